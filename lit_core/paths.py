@@ -1,0 +1,92 @@
+"""Where data live, and how files come into being whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lit_core.errors import RunFailure
+
+
+def data_root() -> Path:
+    """Return the folder of prepared and fetched data: ``$LITSHIFT_DATA``, by default ``~/.cache/litshift``."""
+    return Path(os.environ.get("LITSHIFT_DATA") or "~/.cache/litshift").expanduser()
+
+
+def resolve_data_path(path: str | Path) -> Path:
+    """Find a data path that may be given relative to the data root.
+
+    Args:
+        path: An absolute path, a path below the working directory, or a path below :func:`data_root`.
+
+    Returns:
+        The path itself if it is absolute or exists from the working directory, otherwise the path below the data root.
+    """
+    path = Path(path).expanduser()
+    return path if path.is_absolute() or path.exists() else data_root() / path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside a folder survive a power loss."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary name in the target's own folder; the file appears under its name only if the block succeeds.
+
+    The own folder, since a rename from another file system is a copy and can be torn by a kill.
+
+    Args:
+        target: The file to be written; its folder is created if needed.
+
+    Raises:
+        RunFailure: If the disk is full. Nothing is left behind, and a former file of that name is untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunFailure(
+                f"The disk is full: {target} could not be written and was left as it was; free some space and repeat."
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(target: Path, content: str | bytes) -> None:
+    """Write a whole file, or nothing.
+
+    Args:
+        target: The file to be written.
+        content: Its content; text is written as UTF-8.
+
+    Raises:
+        RunFailure: If the disk is full.
+    """
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
