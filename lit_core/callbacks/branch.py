@@ -1,0 +1,105 @@
+"""Start a new run from the weights of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_core.checkpoint import load_checkpoint_file
+from lit_core.errors import UserError
+
+
+class BranchFrom(Callback):
+    """Starts training from another run's weights, optimizer moments and data consumption, matched by name.
+
+    It changes training. Schedule, counters, loggers and callbacks are new: the global step starts at 0. A resume, which
+    restores everything, is ``ckpt_path``.
+
+    Args:
+        path: Checkpoint of the run to branch from.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._checkpoint: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the checkpoint before anything is built."""
+        if stage == "fit":
+            self._checkpoint = load_checkpoint_file(self.path, "--branch_from")
+            if hasattr(pl_module, "on_load_checkpoint"):
+                pl_module.on_load_checkpoint(self._checkpoint)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load the weights and, where the optimizer is of the same kind, its moments."""
+        assert self._checkpoint is not None
+        if trainer.ckpt_path is not None:
+            raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
+        load_weights(pl_module, self._checkpoint["state_dict"], self.path, "--branch_from")
+        self._load_moments(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Free the checkpoint's memory."""
+        self._checkpoint = None
+
+    def consumed(self) -> dict[str, int]:
+        """Return how many samples of each named source the former run consumed."""
+        assert self._checkpoint is not None
+        for state in self._checkpoint.get("callbacks", {}).values():
+            if isinstance(state, dict) and "consumed" in state:
+                return dict(state["consumed"])
+        return {}
+
+    def _load_moments(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._checkpoint is not None
+        saved_names = self._checkpoint.get("optimizer_param_names")
+        saved_states = self._checkpoint.get("optimizer_states", [])
+        if not saved_names or len(saved_states) != len(trainer.optimizers):
+            return
+        names_by_parameter = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+        for optimizer, names, saved in zip(trainer.optimizers, saved_names, saved_states, strict=True):
+            by_name = {
+                name: saved["state"][index] for index, name in enumerate(names) if index in saved["state"]
+            }
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    moments = by_name.get(names_by_parameter[id(parameter)])
+                    if moments is not None:
+                        optimizer.state[parameter] = {
+                            key: _like(value, parameter) if isinstance(value, torch.Tensor) else value
+                            for key, value in moments.items()
+                        }
+
+
+def load_weights(module: LightningModule, state: dict[str, Any], path: str, argument: str) -> None:
+    """Load weights by name, all of them.
+
+    Args:
+        module: The module that receives them.
+        state: Tensors by parameter name.
+        path: File they come from, for the message.
+        argument: Name of the argument that gave the path, for the message.
+
+    Raises:
+        UserError: If a name or a shape differs.
+    """
+    mine = module.state_dict()
+    for name in mine.keys() | state.keys():
+        if name not in state or name not in mine:
+            where = "is missing from it" if name not in state else "is not in the model"
+            raise UserError(
+                f"{argument} is {path}, a checkpoint of another architecture: {name} {where}; give the model's own config."
+            )
+        if mine[name].shape != state[name].shape:
+            raise UserError(
+                f"{argument} is {path}, a checkpoint of another architecture: {name} has shape {tuple(state[name].shape)} "
+                f"there and {tuple(mine[name].shape)} in the model; give the model's own config."
+            )
+    module.load_state_dict(state)
+
+
+def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Copy a moment to the parameter's device; AdamW's step count stays a scalar where the optimizer keeps it."""
+    return value.to(parameter.device, copy=True) if value.shape == parameter.shape else value.clone()

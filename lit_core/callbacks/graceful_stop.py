@@ -1,0 +1,87 @@
+"""Ctrl-C and SIGTERM save a checkpoint at the next optimizer step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_core.callbacks.run_checkpoint import RunCheckpoint
+
+
+class Stopped(Exception):
+    """Raised on every rank once the checkpoint of a stopped run is written.
+
+    Args:
+        signum: The signal that stopped the run.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"Stopped by {signal.Signals(signum).name} and saved.")
+        self.signum = signum
+
+
+class GracefulStop(Callback):
+    """Stops a run at Ctrl-C or SIGTERM: saves a checkpoint at the next optimizer-step boundary and raises `Stopped`.
+
+    The signal may reach any of the ranks; they agree at each boundary. A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._former: dict[int, Any] = {}
+        self._step = 0
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over from Lightning, whose SIGTERM handler calls a collective and can hang."""
+        self._install()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over where no sanity check ran."""
+        self._install()
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """At an optimizer-step boundary, agree over the ranks whether to stop."""
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        signum = self._received
+        if trainer.world_size > 1:
+            flag = torch.tensor(signum, device=trainer.strategy.root_device)
+            signum = int(trainer.strategy.reduce(flag, reduce_op="max"))  # type: ignore[arg-type]
+        if signum:
+            checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
+            if checkpoint is not None:
+                checkpoint.save_now(trainer)
+            raise Stopped(signum)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for signum, handler in self._former.items():
+            signal.signal(signum, handler)
+        self._former = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back when the run fails; Lightning calls no teardown then."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            if signum not in self._former:
+                self._former[signum] = signal.getsignal(signum)
+            signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._received:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        self._received = signum

@@ -1,0 +1,54 @@
+"""What a run leaves behind about itself: its config, in the run folder and in each checkpoint, and every metric row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_core.loggers import CSVLog
+from lit_core.paths import atomic_write
+
+
+class RunRecord(Callback):
+    """Saves the resolved config and lets no logged row be lost between a checkpoint and a kill.
+
+    Lightning logs the row of a step after the checkpoint of that step is written; a kill between the two would lose the
+    row. This callback writes it with the checkpoint; `CSVLog` does not double it.
+
+    Args:
+        config: The resolved config of the run, as plain values; stored in each checkpoint under ``config``.
+        path: Where the config is saved as YAML; None saves no file.
+    """
+
+    def __init__(self, config: dict[str, Any], path: str | Path | None = None) -> None:
+        self.config = config
+        self.path = None if path is None else Path(path)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config, whole or not at all."""
+        if self.path is not None and trainer.is_global_zero:
+            atomic_write(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the config into the checkpoint, and on disk what was logged up to it."""
+        checkpoint["config"] = self.config
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.save()
+            elif isinstance(logger, CSVLog):
+                self._write_pending_row(trainer, logger)
+
+    @staticmethod
+    def _write_pending_row(trainer: Trainer, logger: CSVLog) -> None:
+        connector = trainer._logger_connector
+        if not trainer.training or connector._first_loop_iter is None or not connector.should_update_logs:
+            return
+        metrics = convert_tensors_to_scalars(connector.metrics["log"])
+        if metrics:
+            metrics.setdefault("epoch", trainer.current_epoch)
+            logger.log_metrics(metrics, trainer.fit_loop.epoch_loop._batches_that_stepped)

@@ -1,0 +1,89 @@
+"""Where a run writes, and where its configs are found."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from lit_core.errors import UserError, did_you_mean
+
+_AGREED = "LITSHIFT_RUN_FOLDER"
+
+
+def find_config(path: str) -> str:
+    """Find a config in the working directory, then among the packaged ones.
+
+    Args:
+        path: As typed, for example ``configs/moe/x.yaml``.
+
+    Returns:
+        The path of an existing file.
+
+    Raises:
+        UserError: If neither exists.
+    """
+    if os.path.isfile(path):
+        return path
+    packaged = Path(str(files("lit_core.configs")))
+    candidate = packaged / path.removeprefix("configs/")
+    if candidate.is_file():
+        return str(candidate)
+    known = [f"configs/{file.relative_to(packaged)}" for file in sorted(packaged.rglob("*.yaml"))]
+    raise UserError(
+        f"--config is {path}, but there is no such file here or among the packaged configs;"
+        f"{did_you_mean(path, known) or ' the packaged ones are ' + ', '.join(known) + '.'}"
+    )
+
+
+def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_path: str | None) -> Path:
+    """Choose the folder of a run.
+
+    Args:
+        package: Short name of the package, the folder below ``runs``.
+        run: Name that the user gave; None derives one.
+        configs: Config files of the command; the last one's stem names the run.
+        ckpt_path: A checkpoint that is resumed or tested; its run's folder is used again.
+
+    Returns:
+        The folder, which exists. Processes that Lightning starts get the same one as the process that started them.
+
+    Raises:
+        UserError: If an external launcher starts several processes and no name is given.
+    """
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if _AGREED in os.environ and rank != "0":
+        return Path(os.environ[_AGREED])
+    root = Path("runs") / package
+    former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
+    if run is not None:
+        if Path(run).name != run or run in (".", ".."):
+            raise UserError(f"--run is {run}, but a run's name is one folder below {root}; give it without a slash.")
+        folder = root / run
+        folder.mkdir(parents=True, exist_ok=True)
+    elif former is not None and former.is_dir():
+        folder = former
+    elif "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
+        raise UserError("--run is not given, but several processes were started that must agree on it; add --run NAME.")
+    else:
+        folder = _next_free(root, Path(configs[-1]).stem if configs else "run")
+    os.environ[_AGREED] = str(folder.absolute())
+    return folder
+
+
+def forget_run_folder() -> None:
+    """Let the next command in this process choose its own folder."""
+    os.environ.pop(_AGREED, None)
+
+
+def _next_free(root: Path, stem: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = root / f"{stem}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder

@@ -1,0 +1,135 @@
+"""Loggers that a resumed run can go on writing with: a CSV file that is appended, TensorBoard events that are cut."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lit_core.paths import atomic_write
+
+
+class CSVLog(Logger):
+    """Writes metrics to ``metrics.csv``, a row per logging call, on disk as soon as it is logged.
+
+    Lightning's own CSV logger deletes an existing file; this one appends to it. A row is identified by its step and its
+    set of keys: logging the same again replaces it, so a row written early, with a checkpoint, is not doubled.
+
+    Args:
+        folder: Run folder in which ``metrics.csv`` lies.
+        resume_step: Optimizer step from which a run is resumed; rows at or past it are cut. None keeps all rows.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._resume_step = resume_step
+        self._columns: list[str] | None = None
+        self._tail: dict[frozenset[str], dict[str, str]] = {}
+        self._tail_step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """No name: the run folder is the name."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """No version: runs are named."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the saved config holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row.
+
+        Args:
+            metrics: Values by key.
+            step: Optimizer step of the row.
+        """
+        self._open()
+        assert self._columns is not None
+        row = {"step": str(step or 0)} | {key: f"{value:.9g}" for key, value in metrics.items()}
+        if self._tail_step != step:
+            self._tail, self._tail_step = {}, step
+        keys = frozenset(row)
+        if self._tail.get(keys) == row:
+            return
+        missing = [key for key in row if key not in self._columns]
+        if missing or keys in self._tail:
+            rows = self._read()
+            if keys in self._tail:
+                rows.remove(self._tail[keys])
+            self._columns += missing
+            self._write([*rows, row])
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        self._tail[keys] = row
+
+    def _open(self) -> None:
+        """Take up what a former process wrote, once."""
+        if self._columns is not None:
+            return
+        if not self.path.exists():
+            self._columns = ["step"]
+            return
+        rows = self._read()
+        with self.path.open(newline="") as file:
+            self._columns = next(csv.reader(file), ["step"])
+        if self._resume_step is not None and any(int(row["step"]) >= self._resume_step for row in rows):
+            rows = [row for row in rows if int(row["step"]) < self._resume_step]
+            self._write(rows)
+        if rows:
+            self._tail_step = int(rows[-1]["step"])
+            self._tail = {frozenset(row): row for row in rows if int(row["step"]) == self._tail_step}
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            lines = file.readlines()
+        if lines and not lines[-1].endswith("\n"):  # torn by a kill in the middle of a write
+            lines.pop()
+        return [
+            {key: value for key, value in row.items() if value}
+            for row in csv.DictReader(lines)
+            if row.get("step", "").isdigit()
+        ]
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        assert self._columns is not None
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        atomic_write(self.path, text.getvalue())
+
+
+def run_loggers(folder: Path, resume_step: int | None) -> list[Logger]:
+    """Make the loggers that every run has.
+
+    Args:
+        folder: The run folder.
+        resume_step: Optimizer step from which a run is resumed: what was logged at or past it is cut; None for a new run.
+
+    Returns:
+        TensorBoard, whose log folder is the run folder, and the CSV file.
+    """
+    tensorboard = TensorBoardLogger(
+        save_dir=folder, name="", version="", default_hp_metric=False, purge_step=resume_step, flush_secs=10
+    )
+    return [tensorboard, CSVLog(folder, resume_step)]
