@@ -16,8 +16,8 @@ from lit_core.paths import atomic_path
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary name in its own folder, syncs it and renames it.
 
-    Lightning's writer puts the temporary file into the system's temporary folder; where that is another file system, the
-    rename is a copy over the former checkpoint, and a kill leaves neither.
+    Lightning's writer puts the temporary file into the system's temporary folder; where that is another file system,
+    the rename is a copy over the former checkpoint, and a kill leaves neither.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -57,7 +57,9 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{argument} is {path}, which cannot be read as a checkpoint ({reason}); give another.") from error
+        raise UserError(
+            f"{argument} is {path}, which cannot be read as a checkpoint ({reason}); give another."
+        ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{argument} is {path}, which holds no Lightning checkpoint; give a .ckpt file of a run.")
     return checkpoint

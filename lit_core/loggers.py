@@ -124,7 +124,7 @@ def run_loggers(folder: Path, resume_step: int | None) -> list[Logger]:
 
     Args:
         folder: The run folder.
-        resume_step: Optimizer step from which a run is resumed: what was logged at or past it is cut; None for a new run.
+        resume_step: Optimizer step from which a run is resumed: what was logged from it on is cut; None for a new run.
 
     Returns:
         TensorBoard, whose log folder is the run folder, and the CSV file.

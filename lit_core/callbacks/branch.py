@@ -60,9 +60,7 @@ class BranchFrom(Callback):
             return
         names_by_parameter = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         for optimizer, names, saved in zip(trainer.optimizers, saved_names, saved_states, strict=True):
-            by_name = {
-                name: saved["state"][index] for index, name in enumerate(names) if index in saved["state"]
-            }
+            by_name = {name: saved["state"][index] for index, name in enumerate(names) if index in saved["state"]}
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     moments = by_name.get(names_by_parameter[id(parameter)])
@@ -90,12 +88,13 @@ def load_weights(module: LightningModule, state: dict[str, Any], path: str, argu
         if name not in state or name not in mine:
             where = "is missing from it" if name not in state else "is not in the model"
             raise UserError(
-                f"{argument} is {path}, a checkpoint of another architecture: {name} {where}; give the model's own config."
+                f"{argument} is {path}, a checkpoint of another architecture: "
+                f"{name} {where}; give the model's own config."
             )
         if mine[name].shape != state[name].shape:
             raise UserError(
-                f"{argument} is {path}, a checkpoint of another architecture: {name} has shape {tuple(state[name].shape)} "
-                f"there and {tuple(mine[name].shape)} in the model; give the model's own config."
+                f"{argument} is {path}, a checkpoint of another architecture: {name} has shape "
+                f"{tuple(state[name].shape)} there and {tuple(mine[name].shape)} in the model; give that config."
             )
     module.load_state_dict(state)
 

@@ -29,8 +29,24 @@ class RunRecord(Callback):
         self.config = config
         self.path = None if path is None else Path(path)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the config, whole or not at all."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the config, once all that could be wrong with it has been found."""
+        self._save(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the config of a validation of its own."""
+        if trainer.state.fn == "validate":
+            self._save(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the config of a test."""
+        self._save(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the config of a prediction."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
         if self.path is not None and trainer.is_global_zero:
             atomic_write(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
 from lit_core.errors import UserError, did_you_mean
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
+#: What was in the run folder, and above it, before this command; None where no folder was chosen by this process.
+_before: set[Path] | None = None
 
 
 def find_config(path: str) -> str:
@@ -54,36 +57,54 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     rank = os.environ.get("LOCAL_RANK", "0")
     if _AGREED in os.environ and rank != "0":
         return Path(os.environ[_AGREED])
+    global _before
     root = Path("runs") / package
+    before = {parent for parent in (root, root.parent) if parent.exists()}
     former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
     if run is not None:
         if Path(run).name != run or run in (".", ".."):
             raise UserError(f"--run is {run}, but a run's name is one folder below {root}; give it without a slash.")
         folder = root / run
-        folder.mkdir(parents=True, exist_ok=True)
     elif former is not None and former.is_dir():
         folder = former
     elif "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
         raise UserError("--run is not given, but several processes were started that must agree on it; add --run NAME.")
     else:
         folder = _next_free(root, Path(configs[-1]).stem if configs else "run")
+    _before = before | ({folder, *folder.rglob("*")} if folder.exists() else set())
+    folder.mkdir(parents=True, exist_ok=True)
     os.environ[_AGREED] = str(folder.absolute())
     return folder
 
 
+def current_run_folder() -> Path | None:
+    """Return the folder that was chosen for the running command, if any."""
+    return Path(os.environ[_AGREED]) if _AGREED in os.environ else None
+
+
+def discard_new_files() -> None:
+    """Leave the runs as they were: a mistake that is found after the loggers started must leave nothing behind."""
+    folder = current_run_folder()
+    if folder is None or _before is None:
+        return
+    known = {path.absolute() for path in _before}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path not in known:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (folder, folder.parent, folder.parent.parent):  # the run, its package, runs
+        if path not in known and not any(path.iterdir()):
+            path.rmdir()
+
+
 def forget_run_folder() -> None:
     """Let the next command in this process choose its own folder."""
+    global _before
+    _before = None
     os.environ.pop(_AGREED, None)
 
 
 def _next_free(root: Path, stem: str) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
     number = 1
-    while True:
-        folder = root / f"{stem}-{number}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    while (root / f"{stem}-{number}").exists():
+        number += 1
+    return root / f"{stem}-{number}"

@@ -1,0 +1,121 @@
+"""What is done to the command line before jsonargparse sees it: configs are found, a checkpoint's own comes first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from lit_core.checkpoint import load_checkpoint_file
+from lit_core.cli.run_folder import find_config
+from lit_core.errors import UserError
+
+#: What a checkpoint's config sets, by command. Devices, loggers and limits of a test are the tester's own.
+_TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
+#: Keys that belong to one command line, not to the run.
+_OWN_KEYS = ("config", "ckpt_path", "branch_from", "run")
+
+
+def option(args: list[str], *names: str) -> list[str]:
+    """Return the values that an option is given on a command line.
+
+    Args:
+        args: The command line.
+        names: The option's names, for example ``--config``.
+    """
+    values = []
+    for index, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name in names:
+            values.append(value if equals else args[index + 1] if index + 1 < len(args) else "")
+    return values
+
+
+def locate_configs(args: list[str]) -> list[str]:
+    """Replace each config's name by the path of the file, in the working directory or among the packaged ones."""
+    located = list(args)
+    for index, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name in ("--config", "-c"):
+            if equals:
+                located[index] = f"{name}={find_config(value)}"
+            elif index + 1 < len(args):
+                located[index + 1] = find_config(args[index + 1])
+    return located
+
+
+def given(args: list[str], key: str) -> str | None:
+    """Return what the user gives for a top-level key: the flag, or the last config that names it."""
+    flags = option(args, f"--{key}")
+    if flags:
+        return flags[-1]
+    for path in reversed(option(args, "--config", "-c")):
+        with open(path) as file:
+            try:
+                content = yaml.safe_load(file)
+            except yaml.YAMLError as error:
+                where = str(getattr(error, "problem_mark", "")).strip()
+                raise UserError(f"--config is {path}, which is no YAML ({where or error}); mend that line.") from error
+        if isinstance(content, dict) and content.get(key):
+            return str(content[key])
+    return None
+
+
+def checkpoint_config(args: list[str], command: str, link_targets: list[str]) -> dict[str, Any]:
+    """Return what a checkpoint sets by default, below all that the user gives.
+
+    Args:
+        args: The command line with its configs located.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        link_targets: Keys that are computed from others and can't be given.
+
+    Returns:
+        A config: of the whole run where it is resumed, of model, data and callbacks where it is evaluated, of the model
+        where another run branches from it.
+    """
+    ckpt_path, branch = given(args, "ckpt_path"), given(args, "branch_from")
+    if branch and command != "fit":
+        raise UserError(
+            f"--branch_from starts a training run, it does not go with {command}; give --ckpt_path instead."
+        )
+    if branch and ckpt_path:
+        raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
+    if branch:
+        source = {"model": _run_config(branch, "--branch_from").get("model")}
+    elif ckpt_path and ckpt_path not in ("last", "best", "hpc"):
+        source = _run_config(ckpt_path, "--ckpt_path")
+        if command != "fit":
+            trainer = {key: source.get("trainer", {}).get(key) for key in _TRAINER_KEYS_OF_EVALUATION}
+            source = {"model": source.get("model"), "data": source.get("data"), "trainer": trainer}
+    else:
+        return {}
+    for target in link_targets:
+        _delete(source, target.split("."))
+    return {key: value for key, value in source.items() if value is not None and key not in _OWN_KEYS}
+
+
+def insert_config(args: list[str], command: str, config: dict[str, Any]) -> list[str]:
+    """Put a config right behind the command, where everything else overrides it."""
+    if not config:
+        return args
+    position = args.index(command) + 1
+    return [*args[:position], "--config", json.dumps(config), *args[position:]]
+
+
+def _run_config(path: str, argument: str) -> dict[str, Any]:
+    checkpoint = load_checkpoint_file(path, argument)
+    if "config" in checkpoint:
+        return dict(checkpoint["config"])
+    parameters = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != "_instantiator"}
+    class_path = parameters.pop("_class_path", None)
+    return {"model": {"class_path": class_path, "init_args": parameters}} if class_path else {}
+
+
+def _delete(tree: Any, keys: list[str]) -> None:
+    for key in keys[:-1]:
+        if not isinstance(tree, dict):
+            return
+        tree = tree.get(key)
+    if isinstance(tree, dict):
+        tree.pop(keys[-1], None)

@@ -1,0 +1,140 @@
+"""LightningCLI with the manners that all LitShift commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, RunCheckpoint, RunRecord
+from lit_core.checkpoint import AtomicCheckpointIO, load_checkpoint_file
+from lit_core.cli import arguments
+from lit_core.cli.run_folder import choose_run_folder
+from lit_core.data import ResumeStream
+from lit_core.errors import UserError
+from lit_core.loggers import run_loggers
+
+
+class LitCLI(LightningCLI):
+    """Runs ``fit``, ``validate``, ``test`` and ``predict`` with class defaults < checkpoint < config files < flags.
+
+    Args:
+        package: Short name of the package: the folder of its runs below ``runs``.
+        model_class: Base class of the models that can be named.
+        datamodule_class: Base class of the data modules that can be named.
+        links: Attributes of the built data module and the model arguments that must equal them.
+        args: The command line, without the program's name.
+    """
+
+    def __init__(
+        self,
+        package: str,
+        model_class: type[LightningModule],
+        datamodule_class: type[LightningDataModule],
+        links: dict[str, str],
+        args: list[str],
+    ) -> None:
+        self.package = package
+        self.links = links
+        self.run_folder: Path | None = None
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        parser_kwargs: dict[str, Any] = {"parser_mode": "omegaconf+", "exit_on_error": False}
+        super().__init__(
+            model_class,
+            datamodule_class,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs=parser_kwargs | {command: dict(parser_kwargs) for command in self.subcommands()},
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the arguments of a run and the links between data and model."""
+        parser.add_argument("--run", type=str | None, default=None, help="Name of the run: its folder below runs.")
+        parser.add_argument(
+            "--branch_from",
+            type=str | None,
+            default=None,
+            help="Checkpoint whose weights, optimizer moments and data consumption a new run starts from (fit only).",
+        )
+        for source, target in self.links.items():
+            parser.link_arguments(source, target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse with packaged configs found and the checkpoint's config below what the user gives."""
+        located = arguments.locate_configs(args)
+        self.config_files = arguments.option(located, "--config", "-c")
+        command = next((arg for arg in located if arg in self.subcommands()), None)
+        if command is not None and "--help" not in located and "-h" not in located:
+            config = arguments.checkpoint_config(located, command, list(self.links.values()))
+            located = arguments.insert_config(located, command, config)
+        self.config = parser.parse_args(located)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do not put the checkpoint's hyperparameters over the command line, as Lightning does."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with the run folder, its loggers and the callbacks of every run."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        trainer_config = self.config_init[self.subcommand]["trainer"]
+        fit, ckpt_path = self.subcommand == "fit", config.get("ckpt_path")
+        resume_step = int(load_checkpoint_file(ckpt_path)["global_step"]) if fit and ckpt_path else None
+        branch = config.get("branch_from")
+        if trainer_config["fast_dev_run"]:
+            record = RunRecord(self._plain_config())
+        else:
+            folder = choose_run_folder(self.package, config.get("run"), self.config_files, ckpt_path)
+            if fit and not ckpt_path and (folder / "config.yaml").exists():
+                raise UserError(
+                    f"--run is {config.get('run')}, but {folder} holds a run already; resume it with --ckpt_path, "
+                    "choose another name or delete the folder."
+                )
+            self.run_folder = folder
+            kwargs["default_root_dir"] = str(folder)
+            if trainer_config["logger"] in (None, True):
+                kwargs["logger"] = run_loggers(folder, resume_step)
+            name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
+            record = RunRecord(self._plain_config(), folder / name)
+        own = [ResumeStream(), FiniteLoss(), GracefulStop(), *([BranchFrom(branch)] if branch else []), record]
+        callbacks = trainer_config["callbacks"] or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        kinds = {type(callback) for callback in callbacks}
+        callbacks = [*[callback for callback in own if type(callback) not in kinds], *callbacks]
+        saves = fit and trainer_config["enable_checkpointing"] is not False and not trainer_config["fast_dev_run"]
+        if saves and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+            callbacks.append(RunCheckpoint())
+        plugins = trainer_config["plugins"] or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        kwargs["callbacks"] = callbacks
+        return self._instantiate_trainer({**trainer_config, **kwargs}, [])
+
+    def before_validate(self) -> None:
+        """Log at the checkpoint's step."""
+        self._log_at_checkpoint_step()
+
+    def before_test(self) -> None:
+        """Log at the checkpoint's step."""
+        self._log_at_checkpoint_step()
+
+    def _log_at_checkpoint_step(self) -> None:
+        ckpt_path = self.config[self.subcommand].get("ckpt_path")
+        if ckpt_path:
+            step = int(load_checkpoint_file(ckpt_path)["global_step"])
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+    def _plain_config(self) -> dict[str, Any]:
+        assert self.subcommand is not None
+        parser = self._subcommand_parsers[self.subcommand]
+        config = self.config[self.subcommand].clone()
+        for key in ("config", "run", "branch_from"):
+            config.pop(key, None)
+        return dict(yaml.safe_load(parser.dump(config, skip_validation=True, format="yaml")))

@@ -1,0 +1,160 @@
+"""The entry of every console command: Lightning's commands, the package's verbs, one sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli, set_parsing_settings
+
+from lit_core.callbacks import Stopped
+from lit_core.cli.arguments import locate_configs
+from lit_core.cli.lit_cli import LitCLI
+from lit_core.cli.messages import is_user_error, root_cause, sentence
+from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
+from lit_core.errors import UserError, did_you_mean
+
+#: Exit codes; 128 + signal for a run that was stopped and saved.
+OK, FAILED, USER_ERROR = 0, 1, 2
+
+
+def run(
+    program: str,
+    commands: Callable[[list[str]], LitCLI],
+    verbs: dict[str, Callable[..., Any]],
+    args: Sequence[str] | None,
+) -> int:
+    """Run a command line.
+
+    Args:
+        program: Name of the console script, for messages.
+        commands: Runs ``fit``, ``validate``, ``test`` or ``predict``.
+        verbs: The package's own commands: plain typed functions by name.
+        args: The command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code: 0; 2 for a user's mistake; 1 for a run that failed; 130 or 143 for one stopped and saved.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    _quiet()
+    try:
+        command = next((arg for arg in args if not arg.startswith("-")), None)
+        if command in verbs:
+            _run_verb(program, command, verbs[command], args[args.index(command) + 1 :])
+        elif command in LitCLI.subcommands():
+            cli = commands(args)
+            _closing_lines(program, cli)
+        elif command is None:
+            print(_usage(program, verbs))
+            return OK if not args or {"--help", "-h"} & set(args) else USER_ERROR
+        else:
+            known = [*LitCLI.subcommands(), *verbs]
+            hint = did_you_mean(command, known)
+            raise UserError(f"{command} is not a command of {program}.{hint} The commands are {', '.join(known)}.")
+        return OK
+    except SystemExit as error:  # --help and --print_config
+        return error.code if isinstance(error.code, int) else OK if error.code is None else FAILED
+    except Stopped as error:
+        _say(program, f"stopped and saved; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
+        return 128 + error.signum
+    except KeyboardInterrupt:
+        _say(program, "interrupted.")
+        return 128 + signal.SIGINT
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        cause = root_cause(error)
+        _say(program, sentence(error))
+        if is_user_error(cause):
+            discard_new_files()
+            return USER_ERROR
+        if _last_checkpoint() is not None:
+            _say(program, f"the last checkpoint is kept; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
+        if not debug:
+            _say(program, "add --debug for the traceback.")
+        return FAILED
+    finally:
+        forget_run_folder()
+
+
+def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> None:
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    auto_cli(
+        function,
+        args=locate_configs(args),
+        prog=f"{program} {name}",
+        as_positional=False,
+        parser_mode="omegaconf+",
+        exit_on_error=False,
+        fail_untyped=False,
+    )
+
+
+def _usage(program: str, verbs: dict[str, Callable[..., Any]]) -> str:
+    lines = [f"usage: {program} COMMAND [--help] [options]", "", "Lightning's commands:"]
+    lines += [
+        f"  {name:<10} {(getattr(_trainer_class(), name).__doc__ or '').strip().splitlines()[0]}"
+        for name in LitCLI.subcommands()
+    ]
+    lines += ["", "Its own:"]
+    lines += [f"  {name:<10} {(verb.__doc__ or '').strip().splitlines()[0]}" for name, verb in verbs.items()]
+    return "\n".join([*lines, "", "Each has --help and --print_config; --debug shows the traceback of an error."])
+
+
+def _trainer_class() -> type:
+    from lightning.pytorch import Trainer
+
+    return Trainer
+
+
+def _closing_lines(program: str, cli: LitCLI) -> None:
+    if cli.run_folder is None or not cli.trainer.is_global_zero:
+        return
+    folder = _relative(cli.run_folder)
+    print(f"\nRun folder   {folder}")
+    last = cli.run_folder / "checkpoints" / "last.ckpt"
+    if cli.subcommand == "fit" and last.exists():
+        print(f"Test it      {program} test --ckpt_path {_relative(last)}")
+        print(f"Resume it    {program} fit --ckpt_path {_relative(last)} --trainer.max_steps STEPS")
+    print(f"Look at it   tensorboard --logdir {folder}")
+
+
+def _last_checkpoint() -> Path | None:
+    folder = current_run_folder()
+    last = folder / "checkpoints" / "last.ckpt" if folder else None
+    return _relative(last) if last is not None and last.exists() else None
+
+
+def _relative(path: Path) -> Path:
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _say(program: str, text: str) -> None:
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank == "0":
+        print(f"{program}: {text}", file=sys.stderr, flush=True)
+
+
+def _quiet() -> None:
+    """Keep the console for what the user asked: no adverts, no upstream deprecations that only a library can mend."""
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):
+        logger = logging.getLogger(name)
+        if not any(getattr(item, "__name__", "") == "_no_advert" for item in logger.filters):
+            logger.addFilter(_no_advert)
+
+
+def _no_advert(record: logging.LogRecord) -> bool:
+    return "💡" not in record.getMessage()
