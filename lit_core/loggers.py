@@ -90,9 +90,10 @@ class CSVLog(Logger):
         rows = self._read()
         with self.path.open(newline="") as file:
             self._columns = next(csv.reader(file), ["step"])
-        if self._resume_step is not None and any(int(row["step"]) >= self._resume_step for row in rows):
-            rows = [row for row in rows if int(row["step"]) < self._resume_step]
-            self._write(rows)
+        kept = [row for row in rows if self._resume_step is None or int(row["step"]) < self._resume_step]
+        if len(kept) < len(rows) or not self.path.read_bytes().endswith(b"\n"):
+            self._write(kept)
+        rows = kept
         if rows:
             self._tail_step = int(rows[-1]["step"])
             self._tail = {frozenset(row): row for row in rows if int(row["step"]) == self._tail_step}

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from lit_core.errors import RunFailure
 
+#: What the system says when nothing more can be written: the disk, a quota or a limit is full.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def data_root() -> Path:
     """Return the folder of prepared and fetched data: ``$LITSHIFT_DATA``, by default ``~/.cache/litshift``."""
@@ -63,7 +66,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL_DISK:
             raise RunFailure(
                 f"The disk is full: {target} could not be written and was left as it was; free some space and repeat."
             ) from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import inspect
 import re
 import sys
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
+from lit_core.paths import FULL_DISK
 
 _PARSER_KEY = re.compile(r'Parser key "([^"]+)":')
 _UNKNOWN = re.compile(
@@ -60,7 +60,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 def is_full_disk(error: BaseException) -> bool:
     """Tell whether an error says that nothing more can be written."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in FULL_DISK
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -1,0 +1,55 @@
+import csv
+
+from lit_core.loggers import CSVLog
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_new_key_widens_the_file_and_keeps_the_rows(tmp_path):
+    log = CSVLog(tmp_path)
+    log.log_metrics({"train/loss": 2.0}, 0)
+    log.log_metrics({"val/austen/loss": 3.0}, 0)
+    log.log_metrics({"train/loss": 1.0}, 1)
+    assert [(row["step"], row["train/loss"], row["val/austen/loss"]) for row in rows(tmp_path)] == [
+        ("0", "2", ""),
+        ("0", "", "3"),
+        ("1", "1", ""),
+    ]
+
+
+def test_the_same_step_and_keys_are_one_row(tmp_path):
+    log = CSVLog(tmp_path)
+    log.log_metrics({"a": 1.0}, 4)
+    log.log_metrics({"b": 5.0}, 4)
+    log.log_metrics({"a": 1.0}, 4)
+    log.log_metrics({"a": 2.0}, 4)
+    assert [(row["a"], row["b"]) for row in rows(tmp_path)] == [("", "5"), ("2", "")]
+
+
+def test_a_resume_appends_and_cuts_what_came_after_the_checkpoint(tmp_path):
+    first = CSVLog(tmp_path)
+    for step in range(6):
+        first.log_metrics({"a": float(step)}, step)
+    second = CSVLog(tmp_path, resume_step=4)
+    for step in range(4, 8):
+        second.log_metrics({"a": 10.0 * step}, step)
+    assert [row["a"] for row in rows(tmp_path)] == ["0", "1", "2", "3", "40", "50", "60", "70"]
+
+
+def test_a_row_torn_by_a_kill_is_dropped(tmp_path):
+    CSVLog(tmp_path).log_metrics({"a": 1.0}, 0)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("1,0.2")
+    log = CSVLog(tmp_path, resume_step=1)
+    log.log_metrics({"a": 2.0}, 1)
+    assert [(row["step"], row["a"]) for row in rows(tmp_path)] == [("0", "1"), ("1", "2")]
+
+
+def test_a_second_process_replaces_the_row_of_the_same_test(tmp_path):
+    CSVLog(tmp_path).log_metrics({"test/loss": 1.0}, 7)
+    CSVLog(tmp_path).log_metrics({"test/loss": 1.0}, 7)
+    CSVLog(tmp_path).log_metrics({"test/loss": 2.0}, 7)
+    assert [row["test/loss"] for row in rows(tmp_path)] == ["2"]
