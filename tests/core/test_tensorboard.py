@@ -1,0 +1,94 @@
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lit_core.tensorboard import add_figure, add_hparams, add_layout, add_text, can_draw, curves, flatten, heat_map
+
+event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+
+def trainer_with(*loggers):
+    return Trainer(accelerator="cpu", logger=list(loggers), enable_progress_bar=False, enable_model_summary=False)
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """A trainer with TensorBoard, and a function that reads back what it wrote."""
+    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    trainer = trainer_with(logger)
+
+    def read():
+        logger.experiment.flush()
+        events = event_accumulator.EventAccumulator(str(tmp_path), size_guidance={"images": 0, "tensors": 0})
+        return events.Reload()
+
+    return trainer, read
+
+
+def test_a_heat_map_arrives_as_an_image(shown):
+    trainer, read = shown
+    figure = heat_map([[1, 2, 3], [4, 5]], title="load", xlabel="expert", ylabel="layer", center=2.0)
+    add_figure(trainer, "router/load", figure, 7)
+    (image,) = read().Images("router/load")
+    assert image.step == 7
+    assert image.encoded_image_string.startswith(b"\x89PNG")
+    assert figure.axes[0].images[0].get_clim() == (0.0, 4.0)
+
+
+def test_text_stays_plain(shown):
+    trainer, read = shown
+    add_text(trainer, "samples", "# not a heading\n\n* not a list", 3)
+    (event,) = read().Tensors("samples/text_summary")
+    assert event.step == 3
+    assert event.tensor_proto.string_val[0].decode() == "    # not a heading\n    \n    * not a list"
+
+
+def test_layouts_of_several_callbacks_are_merged(shown):
+    trainer, read = shown
+    add_layout(trainer, {"router": {"MRI": ["train/router/mri/.*"]}})
+    add_layout(trainer, {"router": {"dead": ["train/router/dead/.*"]}, "forgetting": {"loss": ["val/.*"]}})
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    layout = layout_pb2.Layout()
+    layout.ParseFromString(read().Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
+    charts = {category.title: [chart.title for chart in category.chart] for category in layout.category}
+    assert charts == {"router": ["MRI", "dead"], "forgetting": ["loss"]}
+    assert list(layout.category[0].chart[0].multiline.tag) == ["train/router/mri/.*"]
+
+
+def test_hparams_carry_the_names_of_metrics_and_no_placeholder(shown):
+    trainer, read = shown
+    add_hparams(trainer, {"model": {"seed": 1, "router": "sinkhorn"}}, ["val/austen/loss"])
+    events = read()
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    assert {info.name for info in experiment.hparam_infos} == {"model/seed", "model/router"}
+    assert [info.name.tag for info in experiment.metric_infos] == ["val/austen/loss"]
+    assert events.Tags()["scalars"] == []
+
+
+def test_other_loggers_are_left_alone(tmp_path):
+    trainer = trainer_with(CSVLogger(tmp_path, name="", version=""))
+    assert not can_draw(trainer)
+    add_text(trainer, "samples", "text", 0)
+    add_layout(trainer, {"a": {"b": ["c"]}})
+    add_hparams(trainer, {"a": 1}, ["b"])
+    add_figure(trainer, "f", curves({"loss": ([1, 2], [3, 4])}, title="t", xlabel="x", ylabel="y"), 0)
+    assert not any(tmp_path.rglob("events*"))
+
+
+def test_figures_can_be_drawn_with_tensorboard(shown):
+    pytest.importorskip("matplotlib")
+    assert can_draw(shown[0])
+
+
+def test_nested_values_become_paths():
+    nested = {"decoder": {"n_layers": 2, "n_kv_heads": None}, "weights": [1, 2], "tied": True}
+    assert flatten(nested) == {
+        "decoder/n_layers": 2,
+        "decoder/n_kv_heads": "None",
+        "weights": "[1, 2]",
+        "tied": True,
+    }
