@@ -23,6 +23,16 @@ from lit_core.errors import UserError, did_you_mean
 
 #: Exit codes; 128 + signal for a run that was stopped and saved.
 OK, FAILED, USER_ERROR = 0, 1, 2
+#: Warnings of the libraries that a user of the command line can do nothing about.
+_NOISE = (
+    ".*LightningCLI's args parameter.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*does not have many workers.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    "(?s).*JsonargparseDeprecationWarning.*",
+    "(?s).*was deprecated in v4.*",
+)
 
 
 def run(
@@ -147,9 +157,8 @@ def _say(program: str, text: str) -> None:
 
 def _quiet() -> None:
     """Keep the console for what the user asked: no adverts, no upstream deprecations that only a library can mend."""
-    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):
         logger = logging.getLogger(name)
         if not any(getattr(item, "__name__", "") == "_no_advert" for item in logger.filters):

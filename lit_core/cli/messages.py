@@ -101,19 +101,21 @@ def _given(text: str) -> str:
 
 def _known_names() -> set[str]:
     """Return the names of all classes, and of their arguments, that a config of ours can name."""
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-    classes = [
-        value
-        for name, module in list(sys.modules.items())
-        if name.split(".")[0].startswith("lit_")
-        for value in list(vars(module).values())
-        if inspect.isclass(value) and value.__module__.startswith("lit_")
-    ]
-    names = {klass.__name__ for klass in classes}
-    for klass in [Trainer, *classes]:
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("lit_")]
+    classes = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
+    classes |= _subclasses(LightningModule) | _subclasses(LightningDataModule) | _subclasses(Callback)
+    ours = [klass for klass in classes if not klass.__module__.startswith(("lightning.", "torch"))]
+    names = {klass.__name__ for klass in ours}
+    for klass in [Trainer, *ours]:
         try:
             names |= set(inspect.signature(klass).parameters)
         except (TypeError, ValueError):
             continue
     return names
+
+
+def _subclasses(klass: type) -> set[type]:
+    direct = set(klass.__subclasses__())
+    return direct.union(*(_subclasses(child) for child in direct))

@@ -1,0 +1,211 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small_cli import main
+
+FIT = [
+    "fit",
+    "--model",
+    "SmallModel",
+    "--data",
+    "SmallData",
+    "--trainer.max_steps",
+    "4",
+    "--trainer.accelerator",
+    "cpu",
+]
+FIT += [
+    "--trainer.log_every_n_steps",
+    "1",
+    "--trainer.enable_progress_bar",
+    "false",
+    "--trainer.val_check_interval",
+    "2",
+]
+FIT += ["--trainer.limit_val_batches", "2", "--trainer.enable_model_summary", "false"]
+LAST = "runs/small/first/checkpoints/last.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def first_run():
+    assert main([*FIT, "--run", "first", "--model.shape.width", "5"]) == 0
+
+
+def rows(run="first"):
+    with open(f"runs/small/{run}/metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def listing():
+    return {str(path): path.stat().st_size for path in Path(".").rglob("*")}
+
+
+def test_a_run_leaves_its_config_metrics_events_and_checkpoint(first_run, capsys):
+    folder = Path("runs/small/first")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["shape"] == {"width": 5}
+    assert [row["step"] for row in rows() if row["train/loss"]] == ["0", "1", "2", "3"]
+    assert [row["step"] for row in rows() if row["val/loss"]] == ["1", "3"]
+    assert list(folder.glob("events.out.tfevents.*")) and Path(LAST).exists()
+    assert not list(folder.rglob("version_*"))
+
+
+def test_closing_lines_name_the_folder_and_the_next_commands(capsys):
+    main([*FIT, "--run", "first"])
+    out = capsys.readouterr().out
+    assert "Run folder   runs/small/first" in out
+    assert f"lit-small test --ckpt_path {LAST}" in out
+    assert "tensorboard --logdir runs/small/first" in out
+    assert "💡" not in out
+
+
+def test_the_default_name_is_the_configs_stem_and_a_number(capsys):
+    Path("tiny.yaml").write_text("model: {class_path: SmallModel}\ndata: {class_path: SmallData}\n")
+    args = ["fit", "--config", "tiny.yaml", "--trainer.max_steps", "1", "--trainer.enable_progress_bar", "false"]
+    assert main(args) == 0 and main(args) == 0
+    assert sorted(path.name for path in Path("runs/small").iterdir()) == ["tiny-1", "tiny-2"]
+
+
+def test_precedence_defaults_checkpoint_config_flags(first_run):
+    """What the user types wins: class defaults < checkpoint < config files < flags."""
+    Path("x.yaml").write_text("model: {class_path: SmallModel, init_args: {shape: {width: 6}}}\n")
+
+    def tested_width(*extra):
+        assert main(["test", "--ckpt_path", LAST, "--trainer.enable_progress_bar", "false", *extra]) == 0
+        return [row["test/width"] for row in rows() if row["test/width"]][-1]
+
+    assert tested_width() == "5"
+    assert tested_width("--config", "x.yaml") == "6"
+    assert tested_width("--config", "x.yaml", "--model.shape.width", "7") == "7"
+    assert [row["step"] for row in rows() if row["test/width"]] == [
+        "4"
+    ]  # at the checkpoint's step, in its run's folder
+
+
+def test_a_resume_goes_on_in_the_same_folder(first_run):
+    before = rows()
+    assert main(["fit", "--ckpt_path", LAST, "--trainer.max_steps", "6"]) == 0
+    assert rows()[: len(before)] == before
+    assert [row["step"] for row in rows() if row["train/loss"]] == [str(step) for step in range(6)]
+    assert [path.name for path in Path("runs/small").iterdir()] == ["first"]
+
+
+def test_a_branch_takes_weights_and_moments_and_starts_at_step_0(first_run):
+    args = [arg for arg in FIT if arg not in ("--model", "SmallModel")]
+    args[args.index("4")] = "1"
+    assert main([*args, "--branch_from", LAST, "--run", "branch"]) == 0
+    config = yaml.safe_load(Path("runs/small/branch/config.yaml").read_text())
+    assert config["model"]["init_args"]["shape"]["width"] == 5
+    assert torch.load("runs/small/branch/checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_callbacks_plus_appends_and_interpolation_sees_flags():
+    Path("a.yaml").write_text(
+        "model: {class_path: SmallModel, init_args: {shape: {width: '${data.init_args.size}'}}}\n"
+        "data: {class_path: SmallData, init_args: {size: 8}}\n"
+        "trainer: {max_steps: 1, callbacks: [{class_path: lightning.pytorch.callbacks.LearningRateMonitor}]}\n"
+    )
+    Path("b.yaml").write_text(
+        "trainer:\n  callbacks+:\n  - class_path: lightning.pytorch.callbacks.DeviceStatsMonitor\n"
+    )
+    assert main(["fit", "--config", "a.yaml", "--config", "b.yaml", "--data.init_args.size", "9", "--run", "x"]) == 0
+    config = yaml.safe_load(Path("runs/small/x/config.yaml").read_text())
+    names = [callback["class_path"].rsplit(".", 1)[-1] for callback in config["trainer"]["callbacks"]]
+    assert names == ["LearningRateMonitor", "DeviceStatsMonitor"]
+    assert config["model"]["init_args"]["shape"]["width"] == 9
+
+
+def test_a_verb_runs_with_flags_config_and_print_config(capsys):
+    Path("count.yaml").write_text("start: 5\n")
+    assert main(["count", "--config", "count.yaml", "--name", "y"]) == 0
+    assert "counted 5 y" in capsys.readouterr().out
+    assert main(["count", "--print_config"]) == 0
+    assert "start: 1" in capsys.readouterr().out
+
+
+def test_a_nan_loss_ends_with_1_and_keeps_the_last_checkpoint(first_run, capsys):
+    former = torch.load(LAST, weights_only=True)
+    code = main(["fit", "--ckpt_path", LAST, "--trainer.max_steps", "9", "--model.init_args.nan_at", "6"])
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "The loss became nan at step 6" in error and f"--ckpt_path {LAST}" in error and "Traceback" not in error
+    assert torch.load(LAST, weights_only=True)["global_step"] == former["global_step"]
+
+
+BASE = FIT[:5]
+BAD = [
+    (["fitt"], 'Did you mean "fit"?'),
+    ([*BASE, "--trainer.max_stepz", "3"], 'trainer.max_stepz is not an argument. Did you mean "max_steps"?'),
+    ([*BASE, "--model.slepe", "3"], 'model.slepe is not an argument. Did you mean "sleep"?'),
+    ([*BASE, "--model.shape.widht", "3"], "model.shape.widht is not an argument."),
+    ([*BASE, "--model.shape.width", "abc"], "model.shape.width is abc, but must be of type int"),
+    ([*BASE, "--model.shape.width", "900"], "`width` is 900, but must be at most 100; lower it."),
+    ([*BASE, "--data.size", "-1"], "`size` is -1, but must be 0 or more; raise it."),
+    ([*BASE, "--model.part", "Part", "--model.part.tolerancy", "1"], "model.part.tolerancy is not an argument."),
+    (
+        ["fit", "--model", "SmalModel", "--data", "SmallData"],
+        'SmalModel is not the name of a known class. Did you mean "SmallModel"?',
+    ),
+    (["fit", "--config", "nope.yaml"], "--config is nope.yaml, but there is no such file"),
+    (["fit", "--config", "broken.yaml"], "--config is broken.yaml, which is no YAML"),
+    (["fit", "--config", "unknown.yaml"], "trainr"),
+    (["test", "--ckpt_path", "nope.ckpt"], "--ckpt_path is nope.ckpt, but there is no such file"),
+    (["test", "--ckpt_path", "torn.ckpt"], "--ckpt_path is torn.ckpt, which cannot be read as a checkpoint"),
+    (["test", "--branch_from", "x"], "--branch_from starts a training run"),
+    ([*BASE, "--run", "a/b"], "--run is a/b"),
+    (["count", "--start", "x"], "start is x, but must be of type int"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(args[-2:]) for args, _ in BAD])
+def test_bad_input_is_one_sentence_exit_2_and_leaves_nothing(args, message, capsys):
+    Path("torn.ckpt").write_bytes(b"PK\x03\x04torn")
+    Path("broken.yaml").write_text("model: [\n")
+    Path("unknown.yaml").write_text("trainr: {max_steps: 3}\n")
+    before = listing()
+    assert main(args) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-small:")]
+    assert len(error) == 1 and message in error[0], error
+    assert listing() == before
+
+
+def test_an_existing_run_is_not_overwritten(first_run, capsys):
+    before = listing()
+    assert main([*FIT, "--run", "first"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert listing() == before
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_at_the_next_step_and_says_how_to_go_on(signum, code):
+    args = [*FIT, "--run", "first", "--model.init_args.sleep", "0.1"]
+    args[args.index("4")] = "1000"
+    script = "import sys; from small_cli import main; sys.exit(main())"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *args], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    metrics = Path("runs/small/first/metrics.csv")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        time.sleep(0.05)
+    process.send_signal(signum)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert f"go on with: lit-small fit --ckpt_path {LAST}" in error
+    step = torch.load(LAST, weights_only=True)["global_step"]
+    assert step >= 3
+    assert main(["fit", "--ckpt_path", LAST, "--model.init_args.sleep", "0", "--trainer.max_steps", str(step + 2)]) == 0
+    assert [row["step"] for row in rows() if row["train/loss"]] == [str(step) for step in range(step + 2)]
