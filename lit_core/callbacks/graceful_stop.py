@@ -55,7 +55,7 @@ class GracefulStop(Callback):
         signum = self._received
         if trainer.world_size > 1:
             flag = torch.tensor(signum, device=trainer.strategy.root_device)
-            signum = int(trainer.strategy.reduce(flag, reduce_op="max"))  # type: ignore[arg-type]
+            signum = int(trainer.strategy.reduce(flag, reduce_op="max"))
         if signum:
             checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
             if checkpoint is not None:

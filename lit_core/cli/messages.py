@@ -104,11 +104,11 @@ def _known_names() -> set[str]:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("lit_")]
-    classes = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
+    classes: set[type] = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
     classes |= _subclasses(LightningModule) | _subclasses(LightningDataModule) | _subclasses(Callback)
     ours = [klass for klass in classes if not klass.__module__.startswith(("lightning.", "torch"))]
     names = {klass.__name__ for klass in ours}
-    for klass in [Trainer, *ours]:
+    for klass in (Trainer, *ours):
         try:
             names |= set(inspect.signature(klass).parameters)
         except (TypeError, ValueError):
@@ -117,5 +117,5 @@ def _known_names() -> set[str]:
 
 
 def _subclasses(klass: type) -> set[type]:
-    direct = set(klass.__subclasses__())
+    direct: set[type] = set(klass.__subclasses__())
     return direct.union(*(_subclasses(child) for child in direct))
