@@ -1,0 +1,75 @@
+"""Keys and values of the tokens a decoder has already seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values per layer, grown by doubling, so that a generated token copies only itself.
+
+    Made empty and handed to every call of the decoder, which fills it; not for training.
+
+    Attributes:
+        length: Number of tokens per row that have been seen, padding included.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._mask: Tensor | None = None
+
+    def update(self, layer: int, keys_BHSd: Tensor, values_BHSd: Tensor) -> tuple[Tensor, Tensor]:
+        """Append one layer's keys and values and return all of them.
+
+        Args:
+            layer: Index of the layer.
+            keys_BHSd: New keys of shape ``(batch, heads, new tokens, head_dim)``.
+            values_BHSd: New values of the same shape.
+
+        Returns:
+            All keys and all values, shape ``(batch, heads, length + new tokens, head_dim)``.
+        """
+        end = self.length + keys_BHSd.shape[2]
+        if layer not in self._layers or self._layers[layer][0].shape[2] < end:
+            self._layers[layer] = (self._grow(layer, 0, keys_BHSd, end), self._grow(layer, 1, values_BHSd, end))
+        keys, values = self._layers[layer]
+        keys[:, :, self.length : end] = keys_BHSd
+        values[:, :, self.length : end] = values_BHSd
+        return keys[:, :, :end], values[:, :, :end]
+
+    def _grow(self, layer: int, which: int, new: Tensor, end: int) -> Tensor:
+        grown = new.new_empty(*new.shape[:2], max(2 * self.length, end), new.shape[3])
+        if self.length:
+            grown[:, :, : self.length] = self._layers[layer][which][:, :, : self.length]
+        return grown
+
+    def advance(self, new_tokens: int) -> None:
+        """Count tokens as seen, after all layers were updated.
+
+        Args:
+            new_tokens: Number of tokens per row that were appended.
+        """
+        self.length += new_tokens
+
+    def extend_mask(self, mask_BS: Tensor | None, batch: int, new_tokens: int, device: torch.device) -> Tensor | None:
+        """Append which of the new tokens are real and return this for all tokens.
+
+        Args:
+            mask_BS: True for real tokens, shape ``(batch, new tokens)``; None for all.
+            batch: Number of rows.
+            new_tokens: Number of new tokens per row.
+            device: Where the mask lives.
+
+        Returns:
+            Shape ``(batch, length + new tokens)``; None if no padding was ever given.
+        """
+        if mask_BS is None and self._mask is None:
+            return None
+        if mask_BS is None:
+            mask_BS = torch.ones(batch, new_tokens, dtype=torch.bool, device=device)
+        if self._mask is None:
+            self._mask = torch.ones(batch, self.length, dtype=torch.bool, device=device)
+        self._mask = torch.cat((self._mask, mask_BS), dim=1)
+        return self._mask

@@ -1,0 +1,238 @@
+"""Routed experts in stacked tensors, dropless.
+
+Shape suffixes: T tokens, k experts per token, N = T k rows sorted by expert, E experts, D model width, I expert width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lit_core.errors import UserError
+from lit_moe.functional import count_experts
+from lit_moe.nn.config import Activation, Backend
+
+ExpertFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], Tensor]
+"""A backend: rows ``(N, D)`` sorted by expert, their weights ``(N,)``, the stacked ``gate_up (E, 2 I, D)`` and
+``down (E, D, I)``, tokens per expert ``(E,)`` and the activation; returns the weighted outputs ``(N, D)``."""
+
+
+class GroupedExperts(nn.Module):
+    """Gated feed-forward experts whose weights are stacked, so that each parameter gets a gradient in every step.
+
+    An expert that got no token has a gradient of zeros, not None: collectives over devices would otherwise wait for it.
+
+    Args:
+        n_experts: Number of experts.
+        d_model: Width of inputs and outputs.
+        width: Hidden width of one expert.
+        activation: Activation of the gate.
+        backend: loop (a matrix product per expert), grouped_mm (torch's grouped product) or auto. auto takes grouped_mm
+            for bfloat16 on CUDA devices that can, and loop elsewhere; the choice on CUDA has not been measured.
+    """
+
+    def __init__(
+        self, n_experts: int, d_model: int, width: int, activation: Activation = "silu", backend: Backend = "auto"
+    ) -> None:
+        super().__init__()
+        if backend != "auto" and backend not in BACKENDS:
+            raise UserError(f'backend is "{backend}" but must be auto or one of {", ".join(BACKENDS)}; set one of them.')
+        self.n_experts = n_experts
+        self.activation: Activation = activation
+        self.backend: Backend = backend
+        self.gate_up = nn.Parameter(torch.empty(n_experts, 2 * width, d_model))
+        self.down = nn.Parameter(torch.empty(n_experts, d_model, width))
+
+    def forward(self, x_TD: Tensor, indices_Tk: Tensor, weights_Tk: Tensor) -> Tensor:
+        """Return the weighted sum of each token's experts.
+
+        Args:
+            x_TD: Tokens of shape ``(tokens, d_model)``.
+            indices_Tk: Chosen experts of shape ``(tokens, k)``, different ones for each token.
+            weights_Tk: Their weights of shape ``(tokens, k)``.
+
+        Returns:
+            Shape ``(tokens, d_model)``, in the input's number format or autocast's.
+        """
+        device = x_TD.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TD.dtype
+        with torch.autocast(device, enabled=False):
+            order_N = indices_Tk.reshape(-1).argsort(stable=True)
+            inverse_Tk = torch.empty_like(order_N).scatter_(0, order_N, torch.arange(len(order_N), device=x_TD.device))
+            inverse_Tk = inverse_Tk.view_as(indices_Tk)
+            tokens_N = order_N // indices_Tk.shape[1]
+            counts_E = count_experts(indices_Tk, self.n_experts)
+            gate_up, down = self.gate_up.to(dtype), self.down.to(dtype)
+            rows_ND = _Spread.apply(x_TD.to(dtype), tokens_N, inverse_Tk)
+            run = BACKENDS[self._choose(rows_ND)]
+            out_ND = run(rows_ND, weights_Tk.reshape(-1)[order_N], gate_up, down, counts_E, self.activation)
+            return _Collect.apply(out_ND, tokens_N, inverse_Tk)
+
+    def _choose(self, rows_ND: Tensor) -> str:
+        if self.backend == "loop":
+            return "loop"
+        obstacle = grouped_mm_obstacle(rows_ND.dtype, rows_ND.shape[1], self.down.shape[2])
+        if self.backend == "grouped_mm":
+            if obstacle:
+                raise UserError(f"backend is grouped_mm but {obstacle}; set it to auto or loop.")
+            return "grouped_mm"
+        fast = rows_ND.is_cuda and rows_ND.dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (8, 0)
+        return "grouped_mm" if fast and not obstacle else "loop"
+
+    def extra_repr(self) -> str:
+        """Name the sizes when the model is printed."""
+        n_experts, d_model, width = self.down.shape
+        return f"n_experts={n_experts}, d_model={d_model}, width={width}, backend={self.backend}"
+
+
+def grouped_mm_obstacle(dtype: torch.dtype, d_model: int, width: int) -> str:
+    """Say why torch's grouped matrix product cannot be used; empty if it can.
+
+    Args:
+        dtype: Number format of the products.
+        d_model: Width of inputs and outputs.
+        width: Hidden width of one expert.
+    """
+    if _grouped_mm is None:
+        return f"torch {torch.__version__} has no grouped matrix product"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"torch has no grouped matrix product in {dtype}"
+    multiple = 16 // dtype.itemsize  # rows must start at multiples of 16 bytes
+    if d_model % multiple or width % multiple:
+        return f"d_model {d_model} and expert_width {width} are not both multiples of {multiple}, which {dtype} needs"
+    return ""
+
+
+_grouped_mm: Any = getattr(nn.functional, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)
+
+
+def _activate(gate: Tensor, activation: Activation) -> Tensor:
+    return nn.functional.silu(gate) if activation == "silu" else nn.functional.gelu(gate)
+
+
+def _activate_backward(grad: Tensor, gate: Tensor, activation: Activation) -> Tensor:
+    if activation == "silu":
+        return torch.ops.aten.silu_backward(grad, gate)
+    return torch.ops.aten.gelu_backward(grad, gate)
+
+
+def run_grouped_mm(
+    rows_ND: Tensor, weights_N: Tensor, gate_up: Tensor, down: Tensor, counts_E: Tensor, activation: Activation
+) -> Tensor:
+    """Compute the experts by torch's grouped matrix product; the counts stay on the device."""
+    ends_E = counts_E.cumsum(0).to(torch.int32)
+    gate_NI, up_NI = _grouped_mm(rows_ND, gate_up.transpose(1, 2), offs=ends_E).chunk(2, dim=-1)
+    hidden_NI = _activate(gate_NI, activation) * up_NI * weights_N[:, None].to(rows_ND.dtype)
+    return _grouped_mm(hidden_NI, down.transpose(1, 2), offs=ends_E)
+
+
+def run_loop(
+    rows_ND: Tensor, weights_N: Tensor, gate_up: Tensor, down: Tensor, counts_E: Tensor, activation: Activation
+) -> Tensor:
+    """Compute the experts one after the other; the counts are read on the host."""
+    return _Loop.apply(rows_ND, weights_N, gate_up, down, counts_E.tolist(), activation)
+
+
+BACKENDS: dict[str, ExpertFunction] = {"loop": run_loop, "grouped_mm": run_grouped_mm}
+"""Ways to compute the experts by name; one function each."""
+
+
+class _Loop(torch.autograd.Function):
+    """Experts one by one, each gradient written straight into its slice of one stacked tensor.
+
+    Autograd would make a full-size zero gradient for every slice. A token's weight is applied before the second product,
+    so that the weight's gradient needs no saved output.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows_ND: Tensor,
+        weights_N: Tensor,
+        gate_up: Tensor,
+        down: Tensor,
+        counts: list[int],
+        activation: Activation,
+    ) -> Tensor:
+        hidden_N2I = rows_ND.new_empty(len(rows_ND), gate_up.shape[1])
+        out_ND = torch.empty_like(rows_ND)
+        scale_N1 = weights_N[:, None].to(rows_ND.dtype)
+        for expert, rows in _slices(counts):
+            torch.mm(rows_ND[rows], gate_up[expert].t(), out=hidden_N2I[rows])
+            gate_nI, up_nI = hidden_N2I[rows].chunk(2, dim=-1)
+            torch.mm(_activate(gate_nI, activation) * up_nI * scale_N1[rows], down[expert].t(), out=out_ND[rows])
+        ctx.save_for_backward(rows_ND, weights_N, gate_up, down, hidden_N2I)
+        ctx.counts, ctx.activation = counts, activation
+        return out_ND
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        rows_ND, weights_N, gate_up, down, hidden_N2I = ctx.saved_tensors
+        grad_ND = grad_ND.contiguous()
+        grad_rows_ND, grad_weights_N = torch.empty_like(rows_ND), torch.empty_like(weights_N)
+        grad_gate_up, grad_down = torch.empty_like(gate_up), torch.empty_like(down)
+        for expert, count in enumerate(ctx.counts):
+            if count == 0:
+                grad_gate_up[expert].zero_()
+                grad_down[expert].zero_()
+        for expert, rows in _slices(ctx.counts):
+            gate_nI, up_nI = hidden_N2I[rows].chunk(2, dim=-1)
+            active_nI = _activate(gate_nI, ctx.activation)
+            scale_n1 = weights_N[rows, None].to(rows_ND.dtype)
+            product_nI = active_nI * up_nI
+            grad_nI = grad_ND[rows] @ down[expert]
+            # Summed in the weights' float32: the router learns from this.
+            grad_weights_N[rows] = (grad_nI * product_nI).sum(-1, dtype=weights_N.dtype)
+            torch.mm(grad_ND[rows].t(), product_nI * scale_n1, out=grad_down[expert])
+            grad_nI = grad_nI * scale_n1
+            grad_gate_nI = _activate_backward(grad_nI * up_nI, gate_nI, ctx.activation)
+            grad_hidden_n2I = torch.cat((grad_gate_nI, grad_nI * active_nI), dim=-1)
+            torch.mm(grad_hidden_n2I.t(), rows_ND[rows], out=grad_gate_up[expert])
+            torch.mm(grad_hidden_n2I, gate_up[expert], out=grad_rows_ND[rows])
+        return grad_rows_ND, grad_weights_N, grad_gate_up, grad_down, None, None
+
+
+def _slices(counts: list[int]) -> list[tuple[int, slice]]:
+    """Return (expert, its rows) for each expert that has any."""
+    found, start = [], 0
+    for expert, count in enumerate(counts):
+        if count:
+            found.append((expert, slice(start, start + count)))
+        start += count
+    return found
+
+
+class _Spread(torch.autograd.Function):
+    """Copy each token to its k rows. The transpose is :class:`_Collect`, so that neither needs a scatter.
+
+    A scatter adds in no fixed order on many threads; a gather and sum does, so runs repeat bit for bit.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, tokens_N: Tensor, inverse_Tk: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens_N, inverse_Tk)
+        return x_TD[tokens_N]
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        return _Collect.apply(grad_ND, *ctx.saved_tensors), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """Sum the k rows of each token."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_ND: Tensor, tokens_N: Tensor, inverse_Tk: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens_N, inverse_Tk)
+        if inverse_Tk.shape[1] == 1:
+            return rows_ND[inverse_Tk[:, 0]]
+        return nn.functional.embedding_bag(inverse_Tk, rows_ND, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
+        return _Spread.apply(grad_TD, *ctx.saved_tensors), None, None

@@ -1,0 +1,139 @@
+"""Feed-forward layers: dense, and a mixture of experts.
+
+Shape suffixes: B batch, S sequence, T = B S tokens, D model width, E experts, k experts per token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_moe.nn.config import Activation, MoEConfig
+from lit_moe.nn.experts import GroupedExperts
+from lit_moe.nn.router import RouterCallable, RouterStats
+
+
+class FeedForward(nn.Module):
+    """Gated feed-forward layer, down(activation(gate(x)) * up(x)), without biases.
+
+    Args:
+        d_model: Width of inputs and outputs.
+        width: Hidden width.
+        activation: Activation of the gate.
+    """
+
+    def __init__(self, d_model: int, width: int, activation: Activation = "silu") -> None:
+        super().__init__()
+        self.gate = nn.Linear(d_model, width, bias=False)
+        self.up = nn.Linear(d_model, width, bias=False)
+        self.down = nn.Linear(width, d_model, bias=False)
+        self.activation = nn.SiLU() if activation == "silu" else nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``(..., d_model)`` to the same shape."""
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+class RouterLinear(nn.Linear):
+    """Router projection without bias, in float32 also under autocast: bfloat16 logits tie and change the experts."""
+
+    def __init__(self, d_model: int, n_experts: int) -> None:
+        super().__init__(d_model, n_experts, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(..., n_experts)``, float32 (float64 for float64 inputs)."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            return nn.functional.linear(x.to(dtype), self.weight.to(dtype))
+
+
+class MoEFeedForward(nn.Module):
+    """Routed experts plus shared ones: shared(x) + Σ weight × expert(x) over the chosen experts.
+
+    The shared experts are one gated layer of width n_shared × expert_width, ungated unless asked otherwise.
+
+    Args:
+        d_model: Width of inputs and outputs.
+        config: Shape of the mixture.
+        router: Makes the router from the number of experts and of experts per token.
+        activation: Activation of the experts' gates.
+
+    Attributes:
+        stats: What the router saw in the last forward pass; None before the first. A plain attribute, not buffers:
+            data-parallel training would overwrite buffers by those of the first device, and checkpoints would carry them.
+    """
+
+    def __init__(self, d_model: int, config: MoEConfig, router: RouterCallable, activation: Activation = "silu") -> None:
+        super().__init__()
+        self.gate = RouterLinear(d_model, config.n_experts)
+        self.router = router(config.n_experts, config.top_k)
+        self.router.normalize_top_k |= config.normalize_top_k
+        self.experts = GroupedExperts(config.n_experts, d_model, config.expert_width, activation, config.backend)
+        self.shared: FeedForward | None = None
+        self.shared_gate: nn.Linear | None = None
+        if config.n_shared:
+            self.shared = FeedForward(d_model, config.n_shared * config.expert_width, activation)
+        if config.shared_gate:
+            self.shared_gate = nn.Linear(d_model, 1, bias=False)
+        self.stats: RouterStats | None = None
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Transform tokens.
+
+        Args:
+            x: Tokens of shape ``(..., d_model)``.
+            mask: True for real tokens, shape ``(...)``; None for all. Others enter no count, loss or balancing.
+
+        Returns:
+            The same shape as the input.
+        """
+        x_TD = x.reshape(-1, x.shape[-1])
+        indices_Tk, weights_Tk, stats = self.router(self.gate(x_TD), None if mask is None else mask.reshape(-1))
+        if not _in_backward():
+            self.stats = stats
+        out_TD = self.experts(x_TD, indices_Tk, weights_Tk)
+        if self.shared is not None:
+            shared_TD = self.shared(x_TD)
+            out_TD = out_TD + (shared_TD if self.shared_gate is None else self.shared_gate(x_TD).sigmoid() * shared_TD)
+        return out_TD.reshape(x.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The statistics hold an autograd graph, which can be neither copied nor pickled.
+        return {**self.__dict__, "stats": None}
+
+
+def _in_backward() -> bool:
+    """Tell whether this forward is activation checkpointing's recomputation, which must count nothing a second time.
+
+    Recomputation of any flavour runs inside autograd's engine; torch's own checkpointing asks in the same way.
+    """
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def moe_layers(model: nn.Module) -> dict[str, MoEFeedForward]:
+    """Return the mixture-of-experts layers of any model by name, in order.
+
+    Args:
+        model: A module that may hold such layers at any depth.
+    """
+    return {name: module for name, module in model.named_modules() if isinstance(module, MoEFeedForward)}
+
+
+def auxiliary_losses(model: nn.Module) -> Tensor:
+    """Sum the scaled auxiliary losses of the last forward pass over all mixture-of-experts layers.
+
+    Args:
+        model: A module that may hold such layers at any depth.
+
+    Returns:
+        A float32 scalar with its graph; 0 if no layer has a loss.
+    """
+    first = next(model.parameters(), None)
+    total = torch.zeros((), device=None if first is None else first.device)
+    for layer in moe_layers(model).values():
+        if layer.stats is not None:
+            for loss in (layer.stats.balance_loss, layer.stats.z_loss):
+                total = total if loss is None else total + loss
+    return total

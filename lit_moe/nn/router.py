@@ -1,0 +1,171 @@
+"""What all routers share: which experts a token visits, with which weights, and what is known about the balance.
+
+Shape suffixes: T tokens of one call, E routed experts, k selected experts per token.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+from lit_moe import functional as F
+
+
+@dataclass
+class RouterStats:
+    """What one call of a router saw, as plain tensors; masked tokens are in none of them.
+
+    Attributes:
+        counts: Tokens sent to each expert, shape ``(experts,)``, int64.
+        raw_counts: The same by the top-k of the bare scores, as inference routes; differs in training with Sinkhorn.
+        tokens: Number of tokens, int64 scalar (a tensor, so that no GPU has to be waited for).
+        probs_mean: Mean softmax probability of each expert, shape ``(experts,)``, detached.
+        balance_loss: Scaled balance loss with its graph; None if the router has none.
+        z_loss: Scaled z-loss with its graph; None if the router has none.
+        raw_balance_loss: Unscaled, detached; 1 at perfect balance. Measured for every router.
+        raw_z_loss: Unscaled, detached. Measured for every router.
+    """
+
+    counts: Tensor
+    raw_counts: Tensor
+    tokens: Tensor
+    probs_mean: Tensor
+    balance_loss: Tensor | None
+    z_loss: Tensor | None
+    raw_balance_loss: Tensor
+    raw_z_loss: Tensor
+
+
+class RouterOutput(NamedTuple):
+    """Chosen experts ``(tokens, k)`` int64, their weights ``(tokens, k)`` float32 with gradient, and the statistics."""
+
+    indices_Tk: Tensor
+    weights_Tk: Tensor
+    stats: RouterStats
+
+
+class Router(nn.Module, ABC):
+    """Choose top-k experts for each token from its logits; a subclass says how.
+
+    All routing is in float32, also under autocast and in bfloat16 models, where rounding makes ties that change the
+    chosen experts.
+
+    Args:
+        n_experts: Number of routed experts.
+        top_k: Experts per token.
+        normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
+    """
+
+    def __init__(self, n_experts: int, top_k: int, normalize_top_k: bool = False) -> None:
+        super().__init__()
+        check_top_k(n_experts, top_k, normalize_top_k)
+        self.n_experts = n_experts
+        self.top_k = top_k
+        self.normalize_top_k = normalize_top_k
+
+    @abstractmethod
+    def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
+        """Return the activations ``(tokens, experts)`` that weigh the experts' outputs; the router learns through them.
+
+        Args:
+            logits_TE: Logits in float32.
+            probs_TE: Their softmax over all experts.
+        """
+
+    def select(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
+        """Return the chosen experts ``(tokens, k)``; by default the largest scores.
+
+        Args:
+            logits_TE: Logits in float32.
+            scores_TE: What :meth:`scores` returned.
+            mask_T: True for tokens that count; None for all.
+        """
+        return scores_TE.topk(self.top_k, dim=-1).indices
+
+    def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the scaled balance loss and z-loss that belong to the training objective; by default neither.
+
+        Args:
+            raw_balance: Unscaled balance loss, with its graph.
+            raw_z: Unscaled z-loss, with its graph.
+        """
+        return None, None
+
+    def forward(self, logits_TE: Tensor, mask_T: Tensor | None = None) -> RouterOutput:
+        """Route tokens.
+
+        Args:
+            logits_TE: Router logits of shape ``(tokens, experts)``.
+            mask_T: True for tokens that count, shape ``(tokens,)``; None for all. The others are routed as well, but
+                enter no count, no loss and no balancing.
+        """
+        logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
+        probs_TE = logits_TE.softmax(-1)
+        scores_TE = self.scores(logits_TE, probs_TE)
+        with torch.no_grad():
+            indices_Tk = self.select(logits_TE, scores_TE, mask_T)
+            raw_Tk = scores_TE.topk(self.top_k, dim=-1).indices
+        weights_Tk = scores_TE.gather(-1, indices_Tk)
+        if self.normalize_top_k:
+            weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
+        return RouterOutput(indices_Tk, weights_Tk, self._stats(logits_TE, probs_TE, indices_Tk, raw_Tk, mask_T))
+
+    def _stats(
+        self, logits_TE: Tensor, probs_TE: Tensor, indices_Tk: Tensor, raw_Tk: Tensor, mask_T: Tensor | None
+    ) -> RouterStats:
+        counts_E = F.count_experts(indices_Tk, self.n_experts, mask_T)
+        tokens = torch.full((), len(logits_TE), device=logits_TE.device) if mask_T is None else mask_T.sum()
+        probs_mean_E = F.masked_mean(probs_TE, mask_T)
+        raw_balance = F.balance_loss(probs_mean_E, counts_E, tokens, self.top_k)
+        raw_z = F.z_loss(logits_TE, mask_T)
+        balance, z = self.losses(raw_balance, raw_z)
+        return RouterStats(
+            counts=counts_E,
+            raw_counts=F.count_experts(raw_Tk, self.n_experts, mask_T),
+            tokens=tokens,
+            probs_mean=probs_mean_E.detach(),
+            balance_loss=balance,
+            z_loss=z,
+            raw_balance_loss=raw_balance.detach(),
+            raw_z_loss=raw_z.detach(),
+        )
+
+    def extra_repr(self) -> str:
+        """Name the sizes when the model is printed."""
+        return f"n_experts={self.n_experts}, top_k={self.top_k}, normalize_top_k={self.normalize_top_k}"
+
+
+RouterCallable = Callable[[int, int], Router]
+"""Makes a router from the number of experts and of experts per token."""
+
+
+def check_top_k(n_experts: int, top_k: int, normalize_top_k: bool) -> None:
+    """Refuse an impossible choice of experts.
+
+    Args:
+        n_experts: Number of routed experts.
+        top_k: Experts per token.
+        normalize_top_k: Whether the weights are divided by their sum.
+
+    Raises:
+        UserError: If top_k is not between 1 and n_experts, or normalisation would leave the router without a gradient.
+    """
+    if n_experts < 1:
+        raise UserError(f"n_experts is {n_experts} but a layer needs at least one routed expert; set it to 1 or more.")
+    if not 1 <= top_k <= n_experts:
+        raise UserError(
+            f"top_k is {top_k} but must be between 1 and n_experts, which is {n_experts}; set top_k to {n_experts} or less."
+            if top_k > n_experts
+            else f"top_k is {top_k} but each token needs at least one expert; set top_k to 1 or more."
+        )
+    if normalize_top_k and top_k == 1:
+        raise UserError(
+            "normalize_top_k is true with top_k 1, which makes every weight 1 and leaves the router without a gradient; "
+            "set normalize_top_k to false or top_k to 2 or more."
+        )

@@ -1,0 +1,56 @@
+"""Sinkhorn-balanced top-k routing (SBTk)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lit_core.errors import UserError
+from lit_moe.functional import log_sinkhorn
+from lit_moe.nn.router import Router
+
+
+class SinkhornRouter(Router):
+    """Balance the choice of experts over the batch by Sinkhorn's algorithm, without an auxiliary loss.
+
+    In training the experts are the top-k of the balanced matrix, but their weights come from the unbalanced logits:
+    a sigmoid for one expert per token, a softmax over all experts for more. The balanced matrix carries no gradient.
+    In evaluation there is no balancing, as one token alone cannot be balanced. Clark et al. 2022 (arXiv 2202.01169),
+    Anthony et al. 2024 (arXiv 2402.01771), Thérien et al. 2025 (arXiv 2503.05029).
+
+    Args:
+        n_experts: Number of routed experts.
+        top_k: Experts per token.
+        tolerance: Mean relative change of the column scale at which the balancing stops.
+        max_iterations: Largest number of balancing iterations per call.
+        normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
+    """
+
+    def __init__(
+        self,
+        n_experts: int,
+        top_k: int,
+        tolerance: float = 0.01,
+        max_iterations: int = 20,
+        normalize_top_k: bool = False,
+    ) -> None:
+        super().__init__(n_experts, top_k, normalize_top_k)
+        if tolerance < 0:
+            raise UserError(f"tolerance is {tolerance} but must not be negative; set it to 0.01, for example.")
+        if max_iterations < 1:
+            raise UserError(f"max_iterations is {max_iterations} but at least one is needed; set it to 20, for example.")
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+
+    def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
+        """Return the sigmoid for one expert per token, the softmax for more."""
+        return logits_TE.sigmoid() if self.top_k == 1 else probs_TE
+
+    def select(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
+        """Return the top-k of the balanced matrix in training, of the logits in evaluation."""
+        if not self.training:
+            return super().select(logits_TE, scores_TE, mask_T)
+        # Compared as logarithms: small entries of the balanced matrix vanish in float32 and would tie.
+        if mask_T is None:
+            return log_sinkhorn(logits_TE, self.tolerance, self.max_iterations).topk(self.top_k, dim=-1).indices
+        balanced_TE = log_sinkhorn(logits_TE, self.tolerance, self.max_iterations, mask_T)
+        return balanced_TE.where(mask_T[:, None], logits_TE).topk(self.top_k, dim=-1).indices

@@ -1,0 +1,21 @@
+"""Plain top-k routing, without balancing."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lit_moe.nn.router import Router
+
+
+class TopKRouter(Router):
+    """Route by a softmax over all experts, then top-k, with nothing that balances.
+
+    Args:
+        n_experts: Number of routed experts.
+        top_k: Experts per token.
+        normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
+    """
+
+    def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
+        """Return the softmax over all experts."""
+        return probs_TE
