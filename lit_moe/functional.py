@@ -30,7 +30,7 @@ def log_sinkhorn(
         mask_T: True for tokens that take part; None for all. Other rows are zero in the balanced matrix.
 
     Returns:
-        Logarithm of the balanced matrix, float32 (float64 for float64 logits), shape ``(tokens, experts)``, no gradient.
+        Logarithm of the balanced matrix of shape ``(tokens, experts)``, float32 or the logits' float64, no gradient.
     """
     with torch.no_grad():
         log_C_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()

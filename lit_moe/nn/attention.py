@@ -45,8 +45,8 @@ class Attention(nn.Module):
         Args:
             x_BSD: Tokens of shape ``(batch, new tokens, d_model)``.
             rope: Cosines and sines of shape ``(new tokens, rotated width)``.
-            allowed: True where a query may see a key, shape ``(batch or 1, 1, new tokens, keys)``; None for plain causal
-                attention among the new tokens, or for one new token that may see everything.
+            allowed: True where a query may see a key, shape ``(batch or 1, 1, new tokens, keys)``; None for plain
+                causal attention among the new tokens, or for one new token that may see everything.
             cache: Keys and values of earlier tokens, extended by this call; None for none.
 
         Returns:

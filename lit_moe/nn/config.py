@@ -23,7 +23,7 @@ class MoEConfig:
         expert_width: Hidden width of one expert, routed or shared.
         n_shared: Number of shared experts that see every token; 0 for none.
         shared_gate: Whether the shared experts' output is multiplied by a learned sigmoid gate per token.
-        normalize_top_k: Whether the weights of a token's routed experts are divided by their sum; needs top_k of 2 or more.
+        normalize_top_k: Whether a token's routed weights are divided by their sum; needs top_k of 2 or more.
         backend: How the experts are computed; auto chooses by device and number format.
     """
 
@@ -40,7 +40,9 @@ class MoEConfig:
         _at_least("expert_width", self.expert_width, 1)
         _at_least("n_shared", self.n_shared, 0)
         if self.shared_gate and self.n_shared == 0:
-            raise UserError("shared_gate is true but n_shared is 0, so there is nothing to gate; set n_shared to 1 or more.")
+            raise UserError(
+                "shared_gate is true but n_shared is 0, so there is nothing to gate; set n_shared to 1 or more."
+            )
 
     @property
     def active_width(self) -> int:
@@ -70,8 +72,8 @@ class DecoderConfig:
         qkv_bias: Whether the query, key and value projections have biases.
         clip_qkv: Bound to whose interval [-clip_qkv, clip_qkv] queries, keys and values are clipped; None for none.
         max_seq_len: Longest sequence in tokens, prompt and generated text together.
-        feed_forward: dense, switch (8 experts, 1 per token), granular (31 routed and 1 shared of a quarter of the width,
-            3 per token), or a mapping with the shape of a mixture-of-experts layer.
+        feed_forward: dense, switch (8 experts, 1 per token), granular (31 routed and 1 shared of a quarter of the
+            width, 3 per token), or a mapping with the shape of a mixture-of-experts layer.
         activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
     """
 
@@ -109,13 +111,16 @@ class DecoderConfig:
             raise UserError(f"head_dim is {self.head_width} but must be even for rotary positions; set an even number.")
         if self.kv_heads < 1 or self.n_heads % self.kv_heads:
             raise UserError(
-                f"n_kv_heads is {self.n_kv_heads} but must divide n_heads, which is {self.n_heads}; set a divisor of it."
+                f"n_kv_heads is {self.n_kv_heads} but must divide n_heads, which is {self.n_heads}; set a divisor."
             )
         if not 0 < self.rope_fraction <= 1:
-            raise UserError(f"rope_fraction is {self.rope_fraction} but must be above 0 and at most 1; set it to 1 for all.")
+            raise UserError(
+                f"rope_fraction is {self.rope_fraction} but must be above 0 and at most 1; set it to 1 for all."
+            )
         if self.clip_qkv is not None and self.clip_qkv <= 0:
             raise UserError(f"clip_qkv is {self.clip_qkv} but must be positive; set it to null for no clipping.")
-        self.moe  # a preset that does not fit d_ff is refused here, before memory is spent
+        if not isinstance(self.feed_forward, MoEConfig):
+            preset(self.feed_forward, self.d_ff)  # refuses a d_ff that does not fit, before memory is spent
 
     @property
     def head_width(self) -> int:
@@ -155,7 +160,7 @@ def preset(name: Preset, d_ff: int) -> MoEConfig | None:
     elif name == "granular":
         if d_ff % 4:
             raise UserError(
-                f'd_ff is {d_ff} but feed_forward "granular" needs a multiple of 4, as each expert has a quarter of it; '
+                f'd_ff is {d_ff} but feed_forward "granular" needs a multiple of 4, as an expert has a quarter of it; '
                 f"set d_ff to {d_ff + 4 - d_ff % 4}."
             )
         config = MoEConfig(n_experts=31, top_k=3, expert_width=d_ff // 4, n_shared=1)

@@ -23,7 +23,7 @@ from lit_moe.nn.router import RouterCallable
 
 
 class ParameterCounts(NamedTuple):
-    """Numbers of parameters: all; those one token passes through; both without embedding and output layer."""
+    """Numbers of parameters: all, those one token passes through, and both without embedding and output layer."""
 
     total: int
     active: int
@@ -137,8 +137,8 @@ class Decoder(nn.Module):
             input_ids_BS: Token ids of shape ``(batch, sequence)``.
             mask: True for real tokens, False for padding on either side, shape ``(batch, sequence)``; None for no
                 padding, which is faster. Padding is not attended to and enters no routing count, loss or balancing.
-            document_ids: Number of the document each token belongs to, shape ``(batch, sequence)``; a token sees only its
-                own document. None for one document per row.
+            document_ids: Number of the document each token belongs to, shape ``(batch, sequence)``; a token sees only
+                its own document. None for one document per row.
             cache: Earlier tokens, extended by this call; None for none. Cannot be combined with document_ids.
 
         Returns:
@@ -190,10 +190,10 @@ class Decoder(nn.Module):
     def flops_per_token(self, sequence_length: int) -> int:
         """Return the floating-point operations of one token's forward pass; a training step costs three times as many.
 
-        Two per multiply-add of every matrix product: 2 × active matrix weights (embedding look-up excluded, output layer
-        included) + 4 × layers × heads × head_dim × sequence_length for the scores and their use. Attention is counted
-        over the full sequence, without the saving of causality; elementwise work and activation checkpointing's second
-        forward pass are not counted.
+        Two per multiply-add of every matrix product: 2 × active matrix weights (embedding look-up excluded, output
+        layer included) + 4 × layers × heads × head_dim × sequence_length for the scores and their use. Attention is
+        counted over the full sequence, without the saving of causality; elementwise work and activation
+        checkpointing's second forward pass are not counted.
 
         Args:
             sequence_length: Tokens per sequence.

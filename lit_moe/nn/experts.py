@@ -40,7 +40,9 @@ class GroupedExperts(nn.Module):
     ) -> None:
         super().__init__()
         if backend != "auto" and backend not in BACKENDS:
-            raise UserError(f'backend is "{backend}" but must be auto or one of {", ".join(BACKENDS)}; set one of them.')
+            raise UserError(
+                f'backend is "{backend}" but must be auto or one of {", ".join(BACKENDS)}; set one of them.'
+            )
         self.n_experts = n_experts
         self.activation: Activation = activation
         self.backend: Backend = backend
@@ -144,8 +146,8 @@ BACKENDS: dict[str, ExpertFunction] = {"loop": run_loop, "grouped_mm": run_group
 class _Loop(torch.autograd.Function):
     """Experts one by one, each gradient written straight into its slice of one stacked tensor.
 
-    Autograd would make a full-size zero gradient for every slice. A token's weight is applied before the second product,
-    so that the weight's gradient needs no saved output.
+    Autograd would make a full-size zero gradient for every slice. A token's weight is applied before the second
+    product, so that the weight's gradient needs no saved output.
     """
 
     @staticmethod

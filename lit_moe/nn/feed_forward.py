@@ -62,10 +62,12 @@ class MoEFeedForward(nn.Module):
 
     Attributes:
         stats: What the router saw in the last forward pass; None before the first. A plain attribute, not buffers:
-            data-parallel training would overwrite buffers by those of the first device, and checkpoints would carry them.
+            data-parallel training would overwrite buffers by those of the first device, and checkpoints carry them.
     """
 
-    def __init__(self, d_model: int, config: MoEConfig, router: RouterCallable, activation: Activation = "silu") -> None:
+    def __init__(
+        self, d_model: int, config: MoEConfig, router: RouterCallable, activation: Activation = "silu"
+    ) -> None:
         super().__init__()
         self.gate = RouterLinear(d_model, config.n_experts)
         self.router = router(config.n_experts, config.top_k)

@@ -160,12 +160,12 @@ def check_top_k(n_experts: int, top_k: int, normalize_top_k: bool) -> None:
         raise UserError(f"n_experts is {n_experts} but a layer needs at least one routed expert; set it to 1 or more.")
     if not 1 <= top_k <= n_experts:
         raise UserError(
-            f"top_k is {top_k} but must be between 1 and n_experts, which is {n_experts}; set top_k to {n_experts} or less."
+            f"top_k is {top_k} but the layer has {n_experts} routed experts; set top_k to {n_experts} or less."
             if top_k > n_experts
             else f"top_k is {top_k} but each token needs at least one expert; set top_k to 1 or more."
         )
     if normalize_top_k and top_k == 1:
         raise UserError(
-            "normalize_top_k is true with top_k 1, which makes every weight 1 and leaves the router without a gradient; "
+            "normalize_top_k is true with top_k 1, which makes every weight 1 and the router's gradient 0; "
             "set normalize_top_k to false or top_k to 2 or more."
         )

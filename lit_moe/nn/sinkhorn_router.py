@@ -37,7 +37,9 @@ class SinkhornRouter(Router):
         if tolerance < 0:
             raise UserError(f"tolerance is {tolerance} but must not be negative; set it to 0.01, for example.")
         if max_iterations < 1:
-            raise UserError(f"max_iterations is {max_iterations} but at least one is needed; set it to 20, for example.")
+            raise UserError(
+                f"max_iterations is {max_iterations} but at least one is needed; set it to 20, for example."
+            )
         self.tolerance = tolerance
         self.max_iterations = max_iterations
 
