@@ -1,0 +1,22 @@
+"""Shards on disk, token windows, and streams whose whole state is how many samples were consumed."""
+
+from lit_core.data.loader import StreamLoader
+from lit_core.data.mixture import MixtureStream
+from lit_core.data.resume import ResumeStream, named_loader
+from lit_core.data.shards import ShardSet, write_index, write_shard
+from lit_core.data.stream import EvalStream, ShardStream, Stream
+from lit_core.data.tokens import TokenWindows
+
+__all__ = [
+    "EvalStream",
+    "MixtureStream",
+    "ResumeStream",
+    "ShardSet",
+    "ShardStream",
+    "Stream",
+    "StreamLoader",
+    "TokenWindows",
+    "named_loader",
+    "write_index",
+    "write_shard",
+]

@@ -1,0 +1,118 @@
+"""The data loader of a stream."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from lit_core.data.stream import EvalStream, Stream
+from lit_core.errors import RunFailure, UserError
+
+log = logging.getLogger(__name__)
+
+
+class StreamLoader(DataLoader):
+    """Reads a stream, in this process or in others.
+
+    The position is asked for at the first batch, not when an iterator is made: Lightning makes it before a checkpoint's
+    state is known. A training stream is endless, and a second iterator goes on where the run is; the length is that of
+    one Lightning epoch, in micro-batches, also after a resume.
+
+    Args:
+        stream: What to read.
+        num_workers: Processes that read ahead; 0 reads in this one. The batches are the same for any number.
+        pin_memory: Whether to put batches into page-locked memory, for faster copies to a GPU.
+        prefetch_factor: Micro-batches that each process reads ahead; None is torch's default, 2.
+        multiprocessing_context: ``fork``, ``spawn`` or ``forkserver``; None is the platform's default.
+
+    Attributes:
+        stream: What is read.
+        position: Returns the optimizer steps done and the samples consumed by name; `ResumeStream` sets it. None goes
+            on after the last whole step that was read.
+    """
+
+    def __init__(
+        self,
+        stream: Stream | EvalStream,
+        num_workers: int = 0,
+        *,
+        pin_memory: bool = False,
+        prefetch_factor: int | None = None,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        # Lightning warns of any IterableDataset with a length, since a careless one repeats samples in each worker
+        warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+        super().__init__(
+            _Sentences(stream),
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
+            multiprocessing_context=multiprocessing_context if num_workers else None,
+            # else each iterator would draw from torch's global generator, and a validation change the training
+            generator=torch.Generator(),
+        )
+        self.stream = stream
+        self.position: Callable[[], tuple[int, Mapping[str, int]]] | None = None
+        self._read = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator has what torch's iterators have
+        stream = self.stream
+        if isinstance(stream, Stream):
+            step = stream.start_step + self._read // stream.accumulation
+            stream.start_at(*(self.position() if self.position else (step, stream.consumed(step))))
+            self._read = 0
+        for batch in super().__iter__():
+            if isinstance(batch, _Sentence):
+                raise batch.kind(batch.text)
+            if isinstance(stream, Stream):
+                if stream.rank == 0 and self._read % stream.accumulation == 0:
+                    _tell_epochs(stream, stream.start_step + self._read // stream.accumulation)
+                self._read += 1
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the position is in `ResumeStream`, but without this Lightning warns of an inexact resume."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take nothing, see `state_dict`."""
+
+
+def _tell_epochs(stream: Stream, step: int) -> None:
+    """Say of each source once in a run, also if it is resumed, that it starts over."""
+    before, after = stream.consumed(step), stream.consumed(step + 1)
+    for name, source in stream.sources.items():
+        if before[name] <= len(source) < after[name]:
+            log.warning("All %d samples of source %s were seen; it starts over in another order.", len(source), name)
+
+
+class _Sentence:
+    """An error on its way from a data-loading process; raised there, it would arrive wrapped in a traceback."""
+
+    def __init__(self, error: UserError | RunFailure) -> None:
+        self.kind, self.text = type(error), str(error)
+
+
+class _Sentences(IterableDataset[dict[str, Tensor] | _Sentence]):
+    """A stream whose last item may be an error."""
+
+    def __init__(self, stream: Stream | EvalStream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[dict[str, Tensor] | _Sentence]:
+        try:
+            yield from self.stream
+        except (UserError, RunFailure) as error:
+            if get_worker_info() is None:
+                raise
+            yield _Sentence(error)

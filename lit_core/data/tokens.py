@@ -1,0 +1,205 @@
+"""Fixed-length windows over a long row of tokens, the samples of a language model."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_core.data.shards import ShardSet
+from lit_core.errors import RunFailure, UserError
+
+IGNORED = -100
+
+
+class TokenWindows:
+    """Sample i holds the tokens from iL to iL + L as inputs and, shifted by one, as labels.
+
+    A sample is a dict of ``input_ids`` and ``labels``, both int64 of shape ``(L,)``, ``index``, the number i, and with
+    ``document_mask`` also ``document_ids`` of shape ``(L,)``, which grow by one at each end-of-text token, so that this
+    token opens the document that follows. Each token but the first of the file is a label exactly once, except for a
+    last piece shorter than L, which only ``tail`` keeps.
+
+    Args:
+        path: A shard set of kind ``tokens``, a ``.npy`` file of one-dimensional token ids, or a raw ``.bin`` file.
+        length: Tokens per sample, L, from 1.
+        tail: Whether to keep the last, incomplete piece, padded with token 0 and label -100; for evaluation.
+        document_mask: Whether to return document ids; needs a shard set, which knows its end-of-text token.
+        dtype: How a ``.bin`` file stores its tokens; None for the other kinds, which say so themselves.
+
+    Attributes:
+        tokens: Number of tokens in the file.
+        text_bytes: UTF-8 bytes of the text behind the tokens; None where the file does not say.
+        tokenizer: What the shard set says of its tokenizer; None for the other kinds.
+        name: Name of the source.
+
+    Raises:
+        UserError: If the file does not fit the description, or holds less than one sample.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        length: int,
+        *,
+        tail: bool = False,
+        document_mask: bool = False,
+        dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None,
+    ) -> None:
+        path = Path(path)
+        if length < 1:
+            raise UserError(f"length is {length}, but a sample has at least 1 token; give a larger one.")
+        if dtype is not None and path.suffix != ".bin":
+            raise UserError(f"dtype is {dtype}, but {path} says itself how it stores tokens; leave dtype out.")
+        self.length, self.tail = length, tail
+        self._row: _ShardTokens | _FileTokens
+        if path.suffix in (".npy", ".bin"):
+            self._row = _FileTokens(path, dtype)
+            self.text_bytes: int | None = None
+            self.tokenizer: dict[str, Any] | None = None
+            self.name: str = path.stem
+        else:
+            self._row = _ShardTokens(path)
+            index = self._row.shards.index
+            self.text_bytes, self.tokenizer, self.name = index["text_bytes"], index["tokenizer"], index["source"]
+        self.tokens = len(self._row)
+        self._end_of_text: int | None = None
+        if document_mask:
+            if self.tokenizer is None or "end_of_text" not in self.tokenizer:
+                raise UserError(
+                    f"document_mask is true, but {path} does not name its end-of-text token; prepare it as a shard set "
+                    "or set document_mask to false."
+                )
+            self._end_of_text = self.tokenizer["end_of_text"]
+        if len(self) == 0:
+            raise UserError(
+                f"{path} has {self.tokens} tokens, but a sample needs {2 if tail else length + 1}; "
+                "prepare more text or choose a shorter length."
+            )
+
+    def __len__(self) -> int:
+        targets = max(self.tokens - 1, 0)
+        return -(-targets // self.length) if self.tail else targets // self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read sample ``index``, from 0.
+
+        Raises:
+            RunFailure: If the file is damaged.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"Sample {index} of {len(self)}.")
+        start = index * self.length
+        row = torch.from_numpy(self._row.read(start, min(start + self.length + 1, self.tokens)).astype(np.int64))
+        inputs, labels = row[:-1], row[1:]
+        missing = self.length - len(labels)
+        if missing:
+            inputs = torch.nn.functional.pad(inputs, (0, missing), value=0)
+            labels = torch.nn.functional.pad(labels, (0, missing), value=IGNORED)
+        sample: dict[str, Tensor | int] = {"input_ids": inputs, "labels": labels, "index": index}
+        if self._end_of_text is not None:
+            sample["document_ids"] = (inputs == self._end_of_text).cumsum(0)
+        return sample
+
+    def verify(self) -> None:
+        """Compare the files with their SHA-256; files without an index are taken as they are.
+
+        Raises:
+            UserError: If a shard is not what its index describes.
+        """
+        if isinstance(self._row, _ShardTokens):
+            self._row.shards.verify()
+
+
+class _FileTokens:
+    """The tokens of one plain file."""
+
+    def __init__(self, path: Path, dtype: str | None) -> None:
+        self.path, self.dtype = path, dtype
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; correct the path.")
+        if path.suffix == ".bin" and dtype is None:
+            raise UserError(f"{path} does not say how it stores tokens; give dtype, often uint16.")
+        self._array = self._open()
+
+    def _open(self) -> np.ndarray:
+        if self.path.suffix == ".bin":
+            if self.path.stat().st_size % np.dtype(self.dtype).itemsize or not self.path.stat().st_size:
+                raise UserError(f"{self.path} is no row of {self.dtype}: its size does not divide; correct dtype.")
+            return np.asarray(np.memmap(self.path, dtype=np.dtype(self.dtype), mode="r"))
+        try:
+            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise UserError(f"{self.path} is no .npy file of numbers ({error}); store token ids with numpy.") from error
+        if array.ndim != 1 or array.dtype.kind not in "ui":
+            raise UserError(
+                f"{self.path} holds {array.dtype} of shape {array.shape}, but tokens are integers in one row; "
+                "flatten and convert them."
+            )
+        return np.asarray(array)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "dtype": self.dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._array = self._open()
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._array[start:stop]
+
+
+class _ShardTokens:
+    """The tokens of a shard set, one chunk per member, as if they lay in one row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shards = ShardSet(folder)
+        index = self.shards.index
+        if index["kind"] != "tokens" or index["dtype"] is None:
+            raise UserError(f"{folder} holds shards of kind {index['kind']!r}, but tokens are needed; tokenise them.")
+        self._dtype = np.dtype(index["dtype"])
+        counts = [member[4] for member in self.shards.members]
+        self._bounds = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        if self._bounds[-1] != index["tokens"]:
+            raise UserError(f"{folder} counts {index['tokens']} tokens but has {self._bounds[-1]}; prepare it again.")
+        self._checked: set[int] = set()
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Read the tokens from ``start`` to before ``stop``; within one chunk, without a copy."""
+        number = int(np.searchsorted(self._bounds, start, side="right")) - 1
+        pieces = []
+        while start < stop:
+            first, last = int(self._bounds[number]), int(self._bounds[number + 1])
+            pieces.append(self._chunk(number)[start - first : stop - first])
+            start, number = min(stop, last), number + 1
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _chunk(self, number: int) -> np.ndarray:
+        shard, name, offset, size, tokens = self.shards.members[number]
+        content = self.shards.buffer(shard)[offset : offset + size]
+        data = tokens * self._dtype.itemsize
+        if number not in self._checked:
+            found: object
+            header = io.BytesIO(content[: max(size - data, 0)].tobytes())
+            try:
+                version = np.lib.format.read_magic(header)
+                found = np.lib.format.read_array_header_1_0(header) if version == (1, 0) else version
+            except ValueError as error:
+                found = error
+            if found != ((tokens,), False, self._dtype) or header.tell() != size - data:
+                raise RunFailure(
+                    f"{self.shards.files[shard]} is damaged: its member {name} should be {tokens} tokens of "
+                    f"{self._dtype}, but its header says otherwise ({found}); prepare the source again."
+                )
+            self._checked.add(number)
+        return content[size - data :].view(self._dtype)
