@@ -1,0 +1,199 @@
+import math
+
+import pytest
+import torch
+
+from lit_core.errors import UserError
+from lit_moe import functional as F
+from lit_moe.nn import PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter
+
+ROUTERS = [PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
+SHAPES = [(8, 1), (31, 3)]
+
+
+def make_logits(tokens, n_experts, seed=0, skew=1.0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(tokens, n_experts, generator=generator) + skew * torch.randn(n_experts, generator=generator)
+    return logits.to(dtype).requires_grad_()
+
+
+def naive(router, logits, training):
+    """Choose and weigh token by token, in plain Python."""
+    rows = logits.detach().double()
+    balanced = F.sinkhorn(rows, router.tolerance, router.max_iterations) if isinstance(router, SinkhornRouter) else None
+    chosen, weights = [], []
+    for t, row in enumerate(rows.tolist()):
+        total = sum(math.exp(z) for z in row)
+        score = [math.exp(z) / total for z in row]
+        if isinstance(router, SinkhornRouter) and router.top_k == 1:
+            score = [1 / (1 + math.exp(-z)) for z in row]
+        order = balanced[t].tolist() if balanced is not None and training else score
+        experts = sorted(range(len(row)), key=lambda i: -order[i])[: router.top_k]
+        if isinstance(router, UniformRouter):
+            experts = [(t * router.top_k + j) % len(row) for j in range(router.top_k)]
+        chosen.append(experts)
+        weights.append([score[i] for i in experts])
+    return chosen, torch.tensor(weights)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("n_experts", "k"), SHAPES)
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_equals_a_loop_over_tokens(kind, n_experts, k, training):
+    logits = make_logits(120, n_experts)
+    router = kind(n_experts, k).train(training)
+    indices, weights, stats = router(logits)
+    chosen, expected = naive(router, logits, training)
+    assert indices.tolist() == chosen
+    torch.testing.assert_close(weights.detach(), expected, rtol=1e-5, atol=1e-7)
+    assert stats.counts.tolist() == [sum(i in row for row in chosen) for i in range(n_experts)]
+    raw, _ = naive(router, logits, training=False)
+    if not isinstance(router, UniformRouter):
+        assert stats.raw_counts.tolist() == [sum(i in row for row in raw) for i in range(n_experts)]
+    assert stats.tokens == 120
+    torch.testing.assert_close(stats.probs_mean, logits.detach().softmax(-1).mean(0))
+
+
+@pytest.mark.parametrize(("n_experts", "k"), SHAPES)
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_language_loss_alone_reaches_the_router(kind, n_experts, k):
+    logits = make_logits(64, n_experts)
+    _, weights, _ = kind(n_experts, k)(logits)
+    targets = torch.randn(weights.shape, generator=torch.Generator().manual_seed(5))
+    (weights * targets).sum().backward()
+    assert (logits.grad.abs().amax(-1) > 1e-6).all()
+
+
+@pytest.mark.parametrize(("n_experts", "k"), SHAPES)
+def test_balance_loss_alone_has_the_gradient_of_its_formula(n_experts, k):
+    logits = make_logits(64, n_experts).double().detach().requires_grad_()
+    router = PenaltyRouter(n_experts, k, balance_weight=0.3, z_weight=0.0)
+    stats = router(logits)[2]
+    (stats.balance_loss + stats.z_loss).backward()
+    p = logits.detach().softmax(-1)
+    f = stats.counts / (64 * k)
+    expected = 0.3 * n_experts / 64 * p * (f - (p * f).sum(-1, keepdim=True))
+    torch.testing.assert_close(logits.grad, expected)
+    assert expected.abs().max() > 1e-4
+    # Gradient descent on it evens the load: raw MRI falls.
+    before = F.mri(stats.counts, 64)
+    lighter = logits.detach().clone()
+    for _ in range(300):
+        lighter.requires_grad_()
+        (gradient,) = torch.autograd.grad(router(lighter)[2].balance_loss, lighter)
+        lighter = lighter.detach() - 10 * gradient
+    assert F.mri(router(lighter)[2].counts, 64) < before
+
+
+@pytest.mark.parametrize(("n_experts", "k"), SHAPES)
+def test_z_loss_alone_has_the_gradient_of_its_formula(n_experts, k):
+    logits = make_logits(32, n_experts).double().detach().requires_grad_()
+    stats = PenaltyRouter(n_experts, k, balance_weight=0.0, z_weight=0.01)(logits)[2]
+    (stats.balance_loss + stats.z_loss).backward()
+    lse = logits.detach().logsumexp(-1, keepdim=True)
+    torch.testing.assert_close(logits.grad, 0.01 * 2 / 32 * lse * logits.detach().softmax(-1))
+
+
+def test_only_the_penalty_router_has_losses_and_all_measure_them():
+    logits = make_logits(50, 8)
+    for kind in ROUTERS:
+        stats = kind(8, 2)(logits)[2]
+        penalty = kind is PenaltyRouter
+        assert (stats.balance_loss is not None, stats.z_loss is not None) == (penalty, penalty)
+        assert not stats.raw_balance_loss.requires_grad and not stats.raw_z_loss.requires_grad
+        torch.testing.assert_close(
+            stats.raw_balance_loss, F.balance_loss(logits.detach().softmax(-1).mean(0), stats.counts, 50, 2)
+        )
+        torch.testing.assert_close(stats.raw_z_loss, F.z_loss(logits.detach()))
+        if penalty:
+            torch.testing.assert_close(stats.balance_loss.detach(), 0.01 * stats.raw_balance_loss)
+            torch.testing.assert_close(stats.z_loss.detach(), 0.001 * stats.raw_z_loss)
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_masked_tokens_enter_nothing(kind):
+    logits = make_logits(80, 8)
+    mask = torch.rand(80, generator=torch.Generator().manual_seed(1)) > 0.3
+    spoiled = torch.where(mask[:, None], logits, torch.full((), 50.0))
+    router = kind(8, 2)
+    masked, alone = router(spoiled, mask), router(logits[mask])
+    assert torch.equal(masked.indices_Tk[mask], alone.indices_Tk)
+    torch.testing.assert_close(masked.weights_Tk[mask], alone.weights_Tk)
+    for name, value in vars(alone.stats).items():
+        if value is not None:
+            torch.testing.assert_close(getattr(masked.stats, name), value, msg=name)
+    assert masked.indices_Tk.max() < 8
+    nobody = router(logits, torch.zeros(80, dtype=torch.bool))
+    assert nobody.stats.counts.sum() == 0 and nobody.stats.raw_balance_loss == 0
+    assert nobody.indices_Tk.min() >= 0 and nobody.indices_Tk.max() < 8
+    assert all(len(set(row)) == 2 for row in nobody.indices_Tk.tolist())
+
+
+@pytest.mark.parametrize("skew", [0.5, 1.5, 3.0, 30.0])
+@pytest.mark.parametrize(("n_experts", "k"), SHAPES)
+def test_sinkhorn_balances_in_training_only(n_experts, k, skew):
+    logits = make_logits(4096, n_experts, skew=skew)
+    router = SinkhornRouter(n_experts, k)
+    stats = router(logits)[2]
+    assert F.mri(stats.counts, 4096) < 1.15 * k / n_experts
+    assert F.mri(stats.raw_counts, 4096) > F.mri(stats.counts, 4096)
+    inference = router.eval()(logits)[2]
+    assert torch.equal(inference.counts, stats.raw_counts) and torch.equal(inference.raw_counts, stats.raw_counts)
+
+
+def test_sinkhorn_routes_each_token_alone_in_evaluation():
+    logits = make_logits(20, 8)
+    router = SinkhornRouter(8, 2).eval()
+    together = router(logits).indices_Tk
+    alone = torch.cat([router(row[None]).indices_Tk for row in logits])
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_routes_bfloat16_logits_in_float32(kind):
+    logits = make_logits(64, 8, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = kind(8, 2)(logits)
+    high = kind(8, 2)(logits.float())
+    assert low.weights_Tk.dtype == torch.float32
+    assert torch.equal(low.indices_Tk, high.indices_Tk) and torch.equal(low.weights_Tk, high.weights_Tk)
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_normalisation_is_off_unless_asked_for(kind):
+    logits = make_logits(30, 8)
+    assert not torch.allclose(kind(8, 2)(logits).weights_Tk.sum(-1), torch.ones(30))
+    torch.testing.assert_close(kind(8, 2, normalize_top_k=True)(logits).weights_Tk.sum(-1), torch.ones(30))
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+@pytest.mark.parametrize(
+    ("n_experts", "top_k", "normalize", "named"),
+    [
+        (8, 9, False, "top_k is 9"),
+        (8, 0, False, "top_k is 0"),
+        (8, 1, True, "normalize_top_k"),
+        (0, 1, False, "n_experts is 0"),
+    ],
+)
+def test_refuses_impossible_choices(kind, n_experts, top_k, normalize, named):
+    with pytest.raises(UserError, match=named):
+        kind(n_experts, top_k, normalize_top_k=normalize)
+
+
+def test_refuses_impossible_settings():
+    with pytest.raises(UserError, match="balance_weight is -1"):
+        PenaltyRouter(8, 1, balance_weight=-1)
+    with pytest.raises(UserError, match="z_weight is nan"):
+        PenaltyRouter(8, 1, z_weight=float("nan"))
+    with pytest.raises(UserError, match="scope is"):
+        PenaltyRouter(8, 1, scope="global")
+    with pytest.raises(UserError, match="tolerance is -1"):
+        SinkhornRouter(8, 1, tolerance=-1)
+    with pytest.raises(UserError, match="max_iterations is 0"):
+        SinkhornRouter(8, 1, max_iterations=0)
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_keeps_nothing_in_the_checkpoint(kind):
+    assert not kind(8, 2).state_dict()
