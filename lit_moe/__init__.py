@@ -1,1 +1,18 @@
 """Continual pre-training of mixture-of-experts language models (Thérien et al. 2025, arXiv 2503.05029)."""
+
+from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance, SampleText
+from lit_moe.data import TokenDataModule
+from lit_moe.module import MoELanguageModel
+from lit_moe.schedules import CosineInf, InvSqrtInf, WarmupCosine
+
+__all__ = [
+    "CosineInf",
+    "Forgetting",
+    "InvSqrtInf",
+    "MoELanguageModel",
+    "ReplayMixing",
+    "RouterBalance",
+    "SampleText",
+    "TokenDataModule",
+    "WarmupCosine",
+]
