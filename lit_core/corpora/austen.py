@@ -1,0 +1,49 @@
+"""English prose that is always there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lit_core.corpora.base import Corpus, Document
+from lit_core.errors import RunFailure
+
+_FILE = Path(__file__).parent / "embedded" / "austen.jsonl.xz"
+#: Of the decompressed file.
+SHA256 = "93858f049307ad788122ca9b8f4325268244bc7525fb44732784fd50cf8d3b87"
+
+
+class Austen(Corpus):
+    """Six novels of Jane Austen, 4.0 MB of English prose in 269 chapters, shipped with the package.
+
+    A document is a chapter, and every novel has chapters in each split. See ``embedded/PROVENANCE.md``.
+    """
+
+    name = "austen"
+    licence = "public domain"
+    origin = "Debian r-cran-janeaustenr 1.0.0, shipped with lit-shift"
+    language = "en"
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the chapters, grouped by novel.
+
+        Raises:
+            RunFailure: If the shipped file is damaged.
+        """
+        try:
+            content = lzma.decompress(_FILE.read_bytes())
+        except (OSError, lzma.LZMAError) as error:
+            raise RunFailure(f"{_FILE} cannot be read ({error}); install the package again.") from error
+        if hashlib.sha256(content).hexdigest() != SHA256:
+            raise RunFailure(f"{_FILE} is damaged: its SHA-256 is not the recorded one; install the package again.")
+        for line in content.decode().splitlines():
+            chapter = json.loads(line)
+            yield Document(chapter["id"], chapter["text"], group=chapter["id"].split("/")[0])
+
+    def facts(self) -> dict[str, Any]:
+        """Return the SHA-256 of the text."""
+        return {"sha256": SHA256}

@@ -1,0 +1,68 @@
+"""What every corpus is: a named row of documents with a licence and an origin."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that is never divided between train, val and test.
+
+    Args:
+        id: Name of the document, unique in its corpus.
+        text: The text.
+        group: What the document is a part of, such as a novel; each group is divided for itself, so that every split
+            has a share of it.
+    """
+
+    id: str
+    text: str
+    group: str = ""
+
+
+class Corpus(ABC):
+    """A named row of documents.
+
+    To add a corpus, derive from this class, export it from ``lit_core.corpora``, and write its YAML and its test.
+
+    Attributes:
+        name: Name of the source that is made of it: its folder, and the middle of its metric keys.
+        licence: Licence of the text.
+        origin: Where the text comes from.
+        language: ISO 639-1 code of the language, or the name of a programming language.
+    """
+
+    name: str
+    licence: str
+    origin: str
+    language: str
+
+    @abstractmethod
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents, always in the same order.
+
+        Raises:
+            UserError: If something is missing; one sentence says what, and the ways out.
+        """
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what the documents depend on: arguments, versions and hashes, as plain values.
+
+        ``prepare`` keeps them, and starts anew when they have changed. Quick to compute.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return class, name, licence, origin, language and facts as plain values."""
+        return {
+            "class": type(self).__name__,
+            "name": self.name,
+            "licence": self.licence,
+            "origin": self.origin,
+            "language": self.language,
+            "facts": self.facts(),
+        }

@@ -1,0 +1,318 @@
+"""One tokenizer for all: byte-level BPE trained here, any tokenizer.json, any Hugging Face tokenizer, or plain bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_core.errors import UserError
+from lit_core.paths import atomic_write, resolve_data_path
+
+END_OF_TEXT = "<|endoftext|>"
+#: What a tokenizer.json may call its end-of-text token, when no tokenizer_config.json says so; the first one wins.
+_END_OF_TEXT_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]")
+#: Where a long text may be cut without changing its tokens: after a single line break, before a word.
+_CUT = re.compile(r"(?<=\S\n)(?=\w)")
+_PIECE = 1 << 20
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+_SPACE = "▁"
+
+
+class Tokenizer:
+    """Turns text into token ids and back, and knows how many bytes of text each token stands for.
+
+    Special tokens are never read out of a text: a text that contains ``<|endoftext|>`` is encoded as it is written, so
+    that no document can end itself. Nothing is added to a text either.
+
+    Args:
+        definition: Parsed content of a tokenizer.json, as the ``tokenizers`` library writes it.
+        end_of_text: The special token that ends a document; None looks for one of the usual names.
+
+    Attributes:
+        vocab_size: Number of token ids, from 0.
+        end_of_text: Id of the token that ends a document.
+        sha256: Hash of the definition; equal tokenizers have equal hashes, whatever library version reads them.
+
+    Raises:
+        UserError: If the definition is no tokenizer, or has no end-of-text token.
+    """
+
+    def __init__(self, definition: dict[str, Any], end_of_text: str | None = None) -> None:
+        from tokenizers import Tokenizer as Backend
+
+        # Cutting and padding belong to whoever makes batches.
+        self._definition = definition | {"truncation": None, "padding": None}
+        try:
+            self._backend = Backend.from_str(json.dumps(self._definition))
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"This is no tokenizer.json ({error}); give one written by `tokenizers`.") from error
+        self._backend.encode_special_tokens = True
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        names = _END_OF_TEXT_NAMES if end_of_text is None else (end_of_text,)
+        self._end_of_text_name = next((name for name in names if name in vocabulary), "")
+        if not self._end_of_text_name:
+            raise UserError(
+                f"The tokenizer has none of the end-of-text tokens {', '.join(names)}; "
+                'put a tokenizer_config.json with "eos_token" beside it.'
+            )
+        self.end_of_text: int = vocabulary[self._end_of_text_name]
+        self.vocab_size: int = max(vocabulary.values()) + 1
+        self.sha256: str = hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    # Building
+
+    @classmethod
+    def train_bpe(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Train a byte-level BPE; equal texts in equal order give an equal tokenizer.
+
+        Args:
+            texts: What to learn from.
+            vocab_size: Tokens to learn, 257 or more: 256 bytes, the end-of-text token, and merges. Fewer come out where
+                the texts are too short to have so many pairs that occur twice.
+
+        Raises:
+            UserError: If the vocabulary is too small.
+        """
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        if vocab_size < 257:
+            raise UserError(
+                f"vocab_size is {vocab_size}, but a byte-level BPE needs 256 bytes and {END_OF_TEXT}; set it to 257 or "
+                "more."
+            )
+        backend = Backend(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls(json.loads(backend.to_str()))
+
+    @classmethod
+    def bytes(cls) -> Tokenizer:
+        """Return the tokenizer whose 256 first ids are the bytes of UTF-8 themselves."""
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import decoders, models, pre_tokenizers
+
+        vocabulary = {character: byte for byte, character in _byte_characters().items()}
+        backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([END_OF_TEXT])
+        return cls(json.loads(backend.to_str()))
+
+    @classmethod
+    def load(cls, spec: str | Path) -> Tokenizer:
+        """Load a tokenizer.
+
+        Args:
+            spec: A ``tokenizer.json``, a folder with one, the name of a Hugging Face model, or ``bytes``.
+
+        Raises:
+            UserError: If there is no such tokenizer.
+        """
+        if str(spec) == "bytes":
+            return cls.bytes()
+        path = resolve_data_path(spec)
+        if (path / "tokenizer.json").is_file():
+            path = path / "tokenizer.json"
+        if path.is_file():
+            return cls._load_file(path)
+        if not path.is_dir() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(spec)) and not str(spec).endswith(".json"):
+            return cls._load_hugging_face(str(spec))
+        raise UserError(
+            f"tokenizer is {spec}, but there is no such file, or no tokenizer.json in that folder; give a tokenizer.json, "
+            "a folder with one, a Hugging Face name, or bytes."
+        )
+
+    @classmethod
+    def _load_file(cls, path: Path) -> Tokenizer:
+        config = path.with_name("tokenizer_config.json")
+        try:
+            definition = json.loads(path.read_bytes())
+            end_of_text = json.loads(config.read_bytes()).get("eos_token") if config.is_file() else None
+            # Hugging Face writes the token itself, or an object with its properties.
+            return cls(definition, end_of_text.get("content") if isinstance(end_of_text, dict) else end_of_text)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"tokenizer is {path}: {error}") from error
+
+    @classmethod
+    def _load_hugging_face(cls, name: str) -> Tokenizer:
+        from huggingface_hub import hf_hub_download  # comes with `tokenizers`
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        def fetch(file: str) -> Path:
+            return Path(hf_hub_download(name, file))
+
+        try:
+            with suppress(EntryNotFoundError, LocalEntryNotFoundError):  # some models have none
+                fetch("tokenizer_config.json")
+            path = fetch("tokenizer.json")
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+            raise UserError(
+                f"tokenizer is {name}, but there is neither such a file or folder nor can tokenizer.json be had from "
+                f"Hugging Face ({reason}); correct the path or the name."
+            ) from error
+        return cls._load_file(path)
+
+    # Text and ids
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text; no special token among them."""
+        ids: list[int] = []
+        for piece in self._pieces(text):  # the batch call, even of one: it leaves out what ids do not need
+            ids += self._backend.encode_batch_fast([piece], add_special_tokens=False)[0].ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, using the library's threads."""
+        return [row.ids for row in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of some ids; special tokens stand for no text, and bytes that are no UTF-8 become U+FFFD."""
+        return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
+
+    def normalize(self, text: str) -> str:
+        """Return the text as the tokenizer sees it, for example with composed accents; mostly the text itself."""
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else normalizer.normalize_str(text)
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """Cut a long text, since the library needs some hundred bytes per token while it encodes."""
+        start = 0
+        while self.exact and len(text) - start > _PIECE:
+            cut = _CUT.search(text, start + _PIECE)
+            if cut is None:
+                break
+            yield text[start : cut.start()]
+            start = cut.start()
+        yield text[start:]
+
+    # Bytes
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the byte lengths of the ids of any text add up to the size of the (normalized) text."""
+        pretokenizers = _parts(self._definition.get("pre_tokenizer"), "pretokenizers")
+        return (
+            self._scheme == "byte-level"
+            and not any(part.get("add_prefix_space") for part in pretokenizers)
+            and self._definition["model"].get("type") == "BPE"
+        )
+
+    def byte_lengths(self) -> np.ndarray:
+        """Return how many bytes of UTF-8 text each token stands for: int64 of shape ``(vocab_size,)``.
+
+        Special tokens stand for no text, 0 bytes. Over the ids of a text the lengths add up to its size exactly for
+        byte-level tokenizers (:attr:`exact`), and to within the one space that most others put before a text.
+
+        Raises:
+            UserError: If the tokens do not say where the blanks were, as those of BERT.
+        """
+        return self._byte_lengths.copy()
+
+    @cached_property
+    def _byte_lengths(self) -> np.ndarray:
+        if self._scheme is None:
+            raise UserError(
+                "The bytes behind this tokenizer's tokens cannot be counted, since its decoder is neither byte-level nor "
+                f"marks blanks with {_SPACE}; choose another tokenizer or report loss per token."
+            )
+        byte_characters = set(_byte_characters().values())
+        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        for token, number in self._backend.get_vocab(with_added_tokens=False).items():
+            if self._scheme == "byte-level":
+                lengths[number] = sum(1 if sign in byte_characters else len(sign.encode()) for sign in token)
+            else:
+                lengths[number] = 1 if _BYTE_TOKEN.fullmatch(token) else len(token.replace(_SPACE, " ").encode())
+        for added in self._definition["added_tokens"]:
+            lengths[added["id"]] = 0 if added["special"] else len(added["content"].encode())
+        lengths[self.end_of_text] = 0
+        return lengths
+
+    @cached_property
+    def _scheme(self) -> str | None:
+        decoders = _parts(self._definition.get("decoder"), "decoders")
+        if any(part["type"] == "ByteLevel" for part in decoders):
+            return "byte-level"
+        marks_blanks = any(
+            part["type"] == "Metaspace" or (part["type"] == "Replace" and part["pattern"].get("String") == _SPACE)
+            for part in decoders
+        )
+        return "blanks" if marks_blanks else None
+
+    # Storage
+
+    def to_json(self) -> str:
+        """Return everything as one line of JSON, as :meth:`from_json` reads it: a tokenizer.json plus ``end_of_text``."""
+        content = self._definition | {"end_of_text": self._end_of_text_name}
+        return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """Build a tokenizer from :meth:`to_json`, or from the content of a tokenizer.json.
+
+        Raises:
+            UserError: If the text is neither.
+        """
+        try:
+            definition = json.loads(text)
+            end_of_text = definition.pop("end_of_text", None)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"This is no tokenizer.json ({error}); give one written by `tokenizers`.") from error
+        return cls(definition, end_of_text)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``tokenizer.json``, and beside it ``tokenizer_config.json``, as Hugging Face reads them.
+
+        Args:
+            path: The file to write, or a folder.
+        """
+        path = Path(path)
+        path = path if path.suffix == ".json" else path / "tokenizer.json"
+        config = {"eos_token": self._end_of_text_name, "tokenizer_class": "PreTrainedTokenizerFast"}
+        # The one without which the other would be read wrongly comes first.
+        atomic_write(path.with_name("tokenizer_config.json"), json.dumps(config, indent=2) + "\n")
+        atomic_write(path, json.dumps(self._definition, ensure_ascii=False, indent=1) + "\n")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what an index of shards says of its tokenizer: hash, size, and id of the end-of-text token."""
+        return {"sha256": self.sha256, "vocab_size": self.vocab_size, "end_of_text": self.end_of_text}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer.from_json, (self.to_json(),)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size}, sha256={self.sha256[:12]}…)"
+
+
+def _parts(component: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """Return a component of a tokenizer.json as the list it may be a sequence of."""
+    if component is None:
+        return []
+    return [inner for part in component[name] for inner in _parts(part, name)] if name in component else [component]
+
+
+def _byte_characters() -> dict[int, str]:
+    """Return the printable character by which byte-level tokenizers write each byte.
+
+    Printable bytes stand for themselves; the others follow from U+0100 on in the order of their values.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + rank) for rank, byte in enumerate(hidden)}
