@@ -1,0 +1,343 @@
+"""A language model as its consumers see it, whatever stands behind it.
+
+Shape suffixes: B batch, S sequence, K tokens seen so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+from lit_core.tokenizer import Tokenizer
+
+
+class LanguageModel(ABC):
+    """Predicts the next token, and writes.
+
+    Attributes:
+        tokenizer: Turns text into the model's token ids and back.
+        module: The network.
+        max_length: Longest sequence in tokens; None if there is no limit.
+    """
+
+    tokenizer: Tokenizer
+    module: nn.Module
+    max_length: int | None = None
+
+    @abstractmethod
+    def new_cache(self) -> Any:
+        """Return an empty cache of keys and values, to be handed to :meth:`logits`."""
+
+    @abstractmethod
+    def logits(
+        self, ids_BS: Tensor, cache: Any = None, *, mask: Tensor | None = None, last_only: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Return the logits of the next token after each token.
+
+        Args:
+            ids_BS: Token ids of shape ``(batch, sequence)``; with a cache, those that follow what it holds.
+            cache: What :meth:`new_cache` or an earlier call returned; None keeps nothing.
+            mask: True for real tokens, False for padding, of the ids' shape; None for no padding. A later call with the
+                same cache gives the mask of its new tokens only.
+            last_only: Whether only the last token's logits are computed, which spares a long prompt's memory.
+
+        Returns:
+            Logits of shape ``(batch, sequence or 1, vocabulary)``, and the cache.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are."""
+        return next(self.module.parameters()).device
+
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[str]:
+        """Continue texts.
+
+        Args:
+            prompts: Texts to be continued; an empty one starts a new document.
+            options: Those of :meth:`generate_ids`.
+
+        Returns:
+            The continuations, without the prompts, in the order of the prompts.
+        """
+        end = self.tokenizer.end_of_text
+        ids = self.generate_ids([self.tokenizer.encode(prompt) or [end] for prompt in prompts], **options)
+        return [self.tokenizer.decode(row) for row in ids]
+
+    def generate_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 16,
+        first_row: int = 0,
+        stop_at_end: bool = True,
+    ) -> list[list[int]]:
+        """Continue token sequences.
+
+        Each prompt draws from random numbers of its own, seeded by the seed and its place, so what it becomes does not
+        depend on the batch it is in. The network runs in evaluation mode and is left in the mode it was in.
+
+        Args:
+            prompts: Token ids of each prompt, one or more.
+            max_new_tokens: Largest number of new tokens per prompt.
+            temperature: Divisor of the logits; 0 takes the likeliest token.
+            top_k: How many of the likeliest tokens may be drawn; None allows all.
+            top_p: Probability that the fewest likeliest tokens that may be drawn must reach, in (0, 1]; None allows all.
+            repetition_penalty: Divisor of positive and factor of negative logits of tokens that the prompt or the
+                continuation holds already (Keskar et al. 2019, arXiv 1909.05858); 1 changes nothing.
+            seed: Seed of the drawn tokens, 0 or more.
+            batch_size: Prompts continued at once.
+            first_row: Place of the first prompt in a longer list that is handed over in parts.
+            stop_at_end: Whether a continuation stops at the end-of-text token.
+
+        Returns:
+            New token ids of each prompt, without the end-of-text token that stopped it.
+
+        Raises:
+            UserError: If an option is out of its range, a prompt is empty, or a text would be longer than the model takes.
+        """
+        check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
+        self._check_lengths(prompts, max_new_tokens)
+        choices = (temperature, top_k, top_p, repetition_penalty)
+        stop = self.tokenizer.end_of_text if stop_at_end else None
+        done: list[list[int]] = []
+        with _evaluating(self.module), torch.no_grad():
+            for start in range(0, len(prompts), batch_size):
+                batch = prompts[start : start + batch_size]
+                rows = range(first_row + start, first_row + start + len(batch))
+                done += self._generate_batch(
+                    batch, max_new_tokens, choices, [_uniforms(seed, row) for row in rows], stop
+                )
+        return done
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        for place, prompt in enumerate(prompts):
+            if not prompt:
+                raise UserError(f"Prompt {place} has no tokens; start it with the end-of-text token.")
+            if self.max_length is not None and len(prompt) + max_new_tokens > self.max_length:
+                raise UserError(
+                    f"Prompt {place} has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model takes "
+                    f"{self.max_length} together; shorten the prompt or lower max_new_tokens."
+                )
+
+    def _generate_batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        choices: tuple[float, int | None, float | None, float],
+        uniforms: list[Iterator[float]],
+        stop: int | None,
+    ) -> list[list[int]]:
+        end, width = self.tokenizer.end_of_text, max(map(len, prompts))
+        # Padding stands on the left, so that every row's next token is in the last column.
+        ids_BS = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
+        mask_BS: Tensor | None = torch.tensor(
+            [[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts], device=self.device
+        )
+        if all(len(prompt) == width for prompt in prompts):
+            mask_BS = None
+        seen_BV: Tensor | None = None
+        new: list[list[int]] = [[] for _ in prompts]
+        running = set(range(len(prompts)))
+        cache = self.new_cache()
+        while True:
+            logits_BSV, cache = self.logits(ids_BS, cache, mask=mask_BS, last_only=True)
+            # A vocabulary may be padded to a round number; those ids mean nothing.
+            logits_BV = logits_BSV[:, -1, : self.tokenizer.vocab_size].float()
+            if choices[3] != 1:
+                if seen_BV is None:
+                    seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
+                    for row, prompt in enumerate(prompts):
+                        seen_BV[row, list(prompt)] = True
+                else:
+                    seen_BV.scatter_(1, ids_BS, True)
+            drawn = [next(numbers) for numbers in uniforms]
+            ids_BS = choose_tokens(logits_BV, torch.tensor(drawn, device=self.device), *choices, seen_BV)[:, None]
+            mask_BS = None
+            for row, token in enumerate(ids_BS[:, 0].tolist()):
+                if row not in running:
+                    continue
+                if token == stop:
+                    running.remove(row)
+                    continue
+                new[row].append(token)
+                if len(new[row]) == max_new_tokens:
+                    running.remove(row)
+            if not running:
+                return new
+
+
+def choose_tokens(
+    logits_BV: Tensor,
+    uniform_B: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seen_BV: Tensor | None = None,
+) -> Tensor:
+    """Choose the next token of each row: repetition penalty, temperature, top-k, top-p, in this order.
+
+    Args:
+        logits_BV: Logits of shape ``(batch, vocabulary)``, float32.
+        uniform_B: A number in [0, 1) per row, at which the cumulative distribution over falling probabilities is read.
+        temperature: Divisor of the logits; 0 takes the likeliest token.
+        top_k: How many of the likeliest tokens may be drawn; None allows all.
+        top_p: Probability that the fewest likeliest tokens that may be drawn must reach; None allows all.
+        repetition_penalty: Divisor of positive and factor of negative logits of seen tokens.
+        seen_BV: True for tokens that were seen, of the logits' shape; needed for a penalty other than 1.
+
+    Returns:
+        Token ids of shape ``(batch,)``.
+
+    Example:
+        >>> choose_tokens(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([0.9]), temperature=0)
+        tensor([1])
+    """
+    if repetition_penalty != 1 and seen_BV is not None:
+        penalised_BV = torch.where(logits_BV > 0, logits_BV / repetition_penalty, logits_BV * repetition_penalty)
+        logits_BV = torch.where(seen_BV, penalised_BV, logits_BV)
+    if temperature == 0:
+        return logits_BV.argmax(-1)
+    top = logits_BV.shape[-1] if top_k is None else min(top_k, logits_BV.shape[-1])
+    sorted_Bk, order_Bk = logits_BV.topk(top, dim=-1)
+    # Shifted before the division: a tiny temperature would overflow.
+    probs_Bk = ((sorted_Bk - sorted_Bk[:, :1]) / temperature).softmax(-1)
+    if top_p is not None:
+        before_Bk = probs_Bk.cumsum(-1) - probs_Bk
+        probs_Bk = probs_Bk.masked_fill(before_Bk >= top_p, 0)
+        probs_Bk[:, 0].clamp_(min=torch.finfo(probs_Bk.dtype).tiny)
+    cumulative_Bk = probs_Bk.cumsum(-1)
+    threshold_B1 = uniform_B.to(probs_Bk)[:, None] * cumulative_Bk[:, -1:]
+    allowed_B1 = (probs_Bk > 0).sum(-1, keepdim=True)
+    place_B1 = (cumulative_Bk <= threshold_B1).sum(-1, keepdim=True).minimum(allowed_B1 - 1)
+    return order_Bk.gather(-1, place_B1)[:, 0]
+
+
+def check_sampling(
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    repetition_penalty: float,
+    seed: int,
+    batch_size: int,
+) -> None:
+    """Refuse sampling options out of their range.
+
+    Args:
+        max_new_tokens: 1 or more.
+        temperature: 0 or more.
+        top_k: 1 or more, or None.
+        top_p: In (0, 1], or None.
+        repetition_penalty: Above 0.
+        seed: 0 or more.
+        batch_size: 1 or more.
+
+    Raises:
+        UserError: If one is not.
+    """
+    infinity = float("inf")
+    rules = {
+        "max_new_tokens": (max_new_tokens, max_new_tokens >= 1, "1 or more"),
+        "temperature": (temperature, 0 <= temperature < infinity, "0 or more, where 0 takes the likeliest token"),
+        "top_k": (top_k, top_k is None or top_k >= 1, "1 or more, or null for all tokens"),
+        "top_p": (top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1, or null for all tokens"),
+        "repetition_penalty": (repetition_penalty, 0 < repetition_penalty < infinity, "above 0, where 1 does nothing"),
+        "seed": (seed, seed >= 0, "0 or more"),
+        "batch_size": (batch_size, batch_size >= 1, "1 or more"),
+    }
+    for name, (value, good, rule) in rules.items():
+        if not good:
+            raise UserError(f"{name} is {value} but must be {rule}; set it so.")
+
+
+def _uniforms(seed: int, row: int) -> Iterator[float]:
+    numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
+    while True:
+        yield float(numbers.random(dtype=np.float32))
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+class HuggingFaceLM(LanguageModel):
+    """A causal language model of Hugging Face's transformers.
+
+    Args:
+        model: The model, for example of ``AutoModelForCausalLM``.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
+        self.module = model.eval()
+        self.tokenizer = tokenizer
+        self.max_length = getattr(model.config, "max_position_embeddings", None)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> HuggingFaceLM:
+        """Load a model by name or from a folder; only safetensors, so that nothing is unpickled.
+
+        Args:
+            name: Name of a Hugging Face model, or a local folder.
+
+        Raises:
+            UserError: If there is no such model.
+        """
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UserError(
+                f"The language model is {name}, which cannot be loaded ({reason}); "
+                "give a Hugging Face name or a folder with safetensors."
+            ) from error
+        return cls(model, Tokenizer.load(name))
+
+    def new_cache(self) -> Any:
+        """Return an empty cache: transformers' own, and the mask of the tokens it holds."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.module.config), None
+
+    def logits(
+        self, ids_BS: Tensor, cache: Any = None, *, mask: Tensor | None = None, last_only: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Return the logits of the next token after each token; see the base class."""
+        past, mask_BK = (None, None) if cache is None else cache
+        new_BS = torch.ones_like(ids_BS, dtype=torch.bool) if mask is None else mask
+        mask_BK = new_BS if mask_BK is None else torch.cat((mask_BK, new_BS), dim=1)
+        # Learned positions would otherwise count the padding.
+        positions_BS = (mask_BK.long().cumsum(1) - 1).clamp(min=0)[:, -ids_BS.shape[1] :]
+        output = self.module(
+            input_ids=ids_BS,
+            attention_mask=mask_BK.long(),
+            position_ids=positions_BS,
+            past_key_values=past,
+            use_cache=past is not None,
+            logits_to_keep=1 if last_only else 0,
+        )
+        return output.logits, None if cache is None else (output.past_key_values, mask_BK)

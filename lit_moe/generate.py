@@ -1,0 +1,114 @@
+"""The verb ``lit-moe generate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from lit_core.errors import UserError
+from lit_core.lm import check_sampling
+from lit_core.paths import atomic_write
+from lit_moe.lm import DecoderLM
+
+
+def generate(
+    ckpt_path: str,
+    prompt: list[str] | str | None = None,
+    prompt_file: str | None = None,
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = 50,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    samples: int = 1,
+    seed: int = 0,
+    batch_size: int = 8,
+    output: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Let a trained model continue texts.
+
+    Args:
+        ckpt_path: Checkpoint of ``lit-moe fit``.
+        prompt: Text to be continued, or a list of texts; without it and prompt_file a new document is begun.
+        prompt_file: File with further prompts: one per line, or a .jsonl file of objects with the key "prompt".
+        max_new_tokens: Largest number of new tokens per text.
+        temperature: Divisor of the logits, 0 or more; 0 takes the likeliest token.
+        top_k: How many of the likeliest tokens may be drawn; null allows all.
+        top_p: Probability, in (0, 1], that the fewest likeliest tokens to draw from must reach; null allows all tokens.
+        repetition_penalty: Factor, above 0, that makes tokens rarer which stand in the text already; 1 does nothing.
+        samples: Number of texts per prompt, 1 or more.
+        seed: Seed of the drawn tokens, 0 or more; each text also depends on its place.
+        batch_size: Number of texts continued at once.
+        output: JSONL file to be written with the keys prompt, sample and text; null prints on the screen.
+        device: Device to run on, such as cpu or cuda:0; auto takes the first GPU if there is one.
+
+    Raises:
+        UserError: If an argument is out of its range, or a file is missing or in the way.
+    """
+    check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
+    if samples < 1:
+        raise UserError(f"samples is {samples} but must be 1 or more; set it so.")
+    if output is not None and Path(output).exists():
+        raise UserError(f"output is {output}, which exists already; give another name or remove the file.")
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+    if prompt_file is not None:
+        prompts += read_prompts(Path(prompt_file))
+    wanted = [text for text in prompts or [""] for _ in range(samples)]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = DecoderLM.from_checkpoint(ckpt_path, device)
+    records = []
+    for start in range(0, len(wanted), batch_size):
+        batch = wanted[start : start + batch_size]
+        texts = model.generate(
+            batch,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            batch_size=batch_size,
+            first_row=start,
+        )
+        for place, (before, text) in enumerate(zip(batch, texts, strict=True), start):
+            records.append({"prompt": before, "sample": place % samples, "text": text})
+            if output is None:
+                print(f"{'' if place == 0 else '-' * 80 + chr(10)}{before}{text}", flush=True)
+        if output is not None:
+            print(f"{len(records)} of {len(wanted)} texts", file=sys.stderr, flush=True)
+    if output is not None:
+        atomic_write(Path(output), "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        print(f"Wrote {output}")
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Read prompts from a file.
+
+    Args:
+        path: One prompt per line, empty lines left out; or a ``.jsonl`` file of objects with the key ``prompt``.
+
+    Raises:
+        UserError: If there is no such file, it is not UTF-8, or a line is not such an object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompt_file is {path}, which cannot be read ({error}); give a UTF-8 text file.") from error
+    if path.suffix != ".jsonl":
+        return [line for line in lines if line.strip()]
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            prompts.append(json.loads(line)["prompt"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f'{path}, line {number}, is not a JSON object with the key "prompt"; correct the line or use a .txt file.'
+            ) from error
+        if not isinstance(prompts[-1], str):
+            raise UserError(f'{path}, line {number}, has a "prompt" that is not a text; put it into quotes.')
+    return prompts

@@ -1,0 +1,59 @@
+"""A decoder as a language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lit_core.checkpoint import load_checkpoint_file
+from lit_core.errors import UserError
+from lit_core.lm import LanguageModel
+from lit_core.tokenizer import Tokenizer
+from lit_moe.nn import Decoder, KVCache
+
+
+class DecoderLM(LanguageModel):
+    """A decoder with its tokenizer.
+
+    Args:
+        decoder: The network.
+        tokenizer: Its tokenizer, with no more token ids than the network has.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
+        self.module: Decoder = decoder
+        self.tokenizer = tokenizer
+        self.max_length = decoder.config.max_seq_len
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> DecoderLM:
+        """Rebuild the model of a ``lit-moe fit`` checkpoint, in evaluation mode.
+
+        Args:
+            path: The checkpoint file.
+            device: Where to put the weights.
+
+        Raises:
+            UserError: If the file is no checkpoint of a language model trained by ``lit-moe`` with a tokenizer.
+        """
+        from lit_moe.module import MoELanguageModel
+
+        checkpoint = load_checkpoint_file(path)
+        for key, meaning in (("tokenizer", "tokenizer"), ("hyper_parameters", "description of the model")):
+            if key not in checkpoint:
+                raise UserError(f"--ckpt_path is {path}, which holds no {meaning}; give a checkpoint of lit-moe fit.")
+        model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
+        return cls(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
+
+    def new_cache(self) -> KVCache:
+        """Return an empty cache."""
+        return KVCache()
+
+    def logits(
+        self, ids_BS: Tensor, cache: Any = None, *, mask: Tensor | None = None, last_only: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Return the logits of the next token after each token; see the base class."""
+        hidden_BSD = self.module.hidden(ids_BS, mask=mask, cache=cache)
+        return self.module.head(hidden_BSD[:, -1:] if last_only else hidden_BSD), cache
