@@ -125,7 +125,8 @@ class CosineInf(StepSchedule):
         peak = max(_peaks(optimizer))
         if warmup > 0 and cooldown == 0 and const_lr < peak:
             raise UserError(
-                f"`warmup` is {warmup} and `cooldown` is 0, so the learning rate would jump from {peak:g} to const_lr = {const_lr:g}; set warmup to 0 to start flat at const_lr, or give a cooldown."
+                f"`warmup` is {warmup} and `cooldown` is 0, so the learning rate would jump from {peak:g} to const_lr, "
+                f"{const_lr:g}; set warmup to 0 to start flat at const_lr, or give a cooldown."
             )
         self.const_lr = const_lr
         self.min_lr = min_lr

@@ -1,0 +1,161 @@
+"""What a model forgets on old data while it learns new data, and at what cost it learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from lit_core.errors import UserError, did_you_mean
+from lit_core.tensorboard import add_figure, add_layout, can_draw, curves
+
+_SUFFIXES = {"loss": "", "bits_per_byte": "_bits_per_byte"}
+
+
+class Forgetting(Callback):
+    """Measures losses against their values before the shift, which it gets by a full validation when training starts.
+
+    Forgetting is the loss on an old source now minus before; adaptation is the loss on a new source before minus now.
+    The losses before the shift are kept in checkpoints: a resumed run compares with the same. With each validation the
+    tokens and FLOPs spent so far are noted, so that `cost_to_reach` tells what a loss on a new source took.
+
+    ========================================  ===========  ====================================================
+    key                                       unit         moment
+    ========================================  ===========  ====================================================
+    ``val/{old}/forgetting``                  nats/token   end of a validation in training; 0 at step 0
+    ``val/{old}/forgetting_bits_per_byte``    bits/byte    same; where ``val/{old}/bits_per_byte`` is logged
+    ``val/{new}/adaptation``                  nats/token   same
+    ``val/{new}/adaptation_bits_per_byte``    bits/byte    same; where ``val/{new}/bits_per_byte`` is logged
+    ``val/tokens``                            tokens       same; where the module has ``train_tokens``
+    ``val/flops``                             operations   same; where the module has ``train_flops``
+    ``val/{new}/loss_by_tokens`` (figure)     nats/token   end of training; also ``loss_by_flops``
+    ========================================  ===========  ====================================================
+
+    Works on any LightningModule whose ``validation_step`` logs ``val/{source}/loss`` for each source, reduced over
+    batches and devices (a torchmetrics object, or ``on_epoch=True`` with ``sync_dist=True``). It may also have
+    ``train_tokens`` and ``train_flops``, numbers spent so far.
+
+    Args:
+        old: Names of the sources that should not be forgotten.
+        new: Names of the sources that are learnt.
+    """
+
+    def __init__(self, old: list[str], new: list[str]) -> None:
+        both = set(old) & set(new)
+        if both:
+            raise UserError(f"`old` and `new` both name {min(both)}; leave it in one of the two.")
+        if not old:
+            raise UserError("`old` is empty, but forgetting is measured on old sources; name one.")
+        self.old, self.new = list(old), list(new)
+        self.baseline: dict[str, float] = {}
+        self.costs: list[dict[str, Any]] = []
+
+    def cost_to_reach(self, source: str, loss: float) -> dict[str, float] | None:
+        """Return what had been spent when a source's validation loss first was as low as this.
+
+        Args:
+            source: Name of an old or new source.
+            loss: Loss in nats per token.
+
+        Returns:
+            Optimizer steps, tokens and FLOPs by ``step``, ``tokens`` and ``flops``, as far as the module counts them,
+            at the first validation that reached it; None if none did.
+        """
+        for cost in self.costs:
+            if cost["losses"][source] <= loss:
+                return {name: value for name, value in cost.items() if name != "losses"}
+        return None
+
+    def summary_keys(self) -> list[str]:
+        """Return the keys for the HPARAMS page."""
+        return [f"val/{name}/forgetting" for name in self.old] + [f"val/{name}/adaptation" for name in self.new]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to go on without the losses before the shift."""
+        charts = {name: [rf"val/.*/{name}$"] for name in ("forgetting", "adaptation")}
+        add_layout(trainer, {"forgetting": charts})
+        if trainer.global_step > 0 and not self.baseline:
+            raise UserError(
+                f"The checkpoint of step {trainer.global_step} holds no losses before the shift, so Forgetting has "
+                "nothing to compare with; start a new run from it with --branch_from, or leave the callback out."
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate before the first optimizer step, when all callbacks have seen training start."""
+        if self.baseline or trainer.global_step > 0:
+            return
+        if not trainer.enable_validation:
+            raise UserError("Forgetting needs validation, but there is none; add a validation loader to the data.")
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        # the state Lightning itself sets around a validation in the middle of an epoch
+        first = trainer._logger_connector._first_loop_iter
+        trainer.validating = True
+        with isolate_rng():
+            loop.run()
+        trainer.training = True
+        trainer._logger_connector._first_loop_iter = first
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare each source with its loss before the shift."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        losses = self._losses(trainer)
+        if not self.baseline:
+            if trainer.global_step > 0:
+                return
+            self.baseline = losses
+        cost: dict[str, Any] = {"step": trainer.global_step}
+        for name, attribute in (("tokens", "train_tokens"), ("flops", "train_flops")):
+            if hasattr(pl_module, attribute):
+                cost[name] = float(getattr(pl_module, attribute))
+                pl_module.log(f"val/{name}", cost[name])
+        self.costs.append(cost | {"losses": {name: losses[f"{name}/loss"] for name in (*self.old, *self.new)}})
+        for source in (*self.old, *self.new):
+            for metric, suffix in _SUFFIXES.items():
+                key = f"{source}/{metric}"
+                if key not in losses:
+                    continue
+                risen = losses[key] - self.baseline[key]
+                if source in self.old:
+                    pl_module.log(f"val/{source}/forgetting{suffix}", risen)
+                else:
+                    pl_module.log(f"val/{source}/adaptation{suffix}", -risen)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what each loss on a new source took."""
+        if not self.new or not can_draw(trainer):
+            return
+        for spent, unit in (("tokens", "tokens"), ("flops", "floating-point operations")):
+            if not self.costs or spent not in self.costs[0]:
+                continue
+            for source in self.new:
+                line = ([cost[spent] for cost in self.costs], [cost["losses"][source] for cost in self.costs])
+                title, xlabel = f"Cost of learning {source}", f"training {unit}"
+                figure = curves({source: line}, title=title, xlabel=xlabel, ylabel="nats per token")
+                add_figure(trainer, f"val/{source}/loss_by_{spent}", figure, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the losses before the shift and the costs noted so far."""
+        return {"baseline": dict(self.baseline), "costs": list(self.costs)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on comparing with the losses before the shift."""
+        self.baseline, self.costs = dict(state_dict["baseline"]), list(state_dict["costs"])
+
+    def _losses(self, trainer: Trainer) -> dict[str, float]:
+        """Return this validation's losses by source and metric."""
+        metrics = trainer.callback_metrics
+        losses = {}
+        for source in (*self.old, *self.new):
+            for metric in _SUFFIXES:
+                key = f"val/{source}/{metric}"
+                if key in metrics:
+                    losses[f"{source}/{metric}"] = float(metrics[key])
+                elif metric == "loss":
+                    known = [name for name in metrics if name.startswith("val/") and name.endswith("/loss")]
+                    raise UserError(
+                        f"Forgetting names the source {source}, but the validation logged no {key};"
+                        + (did_you_mean(key, known) or f" it logged {', '.join(known) or 'no loss'}.")
+                    )
+        return losses

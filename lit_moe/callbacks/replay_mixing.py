@@ -1,0 +1,120 @@
+"""How much of each batch is old data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_core.data import MixtureStream, StreamLoader
+from lit_core.errors import UserError
+from lit_core.logged import logs_this_step, sum_over_ranks
+
+
+class ReplaySchedule:
+    """Replay fraction as a function of the optimizer step: a base class for one's own."""
+
+    def __call__(self, step: int) -> float:
+        """Return the fraction of a global batch that is replayed, from 0 to 1.
+
+        Args:
+            step: Optimizer steps already done.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define __call__.")
+
+
+class LinearReplay(ReplaySchedule):
+    """A fraction that goes from one value to another, then stays.
+
+    Args:
+        start: Replayed fraction at the first step, from 0 to 1.
+        end: Replayed fraction after `steps` optimizer steps, from 0 to 1.
+        steps: Optimizer steps from the one to the other, 1 or more.
+    """
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        self.start, self.end = _checked("start", start), _checked("end", end)
+        if steps < 1:
+            raise UserError(f"`steps` is {steps}, but the change takes at least 1 optimizer step; give 1 or more.")
+        self.steps = steps
+
+    def __call__(self, step: int) -> float:
+        """Return the fraction of a step."""
+        return self.start + (self.end - self.start) * min(1.0, step / self.steps)
+
+
+class ReplayMixing(Callback):
+    """Changes training: sets which fraction of each global batch is drawn from the replayed sources.
+
+    Replay is compute-equivalent: it displaces new data, the batch stays as large. The fraction is a pure function of
+    the step, so a resumed run draws what it would have drawn. Works on any DataModule whose training loader is a
+    `StreamLoader` over a `MixtureStream`.
+
+    ===============================  ========  ==============================================================
+    key                              unit      moment
+    ===============================  ========  ==============================================================
+    ``train/replay_fraction``        0 to 1    logged step; drawn share of replayed samples in its global batch
+    ``train/{source}/fraction``      0 to 1    same; drawn share of each source in its global batch
+    ``train/{source}/samples``       samples   same; drawn since the start, this step included
+    ``train/{source}/tokens``        tokens    same; where batches have ``input_ids``
+    ``train/{source}/epochs``        epochs    same; passes over the source, with decimals
+    ===============================  ========  ==============================================================
+
+    Args:
+        fraction: Replayed fraction from 0 to 1, or a schedule of it over the optimizer steps.
+    """
+
+    def __init__(self, fraction: float | ReplaySchedule) -> None:
+        self.fraction = fraction if isinstance(fraction, ReplaySchedule) else _checked("fraction", fraction)
+        self._stream: MixtureStream | None = None
+        self._drawn: Tensor | None = None
+        self._length: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the stream its fraction, before the first batch is drawn."""
+        loader = trainer.train_dataloader
+        stream = loader.stream if isinstance(loader, StreamLoader) else None
+        if not isinstance(stream, MixtureStream):
+            raise UserError(
+                f"ReplayMixing needs a StreamLoader over a MixtureStream, but the training loader is a "
+                f"{type(loader).__name__}; return one from train_dataloader or leave the callback out."
+            )
+        stream.set_replay(self.fraction)
+        self._stream, self._drawn = stream, None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Count what a micro-batch holds."""
+        assert self._stream is not None
+        drawn = torch.bincount(batch["source"].flatten(), minlength=len(self._stream.names))
+        self._drawn = drawn if self._drawn is None else self._drawn + drawn
+        self._length = batch["input_ids"].shape[-1] if "input_ids" in batch else None
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log what was drawn for this optimizer step, over all ranks."""
+        drawn, self._drawn, stream = self._drawn, None, self._stream
+        assert drawn is not None and stream is not None
+        if not logs_this_step(trainer):
+            return
+        counts = dict(zip(stream.names, sum_over_ranks(trainer, drawn).tolist(), strict=True))
+        total = sum(counts.values())
+        values: dict[str, Any] = {"train/replay_fraction": sum(counts[name] for name in stream.replay) / total}
+        consumed = stream.consumed(trainer.global_step + 1)
+        for name in stream.names:
+            samples = consumed[name]
+            values[f"train/{name}/fraction"] = counts[name] / total
+            values[f"train/{name}/samples"] = float(samples)
+            values[f"train/{name}/epochs"] = samples / len(stream.sources[name])
+            if self._length is not None:
+                values[f"train/{name}/tokens"] = float(samples * self._length)
+        pl_module.log_dict(values)
+
+
+def _checked(argument: str, fraction: float) -> float:
+    if not 0 <= fraction <= 1:
+        raise UserError(f"`{argument}` is {fraction}, but it is a fraction of each batch; give a number from 0 to 1.")
+    return float(fraction)

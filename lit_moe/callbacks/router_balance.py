@@ -1,0 +1,170 @@
+"""How evenly the routers load their experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_core.data.resume import named_loader
+from lit_core.errors import UserError
+from lit_core.logged import logs_this_step
+from lit_core.tensorboard import add_figure, add_layout, can_draw, heat_map
+from lit_moe.load import LayerLoad, measures, reduce_over_ranks
+from lit_moe.nn import MoEFeedForward, RouterStats, SinkhornRouter, moe_layers
+
+
+class RouterBalance(Callback):
+    """Logs how evenly each mixture layer loads its experts, over whole global batches and over whole sources.
+
+    The maximum routing imbalance (MRI, Eq. 1 of `Thérien et al. 2025 <https://arxiv.org/abs/2503.05029>`_) of a layer
+    is the largest share of a batch's tokens that one expert gets; it lies between k/E, its floor, and 1. In training
+    the batch is that of an optimizer step: all its micro-batches on all devices. In validation and test it is the whole
+    source, routed as in inference. A Sinkhorn router balances in training only, so there the inference routing of the
+    same tokens is logged as well, as ``raw_mri``.
+
+    =================================================  ========  ==================================================
+    key                                                unit      moment
+    =================================================  ========  ==================================================
+    ``{where}/router/mri/layer_{ii}``                  share     logged step; end of a validation or test
+    ``{where}/router/mri/mean``                        share     same; mean over the layers
+    ``{where}/router/load_entropy/layer_{ii}``         0 to 1    same; 1 is an even load
+    ``{where}/router/dead_experts/layer_{ii}``         experts   same; experts without a token
+    ``{where}/router/max_load/layer_{ii}``             ratio     same; fullest expert over the mean load
+    ``{where}/router/min_load/layer_{ii}``             ratio     same; emptiest expert over the mean load
+    ``{stage}/router/mri_floor``                       share     same; k/E, mean over the layers
+    ``train/router/raw_mri/layer_{ii}``                share     logged step; Sinkhorn only
+    ``train/router/raw_mri/mean``                      share     same; mean over these layers
+    ``train/router/balance_loss/layer_{ii}``           nats      same; as added to the loss, mean over micro-batches
+    ``train/router/raw_balance_loss/layer_{ii}``       1         same; before its weight, any router; 1 is balance
+    ``train/router/z_loss/layer_{ii}``                 nats      same; as added to the loss, mean over micro-batches
+    ``train/router/raw_z_loss/layer_{ii}``             nats²     same; before its weight, any router
+    ``{where}/router/load`` (image)                    share     see `heat_map_every`; each validation and test
+    =================================================  ========  ==================================================
+
+    ``{where}`` is ``train``, or ``val/{source}`` and ``test/{source}``. Losses that a router does not have are not
+    logged. Works on any LightningModule that contains `lit_moe.nn.MoEFeedForward` layers; a layer should run once per
+    step.
+
+    Args:
+        heat_map_every: Logged steps between two heat maps of the load, layer by expert; 0 draws none in training.
+    """
+
+    def __init__(self, heat_map_every: int = 20) -> None:
+        if heat_map_every < 0:
+            raise UserError(f"`heat_map_every` is {heat_map_every}, but it can't be negative; give 0 to draw none.")
+        self.heat_map_every = heat_map_every
+        self._layers: dict[str, MoEFeedForward] = {}
+        self._counted: dict[str, RouterStats] = {}
+        self._window: list[LayerLoad] = []
+        self._sources: dict[int, list[LayerLoad]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the mixture layers."""
+        self._layers = moe_layers(pl_module)
+
+    def summary_keys(self) -> list[str]:
+        """Return the key for the HPARAMS page."""
+        return ["train/router/mri/mean"] if self._layers else []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with an empty window: a resumed run begins at an optimizer step."""
+        self._window = self._empty()
+        charts = {"MRI": "mri", "MRI of the inference routing": "raw_mri", "load entropy": "load_entropy"}
+        layout = {title: [rf"train/router/{name}.*"] for title, name in charts.items()}
+        add_layout(trainer, {"router balance": layout})
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Count a micro-batch, before activation checkpointing can run the layers again."""
+        self._count(self._window)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log the optimizer step's global batch."""
+        window, self._window = self._window, self._empty()
+        if not self._layers or not logs_this_step(trainer):
+            return
+        reduce_over_ranks(trainer, window)
+        pl_module.log_dict(measures(window, "train", training=True) | {"train/router/mri_floor": self._floor()})
+        logged = (trainer.global_step + 1) // max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        if self.heat_map_every and logged % self.heat_map_every == 0:
+            self._draw(trainer, "train", window, trainer.global_step)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to count each source."""
+        self._sources = {}
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to count each source."""
+        self._sources = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch of a source."""
+        self._count(self._sources.setdefault(dataloader_idx, self._empty()))
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch of a source."""
+        self._count(self._sources.setdefault(dataloader_idx, self._empty()))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log each source."""
+        self._log_sources(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log each source."""
+        self._log_sources(trainer, pl_module, "test")
+
+    def _empty(self) -> list[LayerLoad]:
+        routers = [layer.router for layer in self._layers.values()]
+        return [LayerLoad(router.n_experts, isinstance(router, SinkhornRouter)) for router in routers]
+
+    def _count(self, loads: list[LayerLoad]) -> None:
+        for load, (name, layer) in zip(loads, self._layers.items(), strict=True):
+            # a layer that was not run since still has its former statistics
+            if layer.stats is not None and layer.stats is not self._counted.get(name):
+                self._counted[name] = layer.stats
+                load.add(layer.stats)
+
+    def _floor(self) -> float:
+        layers = self._layers.values()
+        return sum(layer.router.top_k / layer.router.n_experts for layer in layers) / len(layers)
+
+    def _log_sources(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not self._layers or trainer.sanity_checking:
+            return
+        # every rank has every source: evaluation gives all ranks the same number of batches
+        reduce_over_ranks(trainer, [load for loads in self._sources.values() for load in loads])
+        for dataloader_idx, loads in self._sources.items():
+            where = f"{stage}/{named_loader(trainer, stage, dataloader_idx)}"
+            pl_module.log_dict(measures(loads, where, training=False))
+            self._draw(trainer, where, loads, trainer.fit_loop.epoch_loop._batches_that_stepped)
+        pl_module.log(f"{stage}/router/mri_floor", self._floor())
+
+    def _draw(self, trainer: Trainer, where: str, loads: list[LayerLoad], step: int) -> None:
+        if not can_draw(trainer):
+            return
+        figure = heat_map(
+            [load.shares() for load in loads],
+            title=f"{where}: share of tokens per expert; white is balance",
+            xlabel="expert",
+            ylabel="layer",
+            center=self._floor(),
+        )
+        add_figure(trainer, f"{where}/router/load", figure, step)

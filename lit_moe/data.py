@@ -1,0 +1,249 @@
+"""Token sources, new and old, as a LightningDataModule."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from lit_core.data import EvalStream, MixtureStream, ResumeStream, StreamLoader, TokenWindows
+from lit_core.errors import UserError, did_you_mean
+from lit_core.paths import resolve_data_path
+from lit_core.tokenizer import Tokenizer
+
+
+class TokenDataModule(LightningDataModule):
+    """Streams token sequences from named sources: new ones by weight, replayed ones by the fraction of `ReplayMixing`.
+
+    A source is a folder with the splits ``train``, ``val`` and ``test``, each a shard set as ``prepare`` writes it, or
+    a file ``train.npy`` or ``train.bin`` of token ids and so on. Gradient accumulation follows from the batch sizes and
+    the number of devices. Resuming needs the callback `ResumeStream`, replay needs `ReplayMixing`.
+
+    Args:
+        root: Folder of the sources, absolute, from the working directory, or below the data root.
+        sources: Weight of each new source by name; any positive numbers.
+        replay: Weight of each replayed source by name; empty replays nothing.
+        validation: Names of the sources to validate and test on; None takes all.
+        sequence_length: Tokens per sequence, 1 or more.
+        global_batch_size: Sequences per optimizer step, over all devices and accumulated micro-batches.
+        micro_batch_size: Sequences per device and forward pass.
+        num_workers: Processes per loader that read data; 0 reads in the training process.
+        seed: Seed of the order of the training data, 0 or more.
+        document_mask: Whether attention is kept within documents.
+        validation_samples: Sequences per source of a validation during training; None takes all.
+        test_samples: Sequences per source of a test; None takes all.
+        tokenizer: Path of a tokenizer.json, a Hugging Face name, or bytes; None takes tokenizer.json of the root.
+        paths: Folders of sources that do not lie below the root, by name.
+        bin_dtype: Type of the token ids in .bin files.
+        verify: Whether each shard's SHA-256 is compared with its index before the first step.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        sources: dict[str, float],
+        replay: dict[str, float] | None = None,
+        validation: list[str] | None = None,
+        sequence_length: int = 512,
+        global_batch_size: int = 32,
+        micro_batch_size: int = 8,
+        num_workers: int = 0,
+        seed: int = 0,
+        document_mask: bool = False,
+        validation_samples: int | None = None,
+        test_samples: int | None = None,
+        tokenizer: str | None = None,
+        paths: dict[str, str] | None = None,
+        bin_dtype: Literal["uint16", "uint32"] = "uint16",
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.root = resolve_data_path(root)
+        self.sources = dict(sources)
+        self.replay = dict(replay or {})
+        self.paths = {name: resolve_data_path(path) for name, path in (paths or {}).items()}
+        self.evaluated = list(validation) if validation is not None else [*self.sources, *self.replay]
+        self.sequence_length = sequence_length
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.document_mask = document_mask
+        self.samples = {"val": validation_samples, "test": test_samples}
+        self.tokenizer_spec = tokenizer
+        self.bin_dtype = bin_dtype
+        self.verify = verify
+        self._check()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the sources were prepared with."""
+        if self.tokenizer_spec is not None:
+            return Tokenizer.load(self.tokenizer_spec)
+        path = self.root / "tokenizer.json"
+        if not path.is_file():
+            raise UserError(
+                f"`data.root` is {self.root}, but there is no {path.name} in it; run `lit-moe prepare` with this "
+                "root, or name the tokenizer in `data.init_args.tokenizer`."
+            )
+        return Tokenizer.load(str(path))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids; the model's vocabulary is linked to it."""
+        return int(self.tokenizer.vocab_size)
+
+    def setup(self, stage: str) -> None:
+        """Open the sources, check their tokenizers and derive the gradient accumulation."""
+        trainer = self.trainer
+        assert trainer is not None
+        if stage == "fit":
+            self._check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
+            self._train = self._stream()
+            accumulation = self.global_batch_size // (trainer.world_size * self.micro_batch_size)
+            if trainer.accumulate_grad_batches not in (1, accumulation):
+                raise UserError(
+                    f"`trainer.accumulate_grad_batches` is {trainer.accumulate_grad_batches}, but global_batch_size "
+                    f"{self.global_batch_size} on {trainer.world_size} devices with micro_batch_size "
+                    f"{self.micro_batch_size} makes {accumulation}; leave it out."
+                )
+            trainer.accumulate_grad_batches = accumulation
+        splits = ["test"] if stage == "test" else ["val"]
+        self._evaluation = {split: {name: self._windows(name, split) for name in self.evaluated} for split in splits}
+
+    def train_dataloader(self) -> StreamLoader:
+        """Return the mixture of the new and replayed sources."""
+        return StreamLoader(self._train, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> dict[str, DataLoader]:
+        """Return a loader per evaluated source."""
+        return self._evaluation_loaders("val")
+
+    def test_dataloader(self) -> dict[str, DataLoader]:
+        """Return a loader per evaluated source."""
+        return self._evaluation_loaders("test")
+
+    def _stream(self) -> MixtureStream:
+        trainer = self.trainer
+        assert trainer is not None
+        return MixtureStream(
+            {name: self._windows(name, "train") for name in self.sources},
+            self.sources,
+            {name: self._windows(name, "train") for name in self.replay},
+            self.replay,
+            global_batch_size=self.global_batch_size,
+            micro_batch_size=self.micro_batch_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            seed=self.seed,
+        )
+
+    def _evaluation_loaders(self, split: str) -> dict[str, DataLoader]:
+        trainer, limit = self.trainer, self.samples[split]
+        assert trainer is not None
+        loaders: dict[str, DataLoader] = {}
+        for name, windows in self._evaluation[split].items():
+            first = windows if limit is None else _First(windows, limit)
+            stream = EvalStream(first, self.micro_batch_size, trainer.global_rank, trainer.world_size)
+            loaders[name] = StreamLoader(stream, num_workers=self.num_workers)
+        return loaders
+
+    def _windows(self, name: str, split: str) -> TokenWindows:
+        folder = self.paths.get(name, self.root / name)
+        path = next((p for p in (folder / split, folder / f"{split}.npy", folder / f"{split}.bin") if p.exists()), None)
+        if path is None:
+            raise UserError(
+                f"The source {name} has no {split} split: there is neither {folder / split} nor a .npy or .bin file "
+                "of that name; run `lit-moe prepare`, or correct `data.root` or `data.init_args.paths`."
+            )
+        windows = TokenWindows(
+            path,
+            self.sequence_length,
+            tail=split != "train",
+            document_mask=self.document_mask,
+            dtype=self.bin_dtype if path.suffix == ".bin" else None,
+        )
+        if self.verify:
+            windows.verify()
+        theirs = windows.tokenizer["sha256"] if windows.tokenizer else self.tokenizer.sha256
+        if theirs != self.tokenizer.sha256:
+            raise UserError(
+                f"The source {name} in {path} was prepared with the tokenizer {theirs[:12]}, but the data's is "
+                f"{self.tokenizer.sha256[:12]}; prepare all sources with one tokenizer."
+            )
+        return windows
+
+    def _check(self) -> None:
+        """Check what can be checked before anything is opened."""
+        counts = {
+            "sequence_length": self.sequence_length,
+            "global_batch_size": self.global_batch_size,
+            "micro_batch_size": self.micro_batch_size,
+            "validation_samples": self.samples["val"],
+            "test_samples": self.samples["test"],
+        }
+        for argument, count in counts.items():
+            if count is not None and count < 1:
+                raise UserError(f"`{argument}` is {count}, but it must be at least 1; give a positive number.")
+        if self.num_workers < 0:
+            raise UserError(f"`num_workers` is {self.num_workers}, but it can't be negative; give 0 or more.")
+        if not self.sources:
+            raise UserError("`sources` is empty, but there is nothing to train on without one; name a source.")
+        both = self.sources.keys() & self.replay.keys()
+        if both:
+            name = min(both)
+            raise UserError(f"`replay` names {name}, which is in `sources` too; leave it in one of the two.")
+        for argument, weights in (("sources", self.sources), ("replay", self.replay)):
+            for name, weight in weights.items():
+                if not weight > 0:
+                    raise UserError(
+                        f"`{argument}` gives {name} the weight {weight}, but a weight is above 0; leave the source "
+                        "out or give a positive number."
+                    )
+        if not self.root.is_dir() and not self.paths.keys() >= {*self.sources, *self.replay, *self.evaluated}:
+            raise UserError(
+                f"`data.root` is {self.hparams['root']}, but there is no folder {self.root}; run `lit-moe prepare` "
+                "with this root or correct it."
+            )
+        for name in self.evaluated:
+            self._check_name("validation", name)
+
+    def _check_name(self, argument: str, name: str) -> None:
+        if name in self.paths or (self.root / name).is_dir():
+            return
+        known = [*self.paths, *sorted(path.name for path in self.root.glob("*") if path.is_dir())]
+        raise UserError(
+            f"`{argument}` names {name}, but there is no such source in {self.root}."
+            + (did_you_mean(name, known) or f" There are {', '.join(known) or 'none'}.")
+        )
+
+    def _check_callbacks(self, callbacks: list[Any]) -> None:
+        """Check that the callbacks are there without which a run would be wrong."""
+        from lit_moe.callbacks.replay_mixing import ReplayMixing
+
+        if not any(isinstance(callback, ResumeStream) for callback in callbacks):
+            raise UserError(
+                "TokenDataModule needs the callback lit_core.data.ResumeStream, which keeps its position in "
+                "checkpoints; add it to trainer.callbacks."
+            )
+        if self.replay and not any(isinstance(callback, ReplayMixing) for callback in callbacks):
+            raise UserError(
+                f"`replay` names {', '.join(self.replay)}, but no callback sets the replayed fraction; add "
+                "lit_moe.callbacks.ReplayMixing to trainer.callbacks."
+            )
+
+
+class _First:
+    """The first samples of a source."""
+
+    def __init__(self, windows: TokenWindows, limit: int) -> None:
+        self.windows, self.limit = windows, min(limit, len(windows))
+
+    def __len__(self) -> int:
+        return self.limit
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        return self.windows[index]

@@ -1,0 +1,103 @@
+"""What a training run has seen and spent, exact over gradient accumulation, devices and resumes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Window:
+    """Sums over the micro-batches of one optimizer step on this device."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    auxiliary: list[Tensor] = field(default_factory=list)
+    nats: list[Tensor] = field(default_factory=list)
+    text_bytes: list[Tensor] = field(default_factory=list)
+    tokens: int = 0
+    flops: float = 0.0
+
+    def sums(self) -> Tensor:
+        """Return micro-batches, loss, auxiliary loss, nats and bytes, each summed, of shape ``(5,)``."""
+        parts = (self.losses, self.auxiliary, self.nats, self.text_bytes)
+        sums = [torch.stack([value.detach().float().reshape(()) for value in part]).sum() for part in parts]
+        return torch.stack([torch.full_like(sums[0], len(self.losses)), *sums])
+
+
+class TrainingMeter:
+    """Counts tokens and FLOPs of finished optimizer steps and measures tokens per second.
+
+    A step counts once the trainer's step counter has passed it, so a checkpoint that lies between an optimizer step's
+    hooks, or in the middle of accumulation, holds the counts of exactly the steps in its weights.
+    """
+
+    def __init__(self) -> None:
+        self.window = Window()
+        self._tokens = 0
+        self._flops = 0.0
+        self._pending = (-1, 0, 0.0)
+        self._clock = time.perf_counter()
+        self._clock_tokens = 0
+        self._paused: float | None = None
+
+    def close(self, step: int, world_size: int) -> Window:
+        """End the window of an optimizer step that is about to be taken.
+
+        Args:
+            step: Optimizer steps finished before it.
+            world_size: Number of devices, each of which saw as many tokens.
+
+        Returns:
+            The window.
+        """
+        window, self.window = self.window, Window()
+        self._tokens, self._flops = self.tokens(step), self.flops(step)
+        self._pending = (step, window.tokens * world_size, window.flops * world_size)
+        return window
+
+    def tokens(self, step: int) -> int:
+        """Return the tokens seen in the first `step` optimizer steps, over all devices."""
+        return self._tokens + (self._pending[1] if step > self._pending[0] >= 0 else 0)
+
+    def flops(self, step: int) -> float:
+        """Return the floating-point operations of the first `step` optimizer steps, over all devices."""
+        return self._flops + (self._pending[2] if step > self._pending[0] >= 0 else 0.0)
+
+    def start_clock(self, step: int) -> None:
+        """Start to measure the speed."""
+        self._clock, self._clock_tokens, self._paused = time.perf_counter(), self.tokens(step), None
+
+    def pause_clock(self) -> None:
+        """Leave out what follows, such as a validation."""
+        self._paused = time.perf_counter()
+
+    def resume_clock(self) -> None:
+        """Measure again."""
+        if self._paused is not None:
+            self._clock += time.perf_counter() - self._paused
+            self._paused = None
+
+    def lap(self, tokens: int) -> float:
+        """Return tokens per second of wall-clock time since the last lap.
+
+        Args:
+            tokens: All tokens seen so far.
+        """
+        now = time.perf_counter()
+        speed = (tokens - self._clock_tokens) / max(now - self._clock, 1e-9)
+        self._clock, self._clock_tokens = now, tokens
+        return speed
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """Return the counts after `step` optimizer steps."""
+        return {"tokens": self.tokens(step), "flops": self.flops(step)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from a checkpoint."""
+        self._tokens, self._flops = int(state["tokens"]), float(state["flops"])
+        self._pending = (-1, 0, 0.0)
+        self.window = Window()

@@ -1,0 +1,271 @@
+"""The language model as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lit_core.data.resume import named_loader
+from lit_core.errors import UserError
+from lit_core.logged import logs_this_step, sum_over_ranks
+from lit_core.tensorboard import add_hparams
+from lit_core.tokenizer import Tokenizer
+from lit_moe.loss import IGNORED, token_nll
+from lit_moe.meter import TrainingMeter
+from lit_moe.metrics import BitsPerByte, TokenLoss
+from lit_moe.nn import Decoder, DecoderConfig, RouterCallable, SinkhornRouter, auxiliary_losses
+
+OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
+SchedulerCallable = Callable[[Optimizer], LRScheduler]
+
+
+class MoELanguageModel(LightningModule):
+    """Pre-trains a decoder, dense or with a mixture of experts, to predict the next token.
+
+    The loss of a micro-batch is the mean negative log-likelihood of its tokens plus the routers' auxiliary losses, so
+    several devices train as one that accumulates the same micro-batches. Weight decay applies to weight matrices and
+    embeddings, not to norms and biases. The learning-rate schedule steps with the optimizer.
+
+    ===================================  =============  ====================================================
+    key                                  unit           moment
+    ===================================  =============  ====================================================
+    ``train/loss``                       nats/token     logged step; mean over its whole global batch
+    ``train/auxiliary_loss``             nats/token     same; sum over the layers of the scaled router losses
+    ``train/bits_per_byte``              bits/byte      same; where the data module has a tokenizer
+    ``train/learning_rate``              1              same; the rate of this step
+    ``train/gradient_norm``              1              same; before clipping
+    ``train/tokens``                     tokens         same; since the start, this step included
+    ``train/flops``                      operations     same; model FLOPs, backward = 2 × forward
+    ``train/tokens_per_second``          tokens/s       same; since the last logged step, validation left out
+    ``{stage}/{source}/loss``            nats/token     end of a validation or test, whole source
+    ``{stage}/{source}/bits_per_byte``   bits/byte      same; where the data module has a tokenizer
+    ===================================  =============  ====================================================
+
+    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader. Batches are mappings with ``input_ids`` and
+    ``labels`` of shape ``(batch, length)``; labels of -100 are not scored, in evaluation they are not routed either.
+
+    Args:
+        decoder: Architecture of the network.
+        router: Class that makes the router of each mixture layer from the number of experts and of selected experts.
+        optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
+        scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
+            rate constant.
+        seed: Seed of the initial weights, 0 or more.
+    """
+
+    def __init__(
+        self,
+        decoder: DecoderConfig,
+        router: RouterCallable = lambda n_experts, top_k: SinkhornRouter(n_experts, top_k),
+        optimizer: OptimizerCallable = lambda params: AdamW(params, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
+        scheduler: SchedulerCallable | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if _given_hyperparameters.get() is not None:
+            # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
+            self.save_hyperparameters(logger=False)
+        self.config = decoder
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.metrics = nn.ModuleDict()
+        self.meter = TrainingMeter()
+        self.tokenizer: Tokenizer | None = None
+        self._byte_lengths: Tensor | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.decoder = Decoder(decoder, router)
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens trained on in all finished optimizer steps, over all devices and resumes."""
+        return self.meter.tokens(self.trainer.global_step)
+
+    @property
+    def train_flops(self) -> float:
+        """Floating-point operations spent on `train_tokens`, forward and backward."""
+        return self.meter.flops(self.trainer.global_step)
+
+    def setup(self, stage: str) -> None:
+        """Take the tokenizer from the data module, where it has one."""
+        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
+        if tokenizer is None:
+            return
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise UserError(
+                f"`decoder.vocab_size` is {self.config.vocab_size}, but the data's tokenizer has "
+                f"{tokenizer.vocab_size} tokens; give at least as many."
+            )
+        self.tokenizer = tokenizer
+        lengths = torch.zeros(self.config.vocab_size, dtype=torch.int64)
+        try:
+            lengths[: tokenizer.vocab_size] = torch.as_tensor(tokenizer.byte_lengths())
+        except UserError as error:
+            rank_zero_warn(f"Bits per byte are not logged: {error}")
+        else:
+            self._byte_lengths = lengths  # no buffer: DDP would broadcast it at each forward
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer over two groups, with and without weight decay, and its schedule."""
+        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
+        spared = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        optimizer = self.optimizer([group for group in groups if group["params"]])
+        if self.scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"},
+        }
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Return the logits of the next token.
+
+        Args:
+            input_ids: Token ids of shape ``(batch, length)``.
+
+        Returns:
+            Logits of shape ``(batch, length, vocabulary)``.
+        """
+        logits: Tensor = self.decoder(input_ids)
+        return logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a micro-batch, which holds no padding."""
+        nll, scored = self._nll(batch, mask=None)
+        loss = nll.sum() / scored.sum()
+        auxiliary = auxiliary_losses(self.decoder)
+        window, tokens = self.meter.window, batch["input_ids"].numel()
+        window.losses.append(loss.detach())
+        window.auxiliary.append(auxiliary.detach())
+        window.nats.append(nll.detach().sum())
+        window.text_bytes.append(self._bytes(batch["labels"], scored).sum())
+        window.tokens += tokens
+        window.flops += 3.0 * tokens * self.decoder.flops_per_token(batch["input_ids"].shape[1])
+        return loss + auxiliary
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a validation source."""
+        self._evaluate("val", batch, dataloader_idx)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a test source."""
+        self._evaluate("test", batch, dataloader_idx)
+
+    def on_train_start(self) -> None:
+        """Start the clock and fill the HPARAMS page; a branched run counts from 0."""
+        if self.global_step == 0:
+            self.meter = TrainingMeter()
+        self.meter.start_clock(self.global_step)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        keys = ["train/loss"]
+        if isinstance(self.trainer.val_dataloaders, dict):
+            keys += [f"val/{name}/{metric}" for name in self.trainer.val_dataloaders for metric in self._metric_names]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            keys += getattr(callback, "summary_keys", list)()
+        add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the means over the step's whole global batch."""
+        window = self.meter.close(self.global_step, self.trainer.world_size)
+        if not logs_this_step(self.trainer):
+            return
+        batches, loss, auxiliary, nats, text_bytes = sum_over_ranks(self.trainer, window.sums()).tolist()
+        tokens, flops = self.meter.tokens(self.global_step + 1), self.meter.flops(self.global_step + 1)
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        values = {
+            "train/auxiliary_loss": auxiliary / batches,
+            "train/learning_rate": float(optimizer.param_groups[0]["lr"]),
+            "train/gradient_norm": nn.utils.get_total_norm(gradients),
+            "train/tokens": float(tokens),
+            "train/flops": flops,
+        }
+        if text_bytes > 0:
+            values["train/bits_per_byte"] = nats / text_bytes / math.log(2)
+        self.log_dict(values)
+        self.log("train/loss", loss / batches, prog_bar=True)
+        self.log("train/tokens_per_second", self.meter.lap(tokens), prog_bar=True)
+
+    def on_validation_start(self) -> None:
+        """Leave validation out of the speed."""
+        self.meter.pause_clock()
+
+    def on_validation_end(self) -> None:
+        """Take the clock up again."""
+        self.meter.resume_clock()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what another program needs to use the weights, as plain values."""
+        checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
+        checkpoint["decoder"] = asdict(self.config)
+        if self.tokenizer is not None:
+            checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        checkpoint["optimizer_param_names"] = [
+            [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+            for optimizer in self.trainer.optimizers
+        ]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the counts, and refuse weights that were trained with another tokenizer than the data's."""
+        if "training_meter" in checkpoint:
+            self.meter.load_state_dict(checkpoint["training_meter"])
+        theirs, mine = checkpoint.get("tokenizer"), self._data_tokenizer()
+        if theirs and mine is not None and mine.sha256 != theirs["sha256"]:
+            raise UserError(
+                f"The checkpoint was trained with the tokenizer {theirs['sha256'][:12]}, but `data.root` was prepared "
+                f"with {mine.sha256[:12]}; prepare the data with the checkpoint's tokenizer."
+            )
+
+    def _data_tokenizer(self) -> Tokenizer | None:
+        datamodule = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        return getattr(datamodule, "tokenizer", None)
+
+    def _nll(self, batch: dict[str, Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return nats of each token and which tokens are scored, both of the shape of the labels."""
+        labels = batch["labels"]
+        hidden = self.decoder.hidden(batch["input_ids"], mask=mask, document_ids=batch.get("document_ids"))
+        return token_nll(hidden, labels, self.decoder.head, self.config.vocab_size), labels != IGNORED
+
+    def _bytes(self, labels: Tensor, scored: Tensor) -> Tensor:
+        """Return the UTF-8 length of each scored token; zeros without a tokenizer."""
+        if self._byte_lengths is None:
+            return torch.zeros_like(labels)
+        self._byte_lengths = self._byte_lengths.to(labels.device)
+        return self._byte_lengths[labels.clamp(min=0)] * scored
+
+    @property
+    def _metric_names(self) -> list[str]:
+        return ["loss"] if self._byte_lengths is None else ["loss", "bits_per_byte"]
+
+    def _evaluate(self, stage: str, batch: dict[str, Tensor], dataloader_idx: int) -> None:
+        real = (batch["labels"] != IGNORED).flip(1).cumsum(1).flip(1) > 0  # padding lies behind the last scored token
+        nll, scored = self._nll(batch, mask=None if bool(real.all()) else real)
+        source = named_loader(self.trainer, stage, dataloader_idx)
+        for name in self._metric_names:
+            attribute = f"{stage}_{dataloader_idx}_{name}"
+            if attribute not in self.metrics:
+                dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
+                metric = TokenLoss(dtype) if name == "loss" else BitsPerByte(dtype)
+                self.metrics[attribute] = metric.to(self.device)
+            metric = self.metrics[attribute]  # type: ignore[assignment]
+            metric.update(nll, scored if name == "loss" else self._bytes(batch["labels"], scored))
+            self.log(
+                f"{stage}/{source}/{name}",
+                metric,
+                on_step=False,
+                on_epoch=True,
+                add_dataloader_idx=False,
+                metric_attribute=f"metrics.{attribute}",
+            )
