@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.checkpoint import load_checkpoint_file
+from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 
 
@@ -39,18 +40,18 @@ class BranchFrom(Callback):
             raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
         load_weights(pl_module, self._checkpoint["state_dict"], self.path, "--branch_from")
         self._load_moments(trainer, pl_module)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set where mypy does not see it
+            if isinstance(callback, ResumeStream):
+                callback.branch(self._consumed())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Free the checkpoint's memory."""
         self._checkpoint = None
 
-    def consumed(self) -> dict[str, int]:
-        """Return how many samples of each named source the former run consumed."""
+    def _consumed(self) -> dict[str, int]:
         assert self._checkpoint is not None
-        for state in self._checkpoint.get("callbacks", {}).values():
-            if isinstance(state, dict) and "consumed" in state:
-                return dict(state["consumed"])
-        return {}
+        state = self._checkpoint.get("callbacks", {}).get(ResumeStream.__qualname__, {})
+        return dict(state.get("consumed", {}))
 
     def _load_moments(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._checkpoint is not None
