@@ -95,7 +95,7 @@ class LanguageModel(ABC):
             max_new_tokens: Largest number of new tokens per prompt.
             temperature: Divisor of the logits; 0 takes the likeliest token.
             top_k: How many of the likeliest tokens may be drawn; None allows all.
-            top_p: Probability that the fewest likeliest tokens that may be drawn must reach, in (0, 1]; None allows all.
+            top_p: Probability in (0, 1] that the fewest likeliest tokens to draw from must reach; None allows all.
             repetition_penalty: Divisor of positive and factor of negative logits of tokens that the prompt or the
                 continuation holds already (Keskar et al. 2019, arXiv 1909.05858); 1 changes nothing.
             seed: Seed of the drawn tokens, 0 or more.
@@ -107,7 +107,7 @@ class LanguageModel(ABC):
             New token ids of each prompt, without the end-of-text token that stopped it.
 
         Raises:
-            UserError: If an option is out of its range, a prompt is empty, or a text would be longer than the model takes.
+            UserError: If an option is out of range, a prompt is empty, or a text would be longer than the model takes.
         """
         check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
         self._check_lengths(prompts, max_new_tokens)
@@ -117,10 +117,8 @@ class LanguageModel(ABC):
         with _evaluating(self.module), torch.no_grad():
             for start in range(0, len(prompts), batch_size):
                 batch = prompts[start : start + batch_size]
-                rows = range(first_row + start, first_row + start + len(batch))
-                done += self._generate_batch(
-                    batch, max_new_tokens, choices, [_uniforms(seed, row) for row in rows], stop
-                )
+                uniforms = [_uniforms(seed, first_row + start + row) for row in range(len(batch))]
+                done += self._generate_batch(batch, max_new_tokens, choices, uniforms, stop)
         return done
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -129,8 +127,8 @@ class LanguageModel(ABC):
                 raise UserError(f"Prompt {place} has no tokens; start it with the end-of-text token.")
             if self.max_length is not None and len(prompt) + max_new_tokens > self.max_length:
                 raise UserError(
-                    f"Prompt {place} has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model takes "
-                    f"{self.max_length} together; shorten the prompt or lower max_new_tokens."
+                    f"Prompt {place} has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model "
+                    f"takes {self.max_length} together; shorten the prompt or lower max_new_tokens."
                 )
 
     def _generate_batch(

@@ -96,7 +96,8 @@ def read_prompts(path: Path) -> list[str]:
         UserError: If there is no such file, it is not UTF-8, or a line is not such an object.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): JSON text may hold other characters that it takes for line ends.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompt_file is {path}, which cannot be read ({error}); give a UTF-8 text file.") from error
     if path.suffix != ".jsonl":
@@ -107,7 +108,7 @@ def read_prompts(path: Path) -> list[str]:
             prompts.append(json.loads(line)["prompt"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f'{path}, line {number}, is not a JSON object with the key "prompt"; correct the line or use a .txt file.'
+                f'{path}, line {number}, is no JSON object with the key "prompt"; correct it or use a .txt file.'
             ) from error
         if not isinstance(prompts[-1], str):
             raise UserError(f'{path}, line {number}, has a "prompt" that is not a text; put it into quotes.')
