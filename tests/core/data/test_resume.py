@@ -1,0 +1,372 @@
+"""A resumed run is the run that was never stopped."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from tiny_run import Record, TinyLM, train
+
+from lit_core.data import EvalStream, ResumeStream, StreamLoader, TokenWindows, named_loader
+from lit_core.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    return tiny_run.prepare(tmp_path_factory.mktemp("data"))
+
+
+class Interruption(Exception):
+    pass
+
+
+class Interrupt(Callback):
+    """Raises at one micro-batch, counted over the run, and saves as the run falls."""
+
+    def __init__(self, path, micro_batch, hook="on_train_batch_start", kind=Interruption):
+        self.path, self.micro_batch, self.kind, self.seen = path, micro_batch, kind, 0
+        setattr(self, hook, self._raise)
+
+    def _raise(self, *args):
+        self.seen += 1
+        if self.seen == self.micro_batch + 1:
+            raise self.kind
+
+    def on_exception(self, trainer, pl_module, exception):
+        trainer.save_checkpoint(self.path)
+
+
+class SaveIn(Callback):
+    """Saves each time a hook is called, under the number of the call."""
+
+    def __init__(self, folder, hook):
+        self.folder, self.hook, self.calls = folder, hook, 0
+        setattr(self, hook, self._save)
+
+    def _save(self, trainer, *args):
+        if not trainer.sanity_checking:
+            self.calls += 1
+            trainer.save_checkpoint(self.folder / f"{self.hook}={self.calls}.ckpt")
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    """A run that is never stopped, with checkpoints of every kind, made once for each set of options."""
+    runs = {}
+
+    def run(**options):
+        key = tuple(sorted(options.items()))
+        if key not in runs:
+            folder = tmp_path_factory.mktemp("whole")
+            savers = [
+                ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1),
+                ModelCheckpoint(folder, filename="{epoch}", save_on_train_epoch_end=True, save_top_k=-1),
+                SaveIn(folder, "on_validation_end"),
+                SaveIn(folder, "on_train_end"),
+            ]
+            runs[key] = train(data, folder, callbacks=savers, **options), folder
+        return runs[key]
+
+    return run
+
+
+def assert_same(resumed, whole):
+    rows, weights, moments = resumed
+    whole_rows, whole_weights, whole_moments = whole
+    assert rows == whole_rows[len(whole_rows) - len(rows) :]
+    for name, weight in weights.items():
+        assert torch.equal(weight, whole_weights[name]), name
+    for number, state in moments.items():
+        for name, value in state.items():
+            assert torch.equal(value, whole_moments[number][name]), (number, name)
+
+
+def interrupted(data, out, callback, **options):
+    with pytest.raises((Interruption, KeyboardInterrupt, SystemExit)):
+        train(data, out, callbacks=[callback], **options)
+
+
+# 40 + 20 windows; 7 optimizer steps per epoch
+LAYOUT = pytest.mark.parametrize("layout", [{"micro": 6}, {"micro": 2}], ids=["accumulate1", "accumulate3"])
+LIMITS = [{"max_epochs": 3}, {"max_steps": 16}, {"max_epochs": 3, "max_steps": 16}]
+LIMIT = pytest.mark.parametrize("limit", LIMITS, ids=["epochs", "steps", "both"])
+
+
+@LAYOUT
+@LIMIT
+def test_from_a_step_checkpoint(data, tmp_path, whole_run, layout, limit):
+    whole, folder = whole_run(**layout, **limit)
+    assert len(whole[0]) == (16 if "max_steps" in limit else 21) * (6 // layout["micro"])
+    for step in (3, 7, 10):  # in the middle of an epoch, at its end, in the second
+        resumed = train(data, tmp_path, ckpt_path=folder / f"step={step}.ckpt", **layout, **limit)
+        assert len(resumed[0]) == len(whole[0]) - step * (6 // layout["micro"])
+        assert_same(resumed, whole)
+
+
+@LAYOUT
+@LIMIT
+def test_from_the_end_of_an_epoch(data, tmp_path, whole_run, layout, limit):
+    whole, folder = whole_run(**layout, **limit)
+    for epoch in (0, 1):
+        resumed = train(data, tmp_path, ckpt_path=folder / f"epoch={epoch}.ckpt", **layout, **limit)
+        assert len(resumed[0]) == len(whole[0]) - (epoch + 1) * 7 * (6 // layout["micro"])
+        assert_same(resumed, whole)
+
+
+@LAYOUT
+def test_from_a_validation(data, tmp_path, whole_run, layout):
+    """With accumulation 3, a validation every 4 micro-batches falls between two of a step, and is saved there."""
+    options = {"max_epochs": 3, "val_check_interval": 4, **layout}
+    whole, folder = whole_run(**options)
+    for call, micro_batch in ((1, 4), (2, 8 if layout["micro"] == 2 else 11), (3, 12 if layout["micro"] == 2 else 18)):
+        resumed = train(data, tmp_path, ckpt_path=folder / f"on_validation_end={call}.ckpt", **options)
+        accumulation = 6 // layout["micro"]
+        assert len(resumed[0]) == len(whole[0]) - micro_batch // accumulation * accumulation
+        assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize(("before", "after", "context"), [(2, 2, "fork"), (0, 2, "spawn"), (2, 1, "forkserver")])
+def test_with_any_number_of_workers(data, tmp_path, whole_run, before, after, context):
+    whole, folder = whole_run(max_steps=9, workers=before)
+    resumed = train(data, tmp_path, ckpt_path=folder / "step=5.ckpt", max_steps=9, workers=after, context=context)
+    assert len(resumed[0]) == 12
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("hook", "call", "micro_batches"),  # the hook's call that raises, and how many micro-batches the resume skips
+    [
+        ("on_train_batch_start", 0, 0),
+        ("on_train_batch_start", 4, 3),
+        ("on_train_batch_start", 21, 21),
+        ("on_train_batch_start", 31, 30),
+        ("on_train_batch_end", 4, 3),
+        ("on_train_batch_end", 5, 6),
+        ("on_train_batch_end", 20, 21),
+        ("on_before_backward", 22, 21),
+        ("on_before_optimizer_step", 1, 3),
+        ("on_before_optimizer_step", 6, 18),
+    ],
+)
+def test_from_an_exception(data, tmp_path, whole_run, hook, call, micro_batches):
+    whole, _ = whole_run(max_epochs=2)
+    interrupted(data, tmp_path, Interrupt(tmp_path / "x.ckpt", call, hook), max_epochs=2)
+    resumed = train(data, tmp_path, ckpt_path=tmp_path / "x.ckpt", max_epochs=2)
+    assert len(resumed[0]) == len(whole[0]) - micro_batches
+    assert_same(resumed, whole)
+
+
+def test_from_a_callback_that_failed_before_this_one_counted(data, tmp_path, whole_run):
+    whole, _ = whole_run(max_steps=9, workers=2)
+    failing, path = Interrupt(tmp_path / "x.ckpt", 11, "on_train_batch_end"), tmp_path / "x.ckpt"
+
+    class First(ResumeStream):
+        """Lightning keeps the order of callbacks, so that the failure comes before the count."""
+
+        def on_train_batch_end(self, *args):
+            failing._raise()
+            super().on_train_batch_end(*args)
+
+        @property
+        def state_key(self):
+            return "ResumeStream"
+
+    saver = Interrupt(path, -1)
+    with pytest.raises(Interruption):
+        train(data, tmp_path, resume=First(), callbacks=[saver], max_steps=9)
+    resumed = train(data, tmp_path, ckpt_path=path, max_steps=9)
+    assert len(resumed[0]) == (9 - 4) * 3
+    assert_same(resumed, whole)
+
+
+def test_from_ctrl_c(data, tmp_path, whole_run):
+    whole, _ = whole_run(max_steps=9, workers=2)
+    interrupted(data, tmp_path, Interrupt(tmp_path / "x.ckpt", 7, kind=KeyboardInterrupt), max_steps=9)
+    resumed = train(data, tmp_path, ckpt_path=tmp_path / "x.ckpt", max_steps=9)
+    assert len(resumed[0]) == (9 - 2) * 3
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 1}, {"max_steps": 7}, {"max_steps": 5}])
+def test_prolonging_a_finished_run(data, tmp_path, whole_run, limit):
+    longer = {"max_epochs": 2} if "max_epochs" in limit else {"max_steps": 16, "micro": 2}
+    whole, _ = whole_run(**longer)
+    resumed = train(data, tmp_path, ckpt_path=whole_run(**limit)[1] / "on_train_end=1.ckpt", **longer)
+    done = limit.get("max_steps", 7)
+    assert len(resumed[0]) == len(whole[0]) - done * 3
+    # Lightning opens no new epoch for a run that ended by steps at the epoch's last batch
+    assert [row["ids"] for row in resumed[0]] == [row["ids"] for row in whole[0][done * 3 :]]
+    assert all(torch.equal(weight, whole[1][name]) for name, weight in resumed[1].items())
+
+
+def test_limited_epochs(data, tmp_path, whole_run):
+    whole, folder = whole_run(max_epochs=4, limit_train_batches=12)
+    assert [row["step"] for row in whole[0]] == [place // 3 for place in range(48)]
+    resumed = train(data, tmp_path, ckpt_path=folder / "step=7.ckpt", max_epochs=4, limit_train_batches=12)
+    assert_same(resumed, whole)
+
+
+def test_falling_again_and_again(data, tmp_path, whole_run):
+    """Counters that a fall leaves askew must not show at a later one."""
+    whole, _ = whole_run(max_epochs=2)
+    path, rows = None, 0
+    for number, micro_batch in enumerate([4, 2, 8, 10]):
+        new = tmp_path / f"{number}.ckpt"
+        hook = "on_train_batch_start" if number % 2 else "on_before_backward"
+        interrupted(data, tmp_path, Interrupt(new, micro_batch, hook), max_epochs=2, ckpt_path=path)
+        path, rows = new, rows + micro_batch // 3
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    resumed = train(data, tmp_path, ckpt_path=path, max_epochs=2, callbacks=[saver])
+    assert len(resumed[0]) == (14 - rows) * 3
+    assert_same(resumed, whole)
+    assert_same(train(data, tmp_path, ckpt_path=tmp_path / f"step={rows + 2}.ckpt", max_epochs=2), whole)
+
+
+def test_another_replay_fraction_loses_and_repeats_nothing(data, tmp_path):
+    first, second = Record(), Record()
+    interrupted(data, tmp_path, Interrupt(tmp_path / "x.ckpt", 25), max_steps=20, record=first)
+    train(data, tmp_path, ckpt_path=tmp_path / "x.ckpt", max_steps=20, record=second, fraction=_half_from_12)
+    numbers = {0: [], 1: []}
+    for row in first.rows[:24] + second.rows:
+        for source, number in row["ids"]:
+            numbers[source].append(number)
+    assert sorted(numbers[0]) == list(range(len(numbers[0])))
+    assert sorted(numbers[1]) == list(range(len(numbers[1])))
+    assert len(numbers[1]) == round(0.25 * 8 * 6) + 4 * 0 + 8 * 3
+
+
+def _half_from_12(step):
+    return 0.5 if step >= 12 else 0.0
+
+
+def test_state_is_plain_and_says_what_was_consumed(data, tmp_path, whole_run):
+    resume = ResumeStream()
+    train(data, tmp_path, resume=resume, max_steps=9)
+    path = whole_run(max_steps=9, workers=2)[1] / "step=9.ckpt"
+    state = torch.load(path, weights_only=True)["callbacks"]["ResumeStream"]
+    assert state["step"] == resume.step == 9
+    assert state["consumed"] == resume.consumed == {"new": 54 - 14, "old": 14}  # 13.5, halves up
+
+
+def test_branching_goes_on_behind_what_was_consumed(data, tmp_path):
+    resume = ResumeStream()
+    resume.branch({"new": 31, "gone": 7})
+    rows, *_ = train(data, tmp_path, resume=resume, max_steps=2, micro=6)
+    new = sorted(number for row in rows for source, number in row["ids"] if source == 0)
+    assert new == list(range(31, 31 + 9))
+    assert rows[0]["step"] == 0
+    assert resume.consumed == {"new": 40, "old": 3, "gone": 7}
+
+
+def test_a_second_fit_goes_on(data, tmp_path):
+    record = Record()
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        callbacks=[ResumeStream(), record], default_root_dir=tmp_path,
+    )  # fmt: skip
+    module = TinyLM()
+    trainer.fit(module, StreamLoader(tiny_run.make_stream(data, micro=6)))
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, StreamLoader(tiny_run.make_stream(data, micro=6)))
+    assert [row["ids"] for row in record.rows] == [
+        row["ids"] for row in train(data, tmp_path, micro=6, max_epochs=2)[0]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch": 12, "accumulate_grad_batches": 6}, "global_batch_size is 12"),
+        ({"seed": 1}, "seed is 1"),
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2"),
+        ({"limit_train_batches": 10}, "10 micro-batches"),
+        ({"world": 2, "micro": 1, "rank": 1}, "rank 1 of 2"),
+    ],
+)
+def test_refusals(data, tmp_path, whole_run, options, words):
+    with pytest.raises(UserError, match=words):
+        train(data, tmp_path, max_steps=9, ckpt_path=whole_run(max_steps=9, workers=2)[1] / "step=1.ckpt", **options)
+
+
+def test_other_data_are_refused(data, tmp_path, whole_run):
+    other = tiny_run.prepare(tmp_path / "other", samples=30)
+    with pytest.raises(UserError, match="has 30 samples, but had 40"):
+        train(other, tmp_path, max_steps=9, ckpt_path=whole_run(max_steps=9, workers=2)[1] / "step=1.ckpt")
+
+
+def test_a_checkpoint_without_the_state_is_refused(data, tmp_path, whole_run):
+    path = tmp_path / "x.ckpt"
+    checkpoint = torch.load(whole_run(max_steps=9, workers=2)[1] / "step=1.ckpt", weights_only=True)
+    del checkpoint["callbacks"]["ResumeStream"]
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match="ResumeStream was not"):
+        train(data, tmp_path, max_steps=2, ckpt_path=path)
+
+
+def test_evaluating_a_checkpoint_does_not_move_the_training(data, whole_run):
+    path, resume = whole_run(max_steps=9, workers=2)[1] / "step=3.ckpt", ResumeStream()
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[resume], enable_progress_bar=False)
+    loader = StreamLoader(EvalStream(TokenWindows(data / "old", 16), 4))
+    trainer.validate(TinyLM(), loader, ckpt_path=path, weights_only=True)
+    assert (resume.step, resume.consumed) == (0, {})
+
+
+def test_other_loaders_are_left_alone(data, tmp_path):
+    loader = torch.utils.data.DataLoader(EvalStream(TokenWindows(data / "old", 16), 4), batch_size=None)
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, callbacks=[ResumeStream()], default_root_dir=tmp_path,
+        enable_progress_bar=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(TinyLM(), loader)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    assert "ResumeStream" not in torch.load(tmp_path / "x.ckpt", weights_only=True)["callbacks"]
+
+
+def test_named_loader(data, tmp_path):
+    names = []
+
+    class Name(Callback):
+        def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+            names.append(named_loader(trainer, "val", dataloader_idx))
+
+    train(data, tmp_path, max_steps=1, callbacks=[Name()], num_sanity_val_steps=0, val_check_interval=3)
+    assert set(names) == {"old"}
+
+
+def run_script(data, out, **options):
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, tiny_run.__file__, "--data", str(data), "--out", str(out), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_one_device_then_two_then_one(data, tmp_path):
+    """The same samples in each optimizer step, and the same weights but for the order of summation."""
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    options = {"batch": 4, "val_check_interval": 7, "limit_val_batches": 1}
+    reference = train(data, tmp_path, max_steps=18, callbacks=[saver], **options)
+    run_script(data, tmp_path / "two", devices=2, micro=1, steps=14, ckpt_path=tmp_path / "step=4.ckpt")
+    last = train(data, tmp_path, max_steps=18, ckpt_path=tmp_path / "two" / "last.ckpt", **options)
+    ids = samples_by_step(reference[0])
+    two = [json.loads(line) for rank in (0, 1) for line in (tmp_path / f"two/rows.{rank}").open()]
+    assert samples_by_step(two) == {step: ids[step] for step in range(4, 14)}
+    assert samples_by_step(last[0]) == {step: ids[step] for step in range(14, 18)}
+
+
+def samples_by_step(rows):
+    steps = {}
+    for row in rows:
+        steps.setdefault(row["step"], []).extend(map(tuple, row["ids"]))
+    return {step: sorted(ids) for step, ids in steps.items()}
