@@ -1,4 +1,4 @@
-"""One tokenizer for all: byte-level BPE trained here, any tokenizer.json, any Hugging Face tokenizer, or plain bytes."""
+"""One tokenizer: a byte-level BPE trained here, any tokenizer.json, any from Hugging Face, or plain bytes."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ class Tokenizer:
         if not path.is_dir() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(spec)) and not str(spec).endswith(".json"):
             return cls._load_hugging_face(str(spec))
         raise UserError(
-            f"tokenizer is {spec}, but there is no such file, or no tokenizer.json in that folder; give a tokenizer.json, "
-            "a folder with one, a Hugging Face name, or bytes."
+            f"tokenizer is {spec}, but there is no such file, or no tokenizer.json in that folder; give a "
+            "tokenizer.json, a folder with one, a Hugging Face name, or bytes."
         )
 
     @classmethod
@@ -153,15 +153,15 @@ class Tokenizer:
     @classmethod
     def _load_hugging_face(cls, name: str) -> Tokenizer:
         from huggingface_hub import hf_hub_download  # comes with `tokenizers`
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError
 
         def fetch(file: str) -> Path:
             return Path(hf_hub_download(name, file))
 
         try:
-            with suppress(EntryNotFoundError, LocalEntryNotFoundError):  # some models have none
-                fetch("tokenizer_config.json")
             path = fetch("tokenizer.json")
+            with suppress(EntryNotFoundError):  # some models have none
+                fetch("tokenizer_config.json")
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
             raise UserError(
@@ -230,8 +230,8 @@ class Tokenizer:
     def _byte_lengths(self) -> np.ndarray:
         if self._scheme is None:
             raise UserError(
-                "The bytes behind this tokenizer's tokens cannot be counted, since its decoder is neither byte-level nor "
-                f"marks blanks with {_SPACE}; choose another tokenizer or report loss per token."
+                "The bytes behind this tokenizer's tokens cannot be counted, since its decoder is neither byte-level "
+                f"nor marks blanks with {_SPACE}; choose another tokenizer."
             )
         byte_characters = set(_byte_characters().values())
         lengths = np.zeros(self.vocab_size, dtype=np.int64)
@@ -259,7 +259,7 @@ class Tokenizer:
     # Storage
 
     def to_json(self) -> str:
-        """Return everything as one line of JSON, as :meth:`from_json` reads it: a tokenizer.json plus ``end_of_text``."""
+        """Return one line of JSON for :meth:`from_json`: the content of a tokenizer.json plus ``end_of_text``."""
         content = self._definition | {"end_of_text": self._end_of_text_name}
         return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 

@@ -39,7 +39,7 @@ def read_novels(package: Path) -> dict[str, str]:
     """Read the R data of the unpacked package: text of each novel by name."""
     import rdata
 
-    def parse(content: bytes) -> Any:  # noqa: ANN401  # R values have no common type
+    def parse(content: bytes) -> Any:  # R values have no common type
         return rdata.conversion.convert(rdata.parser.parse_data(content))
 
     data = package / "usr/lib/R/site-library/janeaustenr/data"

@@ -1,0 +1,202 @@
+"""A corpus as one file of text on disk, and the division of its documents between train, val and test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_core.corpora.base import Corpus
+from lit_core.errors import UserError
+from lit_core.paths import atomic_path, atomic_write
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a document's UTF-8 text lies in a gathered file.
+
+    Args:
+        offset: First byte.
+        size: Number of bytes.
+    """
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The text of a corpus in one file, read by offset, so that other processes need not make it again.
+
+    Args:
+        path: The file: all documents one after the other.
+        ids: Name of each document.
+        groups: Group of each document.
+        spans: Where each document lies.
+        sha256: Hash of the file.
+        duplicates: How many documents were left out since their text had occurred before.
+    """
+
+    path: Path
+    ids: list[str]
+    groups: list[str]
+    spans: list[Span]
+    sha256: str
+    duplicates: int
+
+    @classmethod
+    def make(cls, corpus: Corpus, folder: Path, advance: Callable[[int], object]) -> Gathered:
+        """Write a corpus into a folder, or read what an earlier call has written there.
+
+        Args:
+            corpus: Where the documents come from.
+            folder: The folder; it holds the whole result, or nothing of use.
+            advance: Told the size of each document in bytes.
+
+        Raises:
+            UserError: If the corpus has no document, two of one name, or a text that is no Unicode.
+            RunFailure: If the disk is full.
+        """
+        path, index = folder / "text.bin", folder / "documents.json"
+        if not index.is_file():
+            cls._write(corpus, path, index, advance)
+        found = json.loads(index.read_bytes())
+        spans = [Span(offset, size) for offset, size in found["spans"]]
+        return cls(path, found["ids"], found["groups"], spans, found["sha256"], found["duplicates"])
+
+    @staticmethod
+    def _write(corpus: Corpus, path: Path, index: Path, advance: Callable[[int], object]) -> None:
+        ids: dict[str, None] = {}
+        groups: list[str] = []
+        spans: list[tuple[int, int]] = []
+        seen: set[bytes] = set()
+        digest, offset, duplicates = hashlib.sha256(), 0, 0
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            for document in corpus.documents():
+                try:
+                    text = document.text.encode()
+                except UnicodeEncodeError as error:
+                    raise UserError(
+                        f"The document {document.id} of {corpus.name} is no Unicode text ({error}); mend or remove it."
+                    ) from error
+                if document.id in ids:
+                    raise UserError(f"{corpus.name} has two documents named {document.id}; give each its own name.")
+                advance(len(text))
+                # Equal texts on two sides of a split would be a leak.
+                fingerprint = hashlib.blake2b(text, digest_size=16).digest()
+                if not text.strip() or fingerprint in seen:
+                    duplicates += bool(text.strip())
+                    continue
+                seen.add(fingerprint)
+                ids[document.id] = None
+                groups.append(document.group)
+                spans.append((offset, len(text)))
+                offset += file.write(text)
+                digest.update(text)
+            if not ids:
+                raise UserError(
+                    f"The corpus {corpus.name} is empty: there is no document with text in {corpus.origin}; correct "
+                    "its path or pattern."
+                )
+        content = {"ids": list(ids), "groups": groups, "spans": spans, "sha256": digest.hexdigest()}
+        atomic_write(index, json.dumps(content | {"duplicates": duplicates}, ensure_ascii=False))
+
+
+def divide(
+    gathered: Gathered,
+    name: str,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    max_bytes: int | None,
+    seed: int,
+) -> dict[str, list[Span]]:
+    """Divide documents between train, val and test, and put each split in an order that is fair everywhere.
+
+    A document's place follows from a hash of the seed, the source and its name. Each group is divided for itself, and
+    any beginning of a split has its groups in proportion. With ``max_bytes`` each split is cut to its share, the last
+    document at a line break; a document never changes its side for that.
+
+    Args:
+        gathered: The documents.
+        name: Name of the source.
+        val_fraction: Fraction of the bytes of each group for val; if above 0, at least one document.
+        test_fraction: The same for test.
+        max_bytes: Most bytes of all splits together; None takes all.
+        seed: Another seed is another division and order.
+
+    Returns:
+        Spans by split, in order; a split whose fraction is 0 is missing.
+
+    Raises:
+        UserError: If there are too few documents for the splits.
+    """
+    fractions = {"test": test_fraction, "val": val_fraction}
+    wanted = [split for split in SPLITS if fractions.get(split, 1.0) > 0]
+    if len(gathered.ids) < len(wanted):
+        raise UserError(
+            f"{name} has {len(gathered.ids)} document(s), but {', '.join(wanted)} need one each, since a document is "
+            "never divided between splits; give more documents, a separator that divides them, or fractions of 0."
+        )
+    ranks = [_hash(f"{seed}/{name}/{document}") for document in gathered.ids]
+    groups: dict[str, list[int]] = {}
+    for number, group in enumerate(gathered.groups):
+        groups.setdefault(group, []).append(number)
+    # Groups too small to have a part in every split are one group together.
+    small = [group for group, members in groups.items() if len(members) < len(wanted)]
+    rest = [number for group in small for number in groups.pop(group)]
+    if rest:
+        if len(rest) < len(wanted):
+            rest += groups.pop(next(iter(groups)))
+        groups[""] = rest + groups.get("", [])
+    keyed: dict[str, list[tuple[float, int]]] = {split: [] for split in wanted}
+    for members in groups.values():
+        members = sorted(members, key=lambda number: ranks[number])
+        whole = sum(gathered.spans[number].size for number in members)
+        for split in reversed(wanted):  # train takes what is left
+            target = fractions.get(split, 1.0) * whole
+            chosen = _take(members, [gathered.spans[number].size for number in members], target)
+            if split == "train":
+                chosen = members
+            else:
+                chosen = chosen[: len(members) - wanted.index(split)]
+            members = members[len(chosen) :]
+            keyed[split] += [((place + ranks[number]) / len(chosen), number) for place, number in enumerate(chosen)]
+    divided = {split: [gathered.spans[number] for _, number in sorted(keyed[split])] for split in wanted}
+    if max_bytes is None:
+        return divided
+    shares = fractions | {"train": 1 - val_fraction - test_fraction}
+    return {split: _cut(gathered.path, spans, int(shares[split] * max_bytes)) for split, spans in divided.items()}
+
+
+def _take(members: Sequence[int], sizes: Sequence[int], target: float) -> list[int]:
+    """Take members in order until the target is met most nearly, at least one."""
+    taken = 0
+    for count, size in enumerate(sizes):
+        if count and taken + size / 2 > target:
+            return list(members[:count])
+        taken += size
+    return list(members)
+
+
+def _cut(path: Path, spans: Sequence[Span], budget: int) -> list[Span]:
+    """Keep spans in order up to a number of bytes; a first document without a line break is kept whole."""
+    kept: list[Span] = []
+    for span in spans:
+        if span.size > budget:
+            with path.open("rb") as file:
+                file.seek(span.offset)
+                size = file.read(budget).rfind(b"\n") + 1
+            return [*kept, Span(span.offset, size)] if size else kept or [span]
+        kept.append(span)
+        budget -= span.size
+    return kept
+
+
+def _hash(text: str) -> float:
+    """Return a number in [0, 1) that is the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / (1 << 48)

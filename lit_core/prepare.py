@@ -1,0 +1,282 @@
+"""The verb ``prepare``: from corpora to token shards that training reads."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lit_core.corpora import Corpus
+from lit_core.corpora.gather import SPLITS
+from lit_core.corpora.source import RECORD, Source, encode, gather, sample
+from lit_core.data.shards import ShardSet
+from lit_core.errors import UserError, did_you_mean
+from lit_core.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.tokenizer import Tokenizer
+
+#: Unfinished work, inside the root so that finishing is a rename.
+WORK = ".prepare"
+#: What the root's tokenizer was trained on.
+TRAINING = "tokenizer_training.json"
+
+#: Vocabulary where none is asked for.
+VOCAB_SIZE = 4096
+
+Summary = dict[str, dict[str, dict[str, int]]]
+
+
+def prepare(
+    root: str,
+    corpora: list[Corpus] | None = None,
+    tokenizer: str | None = None,
+    vocab_size: int | None = None,
+    tokenizer_bytes: int = 16_000_000,
+    max_bytes: int | dict[str, int] | None = None,
+    val_fraction: float = 0.05,
+    test_fraction: float = 0.05,
+    seed: int = 0,
+    shard_bytes: int = 32_000_000,
+    workers: int = 1,
+    verify: bool = False,
+) -> Summary:
+    """Turn corpora into token shards, one folder per corpus with the splits train, val and test.
+
+    A killed run goes on where it stopped when the same command is given again, and a source that is there already is
+    left as it is. Corpora may be added to a root later; they are encoded with its tokenizer. Equal arguments and texts
+    give equal files, whatever the number of workers.
+
+    Args:
+        root: Folder of the sources, absolute, from the working directory, or below the data root.
+        corpora: The corpora, by class name; each becomes a source of its own name.
+        tokenizer: Path of a tokenizer.json, a Hugging Face name, or bytes; None takes the root's, or else trains one.
+        vocab_size: Tokens of the byte-level BPE to train, 257 or more; None trains 4096.
+        tokenizer_bytes: Bytes of training text, in equal parts from all corpora, that a new tokenizer is trained on.
+        max_bytes: Most bytes of text to take of each corpus, as one number or by source name; None takes all.
+        val_fraction: Fraction of each corpus's bytes for validation, from 0; documents are never divided.
+        test_fraction: Fraction of each corpus's bytes for the test, from 0; documents are never divided.
+        seed: Seed of the division and order of documents, 0 or more.
+        shard_bytes: Bytes of text per shard, roughly; a shard is what one worker writes at a time.
+        workers: Number of processes that encode, 1 or more.
+        verify: Whether to only compare what is in the root with its recorded hashes.
+
+    Returns:
+        Documents, text bytes, tokens and shards by source and split.
+
+    Raises:
+        UserError: If an argument or a corpus is wrong, or the root holds something else.
+        RunFailure: If the disk is full or a worker dies; nothing half-written is left.
+    """
+    folder = resolve_data_path(root)
+    if verify:
+        return _verify(folder)
+    settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
+    _require(workers >= 1, "workers", workers, "1 or more")
+    _require(tokenizer_bytes >= 1, "tokenizer_bytes", tokenizer_bytes, "1 or more")
+    with _workplace(folder) as work:
+        encoder = _given_tokenizer(folder, tokenizer, vocab_size)
+        missing = [corpus for corpus in corpora or () if not _is_there(folder / corpus.name, settings[corpus.name])]
+        sources = [gather(corpus, settings[corpus.name], work) for corpus in missing]
+        training = None
+        if encoder is None:
+            size = VOCAB_SIZE if vocab_size is None else vocab_size
+            training = {"vocab_size": size, "tokenizer_bytes": tokenizer_bytes, "sources": settings}
+            print(f"Training a byte-level BPE of {size} tokens.", flush=True)
+            encoder = Tokenizer.train_bpe(sample(sources, tokenizer_bytes), size)
+        if sources:
+            encode(sources, encoder, workers)
+            _move_in(folder, sources, encoder, training)
+    summary = {name: _summary(folder / name) for name in settings}
+    _print(summary, kept=set(summary) - {source.corpus.name for source in sources})
+    weights = json.dumps(dict.fromkeys(summary, 1.0))
+    print(f"\nIn           {folder}")
+    print(f"Train on it  lit-moe fit --config CONFIG --data.root {root} --data.sources '{weights}'")
+    return summary
+
+
+def _require(holds: bool, argument: str, value: object, rule: str) -> None:
+    if not holds:
+        raise UserError(f"{argument} is {value}, but must be {rule}.")
+
+
+def _settings(
+    corpora: list[Corpus] | None,
+    max_bytes: int | dict[str, int] | None,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    shard_bytes: int,
+) -> dict[str, dict[str, Any]]:
+    """Check the arguments on which the shards depend and return them by source."""
+    _require(0 <= val_fraction < 1, "val_fraction", val_fraction, "from 0 to below 1")
+    _require(0 <= test_fraction < 1, "test_fraction", test_fraction, "from 0 to below 1")
+    both = val_fraction + test_fraction
+    _require(both < 1, "val_fraction + test_fraction", both, "below 1, so that something is left to train on")
+    _require(seed >= 0, "seed", seed, "0 or more")
+    _require(shard_bytes >= 1, "shard_bytes", shard_bytes, "1 or more")
+    if not corpora:
+        raise UserError("corpora is empty; name at least one, such as `--corpora+=Austen`, or set verify to true.")
+    names = [corpus.name for corpus in corpora]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"Two corpora are named {name}; give each its own `name`.")
+        if Path(name).name != name or name.startswith("."):
+            raise UserError(f"A corpus is named {name!r}, but its name becomes a folder; use letters, digits, - and _.")
+    limits = max_bytes if isinstance(max_bytes, dict) else dict.fromkeys(names, max_bytes)
+    for name, limit in limits.items():
+        if name not in names:
+            raise UserError(f"max_bytes names {name}, which is not among the corpora.{did_you_mean(name, names)}")
+        _require(limit is None or limit >= 1, f"max_bytes of {name}", limit, "1 or more")
+    options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed, "shard_bytes": shard_bytes}
+    found = {c.name: {"corpus": c.describe(), "max_bytes": limits.get(c.name), **options} for c in corpora}
+    return json.loads(json.dumps(found))  # as they are read back from a record
+
+
+@contextmanager
+def _workplace(root: Path) -> Iterator[Path]:
+    """Keep others out of the root; after a failure leave it as it was, after a kill leave what can be gone on with."""
+    if root.exists() and not root.is_dir():
+        raise UserError(f"root is {root}, which is a file; name a folder.")
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    work = root / WORK
+    handle = os.open(root, os.O_RDONLY)  # locked as a folder: no lock file is left behind, not even by a kill
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"root is {root}, where another prepare is at work; wait for it.") from error
+        begun = work.exists()
+        try:
+            yield work
+        except Exception:
+            if not begun:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        with suppress(OSError):  # not empty: another command was killed there and may go on
+            work.rmdir()
+    except Exception:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    finally:
+        os.close(handle)
+
+
+def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) -> Tokenizer | None:
+    """Return the tokenizer that was asked for or that the root has; None if one is to be trained."""
+    path = root / "tokenizer.json"
+    kept = Tokenizer.load(path) if path.is_file() else None
+    given = None if tokenizer is None else Tokenizer.load(tokenizer)
+    if given is not None and vocab_size is not None:
+        raise UserError(f"vocab_size is {vocab_size}, but tokenizer {tokenizer} has its own; leave out one of them.")
+    if given is not None and kept is not None and given.sha256 != kept.sha256:
+        raise UserError(
+            f"tokenizer is {tokenizer}, but {root} was prepared with another one ({kept.sha256[:12]}…); choose another "
+            "root, or leave tokenizer out to keep the root's."
+        )
+    if kept is not None and vocab_size is not None:
+        record = root / TRAINING
+        trained = json.loads(record.read_bytes())["vocab_size"] if record.is_file() else kept.vocab_size
+        if trained != vocab_size:
+            raise UserError(
+                f"vocab_size is {vocab_size}, but the tokenizer of {root} has {trained}; choose another root, or leave "
+                "vocab_size out to keep the root's tokenizer."
+            )
+    return given if given is not None else kept
+
+
+def _is_there(folder: Path, settings: dict[str, Any]) -> bool:
+    """Tell whether a source was prepared with these settings; refuse one prepared with others."""
+    if not folder.exists():
+        return False
+    record = folder / RECORD
+    if not record.is_file():
+        raise UserError(f"{folder} was not made by prepare, since it has no {RECORD}; choose another root or move it.")
+    former = _flat(json.loads(record.read_bytes())["settings"])
+    now = _flat(settings)
+    for key in [*now, *former]:
+        if former.get(key) != now.get(key):
+            raise UserError(
+                f"{folder} was prepared with {key} {former.get(key)}, and now it is {now.get(key)}; choose another "
+                "root, or remove that folder to prepare it again."
+            )
+    return True
+
+
+def _move_in(root: Path, sources: Sequence[Source], tokenizer: Tokenizer, training: dict[str, Any] | None) -> None:
+    """Give finished sources their place; what is visible in the root is whole at every moment."""
+    finished = [source.finish(tokenizer) for source in sources]
+    if training is not None:
+        atomic_write(root / TRAINING, json.dumps(training, ensure_ascii=False, indent=1) + "\n")
+    if not (root / "tokenizer.json").is_file():
+        tokenizer.save(root / "tokenizer.json")
+    for source, folder in zip(sources, finished, strict=True):
+        os.replace(folder, root / source.corpus.name)
+        sync_folder(root)
+        shutil.rmtree(source.work)
+
+
+def _verify(root: Path) -> Summary:
+    records = sorted(root.glob(f"*/{RECORD}"))
+    if not records:
+        raise UserError(f"root is {root}, but there is nothing prepared in it; correct the path.")
+    tokenizer = Tokenizer.load(root / "tokenizer.json")
+    summary = {}
+    for record in records:
+        folder = record.parent
+        for split in _splits(folder):
+            shards = ShardSet(folder / split)
+            shards.verify()
+            theirs = (shards.index["tokenizer"] or {}).get("sha256")
+            if theirs != tokenizer.sha256:
+                raise UserError(
+                    f"{folder / split} was encoded with another tokenizer than {root / 'tokenizer.json'}; prepare it "
+                    "again."
+                )
+        summary[folder.name] = _summary(folder)
+    _print(summary, kept=set())
+    print(f"\nAll shards of {root} are what their indices say.")
+    return summary
+
+
+def _splits(folder: Path) -> list[str]:
+    return [split for split in SPLITS if (folder / split).is_dir()]
+
+
+def _summary(folder: Path) -> dict[str, dict[str, int]]:
+    found = {}
+    for split in _splits(folder):
+        index = ShardSet(folder / split).index
+        found[split] = {
+            "documents": index["meta"]["documents"],
+            "text_bytes": index["text_bytes"],
+            "tokens": index["tokens"],
+            "shards": len(index["shards"]),
+        }
+    return found
+
+
+def _print(summary: Summary, kept: set[str]) -> None:
+    print(
+        f"\n{'source':<16}{'split':<7}{'documents':>10}{'text bytes':>15}{'tokens':>14}{'bytes/token':>13}{'shards':>8}"
+    )
+    for name, splits in summary.items():
+        for split, row in splits.items():
+            print(
+                f"{name:<16}{split:<7}{row['documents']:>10,}{row['text_bytes']:>15,}{row['tokens']:>14,}"
+                f"{row['text_bytes'] / row['tokens']:>13.2f}{row['shards']:>8,}"
+                + ("   was there" if name in kept else "")
+            )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
