@@ -7,12 +7,14 @@ from lit_moe.nn import GroupedExperts
 TOLERANCE = {torch.float32: {"rtol": 1e-4, "atol": 1e-5}, torch.bfloat16: {"rtol": 3e-2, "atol": 3e-2}}
 
 
-def make(n_experts=5, k=2, tokens=40, dtype=torch.float32, backend="loop", activation="silu", seed=0):
+def make(
+    n_experts=5, k=2, tokens=40, dtype=torch.float32, backend="loop", activation="silu", seed=0, d_model=16, width=24
+):
     generator = torch.Generator().manual_seed(seed)
-    experts = GroupedExperts(n_experts, 16, 24, activation, backend).to(dtype)
+    experts = GroupedExperts(n_experts, d_model, width, activation, backend).to(dtype)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=generator)
-    x = torch.randn(tokens, 16, generator=generator).to(dtype).requires_grad_()
+    x = torch.randn(tokens, d_model, generator=generator).to(dtype).requires_grad_()
     indices = torch.rand(tokens, n_experts, generator=generator).topk(k).indices
     weights = torch.rand(tokens, k, generator=generator).requires_grad_()
     return experts, x, indices, weights
@@ -56,7 +58,7 @@ def test_equals_a_loop_over_tokens(n_experts, k, backend, dtype, activation):
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
 def test_loop_passes_gradcheck(activation):
-    experts, x, indices, weights = make(4, 2, 6, torch.float64, activation=activation)
+    experts, x, indices, weights = make(4, 2, 6, torch.float64, activation=activation, d_model=4, width=3)
     parameters = dict(experts.named_parameters())
 
     def run(x, weights, *values):
