@@ -289,7 +289,7 @@ class HuggingFaceLM(LanguageModel):
     """
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
-        self.module = model.eval()
+        self.module = model
         self.tokenizer = tokenizer
         self.max_length = getattr(model.config, "max_position_embeddings", None)
 
@@ -313,7 +313,7 @@ class HuggingFaceLM(LanguageModel):
                 f"The language model is {name}, which cannot be loaded ({reason}); "
                 "give a Hugging Face name or a folder with safetensors."
             ) from error
-        return cls(model, Tokenizer.load(name))
+        return cls(model.eval(), Tokenizer.load(name))
 
     def new_cache(self) -> Any:
         """Return an empty cache: transformers' own, and the mask of the tokens it holds."""

@@ -69,11 +69,11 @@ class Attention(nn.Module):
         return self.out(out_BHSd.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
-        if norm is not None and not self.norm_per_head:
-            x = norm(x)
+        if norm is not None:
+            wide = x.unflatten(-1, (-1, self.head_dim)) if self.norm_per_head else x
+            # In the gain's own number format: under autocast the projections are narrower than the norms.
+            x = norm(wide.to(norm.weight.dtype)).to(x.dtype).view_as(x)
         x = x.unflatten(-1, (-1, self.head_dim))
-        if norm is not None and self.norm_per_head:
-            x = norm(x)
         if self.clip is not None:
             x = x.clamp(-self.clip, self.clip)
         return x.transpose(1, 2)
