@@ -25,4 +25,4 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
     if trainer.world_size == 1:
         return values.detach().cpu().double()
     local = values.detach().to(trainer.strategy.root_device).double()
-    return trainer.strategy.reduce(local, reduce_op="sum").cpu()  # type: ignore[union-attr]
+    return trainer.strategy.reduce(local, reduce_op="sum").cpu()

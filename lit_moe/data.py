@@ -101,6 +101,9 @@ class TokenDataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         if stage == "fit":
+            for argument, names in (("sources", self.sources), ("replay", self.replay)):
+                for name in names:
+                    self._check_name(argument, name)
             self._check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
             self._train = self._stream()
             accumulation = self.global_batch_size // (trainer.world_size * self.micro_batch_size)

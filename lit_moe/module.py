@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -208,7 +207,6 @@ class MoELanguageModel(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what another program needs to use the weights, as plain values."""
         checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
-        checkpoint["decoder"] = asdict(self.config)
         if self.tokenizer is not None:
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
         names = {id(parameter): name for name, parameter in self.named_parameters()}

@@ -8,15 +8,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import textwrap
+from itertools import islice
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.nn import functional as F
 
-from lit_core.data import EvalStream, MixtureStream, ResumeStream, StreamLoader
+from lit_core.corpora import Austen, PythonStdlib
+from lit_core.data import EvalStream, MixtureStream, ResumeStream, StreamLoader, write_index, write_shard
+from lit_core.tokenizer import Tokenizer
 from lit_moe.nn import MoEConfig, MoEFeedForward, PenaltyRouter, auxiliary_losses
 
 torch.set_num_threads(1)
@@ -116,6 +120,61 @@ class ByteModel(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+@pytest.fixture(scope="session")
+def token_texts():
+    """The documents behind each split of `token_root`, by source and split: English prose and Python code."""
+    texts = {}
+    for name, corpus in (("austen", Austen()), ("stdlib", PythonStdlib())):
+        documents = [document.text for document in islice(corpus.documents(), 8)]
+        texts[name] = {
+            "train": [text[:12_000] for text in documents[:4]],
+            "val": [text[:3_000] for text in documents[4:6]],
+            "test": [text[:3_000] for text in documents[6:8]],
+        }
+    return texts
+
+
+@pytest.fixture(scope="session")
+def token_root(tmp_path_factory, token_texts):
+    """A root of two small sources with one tokenizer."""
+    training = [text for splits in token_texts.values() for text in splits["train"]]
+    return write_token_root(tmp_path_factory.mktemp("tokens"), token_texts, Tokenizer.train_bpe(training, 384))
+
+
+@pytest.fixture(scope="session")
+def byte_root(tmp_path_factory, token_texts):
+    """The same texts with another tokenizer."""
+    return write_token_root(tmp_path_factory.mktemp("bytes"), token_texts, Tokenizer.bytes())
+
+
+def write_token_root(root, texts, tokenizer):
+    tokenizer.save(root / "tokenizer.json")
+    for name, splits in texts.items():
+        for split, documents in splits.items():
+            folder = root / name / split
+            rows = [[tokenizer.end_of_text] if number == 0 else [] for number in range(len(documents))]
+            samples = [
+                {
+                    "__key__": f"{number:06d}",
+                    "npy": np.array([*row, *tokenizer.encode(text), tokenizer.end_of_text], dtype=np.uint16),
+                    "__text_bytes__": len(text.encode()),
+                }
+                for number, (row, text) in enumerate(zip(rows, documents, strict=True))
+            ]
+            folder.mkdir(parents=True)
+            entry = write_shard(folder / "000000.tar", samples)
+            write_index(
+                folder,
+                [entry],
+                kind="tokens",
+                source=name,
+                split=split,
+                tokenizer=tokenizer.describe(),
+                dtype="uint16",
+            )
+    return root
 
 
 @pytest.fixture

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
+from lit_core.lm import check_sampling
 from lit_core.tensorboard import add_text
 
 
 class SampleText(Callback):
     """Shows in TensorBoard how the model continues some prompts: at the start and end of training, and in a test.
 
-    Nothing is written anywhere else, and no text of the data is shown. The samples have random numbers of their own, so
-    training is the same with and without this callback.
+    Only what the model writes is shown, and it is written nowhere else. The texts draw from random numbers of their
+    own, so training is the same with and without this callback.
 
-    ==========================  ======  ============================================
-    key                         unit    moment
-    ==========================  ======  ============================================
-    ``samples/{n}`` (text)      text    start and end of training; n-th prompt from 0
-    ``test/samples/{n}`` (text) text    end of a test
-    ==========================  ======  ============================================
+    =============================  ======  ============================================
+    key                            unit    moment
+    =============================  ======  ============================================
+    ``samples/{nn}`` (text)        text    start and end of training; prompt nn, from 0
+    ``test/samples/{nn}`` (text)   text    end of a test
+    =============================  ======  ============================================
+
+    Works on a LightningModule with a `lit_moe.nn.Decoder` as ``decoder`` and a ``tokenizer``, such as
+    `MoELanguageModel`.
 
     Args:
-        prompts: Texts to be continued.
-        max_new_tokens: Tokens per continuation, 1 or more.
-        temperature: Divisor of the logits, above 0; 0 takes the most likely token.
-        top_k: How many of the likeliest tokens may be drawn; None allows all.
+        prompts: Texts to be continued; an empty one begins a new document.
+        max_new_tokens: Largest number of tokens per text, 1 or more.
+        temperature: Divisor of the logits, 0 or more; 0 takes the likeliest token.
+        top_k: How many of the likeliest tokens may be drawn, 1 or more; None allows all.
         seed: Seed of the drawn tokens, 0 or more.
     """
 
@@ -37,12 +43,41 @@ class SampleText(Callback):
         top_k: int | None = 50,
         seed: int = 0,
     ) -> None:
-        if max_new_tokens < 1:
-            raise UserError(f"`max_new_tokens` is {max_new_tokens}, but it must be at least 1; give a positive number.")
-        if temperature < 0:
-            raise UserError(f"`temperature` is {temperature}, but can't be negative; 0 takes the likeliest token.")
+        if not prompts:
+            raise UserError("`prompts` is empty, but SampleText continues texts; name one or leave the callback out.")
+        check_sampling(max_new_tokens, temperature, top_k, None, 1.0, seed, batch_size=len(prompts))
         self.prompts = list(prompts)
-        self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.top_k = top_k
-        self.seed = seed
+        self.options: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "seed": seed,
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what the model writes before the first step; not again after a resume."""
+        if trainer.global_step == 0:
+            self._show(trainer, pl_module, "samples")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what the model writes now."""
+        self._show(trainer, pl_module, "samples")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what the tested model writes."""
+        self._show(trainer, pl_module, "test/samples")
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule, key: str) -> None:
+        from lit_moe.lm import DecoderLM
+
+        decoder, tokenizer = getattr(pl_module, "decoder", None), getattr(pl_module, "tokenizer", None)
+        if decoder is None or tokenizer is None:
+            raise UserError(
+                f"SampleText needs a module with `decoder` and `tokenizer`, but {type(pl_module).__name__} has not "
+                "both; leave the callback out."
+            )
+        # on every rank: a sharded model's layers must run on all of them
+        texts = DecoderLM(decoder, tokenizer).generate(self.prompts, **self.options)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
+            add_text(trainer, f"{key}/{number:02d}", prompt + text, step)
