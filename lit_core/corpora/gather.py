@@ -117,13 +117,14 @@ def divide(
 ) -> dict[str, list[Span]]:
     """Divide documents between train, val and test, and put each split in an order that is fair everywhere.
 
-    A document's place follows from a hash of the seed, the source and its name. Each group is divided for itself, and
-    any beginning of a split has its groups in proportion. With ``max_bytes`` each split is cut to its share, the last
-    document at a line break; a document never changes its side for that.
+    A document's place follows from a hash of the seed and its name, so that translations of one text, whose documents
+    have equal names, are divided alike as far as sizes allow. Each group is divided for itself, and any beginning of a
+    split has its groups in proportion. With ``max_bytes`` each split is cut to its share, the last document at a line
+    break; a document never changes its side for that.
 
     Args:
         gathered: The documents.
-        name: Name of the source.
+        name: Name of the source, for messages.
         val_fraction: Fraction of the bytes of each group for val; if above 0, at least one document.
         test_fraction: The same for test.
         max_bytes: Most bytes of all splits together; None takes all.
@@ -142,7 +143,7 @@ def divide(
             f"{name} has {len(gathered.ids)} document(s), but {', '.join(wanted)} need one each, since a document is "
             "never divided between splits; give more documents, a separator that divides them, or fractions of 0."
         )
-    ranks = [_hash(f"{seed}/{name}/{document}") for document in gathered.ids]
+    ranks = [_hash(f"{seed}/{document}") for document in gathered.ids]
     groups: dict[str, list[int]] = {}
     for number, group in enumerate(gathered.groups):
         groups.setdefault(group, []).append(number)

@@ -1,0 +1,281 @@
+"""Text that the user has: folders of files, JSON lines, Hugging Face datasets."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+from collections.abc import Iterable, Iterator
+from glob import glob
+from pathlib import Path
+from typing import IO, Any
+
+from lightning_utilities.core.imports import RequirementCache
+
+from lit_core.corpora.base import Corpus, Document
+from lit_core.errors import UserError, did_you_mean
+
+_DATASETS = RequirementCache("datasets>=3.0")
+
+
+class TextFolder(Corpus):
+    """Text files of a folder and its subfolders; a document is a file, or what lies between separator lines.
+
+    Files that end in ``.gz`` or ``.xz`` are decompressed.
+
+    Args:
+        folder: The folder.
+        name: Name of the source that is made of it.
+        pattern: Which files, relative to the folder; ** stands for any subfolders.
+        separator: A line that divides a file into documents, such as <|endoftext|>; None takes each file whole.
+        encoding: Encoding of the files.
+        licence: Licence of the text, for the record.
+        language: Language of the text, for the record.
+
+    Raises:
+        UserError: If there is no such folder.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        name: str,
+        pattern: str = "**/*.txt",
+        separator: str | None = None,
+        encoding: str = "utf-8",
+        licence: str = "unknown",
+        language: str = "unknown",
+    ) -> None:
+        self.folder = Path(folder).expanduser()
+        if not self.folder.is_dir():
+            raise UserError(f"folder of the corpus {name} is {folder}, but there is no such folder; correct the path.")
+        self.name, self.licence, self.language = name, licence, language
+        self.origin = f"{folder}/{pattern}"
+        self.pattern, self.separator, self.encoding = pattern, separator, encoding
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents in the order of the files' names.
+
+        Raises:
+            UserError: If a file is not in the encoding.
+        """
+        for path in self._files():
+            file_id = path.relative_to(self.folder).as_posix()
+            try:
+                with _open(path, self.encoding) as file:
+                    if self.separator is None:
+                        yield Document(file_id, file.read())
+                    else:
+                        for number, text in enumerate(_between(file, self.separator)):
+                            yield Document(f"{file_id}#{number}", text, group=file_id)
+            except (UnicodeDecodeError, LookupError) as error:
+                raise UserError(
+                    f"{path} is not in the encoding {self.encoding} ({error}); give the right one."
+                ) from error
+            except (OSError, EOFError, lzma.LZMAError) as error:
+                raise UserError(f"{path} cannot be read ({error}); mend or remove it.") from error
+
+    def facts(self) -> dict[str, Any]:
+        """Return the arguments, and names, sizes and times of the files."""
+        return {
+            "separator": self.separator,
+            "encoding": self.encoding,
+            **_files_facts(self._files()),
+        }
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob(self.pattern) if path.is_file())
+
+
+class JSONLines(Corpus):
+    """Files with a JSON object per line; a document is a line.
+
+    Files that end in ``.gz`` or ``.xz`` are decompressed.
+
+    Args:
+        path: A file, or a pattern such as data/*.jsonl.
+        name: Name of the source that is made of it.
+        field: Field that holds the text.
+        licence: Licence of the text, for the record.
+        language: Language of the text, for the record.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        field: str = "text",
+        licence: str = "unknown",
+        language: str = "unknown",
+    ) -> None:
+        self.name, self.licence, self.language, self.origin = name, licence, language, path
+        self.field = field
+        self.files = sorted(Path(found) for found in glob(str(Path(path).expanduser()), recursive=True))
+        if not self.files:
+            raise UserError(f"path of the corpus {name} is {path}, but there is no such file; correct the path.")
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the lines in order.
+
+        Raises:
+            UserError: If a line is no JSON object with the field; names file and line.
+        """
+        for path in self.files:
+            number = 0
+            try:
+                with _open(path, "utf-8") as file:
+                    for number, line in enumerate(file, 1):
+                        if line.strip():
+                            yield Document(f"{path.name}:{number}", self._text(line, f"{path}, line {number}"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}, line {number + 1}: it is not UTF-8 ({error}); convert the file.") from error
+            except (OSError, EOFError, lzma.LZMAError) as error:
+                raise UserError(f"{path} cannot be read after line {number} ({error}); mend or remove it.") from error
+
+    def facts(self) -> dict[str, Any]:
+        """Return the field, and names, sizes and times of the files."""
+        return {"field": self.field, **_files_facts(self.files)}
+
+    def _text(self, line: str, where: str) -> str:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}: it is not valid JSON ({error}); mend or remove it.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: it is not a JSON object but {line.strip()[:40]}; mend or remove it.")
+        return _field(row, self.field, where)
+
+
+class HuggingFaceDataset(Corpus):
+    """A dataset of the Hugging Face hub, or local files of any kind that `datasets` reads; a document is a row.
+
+    Args:
+        path: Name on the hub, or csv, json, parquet, text and so on together with data_files.
+        name: Name of the source that is made of it.
+        subset: Configuration of the dataset; None takes the only one.
+        split: Split to read; prepare divides it anew, so that all sources are divided alike.
+        field: Column that holds the text.
+        streaming: Whether rows are read from the hub as they are needed, without a copy of the dataset on disk.
+        max_documents: How many rows to read from the beginning; None reads all.
+        revision: Commit or tag on the hub; None takes the newest.
+        data_files: Local files or patterns for the kinds that need them.
+        licence: Licence of the text, for the record.
+        language: Language of the text, for the record.
+
+    Raises:
+        UserError: If `datasets` is not installed, or max_documents is below 1.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        subset: str | None = None,
+        split: str = "train",
+        field: str = "text",
+        streaming: bool = False,
+        max_documents: int | None = None,
+        revision: str | None = None,
+        data_files: list[str] | None = None,
+        licence: str = "unknown",
+        language: str = "unknown",
+    ) -> None:
+        if not _DATASETS:
+            raise UserError('HuggingFaceDataset needs `datasets`; install it with `pip install "lit-shift[hf]"`.')
+        if max_documents is not None and max_documents < 1:
+            raise UserError(f"max_documents of the corpus {name} is {max_documents}, but must be 1 or more.")
+        self.name, self.licence, self.language = name, licence, language
+        self.origin = " ".join([path, *([subset] if subset else []), *(data_files or []), split])
+        self.arguments: dict[str, Any] = {
+            "path": path,
+            "subset": subset,
+            "split": split,
+            "field": field,
+            "streaming": streaming,
+            "max_documents": max_documents,
+            "revision": revision,
+            "data_files": data_files,
+        }
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the rows in order.
+
+        Raises:
+            UserError: If the dataset cannot be loaded, or a row has no such column.
+        """
+        for number, row in enumerate(self._rows()):
+            if number == self.arguments["max_documents"]:
+                return
+            yield Document(str(number), _field(row, self.arguments["field"], f"{self.origin}, row {number}"))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the arguments, and names, sizes and times of local files."""
+        patterns = self.arguments["data_files"] or []
+        local = sorted({Path(file) for pattern in patterns for file in glob(pattern, recursive=True)})
+        return {**self.arguments, **_files_facts(local)}
+
+    def _rows(self) -> Iterable[dict[str, Any]]:
+        from datasets import load_dataset
+
+        given = self.arguments
+        try:
+            return load_dataset(
+                given["path"],
+                given["subset"],
+                split=given["split"],
+                streaming=given["streaming"],
+                revision=given["revision"],
+                data_files=given["data_files"],
+            )
+        except Exception as error:  # whatever the dataset's reader or the network raises
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"The corpus {self.name} could not be loaded from {self.origin} ({type(error).__name__}: {reason}); "
+                "correct path, subset or split, or use TextFolder or JSONLines for files you have."
+            ) from error
+
+
+def _field(row: dict[str, Any], field: str, where: str) -> str:
+    if field not in row:
+        hint = did_you_mean(field, row)
+        raise UserError(f"{where}: there is no field {field} among {', '.join(map(str, row))}; set `field`.{hint}")
+    if not isinstance(row[field], str):
+        raise UserError(f"{where}: the field {field} is a {type(row[field]).__name__} and no text; set `field`.")
+    return row[field]
+
+
+def _open(path: Path, encoding: str) -> IO[str]:
+    # newline="": a text is taken byte for byte, so that its size is that of the file.
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
+def _between(lines: Iterable[str], separator: str) -> Iterator[str]:
+    """Yield what lies between lines that are the separator, one document in memory at a time."""
+    kept: list[str] = []
+    for line in lines:
+        if line.strip() == separator.strip():
+            if kept:
+                yield "".join(kept)
+            kept = []
+        else:
+            kept.append(line)
+    if kept:
+        yield "".join(kept)
+
+
+def _files_facts(files: Iterable[Path]) -> dict[str, Any]:
+    """Return number, size, and a hash of names, sizes and times: it changes with the files, without reading them."""
+    digest, count, size = hashlib.sha256(), 0, 0
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+        count, size = count + 1, size + status.st_size
+    return {"files": count, "bytes": size, "listing_sha256": digest.hexdigest()}

