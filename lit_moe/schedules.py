@@ -1,14 +1,12 @@
 """Learning-rate schedules for training that goes on: re-warmed cosine and the infinite schedules.
 
 All of them are closed forms of the optimizer step, so a resumed run has exactly the rates of one that was never
-stopped.
-``python -m lit_moe.schedules docs/img/schedules.png`` draws them.
+stopped. ``docs/img/schedules.py`` draws them.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import torch
@@ -196,36 +194,6 @@ class InvSqrtInf(CosineInf):
         return peak + (self.const_lr - peak) * fall / whole
 
 
-def draw(path: str) -> None:
-    """Draw the schedules of a pre-training run and of the runs that continue it.
-
-    Args:
-        path: Image file to be written; its suffix gives the format.
-    """
-    from matplotlib.figure import Figure
-
-    peak, constant, least, steps = 3e-4, 1.65e-4, 3e-5, 1000
-
-    def rates(kind: type[StepSchedule], **arguments: float) -> list[float]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
-        schedule = kind(optimizer, total_steps=steps, **arguments)  # type: ignore[arg-type]
-        return [schedule.rate(step, peak) for step in range(steps + 1)]
-
-    infinite = {"const_lr": constant, "min_lr": least}
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    before, after = range(steps + 1), range(steps, 2 * steps + 1)
-    axes.plot(before, rates(CosineInf, **infinite), "C0", label="CosineInf")
-    axes.plot(before, rates(InvSqrtInf, **infinite), "C1", label="InvSqrtInf")
-    axes.plot(before, rates(WarmupCosine, min_lr=least), "C2", label="WarmupCosine")
-    axes.plot(after, rates(WarmupCosine, min_lr=least), "C2--", label="re-warmed from the decayed checkpoint")
-    branch = rates(CosineInf, warmup=0, cooldown=0, constant=0.8, **infinite)
-    axes.plot(range(810, 810 + steps + 1), branch, "C0--", label="branched from the constant phase")
-    axes.set(xlabel="optimizer step", ylabel="learning rate")
-    axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)
-
-
 def _half_cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))
 
@@ -247,7 +215,3 @@ def _check_order(optimizer: Optimizer, rates: dict[str, float]) -> None:
             f"`{below}` is {bound:g}, but the optimizer's learning rate, the maximum, is {min(_peaks(optimizer)):g}; "
             f"lower {below} or raise the optimizer's lr."
         )
-
-
-if __name__ == "__main__":
-    draw(sys.argv[1])

@@ -1,11 +1,12 @@
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 )
 def test_the_examples_run(script, words, tmp_path):
     result = subprocess.run(
-        [sys.executable, EXAMPLES / script],
+        [sys.executable, ROOT / "examples" / script],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -26,3 +27,9 @@ def test_the_examples_run(script, words, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert all(word in result.stdout for word in words), result.stdout
+
+
+def test_the_schedules_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    runpy.run_path(str(ROOT / "docs" / "img" / "schedules.py"))["draw"](str(tmp_path / "schedules.png"))
+    assert (tmp_path / "schedules.png").read_bytes().startswith(b"\x89PNG")

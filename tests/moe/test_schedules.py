@@ -6,7 +6,7 @@ import torch
 from torch.optim import SGD
 
 from lit_core.errors import UserError
-from lit_moe.schedules import CosineInf, InvSqrtInf, WarmupCosine, draw
+from lit_moe.schedules import CosineInf, InvSqrtInf, WarmupCosine
 
 PEAK, CONST, LEAST = 3e-4, 1.65e-4, 3e-5
 
@@ -135,8 +135,3 @@ def test_arguments_are_checked_in_one_sentence(kind, arguments, words):
     message = str(error.value)
     assert all(word in message for word in words), message
     assert "\n" not in message and message.endswith(".")
-
-
-def test_the_drawing_is_written(tmp_path):
-    draw(str(tmp_path / "schedules.png"))
-    assert (tmp_path / "schedules.png").read_bytes().startswith(b"\x89PNG")
