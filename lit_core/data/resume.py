@@ -147,8 +147,12 @@ class ResumeStream(Callback):
             counters["processed"] = counters["processed"] // old * new
             counters["ready"] = counters["started"] = counters["processed"]
             counters["completed"] = counters["processed"] - behind
-        if batches["is_last_batch"] and epochs["total"]["processed"] == epochs["total"]["ready"]:
-            # saved at the end of an epoch, which Lightning takes for its middle where max_steps is set
+        epoch_ended = epochs["total"]["processed"] == epochs["total"]["ready"]
+        batch_ended = batches["total"]["processed"] == batches["total"]["completed"]
+        if batches["is_last_batch"] and (epoch_ended or not batch_ended):
+            # Saved at the end of an epoch, or of its last batch. Lightning takes the first for the middle of the epoch
+            # where max_steps is set, and loses count of the epochs after the second. Neither runs on_train_epoch_end
+            # again; after a validation at the last batch, it is due and the counters are right.
             batches["is_last_batch"] = False
             batches["current"] = dict.fromkeys(_COUNTERS, 0)
             batches["total"]["completed"] = batches["total"]["processed"]

@@ -52,8 +52,10 @@ def write_shard(path: str | Path, samples: Iterable[Mapping[str, Any]]) -> dict[
     keys: set[str] = set()
     text_bytes = 0
     with atomic_path(path) as temporary:
-        with temporary.open("wb") as file:
-            writer = TarWriter(file, user="litshift", group="litshift", mode=0o644, mtime=0, encoder=False)
+        with (
+            temporary.open("wb") as file,
+            TarWriter(file, user="litshift", group="litshift", mode=0o644, mtime=0, encoder=False) as writer,
+        ):
             for sample in samples:
                 key = _key(sample, keys, path)
                 encoded: dict[str, Any] = {"__key__": key}
@@ -66,7 +68,6 @@ def write_shard(path: str | Path, samples: Iterable[Mapping[str, Any]]) -> dict[
                         tokens[name] = len(value)
                 text_bytes += int(sample.get("__text_bytes__", 0))
                 writer.write(encoded)
-            writer.close()
         digest, size = _sha256(temporary), temporary.stat().st_size
         with tarfile.open(temporary) as archive:
             members = [

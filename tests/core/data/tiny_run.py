@@ -66,16 +66,15 @@ def prepare(folder, samples=40):
 
 
 class TinyLM(LightningModule):
-    def __init__(self, lr=1e-2):
+    def __init__(self, dropout=0.2):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.net = torch.nn.Sequential(
-            torch.nn.Embedding(257, 16), torch.nn.Dropout(0.2), torch.nn.Linear(16, 32), torch.nn.GELU(),
-            torch.nn.Dropout(0.2), torch.nn.Linear(32, 257),
+            torch.nn.Embedding(257, 16), torch.nn.Dropout(dropout), torch.nn.Linear(16, 32), torch.nn.GELU(),
+            torch.nn.Dropout(dropout), torch.nn.Linear(32, 257),
         )  # fmt: skip
         for parameter in self.net.parameters():
             torch.nn.init.normal_(parameter, std=0.1, generator=generator)
-        self.lr = lr
 
     def training_step(self, batch, batch_idx):
         return torch.nn.functional.cross_entropy(self.net(batch["input_ids"]).flatten(0, 1), batch["labels"].flatten())
@@ -85,7 +84,7 @@ class TinyLM(LightningModule):
         self.training_step(batch, batch_idx)
 
     def configure_optimizers(self):
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + 0.1 * step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -127,11 +126,11 @@ def make_stream(data, *, batch=6, micro=2, fraction=0.25, rank=0, world=1, seed=
 
 def train(
     data, out, *, workers=0, batch=6, micro=2, fraction=0.25, rank=0, world=1, seed=0, context=None, ckpt_path=None,
-    callbacks=(), record=None, resume=None, **trainer_args,
+    callbacks=(), record=None, resume=None, dropout=0.2, **trainer_args,
 ):  # fmt: skip
     """Train, and return the record, the final weights and optimizer state."""
     stream = make_stream(data, batch=batch, micro=micro, fraction=fraction, rank=rank, world=world, seed=seed)
-    record, module = record or Record(), TinyLM()
+    record, module = record or Record(), TinyLM(dropout)
     trainer = Trainer(
         default_root_dir=out,
         accelerator="cpu",
@@ -153,6 +152,16 @@ def train(
     return record.rows, module.state_dict(), trainer.optimizers[0].state_dict()["state"]
 
 
+def command(data, out, **options):
+    """Return the arguments for a process that runs this file."""
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    path = str(Path(__file__).parents[3])
+    return {
+        "args": [sys.executable, __file__, "--data", str(data), "--out", str(out), *words],
+        "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    }
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data")
@@ -163,6 +172,7 @@ def main():
     parser.add_argument("--micro", type=int, default=2)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--ckpt_path")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -175,7 +185,7 @@ def main():
         args.data, out, workers=args.workers, batch=args.batch, micro=args.micro, devices=args.devices,
         rank=int(os.environ.get("LOCAL_RANK", 0)), world=args.devices, ckpt_path=args.ckpt_path, max_steps=args.steps,
         strategy="ddp" if args.devices > 1 else "auto", val_check_interval=7, limit_val_batches=1,
-        callbacks=[saver], record=Record(out / "rows"),
+        dropout=args.dropout, callbacks=[saver], record=Record(out / "rows"),
     )  # fmt: skip
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         torch.save({"weights": weights, "moments": moments}, out / "final.pt")

@@ -1,0 +1,101 @@
+"""The loader: the same batches from any processes, a position asked for late, errors in one sentence."""
+
+import itertools
+import logging
+
+import pytest
+import torch
+
+from lit_core.data import EvalStream, ShardStream, StreamLoader
+from lit_core.errors import RunFailure, UserError
+
+
+class Numbers:
+    def __init__(self, size=30, fails_at=None, error=RunFailure):
+        self.size, self.fails_at, self.error = size, fails_at, error
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        if index == self.fails_at:
+            raise self.error("000000.tar is damaged; restore it.")
+        return {"labels": torch.full((3,), index)}
+
+
+def stream(source=None, **options):
+    return ShardStream(source or Numbers(), "x", **{"global_batch_size": 8, "micro_batch_size": 2, **options})
+
+
+def numbers(batches, count):
+    return [batch["index"].tolist() for batch in itertools.islice(batches, count)]
+
+
+@pytest.mark.parametrize(("workers", "context"), [(1, "fork"), (3, "fork"), (2, "spawn"), (2, "forkserver")])
+def test_any_processes_give_the_same_batches(workers, context):
+    expected = numbers(stream(), 23)
+    assert numbers(StreamLoader(stream(), workers, multiprocessing_context=context), 23) == expected
+    if context != "fork":
+        return
+    evaluation = EvalStream(Numbers(29), 4, 1, 2)
+    here, there = (list(StreamLoader(evaluation, processes)) for processes in (0, workers))
+    assert len(here) == len(there) == len(evaluation)
+    for a, b in zip(here, there, strict=True):
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_position_is_asked_for_at_the_first_batch(workers):
+    asked, loader = [], StreamLoader(stream(), workers)
+    batches = iter(loader)
+    loader.position = lambda: asked.append(1) or (3, {"x": 100})
+    assert not asked
+    assert numbers(batches, 2) == [[100, 101], [102, 103]]
+    assert len(asked) == 1 and len(loader) == 4 * 4
+
+
+def test_without_a_position_a_second_iterator_goes_on_after_the_last_whole_step():
+    loader = StreamLoader(stream())
+    assert numbers(iter(loader), 6)[-1] == [10, 11]
+    assert numbers(iter(loader), 5)[0] == [8, 9]
+    assert numbers(iter(loader), 1)[0] == [16, 17]
+
+
+def test_loading_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    for workers in (0, 1):
+        numbers(StreamLoader(stream(), workers), 3)
+        list(StreamLoader(EvalStream(Numbers(4), 2), workers))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("error", [RunFailure, UserError])
+def test_errors_arrive_as_they_were_raised(workers, error):
+    with pytest.raises(error) as raised:
+        numbers(StreamLoader(stream(Numbers(fails_at=3, error=error)), workers), 99)
+    assert str(raised.value) == "000000.tar is damaged; restore it."
+
+
+def test_starting_over_is_said_once(caplog):
+    with caplog.at_level(logging.WARNING):
+        numbers(StreamLoader(stream()), 70)
+        numbers(StreamLoader(stream(rank=1, world_size=2)), 70)
+    assert [record.getMessage() for record in caplog.records] == [
+        "All 30 samples of source x were seen; it starts over in another order."
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        loader = StreamLoader(stream())
+        loader.position = lambda: (4, {"x": 32})
+        numbers(loader, 70)
+        assert not caplog.records  # it was said before the resume
+        loader.position = lambda: (3, {"x": 30})
+        numbers(loader, 1)
+        assert len(caplog.records) == 1
+
+
+def test_nothing_is_resumed_by_the_loader_itself():
+    loader = StreamLoader(stream())
+    assert loader.state_dict() == {}
+    loader.load_state_dict({})
