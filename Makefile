@@ -3,9 +3,10 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH := .venv-bench
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test test-all check figures clean
+.PHONY: quickstart test test-all check figures bench clean
 
 quickstart: $(STAMP)  ## Prepare two corpora, pre-train, shift with and without replay, and show what was forgotten.
 	$(BIN)/python examples/quickstart.py
@@ -25,6 +26,11 @@ check: $(STAMP)  ## Style, types and the arrows between the packages.
 figures: $(STAMP)  ## Draw the pictures of the docs again, from the quickstart's runs.
 	$(BIN)/python examples/figures.py
 
+bench: $(BENCH)/.installed  ## Layers and training steps beside their peers'; writes docs/results/speed.md.
+	$(BENCH)/bin/python benchmarks/moe_ffn.py --output docs/results/moe_ffn.json
+	$(BENCH)/bin/python benchmarks/train_step.py --output docs/results/train_step.json
+	$(BENCH)/bin/python benchmarks/report.py docs/results
+
 $(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
@@ -32,5 +38,13 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,test,dev]"
 	touch $@
 
+# litgpt without its dependencies, see benchmarks/requirements.txt
+$(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml constraints.txt
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip install --quiet --no-deps litgpt==0.5.13
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(BENCH) build *.egg-info

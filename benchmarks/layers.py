@@ -129,16 +129,18 @@ class Layer:
     Attributes:
         name: Its name in the tables.
         module: The layer; maps ``(batch, sequence, d_model)`` to the same shape.
+        shape: Its shape; a dense layer is one shared expert without routed ones.
         weights: The weights it started from, in float32.
+        normalize: Whether it divides the weights of a token's experts by their sum.
         pairs: Matches its parameters with the pieces of stacked weights, or of their gradients.
-        formula: What it computes from ``(tokens, d_model)`` and weights.
     """
 
     name: str
     module: nn.Module
+    shape: Mixture
     weights: Weights
+    normalize: bool
     pairs: Callable[[Weights], Pairs]
-    formula: Callable[[Tensor, Weights], Tensor]
 
     def __post_init__(self) -> None:
         pairs = self.pairs(self.weights)
@@ -151,16 +153,12 @@ class Layer:
 
 def dense(d_model: int, width: int) -> Layer:
     """Our dense layer, the measure of all others."""
-    module = FeedForward(d_model, width)
-    weights = Weights.draw(Mixture(d_model, 0, 0, width, n_shared=1))
+    module, shape = FeedForward(d_model, width), Mixture(d_model, 0, 0, width, n_shared=1)
 
     def pairs(w: Weights) -> Pairs:
         return _gated_pairs((module.gate, module.up, module.down), w.shared_gate_up, w.shared_down)
 
-    def formula(x_TD: Tensor, w: Weights) -> Tensor:
-        return gated(x_TD, w.shared_gate_up, w.shared_down)
-
-    return Layer("dense", module, weights, pairs, formula)
+    return Layer("dense", module, shape, Weights.draw(shape), False, pairs)
 
 
 def ours(shape: Mixture, weights: Weights, backend: str) -> Layer:
@@ -183,10 +181,7 @@ def ours(shape: Mixture, weights: Weights, backend: str) -> Layer:
             found += _gated_pairs((shared.gate, shared.up, shared.down), w.shared_gate_up, w.shared_down)
         return found
 
-    def formula(x_TD: Tensor, w: Weights) -> Tensor:
-        return token_by_token(x_TD, w, shape.top_k, normalize=shape.top_k > 1)
-
-    return Layer(f"ours, {backend}", module, weights, pairs, formula)
+    return Layer(f"ours, {backend}", module, shape, weights, shape.top_k > 1, pairs)
 
 
 def huggingface(shape: Mixture, weights: Weights, implementation: str) -> Layer:
@@ -210,10 +205,7 @@ def huggingface(shape: Mixture, weights: Weights, implementation: str) -> Layer:
         experts: Any = module.experts
         return [(module.gate.weight, w.router_ED), (experts.gate_up_proj, w.gate_up), (experts.down_proj, w.down)]
 
-    def formula(x_TD: Tensor, w: Weights) -> Tensor:
-        return token_by_token(x_TD, w, shape.top_k, normalize=True)
-
-    return Layer(f"Hugging Face, {implementation}", module, weights, pairs, formula)
+    return Layer(f"Hugging Face, {implementation}", module, shape, weights, True, pairs)
 
 
 def litgpt(shape: Mixture, weights: Weights) -> Layer:
@@ -247,48 +239,64 @@ def litgpt(shape: Mixture, weights: Weights) -> Layer:
             found += _gated_pairs((shared.fc_1, shared.fc_2, shared.proj), w.shared_gate_up, w.shared_down)
         return found
 
-    def formula(x_TD: Tensor, w: Weights) -> Tensor:
-        return token_by_token(x_TD, w, shape.top_k, normalize=True)
-
-    return Layer("litgpt", module, weights, pairs, formula)
+    return Layer("litgpt", module, shape, weights, True, pairs)
 
 
-def check(layer: Layer, dtype: torch.dtype, tokens: int = 64) -> None:
-    """Compare a layer with its formula in float64 on the same weights, rounded to the layer's number format.
+def check(layers: list[Layer], dtype: torch.dtype, tokens: int = 16) -> None:
+    """Compare layers with the formula in float64 on the same weights, rounded to the layers' number format.
 
     In float32: output and gradients of the input and of every weight. In bfloat16: output and gradient of the input, by
     the median token, as a router in bfloat16 sends a few tokens to other experts.
 
     Args:
-        layer: The layer, in that number format.
+        layers: Layers of equal width, in that number format.
         dtype: float32 or bfloat16.
         tokens: Number of random tokens.
 
     Raises:
         Mismatch: If they differ by more than rounding.
     """
-    x_1TD, grad_1TD = (torch.randn(1, tokens, layer.weights.shared_down.shape[0]).to(dtype) for _ in range(2))
-    x_1TD.requires_grad_()
-    out_1TD = layer.module(x_1TD)
-    out_1TD.backward(grad_1TD)
-    weights = layer.weights.reference(dtype)
-    expected_x_TD = x_1TD.detach()[0].double().requires_grad_()
-    expected_TD = layer.formula(expected_x_TD, weights)
-    expected_TD.backward(grad_1TD[0].double())
-    assert x_1TD.grad is not None and expected_x_TD.grad is not None
+    x_TD, grad_TD = torch.randn(2, tokens, layers[0].shape.d_model).to(dtype).unbind()
     tolerance = 1e-3 if dtype == torch.float32 else 3e-2
-    errors = {
-        "output": _error(out_1TD.detach()[0], expected_TD.detach()),
-        "gradient of the input": _error(x_1TD.grad[0], expected_x_TD.grad),
-    }
-    if dtype == torch.float32:
-        for index, (parameter, piece) in enumerate(layer.pairs(weights.gradients())):
-            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            errors[f"gradient of weight {index}"] = _error(grad.flatten()[None], piece.flatten()[None])
-    layer.module.zero_grad(set_to_none=True)
-    for what, error in errors.items():
-        if not error <= tolerance:  # not >: a NaN must not pass
-            raise Mismatch(f"{layer.name}, {dtype}: {what} is off by {error:.1e} of its size, allowed is {tolerance}.")
+    references: dict[tuple[int, bool], _Expected] = {}  # computed once for all layers that share weights and rule
+    for layer in layers:
+        key = (id(layer.weights), layer.normalize)
+        if key not in references:
+            references[key] = _reference(layer, x_TD, grad_TD)
+        expected = references[key]
+        x_1TD = x_TD[None].clone().requires_grad_()
+        out_1TD = layer.module(x_1TD)
+        out_1TD.backward(grad_TD[None])
+        assert x_1TD.grad is not None
+        errors = {
+            "output": _error(out_1TD.detach()[0], expected.out_TD),
+            "gradient of the input": _error(x_1TD.grad[0], expected.grad_x_TD),
+        }
+        if dtype == torch.float32:
+            for index, (parameter, piece) in enumerate(layer.pairs(expected.gradients)):
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                errors[f"gradient of weight {index}"] = _error(grad.flatten()[None], piece.flatten()[None])
+        layer.module.zero_grad(set_to_none=True)
+        for what, error in errors.items():
+            if not error <= tolerance:  # not >: a NaN must not pass
+                raise Mismatch(
+                    f"{layer.name}, {dtype}: {what} is off by {error:.1e} of its size; {tolerance} is allowed."
+                )
+
+
+@dataclass
+class _Expected:
+    out_TD: Tensor
+    grad_x_TD: Tensor
+    gradients: Weights
+
+
+def _reference(layer: Layer, x_TD: Tensor, grad_TD: Tensor) -> _Expected:
+    x_TD, weights = x_TD.double().requires_grad_(), layer.weights.reference(x_TD.dtype)
+    out_TD = token_by_token(x_TD, weights, layer.shape.top_k, layer.normalize)
+    out_TD.backward(grad_TD.double())
+    assert x_TD.grad is not None
+    return _Expected(out_TD.detach(), x_TD.grad, weights.gradients())
 
 
 def _error(found: Tensor, expected: Tensor) -> float:

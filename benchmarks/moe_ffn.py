@@ -85,20 +85,24 @@ def build(case: Case) -> tuple[list[Layer], Products, dict[str, str]]:
             layers.append(make())
         except ImportError as error:
             left_out[name] = str(error)
-    if shape.active_width != case.d_ff or bare.active_width != case.d_ff:
-        raise Mismatch(f"{case} is not matched in FLOPs.")
     for layer in layers:
+        if layer.shape.active_width != case.d_ff:
+            raise Mismatch(f"{layer.name} of shape {layer.shape} has not the FLOPs of a dense layer of {case.d_ff}.")
         layer.module.to(dtype)
-        check(layer, dtype)
+    check(layers, dtype)
     return layers, Products(shape, weights, case.tokens, dtype), left_out
 
 
-def contender(layer: Layer) -> Contender:
-    """Return a layer's step: forward, backward, release of the gradients, so that none is alive in another's turn."""
+def contender(layer: Layer, draw: Callable[[], Tensor]) -> Contender:
+    """Return a layer's step: forward, backward, release of the gradients, so that none is alive in another's turn.
 
-    def prepare(inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        x_BSD, grad_BSD = inputs
-        return x_BSD.clone().requires_grad_(), grad_BSD.clone()
+    Args:
+        layer: The layer.
+        draw: Makes a random tensor of the shape of its input.
+    """
+
+    def prepare() -> tuple[Tensor, Tensor]:
+        return draw().requires_grad_(), draw()
 
     def step(inputs: tuple[Tensor, Tensor]) -> None:
         x_BSD, grad_BSD = inputs
@@ -114,14 +118,16 @@ def run(case: Case, rounds: int, warm_up: int) -> dict[str, Any]:
     layers, products, left_out = build(case)
     loads: list[float] = []
 
-    def draw() -> tuple[Tensor, Tensor]:
-        x_BSD, grad_BSD = torch.randn(2, 8, case.tokens // 8, case.d_model).to(DTYPES[case.dtype]).unbind()
-        counts = products.counts(x_BSD.flatten(0, 1))
-        loads.append(max(counts) * len(counts) / sum(counts))
-        return x_BSD, grad_BSD
+    def draw() -> Tensor:
+        return torch.randn(8, case.tokens // 8, case.d_model).to(DTYPES[case.dtype])
 
-    bare = Contender(PRODUCTS, products.run, lambda inputs: products.counts(inputs[0].flatten(0, 1)))
-    seconds = measure([*map(contender, layers), bare], draw, rounds, warm_up)
+    def counts() -> list[int]:
+        found = products.counts(draw().flatten(0, 1))
+        loads.append(max(found) * len(found) / sum(found))
+        return found
+
+    contenders = [contender(layer, draw) for layer in layers]
+    seconds = measure([*contenders, Contender(PRODUCTS, products.run, counts)], rounds, warm_up)
     return {
         **vars(case),
         "shape": str(case.shape),

@@ -31,23 +31,20 @@ class Contender:
 
     Attributes:
         name: Its name in the tables.
-        step: What is timed; gets the round's input.
-        prepare: Turns the input into this contender's own, untimed; None where it can be shared.
+        step: What is timed; gets what `prepare` returned.
+        prepare: Makes a new input; not timed.
     """
 
     name: str
     step: Callable[[Any], None]
-    prepare: Callable[[Any], Any] | None = None
+    prepare: Callable[[], Any]
 
 
-def measure(
-    contenders: Sequence[Contender], draw: Callable[[], Any], rounds: int, warm_up: int, seed: int = 0
-) -> dict[str, list[float]]:
+def measure(contenders: Sequence[Contender], rounds: int, warm_up: int, seed: int = 0) -> dict[str, list[float]]:
     """Time one step of each contender in each round, in an order that is drawn anew for each round.
 
     Args:
         contenders: What to time.
-        draw: Makes the new input that all contenders share in a round.
         rounds: Rounds that count.
         warm_up: Rounds before them.
         seed: Seed of the orders.
@@ -61,17 +58,17 @@ def measure(
     gc.disable()  # a collection would fall on whoever runs at the time
     try:
         for index in range(warm_up + rounds):
-            inputs, order = draw(), list(contenders)
+            order = list(contenders)
             shuffle(order)
             for contender in order:
-                prepared = contender.prepare(inputs) if contender.prepare else inputs
+                inputs = contender.prepare()
                 start = time.perf_counter()
-                contender.step(prepared)
+                contender.step(inputs)
                 elapsed = time.perf_counter() - start
                 if index >= warm_up:
                     seconds[contender.name].append(elapsed)
-                del prepared
-            gc.collect()
+                del inputs
+            gc.collect(1)  # not everything: walking the whole of torch takes longer than a small step
     finally:
         if collects:
             gc.enable()
@@ -221,7 +218,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

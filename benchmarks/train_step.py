@@ -18,7 +18,7 @@ from side_by_side import Contender, arguments, cell, finish, markdown, measure, 
 from torch import Tensor
 
 from lit_moe.module import MoELanguageModel
-from lit_moe.nn import DecoderConfig, PenaltyRouter, RouterCallable, SinkhornRouter, auxiliary_losses
+from lit_moe.nn import DecoderConfig, PenaltyRouter, RouterCallable, SinkhornRouter, auxiliary_losses, moe_layers
 
 MODELS: dict[str, tuple[str, RouterCallable]] = {
     "dense": ("dense", SinkhornRouter),
@@ -119,11 +119,9 @@ def check(name: str, training: Training, dense: Training, case: Case) -> None:
         Mismatch: If not.
     """
     mine, theirs = (t.model.decoder.flops_per_token(case.length) for t in (training, dense))
-    routers = sum(2 * p.numel() for n, p in training.model.named_parameters() if n.endswith("feed_forward.gate.weight"))
-    if name != "dense" and mine - theirs != routers:
-        raise Mismatch(
-            f"{name} costs {mine} operations per token, dense {theirs}, and the routers account for {routers}."
-        )
+    routers = sum(2 * layer.gate.weight.numel() for layer in moe_layers(training.model).values())
+    if mine - theirs != routers:
+        raise Mismatch(f"{name} costs {mine} operations per token, dense {theirs}; the routers account for {routers}.")
     loss = training.loss(draw(case))
     auxiliary = auxiliary_losses(training.model).item()
     start = loss.item() - auxiliary
@@ -143,8 +141,8 @@ def run(case: Case, rounds: int, warm_up: int) -> dict[str, Any]:
     trainings = {name: Training(case, *model) for name, model in MODELS.items()}
     for name, training in trainings.items():
         check(name, training, trainings["dense"], case)
-    contenders = [Contender(name, training.step) for name, training in trainings.items()]
-    seconds = measure(contenders, lambda: draw(case), rounds, warm_up)
+    contenders = [Contender(name, training.step, partial(draw, case)) for name, training in trainings.items()]
+    seconds = measure(contenders, rounds, warm_up)
     return {
         **vars(case),
         "parameters": {name: t.model.decoder.parameter_counts()._asdict() for name, t in trainings.items()},

@@ -1,0 +1,147 @@
+"""Write docs/results/speed.md from the numbers that the benchmarks left beside it.
+
+``python benchmarks/report.py docs/results``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import moe_ffn
+import train_step
+from side_by_side import ratios
+
+from lit_core.paths import atomic_write
+
+LAYER_AIMS = {"fp32": 1.2, "bf16": 1.3}
+STEP_AIM = 1.3
+DEFAULT = moe_ffn.OURS[0]  # what backend: auto chooses on a CPU
+
+
+def conditions(result: dict[str, Any]) -> str:
+    """Return where and when a result was measured, in a paragraph."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    tunables = f"GLIBC_TUNABLES={machine['GLIBC_TUNABLES']}" if machine["GLIBC_TUNABLES"] else "default allocator"
+    text = (
+        f"`{result['command']}`, {machine['date']}, {result['minutes']} minutes: {result['rounds']} rounds after "
+        f"{result['warm_up']} of warm-up, {machine['threads']} threads on {machine['cores']} cores of "
+        f"{machine['processor']} ({machine['instructions']}), {tunables}, Python {machine['python']}, {versions}, "
+        f"commit {machine['commit']}. Load average {machine['load_average_before']} before and "
+        f"{machine['load_average_after']} after."
+    )
+    before = machine["load_average_before"]
+    if before is not None and before > 0.5:
+        text += " **Other work was running: the milliseconds mean little, and the spreads are wide.**"
+    return text
+
+
+def layer_findings(result: dict[str, Any]) -> str:
+    """Return how near the aims and the limit our default backend is, in sentences."""
+    lines = []
+    for dtype, aim in LAYER_AIMS.items():
+        cases = [case for case in result["cases"] if case["dtype"] == dtype]
+        mine = [case["ratios"][DEFAULT]["ratio"] for case in cases]
+        over = [ratios(case["seconds"], moe_ffn.PRODUCTS)[DEFAULT]["ratio"] for case in cases]
+        floor = [case["ratios"][moe_ffn.PRODUCTS]["ratio"] for case in cases]
+        lines.append(
+            f"- {dtype}: {_range(mine)} of the dense layer's time; the aim of at most {aim} is met in "
+            f"{sum(ratio <= aim for ratio in mine)} of {len(mine)} rows. {_ahead(cases)} The limit: the products alone "
+            f"take {_range(floor)} of the dense layer's whole time; our layer takes {_range(over)} times the products."
+        )
+    return "\n".join(lines)
+
+
+def step_findings(result: dict[str, Any]) -> str:
+    """Return how many training steps are within the aim, in a sentence."""
+    found = [v["ratio"] for case in result["cases"] for name, v in case["ratios"].items() if name != "dense"]
+    return (
+        f"A step with mixtures takes {_range(found)} of the dense one's time; the aim of at most {STEP_AIM} is met in "
+        f"{sum(ratio <= STEP_AIM for ratio in found)} of {len(found)} cells. What mixtures share with the dense "
+        "decoder (attention, norms, vocabulary) draws the ratio towards 1; what only they have (routing, and clipping "
+        "and optimizer over several times as many weights) draws it away."
+    )
+
+
+def page(layers: dict[str, Any], steps: dict[str, Any]) -> str:
+    """Return the whole page.
+
+    Args:
+        layers: Result of moe_ffn.py.
+        steps: Result of train_step.py.
+    """
+    return f"""# Speed
+
+Made by `make bench`, which runs both benchmarks in an environment of their own and writes this page. All single times
+are in [moe_ffn.json](moe_ffn.json) and [train_step.json](train_step.json). The contenders of a row run in one process,
+one step each per round, in an order drawn anew for each round, on a new random input in each step. A cell is the median
+of the rounds' ratios to the dense contender, ± half their interquartile range; lower is better.
+
+## Feed-forward layer, forward and backward
+
+{moe_ffn.table(layers)}
+
+The best of ours and the peers is bold. `switch` is 8 experts of d_ff, 1 per token; `granular` is 31 routed and 1 shared
+expert of d_ff / 4, 3 per token: both have the FLOPs of the dense layer, three linear layers of width d_ff. litgpt runs
+the same shapes. Hugging Face's Mixtral block has no shared experts and runs the nearest shape of equal FLOPs, 32 of
+d_ff / 4, 4 per token. Where a token has several experts, all divide their weights by the sum; where it has one, the
+peers' weight is always 1, ours the router's probability. Before the timing, output and gradients of each layer are
+compared with a plain formula that goes token by token. A step is forward, backward with the gradients of input and
+weights, and their release. In bf16, weights and input are bfloat16. Routers are random, so experts are unevenly filled.
+
+*Products alone* are the matrix products of a loop over experts for as uneven row counts, into buffers that are used
+again: no routing, gathering, activation or fresh memory. They are the limit of such a loop; they cost more than the
+dense layer's because each expert's weights are read, and their gradients written, for fewer rows. In bf16 torch's CPU
+library also builds a kernel for each row count it has not met in the process; that is in this column as well.
+
+{layer_findings(layers)}
+
+{conditions(layers)}
+
+## Training step
+
+{train_step.table(steps)}
+
+A step is forward, loss, backward, clipping, fused AdamW and the release of the gradients, without a trainer. FLOPs per
+token are equal but for the routers, which is checked. Tokens are random.
+
+{step_findings(steps)}
+
+{conditions(steps)}
+"""
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f} (median {statistics.median(values):.2f})"
+
+
+def _ahead(cases: list[dict[str, Any]]) -> str:
+    leads = []
+    for case in cases:
+        peers = [case["ratios"][name]["ratio"] for name in moe_ffn.PEERS if name in case["ratios"]]
+        if peers:
+            leads.append(min(peers) / case["ratios"][DEFAULT]["ratio"])
+    if not leads:
+        return "No peer was installed."
+    ahead = sum(lead > 1 for lead in leads)
+    return f"It is ahead of the best peer in {ahead} of {len(leads)}: that one takes {_range(leads)} times our time."
+
+
+def main() -> None:
+    """Read both results and write the page."""
+    parser = argparse.ArgumentParser(description="Write speed.md from the numbers beside it.")
+    parser.add_argument(
+        "folder", type=Path, help="folder with moe_ffn.json and train_step.json; speed.md is written there"
+    )
+    folder: Path = parser.parse_args().folder
+    layers, steps = (json.loads((folder / f"{name}.json").read_text()) for name in ("moe_ffn", "train_step"))
+    atomic_write(folder / "speed.md", page(layers, steps))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import layers
+import moe_ffn
+import report
+import side_by_side
+import train_step
+from layers import Mismatch, Mixture, Weights
+from products import Products
+
+SHAPE = Mixture(d_model=16, n_experts=5, top_k=2, width=8, n_shared=1)
+
+
+@pytest.fixture
+def ours():
+    torch.manual_seed(0)
+    return layers.ours(SHAPE, Weights.draw(SHAPE), "loop")
+
+
+def quick(script, folder, monkeypatch):
+    """Run a benchmark's smallest form; return what it wrote."""
+    output = folder / f"{script.__name__}.json"
+    monkeypatch.setattr(sys, "argv", [script.__name__, "--quick", "--output", str(output)])
+    script.main()
+    return json.loads(output.read_text())
+
+
+def test_quick_runs_print_tables_and_the_report_is_written_from_their_numbers(tmp_path, monkeypatch, capsys):
+    result = quick(moe_ffn, tmp_path, monkeypatch)
+    printed = capsys.readouterr().out
+    assert {(case["preset"], case["dtype"]) for case in result["cases"]} == {
+        (preset, dtype) for preset in ("switch", "granular") for dtype in ("fp32", "bf16")
+    }
+    for case in result["cases"]:
+        everyone = {"dense", moe_ffn.PRODUCTS, *moe_ffn.OURS, *moe_ffn.PEERS}
+        assert set(case["ratios"]) == everyone - set(case["left_out"]), "a peer is timed or said to be missing"
+        assert set(moe_ffn.OURS) <= set(case["ratios"])
+        assert case["ratios"]["dense"]["ratio"] == 1
+        assert all(len(times) == result["rounds"] and min(times) > 0 for times in case["seconds"].values())
+        assert all(name in printed for name in case["left_out"])
+    assert result["machine"]["versions"]["torch"] == torch.__version__
+
+    result = quick(train_step, tmp_path, monkeypatch)
+    printed += capsys.readouterr().out
+    for case in result["cases"]:
+        assert set(case["ratios"]) == set(train_step.MODELS)
+        parameters = case["parameters"]
+        assert parameters["granular, penalty"]["total"] > 2 * parameters["dense"]["total"]
+
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
+    report.main()
+    page = (tmp_path / "speed.md").read_text()
+    tables = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(tables) == 4 * 2 + 4
+    assert all(line in page for line in tables)
+    assert "python benchmarks/moe_ffn.py --quick" in page and "python benchmarks/train_step.py --quick" in page
+
+
+def test_ratios_are_taken_round_by_round():
+    seconds = {"base": [1.0, 2.0, 10.0], "mine": [2.0, 3.0, 40.0]}
+    found = side_by_side.ratios(seconds, "base")["mine"]
+    assert found == {"ratio": 2.0, "spread": (3.0 - 1.75) / 2, "milliseconds": 3000.0}
+
+
+def test_each_contender_takes_one_step_per_round_on_a_new_input():
+    seen, inputs = [], iter(range(100))
+
+    def contender(name):
+        return side_by_side.Contender(name, lambda value: seen.append((name, value)), lambda: next(inputs))
+
+    seconds = side_by_side.measure([contender(name) for name in "abc"], rounds=20, warm_up=1)
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 20, "b": 20, "c": 20}
+    assert [value for _, value in seen] == list(range(63))
+    orders = [tuple(name for name, _ in seen[start : start + 3]) for start in range(0, 63, 3)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders) and len(set(orders)) > 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_check_accepts_a_right_layer(ours, dtype):
+    ours.module.to(dtype)
+    layers.check([ours], dtype)
+    assert all(parameter.grad is None for parameter in ours.module.parameters())
+
+
+@pytest.mark.parametrize("value", [1.1, float("nan")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_check_refuses_a_wrong_layer(ours, dtype, value):
+    with torch.no_grad():
+        ours.module.shared.down.weight.mul_(value)
+    ours.module.to(dtype)
+    with pytest.raises(Mismatch, match="output is off"):
+        layers.check([ours], dtype)
+
+
+def test_the_check_refuses_a_wrong_gradient(ours):
+    ours.module.experts.gate_up.register_hook(lambda grad: grad * 1.1)
+    with pytest.raises(Mismatch, match="gradient of weight 1"):
+        layers.check([ours], torch.float32)
+
+
+def test_the_check_refuses_another_rule_for_the_weights(ours):
+    ours.normalize = False
+    with pytest.raises(Mismatch):
+        layers.check([ours], torch.float32)
+
+
+def test_a_layer_with_an_unfilled_parameter_is_refused(ours):
+    with pytest.raises(Mismatch, match="other parameters"):
+        layers.Layer("broken", ours.module, SHAPE, ours.weights, True, lambda w: ours.pairs(w)[1:])
+
+
+def test_peers_without_shared_experts_get_equal_flops():
+    bare = SHAPE.without_shared()
+    assert bare == Mixture(16, n_experts=6, top_k=3, width=8)
+    assert bare.active_width == SHAPE.active_width
+
+
+def test_products_are_those_of_the_chosen_experts():
+    torch.manual_seed(0)
+    weights = Weights.draw(SHAPE)
+    products = Products(SHAPE, weights, tokens=12, dtype=torch.float32)
+    x_TD = torch.randn(12, 16)
+    counts = products.counts(x_TD)
+    chosen = [(weights.router_ED @ x_D).topk(2).indices.tolist() for x_D in x_TD]
+    assert counts == [sum(expert in experts for experts in chosen) for expert in range(5)]
+    products.run(counts)
+    group, end = products.routed, sum(counts[:3])
+    rows = slice(end, end + counts[3])
+    assert counts[3] > 0
+    torch.testing.assert_close(group.double_N2I[rows], group.x_ND[rows] @ weights.gate_up[3].T)
+    torch.testing.assert_close(group.out_ND[rows], group.hidden_NI[rows] @ weights.down[3].T)
+    torch.testing.assert_close(group.grad_hidden_NI[rows], group.grad_out_ND[rows] @ weights.down[3])
+    torch.testing.assert_close(group.grad_down_EDI[3], group.grad_out_ND[rows].T @ group.hidden_NI[rows])
+    torch.testing.assert_close(group.grad_gate_up_E2ID[3], group.grad_double_N2I[rows].T @ group.x_ND[rows])
+    torch.testing.assert_close(group.grad_x_ND[rows], group.grad_double_N2I[rows] @ weights.gate_up[3])
+    assert products.shared is not None and len(products.shared.x_ND) == 12
