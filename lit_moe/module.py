@@ -28,6 +28,11 @@ OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
+def adamw(params: Iterable[Any]) -> Optimizer:
+    """Return AdamW as Thérien et al. 2025 set it: learning rate 3e-4, betas 0.9 and 0.95, weight decay 0.1."""
+    return AdamW(params, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
+
+
 class MoELanguageModel(LightningModule):
     """Pre-trains a decoder, dense or with a mixture of experts, to predict the next token.
 
@@ -66,7 +71,7 @@ class MoELanguageModel(LightningModule):
         self,
         decoder: DecoderConfig,
         router: RouterCallable = lambda n_experts, top_k: SinkhornRouter(n_experts, top_k),
-        optimizer: OptimizerCallable = lambda params: AdamW(params, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
+        optimizer: OptimizerCallable = adamw,
         scheduler: SchedulerCallable | None = None,
         seed: int = 0,
     ) -> None:

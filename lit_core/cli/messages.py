@@ -22,6 +22,9 @@ _UNKNOWN = re.compile(
     re.VERBOSE,
 )
 _CHOICE = re.compile(r"argument subcommand: invalid choice: '(?P<value>[^']+)' \(choose from (?P<choices>.+)\)")
+_REQUIRED = re.compile(
+    r"(?:Problem with given class_path '(?P<owner>[\w.]+)':\s+)?the following arguments are required: (?P<names>.+)"
+)
 _EXPECTED = re.compile(r"Expected an? <class '(?P<type>[\w.]+)'>(?:\. Got value: (?P<value>.+))?")
 _NOISE = re.compile(
     r"Does not validate|Subtypes:|Errors:|Problem with given class_path|Given value|Expected a <class 'None"
@@ -74,6 +77,10 @@ def _parser_sentence(text: str) -> str:
         choices = [name.strip(" '") for name in choice["choices"].split(",")]
         hint = did_you_mean(choice["value"], choices)
         return f"There is no command {choice['value']}.{hint} The commands are {', '.join(choices)}."
+    required = _REQUIRED.search(text)
+    if required:
+        owner = required["owner"] or "The command line"
+        return f"{owner} lacks {required['names']}; give it by flag or config."
     lines = [line.strip(" -") for line in text.splitlines()]
     keys = ".".join(dict.fromkeys(_PARSER_KEY.findall(text)))
     for line in lines:
