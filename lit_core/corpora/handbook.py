@@ -107,9 +107,6 @@ class _Reader(HTMLParser):
             self.end_paragraph()
         self.literal += tag == "pre"
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Empty elements hold no text."""
-
     def handle_endtag(self, tag: str) -> None:
         if tag in self.VOID:
             return

@@ -204,7 +204,8 @@ class _Page:
             self.add(f"⟨{self.link}⟩{arguments[0] if arguments else ''}".replace("\\", "\\e"))
             self.link = ""
         elif name in ("URL", "MTO") and arguments:
-            self.add("".join(arguments[1:]) or arguments[0])
+            address, text, punctuation = [*arguments, "", ""][:3]
+            self.add((text or address) + punctuation)
 
     def table_line(self, line: str) -> None:
         assert self.table is not None

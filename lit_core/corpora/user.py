@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
@@ -15,8 +16,6 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.corpora.base import Corpus, Document
 from lit_core.errors import UserError, did_you_mean
-
-_DATASETS = RequirementCache("datasets>=3.0")
 
 
 class TextFolder(Corpus):
@@ -124,13 +123,14 @@ class JSONLines(Corpus):
         Raises:
             UserError: If a line is no JSON object with the field; names file and line.
         """
+        common = os.path.commonpath([path.parent for path in self.files])
         for path in self.files:
-            number = 0
+            number, file_id = 0, path.relative_to(common).as_posix()
             try:
                 with _open(path, "utf-8") as file:
                     for number, line in enumerate(file, 1):
                         if line.strip():
-                            yield Document(f"{path.name}:{number}", self._text(line, f"{path}, line {number}"))
+                            yield Document(f"{file_id}:{number}", self._text(line, f"{path}, line {number}"))
             except UnicodeDecodeError as error:
                 raise UserError(f"{path}, line {number + 1}: it is not UTF-8 ({error}); convert the file.") from error
             except (OSError, EOFError, lzma.LZMAError) as error:
@@ -184,7 +184,7 @@ class HuggingFaceDataset(Corpus):
         licence: str = "unknown",
         language: str = "unknown",
     ) -> None:
-        if not _DATASETS:
+        if not RequirementCache("datasets>=3.0"):
             raise UserError('HuggingFaceDataset needs `datasets`; install it with `pip install "lit-shift[hf]"`.')
         if max_documents is not None and max_documents < 1:
             raise UserError(f"max_documents of the corpus {name} is {max_documents}, but must be 1 or more.")
