@@ -51,23 +51,25 @@ class MyModel(pl.LightningModule):
 
 
 def windows(text: str) -> TensorDataset:
-    return TensorDataset(torch.tensor(list(text.encode()), dtype=torch.uint8).unfold(0, 9, 4))
+    return TensorDataset(torch.tensor(list(text.encode()), dtype=torch.uint8).unfold(0, 9, 9))
 
 
 def main(folder: str = "runs/examples/router_balance") -> None:
     code, prose = windows(inspect.getsource(argparse)), windows(inspect.getsource(textwrap))
     model = MyModel()
     quiet = {"accelerator": "cpu", "enable_model_summary": False, "enable_checkpointing": False}
-    validation = {"prose": DataLoader(prose, 256), "code": DataLoader(code, 256)}
+    validation = {"prose": DataLoader(prose, 1024), "code": DataLoader(code, 1024)}
 
-    pl.Trainer(max_epochs=3, logger=False, **quiet).fit(model, DataLoader(prose, 64, shuffle=True), validation)
+    before = pl.Trainer(max_epochs=5, logger=False, limit_val_batches=0, **quiet)
+    before.fit(model, DataLoader(prose, 64, shuffle=True))
     forgetting = Forgetting(old=["prose"], new=["code"])
     trainer = pl.Trainer(
-        max_steps=200,
+        max_steps=100,
         val_check_interval=50,
         log_every_n_steps=20,
         logger=CSVLogger(folder, name="", version=""),
         callbacks=[RouterBalance(), forgetting],
+        num_sanity_val_steps=0,
         **quiet,
     )
     trainer.fit(model, DataLoader(code, 64, shuffle=True), validation)
