@@ -22,7 +22,7 @@ class MixtureStream(Stream):
     round(Q(t + 1)) - round(Q(t)) samples of B; halves are rounded up, so that a step never needs more than B.
     Fractions and weights are taken as the decimals they are written as, and summed exactly. Within the new and within
     the replayed samples, the same cumulative rounding parts the first source from the rest, then the second, and so on:
-    after any number of steps each source is within one sample of its share.
+    after any number of steps the k-th of them is within k / 2 samples of its share.
 
     An epoch is as many steps as would train on all samples of the new sources once.
 

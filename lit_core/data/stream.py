@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
@@ -19,11 +20,14 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 from lit_core.errors import UserError
 
 IGNORED = -100
-_WORD = (1 << 64) - 1
+_BLOCK = 1024  # samples whose order is computed at once
 
 
 class Source(Protocol):
-    """What a stream reads from: samples by number. A sample is a dict of tensors, arrays, numbers or strings."""
+    """What a stream reads from: samples by number. A sample is a flat dict of tensors, arrays, numbers or strings.
+
+    A source may also have ``batch(indices) -> dict``, which returns several samples stacked, if that is faster.
+    """
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -32,46 +36,54 @@ class Source(Protocol):
         """Return one sample."""
 
 
-@lru_cache(maxsize=4096)
-def _round_keys(seed: int, name: str, epoch: int, rounds: int = 8) -> tuple[int, ...]:
-    digest = hashlib.blake2b(f"{seed}\0{epoch}\0{name}".encode(), digest_size=8 * rounds).digest()
-    return tuple(int.from_bytes(digest[start : start + 8], "little") for start in range(0, 8 * rounds, 8))
-
-
-def permuted(index: int, size: int, seed: int, name: str, epoch: int) -> int:
-    """Return where a pseudorandom permutation sends one index.
+def permuted(indices: Sequence[int] | np.ndarray, size: int, seed: int, name: str, epoch: int) -> np.ndarray:
+    """Return where a pseudorandom permutation sends some indices.
 
     A Feistel network on pairs (index // b, index % b) with b about the root of the size, walked until it lands inside.
     So no table is kept, however large the source, and the order depends on no library's random number generator.
 
     Args:
-        index: From 0 to ``size`` - 1.
+        indices: From 0 to ``size`` - 1, shape ``(n,)``.
         size: Number of elements, from 1.
         seed: Seed of the permutation.
         name: What is permuted; each name has permutations of its own.
         epoch: Each epoch has a permutation of its own.
 
     Returns:
-        An index from 0 to ``size`` - 1; different indices give different ones.
+        Indices from 0 to ``size`` - 1, int64 of shape ``(n,)``; different indices give different ones.
     """
-    columns = max(int(size**0.5), 1)
-    rows = -(-size // columns)
-    keys = _round_keys(seed, name, epoch)
-    while True:
-        row, column = divmod(index, columns)
-        for number, key in enumerate(keys):
-            # the finaliser of SplitMix64 as round function
-            word = ((column if number % 2 == 0 else row) * 0x9E3779B97F4A7C15 + key) & _WORD
-            word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-            word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
-            word ^= word >> 31
-            if number % 2 == 0:
-                row = (row + word) % rows
-            else:
-                column = (column + word) % columns
-        index = row * columns + column
-        if index < size:
-            return index
+    digest = hashlib.blake2b(f"{seed}\0{epoch}\0{name}".encode(), digest_size=64).digest()
+    keys = np.frombuffer(digest, dtype="<u8")
+    columns = np.uint64(max(int(size**0.5), 1))
+    rows = np.uint64(-(-size // int(columns)))
+    result = np.array(indices, dtype=np.uint64)
+    walking = np.arange(len(result))
+    while len(walking):
+        row, column = np.divmod(result[walking], columns)
+        for key_of_row, key_of_column in keys.reshape(4, 2):
+            row = (row + _mixed(column, key_of_row)) % rows
+            column = (column + _mixed(row, key_of_column)) % columns
+        result[walking] = row * columns + column
+        walking = walking[result[walking] >= size]
+    return result.astype(np.int64)
+
+
+def _mixed(word: np.ndarray, key: np.uint64) -> np.ndarray:
+    """Scramble words with a key, as SplitMix64 does; sums and products are taken modulo 2^64."""
+    word = word * np.uint64(0x9E3779B97F4A7C15) + key
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return word ^ (word >> np.uint64(31))
+
+
+@lru_cache(maxsize=256)
+def _sample_block(block: int, size: int, seed: int, name: str) -> list[int]:
+    """Return the samples of a source behind a block of its running numbers."""
+    numbers = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+    epochs = numbers // size
+    return np.concatenate(
+        [permuted(numbers[epochs == epoch] % size, size, seed, name, int(epoch)) for epoch in np.unique(epochs)]
+    ).tolist()
 
 
 class Stream(IterableDataset[dict[str, Tensor]], ABC):
@@ -130,7 +142,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         self.start_step = 0
         self.start_consumed: dict[str, int] = {}
         self._start_quotas: dict[str, int] | None = None
-        self._step: tuple[int, dict[str, int], dict[str, int]] | None = None  # of the step read last
+        self._step: tuple[int, dict[str, int], dict[str, int], Sequence[int]] | None = None  # the step read last
 
     @property
     @abstractmethod
@@ -175,25 +187,24 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 
     def sample_index(self, name: str, number: int) -> int:
         """Return which sample of a source its running sample ``number`` is."""
-        size = len(self.sources[name])
-        return permuted(number % size, size, self.seed, name, number // size)
+        return _sample_block(number // _BLOCK, len(self.sources[name]), self.seed, name)[number % _BLOCK]
 
-    def micro_batch(self, number: int) -> dict[str, Tensor]:
+    def micro_batch(self, number: int) -> dict[str, Any]:
         """Read this rank's micro-batch ``number``, counted from the start state."""
         step, part = divmod(number, self.accumulation)
         first = (part * self.world_size + self.rank) * self.micro_batch_size
         slots = self._slots(self.start_step + step, range(first, first + self.micro_batch_size))
-        samples = [
-            {**self.sources[name][self.sample_index(name, running)], "source": self.names.index(name), "index": running}
-            for name, running in slots
-        ]
-        for (name, _), sample in zip(slots, samples, strict=True):
-            if sample.keys() != samples[0].keys():
-                raise UserError(
-                    f"source {name!r} and source {slots[0][0]!r} give other keys ({', '.join(sample)}; "
-                    f"{', '.join(samples[0])}), so no batch can hold both; set them up alike."
-                )
-        return default_collate(samples)
+        places: dict[str, list[int]] = {}
+        for place, (name, _) in enumerate(slots):
+            places.setdefault(name, []).append(place)
+        parts = {
+            name: _stacked(self.sources[name], [self.sample_index(name, slots[place][1]) for place in of_source])
+            for name, of_source in places.items()
+        }
+        batch = _interleaved(parts, places)
+        batch["source"] = torch.tensor([self.names.index(name) for name, _ in slots])
+        batch["index"] = torch.tensor([running for _, running in slots])
+        return batch
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         number, stride = _worker()
@@ -206,17 +217,19 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 
     def _slots(self, step: int, positions: Sequence[int]) -> list[tuple[str, int]]:
         if self._step is None or self._step[0] != step:  # the micro-batches of a step share it
-            self._step = step, self.consumed(step), self.counts(step)
-        _, consumed, counts = self._step
+            order: Sequence[int] = range(self.global_batch_size)
+            if len(self.names) > 1:  # else all micro-batches would have the sources in one order
+                order = permuted(order, self.global_batch_size, self.seed, "", step).tolist()
+            self._step = step, self.consumed(step), self.counts(step), order
+        _, consumed, counts, order = self._step
         slots = []
         for position in positions:
-            if len(self.names) > 1:  # else all micro-batches would have the sources in one order
-                position = permuted(position, self.global_batch_size, self.seed, "", step)
+            slot = order[position]
             for name in self.names:
-                if position < counts[name]:
-                    slots.append((name, consumed[name] + position))
+                if slot < counts[name]:
+                    slots.append((name, consumed[name] + slot))
                     break
-                position -= counts[name]
+                slot -= counts[name]
         return slots
 
 
@@ -305,6 +318,34 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
         if "labels" in row:
             row["labels"] = torch.full_like(torch.as_tensor(row["labels"]), IGNORED)
         return row
+
+
+def _stacked(source: Source, indices: list[int]) -> dict[str, Any]:
+    batch = getattr(source, "batch", None)
+    return batch(indices) if batch else default_collate([source[index] for index in indices])
+
+
+def _interleaved(parts: dict[str, dict[str, Any]], places: dict[str, list[int]]) -> dict[str, Any]:
+    """Put the rows of several sources into the places that they have in the batch."""
+    (first, batch), *others = parts.items()
+    if not others:
+        return dict(batch)
+    for name, part in others:
+        if part.keys() != batch.keys():
+            raise UserError(
+                f"source {name!r} and source {first!r} give other keys ({', '.join(part)}; {', '.join(batch)}), so no "
+                "batch can hold both; set them up alike."
+            )
+    order = np.argsort([place for of_source in places.values() for place in of_source]).tolist()
+    together: dict[str, Any] = {}
+    for key in batch:
+        values = [part[key] for part in parts.values()]
+        if isinstance(values[0], Tensor):
+            together[key] = torch.cat(values)[order]
+        else:  # strings, which are not stacked
+            rows = [row for value in values for row in value]
+            together[key] = [rows[place] for place in order]
+    return together
 
 
 def _worker() -> tuple[int, int]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,19 +94,38 @@ class TokenWindows:
         Raises:
             RunFailure: If the file is damaged.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"Sample {index} of {len(self)}.")
-        start = index * self.length
-        row = torch.from_numpy(self._row.read(start, min(start + self.length + 1, self.tokens)).astype(np.int64))
-        inputs, labels = row[:-1], row[1:]
-        missing = self.length - len(labels)
-        if missing:
-            inputs = torch.nn.functional.pad(inputs, (0, missing), value=0)
-            labels = torch.nn.functional.pad(labels, (0, missing), value=IGNORED)
-        sample: dict[str, Tensor | int] = {"input_ids": inputs, "labels": labels, "index": index}
+        return {key: value[0] for key, value in self.batch([index]).items()} | {"index": index}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Read several samples at once.
+
+        Args:
+            indices: Numbers of the samples, from 0.
+
+        Returns:
+            The stacked samples, of shape ``(len(indices), L)``.
+
+        Raises:
+            RunFailure: If the file is damaged.
+        """
+        rows = np.empty((len(indices), self.length + 1), dtype=np.int64)
+        missing = {}
+        for place, index in enumerate(indices):
+            if not 0 <= index < len(self):
+                raise IndexError(f"Sample {index} of {len(self)}.")
+            start = index * self.length
+            stop = min(start + self.length + 1, self.tokens)
+            self._row.read(start, stop, rows[place])
+            if stop - start <= self.length:
+                missing[place] = stop - start - 1
+        inputs, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
+        for place, scored in missing.items():
+            inputs[place, scored:] = 0
+            labels[place, scored:] = IGNORED
+        batch = {"input_ids": inputs, "labels": labels, "index": torch.as_tensor(indices)}
         if self._end_of_text is not None:
-            sample["document_ids"] = (inputs == self._end_of_text).cumsum(0)
-        return sample
+            batch["document_ids"] = (inputs == self._end_of_text).cumsum(1)
+        return batch
 
     def verify(self) -> None:
         """Compare the files with their SHA-256; files without an index are taken as they are.
@@ -152,8 +174,8 @@ class _FileTokens:
         self.__dict__.update(state)
         self._array = self._open()
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self._array[start:stop]
+    def read(self, start: int, stop: int, row: np.ndarray) -> None:
+        row[: stop - start] = self._array[start:stop]
 
 
 class _ShardTokens:
@@ -165,24 +187,22 @@ class _ShardTokens:
         if index["kind"] != "tokens" or index["dtype"] is None:
             raise UserError(f"{folder} holds shards of kind {index['kind']!r}, but tokens are needed; tokenise them.")
         self._dtype = np.dtype(index["dtype"])
-        counts = [member[4] for member in self.shards.members]
-        self._bounds = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._bounds = list(accumulate((member[4] for member in self.shards.members), initial=0))
         if self._bounds[-1] != index["tokens"]:
             raise UserError(f"{folder} counts {index['tokens']} tokens but has {self._bounds[-1]}; prepare it again.")
         self._checked: set[int] = set()
 
     def __len__(self) -> int:
-        return int(self._bounds[-1])
+        return self._bounds[-1]
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Read the tokens from ``start`` to before ``stop``; within one chunk, without a copy."""
-        number = int(np.searchsorted(self._bounds, start, side="right")) - 1
-        pieces = []
+    def read(self, start: int, stop: int, row: np.ndarray) -> None:
+        """Copy the tokens from ``start`` to before ``stop`` to the begin of a row."""
+        number = bisect_right(self._bounds, start) - 1
+        done = 0
         while start < stop:
-            first, last = int(self._bounds[number]), int(self._bounds[number + 1])
-            pieces.append(self._chunk(number)[start - first : stop - first])
-            start, number = min(stop, last), number + 1
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            first, last = self._bounds[number], min(self._bounds[number + 1], stop)
+            row[done : done + last - start] = self._chunk(number)[start - first : last - first]
+            done, start, number = done + last - start, last, number + 1
 
     def _chunk(self, number: int) -> np.ndarray:
         shard, name, offset, size, tokens = self.shards.members[number]

@@ -58,8 +58,12 @@ def test_windows_are_those_of_one_row(tmp_path_factory, count, length, shards, c
             sample = windows[index]
             assert sample["input_ids"].tolist() == inputs.tolist() and sample["labels"].tolist() == labels.tolist()
             assert sample["index"] == index and sample["labels"].dtype == torch.int64
-        with pytest.raises(IndexError):
-            windows[len(expected)]
+        together = windows.batch(range(len(expected))[::-1])
+        assert together["labels"].tolist() == [labels.tolist() for _, labels in expected[::-1]]
+        assert together["index"].tolist() == list(range(len(expected)))[::-1]
+        for outside in (len(expected), -1):
+            with pytest.raises(IndexError):
+                windows[outside]
 
 
 def test_bytes_of_all_targets_are_the_size_of_the_text(tmp_path):
