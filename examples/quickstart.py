@@ -5,16 +5,15 @@ Every step is an ordinary command, printed before it runs; this script only puts
 
 from __future__ import annotations
 
-import csv
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from figures import RUNS, draw_mri, read_metrics
 
 CONFIGS = "configs/moe/quickstart"
-RUNS = Path("runs/moe")
 OLD, NEW = "austen", "stdlib"
 STAGES = {
     "quickstart-pretrain": "pre-trained on English",
@@ -29,7 +28,7 @@ def main() -> None:
     for name in STAGES:
         shutil.rmtree(RUNS / name, ignore_errors=True)
     before, *branches = STAGES
-    lit_moe(f"prepare --config {CONFIGS}/prepare.yaml")
+    lit_moe("prepare --config configs/moe/prepare/quickstart.yaml")
     lit_moe(f"fit --config {CONFIGS}/pretrain.yaml --run {before}")
     for name in branches:
         replay = name.removeprefix("quickstart-").replace("-", "_")
@@ -39,12 +38,13 @@ def main() -> None:
         )
     for name in STAGES:
         lit_moe(f"test --ckpt_path {RUNS / name}/checkpoints/last.ckpt")
-    print_table({name: read_metrics(RUNS / name / "metrics.csv") for name in STAGES})
+    print_table({name: read_metrics(name) for name in STAGES})
     picture = RUNS / "quickstart-mri.png"
     draw_mri(picture)
     print(f"\nMRI around the shift   {picture}")
     print(f"All runs               tensorboard --logdir {RUNS}")
-    print(f"Text from a model      lit-moe generate --ckpt_path {RUNS / before}/checkpoints/last.ckpt --prompt 'She was'")
+    last = RUNS / branches[0] / "checkpoints" / "last.ckpt"
+    print(f"Text from the model    lit-moe generate --ckpt_path {last} --prompt 'It was'")
     print(f"\nDone in {time.perf_counter() - start:.0f} s.")
 
 
@@ -56,20 +56,10 @@ def lit_moe(command: str) -> None:
         sys.exit(code)
 
 
-def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read a run's metrics as (step, value) pairs by key."""
-    metrics: dict[str, list[tuple[int, float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for key, value in row.items():
-                if value and key != "step":
-                    metrics.setdefault(key, []).append((int(row["step"]), float(value)))
-    return metrics
-
-
 def print_table(runs: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
     """Print bits per byte on both domains, forgetting, MRI against its floor, tokens and FLOPs."""
-    header = ["", f"{OLD} bits/byte", f"{NEW} bits/byte", "forgetting", f"MRI {OLD}", f"MRI {NEW}", "floor", "tokens", "FLOPs"]
+    header = ["", f"{OLD} bits/byte", f"{NEW} bits/byte", "forgetting", f"MRI {OLD}", f"MRI {NEW}", "floor"]
+    header += ["tokens", "FLOPs"]
     rows = [header]
     base = None
     for name, metrics in runs.items():
@@ -91,8 +81,9 @@ def print_table(runs: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     print("\nTest sets; MRI is the mean over the layers of the largest expert's share of tokens.\n")
-    for row in rows:
-        print("  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))))
+    for name, *cells in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        print("  ".join([name.ljust(widths[0]), *numbers]))
 
 
 if __name__ == "__main__":

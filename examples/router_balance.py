@@ -27,8 +27,6 @@ class MyModel(pl.LightningModule):
         self.embed = nn.Embedding(256, 16)
         self.mix = MoEFeedForward(128, MoEConfig(n_experts=8, top_k=2, expert_width=64), PenaltyRouter)
         self.head = nn.Linear(128, 256)
-        for parameter in self.mix.parameters():
-            nn.init.normal_(parameter, std=0.1)
 
     def loss(self, batch: list[torch.Tensor]) -> torch.Tensor:
         """Return nats per byte."""

@@ -26,6 +26,8 @@ class GroupedExperts(nn.Module):
 
     An expert that got no token has a gradient of zeros, not None: collectives over devices would otherwise wait for it.
 
+    The weights start normal with a variance of one over the number of inputs; `Decoder` draws its own.
+
     Args:
         n_experts: Number of experts.
         d_model: Width of inputs and outputs.
@@ -48,6 +50,8 @@ class GroupedExperts(nn.Module):
         self.backend: Backend = backend
         self.gate_up = nn.Parameter(torch.empty(n_experts, 2 * width, d_model))
         self.down = nn.Parameter(torch.empty(n_experts, d_model, width))
+        nn.init.normal_(self.gate_up, std=d_model**-0.5)
+        nn.init.normal_(self.down, std=width**-0.5)
 
     def forward(self, x_TD: Tensor, indices_Tk: Tensor, weights_Tk: Tensor) -> Tensor:
         """Return the weighted sum of each token's experts.
