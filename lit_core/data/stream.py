@@ -6,10 +6,8 @@ how many samples of each source were consumed. It means the same on any number o
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
+from lit_core.data.order import BLOCK, permuted, sample_block
 from lit_core.errors import UserError
 
 IGNORED = -100
-_BLOCK = 1024  # samples whose order is computed at once
 
 
 class Source(Protocol):
@@ -34,56 +32,6 @@ class Source(Protocol):
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
         """Return one sample."""
-
-
-def permuted(indices: Sequence[int] | np.ndarray, size: int, seed: int, name: str, epoch: int) -> np.ndarray:
-    """Return where a pseudorandom permutation sends some indices.
-
-    A Feistel network on pairs (index // b, index % b) with b about the root of the size, walked until it lands inside.
-    So no table is kept, however large the source, and the order depends on no library's random number generator.
-
-    Args:
-        indices: From 0 to ``size`` - 1, shape ``(n,)``.
-        size: Number of elements, from 1.
-        seed: Seed of the permutation.
-        name: What is permuted; each name has permutations of its own.
-        epoch: Each epoch has a permutation of its own.
-
-    Returns:
-        Indices from 0 to ``size`` - 1, int64 of shape ``(n,)``; different indices give different ones.
-    """
-    digest = hashlib.blake2b(f"{seed}\0{epoch}\0{name}".encode(), digest_size=64).digest()
-    keys = np.frombuffer(digest, dtype="<u8")
-    columns = np.uint64(max(int(size**0.5), 1))
-    rows = np.uint64(-(-size // int(columns)))
-    result = np.array(indices, dtype=np.uint64)
-    walking = np.arange(len(result))
-    while len(walking):
-        row, column = np.divmod(result[walking], columns)
-        for key_of_row, key_of_column in keys.reshape(4, 2):
-            row = (row + _mixed(column, key_of_row)) % rows
-            column = (column + _mixed(row, key_of_column)) % columns
-        result[walking] = row * columns + column
-        walking = walking[result[walking] >= size]
-    return result.astype(np.int64)
-
-
-def _mixed(word: np.ndarray, key: np.uint64) -> np.ndarray:
-    """Scramble words with a key, as SplitMix64 does; sums and products are taken modulo 2^64."""
-    word = word * np.uint64(0x9E3779B97F4A7C15) + key
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
-@lru_cache(maxsize=256)
-def _sample_block(block: int, size: int, seed: int, name: str) -> list[int]:
-    """Return the samples of a source behind a block of its running numbers."""
-    numbers = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
-    epochs = numbers // size
-    return np.concatenate(
-        [permuted(numbers[epochs == epoch] % size, size, seed, name, int(epoch)) for epoch in np.unique(epochs)]
-    ).tolist()
 
 
 class Stream(IterableDataset[dict[str, Tensor]], ABC):
@@ -187,7 +135,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 
     def sample_index(self, name: str, number: int) -> int:
         """Return which sample of a source its running sample ``number`` is."""
-        return _sample_block(number // _BLOCK, len(self.sources[name]), self.seed, name)[number % _BLOCK]
+        return sample_block(number // BLOCK, len(self.sources[name]), self.seed, name)[number % BLOCK]
 
     def micro_batch(self, number: int) -> dict[str, Any]:
         """Read this rank's micro-batch ``number``, counted from the start state."""

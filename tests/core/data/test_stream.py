@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_core.data import EvalStream, ShardStream
-from lit_core.data.stream import permuted
+from lit_core.data.order import permuted
 from lit_core.errors import UserError
 
 
