@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 BENCH := .venv-bench
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test test-all check figures bench clean
+.PHONY: quickstart test test-all check forgetting figures bench clean
 
 quickstart: $(STAMP)  ## Prepare two corpora, pre-train, shift with and without replay, and show what was forgotten.
 	$(BIN)/python examples/quickstart.py
@@ -22,6 +22,9 @@ check: $(STAMP)  ## Style, types and the arrows between the packages.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+forgetting: $(STAMP)  ## Replay against none over three seeds, with an interval; about twenty minutes.
+	$(BIN)/python examples/forgetting.py
 
 figures: $(STAMP)  ## Draw the pictures of the docs again, from the quickstart's runs.
 	$(BIN)/python examples/figures.py

@@ -1,0 +1,91 @@
+"""How much replay saves from forgetting: the quickstart's runs over several seeds, with an interval.
+
+Weights, data order and sampling get the seed; the prepared data are the same. Finished runs are kept, so it resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from pathlib import Path
+
+import torch
+from figures import RUNS, read_metrics
+from quickstart import CONFIGS, NEW, OLD, lit_moe
+
+import lit_core
+
+BRANCHES = {"replay_30": "30 % replay", "replay_0": "no replay"}
+#: Two-sided 95 % quantiles of Student's t by degrees of freedom.
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+def main() -> None:
+    """Run what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="Number of seeds, from 2 to 10.")
+    parser.add_argument("--output", type=Path, default=Path("docs/results/forgetting.md"), help="Markdown file.")
+    options = parser.parse_args()
+    lit_moe("prepare --config configs/moe/prepare/quickstart.yaml")
+    results = [{branch: run(seed, branch) for branch in BRANCHES} for seed in range(options.seeds)]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(report(results))
+    print(f"\nWrote {options.output}")
+
+
+def run(seed: int, branch: str) -> dict[str, float]:
+    """Return a branch's test results, and those before it, of one seed."""
+    seeds = f"--seed_everything {seed} --model.init_args.seed {seed} --data.init_args.seed {seed}"
+    before, after = f"forgetting-{seed}-pretrain", f"forgetting-{seed}-{branch}"
+    fit_and_test(before, f"--config {CONFIGS}/pretrain.yaml {seeds}")
+    origin = f"--branch_from {RUNS / before}/checkpoints/last.ckpt"
+    fit_and_test(after, f"--config {CONFIGS}/continue.yaml --config {CONFIGS}/{branch}.yaml {seeds} {origin}")
+    results = {}
+    for moment, name in (("before", before), ("after", after)):
+        metrics = read_metrics(name)
+        for source in (OLD, NEW):
+            results[f"{source} {moment}"] = metrics[f"test/{source}/bits_per_byte"][-1][1]
+    return results
+
+
+def fit_and_test(name: str, arguments: str) -> None:
+    """Train a run and test it, or what is missing of it."""
+    last = RUNS / name / "checkpoints" / "last.ckpt"
+    if not last.exists():
+        lit_moe(f"fit {arguments} --run {name} --trainer.enable_progress_bar false")
+    if f"test/{OLD}/bits_per_byte" not in read_metrics(name):
+        lit_moe(f"test --ckpt_path {last} --trainer.enable_progress_bar false")
+
+
+def report(results: list[dict[str, dict[str, float]]]) -> str:
+    """Put the results into Markdown."""
+    lines = [
+        "# Forgetting with and without replay",
+        "",
+        "Bits per byte on the whole test sets, of the quickstart's small granular mixture (penalty-balanced), pre-trained",
+        "on English prose, then trained on Python code at equal compute.",
+        "",
+        f"| seed | branch | {OLD} before | {OLD} after | forgetting | {NEW} before | {NEW} after |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seed, branches in enumerate(results):
+        for branch, values in branches.items():
+            old, new = ([values[f"{source} {moment}"] for moment in ("before", "after")] for source in (OLD, NEW))
+            cells = [*old, old[1] - old[0], *new]
+            lines.append(f"| {seed} | {BRANCHES[branch]} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+    for source, what in ((OLD, "forgotten more without replay"), (NEW, "learnt worse with replay")):
+        sign = 1 if source == OLD else -1
+        pairs = [sign * (b["replay_0"][f"{source} after"] - b["replay_30"][f"{source} after"]) for b in results]
+        mean, half = statistics.mean(pairs), T_95[len(pairs) - 1] * statistics.stdev(pairs) / math.sqrt(len(pairs))
+        lines += [
+            "",
+            f"**{source}, {what}:** {mean:.3f} bits per byte, 95 % interval {mean - half:.3f} to {mean + half:.3f}",
+        ]
+        lines[-1] += f" (paired over {len(pairs)} seeds, Student's t)."
+    versions = f"LitShift {lit_core.__version__}, torch {torch.__version__}"
+    return "\n".join([*lines, "", f"`python examples/forgetting.py --seeds {len(results)}`; {versions}.", ""])
+
+
+if __name__ == "__main__":
+    main()
