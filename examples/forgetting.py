@@ -63,8 +63,8 @@ def report(results: list[dict[str, dict[str, float]]]) -> str:
     lines = [
         "# Forgetting with and without replay",
         "",
-        "Bits per byte on the whole test sets, of the quickstart's small granular mixture (penalty-balanced), pre-trained",
-        "on English prose, then trained on Python code at equal compute.",
+        "Bits per byte on the whole test sets, of the quickstart's small granular mixture (penalty-balanced),",
+        "pre-trained on English prose, then trained on Python code at equal compute.",
         "",
         f"| seed | branch | {OLD} before | {OLD} after | forgetting | {NEW} before | {NEW} after |",
         "|---|---|---|---|---|---|---|",

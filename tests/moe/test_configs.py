@@ -1,0 +1,69 @@
+"""Every packaged config runs, and every router and schedule has one."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lit_moe.nn
+import lit_moe.schedules
+from lit_moe.cli import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = """
+data: {class_path: lit_moe.TokenDataModule, init_args: {root: %s, sequence_length: 32, global_batch_size: 4,
+  micro_batch_size: 2, validation_samples: 2}}
+model: {class_path: lit_moe.MoELanguageModel, init_args: {decoder: {d_model: 16, n_heads: 2, d_ff: 16}}}
+trainer: {accelerator: cpu, max_steps: 2, limit_val_batches: 1, enable_progress_bar: false, enable_model_summary: false}
+"""
+PARTS = sorted((CONFIGS / "moe" / "router").glob("*.yaml")) + sorted((CONFIGS / "moe" / "schedule").glob("*.yaml"))
+
+
+@pytest.fixture
+def small(token_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL % token_root)
+    return ["--config", "small.yaml", "--model.init_args.decoder.max_seq_len", "256"]
+
+
+def fit(*configs, small, run):
+    named = [argument for config in configs for argument in ("--config", f"configs/moe/{config}")]
+    return main(["fit", *named, *small, "--run", run])
+
+
+def test_pretrain_then_both_continuations(small):
+    before = "runs/moe/before/checkpoints/last.ckpt"
+    assert fit("quickstart/pretrain.yaml", small=small, run="before") == 0
+    for replay in ("replay_30", "replay_0"):
+        branch = [*small, "--branch_from", before]
+        assert fit("quickstart/continue.yaml", f"quickstart/{replay}.yaml", small=branch, run=replay) == 0
+    config = yaml.safe_load(Path("runs/moe/replay_30/config.yaml").read_text())
+    assert config["model"]["init_args"]["decoder"]["feed_forward"] == "granular"  # from the branch's checkpoint
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
+def test_a_part_replaces_that_of_the_base(path, small):
+    assert fit("quickstart/pretrain.yaml", f"{path.parent.name}/{path.name}", small=small, run="run") == 0
+    part = yaml.safe_load(path.read_text())["model"]["init_args"]
+    (key, chosen), *_ = part.items()
+    ran = yaml.safe_load(Path("runs/moe/run/config.yaml").read_text())["model"]["init_args"][key]["class_path"]
+    assert ran.rsplit(".", 1)[-1] == chosen["class_path"].rsplit(".", 1)[-1]
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "trainer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_trainer_configs_parse(path, small, capsys):
+    config = ["--config", "configs/moe/quickstart/pretrain.yaml", "--config", f"configs/trainer/{path.name}"]
+    assert main(["fit", *config, *small[2:], "--print_config"]) == 0
+    chosen = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    assert yaml.safe_load(path.read_text())["trainer"].items() <= chosen.items()
+
+
+def test_each_router_and_schedule_has_a_config():
+    named = {yaml.safe_load(path.read_text())["model"]["init_args"].popitem()[1]["class_path"] for path in PARTS}
+    named = {name.rsplit(".", 1)[-1] for name in named}
+    routers = [getattr(lit_moe.nn, name) for name in lit_moe.nn.__all__ if name.endswith("Router")]
+    schedules = [value for value in vars(lit_moe).values() if inspect.isclass(value)]
+    schedules = [value for value in schedules if issubclass(value, lit_moe.schedules.StepSchedule)]
+    parts = {part.__name__ for part in (*routers, *schedules) if not part.__subclasses__() or part.__name__ in named}
+    assert parts == named and len(parts) == len(PARTS)
