@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from layers import Layer, Mismatch, Mixture, Weights, check, dense, huggingface, litgpt, ours
 from products import Products
-from side_by_side import Contender, arguments, cell, finish, markdown, measure, new_result, progress, ratios
+from side_by_side import Contender, OtherWork, arguments, cell, finish, markdown, measure, new_result, progress, ratios
 from torch import Tensor
 
 from lit_moe.nn import preset
@@ -127,6 +127,7 @@ def run(case: Case, rounds: int, warm_up: int) -> dict[str, Any]:
         return found
 
     contenders = [contender(layer, draw) for layer in layers]
+    others = OtherWork()
     seconds = measure([*contenders, Contender(PRODUCTS, products.run, counts)], rounds, warm_up)
     return {
         **vars(case),
@@ -135,6 +136,7 @@ def run(case: Case, rounds: int, warm_up: int) -> dict[str, Any]:
         "largest_expert_over_mean": sum(loads) / len(loads),
         "ratios": ratios(seconds, "dense"),
         "seconds": seconds,
+        "cores_busy_with_others": others.cores(),
         "left_out": left_out,
     }
 

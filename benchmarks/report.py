@@ -20,6 +20,7 @@ from lit_core.paths import atomic_write
 
 LAYER_AIMS = {"fp32": 1.2, "bf16": 1.3}
 STEP_AIM = 1.3
+BUSY = 0.2  # cores of two that other work may take before the page says so
 DEFAULT = moe_ffn.OURS[0]  # what backend: auto chooses on a CPU
 
 
@@ -35,9 +36,14 @@ def conditions(result: dict[str, Any]) -> str:
         f"commit {machine['commit']}. Load average {machine['load_average_before']} before and "
         f"{machine['load_average_after']} after."
     )
-    before = machine["load_average_before"]
-    if before is not None and before > 0.5:
-        text += " **Other work was running: the milliseconds mean little, and the spreads are wide.**"
+    others = [case["cores_busy_with_others"] for case in result["cases"] if case["cores_busy_with_others"] is not None]
+    if others:
+        text += f" Other processes kept {_range(others)} cores busy during a row."
+    if others and max(others) > BUSY:
+        text += (
+            " **That is too much for conclusions: it slows contenders with many small products more than the others, "
+            "so ratios are off as well as times.**"
+        )
     return text
 
 

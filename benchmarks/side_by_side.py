@@ -169,6 +169,31 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+class OtherWork:
+    """How busy the machine is with anything but this process, from when it is made."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    def cores(self) -> float | None:
+        """Return how many cores other processes have kept busy on average since; None where the system does not tell."""
+        now = self._now()
+        if now is None or self._start is None:
+            return None
+        wall, busy, own = (after - before for after, before in zip(now, self._start, strict=True))
+        return round(max(0.0, busy - own) / wall, 2)
+
+    def _now(self) -> tuple[float, float, float] | None:
+        """Return seconds of wall clock, of all cores' work and of our own."""
+        statistics_file = Path("/proc/stat")
+        if not statistics_file.exists():
+            return None
+        ticks = [int(value) for value in statistics_file.read_text().split("\n", 1)[0].split()[1:9]]
+        user, nice, system, _idle, _wait, interrupts, soft_interrupts, stolen = ticks
+        busy = user + nice + system + interrupts + soft_interrupts + stolen
+        return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table whose columns after the first are aligned to the right.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from layers import Mismatch
-from side_by_side import Contender, arguments, cell, finish, markdown, measure, new_result, progress, ratios
+from side_by_side import Contender, OtherWork, arguments, cell, finish, markdown, measure, new_result, progress, ratios
 from torch import Tensor
 
 from lit_moe.module import MoELanguageModel
@@ -142,12 +142,14 @@ def run(case: Case, rounds: int, warm_up: int) -> dict[str, Any]:
     for name, training in trainings.items():
         check(name, training, trainings["dense"], case)
     contenders = [Contender(name, training.step, partial(draw, case)) for name, training in trainings.items()]
+    others = OtherWork()
     seconds = measure(contenders, rounds, warm_up)
     return {
         **vars(case),
         "parameters": {name: t.model.decoder.parameter_counts()._asdict() for name, t in trainings.items()},
         "ratios": ratios(seconds, "dense"),
         "seconds": seconds,
+        "cores_busy_with_others": others.cores(),
     }
 
 
