@@ -126,10 +126,7 @@ class ResumeStream(Callback):
         surplus = batches["total"]["processed"] - self._before - step * self._stream.accumulation
         for counters in (batches["total"], batches["current"]):
             counters["processed"] -= surplus
-            counters["ready"] = counters["started"] = counters["processed"]
             counters["completed"] = min(counters["completed"] - max(surplus, 0), counters["processed"])
-        if surplus > 0:
-            batches["is_last_batch"] = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Repair Lightning's counters before it reads them."""
@@ -145,7 +142,7 @@ class ResumeStream(Callback):
         for counters in (batches["total"], batches["current"]):
             behind = counters["processed"] - counters["completed"]
             counters["processed"] = counters["processed"] // old * new
-            counters["ready"] = counters["started"] = counters["processed"]
+            counters["ready"] = counters["started"] = counters["processed"]  # a batch begun counts for nothing
             counters["completed"] = counters["processed"] - behind
         epoch_ended = epochs["total"]["processed"] == epochs["total"]["ready"]
         batch_ended = batches["total"]["processed"] == batches["total"]["completed"]

@@ -302,7 +302,9 @@ def _read_index(folder: Path) -> dict[str, Any]:
     require(isinstance(index, dict) and index.get("format") == FORMAT, f'"format" must be "{FORMAT}"')
     require(index.get("version") == VERSION, f'"version" is {index.get("version")!r}, but this release reads {VERSION}')
     tokenizer = index.get("tokenizer")
-    require(tokenizer is None or isinstance(tokenizer, dict), '"tokenizer" must be an object or null')
+    known = isinstance(tokenizer, dict) and isinstance(tokenizer.get("sha256"), str)
+    known = known and _counts(tokenizer, "vocab_size", "end_of_text")
+    require(tokenizer is None or known, '"tokenizer" must be null or have "sha256", "vocab_size" and "end_of_text"')
     require(index.get("dtype") in (None, "uint16", "uint32"), '"dtype" must be "uint16", "uint32" or null')
     for key in ("kind", "source", "split"):
         require(isinstance(index.get(key), str), f'"{key}" must be a string')

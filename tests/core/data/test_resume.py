@@ -246,6 +246,19 @@ def test_resuming_a_resumed_run(data, tmp_path, whole_run, checkpoints, limit):
         assert_same(resumed, whole)
 
 
+@pytest.mark.parametrize(("checkpoint", "ended"), [("on_validation_end=1", [0, 1, 2]), ("epoch=0", [1, 2])])
+def test_the_end_of_an_epoch_is_told_once(data, tmp_path, whole_run, checkpoint, ended):
+    epochs = []
+
+    class Ends(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            epochs.append(trainer.current_epoch)
+
+    path = whole_run(max_epochs=3)[1] / f"{checkpoint}.ckpt"
+    train(data, tmp_path, ckpt_path=path, max_epochs=3, callbacks=[Ends()])
+    assert epochs == ended
+
+
 def test_falling_again_and_again(data, tmp_path, whole_run):
     """Counters that a fall leaves askew must not show at a later one."""
     whole, _ = whole_run(max_epochs=2)
@@ -386,7 +399,8 @@ def test_one_device_then_two_then_one(data, tmp_path):
 
     ids = samples_by_step(whole[0])
     two = [json.loads(line) for rank in (0, 1) for line in (out / f"rows.{rank}").open()]
-    assert {row["batch_idx"] % 2 for row in two} == {0, 1}  # accumulation 2, where one device has 4
+    places = [(step // 10, step % 10 * 2 + part) for step in range(4, 14) for part in (0, 1)]
+    assert [(row["epoch"], row["batch_idx"]) for row in two] == places * 2  # accumulation 2, where one device has 4
     assert samples_by_step(two) == {step: ids[step] for step in range(4, 14)}
     assert samples_by_step(last[0]) == {step: ids[step] for step in range(14, 18)}
     assert [row["epoch"] for row in last[0]] == [row["epoch"] for row in whole[0][14 * 4 :]]
