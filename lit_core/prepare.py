@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -151,8 +152,13 @@ def _workplace(root: Path) -> Iterator[Path]:
         except BlockingIOError as error:
             raise UserError(f"root is {root}, where another prepare is at work; wait for it.") from error
         begun = work.exists()
+        for left in root.glob(".*.tmp"):  # of a killed run
+            left.unlink()
         try:
             yield work
+        except KeyboardInterrupt:
+            print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
+            raise
         except Exception:
             if not begun:
                 shutil.rmtree(work, ignore_errors=True)
@@ -198,7 +204,10 @@ def _is_there(folder: Path, settings: dict[str, Any]) -> bool:
     record = folder / RECORD
     if not record.is_file():
         raise UserError(f"{folder} was not made by prepare, since it has no {RECORD}; choose another root or move it.")
-    former = _flat(json.loads(record.read_bytes())["settings"])
+    try:
+        former = _flat(json.loads(record.read_bytes())["settings"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{record} is damaged; restore it, or remove {folder} to prepare it again.") from error
     now = _flat(settings)
     for key in [*now, *former]:
         if former.get(key) != now.get(key):

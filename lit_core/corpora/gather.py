@@ -119,8 +119,9 @@ def divide(
 
     A document's place follows from a hash of the seed and its name, so that translations of one text, whose documents
     have equal names, are divided alike as far as sizes allow. Each group is divided for itself, and any beginning of a
-    split has its groups in proportion. With ``max_bytes`` each split is cut to its share, the last document at a line
-    break; a document never changes its side for that.
+    split has its groups in proportion. A document that would be over half of val or test goes to train. With
+    ``max_bytes`` each split is cut to its share, the last document at a line break; a document never changes its side
+    for that.
 
     Args:
         gathered: The documents.
@@ -154,18 +155,21 @@ def divide(
         if len(rest) < len(wanted):
             rest += groups.pop(next(iter(groups)))
         groups[""] = rest + groups.get("", [])
+    total = sum(span.size for span in gathered.spans)
     keyed: dict[str, list[tuple[float, int]]] = {split: [] for split in wanted}
     for members in groups.values():
         members = sorted(members, key=lambda number: ranks[number])
         whole = sum(gathered.spans[number].size for number in members)
         for split in reversed(wanted):  # train takes what is left
-            target = fractions.get(split, 1.0) * whole
-            chosen = _take(members, [gathered.spans[number].size for number in members], target)
-            if split == "train":
-                chosen = members
-            else:
-                chosen = chosen[: len(members) - wanted.index(split)]
-            members = members[len(chosen) :]
+            chosen = members
+            if split != "train":
+                # One document must not be most of what is evaluated on.
+                fair = [number for number in members if gathered.spans[number].size <= fractions[split] * total / 2]
+                candidates = fair or members
+                sizes = [gathered.spans[number].size for number in candidates]
+                chosen = _take(candidates, sizes, fractions[split] * whole)[: len(members) - wanted.index(split)]
+            taken = set(chosen)
+            members = [number for number in members if number not in taken]
             keyed[split] += [((place + ranks[number]) / len(chosen), number) for place, number in enumerate(chosen)]
     divided = {split: [gathered.spans[number] for _, number in sorted(keyed[split])] for split in wanted}
     if max_bytes is None:

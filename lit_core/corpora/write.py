@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -146,10 +147,11 @@ def _chunks(rows: Iterable[list[int]]) -> Iterator[list[int]]:
     buffer: list[int] = []
     for row in rows:
         buffer += row
-        whole = len(buffer) // CHUNK * CHUNK
-        for start in range(0, whole, CHUNK):
-            yield buffer[start : start + CHUNK]
-        buffer = buffer[whole:]
+        if len(buffer) >= CHUNK:
+            whole = len(buffer) // CHUNK * CHUNK
+            for start in range(0, whole, CHUNK):
+                yield buffer[start : start + CHUNK]
+            buffer = buffer[whole:]
     if buffer:
         yield buffer
 
@@ -172,9 +174,11 @@ def write_jobs(jobs: Sequence[Job], tokenizer: Tokenizer, workers: int, advance:
         return
     # spawn: the caller may hold threads, and a fork would copy their locks.
     context = multiprocessing.get_context("spawn")
-    done = context.Value("q", 0)
+    done, stop = context.Value("q", 0), context.Value("b", 0)
     told = 0
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (tokenizer.to_json(), done)) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), context, _start_worker, (tokenizer.to_json(), done, stop)
+    ) as pool:
         # The largest first, so that no process works alone at the end.
         running = {pool.submit(_work, job) for job in sorted(jobs, key=lambda job: -job.size)}
         try:
@@ -191,16 +195,18 @@ def write_jobs(jobs: Sequence[Job], tokenizer: Tokenizer, workers: int, advance:
                 '`if __name__ == "__main__"`; try fewer workers.'
             ) from error
         finally:
+            stop.value = 1  # after an error or an interruption nobody waits for whole shards
             pool.shutdown(cancel_futures=True)
 
 
-_worker: tuple[Tokenizer, Any]
+_worker: tuple[Tokenizer, Any, Any]
 
 
-def _start_worker(tokenizer: str, done: Any) -> None:
+def _start_worker(tokenizer: str, done: Any, stop: Any) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _worker = Tokenizer.from_json(tokenizer), done
+    _worker = Tokenizer.from_json(tokenizer), done, stop
     # A killed parent cannot stop its workers, and they would wait for jobs for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -213,9 +219,11 @@ def _end_with_parent() -> None:
 
 
 def _work(job: Job) -> None:
-    tokenizer, done = _worker
+    tokenizer, done, stop = _worker
 
     def advance(count: int) -> None:
+        if stop.value:
+            raise RunFailure(f"{job.shard} was not finished, since the work was stopped; give the same command again.")
         with done.get_lock():
             done.value += count
 

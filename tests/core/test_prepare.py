@@ -367,6 +367,21 @@ def alive(pid):
         return False
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_the_workers_at_once_and_goes_on_later(prepared, corpora, tmp_path):
+    root = tmp_path / "root"
+    arguments, environment = command(tmp_path, root, 2, corpora)
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(root.rglob("*.tar")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "the same command goes on" in said and said.count("Traceback") <= 1  # the script's own
+    prepare(str(root), corpora, **ARGUMENTS)
+    assert listing(root) == listing(prepared[0])
+
+
 def test_finished_shards_are_not_written_again(corpora, tmp_path):
     """After an interruption, which keeps what is done, as a kill does."""
     root = tmp_path / "root"

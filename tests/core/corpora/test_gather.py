@@ -123,6 +123,14 @@ def test_small_groups_are_divided_together(tmp_path):
     assert [len(splits[name]) for name in ("train", "val", "test")] == [20, 10, 10]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_one_large_document_is_not_what_is_evaluated_on(seed, tmp_path):
+    documents = [Document(str(number), f"{number:04} " * 20) for number in range(100)]
+    splits = split(gather([*documents, Document("large", "large " * 300)], tmp_path), seed=seed)
+    assert max(span.size for span in splits["train"]) == 1800
+    assert all(len(splits[name]) >= 4 for name in ("val", "test"))
+
+
 @pytest.mark.parametrize("count", [3, 4, 7])
 def test_few_documents_give_every_split_one(count, tmp_path):
     documents = [
