@@ -183,7 +183,8 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
     """Flatten nested values to what the HPARAMS page can show.
 
     Args:
-        params: Values by name; mappings in it are entered, anything that is no number becomes text.
+        params: Values by name; mappings in it are entered, anything that is no number becomes text. Names with a leading
+            underscore are left out.
         prefix: Put before each name.
 
     Returns:
@@ -191,6 +192,8 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
     """
     flat: dict[str, bool | int | float | str] = {}
     for name, value in params.items():
+        if name.startswith("_"):  # Lightning's own notes
+            continue
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}/")
         else:

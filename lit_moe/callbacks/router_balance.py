@@ -72,8 +72,13 @@ class RouterBalance(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with an empty window: a resumed run begins at an optimizer step."""
         self._window = self._empty()
-        charts = {"MRI": "mri", "MRI of the inference routing": "raw_mri", "load entropy": "load_entropy"}
-        layout = {title: [rf"train/router/{name}.*"] for title, name in charts.items()}
+        layout = {
+            "MRI": ["train/router/mri.*"],
+            "MRI by source": ["val/.*/router/mri/mean", "val/router/mri_floor"],
+            "load entropy": ["train/router/load_entropy.*"],
+        }
+        if any(isinstance(layer.router, SinkhornRouter) for layer in self._layers.values()):
+            layout["MRI of the inference routing"] = ["train/router/raw_mri.*"]
         add_layout(trainer, {"router balance": layout})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
