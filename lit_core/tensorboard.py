@@ -183,8 +183,8 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
     """Flatten nested values to what the HPARAMS page can show.
 
     Args:
-        params: Values by name; mappings in it are entered, anything that is no number becomes text. Names with a leading
-            underscore are left out.
+        params: Values by name; mappings in it are entered, anything that is no number becomes text. Names with a
+            leading underscore are left out.
         prefix: Put before each name.
 
     Returns:
