@@ -41,7 +41,9 @@ def test_windows_are_those_of_one_row(tmp_path_factory, count, length, shards, c
     tokens[-1] = 65535 + 100 * wide
     if count - 1 < length and not tail:
         return
-    folder = tiny_run.write_tokens(tmp_path_factory.mktemp("set"), tokens, shards=min(shards, count), chunk=chunk)
+    folder = tiny_run.write_tokens(
+        tmp_path_factory.mktemp("set"), tokens, shards=min(shards, count), chunk=chunk, vocab_size=2**17
+    )
     np.save(folder / "plain.npy", tokens)
     tokens.tofile(folder / "plain.bin")
     sources = [
@@ -99,7 +101,7 @@ def test_copies_for_other_processes_map_the_files_themselves(tmp_path):
 
 def test_headers_that_lie_are_found(tmp_path):
     """Damage that keeps the size, and a hash that was not checked."""
-    folder = tiny_run.write_tokens(tmp_path / "x", np.arange(3000, dtype=np.uint16), shards=1)
+    folder = tiny_run.write_tokens(tmp_path / "x", np.arange(3000, dtype=np.uint16), shards=1, vocab_size=3000)
     shard = folder / "000000.tar"
     content = shard.read_bytes()
     for old, new in ((b"'<u2'", b"'<i2'"), (b"(1000,)", b"(2000,)"), (b"NUMPY", b"LUMPY"), (b"False", b"True ")):

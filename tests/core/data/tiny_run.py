@@ -26,7 +26,6 @@ from lit_core.data import (
 )
 
 LENGTH, END = 16, 256
-TOKENIZER = {"sha256": "bytes", "vocab_size": 257, "end_of_text": END}
 
 
 def real_documents():
@@ -37,7 +36,7 @@ def byte_tokens(documents):
     return np.concatenate([[END], *[[*text.encode(), END] for text in documents]]).astype(np.uint16)
 
 
-def write_tokens(folder, tokens, *, shards=2, chunk=1000, text_bytes=0, source=None):
+def write_tokens(folder, tokens, *, shards=2, chunk=1000, text_bytes=0, source=None, vocab_size=257):
     entries = []
     for number, part in enumerate(np.array_split(tokens, shards)):
         chunks = [part[start : start + chunk] for start in range(0, len(part), chunk)]
@@ -52,7 +51,7 @@ def write_tokens(folder, tokens, *, shards=2, chunk=1000, text_bytes=0, source=N
         source=source or Path(folder).name,
         split="train",
         dtype=str(tokens.dtype),
-        tokenizer=TOKENIZER,
+        tokenizer={"sha256": "bytes", "vocab_size": vocab_size, "end_of_text": END},
     )
     return Path(folder)
 
