@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
 from lit_core.errors import UserError
 from lit_core.paths import atomic_path
@@ -55,14 +57,53 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
         raise UserError(f"{argument} is {path}, but there is no such file; give the path of a .ckpt file.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+    except Exception as error:  # whatever a damaged or foreign file makes torch raise
         raise UserError(
-            f"{argument} is {path}, which cannot be read as a checkpoint ({reason}); give another."
+            f"{argument} is {path}, which cannot be read as a checkpoint ({_reason(path, error)}); give another."
         ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    parts = {"state_dict": dict, "global_step": int, "config": dict, "hyper_parameters": dict, "callbacks": dict}
+    optional: dict[str, Any] = {"config": {}, "hyper_parameters": {}, "callbacks": {}}
+    whole = isinstance(checkpoint, dict) and all(
+        isinstance(checkpoint.get(key, optional.get(key)), kind) for key, kind in parts.items()
+    )
+    if not whole:
         raise UserError(f"{argument} is {path}, which holds no Lightning checkpoint; give a .ckpt file of a run.")
-    return checkpoint
+    return dict(checkpoint)
+
+
+def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, argument: str) -> None:
+    """Check that weights fit a module, all of them.
+
+    Args:
+        module: The module that is to receive them.
+        state: Tensors by parameter name.
+        path: File they come from, for the message.
+        argument: Name of the argument that gave the path, for the message.
+
+    Raises:
+        UserError: If a name or a shape differs.
+    """
+    mine = module.state_dict()
+    for name in [*mine, *state]:
+        if name not in state or name not in mine:
+            difference = f"{name} is missing from it" if name not in state else f"its {name} is not in the model"
+        elif mine[name].shape != state[name].shape:
+            theirs = tuple(state[name].shape)
+            difference = f"its {name} has the shape {theirs}, the model's has {tuple(mine[name].shape)}"
+        else:
+            continue
+        raise UserError(
+            f"{argument} is {path}, a checkpoint of another architecture: {difference}; give the model the "
+            "checkpoint's own config."
+        )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors and plain values, and nothing in a checkpoint is executed"
+    if not zipfile.is_zipfile(path):
+        return "it is torn or no file of torch.save"
+    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _as_os_error(error: RuntimeError, path: Path) -> Exception:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_core.checkpoint import load_checkpoint_file
+from lit_core.checkpoint import check_weights, load_checkpoint_file
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 
@@ -84,19 +84,7 @@ def load_weights(module: LightningModule, state: dict[str, Any], path: str, argu
     Raises:
         UserError: If a name or a shape differs.
     """
-    mine = module.state_dict()
-    for name in mine.keys() | state.keys():
-        if name not in state or name not in mine:
-            where = "is missing from it" if name not in state else "is not in the model"
-            raise UserError(
-                f"{argument} is {path}, a checkpoint of another architecture: "
-                f"{name} {where}; give the model's own config."
-            )
-        if mine[name].shape != state[name].shape:
-            raise UserError(
-                f"{argument} is {path}, a checkpoint of another architecture: {name} has shape "
-                f"{tuple(state[name].shape)} there and {tuple(mine[name].shape)} in the model; give that config."
-            )
+    check_weights(module, state, path, argument)
     module.load_state_dict(state)
 
 

@@ -28,27 +28,31 @@ class RunRecord(Callback):
     def __init__(self, config: dict[str, Any], path: str | Path | None = None) -> None:
         self.config = config
         self.path = None if path is None else Path(path)
+        self._saved = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config, once all that could be wrong with it has been found."""
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the config after the first batch, when most that could be wrong with it has been found."""
         self._save(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the config of a validation of its own."""
         if trainer.state.fn == "validate":
             self._save(trainer)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the config of a test."""
         self._save(trainer)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the config of a prediction."""
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if self.path is not None and trainer.is_global_zero:
+        if self.path is not None and not self._saved and trainer.is_global_zero:
             atomic_write(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+        self._saved = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the config into the checkpoint, and on disk what was logged up to it."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import yaml
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_core.checkpoint import load_checkpoint_file
 from lit_core.cli.run_folder import find_config
@@ -15,6 +16,13 @@ from lit_core.errors import UserError
 _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
 #: Keys that belong to one command line, not to the run.
 _OWN_KEYS = ("config", "ckpt_path", "branch_from", "run")
+
+
+class Parser(LightningArgumentParser):
+    """Takes options by their whole names only, also those of the classes that a config names."""
+
+    def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
 
 
 def option(args: list[str], *names: str) -> list[str]:
@@ -33,15 +41,23 @@ def option(args: list[str], *names: str) -> list[str]:
 
 
 def locate_configs(args: list[str]) -> list[str]:
-    """Replace each config's name by the path of the file, in the working directory or among the packaged ones."""
+    """Replace each config's name by the path of the file, in the working directory or among the packaged ones.
+
+    Raises:
+        UserError: If there is no such file, or it holds no keys with values.
+    """
     located = list(args)
     for index, arg in enumerate(args):
         name, equals, value = arg.partition("=")
         if name in ("--config", "-c"):
+            if not equals and (index + 1 == len(args) or args[index + 1].startswith("--")):
+                raise UserError(f"{name} stands without a file; name one behind it.")
+            path = find_config(value if equals else args[index + 1])
+            _read_config(path)
             if equals:
-                located[index] = f"{name}={find_config(value)}"
-            elif index + 1 < len(args):
-                located[index + 1] = find_config(args[index + 1])
+                located[index] = f"{name}={path}"
+            else:
+                located[index + 1] = path
     return located
 
 
@@ -51,15 +67,23 @@ def given(args: list[str], key: str) -> str | None:
     if flags:
         return flags[-1]
     for path in reversed(option(args, "--config", "-c")):
-        with open(path) as file:
-            try:
-                content = yaml.safe_load(file)
-            except yaml.YAMLError as error:
-                where = str(getattr(error, "problem_mark", "")).strip()
-                raise UserError(f"--config is {path}, which is no YAML ({where or error}); mend that line.") from error
-        if isinstance(content, dict) and content.get(key):
+        content = _read_config(path)
+        if content.get(key):
             return str(content[key])
     return None
+
+
+def _read_config(path: str) -> dict[Any, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = str(getattr(error, "problem_mark", "")).strip() or " ".join(str(error).split())
+        raise UserError(f"--config is {path}, which is no YAML ({where}); mend that line.") from error
+    if not isinstance(content, dict):
+        kind = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise UserError(f"--config is {path}, which {kind}, but a config has keys with values; write `key: value`.")
+    return content
 
 
 def checkpoint_config(args: list[str], command: str, link_targets: list[str]) -> dict[str, Any]:

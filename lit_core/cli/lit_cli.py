@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, RunCheckpoint, RunRecord
-from lit_core.checkpoint import AtomicCheckpointIO, load_checkpoint_file
+from lit_core.checkpoint import AtomicCheckpointIO, check_weights, load_checkpoint_file
 from lit_core.cli import arguments
 from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
@@ -50,6 +52,7 @@ class LitCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
+            parser_class=arguments.Parser,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs=parser_kwargs | {command: dict(parser_kwargs) for command in self.subcommands()},
@@ -77,6 +80,20 @@ class LitCLI(LightningCLI):
             config = arguments.checkpoint_config(located, command, list(self.links.values()))
             located = arguments.insert_config(located, command, config)
         self.config = parser.parse_args(located)
+        self._refuse_nulls(parser)
+
+    def _refuse_nulls(self, parser: LightningArgumentParser) -> None:
+        """Check nulls as well, which jsonargparse takes for values that are not given."""
+        config = self.config.clone()
+        for target in self.links.values():  # computed later
+            config.pop(f"{config.subcommand}.{target}", None)
+        set_parsing_settings(unset_sentinel=True)
+        try:
+            parser.validate(config)
+        except TypeError as error:
+            raise ArgumentError(None, str(error)) from error
+        finally:
+            set_parsing_settings(unset_sentinel=False)
 
     def _parse_ckpt_path(self) -> None:
         """Do not put the checkpoint's hyperparameters over the command line, as Lightning does."""
@@ -115,7 +132,20 @@ class LitCLI(LightningCLI):
         plugins = trainer_config["plugins"] or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         kwargs["callbacks"] = callbacks
-        return self._instantiate_trainer({**trainer_config, **kwargs}, [])
+        try:
+            return self._instantiate_trainer({**trainer_config, **kwargs}, [])
+        except (TypeError, ValueError) as error:
+            raise MisconfigurationException(str(error)) from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the command, and say of a checkpoint that does not fit the model where it does not."""
+        ckpt_path = self.config[subcommand].get("ckpt_path")
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if ckpt_path and "loading state_dict" in str(error):
+                check_weights(self.model, load_checkpoint_file(ckpt_path)["state_dict"], ckpt_path, "--ckpt_path")
+            raise
 
     def before_validate(self) -> None:
         """Log at the checkpoint's step."""
@@ -137,4 +167,5 @@ class LitCLI(LightningCLI):
         config = self.config[self.subcommand].clone()
         for key in ("config", "run", "branch_from"):
             config.pop(key, None)
-        return dict(yaml.safe_load(parser.dump(config, skip_validation=True, format="yaml")))
+        # with the nulls, which are not always the defaults
+        return dict(yaml.safe_load(parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")))

@@ -15,7 +15,7 @@ from typing import Any
 from jsonargparse import auto_cli, set_parsing_settings
 
 from lit_core.callbacks import Stopped
-from lit_core.cli.arguments import locate_configs
+from lit_core.cli.arguments import Parser, locate_configs
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
@@ -56,8 +56,8 @@ def run(
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     _quiet()
+    command = next((arg for arg in args if not arg.startswith("-")), None)
     try:
-        command = next((arg for arg in args if not arg.startswith("-")), None)
         if command in verbs:
             _run_verb(program, command, verbs[command], args[args.index(command) + 1 :])
         elif command in LitCLI.subcommands():
@@ -83,9 +83,9 @@ def run(
         if debug:
             traceback.print_exc()
         cause = root_cause(error)
-        _say(program, sentence(error))
+        _say(program, sentence(error, verbs.get(command or "")))
+        discard_new_files()
         if is_user_error(cause):
-            discard_new_files()
             return USER_ERROR
         if _last_checkpoint() is not None:
             _say(program, f"the last checkpoint is kept; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
@@ -97,16 +97,21 @@ def run(
 
 
 def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> None:
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    auto_cli(
-        function,
-        args=locate_configs(args),
-        prog=f"{program} {name}",
-        as_positional=False,
-        parser_mode="omegaconf+",
-        exit_on_error=False,
-        fail_untyped=False,
-    )
+    printing = any(arg.partition("=")[0] == "--print_config" for arg in args)  # as null, not as unset
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True, unset_sentinel=not printing)
+    try:
+        auto_cli(
+            function,
+            args=locate_configs(args),
+            prog=f"{program} {name}",
+            as_positional=False,
+            parser_mode="omegaconf+",
+            exit_on_error=False,
+            parser_class=Parser,
+            fail_untyped=False,
+        )
+    finally:
+        set_parsing_settings(unset_sentinel=False)
 
 
 def _usage(program: str, verbs: dict[str, Callable[..., Any]]) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from lit_core.errors import UserError, did_you_mean
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
-#: What was in the run folder, and above it, before this command; None where no folder was chosen by this process.
-_before: set[Path] | None = None
+#: What was in the run folder, and above it, before this command, with the number by which the system knows the file;
+#: None where no folder was chosen by this process.
+_before: dict[Path, int] | None = None
 
 
 def find_config(path: str) -> str:
@@ -34,8 +35,8 @@ def find_config(path: str) -> str:
         return str(candidate)
     known = [f"configs/{file.relative_to(packaged)}" for file in sorted(packaged.rglob("*.yaml"))]
     raise UserError(
-        f"--config is {path}, but there is no such file here or among the packaged configs;"
-        f"{did_you_mean(path, known) or ' the packaged ones are ' + ', '.join(known) + '.'}"
+        f"--config is {path}, but there is no such file here or among the packaged configs."
+        f"{did_you_mean(path, known) or ' The packaged ones are ' + ', '.join(known) + '.'}"
     )
 
 
@@ -59,11 +60,13 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
         return Path(os.environ[_AGREED])
     global _before
     root = Path("runs") / package
-    before = {parent for parent in (root, root.parent) if parent.exists()}
+    before = [parent for parent in (root, root.parent) if parent.exists()]
     former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
     if run is not None:
-        if Path(run).name != run or run in (".", ".."):
-            raise UserError(f"--run is {run}, but a run's name is one folder below {root}; give it without a slash.")
+        if Path(run).name != run or run in ("", ".", ".."):
+            raise UserError(
+                f"--run is {run or 'empty'}, but a run's name is one folder below {root}; give it without a slash."
+            )
         folder = root / run
     elif former is not None and former.is_dir():
         folder = former
@@ -71,7 +74,8 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
         raise UserError("--run is not given, but several processes were started that must agree on it; add --run NAME.")
     else:
         folder = _next_free(root, Path(configs[-1]).stem if configs else "run")
-    _before = before | ({folder, *folder.rglob("*")} if folder.exists() else set())
+    before += [folder, *folder.rglob("*")] if folder.exists() else []
+    _before = {path.absolute(): path.stat().st_ino for path in before}
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[_AGREED] = str(folder.absolute())
     return folder
@@ -83,16 +87,20 @@ def current_run_folder() -> Path | None:
 
 
 def discard_new_files() -> None:
-    """Leave the runs as they were: a mistake that is found after the loggers started must leave nothing behind."""
+    """Leave the runs as they were, unless this command has got so far that it wrote the run's config.
+
+    What goes wrong before that, with the loggers already at work, must leave nothing behind.
+    """
     folder = current_run_folder()
-    if folder is None or _before is None:
+    if folder is None or _before is None or not folder.exists():
         return
-    known = {path.absolute() for path in _before}
+    if any(_before.get(config) != config.stat().st_ino for config in folder.glob("config*.yaml")):
+        return
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path not in known:
+        if path not in _before:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in (folder, folder.parent, folder.parent.parent):  # the run, its package, runs
-        if path not in known and not any(path.iterdir()):
+        if path not in _before and not any(path.iterdir()):
             path.rmdir()
 
 

@@ -1,0 +1,199 @@
+"""One sentence for what jsonargparse finds wrong."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lit_core.errors import did_you_mean
+
+# jsonargparse writes a tree of reasons, indented below the keys and classes that they belong to.
+_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
+_CLASS = re.compile(r"Problem with given class_path '(?P<path>[\w.]+)':")
+_CALLABLE = re.compile(r"Type \S*Callable\[.*\] expects a function or a callable class: ")
+_GOT = re.compile(r"\. Got value: (?P<value>.*)$")
+_UNKNOWN = re.compile(
+    r"""unrecognized\ arguments:\ (?:--)?(?P<a>[^\s=]+)
+    |^Subcommand\ '[^']+'\ does\ not\ accept\ option\ '(?P<s>[^']+)'
+    |^Group\ '(?P<group>[^']+)'\ does\ not\ accept\ option\ '(?P<b>[^']+)'
+    |Option\ '(?P<c>[^']+)'\ is\ not\ accepted
+    |(?:Key|Nested\ key|Group)\ '(?P<d>[^']+)'\ is\ not\ expected
+    |[Dd]oes\ not\ accept\ (?:nested\ key|option)\ '(?P<e>[^']+)'
+    |No\ action\ for\ key\ "(?P<f>[^"]+)\"""",
+    re.VERBOSE,
+)
+_NO_CLASS = re.compile(
+    r"module '(?P<module>[\w.]+)' has no attribute '(?P<a>\w+)'|No module named '(?P<b>[\w.]+)'"
+    r"|Import of dot import path (?P<c>\S+) failed"
+)
+_REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
+_EXPECTED = re.compile(r"Expected an? (?P<type>typing\.Literal\[.*?\]|<class '[\w.]+'>|dot import path string: .*)")
+_TYPE = re.compile(r"typing\.Literal\[(?P<literal>[^]]*)\]|<class '(?P<name>[\w.]+)'>|(?P<container>list|dict|tuple)\[")
+#: What a command of Lightning's takes at the top level.
+_SECTIONS = ("trainer", "model", "data", "seed_everything", "ckpt_path", "config", "run", "branch_from", "verbose")
+_NO_MAPPING = re.compile(r"argument after \*\* must be a mapping, not (\w+)")
+_NOISE = re.compile(
+    r"Does not validate|Errors:|Given value|Expected a path but|Expected a <class 'NoneType'>|Not a valid subclass"
+    r"|Subclass types expect|a class path \(str\)|a dict with(out)? "
+)
+
+
+@dataclass
+class _Reason:
+    """One of the reasons in jsonargparse's text.
+
+    Args:
+        keys: Path of the key that is at fault, as far as it is known.
+        text: The reason.
+        owner: Class whose arguments are at fault; empty where it is not said.
+    """
+
+    keys: list[str]
+    text: str
+    owner: str
+
+
+@dataclass
+class _Reasons:
+    """What jsonargparse says, in order, and the values and types it says it of, by key."""
+
+    reasons: list[_Reason] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+
+
+def _read(text: str) -> _Reasons:
+    found, stack = _Reasons(), list[tuple[int, str, str]]()
+    for line in _CALLABLE.sub("", text).splitlines():
+        body, indent = line.lstrip(" -"), len(line) - len(line.lstrip(" "))
+        while stack and body and stack[-1][0] >= indent:
+            stack.pop()
+        keys = [key for _, key, _ in stack if key]
+        if match := _KEY.match(body):
+            stack.append((indent, match["key"], ""))
+            body = body[match.end() :].strip()
+            keys.append(match["key"])
+        elif match := _CLASS.match(body):
+            stack.append((indent, "", match["path"]))
+            body = body[match.end() :].strip()
+        path = ".".join(keys)
+        if body.startswith("Given value: "):
+            found.values.setdefault(path, _GOT.sub("", body.removeprefix("Given value: ")))
+        elif body.startswith("Subtypes: "):
+            found.types[path] = body
+        elif body and not _NOISE.match(body):
+            named = re.search(r"Got value: Namespace\(class_path='([\w.]+)'", body)
+            owner = named[1] if named else stack[-1][2] if stack else ""
+            found.reasons.append(_Reason(keys, body, owner))
+    return found
+
+
+def parser_sentence(text: str, verb: Callable[..., Any] | None) -> str:
+    """Put what jsonargparse says of a command line into one sentence.
+
+    Args:
+        text: Its text.
+        verb: The function whose arguments were given; None for Lightning's commands.
+    """
+    found = _read(text)
+    if not found.reasons:
+        return " ".join(text.split())
+
+    def weight(reason: _Reason) -> tuple[int, bool]:
+        return len(reason.keys), not reason.text.startswith("Expected a")
+
+    reason = max(found.reasons, key=weight)  # the most specific; of several equals, the first
+    where = ".".join(reason.keys)
+    if match := _REQUIRED.search(reason.text):
+        missing = ", ".join(name.split(".", 1)[-1] for name in match["names"].split(", "))
+        named = re.match(r"Namespace\(class_path='([\w.]+)'", found.values.get(where, ""))
+        owner = reason.owner or (named[1] if named else "")
+        place = f"{where or owner}: {owner.rpartition('.')[2]} lacks" if owner else "The command lacks"
+        return f"{place} {missing}; give it by flag or in a config."
+    if match := _NO_CLASS.search(reason.text):
+        name = match["a"] or match["b"] or match["c"]
+        full = f"{match['module']}.{name}" if match["a"] else reason.owner or name
+        return _unknown_class(where, full)
+    if match := _UNKNOWN.search(reason.text):
+        name = next(value for key, value in match.groupdict().items() if value and key != "group")
+        group = [match["group"]] if match["group"] else []
+        path = ".".join([*reason.keys, *group, name]).split(".")
+        top = _SECTIONS if verb is None else tuple(inspect.signature(verb).parameters)
+        if path[0] not in top:  # what is below a mistyped section may be right
+            path = path[:1]
+        full, last = ".".join(path), path[-1]
+        hint = did_you_mean(last, top) if len(path) == 1 else did_you_mean(last, _arguments(reason.owner))
+        hint = hint or (did_you_mean(last, _all_arguments()) if verb is None or len(path) > 1 else "")
+        return f"{full} is not an argument.{hint or ' See --help for what is.'}"
+    if match := _NO_MAPPING.search(reason.text):
+        return f"A value of type {match[1]} stands where an argument has arguments of its own; give those by name."
+    if _EXPECTED.match(reason.text):
+        return _wrong_type(where, reason, found)
+    return f"{where + ': ' if where else ''}{_GOT.sub('', reason.text)}"
+
+
+def _wrong_type(where: str, reason: _Reason, found: _Reasons) -> str:
+    classes = [other for other in found.reasons if "dot import path" in other.text and other.keys == reason.keys]
+    match = re.search(r"(?:Got value|dot import path string): (.*)", classes[0].text if classes else reason.text)
+    value = match[1] if match else found.values.get(where, "something else")
+    literals: list[str] = []
+    types: list[str] = []
+    for kind in _TYPE.finditer(found.types.get(where) or reason.text):
+        if kind["literal"]:
+            literals += [word.strip(" '") for word in kind["literal"].split(",")]
+        elif kind["name"] != "NoneType":
+            types.append(kind["container"] or kind["name"].rpartition(".")[2])
+    if classes and not literals and not {"int", "float", "str", "bool"} & set(types):
+        return _unknown_class(where, value)
+    rules = [f"one of {', '.join(dict.fromkeys(literals))}"] if literals else []
+    rules += [f"of type {' or '.join(types)}"] if types else []
+    value = "null" if value == "None" else value
+    hint = did_you_mean(value, literals)
+    remedy = f".{hint}" if hint else "; give one."
+    return f"{where or 'The argument'} is {value}, but must be {' or '.join(rules)}{remedy}"
+
+
+def _unknown_class(where: str, name: str) -> str:
+    hint = did_you_mean(name.rpartition(".")[2], [klass.__name__ for klass in _classes()])
+    return f"{where + ': ' if where else ''}{name} is not the name of a known class.{hint or ' Give its import path.'}"
+
+
+def _arguments(class_path: str) -> Iterable[str]:
+    """Return the names of a class's arguments."""
+    try:
+        return inspect.signature(pydoc.locate(class_path)).parameters  # type: ignore[arg-type]
+    except (pydoc.ErrorDuringImport, TypeError, ValueError):
+        return ()
+
+
+def _all_arguments() -> set[str]:
+    """Return the names of all arguments of the trainer and of the classes that a config of ours can name."""
+    from lightning.pytorch import Trainer
+
+    names: set[str] = set()
+    for klass in (Trainer, *_classes()):
+        try:
+            names |= set(inspect.signature(klass).parameters)
+        except (TypeError, ValueError):
+            continue
+    return names
+
+
+def _classes() -> set[type]:
+    """Return the classes that a config of ours can name."""
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule
+
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("lit_")]
+    classes: set[type] = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
+    classes |= _subclasses(LightningModule) | _subclasses(LightningDataModule) | _subclasses(Callback)
+    return {klass for klass in classes if not klass.__module__.startswith(("lightning.", "torch"))}
+
+
+def _subclasses(klass: type) -> set[type]:
+    direct: set[type] = set(klass.__subclasses__())
+    return direct.union(*(_subclasses(child) for child in direct))
