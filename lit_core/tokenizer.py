@@ -147,8 +147,12 @@ class Tokenizer:
             end_of_text = json.loads(config.read_bytes()).get("eos_token") if config.is_file() else None
             # Hugging Face writes the token itself, or an object with its properties.
             return cls(definition, end_of_text.get("content") if isinstance(end_of_text, dict) else end_of_text)
-        except (ValueError, TypeError, AttributeError) as error:
+        except UserError as error:
             raise UserError(f"tokenizer is {path}: {error}") from error
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise UserError(
+                f"tokenizer is {path}, which is no tokenizer.json ({error}); give one written by `tokenizers`."
+            ) from error
 
     @classmethod
     def _load_hugging_face(cls, name: str) -> Tokenizer:

@@ -39,6 +39,8 @@ class TokenWindows:
         text_bytes: UTF-8 bytes of the text behind the tokens; None where the file does not say.
         tokenizer: What the shard set says of its tokenizer; None for the other kinds.
         name: Name of the source.
+        path: The shard set or file.
+        vocab_size: Number of token ids, which no token may exceed; None does not check, and may be set by who knows it.
 
     Raises:
         UserError: If the file does not fit the description, or holds less than one sample.
@@ -69,7 +71,8 @@ class TokenWindows:
             self._row = _ShardTokens(path)
             index = self._row.shards.index
             self.text_bytes, self.tokenizer, self.name = index["text_bytes"], index["tokenizer"], index["source"]
-        self.tokens = len(self._row)
+        self.path, self.tokens = path, len(self._row)
+        self.vocab_size: int | None = self.tokenizer["vocab_size"] if self.tokenizer else None
         self._end_of_text: int | None = None
         if document_mask:
             if self.tokenizer is None or "end_of_text" not in self.tokenizer:
@@ -108,7 +111,7 @@ class TokenWindows:
         Raises:
             RunFailure: If the file is damaged.
         """
-        rows = np.empty((len(indices), self.length + 1), dtype=np.int64)
+        rows = np.zeros((len(indices), self.length + 1), dtype=np.int64)
         missing = {}
         for place, index in enumerate(indices):
             if not 0 <= index < len(self):
@@ -118,6 +121,8 @@ class TokenWindows:
             self._row.read(start, stop, rows[place])
             if stop - start <= self.length:
                 missing[place] = stop - start - 1
+        if self.vocab_size is not None:
+            self._check_range(int(rows.min()), int(rows.max()), self.vocab_size)
         inputs, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
         for place, scored in missing.items():
             inputs[place, scored:] = 0
@@ -126,6 +131,14 @@ class TokenWindows:
         if self._end_of_text is not None:
             batch["document_ids"] = (inputs == self._end_of_text).cumsum(1)
         return batch
+
+    def _check_range(self, least: int, largest: int, size: int) -> None:
+        if least < 0 or largest >= size:
+            # an index says which tokenizer made the tokens, of a plain file it is the user who says it
+            raise (UserError if self.tokenizer is None else RunFailure)(
+                f"{self.path} holds the token {least if least < 0 else largest}, but its tokenizer has {size}: it is "
+                "damaged, or was written with another tokenizer or type; restore it or prepare it again."
+            )
 
     def verify(self) -> None:
         """Compare the files with their SHA-256; files without an index are taken as they are.
