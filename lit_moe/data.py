@@ -171,6 +171,7 @@ class TokenDataModule(LightningDataModule):
         )
         if self.verify:
             windows.verify()
+        windows.vocab_size = self.tokenizer.vocab_size
         theirs = windows.tokenizer["sha256"] if windows.tokenizer else self.tokenizer.sha256
         if theirs != self.tokenizer.sha256:
             raise UserError(
@@ -211,8 +212,9 @@ class TokenDataModule(LightningDataModule):
                 f"`data.root` is {self.hparams['root']}, but there is no folder {self.root}; run `lit-moe prepare` "
                 "with this root or correct it."
             )
+        given = self.hparams["validation"] is not None
         for name in self.evaluated:
-            self._check_name("validation", name)
+            self._check_name("validation" if given else "sources" if name in self.sources else "replay", name)
 
     def _check_name(self, argument: str, name: str) -> None:
         if name in self.paths or (self.root / name).is_dir():

@@ -52,14 +52,22 @@ def generate(
     check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
     if samples < 1:
         raise UserError(f"samples is {samples} but must be 1 or more; set it so.")
+    if output is not None and any(folder.exists() and not folder.is_dir() for folder in Path(output).parents):
+        raise UserError(f"output is {output}, but what should be its folder is a file; give another name.")
     if output is not None and Path(output).exists():
         raise UserError(f"output is {output}, which exists already; give another name or remove the file.")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
     if prompt_file is not None:
         prompts += read_prompts(Path(prompt_file))
+        if not prompts:
+            raise UserError(f"prompt_file is {prompt_file}, but it holds no prompt; write one per line.")
     wanted = [text for text in prompts or [""] for _ in range(samples)]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, and describes at length
+        raise UserError(f"device is {device}, which this machine does not have; give another, such as cpu.") from error
     model = DecoderLM.from_checkpoint(ckpt_path, device)
     records = []
     for start in range(0, len(wanted), batch_size):

@@ -44,7 +44,13 @@ class DecoderLM(LanguageModel):
         for key, meaning in (("tokenizer", "tokenizer"), ("hyper_parameters", "description of the model")):
             if key not in checkpoint:
                 raise UserError(f"--ckpt_path is {path}, which holds no {meaning}; give a checkpoint of lit-moe fit.")
-        model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
+        try:
+            model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
+        except (KeyError, RuntimeError, TypeError) as error:  # Lightning and torch say it of each argument and weight
+            raise UserError(
+                f"--ckpt_path is {path}, whose weights do not fit its own description of the model; give a checkpoint "
+                "of lit-moe fit."
+            ) from error
         return cls(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
 
     def new_cache(self) -> KVCache:
