@@ -125,13 +125,18 @@ class MoELanguageModel(LightningModule):
         decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
         spared = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-        optimizer = self.optimizer([group for group in groups if group["params"]])
-        if self.scheduler is None:
+        try:
+            optimizer = self.optimizer([group for group in groups if group["params"]])
+            schedule = None if self.scheduler is None else self.scheduler(optimizer)
+        except (TypeError, ValueError) as error:  # of torch's own classes, which check their arguments here only
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"`optimizer` or `scheduler` cannot be built: {str(error).rstrip('.')}; correct its arguments."
+            ) from error
+        if schedule is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the logits of the next token.
