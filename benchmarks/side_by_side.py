@@ -176,7 +176,7 @@ class OtherWork:
         self._start = self._now()
 
     def cores(self) -> float | None:
-        """Return the cores that other processes have kept busy on average since; None where the system does not tell."""
+        """Return the cores that others have kept busy on average since then; None where the system does not tell."""
         now = self._now()
         if now is None or self._start is None:
             return None
