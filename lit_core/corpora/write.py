@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,9 +179,14 @@ def write_jobs(jobs: Sequence[Job], tokenizer: Tokenizer, workers: int, advance:
     with ProcessPoolExecutor(
         min(workers, len(jobs)), context, _start_worker, (tokenizer.to_json(), done, stop)
     ) as pool:
-        # The largest first, so that no process works alone at the end.
-        running = {pool.submit(_work, job) for job in sorted(jobs, key=lambda job: -job.size)}
+        running: set[Future[None]] = set()
         try:
+            # The largest first, so that no process works alone at the end.
+            for job in sorted(jobs, key=lambda job: -job.size):
+                try:
+                    running.add(pool.submit(_work, job))
+                except OSError as error:  # a process that dies while others are still started closes the pool's pipes
+                    raise BrokenProcessPool(str(error)) from error
             while running:
                 finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in finished:
