@@ -105,11 +105,12 @@ class Forgetting(Callback):
             if trainer.global_step > 0:
                 return
             self.baseline = losses
+        # what follows is the same on all ranks; sync_dist spares a warning of Lightning's for each key
         cost: dict[str, Any] = {"step": trainer.global_step}
         for name, attribute in (("tokens", "train_tokens"), ("flops", "train_flops")):
             if hasattr(pl_module, attribute):
                 cost[name] = float(getattr(pl_module, attribute))
-                pl_module.log(f"val/{name}", cost[name])
+                pl_module.log(f"val/{name}", cost[name], sync_dist=True)
         self.costs.append(cost | {"losses": {name: losses[f"{name}/loss"] for name in (*self.old, *self.new)}})
         for source in (*self.old, *self.new):
             for metric, suffix in _SUFFIXES.items():
@@ -118,9 +119,9 @@ class Forgetting(Callback):
                     continue
                 risen = losses[key] - self.baseline[key]
                 if source in self.old:
-                    pl_module.log(f"val/{source}/forgetting{suffix}", risen)
+                    pl_module.log(f"val/{source}/forgetting{suffix}", risen, sync_dist=True)
                 else:
-                    pl_module.log(f"val/{source}/adaptation{suffix}", -risen)
+                    pl_module.log(f"val/{source}/adaptation{suffix}", -risen, sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what each loss on a new source took."""

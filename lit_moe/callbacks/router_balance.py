@@ -158,9 +158,10 @@ class RouterBalance(Callback):
         reduce_over_ranks(trainer, [load for loads in self._sources.values() for load in loads])
         for dataloader_idx, loads in self._sources.items():
             where = f"{stage}/{named_loader(trainer, stage, dataloader_idx)}"
-            pl_module.log_dict(measures(loads, where, training=False))
+            # the same on all ranks already; sync_dist spares a warning of Lightning's for each key
+            pl_module.log_dict(measures(loads, where, training=False), sync_dist=True)
             self._draw(trainer, where, loads, trainer.fit_loop.epoch_loop._batches_that_stepped)
-        pl_module.log(f"{stage}/router/mri_floor", self._floor())
+        pl_module.log(f"{stage}/router/mri_floor", self._floor(), sync_dist=True)
 
     def _draw(self, trainer: Trainer, where: str, loads: list[LayerLoad], step: int) -> None:
         if not can_draw(trainer):
