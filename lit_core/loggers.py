@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,37 @@ class CSVLog(Logger):
         atomic_write(self.path, text.getvalue())
 
 
+class EventLog(TensorBoardLogger):
+    """Writes TensorBoard events into the run folder itself.
+
+    Logging the same row twice in succession writes it once, so a row written early, with a checkpoint, is not doubled.
+
+    Args:
+        folder: Run folder.
+        resume_step: Optimizer step from which a run is resumed; TensorBoard hides what was logged from it on. None for
+            a new run.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
+        super().__init__(
+            save_dir=folder, name="", version="", default_hp_metric=False, purge_step=resume_step, flush_secs=10
+        )
+        self._last: tuple[int | None, dict[str, float]] | None = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write a row.
+
+        Args:
+            metrics: Values by key.
+            step: Optimizer step of the row.
+        """
+        row = (step, dict(metrics))
+        if row != self._last:
+            self._last = row
+            super().log_metrics(row[1], step)
+
+
 def run_loggers(folder: Path, resume_step: int | None) -> list[Logger]:
     """Make the loggers that every run has.
 
@@ -130,7 +162,4 @@ def run_loggers(folder: Path, resume_step: int | None) -> list[Logger]:
     Returns:
         TensorBoard, whose log folder is the run folder, and the CSV file.
     """
-    tensorboard = TensorBoardLogger(
-        save_dir=folder, name="", version="", default_hp_metric=False, purge_step=resume_step, flush_secs=10
-    )
-    return [tensorboard, CSVLog(folder, resume_step)]
+    return [EventLog(folder, resume_step), CSVLog(folder, resume_step)]

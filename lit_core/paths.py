@@ -75,6 +75,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_torn_files(folder: Path) -> None:
+    """Remove what `atomic_path` left in a folder where it was killed; nobody else may be writing there."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def atomic_write(target: Path, content: str | bytes) -> None:
     """Write a whole file, or nothing.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_core.callbacks.run_checkpoint import RunCheckpoint
+from lit_core.callbacks.run_checkpoint import RunCheckpoint, validation_follows
 
 
 class Stopped(Exception):
@@ -28,11 +28,13 @@ class Stopped(Exception):
 class GracefulStop(Callback):
     """Stops a run at Ctrl-C or SIGTERM: saves a checkpoint at the next optimizer-step boundary and raises `Stopped`.
 
-    The signal may reach any of the ranks; they agree at each boundary. A second signal ends the process at once.
+    The signal may reach any of the ranks; they agree at each boundary. Where a validation is due there, the run is
+    saved before and after it: a resumed run would not repeat it. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
         self._received = 0
+        self._stopping = 0
         self._former: dict[int, Any] = {}
         self._step = 0
 
@@ -57,10 +59,16 @@ class GracefulStop(Callback):
             flag = torch.tensor(signum, device=trainer.strategy.root_device)
             signum = int(trainer.strategy.reduce(flag, reduce_op="max"))
         if signum:
-            checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
-            if checkpoint is not None:
-                checkpoint.save_now(trainer)
-            raise Stopped(signum)
+            self._save(trainer)
+            if not validation_follows(trainer):
+                raise Stopped(signum)
+            self._stopping = signum
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after the validation that was due."""
+        if self._stopping:
+            self._save(trainer)
+            raise Stopped(self._stopping)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -71,6 +79,12 @@ class GracefulStop(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the signals back when the run fails; Lightning calls no teardown then."""
         self.teardown(trainer, pl_module, "fit")
+
+    @staticmethod
+    def _save(trainer: Trainer) -> None:
+        checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
+        if checkpoint is not None:
+            checkpoint.save_now(trainer)
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():

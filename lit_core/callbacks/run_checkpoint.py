@@ -43,14 +43,12 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save, or wait for the validation that is due."""
-        loop = trainer.fit_loop
-        assert loop._data_fetcher is not None
         step = trainer.global_step
         if step == self._last_global_step_saved or step == 0:
             return
         if step != trainer.max_steps and (not self._every_n_train_steps or step % self._every_n_train_steps):
             return
-        if trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+        if validation_follows(trainer):
             self._after_validation = True
         else:
             self.save_now(trainer)
@@ -72,3 +70,10 @@ class RunCheckpoint(ModelCheckpoint):
         if self._every_n_train_steps:
             self._save_topk_checkpoint(trainer, candidates)
         self._save_last_checkpoint(trainer, candidates)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Tell, at the end of a training batch, whether a validation is due before the next one."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return bool(trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher))

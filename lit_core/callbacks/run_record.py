@@ -10,7 +10,7 @@ from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_core.loggers import CSVLog
+from lit_core.loggers import CSVLog, EventLog
 from lit_core.paths import atomic_write
 
 
@@ -18,7 +18,7 @@ class RunRecord(Callback):
     """Saves the resolved config and lets no logged row be lost between a checkpoint and a kill.
 
     Lightning logs the row of a step after the checkpoint of that step is written; a kill between the two would lose the
-    row. This callback writes it with the checkpoint; `CSVLog` does not double it.
+    row. This callback writes it with the checkpoint; `CSVLog` and `EventLog` do not double it.
 
     Args:
         config: The resolved config of the run, as plain values; stored in each checkpoint under ``config``.
@@ -58,13 +58,13 @@ class RunRecord(Callback):
         """Put the config into the checkpoint, and on disk what was logged up to it."""
         checkpoint["config"] = self.config
         for logger in trainer.loggers:
+            if isinstance(logger, CSVLog | EventLog):
+                self._write_pending_row(trainer, logger)
             if isinstance(logger, TensorBoardLogger):
                 logger.save()
-            elif isinstance(logger, CSVLog):
-                self._write_pending_row(trainer, logger)
 
     @staticmethod
-    def _write_pending_row(trainer: Trainer, logger: CSVLog) -> None:
+    def _write_pending_row(trainer: Trainer, logger: CSVLog | EventLog) -> None:
         connector = trainer._logger_connector
         if not trainer.training or connector._first_loop_iter is None or not connector.should_update_logs:
             return

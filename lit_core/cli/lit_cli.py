@@ -20,6 +20,7 @@ from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.loggers import run_loggers
+from lit_core.paths import remove_torn_files
 
 
 class LitCLI(LightningCLI):
@@ -115,6 +116,9 @@ class LitCLI(LightningCLI):
                     f"--run is {config.get('run')}, but {folder} holds a run already; resume it with --ckpt_path, "
                     "choose another name or delete the folder."
                 )
+            if fit and ckpt_path:  # on any rank: none writes before all are there
+                for place in (folder, folder / "checkpoints"):
+                    remove_torn_files(place)
             self.run_folder = folder
             kwargs["default_root_dir"] = str(folder)
             if trainer_config["logger"] in (None, True):
@@ -148,18 +152,19 @@ class LitCLI(LightningCLI):
             raise
 
     def before_validate(self) -> None:
-        """Log at the checkpoint's step."""
+        """Log at the last step that the checkpoint was trained on."""
         self._log_at_checkpoint_step()
 
     def before_test(self) -> None:
-        """Log at the checkpoint's step."""
+        """Log at the last step that the checkpoint was trained on."""
         self._log_at_checkpoint_step()
 
     def _log_at_checkpoint_step(self) -> None:
         ckpt_path = self.config[self.subcommand].get("ckpt_path")
         if ckpt_path:
-            step = int(load_checkpoint_file(ckpt_path)["global_step"])
-            self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
+            steps = int(load_checkpoint_file(ckpt_path)["global_step"])
+            # where fit logs a validation after so many steps; a later resume cuts what is logged at `steps` and behind
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = max(steps - 1, 0)
 
     def _plain_config(self) -> dict[str, Any]:
         assert self.subcommand is not None

@@ -18,6 +18,7 @@ from lit_core.callbacks import Stopped
 from lit_core.cli.arguments import Parser, locate_configs
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
+from lit_core.cli.ranks import is_further_rank, is_lost_peer, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.errors import UserError, did_you_mean
 
@@ -56,6 +57,7 @@ def run(
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     _quiet()
+    watch_rank_zero()
     command = next((arg for arg in args if not arg.startswith("-")), None)
     try:
         if command in verbs:
@@ -71,11 +73,14 @@ def run(
             hint = did_you_mean(command, known)
             raise UserError(f"{command} is not a command of {program}.{hint} The commands are {', '.join(known)}.")
         return OK
-    except SystemExit as error:  # --help and --print_config
+    except SystemExit as error:  # --help and --print_config, or Lightning's way out at Ctrl-C
+        if isinstance(error.__context__, KeyboardInterrupt):
+            _say(program, "interrupted.")
+            return 128 + signal.SIGINT
         return error.code if isinstance(error.code, int) else OK if error.code is None else FAILED
     except Stopped as error:
         _say(program, f"stopped and saved; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
-        return 128 + error.signum
+        return OK if is_further_rank() else 128 + error.signum
     except KeyboardInterrupt:
         _say(program, "interrupted.")
         return 128 + signal.SIGINT
@@ -83,6 +88,12 @@ def run(
         if debug:
             traceback.print_exc()
         cause = root_cause(error)
+        rank = os.environ.get("LOCAL_RANK", "0")
+        if rank != "0":  # says what rank 0 does not
+            told = rank_zero_ends() if is_further_rank() else is_user_error(cause)
+            if not told and not is_lost_peer(cause):
+                print(f"{program}, rank {rank}: {sentence(error)}", file=sys.stderr, flush=True)
+            return USER_ERROR if is_user_error(cause) else FAILED
         _say(program, sentence(error, verbs.get(command or "")))
         discard_new_files()
         if is_user_error(cause):

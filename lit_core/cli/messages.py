@@ -10,6 +10,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_core.cli.parser_messages import parser_sentence
+from lit_core.cli.ranks import is_lost_peer
 from lit_core.errors import RunFailure, UserError
 from lit_core.paths import FULL_DISK
 
@@ -31,6 +32,8 @@ def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> st
     text = " ".join(str(cause).split())
     if isinstance(cause, UserError | RunFailure):
         return text
+    if is_lost_peer(cause):
+        return f"Another process of this run has ended or cannot be reached; what it said stands above ({text})."
     if is_full_disk(cause):
         name = getattr(cause, "filename", None) or "a file"
         return f"The disk is full: {name} could not be written; free some space and repeat."

@@ -1,6 +1,8 @@
 import csv
 
-from lit_core.loggers import CSVLog
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_core.loggers import CSVLog, EventLog
 
 
 def rows(folder):
@@ -53,3 +55,16 @@ def test_a_second_process_replaces_the_row_of_the_same_test(tmp_path):
     CSVLog(tmp_path).log_metrics({"test/loss": 1.0}, 7)
     CSVLog(tmp_path).log_metrics({"test/loss": 2.0}, 7)
     assert [row["test/loss"] for row in rows(tmp_path)] == ["2"]
+
+
+def test_tensorboard_shows_a_row_once_and_not_what_came_after_the_checkpoint(tmp_path):
+    first = EventLog(tmp_path)
+    for step in (0, 1, 1, 2, 3):  # the row of step 1 is written early, with a checkpoint, and again
+        first.log_metrics({"a": float(step)}, step)
+    first.finalize("success")
+    second = EventLog(tmp_path, resume_step=2)
+    for step in (2, 3):
+        second.log_metrics({"a": 10.0 * step}, step)
+    second.finalize("success")
+    shown = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in shown.Scalars("a")] == [(0, 0.0), (1, 1.0), (2, 20.0), (3, 30.0)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from small_cli import main
+from small_cli import SmallModel, main
 
 FIT = [
     "fit",
@@ -89,9 +89,8 @@ def test_precedence_defaults_checkpoint_config_flags(first_run):
     assert tested_width() == "5"
     assert tested_width("--config", "x.yaml") == "6"
     assert tested_width("--config", "x.yaml", "--model.shape.width", "7") == "7"
-    assert [row["step"] for row in rows() if row["test/width"]] == [
-        "4"
-    ]  # at the checkpoint's step, in its run's folder
+    # at the last step that the checkpoint was trained on, in its run's folder
+    assert [row["step"] for row in rows() if row["test/width"]] == ["3"]
 
 
 def test_a_resume_goes_on_in_the_same_folder(first_run):
@@ -100,6 +99,16 @@ def test_a_resume_goes_on_in_the_same_folder(first_run):
     assert rows()[: len(before)] == before
     assert [row["step"] for row in rows() if row["train/loss"]] == [str(step) for step in range(6)]
     assert [path.name for path in Path("runs/small").iterdir()] == ["first"]
+
+
+def test_a_resume_keeps_what_was_tested_and_removes_what_a_kill_left(first_run):
+    assert main(["test", "--ckpt_path", LAST, "--trainer.enable_progress_bar", "false"]) == 0
+    torn = [Path("runs/small/first/.metrics.csv.x1.tmp"), Path("runs/small/first/checkpoints/.last.ckpt.x1.tmp")]
+    for path in torn:
+        path.write_text("torn")
+    assert main(["fit", "--ckpt_path", LAST, "--trainer.max_steps", "6"]) == 0
+    assert [row["step"] for row in rows() if row["test/width"]] == ["3"]
+    assert not any(path.exists() for path in torn)
 
 
 def test_a_branch_takes_weights_and_moments_and_starts_at_step_0(first_run):
@@ -125,6 +134,18 @@ def test_callbacks_plus_appends_and_interpolation_sees_flags():
     names = [callback["class_path"].rsplit(".", 1)[-1] for callback in config["trainer"]["callbacks"]]
     assert names == ["LearningRateMonitor", "DeviceStatsMonitor"]
     assert config["model"]["init_args"]["shape"]["width"] == 9
+
+
+class Interrupted(SmallModel):
+    """Ctrl-C in a test: Lightning makes a SystemExit of it."""
+
+    def test_step(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_test_ends_with_130(first_run, capsys):
+    assert main(["test", "--ckpt_path", LAST, "--model", "test_cli.Interrupted"]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_a_verb_runs_with_flags_config_and_print_config(capsys):
@@ -192,7 +213,7 @@ def test_an_existing_run_is_not_overwritten(first_run, capsys):
 def test_a_signal_saves_at_the_next_step_and_says_how_to_go_on(signum, code):
     args = [*FIT, "--run", "first", "--model.init_args.sleep", "0.1"]
     args[args.index("4")] = "1000"
-    script = "import sys; from small_cli import main; sys.exit(main())"
+    script = "import sys; from small_cli import SmallModel, main; sys.exit(main())"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen(
         [sys.executable, "-c", script, *args], stderr=subprocess.PIPE, text=True, env=environment

@@ -1,0 +1,164 @@
+"""`python -m lit_moe` as users start it, on a tiny model: for the tests, with a callback for their processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback
+
+#: Rows of these keys depend on the clock.
+WALL_CLOCK = ("train/tokens_per_second",)
+CONFIG = """
+data:
+  class_path: lit_moe.TokenDataModule
+  init_args:
+    {{root: {root}, sources: {{stdlib: 1}}, replay: {{austen: 1}}, sequence_length: {length}, global_batch_size: 8,
+    micro_batch_size: 2, validation_samples: 10, test_samples: 10}}
+model:
+  class_path: lit_moe.MoELanguageModel
+  init_args:
+    decoder:
+      {{feed_forward: {{n_experts: 4, top_k: 2, expert_width: 16, n_shared: 1}}, n_layers: 2, d_model: 16, n_heads: 2,
+      d_ff: 16}}
+    router: {{class_path: lit_moe.nn.{router}}}
+    optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01, weight_decay: 0.1}}}}
+    scheduler:
+      class_path: lit_moe.schedules.WarmupCosine
+      init_args: {{total_steps: {steps}}}
+trainer:
+  accelerator: cpu
+  devices: 1
+  max_steps: {steps}
+  max_epochs: -1
+  log_every_n_steps: 1
+  gradient_clip_val: 1.0
+  check_val_every_n_epoch: null
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - {{class_path: lit_moe.RouterBalance, init_args: {{heat_map_every: 50}}}}
+    - {{class_path: lit_moe.ReplayMixing, init_args: {{fraction: 0.3}}}}
+    - {{class_path: lit_moe.Forgetting, init_args: {{old: [austen], new: [stdlib]}}}}
+    - {{class_path: lit_moe.callbacks.SampleText, init_args: {{prompts: [The], max_new_tokens: 3}}}}
+    - {{class_path: lit_core.callbacks.RunCheckpoint, init_args: {{every_n_train_steps: {every}}}}}
+    - {{class_path: fit_run.Witness, init_args: {{path: {witness}}}}}
+"""
+
+
+class Witness(Callback):
+    """Writes down what each rank trains on: a line per micro-batch, once it is done.
+
+    Args:
+        path: File to which the rank is appended.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        names = trainer.train_dataloader.stream.names
+        ids = [f"{names[s]}:{i}" for s, i in zip(batch["source"].tolist(), batch["index"].tolist(), strict=True)]
+        self.row = {
+            "session": int(os.environ.get("SESSION", 0)),
+            "pid": os.getpid(),
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "batch_idx": batch_idx,
+            "ids": ids,
+            "tokens": batch["input_ids"].sum(1).tolist(),
+        }
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        with open(f"{self.path}.{trainer.global_rank}", "a") as file:
+            file.write(json.dumps(self.row) + "\n")
+
+
+def write_config(root, *, steps=6, every=2, router="SinkhornRouter", length=32, path="tiny.yaml"):
+    witness = Path("witness").absolute()
+    text = CONFIG.format(root=root, steps=steps, every=every, router=router, length=length, witness=witness)
+    Path(path).write_text(text)
+
+
+def layout(devices=1, micro=2, workers=0, check_every=None):
+    """Return the flags of a layout; validation every so many optimizer steps."""
+    flags = [f"--data.init_args.micro_batch_size={micro}", f"--data.init_args.num_workers={workers}"]
+    flags += [f"--trainer.devices={devices}", f"--trainer.strategy={'ddp' if devices > 1 else 'auto'}"]
+    if check_every:  # Lightning counts micro-batches
+        flags += [f"--trainer.val_check_interval={check_every * 8 // (devices * micro)}"]
+    return flags
+
+
+def start(*args, session=0, log="log"):
+    """Start a command in a process group of its own, in the working directory."""
+    here = Path(__file__).parent
+    path = f"{here}{os.pathsep}{here.parents[1]}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SESSION": str(session), "PYTHONPATH": path}
+    with open(log, "a") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lit_moe", *map(str, args)],
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def finish(process, timeout=240, log="log"):
+    """Wait for a command, and end what it leaves behind."""
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"hung:\n{Path(log).read_text()[-3000:]}") from None
+    finally:
+        kill(process)
+
+
+def kill(process):
+    """Kill all ranks and workers of a command."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def run(*args, session=0, log="log", code=0):
+    assert finish(start(*args, session=session, log=log), log=log) == code, Path(log).read_text()[-3000:]
+
+
+def rows(run, clock=False):
+    """Return the rows of a run's metrics.csv: its filled cells, without those that depend on the clock."""
+    with open(f"runs/moe/{run}/metrics.csv", newline="") as file:
+        return [
+            {key: value for key, value in row.items() if value and (clock or key not in WALL_CLOCK)}
+            for row in csv.DictReader(file)
+        ]
+
+
+def witnessed(path="witness"):
+    """Return what each rank trained on, as (rank, row); a last line may be torn by a kill."""
+    lines = []
+    for file in sorted(Path(path).absolute().parent.glob(f"{Path(path).name}.*")):
+        rank = int(file.suffix[1:])
+        lines += [(rank, json.loads(line)) for line in file.read_text().splitlines(True) if line.endswith("}\n")]
+    return lines
+
+
+def last_step(path="witness"):
+    """Return the highest optimizer step of which rank 0 finished a micro-batch; -1 if none."""
+    file = Path(f"{path}.0")
+    if not file.exists():
+        return -1
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 4000))
+        lines = [line for line in stream.read().splitlines(True) if line.startswith(b"{") and line.endswith(b"}\n")]
+    return json.loads(lines[-1])["step"] if lines else -1
+
+
+def checkpoint(run, name="last.ckpt"):
+    return torch.load(f"runs/moe/{run}/checkpoints/{name}", weights_only=True)
