@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
 from lit_core.logged import logs_this_step, sum_over_ranks
-from lit_core.tensorboard import add_hparams
+from lit_core.tensorboard import add_hparams, add_layout
 from lit_core.tokenizer import Tokenizer
 from lit_moe.loss import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
@@ -183,6 +183,8 @@ class MoELanguageModel(LightningModule):
             keys += [f"val/{name}/{metric}" for name in self.trainer.val_dataloaders for metric in self._metric_names]
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             keys += getattr(callback, "summary_keys", list)()
+        charts = {"bits per byte": ["val/.*/bits_per_byte"], "training loss": ["train/loss"]}
+        add_layout(self.trainer, {"language model": charts})
         add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
