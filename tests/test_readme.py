@@ -1,0 +1,43 @@
+"""The README's commands run as they stand there, on less text and for fewer steps."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lit_moe.cli import main
+
+README = Path(__file__).parents[1] / "README.md"
+SMALLER = {
+    "prepare": ["--max_bytes", "150000", "--vocab_size", "300", "--val_fraction", "0.2", "--test_fraction", "0.2"],
+    "fit": ["--trainer.max_steps", "2", "--data.init_args.validation_samples", "2", "--trainer.accelerator", "cpu"],
+    "test": ["--data.init_args.test_samples", "2", "--trainer.accelerator", "cpu"],
+    "generate": ["--max_new_tokens", "5"],
+}
+
+
+def commands():
+    block = re.search(r"## The same, step by step\n\n```bash\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("lit-moe ")]
+
+
+def test_each_command_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+    assert [command[0] for command in commands()] == ["prepare", "fit", "fit", "test", "generate"]
+    for command in commands():
+        assert main([*command, *SMALLER[command[0]]]) == 0, (command, capsys.readouterr().err)
+    assert "It was" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/moe.md", "docs/contracts.md", "CONTRIBUTING.md"])
+def test_links_and_configs_exist(page):
+    path = README.parent / page
+    text = path.read_text()
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+    for config in re.findall(r"configs/[\w/]+\.yaml", text):
+        assert (README.parent / config).exists(), config
