@@ -33,7 +33,7 @@ def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> st
     if isinstance(cause, UserError | RunFailure):
         return text
     if is_lost_peer(cause):
-        return f"Another process of this run has ended or cannot be reached; what it said stands above ({text})."
+        return "Another process of this run has ended or cannot be reached; if it said why, that stands above."
     if is_full_disk(cause):
         name = getattr(cause, "filename", None) or "a file"
         return f"The disk is full: {name} could not be written; free some space and repeat."
@@ -52,7 +52,9 @@ def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> st
 def root_cause(error: BaseException) -> BaseException:
     """Return the first of our own errors, or a full disk, in a chain of causes; otherwise the exception itself."""
     link: BaseException | None = error
-    while link is not None:
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:  # a chain may be a ring
+        seen.add(id(link))
         if isinstance(link, UserError | RunFailure) or is_full_disk(link):
             return link
         link = link.__cause__ or link.__context__

@@ -78,6 +78,22 @@ class Witness(Callback):
             file.write(json.dumps(self.row) + "\n")
 
 
+class Poison(Callback):
+    """Makes the loss of one rank NaN.
+
+    Args:
+        rank: The rank.
+        step: The optimizer step.
+    """
+
+    def __init__(self, rank: int, step: int) -> None:
+        self.rank, self.step = rank, step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.global_rank, trainer.global_step) == (self.rank, self.step):
+            next(pl_module.parameters()).data.fill_(torch.nan)
+
+
 def write_config(root, *, steps=6, every=2, router="SinkhornRouter", length=32, path="tiny.yaml"):
     witness = Path("witness").absolute()
     text = CONFIG.format(root=root, steps=steps, every=every, router=router, length=length, witness=witness)
