@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, temporary)
             except RuntimeError as error:  # torch's zip writer hides the errno of a failed write
-                raise _as_os_error(error, temporary) from error
+                if not _is_full(error, temporary):
+                    raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
 
 
 def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
@@ -106,11 +111,7 @@ def _reason(path: Path, error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def _as_os_error(error: RuntimeError, path: Path) -> Exception:
-    """Find out whether a failed write was a full disk."""
-    import errno
-    import os
-    import shutil
-
-    full = shutil.disk_usage(path.parent).free < 1 << 20 or "PytorchStreamWriter" in str(error)
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) if full else error
+def _is_full(error: RuntimeError, path: Path) -> bool:
+    """Tell whether a failed write met a full disk, or a limit on the size of files, which the writer names by place."""
+    by_writer = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
+    return by_writer or shutil.disk_usage(path.parent).free < 1 << 20

@@ -1,0 +1,776 @@
+"""Whatever is wrong with what a user gives ends in one sentence, and everything on disk is as it was."""
+
+import copy
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import resource
+import shutil
+import tempfile
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_core.data import ShardSet, TokenWindows
+from lit_core.errors import RunFailure, UserError
+from lit_moe.cli import main
+
+RUN = yaml.safe_load("""
+data:
+  class_path: lit_moe.TokenDataModule
+  init_args: {root: tokens, sources: {stdlib: 1}, replay: {austen: 1}, sequence_length: 32, global_batch_size: 4,
+    micro_batch_size: 2, validation_samples: 4, test_samples: 4}
+model:
+  class_path: lit_moe.MoELanguageModel
+  init_args:
+    decoder: {feed_forward: switch, n_layers: 1, d_model: 16, n_heads: 2, d_ff: 16, max_seq_len: 64}
+    router: {class_path: lit_moe.nn.TopKRouter, init_args: {normalize_top_k: false}}
+    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.001}}
+trainer:
+  accelerator: cpu
+  max_steps: 2
+  log_every_n_steps: 1
+  val_check_interval: 2
+  check_val_every_n_epoch: null
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: lit_moe.RouterBalance
+      init_args: {heat_map_every: 0}
+    - class_path: lit_moe.ReplayMixing
+      init_args: {fraction: 0.5}
+    - class_path: lit_moe.Forgetting
+      init_args: {old: [austen], new: [stdlib]}
+""")
+FRACTION = "trainer.callbacks.1.init_args.fraction"
+PREPARE = {
+    "root": "new",
+    "corpora": [{"class_path": "lit_core.corpora.TextFolder", "init_args": {"folder": "texts", "name": "mine"}}],
+    "tokenizer": "bytes",
+}
+LAST = "runs/moe/first/checkpoints/last.ckpt"
+FIT = ["fit", "--config", "run.yaml", "--run", "x"]
+FIT_AS_IS = FIT[:3]
+RESUME = ["fit", "--ckpt_path", LAST, "--trainer.max_steps", "4"]
+BRANCH = [*FIT, "--branch_from", LAST]
+TEST = ["test", "--ckpt_path", LAST]
+GENERATE = ["generate", "--ckpt_path", LAST, "--max_new_tokens", "4"]
+MAKE = ["prepare", "--config", "prepare.yaml"]
+
+
+# What is on disk
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory, token_root, byte_root):
+    """A data root of two tokenizers, and a working directory with one finished run."""
+    place = tmp_path_factory.mktemp("pristine")
+    shutil.copytree(token_root, place / "data" / "tokens")
+    shutil.copytree(byte_root, place / "data" / "bytes")
+    (place / "work" / "texts").mkdir(parents=True)
+    for number in range(6):
+        (place / "work" / "texts" / f"{number}.txt").write_text(f"This is the text number {number}.\n" * 300)
+    with inside(place):
+        write("run.yaml", RUN)
+        write("prepare.yaml", PREPARE)
+        assert main(["fit", "--config", "run.yaml", "--run", "first"]) == 0
+    return place
+
+
+@contextmanager
+def inside(place):
+    """Work in a place, with its data root and its folder of temporary files."""
+    (place / "temporary").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place / "work")
+        patch.setenv("LITSHIFT_DATA", str(place / "data"))
+        patch.setattr(tempfile, "tempdir", str(place / "temporary"))
+        yield place
+
+
+@pytest.fixture
+def place(pristine):
+    # not tmp_path: the sockets of data-loading processes lie in the temporary folder, and their paths must be short
+    with tempfile.TemporaryDirectory() as home:
+        shutil.copytree(pristine, home, dirs_exist_ok=True)
+        with inside(Path(home)) as folder:
+            yield folder
+
+
+def write(path, content):
+    Path(path).write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+
+
+def listing(place):
+    return {
+        str(path.relative_to(place)): path.is_dir() or hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in Path(place).rglob("*")
+    }
+
+
+def said(args):
+    """Run a command; return its exit code and what it says beginning with its name."""
+    err, out = io.StringIO(), io.StringIO()
+    with redirect_stderr(err), redirect_stdout(out):
+        code = main(args)
+    assert "Traceback" not in err.getvalue() + out.getvalue()
+    return code, [line for line in err.getvalue().splitlines() if line.startswith("lit-moe: ")]
+
+
+def refused(place, args, code, *parts):
+    """Check exit code, the one sentence, and that nothing on disk has changed."""
+    before = listing(place)
+    found, lines = said(args)
+    advice = [line for line in lines if "add --debug" in line or "the last checkpoint is kept" in line]
+    sentences = [line for line in lines if line not in advice]
+    assert found == code and len(sentences) == 1, (found, lines)
+    assert all(part in sentences[0] for part in parts), sentences[0]
+    assert sentences[0].endswith((".", "?")) and len(sentences[0]) < 1200
+    assert bool(advice) == (code == 1)
+    assert listing(place) == before
+    return sentences[0]
+
+
+# Changes to what is right
+
+
+def edited(config, key, value):
+    """Return a copy of a config with one value set; None as value removes it."""
+    config = copy.deepcopy(config)
+    node = config
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    for part in path:
+        node = node[part]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return config
+
+
+def run(key, value):
+    return lambda: write("run.yaml", edited(RUN, key, value))
+
+
+def make(key, value):
+    return lambda: write("prepare.yaml", edited(PREPARE, key, value))
+
+
+def put(path, content):
+    return lambda: Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def remove(path):
+    return lambda: shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+
+
+def changed(path, change):
+    def apply():
+        content = bytearray(Path(path).read_bytes())
+        Path(path).write_bytes(change(content) or content)
+
+    return apply
+
+
+def flipped(position):
+    def flip(content):
+        content[position] ^= 0xFF
+
+    return flip
+
+
+def every_token(content):
+    content[700:-3000] = b"\xff" * (len(content) - 3700)
+
+
+def other_source(content):
+    index = json.loads(content)
+    index["tokenizer"] = {}
+    return json.dumps(index).encode()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def bomb():
+    torch.save({"state_dict": {}, "global_step": 2, "bomb": Bomb()}, "x.ckpt")
+
+
+def plain_bomb():
+    Path("x.ckpt").write_bytes(pickle.dumps(Bomb()))
+
+
+def checkpoint(**changes):
+    def apply():
+        content = torch.load(LAST, weights_only=True)
+        torch.save({**content, **changes}, "x.ckpt")
+
+    return apply
+
+
+def poisoned():
+    """Weights with which the loss is no number."""
+    content = torch.load(LAST, weights_only=True)
+    content["state_dict"]["decoder.norm.weight"].fill_(torch.nan)
+    torch.save(content, LAST)
+
+
+def foreign_shards():
+    shutil.rmtree("../data/tokens/austen")
+    shutil.copytree("../data/bytes/austen", "../data/tokens/austen")
+
+
+def foreign_root():
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(f"../data/bytes/{name}", f"../data/tokens/{name}")
+
+
+def json_lines(text):
+    corpus = {"class_path": "lit_core.corpora.JSONLines", "init_args": {"path": "rows.jsonl", "name": "mine"}}
+
+    def apply():
+        write("prepare.yaml", {**PREPARE, "corpora": [corpus]})
+        Path("rows.jsonl").write_text(text)
+
+    return apply
+
+
+def without_text():
+    for path in Path("texts").iterdir():
+        path.write_text(" \n")
+
+
+def small_moe(**arguments):
+    return run("model.init_args.decoder.feed_forward", {"n_experts": 4, "top_k": 2, "expert_width": 8} | arguments)
+
+
+def data(name, value):
+    return [*FIT, f"--data.{name}", value]
+
+
+def decoder(name, value):
+    return [*FIT, f"--model.decoder.{name}", value]
+
+
+SHARD, INDEX = "../data/tokens/stdlib/train/000000.tar", "../data/tokens/stdlib/train/index.json"
+TEST_SHARD = "../data/tokens/stdlib/test/000000.tar"
+TEXT = ["--data.root", "bytes"]
+
+# name: (arguments, exit code, parts of the sentence, what is changed on disk before)
+CASES = {
+    # mistyped keys
+    "key at the top, file": (FIT, 2, ['trainr is not an argument. Did you mean "trainer"?'], run("trainr", {"a": 1})),
+    "key at the top, flag": ([*FIT, "--seed_everythin", "1"], 2, ['Did you mean "seed_everything"?']),
+    "key of trainer, file": (FIT, 2, ["trainer.max_stepz is not", '"max_steps"'], run("trainer.max_stepz", 3)),
+    "key of trainer, flag": ([*FIT, "--trainer.max_stepz", "3"], 2, ["trainer.max_stepz is not", '"max_steps"']),
+    "key of model, file": (FIT, 2, ["model.seeed is not", '"seed"'], run("model.init_args.seeed", 3)),
+    "key of model, flag": ([*FIT, "--model.init_args.seeed", "3"], 2, ["model.seeed is not", '"seed"']),
+    "key of decoder, file": (
+        FIT,
+        2,
+        ['model.decoder.n_layer is not an argument. Did you mean "n_layers"?'],
+        run("model.init_args.decoder.n_layer", 3),
+    ),
+    "key of decoder, flag": (decoder("n_layer", "3"), 2, ["model.decoder.n_layer is not", '"n_layers"']),
+    "key of experts": (FIT, 2, ["model.decoder.feed_forward.top_q is not", '"top_k"'], small_moe(top_q=1)),
+    "key of data": (data("sequence_lenght", "3"), 2, ["data.sequence_lenght is not", '"sequence_length"']),
+    "key of callback, file": (
+        FIT,
+        2,
+        ['trainer.callbacks.fracton is not an argument. Did you mean "fraction"?'],
+        run("trainer.callbacks.1.init_args", {"fracton": 0.5}),
+    ),
+    "key of callback, flag": (
+        [*FIT, "--trainer.callbacks+=lit_moe.SampleText", "--trainer.callbacks.promptz=[x]"],
+        2,
+        ["trainer.callbacks.promptz is not", '"prompts"'],
+    ),
+    "key of optimizer": (
+        FIT,
+        2,
+        ["model.optimizer.lrr is not", '"lr"'],
+        run("model.init_args.optimizer.init_args.lrr", 1),
+    ),
+    "name of callback": (
+        FIT,
+        2,
+        ["trainer.callbacks: lit_moe.ReplayMixin is not", '"ReplayMixing"'],
+        run("trainer.callbacks.1.class_path", "lit_moe.ReplayMixin"),
+    ),
+    "name of router": (
+        FIT,
+        2,
+        ["model.router: lit_moe.nn.SinkhornRoutr is not", '"SinkhornRouter"'],
+        run("model.init_args.router", {"class_path": "lit_moe.nn.SinkhornRoutr"}),
+    ),
+    "name of model": (FIT, 2, ['"MoELanguageModel"'], run("model.class_path", "lit_moe.MoELanguageModl")),
+    "key of test": ([*TEST, "--data.test_sample", "3"], 2, ["data.test_sample is not", '"test_samples"']),
+    "key of prepare, file": (MAKE, 2, ["vocab_sise is not", '"vocab_size"'], make("vocab_sise", 300)),
+    "key of prepare, flag": ([*MAKE, "--vocab_sise", "3"], 2, ["vocab_sise is not", '"vocab_size"']),
+    "key of corpus": (MAKE, 2, ["corpora.foldr is not", '"folder"'], make("corpora.0.init_args.foldr", "texts")),
+    "key of generate": ([*GENERATE, "--temprature", "1"], 2, ["temprature is not", '"temperature"']),
+    "shortened flag": ([*GENERATE, "--temp", "1"], 2, ["temp is not an argument."]),
+    "command": (["generat"], 2, ["generat is not a command", '"generate"']),
+    # wrong types
+    "type in trainer": (
+        FIT,
+        2,
+        ["trainer.max_steps is many, but must be of type int"],
+        run("trainer.max_steps", "many"),
+    ),
+    "type in decoder": (decoder("n_layers", "two"), 2, ["model.decoder.n_layers is two, but must be of type int"]),
+    "choice in decoder": (
+        decoder("feed_forward", "swich"),
+        2,
+        ["feed_forward is swich, but must be one of dense, switch, granular", '"switch"'],
+    ),
+    "type of decoder": (FIT, 2, ["of type int"], run("model.init_args.decoder", 3)),
+    "type in data": (
+        FIT,
+        2,
+        ["data.sources is ['stdlib'], but must be of type dict"],
+        run("data.init_args.sources", ["stdlib"]),
+    ),
+    "choice in data": (data("bin_dtype", "uint64"), 2, ["data.bin_dtype is uint64, but must be one of uint16, uint32"]),
+    "null in data": (data("sequence_length", "null"), 2, ["data.sequence_length is null, but must be of type int"]),
+    "type in callback": (
+        FIT,
+        2,
+        ["trainer.callbacks.fraction is half, but must be of type float"],
+        run(FRACTION, "half"),
+    ),
+    "type in optimizer": (
+        FIT,
+        2,
+        ["model.optimizer.lr is fast"],
+        run("model.init_args.optimizer.init_args.lr", "fast"),
+    ),
+    "type in prepare": ([*MAKE, "--workers", "many"], 2, ["workers is many, but must be of type int"]),
+    "null in prepare": (
+        MAKE,
+        2,
+        ["workers is null, but must be of type int"],
+        put("prepare.yaml", "root: x\nworkers: null\n"),
+    ),
+    "type in generate": ([*GENERATE, "--seed", "x"], 2, ["seed is x, but must be of type int"]),
+    # missing arguments and configs
+    "no data": (FIT, 2, ["lacks data; give it"], run("data", None)),
+    "no root": (FIT, 2, ["data: TokenDataModule lacks root"], run("data.init_args.root", None)),
+    "no fraction": (FIT, 2, ["trainer.callbacks: ReplayMixing lacks fraction"], run(FRACTION, None)),
+    "no arguments of schedule": (
+        FIT,
+        2,
+        ["model.scheduler: CosineInf lacks total_steps, const_lr, min_lr"],
+        run("model.init_args.scheduler", {"class_path": "lit_moe.CosineInf"}),
+    ),
+    "no checkpoint to generate from": (["generate"], 2, ["lacks ckpt_path"]),
+    "no such config": (
+        ["fit", "--config", "configs/moe/quickstart/pretran.yaml"],
+        2,
+        ["pretran.yaml", "pretrain.yaml"],
+    ),
+    "no such config of prepare": (["prepare", "--config", "nope.yaml"], 2, ["--config is nope.yaml, but there is no"]),
+    "no config named": (["fit", "--config"], 2, ["--config stands without a file"]),
+    "no YAML": (FIT, 2, ["--config is run.yaml, which is no YAML", "line 2"], put("run.yaml", "model: [\n")),
+    "no YAML for prepare": (MAKE, 2, ["--config is prepare.yaml, which is no YAML"], put("prepare.yaml", b"\xff\x00")),
+    "empty config": (FIT, 2, ["--config is run.yaml, which is empty"], put("run.yaml", "")),
+    "list as config": (MAKE, 2, ["--config is prepare.yaml, which holds a list"], put("prepare.yaml", "- a\n")),
+    "name that leads nowhere": (
+        FIT,
+        2,
+        ["data.init_args.seed: ", ".nothing"],
+        run("data.init_args.seed", "${data.init_args.nothing}"),
+    ),
+    # sizes that cannot be
+    "too large top_k": (FIT, 2, ["top_k is 9", "4 routed experts", "set top_k to 4 or less"], small_moe(top_k=9)),
+    "heads that do not divide": (decoder("n_heads", "3"), 2, ["n_heads is 3 but must divide d_model"]),
+    "batches that do not divide": (data("global_batch_size", "5"), 2, ["global_batch_size is 5", "multiple of 2"]),
+    "other accumulation": (
+        [*FIT, "--trainer.accumulate_grad_batches", "3"],
+        2,
+        ["accumulate_grad_batches` is 3", "makes 2"],
+    ),
+    "sequence longer than the data": (data("sequence_length", "100000"), 2, ["stdlib/train has", "tokens, but"]),
+    "sequence longer than the model's": (data("sequence_length", "65"), 2, ["65 tokens but max_seq_len is 64"]),
+    "empty sequence": (data("sequence_length", "0"), 2, ["`sequence_length` is 0"]),
+    "negative learning rate": (
+        FIT,
+        2,
+        ["Invalid learning rate: -1.0"],
+        run("model.init_args.optimizer.init_args.lr", -1.0),
+    ),
+    "no such accelerator": ([*FIT, "--trainer.accelerator", "cpuu"], 2, ["invalid accelerator name"]),
+    "negative steps": ([*FIT, "--trainer.max_steps", "-5"], 2, ["`max_steps` must be a non-negative integer"]),
+    # replay
+    "replay of 1.5": (FIT, 2, ["`fraction` is 1.5", "give a number from 0 to 1"], run(FRACTION, 1.5)),
+    "replay of -0.1": (FIT, 2, ["`fraction` is -0.1", "give a number from 0 to 1"], run(FRACTION, -0.1)),
+    "replay that grows to 1.5": (
+        FIT,
+        2,
+        ["`end` is 1.5"],
+        run(
+            FRACTION,
+            {"class_path": "lit_moe.callbacks.LinearReplay", "init_args": {"start": 0, "end": 1.5, "steps": 3}},
+        ),
+    ),
+    "replay without its callback": (
+        FIT,
+        2,
+        ["`replay` names austen", "add lit_moe.callbacks.ReplayMixing"],
+        run("trainer.callbacks", []),
+    ),
+    "replay of nothing": (
+        FIT,
+        2,
+        ["there are no replay sources"],
+        lambda: write("run.yaml", edited(edited(RUN, "data.init_args.replay", {}), "trainer.callbacks.2", None)),
+    ),
+    "forgetting of an unknown source": (
+        FIT,
+        2,
+        ["names the source austin", "austen"],
+        run("trainer.callbacks.2.init_args.old", ["austin"]),
+    ),
+    # data that are not there
+    "missing root": (data("root", "nowhere"), 2, ["`data.root` is nowhere", "run `lit-moe prepare`"]),
+    "file as root": (data("root", "run.yaml"), 2, ["`data.root` is run.yaml"]),
+    "missing source": (data("sources", "{stdlb: 1}"), 2, ["`sources` names stdlb", '"stdlib"']),
+    "missing val split": (FIT, 2, ["austen has no val split"], remove("../data/tokens/austen/val")),
+    "missing test split": (TEST, 2, ["austen has no test split"], remove("../data/tokens/austen/test")),
+    "missing shard": (FIT, 2, ["stdlib/train/000000.tar is missing"], remove(SHARD)),
+    "missing index": (FIT, 2, ["stdlib/train", "index.json"], remove(INDEX)),
+    "missing tokenizer": (FIT, 2, ["no tokenizer.json"], remove("../data/tokens/tokenizer.json")),
+    # data that are damaged
+    "truncated shard": (FIT, 2, ["stdlib/train/000000.tar has 1000 bytes"], changed(SHARD, lambda c: c[:1000])),
+    "truncated shard in a test": (TEST, 2, ["test/000000.tar has 1000"], changed(TEST_SHARD, lambda c: c[:1000])),
+    "flipped byte": (FIT, 2, ["stdlib/train/000000.tar is damaged", "SHA-256"], changed(SHARD, flipped(3000))),
+    "flipped byte in a test": (TEST, 2, ["stdlib/test/000000.tar is damaged"], changed(TEST_SHARD, flipped(3000))),
+    "flipped header, not verified": (
+        data("verify", "false"),
+        1,
+        ["stdlib/train/000000.tar is damaged", "its header says otherwise"],
+        changed(SHARD, flipped(512)),
+    ),
+    "flipped tokens, not verified": (
+        data("verify", "false"),
+        1,
+        ["stdlib/train holds the token", "its tokenizer has"],
+        changed(SHARD, every_token),
+    ),
+    "flipped tokens, not verified, in a worker": (
+        [*data("verify", "false"), "--data.num_workers", "1"],
+        1,
+        ["stdlib/train holds the token"],
+        changed(SHARD, every_token),
+    ),
+    "truncated index": (FIT, 2, ["train/index.json is not valid JSON"], changed(INDEX, lambda c: c[:100])),
+    "list as index": (FIT, 2, ["train/index.json is malformed"], put(INDEX, "[]")),
+    "index without its tokenizer": (FIT, 2, ["train/index.json is malformed"], changed(INDEX, other_source)),
+    "damaged tokenizer": (FIT, 2, ["tokens/tokenizer.json"], put("../data/tokens/tokenizer.json", "{}")),
+    # foreign tokenizers
+    "shards of another tokenizer": (FIT, 2, ["The source austen", "prepared with the tokenizer"], foreign_shards),
+    "root with another tokenizer": (FIT, 2, ["The source stdlib", "prepared with the tokenizer"], foreign_root),
+    "test with another tokenizer": ([*TEST, *TEXT], 2, ["was trained with the tokenizer"]),
+    "resume with another tokenizer": ([*RESUME, *TEXT], 2, ["was trained with the tokenizer"]),
+    "branch with another tokenizer": ([*BRANCH, *TEXT], 2, ["was trained with the tokenizer"]),
+    "prepare with another tokenizer": (
+        MAKE,
+        2,
+        ["tokenizer is bytes", "prepared with another one"],
+        make("root", "tokens"),
+    ),
+    "no tokenizer in the file": ([*MAKE, "--tokenizer", "run.yaml"], 2, ["run.yaml, which is no tokenizer.json"]),
+    # checkpoints
+    "resume with another width": ([*RESUME, "--model.decoder.d_model", "24"], 2, ["another architecture", "(384, 24)"]),
+    "test with another depth": (
+        [*TEST, "--model.decoder.n_layers", "3"],
+        2,
+        ["another architecture: decoder.layers.1.", "is missing from it"],
+    ),
+    "branch to another width": (
+        BRANCH,
+        2,
+        ["--branch_from is", "(384, 24)"],
+        run("model.init_args.decoder.d_model", 24),
+    ),
+    "branch to another depth": (BRANCH, 2, ["is missing from it"], run("model.init_args.decoder.n_layers", 3)),
+    "generate with other weights": (
+        ["generate", "--ckpt_path", "x.ckpt"],
+        2,
+        ["do not fit its own description"],
+        checkpoint(state_dict={}),
+    ),
+    "missing checkpoint": (
+        ["test", "--ckpt_path", "no.ckpt"],
+        2,
+        ["--ckpt_path is no.ckpt, but there is no such file"],
+    ),
+    "YAML as checkpoint": (["test", "--ckpt_path", "run.yaml"], 2, ["--ckpt_path is run.yaml, which cannot be read"]),
+    "weights as checkpoint": (
+        [*FIT, "--ckpt_path", "x.ckpt"],
+        2,
+        ["x.ckpt, which holds no Lightning checkpoint"],
+        lambda: torch.save({"state_dict": {}}, "x.ckpt"),
+    ),
+    "another seed of the data": (
+        [*RESUME, "--data.seed", "5"],
+        2,
+        ["seed is 5, but the checkpoint was trained with 0"],
+    ),
+    "resume and branch": ([*RESUME, "--branch_from", LAST], 2, ["give one of the two"]),
+    "branch in a test": ([*TEST, "--branch_from", LAST], 2, ["--branch_from starts a training run"]),
+    "slash in the run's name": ([*FIT_AS_IS, "--run", "a/b"], 2, ["--run is a/b", "without a slash"]),
+    "empty name of the run": ([*FIT_AS_IS, "--run", ""], 2, ["--run is empty"]),
+    "name of an existing run": ([*FIT_AS_IS, "--run", "first"], 2, ["--run is first", "holds a run already"]),
+    # prepare
+    "unknown corpus": ([*MAKE, "--corpora+=Austn"], 2, ["Austn is not the name of a known class", '"Austen"']),
+    "unknown corpus in the file": (
+        MAKE,
+        2,
+        ['"TextFolder"'],
+        make("corpora.0.class_path", "lit_core.corpora.TextFoldr"),
+    ),
+    "no corpus": (MAKE, 2, ["corpora is empty"], make("corpora", [])),
+    "empty corpus": (MAKE, 2, ["The corpus mine is empty"], without_text),
+    "missing folder of texts": (MAKE, 2, ["folder of the corpus mine is texts"], remove("texts")),
+    "bad JSON line": (MAKE, 2, ["rows.jsonl, line 2: it is not valid JSON"], json_lines('{"text": "a"}\n{"text":\n')),
+    "JSON line without text": (
+        MAKE,
+        2,
+        ["rows.jsonl, line 2: there is no field text"],
+        json_lines('{"text": "a"}\n{"txt": 1}\n'),
+    ),
+    "text that is not UTF-8": (MAKE, 2, ["texts/3.txt is not in the encoding"], put("texts/3.txt", b"\xff\xfe")),
+    "text that is no gzip": (
+        MAKE,
+        2,
+        ["texts/a.txt.gz cannot be read"],
+        lambda: [make("corpora.0.init_args.pattern", "*.gz")(), put("texts/a.txt.gz", gzip.compress(b"x" * 99)[:-9])()],
+    ),
+    "fraction of 1.5": ([*MAKE, "--val_fraction", "1.5"], 2, ["val_fraction is 1.5"]),
+    "file as root of prepare": ([*MAKE, "--root", "run.yaml"], 2, ["root is run.yaml, which is a file"]),
+    "nothing to verify": ([*MAKE, "--verify", "true"], 2, ["nothing prepared in it"]),
+    # generate
+    "long prompt": ([*GENERATE, "--prompt", "word " * 99], 2, ["max_new_tokens is 4, but the model takes 64"]),
+    "long answer": (["generate", "--ckpt_path", LAST, "--max_new_tokens", "64"], 2, ["the model takes 64 together"]),
+    "cold": ([*GENERATE, "--temperature", "-1"], 2, ["temperature is -1.0"]),
+    "missing prompts": ([*GENERATE, "--prompt_file", "no.txt"], 2, ["prompt_file is no.txt"]),
+    "no prompts": ([*GENERATE, "--prompt_file", "p.txt"], 2, ["p.txt, but it holds no prompt"], put("p.txt", "\n")),
+    "bad prompt": (
+        [*GENERATE, "--prompt_file", "p.jsonl"],
+        2,
+        ["p.jsonl, line 2"],
+        put("p.jsonl", '{"prompt": "a"}\n{"promt": "b"}\n'),
+    ),
+    "output that exists": ([*GENERATE, "--output", "run.yaml"], 2, ["output is run.yaml, which exists already"]),
+    "output below a file": ([*GENERATE, "--output", "run.yaml/x"], 2, ["output is run.yaml/x"]),
+    "no such device": ([*GENERATE, "--device", "gpuu"], 2, ["device is gpuu"]),
+}
+for torn in ("test", "fit", "generate"):
+    name = f"torn checkpoint in {torn}"
+    CASES[name] = ([torn, "--ckpt_path", LAST], 2, ["it is torn or no file"], changed(LAST, lambda c: c[: len(c) // 2]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(place, case):
+    args, code, parts, *change = CASES[case]
+    for apply in change:
+        apply()
+    refused(place, args, code, *parts)
+
+
+@pytest.mark.parametrize("kind", [bomb, plain_bomb])
+def test_nothing_in_a_checkpoint_is_executed(place, kind):
+    kind()
+    for args in (["test"], [*FIT], ["generate"]):
+        refused(place, [*args, "--ckpt_path", "x.ckpt"], 2, "--ckpt_path is x.ckpt, which cannot be read")
+    refused(place, [*FIT, "--branch_from", "x.ckpt"], 2, "--branch_from is x.ckpt, which cannot be read")
+    assert not Path("exploded").exists()
+
+
+# Runs that fail
+
+
+def test_a_loss_that_is_no_number_at_once_leaves_all_as_it_was(place):
+    poisoned()
+    refused(place, RESUME, 1, "The loss became nan at step 2")
+
+
+def test_a_loss_that_is_no_number_later_keeps_the_last_checkpoint(place):
+    config = edited(RUN, "model.init_args.optimizer.init_args.lr", 1e30)
+    saves = {"class_path": "lit_core.callbacks.RunCheckpoint", "init_args": {"every_n_train_steps": 1}}
+    config["trainer"] |= {"callbacks": [*config["trainer"]["callbacks"], saves], "max_steps": 9}
+    write("run.yaml", config)
+    before = listing(place)
+    code, lines = said([*FIT, "--trainer.val_check_interval", "9"])
+    assert code == 1 and "The loss became" in lines[0]
+    assert "go on with: lit-moe fit --ckpt_path runs/moe/x/checkpoints/last.ckpt" in lines[1]
+    after = listing(place)
+    assert {path: after.get(path) for path in before} == before
+    assert all(path.startswith("work/runs/moe/x") for path in after.keys() - before.keys())
+    step = torch.load("runs/moe/x/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert step >= 1 and f"at step {step}," in lines[0]
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Let each write beyond a size fail as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_former_one(place):
+    before = listing(place)
+    with files_of_at_most(Path(LAST).stat().st_size // 2):
+        code, lines = said(RESUME)
+    assert code == 1 and "The disk is full" in lines[0] and "last.ckpt" in lines[0]
+    assert f"go on with: lit-moe fit --ckpt_path {LAST}" in lines[1]
+    after = listing(place)
+    grown = {"work/runs/moe/first/metrics.csv", "work/runs/moe/first/config.yaml"}
+    assert {path for path in before if after.get(path) != before[path]} <= grown
+    assert all("first/events.out.tfevents" in path for path in after.keys() - before.keys())
+    assert main(RESUME) == 0  # and with room, it goes on
+
+
+@pytest.mark.parametrize("size", [30_000, 70_000], ids=["text", "shard"])
+def test_a_full_disk_in_prepare_leaves_nothing(place, size):
+    with files_of_at_most(size):
+        refused(place, MAKE, 1, "The disk is full")
+    assert main(MAKE) == 0
+
+
+def test_a_full_disk_in_generate_leaves_nothing(place):
+    with files_of_at_most(10):
+        refused(place, [*GENERATE, "--output", "x.jsonl"], 1, "The disk is full: x.jsonl")
+    assert main([*GENERATE, "--output", "x.jsonl"]) == 0
+
+
+def test_folders_that_may_not_be_written(place):
+    folders = [place, *(path for path in place.rglob("*") if path.is_dir())]
+    try:
+        for folder in folders:
+            folder.chmod(0o555)
+        with as_nobody():
+            refused(place, FIT, 2, "runs/moe/x cannot be used (Permission denied)")
+            refused(place, [*GENERATE, "--output", "x.jsonl"], 2, "cannot be used (Permission denied)")
+            refused(place, MAKE, 2, "data/new cannot be used (Permission denied)")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+@contextmanager
+def as_nobody():
+    """Give up the right to write anywhere, where the tests run as root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+# Whatever else
+
+
+def keys_of(node, path=()):
+    """Return the path of each key of a config that a user may have typed wrongly."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if isinstance(key, str):
+            yield ".".join(map(str, (*path, key)))
+        yield from keys_of(value, (*path, key))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(
+    key=st.sampled_from(sorted(keys_of(RUN))),
+    kind=st.sampled_from(["drop", "rename", "type"]),
+    place_=st.integers(0, 99),
+)
+def test_a_config_with_one_mistake_is_refused_in_one_sentence(pristine, key, kind, place_):
+    before = listing(pristine)
+    with inside(pristine):
+        parent, _, last = key.rpartition(".")
+        value = RUN
+        for part in key.split("."):
+            value = value[int(part) if part.isdigit() else part]
+        if kind == "drop":
+            config = edited(RUN, key, None)
+        elif kind == "type":
+            config = edited(RUN, key, 3 if isinstance(value, dict | list) else {"neither": ["this", "nor that"]})
+        else:
+            cut = place_ % len(last)
+            renamed = last[:cut] + "q" + last[cut + 1 :]
+            config = edited(edited(RUN, key, None), f"{parent}.{renamed}".lstrip("."), value)
+        write("mutated.yaml", config)
+        try:
+            code, lines = said(["fit", "--config", "mutated.yaml", "--run", "y", "--trainer.max_steps", "0"])
+            if code == 0:
+                assert kind == "drop"
+            else:
+                assert code == 2 and len(lines) == 1 and len(lines[0]) < 1000, lines
+        finally:
+            Path("mutated.yaml").unlink()
+            if code == 0:
+                shutil.rmtree("runs/moe/y")
+    assert listing(pristine) == before
+
+
+def read_everything(folder, verify):
+    windows = TokenWindows(folder, 16, tail=True, document_mask=True)
+    if verify:
+        windows.verify()
+    windows.batch(range(len(windows)))
+    shards = ShardSet(folder)
+    return [shards[number] for number in range(len(shards))]
+
+
+@pytest.mark.parametrize("name", ["000000.tar", "index.json"])
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    where=st.one_of(st.floats(0, 0.05), st.floats(0, 1, exclude_max=True)),
+    change=st.one_of(st.integers(1, 255), st.none()),
+    verify=st.booleans(),
+)
+def test_damage_is_named_by_file(pristine, name, where, change, verify):
+    source = pristine / "data" / "tokens" / "stdlib" / "val"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        path = Path(folder, name)
+        content = bytearray(path.read_bytes())
+        place = int(where * len(content))
+        if change is None:
+            content = content[:place]
+        else:
+            content[place] ^= change
+        path.write_bytes(content)
+        try:
+            read_everything(Path(folder), verify)
+        except (UserError, RunFailure) as error:
+            assert folder in str(error) and "\n" not in str(error)
+        else:
+            assert change is not None
+            assert not (verify and name == "000000.tar")
+
+
+def test_a_null_that_was_given_is_kept_for_the_resume(place):
+    config = torch.load(LAST, weights_only=True)["config"]
+    assert config["trainer"]["check_val_every_n_epoch"] is None
+    assert config == yaml.safe_load(Path("runs/moe/first/config.yaml").read_text())
