@@ -263,7 +263,7 @@ def _summary(folder: Path) -> dict[str, dict[str, int]]:
     for split in _splits(folder):
         index = ShardSet(folder / split).index
         found[split] = {
-            "documents": index["meta"]["documents"],
+            "documents": index["meta"].get("documents", 0),
             "text_bytes": index["text_bytes"],
             "tokens": index["tokens"],
             "shards": len(index["shards"]),

@@ -306,6 +306,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
     known = known and _counts(tokenizer, "vocab_size", "end_of_text")
     require(tokenizer is None or known, '"tokenizer" must be null or have "sha256", "vocab_size" and "end_of_text"')
     require(index.get("dtype") in (None, "uint16", "uint32"), '"dtype" must be "uint16", "uint32" or null')
+    require(isinstance(index.get("meta"), dict), '"meta" must be an object')
+    require({"tokenizer", "dtype"} <= index.keys(), '"tokenizer" and "dtype" must be there')
     for key in ("kind", "source", "split"):
         require(isinstance(index.get(key), str), f'"{key}" must be a string')
     shards = index.get("shards")
