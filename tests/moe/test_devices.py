@@ -4,15 +4,25 @@ import os
 import signal
 import subprocess
 import time
-from itertools import groupby
 from pathlib import Path
 
 import pytest
-import torch
-from fit_run import checkpoint, finish, last_step, layout, rows, run, start, witnessed, write_config
+from fit_run import (
+    VALUE,
+    assert_close_rows,
+    assert_close_weights,
+    checkpoint,
+    finish,
+    last_step,
+    layout,
+    rows,
+    run,
+    samples,
+    start,
+    witnessed,
+    write_config,
+)
 
-#: float32 sums in another order; seen: 4e-7 of a logged value, 3e-6 of a weight after 60 steps
-VALUE, WEIGHT = {"rel": 1e-5, "abs": 1e-6}, {"rtol": 1e-4, "atol": 2e-5}
 LAST = "runs/moe/{}/checkpoints/last.ckpt"
 
 
@@ -23,26 +33,6 @@ def in_empty_folder(monkeypatch, tmp_path):
 
 def fit(name, *flags, **options):
     run("fit", "--config", "tiny.yaml", "--run", name, *flags, **options)
-
-
-def assert_same_rows(mine, theirs):
-    assert [(row["step"], set(row)) for row in mine] == [(row["step"], set(row)) for row in theirs]
-    for one, other in zip(mine, theirs, strict=True):
-        for key, value in one.items():
-            assert float(value) == pytest.approx(float(other[key]), **VALUE), (one["step"], key)
-
-
-def assert_same_weights(mine, theirs):
-    for name, weight in theirs["state_dict"].items():
-        torch.testing.assert_close(mine["state_dict"][name], weight, msg=name, **WEIGHT)
-
-
-def samples(path):
-    """Return what each optimizer step trained on, over all ranks: sorted (id, sum of its tokens) by step."""
-    seen = sorted(
-        (row["step"], *sample) for _, row in witnessed(path) for sample in zip(row["ids"], row["tokens"], strict=True)
-    )
-    return {step: [sample[1:] for sample in group] for step, group in groupby(seen, key=lambda sample: sample[0])}
 
 
 ROUTERS = ["SinkhornRouter", pytest.param("PenaltyRouter", marks=pytest.mark.slow)]
@@ -60,10 +50,10 @@ def test_two_devices_train_as_one(token_root, router):
     assert sorted(path.name for path in Path("runs/moe").iterdir()) == ["one", "tiny-1"]
     assert len(list(Path("runs/moe/tiny-1").rglob("*.csv"))) == 1
     assert len(list(Path("runs/moe/tiny-1").rglob("events.*"))) == 1
-    assert_same_rows(rows("tiny-1"), rows("one"))
+    assert_close_rows(rows("tiny-1"), rows("one"))
     assert {"train/router/mri/layer_01", "train/replay_fraction", "train/loss"} < set(rows("one")[1])
     assert [row["step"] for row in rows("one") if "val/austen/forgetting" in row] == ["0", "2", "5"]
-    assert_same_weights(checkpoint("tiny-1"), checkpoint("one"))
+    assert_close_weights(checkpoint("tiny-1"), checkpoint("one"))
 
     assert {rank for rank, _ in witnessed()} == {0, 1}
     assert samples("witness") == samples("one")
@@ -81,7 +71,7 @@ def test_two_devices_validate_and_test_as_one(token_root):
     for command in ("validate", "test"):
         for devices in (1, 2):
             run(command, *layout(devices), *flags, LAST.format("one"), "--run", f"{command}-{devices}")
-        assert_same_rows(rows(f"{command}-2"), rows(f"{command}-1"))
+        assert_close_rows(rows(f"{command}-2"), rows(f"{command}-1"))
     assert "test/stdlib/router/mri/layer_00" in rows("test-2")[0]
     trained, validated = rows("one")[-1], rows("validate-2")[0]
     assert trained["step"] == validated["step"] == "3"
@@ -98,8 +88,8 @@ def test_a_run_is_resumed_on_one_device_and_on_two_again(token_root):
     for devices, steps in ((1, 5), (2, 9)):
         flags = [*layout(devices, check_every=3), "--trainer.max_steps", steps]
         run("fit", "--ckpt_path", LAST.format("moved"), *flags)
-    assert_same_rows(rows("moved"), rows("one"))
-    assert_same_weights(checkpoint("moved"), checkpoint("one"))
+    assert_close_rows(rows("moved"), rows("one"))
+    assert_close_weights(checkpoint("moved"), checkpoint("one"))
     assert samples("witness") == samples("one")
 
 
