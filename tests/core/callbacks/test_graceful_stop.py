@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_core.callbacks import GracefulStop, RunCheckpoint, RunRecord, Stopped
 from lit_core.data import ResumeStream
@@ -63,3 +64,6 @@ def test_a_stop_loses_no_row_even_where_a_validation_is_due(tmp_path, step):
     fit(tmp_path / "stopped", resume_step=step + 1, ckpt_path=last)
     assert steps(tmp_path / "stopped") == steps(tmp_path / "whole")
     assert len(steps(tmp_path / "whole")) == 8 + 2
+    shown = EventAccumulator(str(tmp_path / "stopped")).Reload()
+    assert [event.step for event in shown.Scalars("train/loss")] == list(range(8))
+    assert [event.step for event in shown.Scalars("val/loss")] == [3, 7]
