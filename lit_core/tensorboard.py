@@ -153,9 +153,7 @@ def add_layout(trainer: Trainer, layout: Mapping[str, Mapping[str, Iterable[str]
             continue
         merged: dict[str, dict[str, list[Any]]] = getattr(logger, "_litshift_layout", {})
         for category, charts in layout.items():
-            merged.setdefault(category, {}).update(
-                {chart: ["Multiline", list(tags)] for chart, tags in charts.items()}
-            )
+            merged.setdefault(category, {}).update({chart: ["Multiline", list(tags)] for chart, tags in charts.items()})
         logger._litshift_layout = merged  # type: ignore[attr-defined]
         logger.experiment.add_custom_scalars(merged)
 

@@ -159,9 +159,12 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(token_root, make_traine
         model = tiny_model(router=PenaltyRouter, scheduler=lambda o: CosineInf(o, 6, 5e-3, 1e-3, 0.2, 0.2, 0.2))
         data = tiny_data(token_root, sources={"stdlib": 1.0}, replay={"austen": 1.0})
         trainer = make_trainer(
-            ReplayMixing(0.3), *callbacks, name=name, enable_checkpointing=bool(callbacks), limit_val_batches=0, **{
-                "max_steps": 6, **{key: value for key, value in arguments.items() if key != "ckpt_path"}
-            }
+            ReplayMixing(0.3),
+            *callbacks,
+            name=name,
+            enable_checkpointing=bool(callbacks),
+            limit_val_batches=0,
+            **{"max_steps": 6, **{key: value for key, value in arguments.items() if key != "ckpt_path"}},
         )
         trainer.fit(model, datamodule=data, ckpt_path=arguments.get("ckpt_path"), weights_only=True)
         return model
