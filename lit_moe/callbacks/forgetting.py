@@ -134,7 +134,8 @@ class Forgetting(Callback):
                 line = ([cost[spent] for cost in self.costs], [cost["losses"][source] for cost in self.costs])
                 title, xlabel = f"Cost of learning {source}", f"training {unit}"
                 figure = curves({source: line}, title=title, xlabel=xlabel, ylabel="nats per token")
-                add_figure(trainer, f"val/{source}/loss_by_{spent}", figure, trainer.global_step)
+                # a resume hides what stands at the checkpoint's step
+                add_figure(trainer, f"val/{source}/loss_by_{spent}", figure, max(trainer.global_step - 1, 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses before the shift and the costs noted so far."""

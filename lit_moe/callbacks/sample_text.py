@@ -61,13 +61,13 @@ class SampleText(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what the model writes now."""
-        self._show(trainer, pl_module, "samples")
+        self._show(trainer, pl_module, "samples", back=1)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what the tested model writes."""
         self._show(trainer, pl_module, "test/samples")
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule, key: str) -> None:
+    def _show(self, trainer: Trainer, pl_module: LightningModule, key: str, back: int = 0) -> None:
         from lit_moe.lm import DecoderLM
 
         decoder, tokenizer = getattr(pl_module, "decoder", None), getattr(pl_module, "tokenizer", None)
@@ -78,6 +78,7 @@ class SampleText(Callback):
             )
         # on every rank: a sharded model's layers must run on all of them
         texts = DecoderLM(decoder, tokenizer).generate(self.prompts, **self.options)
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        # a resume hides what stands at the checkpoint's step, so the last text belongs to the last step trained on
+        step = max(trainer.fit_loop.epoch_loop._batches_that_stepped - back, 0)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
             add_text(trainer, f"{key}/{number:02d}", prompt + text, step)

@@ -45,7 +45,7 @@ def test_texts_come_before_and_after_training(token_root, make_trainer, tmp_path
     assert list(shown) == ["samples/00", "samples/01"]
     for number, prompt in enumerate(["She ", ""]):
         first, last = shown[f"samples/{number:02d}"]
-        assert [first[0], last[0]] == [0, 2]
+        assert [first[0], last[0]] == [0, 1]
         for (_, text), continuation in ((first, before[number]), (last, after[number])):
             assert text.replace("\n    ", "\n").strip() == "\n".join((prompt + continuation).splitlines()).strip()
 
