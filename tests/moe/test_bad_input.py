@@ -1,270 +1,47 @@
 """Whatever is wrong with what a user gives ends in one sentence, and everything on disk is as it was."""
 
-import copy
 import gzip
-import hashlib
-import io
-import json
-import os
-import pickle
-import resource
-import shutil
-import tempfile
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from lit_core.data import ShardSet, TokenWindows
-from lit_core.errors import RunFailure, UserError
-from lit_moe.cli import main
-
-RUN = yaml.safe_load("""
-data:
-  class_path: lit_moe.TokenDataModule
-  init_args: {root: tokens, sources: {stdlib: 1}, replay: {austen: 1}, sequence_length: 32, global_batch_size: 4,
-    micro_batch_size: 2, validation_samples: 4, test_samples: 4}
-model:
-  class_path: lit_moe.MoELanguageModel
-  init_args:
-    decoder: {feed_forward: switch, n_layers: 1, d_model: 16, n_heads: 2, d_ff: 16, max_seq_len: 64}
-    router: {class_path: lit_moe.nn.TopKRouter, init_args: {normalize_top_k: false}}
-    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.001}}
-trainer:
-  accelerator: cpu
-  max_steps: 2
-  log_every_n_steps: 1
-  val_check_interval: 2
-  check_val_every_n_epoch: null
-  enable_progress_bar: false
-  enable_model_summary: false
-  callbacks:
-    - class_path: lit_moe.RouterBalance
-      init_args: {heat_map_every: 0}
-    - class_path: lit_moe.ReplayMixing
-      init_args: {fraction: 0.5}
-    - class_path: lit_moe.Forgetting
-      init_args: {old: [austen], new: [stdlib]}
-""")
-FRACTION = "trainer.callbacks.1.init_args.fraction"
-PREPARE = {
-    "root": "new",
-    "corpora": [{"class_path": "lit_core.corpora.TextFolder", "init_args": {"folder": "texts", "name": "mine"}}],
-    "tokenizer": "bytes",
-}
-LAST = "runs/moe/first/checkpoints/last.ckpt"
-FIT = ["fit", "--config", "run.yaml", "--run", "x"]
-FIT_AS_IS = FIT[:3]
-RESUME = ["fit", "--ckpt_path", LAST, "--trainer.max_steps", "4"]
-BRANCH = [*FIT, "--branch_from", LAST]
-TEST = ["test", "--ckpt_path", LAST]
-GENERATE = ["generate", "--ckpt_path", LAST, "--max_new_tokens", "4"]
-MAKE = ["prepare", "--config", "prepare.yaml"]
-
-
-# What is on disk
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory, token_root, byte_root):
-    """A data root of two tokenizers, and a working directory with one finished run."""
-    place = tmp_path_factory.mktemp("pristine")
-    shutil.copytree(token_root, place / "data" / "tokens")
-    shutil.copytree(byte_root, place / "data" / "bytes")
-    (place / "work" / "texts").mkdir(parents=True)
-    for number in range(6):
-        (place / "work" / "texts" / f"{number}.txt").write_text(f"This is the text number {number}.\n" * 300)
-    with inside(place):
-        write("run.yaml", RUN)
-        write("prepare.yaml", PREPARE)
-        assert main(["fit", "--config", "run.yaml", "--run", "first"]) == 0
-    return place
-
-
-@contextmanager
-def inside(place):
-    """Work in a place, with its data root and its folder of temporary files."""
-    (place / "temporary").mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place / "work")
-        patch.setenv("LITSHIFT_DATA", str(place / "data"))
-        patch.setattr(tempfile, "tempdir", str(place / "temporary"))
-        yield place
-
-
-@pytest.fixture
-def place(pristine):
-    # not tmp_path: the sockets of data-loading processes lie in the temporary folder, and their paths must be short
-    with tempfile.TemporaryDirectory() as home:
-        shutil.copytree(pristine, home, dirs_exist_ok=True)
-        with inside(Path(home)) as folder:
-            yield folder
-
-
-def write(path, content):
-    Path(path).write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
-
-
-def listing(place):
-    return {
-        str(path.relative_to(place)): path.is_dir() or hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in Path(place).rglob("*")
-    }
-
-
-def said(args):
-    """Run a command; return its exit code and what it says beginning with its name."""
-    err, out = io.StringIO(), io.StringIO()
-    with redirect_stderr(err), redirect_stdout(out):
-        code = main(args)
-    assert "Traceback" not in err.getvalue() + out.getvalue()
-    return code, [line for line in err.getvalue().splitlines() if line.startswith("lit-moe: ")]
-
-
-def refused(place, args, code, *parts):
-    """Check exit code, the one sentence, and that nothing on disk has changed."""
-    before = listing(place)
-    found, lines = said(args)
-    advice = [line for line in lines if "add --debug" in line or "the last checkpoint is kept" in line]
-    sentences = [line for line in lines if line not in advice]
-    assert found == code and len(sentences) == 1, (found, lines)
-    assert all(part in sentences[0] for part in parts), sentences[0]
-    assert sentences[0].endswith((".", "?")) and len(sentences[0]) < 1200
-    assert bool(advice) == (code == 1)
-    assert listing(place) == before
-    return sentences[0]
-
-
-# Changes to what is right
-
-
-def edited(config, key, value):
-    """Return a copy of a config with one value set; None as value removes it."""
-    config = copy.deepcopy(config)
-    node = config
-    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
-    for part in path:
-        node = node[part]
-    if value is None:
-        del node[last]
-    else:
-        node[last] = value
-    return config
-
-
-def run(key, value):
-    return lambda: write("run.yaml", edited(RUN, key, value))
-
-
-def make(key, value):
-    return lambda: write("prepare.yaml", edited(PREPARE, key, value))
-
-
-def put(path, content):
-    return lambda: Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def remove(path):
-    return lambda: shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
-
-
-def changed(path, change):
-    def apply():
-        content = bytearray(Path(path).read_bytes())
-        Path(path).write_bytes(change(content) or content)
-
-    return apply
-
-
-def flipped(position):
-    def flip(content):
-        content[position] ^= 0xFF
-
-    return flip
-
-
-def every_token(content):
-    content[700:-3000] = b"\xff" * (len(content) - 3700)
-
-
-def other_source(content):
-    index = json.loads(content)
-    index["tokenizer"] = {}
-    return json.dumps(index).encode()
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("exploded",)
-
-
-def bomb():
-    torch.save({"state_dict": {}, "global_step": 2, "bomb": Bomb()}, "x.ckpt")
-
-
-def plain_bomb():
-    Path("x.ckpt").write_bytes(pickle.dumps(Bomb()))
-
-
-def checkpoint(**changes):
-    def apply():
-        content = torch.load(LAST, weights_only=True)
-        torch.save({**content, **changes}, "x.ckpt")
-
-    return apply
-
-
-def poisoned():
-    """Weights with which the loss is no number."""
-    content = torch.load(LAST, weights_only=True)
-    content["state_dict"]["decoder.norm.weight"].fill_(torch.nan)
-    torch.save(content, LAST)
-
-
-def foreign_shards():
-    shutil.rmtree("../data/tokens/austen")
-    shutil.copytree("../data/bytes/austen", "../data/tokens/austen")
-
-
-def foreign_root():
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(f"../data/bytes/{name}", f"../data/tokens/{name}")
-
-
-def json_lines(text):
-    corpus = {"class_path": "lit_core.corpora.JSONLines", "init_args": {"path": "rows.jsonl", "name": "mine"}}
-
-    def apply():
-        write("prepare.yaml", {**PREPARE, "corpora": [corpus]})
-        Path("rows.jsonl").write_text(text)
-
-    return apply
-
-
-def without_text():
-    for path in Path("texts").iterdir():
-        path.write_text(" \n")
-
-
-def small_moe(**arguments):
-    return run("model.init_args.decoder.feed_forward", {"n_experts": 4, "top_k": 2, "expert_width": 8} | arguments)
-
-
-def data(name, value):
-    return [*FIT, f"--data.{name}", value]
-
-
-def decoder(name, value):
-    return [*FIT, f"--model.decoder.{name}", value]
-
-
-SHARD, INDEX = "../data/tokens/stdlib/train/000000.tar", "../data/tokens/stdlib/train/index.json"
-TEST_SHARD = "../data/tokens/stdlib/test/000000.tar"
-TEXT = ["--data.root", "bytes"]
+from bad_input import (
+    BRANCH,
+    FIT,
+    FIT_AS_IS,
+    FRACTION,
+    GENERATE,
+    INDEX,
+    LAST,
+    MAKE,
+    RESUME,
+    RUN,
+    SHARD,
+    TEST,
+    TEST_SHARD,
+    TEXT,
+    bomb,
+    changed,
+    checkpoint,
+    data,
+    decoder,
+    edited,
+    every_token,
+    flipped,
+    foreign_root,
+    foreign_shards,
+    json_lines,
+    make,
+    other_source,
+    plain_bomb,
+    put,
+    refused,
+    remove,
+    run,
+    small_moe,
+    without_text,
+    write,
+)
 
 # name: (arguments, exit code, parts of the sentence, what is changed on disk before)
 CASES = {
@@ -596,181 +373,3 @@ def test_nothing_in_a_checkpoint_is_executed(place, kind):
         refused(place, [*args, "--ckpt_path", "x.ckpt"], 2, "--ckpt_path is x.ckpt, which cannot be read")
     refused(place, [*FIT, "--branch_from", "x.ckpt"], 2, "--branch_from is x.ckpt, which cannot be read")
     assert not Path("exploded").exists()
-
-
-# Runs that fail
-
-
-def test_a_loss_that_is_no_number_at_once_leaves_all_as_it_was(place):
-    poisoned()
-    refused(place, RESUME, 1, "The loss became nan at step 2")
-
-
-def test_a_loss_that_is_no_number_later_keeps_the_last_checkpoint(place):
-    config = edited(RUN, "model.init_args.optimizer.init_args.lr", 1e30)
-    saves = {"class_path": "lit_core.callbacks.RunCheckpoint", "init_args": {"every_n_train_steps": 1}}
-    config["trainer"] |= {"callbacks": [*config["trainer"]["callbacks"], saves], "max_steps": 9}
-    write("run.yaml", config)
-    before = listing(place)
-    code, lines = said([*FIT, "--trainer.val_check_interval", "9"])
-    assert code == 1 and "The loss became" in lines[0]
-    assert "go on with: lit-moe fit --ckpt_path runs/moe/x/checkpoints/last.ckpt" in lines[1]
-    after = listing(place)
-    assert {path: after.get(path) for path in before} == before
-    assert all(path.startswith("work/runs/moe/x") for path in after.keys() - before.keys())
-    step = torch.load("runs/moe/x/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert step >= 1 and f"at step {step}," in lines[0]
-
-
-@contextmanager
-def files_of_at_most(size):
-    """Let each write beyond a size fail as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_at_a_checkpoint_keeps_the_former_one(place):
-    before = listing(place)
-    with files_of_at_most(Path(LAST).stat().st_size // 2):
-        code, lines = said(RESUME)
-    assert code == 1 and "The disk is full" in lines[0] and "last.ckpt" in lines[0]
-    assert f"go on with: lit-moe fit --ckpt_path {LAST}" in lines[1]
-    after = listing(place)
-    grown = {"work/runs/moe/first/metrics.csv", "work/runs/moe/first/config.yaml"}
-    assert {path for path in before if after.get(path) != before[path]} <= grown
-    assert all("first/events.out.tfevents" in path for path in after.keys() - before.keys())
-    assert main(RESUME) == 0  # and with room, it goes on
-
-
-@pytest.mark.parametrize("size", [30_000, 70_000], ids=["text", "shard"])
-def test_a_full_disk_in_prepare_leaves_nothing(place, size):
-    with files_of_at_most(size):
-        refused(place, MAKE, 1, "The disk is full")
-    assert main(MAKE) == 0
-
-
-def test_a_full_disk_in_generate_leaves_nothing(place):
-    with files_of_at_most(10):
-        refused(place, [*GENERATE, "--output", "x.jsonl"], 1, "The disk is full: x.jsonl")
-    assert main([*GENERATE, "--output", "x.jsonl"]) == 0
-
-
-def test_folders_that_may_not_be_written(place):
-    folders = [place, *(path for path in place.rglob("*") if path.is_dir())]
-    try:
-        for folder in folders:
-            folder.chmod(0o555)
-        with as_nobody():
-            refused(place, FIT, 2, "runs/moe/x cannot be used (Permission denied)")
-            refused(place, [*GENERATE, "--output", "x.jsonl"], 2, "cannot be used (Permission denied)")
-            refused(place, MAKE, 2, "data/new cannot be used (Permission denied)")
-    finally:
-        for folder in folders:
-            folder.chmod(0o755)
-
-
-@contextmanager
-def as_nobody():
-    """Give up the right to write anywhere, where the tests run as root."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-
-
-# Whatever else
-
-
-def keys_of(node, path=()):
-    """Return the path of each key of a config that a user may have typed wrongly."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        if isinstance(key, str):
-            yield ".".join(map(str, (*path, key)))
-        yield from keys_of(value, (*path, key))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
-@given(
-    key=st.sampled_from(sorted(keys_of(RUN))),
-    kind=st.sampled_from(["drop", "rename", "type"]),
-    place_=st.integers(0, 99),
-)
-def test_a_config_with_one_mistake_is_refused_in_one_sentence(pristine, key, kind, place_):
-    before = listing(pristine)
-    with inside(pristine):
-        parent, _, last = key.rpartition(".")
-        value = RUN
-        for part in key.split("."):
-            value = value[int(part) if part.isdigit() else part]
-        if kind == "drop":
-            config = edited(RUN, key, None)
-        elif kind == "type":
-            config = edited(RUN, key, 3 if isinstance(value, dict | list) else {"neither": ["this", "nor that"]})
-        else:
-            cut = place_ % len(last)
-            renamed = last[:cut] + "q" + last[cut + 1 :]
-            config = edited(edited(RUN, key, None), f"{parent}.{renamed}".lstrip("."), value)
-        write("mutated.yaml", config)
-        try:
-            code, lines = said(["fit", "--config", "mutated.yaml", "--run", "y", "--trainer.max_steps", "0"])
-            if code == 0:
-                assert kind == "drop"
-            else:
-                assert code == 2 and len(lines) == 1 and len(lines[0]) < 1000, lines
-        finally:
-            Path("mutated.yaml").unlink()
-            if code == 0:
-                shutil.rmtree("runs/moe/y")
-    assert listing(pristine) == before
-
-
-def read_everything(folder, verify):
-    windows = TokenWindows(folder, 16, tail=True, document_mask=True)
-    if verify:
-        windows.verify()
-    windows.batch(range(len(windows)))
-    shards = ShardSet(folder)
-    return [shards[number] for number in range(len(shards))]
-
-
-@pytest.mark.parametrize("name", ["000000.tar", "index.json"])
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
-@given(
-    where=st.one_of(st.floats(0, 0.05), st.floats(0, 1, exclude_max=True)),
-    change=st.one_of(st.integers(1, 255), st.none()),
-    verify=st.booleans(),
-)
-def test_damage_is_named_by_file(pristine, name, where, change, verify):
-    source = pristine / "data" / "tokens" / "stdlib" / "val"
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        path = Path(folder, name)
-        content = bytearray(path.read_bytes())
-        place = int(where * len(content))
-        if change is None:
-            content = content[:place]
-        else:
-            content[place] ^= change
-        path.write_bytes(content)
-        try:
-            read_everything(Path(folder), verify)
-        except (UserError, RunFailure) as error:
-            assert folder in str(error) and "\n" not in str(error)
-        else:
-            assert change is not None
-            assert not (verify and name == "000000.tar")
-
-
-def test_a_null_that_was_given_is_kept_for_the_resume(place):
-    config = torch.load(LAST, weights_only=True)["config"]
-    assert config["trainer"]["check_val_every_n_epoch"] is None
-    assert config == yaml.safe_load(Path("runs/moe/first/config.yaml").read_text())
