@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH := .venv-bench
 export TOKENIZERS_PARALLELISM := false
+# Threads that wait by spinning bring a busy machine to a crawl: on two cores with one other process, a tenth of the speed.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: quickstart test test-all check forgetting figures bench clean
 
