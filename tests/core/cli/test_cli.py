@@ -126,9 +126,7 @@ def test_callbacks_plus_appends_and_interpolation_sees_flags():
         "data: {class_path: SmallData, init_args: {size: 8}}\n"
         "trainer: {max_steps: 1, callbacks: [{class_path: lightning.pytorch.callbacks.LearningRateMonitor}]}\n"
     )
-    Path("b.yaml").write_text(
-        "trainer:\n  callbacks+:\n  - class_path: lightning.pytorch.callbacks.ModelSummary\n"
-    )
+    Path("b.yaml").write_text("trainer:\n  callbacks+:\n  - class_path: lightning.pytorch.callbacks.ModelSummary\n")
     assert main(["fit", "--config", "a.yaml", "--config", "b.yaml", "--data.init_args.size", "9", "--run", "x"]) == 0
     config = yaml.safe_load(Path("runs/small/x/config.yaml").read_text())
     names = [callback["class_path"].rsplit(".", 1)[-1] for callback in config["trainer"]["callbacks"]]
