@@ -1,0 +1,1 @@
+"""Callbacks that also work on somebody else's LightningModule."""

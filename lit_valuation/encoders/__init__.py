@@ -1,0 +1,1 @@
+"""Encoders that turn inputs into features in which nearness means likeness."""

@@ -1,0 +1,1 @@
+"""Pure tensor functions: gradients of the last layer, matching pursuit, search, distances and values."""

@@ -1,0 +1,1 @@
+"""Networks that end in a linear layer; they know nothing of Lightning."""

@@ -1,0 +1,79 @@
+"""Labelled samples in memory: what models train on, selectors choose from and owners share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lit_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled samples of one party.
+
+    Args:
+        x: Inputs of shape ``(n, ...)``: images ``(n, channels, height, width)`` as uint8 or as floats in [0, 1], tables
+            and embeddings ``(n, features)`` as float32.
+        y: Numbers of the classes, int64 of shape ``(n,)``.
+        classes: Names of the classes by number.
+        keys: Name of each sample, unique within the party.
+        groups: What part of its class each sample belongs to, such as ``snow``; None where nothing is known.
+    """
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    keys: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.x)
+        if len(self.y) != n or len(self.keys) != n or (self.groups is not None and len(self.groups) != n):
+            raise UserError(
+                f"x has {n} samples, but y has {len(self.y)} and keys has {len(self.keys)}; give one of each per sample."
+            )
+        if len(set(self.keys)) != n:
+            raise UserError("keys name a sample twice; give each sample a name of its own.")
+        if n and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
+            raise UserError(f"y holds class {int(self.y.max())}, but there are {len(self.classes)} names in classes.")
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, indices: Tensor | Sequence[int]) -> Samples:
+        """Return some of the samples, in the order of ``indices``."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        numbers = chosen.tolist()
+        return replace(
+            self,
+            x=self.x[chosen],
+            y=self.y[chosen],
+            keys=tuple(self.keys[i] for i in numbers),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in numbers),
+        )
+
+    def of_classes(self, names: Sequence[str]) -> Samples:
+        """Return the samples of some classes, still numbered as before."""
+        wanted = torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64)
+        return self.take(torch.isin(self.y, wanted).nonzero().squeeze(1))
+
+    def renumbered(self, classes: Sequence[str]) -> Samples:
+        """Return the same samples numbered as in ``classes``; classes are matched by name.
+
+        Raises:
+            UserError: If a sample's class is not among ``classes``.
+        """
+        missing = sorted({self.classes[int(c)] for c in self.y.unique()} - set(classes))
+        if missing:
+            raise UserError(f"The samples hold the class {missing[0]!r}, which is not among {', '.join(classes)}.")
+        order = {name: number for number, name in enumerate(classes)}
+        table = torch.tensor([order.get(name, -1) for name in self.classes], dtype=torch.int64)
+        return replace(self, y=table[self.y], classes=tuple(classes))
+
+    def inputs(self) -> Tensor:
+        """Return ``x`` as a network takes it: uint8 images become floats in [0, 1]."""
+        return self.x.float() / 255 if self.x.dtype == torch.uint8 else self.x.float()

@@ -1,0 +1,1 @@
+"""Labelled data from packages, files and folders."""
