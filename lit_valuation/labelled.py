@@ -1,0 +1,224 @@
+"""Labelled shard sets: how samples of a party lie on disk.
+
+A sample is a member ``<key>.png`` (uint8 images of 1, 3 or 4 channels) or ``<key>.npy`` (everything else as float32)
+and a member ``<key>.json`` with the name of its class and, where known, of its group. Classes are stored by name, so
+that parties who number them differently can exchange samples. What others encoded as JPEG is read as well.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor
+
+from lit_core.data.shards import ShardSet, write_index, write_shard
+from lit_core.errors import RunFailure, UserError
+from lit_valuation.samples import Samples
+
+KIND = "labelled"
+#: What an input can be.
+INPUTS = ("image", "table", "embedding")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def write_labelled(
+    folder: str | Path,
+    samples: Samples,
+    *,
+    source: str,
+    split: str,
+    licence: str,
+    origin: str,
+    meta: Mapping[str, Any] | None = None,
+    shard_size: int = 2000,
+) -> None:
+    """Write samples as a labelled shard set; equal samples give equal bytes.
+
+    Args:
+        folder: Folder of the set; it has no index, and so is no set, before all is written.
+        samples: What to write, in this order; the keys become names of members.
+        source: Name of the data that the samples come from.
+        split: ``train``, ``val`` or ``test``.
+        licence: Licence of the data.
+        origin: Where the data come from.
+        meta: Plain values to keep in the index. ``input`` says what the inputs are, by default ``image`` for samples
+            of three dimensions and ``table`` for the others; ``columns`` names the columns of a table.
+        shard_size: Samples per shard, 1 or more.
+
+    Raises:
+        UserError: If there are no samples, or a key is not fit to be a member's name.
+        RunFailure: If the disk is full.
+    """
+    if not len(samples):
+        raise UserError(f"There are no samples to write to {folder}; a labelled set has at least one.")
+    shape = list(samples.x.shape[1:])
+    entries = [
+        write_shard(Path(folder) / f"{start // shard_size:06d}.tar", _rows(samples, start, start + shard_size))
+        for start in range(0, len(samples), shard_size)
+    ]
+    kept = {
+        "input": "image" if len(shape) == 3 else "table",
+        **(meta or {}),
+        "classes": list(samples.classes),
+        "shape": shape,
+    }
+    write_index(folder, entries, kind=KIND, source=source, split=split, licence=licence, origin=origin, meta=kept)
+
+
+class LabelledSet:
+    """A labelled shard set, read sample by sample.
+
+    Sample i is ``x`` as a network takes it (float32, images in [0, 1]), ``y``, the number of its class in ``classes``,
+    and ``index``, i. Safe to use in data-loading processes.
+
+    Args:
+        folder: Folder with ``index.json`` and the shards.
+
+    Attributes:
+        classes: Names of the classes by number.
+        shape: Shape of one input.
+        kind: ``image``, ``table`` or ``embedding``.
+        meta: Everything that the index keeps beside the samples.
+
+    Raises:
+        UserError: If the folder is no labelled shard set, or a shard is missing or of another size than the index says.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.shards = ShardSet(folder)
+        index = self.shards.index
+        if index["kind"] != KIND:
+            raise UserError(f"{folder} holds shards of kind {index['kind']!r}, but labelled ones are needed.")
+        self.meta: dict[str, Any] = index["meta"]
+        self.classes = tuple(self._meta("classes", _names, "a list of different names"))
+        self.shape = tuple(self._meta("shape", _sizes, "a list of sizes"))
+        self.kind = str(self._meta("input", INPUTS.__contains__, f"one of {', '.join(INPUTS)}"))
+        self._numbers = {name: number for number, name in enumerate(self.classes)}
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one sample.
+
+        Raises:
+            RunFailure: If the file is damaged.
+        """
+        return {key: value[0] for key, value in self.batch([index]).items()}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Read several samples, stacked."""
+        samples = self.load(indices)
+        return {"x": samples.inputs(), "y": samples.y, "index": torch.as_tensor(indices, dtype=torch.int64)}
+
+    def load(self, indices: Sequence[int] | Tensor | None = None) -> Samples:
+        """Read samples into memory.
+
+        Args:
+            indices: Numbers of the samples; None reads all.
+
+        Raises:
+            RunFailure: If a file is damaged.
+        """
+        numbers = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
+        rows = [self._row(number) for number in numbers]
+        groups = tuple(label.get("group") for _, label, _ in rows)
+        known = [group for group in groups if group is not None]
+        if known and len(known) < len(rows):
+            raise self._damaged(rows[groups.index(None)][0], "it has no group, but other samples have one")
+        for key, _, x in rows:
+            if x.dtype != rows[0][2].dtype:
+                raise self._damaged(key, "its input is stored in another way than that of other samples")
+        x = torch.stack([x for _, _, x in rows]) if rows else torch.empty(0, *self.shape)
+        y = torch.tensor([self._numbers[label["label"]] for _, label, _ in rows], dtype=torch.int64)
+        keys = tuple(key for key, _, _ in rows)
+        return Samples(x, y, self.classes, keys, tuple(known) if known else None)
+
+    def verify(self) -> None:
+        """Compare the shards with their SHA-256.
+
+        Raises:
+            UserError: If a shard is not what its index describes.
+        """
+        self.shards.verify()
+
+    def _row(self, number: int) -> tuple[str, dict[str, str], Tensor]:
+        sample = self.shards[number]
+        key, label = sample["__key__"], sample.get("json")
+        if not isinstance(label, dict) or label.get("label") not in self._numbers:
+            raise self._damaged(key, f"its label is {label!r}, but must name a class of the index")
+        if not isinstance(label.get("group", ""), str):
+            raise self._damaged(key, f"its group is {label['group']!r}, but must be a name")
+        encoded = next((sample[extension] for extension in ("png", "jpg", "jpeg") if extension in sample), None)
+        if encoded is not None:
+            return key, label, self._image(key, encoded)
+        array = sample.get("npy")
+        if array is None or array.dtype.kind not in "fui" or array.shape != self.shape:
+            found = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
+            raise self._damaged(key, f"its input is {found}, but must be numbers of shape {self.shape}")
+        if not np.isfinite(array).all():
+            raise self._damaged(key, "its input holds a number that is not finite")
+        return key, label, torch.from_numpy(np.array(array, dtype=np.float32))
+
+    def _image(self, key: str, encoded: bytes) -> Tensor:
+        image = _pillow()
+        try:
+            with image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as opened:
+                if len(self.shape) != 3 or opened.size != self.shape[:0:-1] or self.shape[0] not in _MODES:
+                    raise self._damaged(key, f"its image is {opened.size[::-1]} pixels, but must be {self.shape[1:]}")
+                pixels = np.array(opened.convert(_MODES[self.shape[0]]))
+        except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
+            raise self._damaged(key, f"its image cannot be decoded ({error})") from error
+        return torch.from_numpy(pixels).reshape(*self.shape[1:], self.shape[0]).permute(2, 0, 1).contiguous()
+
+    def _damaged(self, key: str, what: str) -> RunFailure:
+        return RunFailure(f"{self.folder} is damaged at sample {key}: {what}; restore the set or make it again.")
+
+    def _meta(self, key: str, holds: Any, rule: str) -> Any:
+        value = self.meta.get(key)
+        if not holds(value):
+            raise UserError(f'{self.folder}/index.json is malformed: "{key}" in "meta" must be {rule}; make it again.')
+        return value
+
+
+def _rows(samples: Samples, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """Yield samples as a shard takes them."""
+    picture = samples.x.dtype == torch.uint8 and samples.x.ndim == 4 and samples.x.shape[1] in _MODES
+    for number in range(start, min(stop, len(samples))):
+        label = {"label": samples.classes[int(samples.y[number])]}
+        if samples.groups is not None:
+            label["group"] = samples.groups[number]
+        x = samples.x[number]
+        content = {"png": _png(x)} if picture else {"npy": x.float().numpy()}
+        yield {"__key__": samples.keys[number], **content, "json": label}
+
+
+def _png(x: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    pixels = x.permute(1, 2, 0).numpy()
+    _pillow().fromarray(pixels[..., 0] if x.shape[0] == 1 else pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _pillow() -> Any:
+    if not RequirementCache("pillow>=9.4"):
+        raise UserError('Images need `pillow`; install it with `pip install "lit-shift[valuation]"`.')
+    from PIL import Image
+
+    return Image
+
+
+def _names(value: Any) -> bool:
+    named = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    return bool(named) and len(set(value)) == len(value)
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(size) is int and size > 0 for size in value)
