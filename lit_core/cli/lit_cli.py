@@ -11,6 +11,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, RunCheckpoint, RunRecord
@@ -161,7 +162,9 @@ class LitCLI(LightningCLI):
 
     def _log_at_checkpoint_step(self) -> None:
         ckpt_path = self.config[self.subcommand].get("ckpt_path")
-        if ckpt_path:
+        if not ckpt_path:
+            rank_zero_warn("No --ckpt_path is given: the weights are those that the model starts with.")
+        else:
             steps = int(load_checkpoint_file(ckpt_path)["global_step"])
             # where fit logs a validation after so many steps; a later resume cuts what is logged at `steps` and behind
             self.trainer.fit_loop.epoch_loop._batches_that_stepped = max(steps - 1, 0)

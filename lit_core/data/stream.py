@@ -74,8 +74,8 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         _check_layout(micro_batch_size, rank, world_size)
         if global_batch_size < 1 or global_batch_size % (world_size * micro_batch_size):
             raise UserError(
-                f"global_batch_size is {global_batch_size}, which {world_size} devices with a micro_batch_size of "
-                f"{micro_batch_size} cannot make up; choose a multiple of {world_size * micro_batch_size}."
+                f"global_batch_size is {global_batch_size}, but {world_size} × {micro_batch_size} samples (devices × "
+                f"micro_batch_size) go through at once; choose a multiple of {world_size * micro_batch_size}."
             )
         if not sources:
             raise UserError("sources is empty; name at least one.")
