@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,20 +12,17 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
 from lit_core.logged import logs_this_step, sum_over_ranks
+from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.tensorboard import add_hparams, add_layout
 from lit_core.tokenizer import Tokenizer
 from lit_moe.loss import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
 from lit_moe.metrics import BitsPerByte, TokenLoss
 from lit_moe.nn import Decoder, DecoderConfig, RouterCallable, SinkhornRouter, auxiliary_losses
-
-OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
-SchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
 def adamw(params: Iterable[Any]) -> Optimizer:
@@ -121,22 +118,7 @@ class MoELanguageModel(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer over two groups, with and without weight decay, and its schedule."""
-        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
-        decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
-        spared = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-        try:
-            optimizer = self.optimizer([group for group in groups if group["params"]])
-            schedule = None if self.scheduler is None else self.scheduler(optimizer)
-        except (TypeError, ValueError) as error:  # of torch's own classes, which check their arguments here only
-            if isinstance(error, UserError):
-                raise
-            raise UserError(
-                f"`optimizer` or `scheduler` cannot be built: {str(error).rstrip('.')}; correct its arguments."
-            ) from error
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return build_optimizers(self, self.optimizer, self.scheduler)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the logits of the next token.
@@ -221,11 +203,7 @@ class MoELanguageModel(LightningModule):
         checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
         if self.tokenizer is not None:
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
-        names = {id(parameter): name for name, parameter in self.named_parameters()}
-        checkpoint["optimizer_param_names"] = [
-            [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-            for optimizer in self.trainer.optimizers
-        ]
+        checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the counts, and refuse weights that were trained with another tokenizer than the data's."""

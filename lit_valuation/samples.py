@@ -76,4 +76,9 @@ class Samples:
 
     def inputs(self) -> Tensor:
         """Return ``x`` as a network takes it: uint8 images become floats in [0, 1]."""
-        return self.x.float() / 255 if self.x.dtype == torch.uint8 else self.x.float()
+        return as_inputs(self.x)
+
+
+def as_inputs(x: Tensor) -> Tensor:
+    """Return samples as a network takes them: uint8 images become floats in [0, 1]."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x.float()

@@ -1,1 +1,6 @@
-"""Networks that end in a linear layer; they know nothing of Lightning."""
+"""Small classifiers that end in a linear layer."""
+
+from lit_valuation.nn.conv_net import ConvNet
+from lit_valuation.nn.mlp import MLP, LinearHead
+
+__all__ = ["MLP", "ConvNet", "LinearHead"]

@@ -1,0 +1,115 @@
+"""Learning-rate schedules: closed forms of the optimizer step.
+
+So a resumed run has exactly the rates of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lit_core.errors import UserError
+
+
+class StepSchedule(LRScheduler):
+    """Base of the schedules: a learning rate as a function of the step and of the group's own maximum.
+
+    The maximum is the learning rate the optimizer was made with. The state is the step alone: phase lengths and rates
+    are those of the present config, also on resume.
+
+    Args:
+        optimizer: Optimizer whose learning rates are set.
+        total_steps: Optimizer steps of the whole run, at least 1.
+        phases: Length of each phase but the last as a fraction of `total_steps`, by argument name.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, phases: dict[str, float]) -> None:
+        if total_steps < 1:
+            raise UserError(f"`total_steps` is {total_steps}, but it must be at least 1; give trainer.max_steps.")
+        for name, fraction in phases.items():
+            if not 0 <= fraction <= 1:
+                raise UserError(
+                    f"`{name}` is {fraction}, but it is a fraction of total_steps; give a number from 0 to 1."
+                )
+        if sum(phases.values()) > 1 + 1e-9:
+            names = " + ".join(f"`{name}`" for name in phases)
+            raise UserError(
+                f"{names} is {sum(phases.values()):g}, but the phases share the whole run; let their sum be at most 1."
+            )
+        self.total_steps = total_steps
+        self.lengths = [round(fraction * total_steps) for fraction in phases.values()]
+        super().__init__(optimizer)
+
+    def rate(self, step: int, peak: float) -> float:
+        """Return the learning rate of a step.
+
+        Args:
+            step: Optimizer steps already done.
+            peak: Maximum learning rate of the parameter group.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define rate.")
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """Return the learning rate of each parameter group at the current step."""
+        return [self.rate(self.last_epoch, float(base)) for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step, and what PyTorch keeps beside it."""
+        return {name: getattr(self, name) for name in ("last_epoch", "_step_count", "_last_lr")}
+
+
+class WarmupCosine(StepSchedule):
+    """Linear warm-up and cosine decay; from a decayed checkpoint it re-warms and re-decays.
+
+    The rate rises from 0 to the optimizer's learning rate, then falls along half a cosine to `min_lr`
+    (`Ibrahim et al. 2024 <https://arxiv.org/abs/2403.08763>`_).
+
+    Args:
+        optimizer: Optimizer whose learning rate is the maximum.
+        total_steps: Optimizer steps of the whole run, as in trainer.max_steps.
+        warmup: Length of the warm-up, as a fraction of total_steps from 0 to 1.
+        min_lr: Learning rate at the last step, from 0 to the optimizer's learning rate.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.01, min_lr: float = 0.0) -> None:
+        check_order(optimizer, {"min_lr": min_lr})
+        self.min_lr = min_lr
+        super().__init__(optimizer, total_steps, {"warmup": warmup})
+
+    def rate(self, step: int, peak: float) -> float:
+        """Return the learning rate of a step."""
+        (warmup,) = self.lengths
+        if step < warmup:
+            return peak * step / warmup
+        progress = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
+        return half_cosine(peak, self.min_lr, progress)
+
+
+def half_cosine(start: float, end: float, progress: float) -> float:
+    """Return a rate on half a cosine from one rate to another, at a progress from 0 to 1."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))
+
+
+def peak_rates(optimizer: Optimizer) -> list[float]:
+    """Return the learning rate that each parameter group was made with."""
+    # a scheduler made before has moved "lr" and left the rate the optimizer was made with in "initial_lr".
+    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+
+
+def check_order(optimizer: Optimizer, rates: dict[str, float]) -> None:
+    """Check that rates, by argument, rise from 0 to the optimizer's own."""
+    below, bound = "0", 0.0
+    for name, rate in rates.items():
+        if rate < bound:
+            raise UserError(f"`{name}` is {rate:g}, but it must be at least {below}; give {bound:g} or more.")
+        below, bound = name, rate
+    least = min(peak_rates(optimizer))
+    if bound > least:
+        raise UserError(
+            f"`{below}` is {bound:g}, but the optimizer's learning rate, the maximum, is {least:g}; "
+            f"lower {below} or raise the optimizer's lr."
+        )

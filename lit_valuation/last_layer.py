@@ -1,0 +1,158 @@
+"""The last linear layer of a classifier: what goes into it, what comes out, and the gradients there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+from lit_valuation.batches import as_batch
+from lit_valuation.functional.gradients import LastLayerGradients, Loss, last_layer_gradients
+
+
+@dataclass(frozen=True)
+class PoolGradients:
+    """Gradients of the last layer at labelled samples.
+
+    Args:
+        gradients: A row per sample.
+        y: Numbers of the classes, int64 of shape ``(n,)``.
+        index: Number of each sample in its set, int64 of shape ``(n,)``; the order of reading where batches have none.
+    """
+
+    gradients: LastLayerGradients
+    y: Tensor
+    index: Tensor
+
+
+def find_last_linear(module: nn.Module, name: str | None = None) -> nn.Linear:
+    """Find the last linear layer.
+
+    Args:
+        module: The network or the LightningModule around it.
+        name: Name of the layer in the module, such as ``network.head``; None takes the one that was registered last.
+
+    Raises:
+        UserError: If there is no such layer.
+    """
+    linear = {key: layer for key, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    if name is not None:
+        if name not in linear:
+            raise UserError(
+                f"head is {name!r}, but {type(module).__name__} has no nn.Linear of that name; it has "
+                f"{', '.join(linear) or 'none'}."
+            )
+        return linear[name]
+    if not linear:
+        raise UserError(
+            f"{type(module).__name__} has no nn.Linear, but gradients are matched at a last linear layer; end the "
+            "network in one."
+        )
+    return list(linear.values())[-1]
+
+
+def hidden_and_logits(module: nn.Module, x: Any, head: nn.Linear | None = None) -> tuple[Tensor, Tensor]:
+    """Run a classifier and return what goes into its last linear layer, and what comes out.
+
+    Args:
+        module: Maps inputs to logits; its output must be that of the last linear layer.
+        x: Inputs as the module takes them.
+        head: The last linear layer; None looks for it with `find_last_linear`.
+
+    Returns:
+        Hidden features ``(batch, d)`` and logits ``(batch, C)``.
+
+    Raises:
+        UserError: If the module's output is not that of the layer.
+    """
+    head = find_last_linear(module) if head is None else head
+    seen: list[tuple[Tensor, Tensor]] = []
+    hook = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    try:
+        logits = module(x)
+    finally:
+        hook.remove()
+    same = seen and isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape == seen[-1][1].shape
+    if not same or not torch.equal(logits.nan_to_num(), seen[-1][1].nan_to_num()):
+        raise UserError(
+            f"The output of {type(module).__name__} is not that of its last nn.Linear, but gradients are matched at a "
+            "linear head; return the logits (batch, classes), or name the layer that makes them."
+        )
+    return seen[-1]
+
+
+def gather_gradients(
+    module: nn.Module,
+    batches: Iterable[Any],
+    *,
+    keys: Sequence[str | int] = ("x", "y"),
+    head: str | None = None,
+    loss: Loss = "cross_entropy",
+    label_smoothing: float = 0.0,
+) -> PoolGradients:
+    """Compute the gradient of the loss at the last layer for each sample, without a backward pass.
+
+    The module runs in evaluation mode, so no dropout and no statistics of the batch come in; the batches should be a
+    deterministic view of the samples, without random augmentation. Rows with an ``index`` of -1 are left out.
+
+    Args:
+        module: The classifier; it stays in its mode and on its device.
+        batches: Batches ``(x, y)`` or mappings with the keys.
+        keys: Names of inputs and labels in a mapping.
+        head: Name of the last linear layer; None takes the one that was registered last.
+        loss: The loss that was trained with.
+        label_smoothing: Its label smoothing, from 0 to below 1.
+
+    Returns:
+        The gradients on the CPU, in the order of reading.
+
+    Raises:
+        UserError: If the module's head is not linear, there is no sample, or a gradient is not finite.
+    """
+    layer = find_last_linear(module, head)
+    place = layer.weight.device
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    read = 0
+    with evaluating(module), torch.no_grad():
+        for item in batches:
+            batch = as_batch(item, keys)
+            inputs = apply_to_collection(batch.x, Tensor, lambda tensor: tensor.to(place))
+            hidden, logits = hidden_and_logits(module, inputs, layer)
+            if hidden.shape[0] != len(batch.y):
+                raise UserError(
+                    f"The last linear layer sees {hidden.shape[0]} rows of a batch of {len(batch.y)}, but gradients "
+                    "are matched sample by sample; give it one row per sample."
+                )
+            numbers = torch.arange(read, read + len(batch.y)) if batch.index is None else batch.index
+            read += len(batch.y)
+            real = batch.real().cpu()
+            parts.append(tuple(column.cpu()[real] for column in (logits, hidden, batch.y, numbers)))  # type: ignore[arg-type]
+    if not sum(len(y) for _, _, y, _ in parts):
+        raise UserError("There is no sample to take a gradient at; give a loader that has some.")
+    logits, hidden, y, numbers = (torch.cat(column) for column in zip(*parts, strict=True))
+    finite = logits.isfinite().all(1) & hidden.isfinite().all(1)
+    if not bool(finite.all()):
+        raise UserError(
+            f"The gradient at sample {int(numbers[~finite][0])} is not finite, so nothing can be matched with it; look "
+            "at its values, or use an earlier checkpoint."
+        )
+    gradients = last_layer_gradients(logits, hidden, y, loss, label_smoothing, bias=layer.bias is not None)
+    return PoolGradients(gradients, y, numbers)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run a module in evaluation mode, then give each part its mode back."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

@@ -1,0 +1,81 @@
+"""How well a classifier does on a named set, exact over batches and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_core.errors import UserError, did_you_mean
+
+
+class ClassifierScores(Metric):
+    """Loss, accuracy and recall of single classes as sums over samples, so uneven batches and devices add up.
+
+    Args:
+        classes: Names of the classes by number.
+        hard_classes: Names of the classes whose recall is computed.
+        dtype: Type of the loss's sum; a device without float64 takes float32.
+
+    Raises:
+        UserError: If a hard class is not among the classes.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    nll: Tensor
+    correct: Tensor
+    samples: Tensor
+
+    def __init__(
+        self, classes: Sequence[str], hard_classes: Sequence[str] = (), dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__()
+        self.hard = class_numbers(classes, hard_classes)
+        self.add_state("nll", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(len(classes), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros(len(classes), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, nll: Tensor, predicted: Tensor, y: Tensor) -> None:
+        """Add samples; padding has to be left out.
+
+        Args:
+            nll: Negative log-likelihood of each sample, ``(batch,)``.
+            predicted: Number of the predicted class, ``(batch,)``.
+            y: Number of the true class, ``(batch,)``.
+        """
+        classes = len(self.samples)
+        self.nll += nll.detach().to(self.nll.dtype).sum()
+        self.samples += torch.bincount(y, minlength=classes)
+        self.correct += torch.bincount(y[predicted == y], minlength=classes)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return ``loss`` in nats and ``accuracy``; of hard classes ``hard_accuracy`` and each ``recall/{class}``.
+
+        They are NaN where there was no sample.
+        """
+        values = {"loss": self.nll / self.samples.sum(), "accuracy": self.correct.sum() / self.samples.sum()}
+        if self.hard:
+            chosen = list(self.hard.values())
+            values["hard_accuracy"] = self.correct[chosen].sum() / self.samples[chosen].sum()
+        for name, number in self.hard.items():
+            values[f"recall/{name}"] = self.correct[number] / self.samples[number]
+        return {name: value.float() for name, value in values.items()}
+
+
+def class_numbers(classes: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """Return the numbers of some classes by name.
+
+    Raises:
+        UserError: If a name is not among the classes.
+    """
+    for name in names:
+        if name not in classes:
+            raise UserError(
+                f"`hard_classes` names {name!r}, which is no class of the data."
+                + (did_you_mean(name, classes) or f" They are {', '.join(classes)}.")
+            )
+    return {name: list(classes).index(name) for name in names}

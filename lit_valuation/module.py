@@ -1,0 +1,224 @@
+"""The classifier as a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Optimizer
+
+from lit_core.data.resume import named_loader
+from lit_core.errors import UserError
+from lit_core.logged import logs_this_step, sum_over_ranks
+from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.tensorboard import add_hparams, add_layout
+from lit_valuation.batches import as_batch
+from lit_valuation.metrics import ClassifierScores, class_numbers
+from lit_valuation.samples import as_inputs
+
+NetworkCallable = Callable[[Sequence[int], int], nn.Module]
+
+
+def sgd(params: Iterable[Any]) -> Optimizer:
+    """Return SGD with a learning rate of 0.05, momentum 0.9 and weight decay 1e-4."""
+    return SGD(params, lr=0.05, momentum=0.9, weight_decay=1e-4)
+
+
+class ClassifierTask(LightningModule):
+    """Trains a classifier of images, tables or embeddings, whose last layer should be linear.
+
+    The loss of a micro-batch is the mean cross-entropy of its samples, each times its ``weight`` where the batch has
+    one; weights have a mean of 1 over their set. Weight decay spares norms and biases, the schedule steps with the
+    optimizer. Batches are mappings with ``x``, ``y`` and perhaps ``weight`` and ``index``, or pairs ``(x, y)``; rows
+    with an ``index`` of -1 only fill a batch up and count in nothing.
+
+    ======================================  ======  =================================================================
+    key                                     unit    moment
+    ======================================  ======  =================================================================
+    ``train/loss``                          nats    logged step; weighted and smoothed, mean over its global batch
+    ``train/accuracy``                      0 to 1  same; before the step
+    ``train/learning_rate``                 1       same; the rate of this step
+    ``train/gradient_norm``                 1       same; before clipping
+    ``{stage}/{source}/loss``               nats    end of a validation or test, whole source; without smoothing
+    ``{stage}/{source}/accuracy``           0 to 1  same
+    ``{stage}/{source}/hard_accuracy``      0 to 1  same; over the samples of the hard classes, where there are any
+    ``{stage}/{source}/recall/{class}``     0 to 1  same; of each hard class
+    ======================================  ======  =================================================================
+
+    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader.
+
+    Args:
+        network: Class and arguments of the network, without the sizes of the data: it gets the shape of one sample and
+            the number of classes. Or any module, with all its arguments, that maps a batch to logits.
+        classes: Names of the classes by number; linked to the data.
+        input_shape: Shape of one sample; linked to the data.
+        optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
+        scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
+            rate constant.
+        label_smoothing: Share of each label that is spread over all classes in training, from 0 to below 1.
+        hard_classes: Names of the classes whose recall is logged; None logs none.
+        seed: Seed of the initial weights, 0 or more; a module that is given whole has weights already.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | NetworkCallable,
+        classes: Sequence[str],
+        input_shape: Sequence[int],
+        optimizer: OptimizerCallable = sgd,
+        scheduler: SchedulerCallable | None = None,
+        label_smoothing: float = 0.0,
+        hard_classes: list[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if _given_hyperparameters.get() is not None:
+            # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
+            self.save_hyperparameters(logger=False)
+        if not 0 <= label_smoothing < 1:
+            raise UserError(
+                f"`label_smoothing` is {label_smoothing}, but it is a share of each label; give 0 to below 1."
+            )
+        self.classes, self.input_shape = tuple(classes), tuple(int(size) for size in input_shape)
+        self.hard_classes = tuple(class_numbers(self.classes, hard_classes or ()))
+        self.optimizer, self.scheduler, self.label_smoothing = optimizer, scheduler, label_smoothing
+        self.metrics = nn.ModuleDict()
+        self._window: list[Tensor] = []
+        if isinstance(network, nn.Module):
+            self.network = network
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.network = network(self.input_shape, self.n_classes)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def setup(self, stage: str) -> None:
+        """Check that the data have the classes of the model."""
+        theirs = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
+        if theirs is not None and tuple(theirs) != self.classes:
+            raise UserError(
+                f"The data have the classes {', '.join(theirs)}, but the model has {', '.join(self.classes)}; train "
+                "and test on data of the same classes in the same order."
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer over two groups, with and without weight decay, and its schedule."""
+        return build_optimizers(self, self.optimizer, self.scheduler)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits.
+
+        Args:
+            x: Samples ``(batch, ...)``; uint8 images are scaled to [0, 1].
+
+        Returns:
+            Logits ``(batch, classes)``.
+        """
+        logits: Tensor = self.network(as_inputs(x))
+        return logits
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of a micro-batch."""
+        samples = as_batch(batch)
+        logits = self(samples.x)
+        nll = F.cross_entropy(logits, samples.y, label_smoothing=self.label_smoothing, reduction="none")
+        loss = (nll if samples.weight is None else nll * samples.weight.to(nll)).mean()
+        right = (logits.detach().argmax(1) == samples.y).sum()
+        self._window.append(torch.stack([loss.detach() * len(nll), right, torch.full_like(right, len(nll))]))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a validation source."""
+        self._evaluate("val", batch, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a test source."""
+        self._evaluate("test", batch, dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Return ``index`` (None where not known), ``classes``, the predicted names, and ``probabilities``."""
+        samples = as_batch(batch)
+        real = samples.real()
+        probabilities = self(samples.x).softmax(1)[real]
+        index = None if samples.index is None else samples.index[real]
+        names = [self.classes[number] for number in probabilities.argmax(1).tolist()]
+        return {"index": index, "classes": names, "probabilities": probabilities}
+
+    def on_train_start(self) -> None:
+        """Fill the HPARAMS page."""
+        self._window = []
+        data = getattr(self.trainer, "datamodule", None)
+        keys = ["train/loss"]
+        if isinstance(self.trainer.val_dataloaders, dict):
+            names = ["loss", "accuracy", *(["hard_accuracy"] if self.hard_classes else [])]
+            keys += [f"val/{source}/{name}" for source in self.trainer.val_dataloaders for name in names]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            keys += getattr(callback, "summary_keys", list)()
+        charts = {"accuracy": ["val/.*/accuracy"], "training loss": ["train/loss"]}
+        if self.hard_classes:
+            charts |= {"hard classes": ["val/.*/hard_accuracy"], "recall": ["val/.*/recall/.*"]}
+        add_layout(self.trainer, {"classifier": charts})
+        add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the means over the step's whole global batch."""
+        window, self._window = self._window, []
+        if not logs_this_step(self.trainer):
+            return
+        loss, right, samples = sum_over_ranks(self.trainer, torch.stack(window).sum(0)).tolist()
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        self.log("train/loss", loss / samples, prog_bar=True)
+        self.log("train/accuracy", right / samples, prog_bar=True)
+        self.log("train/learning_rate", float(optimizer.param_groups[0]["lr"]))
+        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each validation source."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log each test source."""
+        self._log_scores("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what another program needs to use the weights, as plain values."""
+        checkpoint["classes"], checkpoint["input_shape"] = list(self.classes), list(self.input_shape)
+        checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of other classes: they are matched by name, and by number in the weights."""
+        theirs = tuple(checkpoint.get("classes", self.classes))
+        if theirs != self.classes:
+            raise UserError(
+                f"The checkpoint was trained on the classes {', '.join(theirs)}, but the data have "
+                f"{', '.join(self.classes)}; use data of the same classes in the same order."
+            )
+
+    def _evaluate(self, stage: str, batch: Any, dataloader_idx: int) -> None:
+        samples = as_batch(batch)
+        real = samples.real()
+        logits, y = self(samples.x)[real], samples.y[real]
+        key = f"{stage}_{dataloader_idx}"
+        if key not in self.metrics:
+            dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
+            self.metrics[key] = ClassifierScores(self.classes, self.hard_classes, dtype).to(self.device)
+        self.metrics[key].update(F.cross_entropy(logits, y, reduction="none"), logits.argmax(1), y)  # type: ignore[operator]
+
+    def _log_scores(self, stage: str) -> None:
+        # every rank has every source: evaluation gives all ranks the same number of batches
+        for key in [key for key in self.metrics if key.startswith(f"{stage}_")]:
+            scores = self.metrics[key]
+            source = named_loader(self.trainer, stage, int(key.rpartition("_")[2]))
+            # summed over the ranks already; sync_dist spares a warning of Lightning's for each key
+            values = {f"{stage}/{source}/{name}": value for name, value in scores.compute().items()}  # type: ignore[operator]
+            self.log_dict(values, sync_dist=True)
+            del self.metrics[key]  # the next run may have other sources

@@ -1,0 +1,54 @@
+"""A small network for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+from lit_valuation.nn.mlp import check_sizes
+
+
+class ConvNet(nn.Module):
+    """3 × 3 convolutions with ReLU and halving max-pooling, then a hidden layer.
+
+    It has no batch normalisation, whose statistics would depend on the number of devices.
+
+    Args:
+        input_shape: Channels, height and width of an image.
+        n_classes: Number of classes, 1 or more.
+        channels: Channels of the convolutions, each 1 or more; each halves height and width.
+        hidden: Width of the layer before the last, 1 or more: what gradients are matched in.
+        dropout: Share of that layer that is dropped in training, from 0 to below 1.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        n_classes: int,
+        channels: Sequence[int] = (16, 32),
+        hidden: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_sizes(n_classes, "channels", channels, dropout)
+        check_sizes(n_classes, "hidden", [hidden], dropout)
+        if len(input_shape) != 3:
+            raise UserError(
+                f"input_shape is {tuple(input_shape)}, but ConvNet takes images (channels, height, width); use MLP for "
+                "tables and embeddings."
+            )
+        depth, height, width = input_shape
+        layers: list[nn.Module] = []
+        for size in channels:
+            layers += [nn.Conv2d(depth, size, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+            depth, height, width = size, -(-height // 2), -(-width // 2)
+        layers += [nn.Flatten(), nn.Linear(depth * height * width, hidden), nn.ReLU()]
+        self.body = nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []))
+        self.head = nn.Linear(hidden, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(batch, classes)``."""
+        logits: Tensor = self.head(self.body(x))
+        return logits

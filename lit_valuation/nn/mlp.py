@@ -1,0 +1,65 @@
+"""Networks for tables and embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+
+
+class MLP(nn.Module):
+    """Fully connected layers with ReLU over the flattened input.
+
+    Args:
+        input_shape: Shape of one sample, such as ``(9,)`` or ``(1, 28, 28)``.
+        n_classes: Number of classes, 1 or more.
+        hidden: Widths of the hidden layers, each 1 or more; the last one is what gradients are matched in.
+        dropout: Share of each hidden layer that is dropped in training, from 0 to below 1.
+    """
+
+    def __init__(
+        self, input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (128,), dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_sizes(n_classes, "hidden", hidden, dropout)
+        layers: list[nn.Module] = [nn.Flatten()]
+        width = math.prod(input_shape)
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+            width = size
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(batch, classes)``."""
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+class LinearHead(MLP):
+    """A single linear layer over the flattened input: logistic regression, for embeddings of a frozen encoder.
+
+    Args:
+        input_shape: Shape of one sample, such as ``(384,)``.
+        n_classes: Number of classes, 1 or more.
+    """
+
+    def __init__(self, input_shape: Sequence[int], n_classes: int) -> None:
+        super().__init__(input_shape, n_classes, hidden=())
+
+
+def check_sizes(n_classes: int, argument: str, sizes: Sequence[int], dropout: float) -> None:
+    """Check what the networks have in common.
+
+    Raises:
+        UserError: If a size is below 1, or the dropout is no share.
+    """
+    if n_classes < 1:
+        raise UserError(f"n_classes is {n_classes}, but must be 1 or more; count the classes of the data.")
+    if any(size < 1 for size in sizes):
+        raise UserError(f"`{argument}` is {list(sizes)}, but each width must be 1 or more; correct it.")
+    if not 0 <= dropout < 1:
+        raise UserError(f"`dropout` is {dropout}, but it is a share that is dropped; give 0 to below 1.")
