@@ -1,5 +1,24 @@
 """Ways to choose the few samples worth sharing, all with one interface and equal budgets."""
 
 from lit_valuation.selectors.base import Pool, Selection, Selector, split_budget
+from lit_valuation.selectors.binning import BinningSelector
+from lit_valuation.selectors.facility_location_mi import FacilityLocationMISelector
+from lit_valuation.selectors.feature_similarity import FeatureSimilaritySelector
+from lit_valuation.selectors.full_information import FullInformation
+from lit_valuation.selectors.k_center import KCenterSelector
+from lit_valuation.selectors.knn_shapley import KNNShapleySelector
+from lit_valuation.selectors.random import RandomSelector
 
-__all__ = ["Pool", "Selection", "Selector", "split_budget"]
+__all__ = [
+    "BinningSelector",
+    "FacilityLocationMISelector",
+    "FeatureSimilaritySelector",
+    "FullInformation",
+    "KCenterSelector",
+    "KNNShapleySelector",
+    "Pool",
+    "RandomSelector",
+    "Selection",
+    "Selector",
+    "split_budget",
+]

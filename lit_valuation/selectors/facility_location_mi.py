@@ -1,0 +1,39 @@
+"""Samples that are near the queries and do not repeat each other."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lit_core.errors import UserError
+from lit_valuation.functional.coresets import Variant, facility_location_mi
+from lit_valuation.selectors.base import Need, Pool, Selection, Selector
+from lit_valuation.selectors.by_class import features_of, select_by_class
+
+
+class FacilityLocationMISelector(Selector):
+    """Maximises the facility-location mutual information with the queries, greedily (Kaushal et al. 2021).
+
+    Args:
+        variant: ``queries`` (FLQMI) covers the queries and needs little work; ``pool`` (FLVMI) represents those parts
+            of the pool that are near queries, at a cost quadratic in the samples of a class.
+        eta: Weight of being near a query, 0 or more.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"features"})
+
+    def __init__(self, variant: Variant = "queries", eta: float = 1.0) -> None:
+        if eta < 0:
+            raise UserError(f"eta is {eta}, but must be 0 or more; 0 ignores how near a query a sample is.")
+        self.variant, self.eta = variant, eta
+
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+        """Choose at most ``budget`` samples; see `Selector.select`."""
+        features, asked = features_of(pool, queries)
+        return select_by_class(
+            pool,
+            queries,
+            budget,
+            lambda mine, its, share: mine[
+                facility_location_mi(features[mine], asked[its], share, self.variant, self.eta)[0]
+            ],
+        )

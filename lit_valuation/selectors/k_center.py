@@ -1,0 +1,25 @@
+"""Samples that cover the owner's data, whatever the queries look like."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lit_valuation.functional.coresets import k_center
+from lit_valuation.selectors.base import Need, Pool, Selection, Selector
+from lit_valuation.selectors.by_class import features_of, select_by_class
+
+
+class KCenterSelector(Selector):
+    """Takes in each class the samples farthest from those taken before (Sener and Savarese 2018, arXiv 1708.00489).
+
+    It uses the queries' classes and not their features: a baseline for how much these help.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"features"})
+
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+        """Choose at most ``budget`` samples; see `Selector.select`."""
+        features, _ = features_of(pool, queries)
+        return select_by_class(
+            pool, queries, budget, lambda mine, asked, share: mine[k_center(features[mine], share)[0]]
+        )
