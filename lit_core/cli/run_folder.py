@@ -10,6 +10,8 @@ from pathlib import Path
 from lit_core.errors import UserError, did_you_mean
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
+#: Set by a study for the commands of its cells: the folder that takes the place of ``runs/<package>``.
+STUDY = "LITSHIFT_STUDY"
 #: What was in the run folder, and above it, before this command, with the number by which the system knows the file;
 #: None where no folder was chosen by this process.
 _before: dict[Path, int] | None = None
@@ -59,7 +61,7 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     if _AGREED in os.environ and rank != "0":
         return Path(os.environ[_AGREED])
     global _before
-    root = Path("runs") / package
+    root = Path(os.environ.get(STUDY) or Path("runs") / package)
     before = [parent for parent in (root, root.parent) if parent.exists()]
     former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
     if run is not None:

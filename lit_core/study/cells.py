@@ -1,0 +1,170 @@
+"""Running one cell of a study: its result is a file that is written last, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_core import __version__
+from lit_core.cli.messages import sentence
+from lit_core.cli.run_folder import STUDY
+from lit_core.errors import RunFailure
+from lit_core.paths import atomic_write, resolve_data_path
+from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
+
+RESULT, ERROR, LOG = "result.json", "error.txt", "log.txt"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One set of measured values.
+
+    Args:
+        labels: What they were measured of: the grid, the seed, the cell's values, and what the function says.
+        measured: The values.
+        record: Cell, hash of its config, hash of the data, version of the code.
+    """
+
+    labels: Mapping[str, Any]
+    measured: Mapping[str, float]
+    record: Mapping[str, str]
+
+
+def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[Row]:
+    """Return a finished cell's rows."""
+    record = {"cell": cell.name, "config": cell.config_hash, "data": result["data"], "code": result["code"]}
+    rows = []
+    for row in result["rows"]:
+        measured = {key: value for key, value in row.items() if isinstance(value, float)}
+        labels = {key: value for key, value in row.items() if key not in measured}
+        rows.append(Row({"grid": cell.grid, **cell.labels, **labels}, measured, record))
+    return rows
+
+
+def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
+    """Return the result of a cell that was run with the present config; None if it is yet to be run."""
+    path = folder / cell.name / RESULT
+    if not path.is_file():
+        return None
+    result = json.loads(path.read_bytes())
+    return result if result["config_hash"] == cell.config_hash else None
+
+
+def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any]:
+    """Run a cell and write its result, or what went wrong.
+
+    Args:
+        cell: The cell.
+        folder: Folder of all cells.
+        package: Package whose commands are run, such as ``lit_moe``.
+        lock: File descriptor that locks the study; a command holds it too, so that none outlives a killed study unseen.
+
+    Returns:
+        The result, also if the cell failed: then with ``error``, one sentence.
+    """
+    own = folder / cell.name
+    mark = own / "config_hash"
+    if own.exists() and not (mark.is_file() and mark.read_text() == cell.config_hash):  # of another config
+        shutil.rmtree(own)
+    atomic_write(mark, cell.config_hash)
+    for name in (RESULT, ERROR):
+        (own / name).unlink(missing_ok=True)
+    result: dict[str, Any] = {"config_hash": cell.config_hash, "code": code_version(package)}
+    result["values"] = dict(cell.values)
+    begin = time.monotonic()
+    try:
+        rows = _call(cell) if cell.function is not None else _command_rows(cell, folder, package, lock)
+        result["data"], result["rows"] = _checked(rows, cell)
+    except Exception as error:  # a cell that fails must not end the study
+        atomic_write(own / ERROR, traceback.format_exc())
+        return result | {"error": sentence(error)}
+    result["seconds"] = time.monotonic() - begin
+    atomic_write(own / RESULT, json.dumps(result, indent=1, ensure_ascii=False, default=str) + "\n")
+    return result
+
+
+@lru_cache
+def code_version(package: str) -> str:
+    """Return the version, with the hash of the sources that a package runs on."""
+    digest = hashlib.sha256()
+    for root in ("lit_core", package):
+        top = Path(str(files(root)))
+        for path in sorted(top.rglob("*.py")):
+            digest.update(f"{path.relative_to(top)}\0".encode() + path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def _call(cell: Cell) -> list[dict[str, Any]]:
+    assert cell.function is not None
+    return locate(cell.function, "function")(**cell.values)
+
+
+def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dict[str, Any]]:
+    """Run a cell's command lines in its run folder and return the last value of each metric."""
+    own = folder / cell.name
+    last = own / "checkpoints" / "last.ckpt"
+    for command in cell.commands:
+        args = shlex.split(command)
+        if args[0] == "fit" and last.exists():  # a study that was killed goes on in the middle of the run
+            args = ["fit", "--ckpt_path", str(last)]
+        elif args[0] in ("fit", "validate", "test", "predict"):
+            args += ["--run", cell.name]
+            for name in ("config.yaml", "metrics.csv") if args[0] == "fit" else ():  # of a fit killed before it saved
+                (own / name).unlink(missing_ok=True)
+        with (own / LOG).open("ab") as log:
+            code = subprocess.run(
+                [sys.executable, "-m", package, *args],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, STUDY: str(folder)},
+                pass_fds=(lock,),
+            ).returncode
+        if code != 0:
+            lines = (own / LOG).read_text(errors="replace").splitlines() or [""]
+            said = [line for line in lines if line.startswith(f"{package.replace('_', '-')}: ")] or lines
+            said = [line for line in said if "--debug" not in line] or said
+            raise RunFailure(f"`{shlex.join(args)}` ended with {code}: {said[-1]}")
+    if not (own / "metrics.csv").is_file():
+        raise RunFailure(f"The commands of {cell.name} logged no metrics; add fit, validate or test to them.")
+    with (own / "metrics.csv").open(newline="") as file:
+        logged = {key: float(value) for row in csv.DictReader(file) for key, value in row.items() if value}
+    return [{key: value for key, value in logged.items() if key not in ("step", "epoch")} | {"data": _data_hash(own)}]
+
+
+def _data_hash(run: Path) -> str:
+    """Return the hash of the indices below the data root that a run's config names, which hold the shards' hashes."""
+    config = yaml.safe_load((run / "config.yaml").read_text()) if (run / "config.yaml").is_file() else {}
+    root = (config.get("data", {}).get("init_args") or {}).get("root")
+    indices = sorted(resolve_data_path(root).rglob("index.json")) if root else []
+    return hashlib.sha256(b"".join(path.read_bytes() for path in indices)).hexdigest()[:16] if indices else ""
+
+
+def _checked(rows: Any, cell: Cell) -> tuple[str, list[dict[str, Any]]]:
+    """Return the hash of the data and the rows, if they are plain and name nothing that the cell has itself."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise RunFailure(f"{cell.function} returned {type(rows).__name__}, but must return a list of one row or more.")
+    data = {str(row.get("data", "")) for row in rows}
+    plain = [{key: value for key, value in row.items() if key != "data"} for row in rows]
+    for row in plain:
+        for key, value in row.items():
+            if key in cell.labels or key in RECORD_COLUMNS:
+                raise RunFailure(f"A row of {cell.function} names {key}, which the cell has itself; rename it.")
+            if not isinstance(value, str | bool | int | float):
+                raise RunFailure(f"A row of {cell.function} holds {key} = {value!r}, which is no plain value.")
+    return "+".join(sorted(data)), plain

@@ -1,0 +1,294 @@
+"""Claims and the criteria by which the results of a study decide them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from lit_core.study.cells import Row
+from lit_core.study.statistics import Interval, kendall, spearman, t_interval
+
+Outcome = Literal["reproduced", "not reproduced", "undecided", "not testable here"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a criterion finds.
+
+    Args:
+        outcome: What it means for the claim.
+        what: What was compared.
+        interval: Mean over seeds and its 95 % interval; None where nothing was measured.
+        seeds: The seeds behind it.
+        note: What else must be known to read it.
+    """
+
+    outcome: Outcome
+    what: str
+    interval: Interval | None = None
+    seeds: tuple[int, ...] = ()
+    note: str = ""
+
+
+class Criterion(ABC):
+    """Decides on a claim, or a part of it, by the rows of the results."""
+
+    @abstractmethod
+    def find(self, rows: Sequence[Row]) -> Finding:
+        """Look at all rows of a study."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What somebody says, and how it is decided.
+
+    Args:
+        text: The claim, one sentence.
+        criteria: All must hold: one that fails decides against the claim, one that is undecided leaves it undecided.
+        missing: What would be needed to test the claim, where it can't be tested here.
+    """
+
+    text: str
+    criteria: list[Criterion] = field(default_factory=list)
+    missing: str | None = None
+
+    def findings(self, rows: Sequence[Row]) -> list[Finding]:
+        """Return what each criterion finds."""
+        return [criterion.find(rows) for criterion in self.criteria]
+
+
+def verdict(findings: Sequence[Finding]) -> Outcome:
+    """Return what several findings say together."""
+    outcomes = {finding.outcome for finding in findings}
+    order: tuple[Outcome, ...] = ("not reproduced", "not testable here", "undecided")
+    return next((outcome for outcome in order if outcome in outcomes), "reproduced" if outcomes else order[1])
+
+
+class PairedGain(Criterion):
+    """One thing measures more than another: their difference, paired within each seed, lies above a limit.
+
+    Rows are paired that agree in all labels but those in ``of`` and ``over``; the differences are averaged within a
+    seed, and the interval is over seeds. A limit below 0 makes it a test of non-inferiority.
+
+    Args:
+        metric: Column that is compared.
+        of: Labels of the rows that are said to measure more.
+        over: Labels of the rows they are compared with; of several, those with the largest mean.
+        where: Labels of all rows that are looked at; a list stands for any of its values.
+        above: Limit of the difference.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        of: dict[str, Any],
+        over: list[dict[str, Any]],
+        where: dict[str, Any] | None = None,
+        above: float = 0.0,
+    ) -> None:
+        self.metric, self.of, self.over, self.where, self.above = metric, of, over, where or {}, above
+
+    def find(self, rows: Sequence[Row]) -> Finding:
+        """Compare the rows."""
+        rows = matching(rows, self.where)
+        found = [(over, self._gains(rows, over)) for over in self.over]
+        found = [(over, gains) for over, gains in found if gains]
+        what = f"{self.metric}: {_name(self.of)} − {{}}{_limit('above', self.above)}{_where(self.where)}"
+        if not found:
+            return _nothing(what.format(" or ".join(_name(over) for over in self.over)), "no pair of rows to compare")
+        over, gains = min(found, key=lambda pair: statistics.fmean(pair[1].values()))
+        note = f"{_name(over)} is the best of {len(self.over)}" if len(self.over) > 1 else ""
+        return _decided(what.format(_name(over)), gains, above=self.above, note=note)
+
+    def _gains(self, rows: Sequence[Row], over: Mapping[str, Any]) -> dict[int, float]:
+        chosen = {*self.of, *over}
+        base = {_identity(row, chosen): value for row, value in _measured(matching(rows, over), self.metric)}
+        gains: dict[int, list[float]] = {}
+        for row, value in _measured(matching(rows, self.of), self.metric):
+            key = _identity(row, chosen)
+            if key in base:
+                gains.setdefault(row.labels["seed"], []).append(value - base[key])
+        return {seed: statistics.fmean(values) for seed, values in gains.items()}
+
+
+class Correlation(Criterion):
+    """Two columns rise together, or against each other: their rank correlation within each seed is beyond a limit.
+
+    Args:
+        x: Column of the one: a label that is a number, or a metric.
+        y: Column of the other.
+        where: Labels of the rows that are looked at; a list stands for any of its values.
+        above: The correlation is said to be above this; None if it is said to be below something.
+        below: The correlation is said to be below this.
+        method: ``spearman`` or ``kendall``.
+    """
+
+    def __init__(
+        self,
+        x: str,
+        y: str,
+        where: dict[str, Any] | None = None,
+        above: float | None = None,
+        below: float | None = None,
+        method: Literal["spearman", "kendall"] = "spearman",
+    ) -> None:
+        self.x, self.y, self.where, self.above, self.below = x, y, where or {}, above, below
+        self.correlate, self.method = {"spearman": spearman, "kendall": kendall}[method], method
+
+    def find(self, rows: Sequence[Row]) -> Finding:
+        """Correlate within each seed; labels other than ``x`` and the seed are averaged over."""
+        groups: dict[int, dict[float, list[float]]] = {}
+        for row, y in _measured(matching(rows, self.where), self.y):
+            x = (row.labels | row.measured).get(self.x)
+            if isinstance(x, int | float):
+                groups.setdefault(row.labels["seed"], {}).setdefault(x, []).append(y)
+        values = {seed: self.correlate(*_means(points)) for seed, points in groups.items() if len(points) > 1}
+        values = {seed: value for seed, value in values.items() if math.isfinite(value)}
+        limit = _limit("above", self.above) if self.above is not None else _limit("below", self.below or 0.0)
+        what = f"{self.method} of {self.x} and {self.y}{limit}{_where(self.where)}"
+        if not values:
+            return _nothing(what, "no seed has two different values of each")
+        return _decided(what, values, above=self.above, below=self.below)
+
+
+class BudgetRatio(Criterion):
+    """One thing needs a smaller budget than another for the same share of the full gain.
+
+    Within each seed the curves of the metric over the budget are averaged; the budget needed is where a curve first
+    reaches the share of the way from ``none`` to ``full``, between two budgets by interpolation. A curve that does not
+    reach it is counted with the largest budget, and seeds where neither does are left out; the note says how many.
+
+    Args:
+        budget: Column of the budget.
+        metric: Column that is compared.
+        of: Labels of the rows that are said to need less.
+        over: Labels of the rows that are said to need more.
+        none: Labels of the rows without any gain.
+        full: Labels of the rows with the full gain.
+        share: Share of the full gain to reach, above 0 to 1.
+        below: Limit of the ratio of budgets.
+        where: Labels of all rows that are looked at; a list stands for any of its values.
+    """
+
+    def __init__(
+        self,
+        budget: str,
+        metric: str,
+        of: dict[str, Any],
+        over: dict[str, Any],
+        none: dict[str, Any],
+        full: dict[str, Any],
+        share: float = 0.95,
+        below: float = 0.5,
+        where: dict[str, Any] | None = None,
+    ) -> None:
+        self.budget, self.metric, self.of, self.over, self.none, self.full = budget, metric, of, over, none, full
+        self.share, self.below, self.where = share, below, where or {}
+
+    def find(self, rows: Sequence[Row]) -> Finding:
+        """Compare the budgets; the interval is that of the mean logarithm of the ratio."""
+        rows = matching(rows, self.where)
+        logs, neither, clipped = {}, 0, 0
+        for seed in sorted({row.labels["seed"] for row in rows}):
+            mine = matching(rows, {"seed": seed})
+            none, full, of, over = (
+                self._curve(matching(mine, labels)) for labels in (self.none, self.full, self.of, self.over)
+            )
+            if not (none and full and of and over):
+                continue
+            low, high = statistics.fmean(none.values()), statistics.fmean(full.values())
+            needed = [reached(curve, low + self.share * (high - low)) for curve in (of, over)]
+            if needed == [None, None]:
+                neither += 1
+                continue
+            clipped += None in needed
+            logs[seed] = math.log((needed[0] or max(of)) / (needed[1] or max(over)))
+        what = f"budget for {self.share:.0%} of the full gain in {self.metric}: {_name(self.of)} / {_name(self.over)}"
+        what += f"{_limit('below', self.below)}{_where(self.where)}"
+        note = f"{neither} seeds where neither reaches it left out" if neither else ""
+        note += ("; " if note and clipped else "") + (f"{clipped} seeds where only one does" if clipped else "")
+        if not logs:
+            return _nothing(
+                what, note or "no seed has all four curves", "undecided" if neither else "not testable here"
+            )
+        finding = _decided(what, logs, below=math.log(self.below), note=note)
+        assert finding.interval is not None
+        mean, low, high = (
+            math.exp(min(end, 700.0)) for end in (finding.interval.mean, finding.interval.low, finding.interval.high)
+        )
+        return replace(finding, interval=Interval(mean, low, high, len(logs)))
+
+    def _curve(self, rows: Sequence[Row]) -> dict[float, float]:
+        points: dict[float, list[float]] = {}
+        for row, value in _measured(rows, self.metric):
+            points.setdefault(row.labels[self.budget], []).append(value)
+        return dict(zip(*_means(points), strict=True)) if points else {}
+
+
+def reached(curve: Mapping[float, float], goal: float) -> float | None:
+    """Return where a curve first reaches a goal, by interpolation; None if it does not."""
+    before: tuple[float, float] | None = None
+    for x, y in sorted(curve.items()):
+        if y >= goal:
+            if before is None:
+                return x
+            return before[0] + (x - before[0]) * (goal - before[1]) / (y - before[1])
+        before = (x, y)
+    return None
+
+
+def matching(rows: Sequence[Row], labels: Mapping[str, Any]) -> list[Row]:
+    """Return the rows with some labels; a list stands for any of its values."""
+
+    def fits(row: Row) -> bool:
+        own = row.labels
+        return all(own.get(k) in v if isinstance(v, list) else k in own and own[k] == v for k, v in labels.items())
+
+    return [row for row in rows if fits(row)]
+
+
+def _measured(rows: Sequence[Row], metric: str) -> list[tuple[Row, float]]:
+    """Return the rows that measured a metric, with its value."""
+    return [(row, row.measured[metric]) for row in rows if math.isfinite(row.measured.get(metric, math.nan))]
+
+
+def _identity(row: Row, without: set[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, str(value)) for key, value in row.labels.items() if key not in without))
+
+
+def _means(points: Mapping[float, Sequence[float]]) -> tuple[list[float], list[float]]:
+    return list(points), [statistics.fmean(values) for values in points.values()]
+
+
+def _decided(
+    what: str, by_seed: Mapping[int, float], above: float | None = None, below: float | None = None, note: str = ""
+) -> Finding:
+    """Say where the interval lies: wholly on the claimed side of the limit, wholly on the other, or on both."""
+    interval = t_interval(list(by_seed.values()))
+    low, high, limit = interval.low, interval.high, above
+    if above is None:
+        low, high, limit = -interval.high, -interval.low, -(below or 0.0)
+    assert limit is not None
+    outcome: Outcome = "reproduced" if low > limit else "not reproduced" if high < limit else "undecided"
+    return Finding(outcome, what, interval, tuple(sorted(by_seed)), note)
+
+
+def _nothing(what: str, why: str, outcome: Outcome = "not testable here") -> Finding:
+    return Finding(outcome, what, note=why)
+
+
+def _name(labels: Mapping[str, Any]) -> str:
+    return " ".join(str(value) for value in labels.values())
+
+
+def _limit(side: str, value: float) -> str:
+    return f" {side} {value:g}"
+
+
+def _where(labels: Mapping[str, Any]) -> str:
+    parts = [f"{k} {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in labels.items()]
+    return f" ({'; '.join(parts)})" if parts else ""

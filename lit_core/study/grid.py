@@ -1,0 +1,205 @@
+"""From a study's config to its cells: sub-grids of values, times seeds, at one of the sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import pydoc
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from lit_core.cli.arguments import option
+from lit_core.cli.run_folder import find_config
+from lit_core.errors import UserError, did_you_mean
+
+#: Columns that every row of the results has; a grid's values and a function's rows can't use these names.
+RECORD_COLUMNS = ("grid", "cell", "config", "data", "code")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sub-grid: one thing that is done with each combination of some values, and with each seed.
+
+    Args:
+        function: Import path of a function that is called with the values and ``seed`` and returns rows: mappings whose
+            floats are measured, and whose strings, booleans and whole numbers say of what. None if there are commands.
+        commands: Command lines of the package without its name, one after the other in the cell's own run folder;
+            ``$name`` stands for a value, ``$seed`` for the seed, ``$run`` for the cell's folder, ``$study`` for that of
+            all cells. The last value of each logged metric is measured. None if there is a function.
+        arguments: Values that all cells share, by name.
+        vary: Lists of values by name; the cells are all their combinations.
+    """
+
+    function: str | None = None
+    commands: list[str] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a study is.
+
+    Args:
+        seeds: Seeds of the cells; intervals are over them.
+        values: Values that replace those of the same name in each grid that has the name, shared or varied.
+        grids: Names of the grids that belong to this size; None for all.
+    """
+
+    seeds: list[int]
+    values: dict[str, Any] = field(default_factory=dict)
+    grids: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Args:
+        name: Name of its folder.
+        grid: Name of its grid.
+        function: As in its grid.
+        commands: As in its grid, with the values filled in.
+        values: All values, with the seed.
+        labels: Those values that tell it from the other cells of its grid, with the seed.
+        config_hash: Changes with anything that its result depends on, but for the code.
+    """
+
+    name: str
+    grid: str
+    function: str | None
+    commands: tuple[str, ...]
+    values: Mapping[str, Any]
+    labels: Mapping[str, Any]
+    config_hash: str
+
+
+def expand(grids: Mapping[str, Grid], size: Size, folder: Path) -> list[Cell]:
+    """Return the cells of a study, all grids of a seed before the next seed.
+
+    Args:
+        grids: The sub-grids by name.
+        size: Seeds and values.
+        folder: Folder of the cells.
+
+    Raises:
+        UserError: If a grid or the size does not make sense.
+    """
+    chosen = _chosen(grids, size)
+    cells: list[Cell] = []
+    for seed in size.seeds:
+        for name, grid in chosen.items():
+            cells += _cells(name, grid, seed, folder, cells)
+    names = [cell.name for cell in cells]
+    for cell in cells:
+        if names.count(cell.name) > 1:
+            raise UserError(f"grids.{cell.grid}: two cells are named {cell.name}; remove the value that stands twice.")
+    return cells
+
+
+def locate(path: str, where: str) -> Callable[..., Any]:
+    """Return a function by its import path.
+
+    Raises:
+        UserError: If there is none.
+    """
+    try:
+        found = pydoc.locate(path)
+    except pydoc.ErrorDuringImport as error:
+        raise UserError(f"{where} is {path}, which cannot be imported ({error.value}); mend or install it.") from error
+    if not callable(found):
+        raise UserError(f"{where} is {path}, but there is no function of that name; give its import path.")
+    return found
+
+
+def _chosen(grids: Mapping[str, Grid], size: Size) -> dict[str, Grid]:
+    """Return the grids of a size with its values in them."""
+    if not size.seeds or len(set(size.seeds)) < len(size.seeds):
+        raise UserError(f"seeds is {size.seeds}, but must name at least one seed, and none twice; correct the list.")
+    names = list(grids) if size.grids is None else size.grids
+    for name in names:
+        if name not in grids:
+            raise UserError(f"A size names the grid {name}, which is not among grids.{did_you_mean(name, grids)}")
+    known = {key for grid in grids.values() for key in (*grid.arguments, *grid.vary)}
+    for key in size.values:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise UserError(f"A size sets {key}, which no grid has; put it into a grid's arguments or vary.{hint}")
+    return {name: _resized(grids[name], size.values, name) for name in names}
+
+
+def _resized(grid: Grid, values: Mapping[str, Any], name: str) -> Grid:
+    arguments = {key: values.get(key, value) for key, value in grid.arguments.items()}
+    vary = {key: values.get(key, value) for key, value in grid.vary.items()}
+    where = f"grids.{name}"
+    if (grid.function is None) == (grid.commands is None):
+        has = "both function and" if grid.function else "neither function nor"
+        raise UserError(f"{where} has {has} commands; give one of them.")
+    if sum(command.split()[:1] == ["fit"] for command in grid.commands or ()) > 1:
+        raise UserError(f"{where}.commands trains twice, but a cell has one run folder; give the second fit a grid.")
+    for key in (*arguments, *vary):
+        if key in (*RECORD_COLUMNS, "seed", "study", "run") or (key in arguments and key in vary):
+            raise UserError(f"{where} gives {key} twice or where it is taken; choose another name or remove one.")
+    for key, choices in vary.items():
+        if not isinstance(choices, list) or not choices:
+            raise UserError(f"{where}.vary.{key} is {choices}, but must be a list of one value or more; write [value].")
+    if grid.function is not None:
+        parameters = inspect.signature(locate(grid.function, f"{where}.function")).parameters
+        for key in ("seed", *arguments, *vary):
+            if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                hint = did_you_mean(key, parameters)
+                raise UserError(f"{where} gives {key}, which is not an argument of {grid.function}; remove it.{hint}")
+        for key, parameter in parameters.items():
+            if parameter.default is parameter.empty and key not in ("seed", *arguments, *vary):
+                if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                    raise UserError(f"{where} lacks {key}, which {grid.function} needs; add it to its arguments.")
+    return Grid(grid.function, grid.commands, arguments, vary)
+
+
+def _cells(name: str, grid: Grid, seed: int, folder: Path, earlier: Sequence[Cell]) -> Iterator[Cell]:
+    for combination in product(*grid.vary.values()):
+        labels = dict(zip(grid.vary, combination, strict=True)) | {"seed": seed}
+        values = {**grid.arguments, **labels}
+        cell = "-".join([name, *(_short(key, value) for key, value in labels.items())])
+        places = {"study": folder, "run": folder / cell}
+        commands = tuple(_filled(command, {**values, **places}, name) for command in grid.commands or ())
+        plain = {"function": grid.function, "commands": commands, "values": values}
+        plain["read"] = [*_configs(commands), *(c.config_hash for c in earlier if _reads(commands, folder, c))]
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+        yield Cell(cell, name, grid.function, commands, values, labels, digest[:16])
+
+
+def _filled(command: str, values: Mapping[str, Any], grid: str) -> str:
+    try:
+        return Template(command).substitute(values)
+    except KeyError as error:
+        hint = did_you_mean(str(error.args[0]), values)
+        raise UserError(f"grids.{grid}.commands names ${error.args[0]}, which the grid does not set.{hint}") from error
+    except ValueError as error:
+        raise UserError(f"grids.{grid}.commands holds a lone $ in {command!r}; write $$ for the sign.") from error
+
+
+def _configs(commands: Sequence[str]) -> list[str]:
+    """Return what is in the config files of command lines, since a cell's result changes with it."""
+    named = [path for command in commands for path in option(shlex.split(command), "--config", "-c")]
+    return [Path(find_config(path)).read_text(encoding="utf-8") for path in named]
+
+
+def _reads(commands: Sequence[str], folder: Path, cell: Cell) -> bool:
+    """Tell whether command lines name a file of another cell."""
+    return any(f"{folder / cell.name}/" in command for command in commands)
+
+
+def _short(key: str, value: Any) -> str:
+    """Return a part of a folder's name."""
+    text = str(value)
+    if not re.fullmatch(r"[\w.+]{1,40}", text):
+        text = hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return f"{key}={text}"

@@ -1,0 +1,219 @@
+"""What a study leaves behind: results.csv, a page in Markdown, figures, and the HPARAMS view of TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_utilities.core.imports import RequirementCache
+
+from lit_core.paths import atomic_path, atomic_write
+from lit_core.study.cells import Row
+from lit_core.study.claims import Claim, matching, verdict
+from lit_core.study.statistics import Interval, t_interval
+
+_MATPLOTLIB = RequirementCache("matplotlib")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of means over seeds.
+
+    Args:
+        by: Labels that tell the rows of the table apart; all others are averaged within a seed.
+        metrics: Measured columns to show.
+        where: Labels of the results that are looked at; a list stands for any of its values.
+    """
+
+    by: list[str]
+    metrics: list[str]
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Curves of means over seeds, with bands for their 95 % intervals, a panel per metric.
+
+    Args:
+        x: Label on the abscissa, a number.
+        by: Label that tells the curves apart.
+        metrics: Measured columns, each in a panel.
+        where: Labels of the results that are looked at; a list stands for any of its values.
+        log_x: Whether the abscissa is logarithmic.
+    """
+
+    x: str
+    by: str
+    metrics: list[str]
+    where: dict[str, Any] = field(default_factory=dict)
+    log_x: bool = False
+
+
+Means = dict[tuple[Any, ...], dict[str, Interval]]
+
+
+def means(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], where: Mapping[str, Any]) -> Means:
+    """Return mean and interval over seeds of each metric, by labels, in the order of the rows.
+
+    Args:
+        rows: The results.
+        by: Labels; rows that lack one are left out, and what agrees in all of them is averaged within a seed.
+        metrics: Measured columns.
+        where: Labels of the rows that are looked at.
+    """
+    groups: dict[tuple[Any, ...], dict[str, dict[int, list[float]]]] = {}
+    for row in matching(rows, where):
+        if not all(label in row.labels for label in by):
+            continue
+        group = groups.setdefault(tuple(row.labels[label] for label in by), {})
+        for metric in metrics:
+            value = row.measured.get(metric, math.nan)
+            if math.isfinite(value):
+                group.setdefault(metric, {}).setdefault(row.labels["seed"], []).append(value)
+    return {
+        key: {metric: t_interval([statistics.fmean(v) for v in seeds.values()]) for metric, seeds in group.items()}
+        for key, group in groups.items()
+    }
+
+
+def write_results(path: Path, rows: Sequence[Row]) -> None:
+    """Write all rows as CSV: labels, then measured values, then the record of the cell."""
+    columns = [dict.fromkeys(key for row in rows for key in getattr(row, part)) for part in Row.__dataclass_fields__]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*columns[0], *columns[1], *columns[2]], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row.labels, **{k: f"{v:.9g}" for k, v in row.measured.items()}, **row.record})
+    atomic_write(path, text.getvalue())
+
+
+def markdown(
+    title: str,
+    notes: Sequence[str],
+    rows: Sequence[Row],
+    claims: Mapping[str, Claim],
+    tables: Mapping[str, Table],
+    figures: Mapping[str, str],
+) -> str:
+    """Return the page of a study.
+
+    Args:
+        title: Its heading.
+        notes: Sentences below it: how the numbers were made, what failed.
+        rows: The results.
+        claims: Claims by name.
+        tables: Tables by heading.
+        figures: Paths of pictures by heading.
+    """
+    lines = [f"# {title}", ""]
+    for note in notes:
+        lines += [note, ""]
+    if claims:
+        findings = {name: claim.findings(rows) for name, claim in claims.items()}
+        lines += ["## Claims", "", "| claim | | verdict |", "|---|---|---|"]
+        for name, claim in claims.items():
+            why = f": {claim.missing.rstrip('.')}" if claim.missing else ""
+            outcome = "not testable here" if claim.missing and not claim.criteria else verdict(findings[name])
+            lines.append(f"| {name} | {claim.text} | **{outcome}**{why} |")
+        lines += ["", "| claim | compared | mean [95 % interval] | seeds | |", "|---|---|---|---|---|"]
+        for name in claims:
+            for found in findings[name]:
+                said = found.outcome + (f" ({found.note})" if found.note else "")
+                seeds = ", ".join(map(str, found.seeds)) or "–"
+                lines.append(f"| {name} | {found.what} | {found.interval or '–'} | {seeds} | {said} |")
+        lines += ["", "Differences, ratios and correlations are taken within each seed; intervals are Student's t.", ""]
+    for heading, table in tables.items():
+        found_means = means(rows, table.by, table.metrics, table.where)
+        lines += [f"## {heading}", "", "| " + " | ".join([*table.by, *table.metrics, "seeds"]) + " |"]
+        lines += ["|" + "---|" * (len(table.by) + len(table.metrics) + 1)]
+        for key, group in found_means.items():
+            shown = [_plus_minus(group.get(metric)) for metric in table.metrics]
+            seeds = max((interval.n for interval in group.values()), default=0)
+            lines.append("| " + " | ".join([*map(str, key), *shown, str(seeds)]) + " |")
+        lines.append("")
+    for heading, path in figures.items():
+        lines += [f"## {heading}", "", f"![{heading}]({path})", ""]
+    return "\n".join(lines)
+
+
+def draw(figures: Mapping[str, Figure], rows: Sequence[Row], folder: Path) -> dict[str, Path]:
+    """Draw the figures as PNG files.
+
+    Returns:
+        Their paths by heading; none, with a word about it, where matplotlib is missing.
+    """
+    if not figures or not _MATPLOTLIB:
+        if figures:
+            print('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".', flush=True)
+        return {}
+    paths = {}
+    for heading, figure in figures.items():
+        path = folder / f"{_slug(heading)}.png"
+        with atomic_path(path) as temporary:
+            _plot(figure, rows).savefig(temporary, format="png", dpi=110)
+        paths[heading] = path
+    return paths
+
+
+def write_hparams(tables: Mapping[str, Table], rows: Sequence[Row], folder: Path) -> None:
+    """Write each row of the tables as a session of TensorBoard's HPARAMS page, instead of what was there."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    for heading, table in tables.items():
+        for key, group in means(rows, table.by, table.metrics, table.where).items():
+            labels = {"table": heading, **dict(zip(table.by, key, strict=True))}
+            values = {metric: interval.mean for metric, interval in group.items()}
+            with SummaryWriter(os.fspath(folder / _slug("-".join([heading, *map(str, key)])))) as writer:
+                writer.add_hparams(labels, values, run_name=".")
+
+
+def _plot(figure: Figure, rows: Sequence[Row]) -> Any:
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import ScalarFormatter
+
+    points = means(rows, [figure.by, figure.x], figure.metrics, figure.where)
+    curves = list(dict.fromkeys(name for name, _ in points))
+    wide = min(2, len(figure.metrics))
+    tall = math.ceil(len(figure.metrics) / wide)
+    canvas = Canvas(figsize=(1.5 + 4.2 * wide, 0.6 + 3.0 * tall), layout="constrained")
+    panels = canvas.subplots(tall, wide, squeeze=False, sharex=True).flatten()
+    for metric, axes in zip(figure.metrics, panels, strict=False):
+        for number, curve in enumerate(curves):
+            found = sorted(
+                (x, group[metric]) for (name, x), group in points.items() if name == curve and metric in group
+            )
+            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+            axes.plot([x for x, _ in found], [i.mean for _, i in found], marker=".", label=str(curve), **style)
+            sure = [(x, i) for x, i in found if i.n > 1]
+            low, high = [i.low for _, i in sure], [i.high for _, i in sure]
+            axes.fill_between([x for x, _ in sure], low, high, color=style["color"], alpha=0.12, linewidth=0)
+        if figure.log_x:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set(title=metric, xlabel=figure.x)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(figure.metrics) :]:
+        axes.remove()
+    handles, names = panels[0].get_legend_handles_labels()
+    canvas.legend(handles, names, loc="outside right upper", frameon=False)
+    return canvas
+
+
+def _plus_minus(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{interval.mean:.3f}" + (f" ± {interval.high - interval.mean:.3f}" if interval.n > 1 else "")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text.lower()).strip("-")

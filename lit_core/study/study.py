@@ -1,0 +1,173 @@
+"""The verb ``study``: a grid of runs over seeds, a table with intervals, and a verdict for each claim."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lit_core.errors import RunFailure, UserError, did_you_mean
+from lit_core.paths import atomic_write, remove_torn_files
+from lit_core.study.cells import ERROR, Row, code_version, finished, rows_of, run_cell
+from lit_core.study.claims import Claim
+from lit_core.study.grid import Cell, Grid, Size, expand
+from lit_core.study.report import Figure, Table, draw, markdown, write_hparams, write_results
+
+
+def study_verb(package: str) -> Callable[..., None]:
+    """Return the verb ``study`` of a package.
+
+    Args:
+        package: Name of the package, such as ``lit_moe``; its commands are what cells can run.
+    """
+
+    def study(
+        name: str,
+        grids: dict[str, Grid],
+        sizes: dict[str, Size],
+        size: str = "smoke",
+        claims: dict[str, Claim] | None = None,
+        tables: dict[str, Table] | None = None,
+        figures: dict[str, Figure] | None = None,
+        title: str | None = None,
+        output: str | None = None,
+    ) -> None:
+        """Run what is missing of a study and write its results, tables, figures and verdicts.
+
+        Finished cells are kept, so the same command goes on after a kill; a cell whose config has changed is run anew.
+
+        Args:
+            name: Name of the study; its folder is ``runs/PACKAGE/NAME-SIZE``.
+            grids: The sub-grids by name, for example one per claim.
+            sizes: Seeds and values by name of the size, such as ``smoke``, ``small`` and ``paper``.
+            size: Name of the size to run.
+            claims: Claims by name, with the criteria that decide them; None for none.
+            tables: Tables by heading; None for none.
+            figures: Figures by heading; None for none.
+            title: Heading of the page; None takes the name.
+            output: Markdown file to write as well, its pictures in a folder beside it; None writes to the study's
+                folder only.
+
+        Raises:
+            UserError: If the study does not make sense, or another process is at work on it.
+            RunFailure: If cells failed; the others are finished and reported.
+        """
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise UserError(f"name is {name!r}, but it becomes a folder; use letters, digits, - and _.")
+        if size not in sizes:
+            raise UserError(f"size is {size}, but must be one of {', '.join(sizes)}.{did_you_mean(size, sizes)}")
+        folder = Path("runs") / package.removeprefix("lit_") / f"{name}-{size}"
+        cells = expand(grids, sizes[size], folder)
+        with _locked(folder) as lock:
+            failed = _run_missing(cells, folder, package, lock)
+            rows = [row for cell in cells if (result := finished(cell, folder)) for row in rows_of(cell, result)]
+            notes = _notes(package, name, size, cells, rows, failed)
+            page = _Page(title or f"Study {name}", notes, claims or {}, tables or {}, figures or {})
+            page.write(rows, folder, Path(output) if output else None)
+        if failed:
+            raise RunFailure(
+                f"{len(failed)} of {len(cells)} cells failed, first {next(iter(failed))} (see "
+                f"{folder / next(iter(failed)) / ERROR}); the same command runs them again."
+            )
+
+    return study
+
+
+class _Page:
+    """The page of a study, and where it is written."""
+
+    def __init__(
+        self,
+        title: str,
+        notes: Sequence[str],
+        claims: Mapping[str, Claim],
+        tables: Mapping[str, Table],
+        figures: Mapping[str, Figure],
+    ) -> None:
+        self.title, self.notes, self.claims, self.tables, self.figures = title, notes, claims, tables, figures
+
+    def write(self, rows: Sequence[Row], folder: Path, output: Path | None) -> None:
+        """Write results, figures, the HPARAMS view and the page, here and where it is asked for."""
+        write_results(folder / "results.csv", rows)
+        write_hparams(self.tables, rows, folder / "hparams")
+        for page in (folder / "report.md", *([output] if output else [])):
+            pictures = draw(self.figures, rows, page.parent / page.stem)
+            links = {heading: path.relative_to(page.parent).as_posix() for heading, path in pictures.items()}
+            atomic_write(page, markdown(self.title, self.notes, rows, self.claims, self.tables, links))
+        print(f"\nReport       {output or folder / 'report.md'}")
+        print(f"Results      {folder / 'results.csv'}")
+        print(f"Look at it   tensorboard --logdir {folder}", flush=True)
+
+
+def _run_missing(cells: Sequence[Cell], folder: Path, package: str, lock: int) -> dict[str, str]:
+    """Run the cells that are not finished and return what went wrong, by cell."""
+    seconds: dict[str, list[float]] = {}
+    missing = []
+    for cell in cells:
+        if (result := finished(cell, folder)) is None:
+            missing.append(cell)
+        else:
+            seconds.setdefault(cell.grid, []).append(result["seconds"])
+    left = _time_left(missing, seconds)
+    print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished{'; ' + left if left else ''}.", flush=True)
+    failed: dict[str, str] = {}
+    for number, cell in enumerate(missing, start=1):
+        result = run_cell(cell, folder, package, lock)
+        if "error" in result:
+            failed[cell.name] = result["error"]
+            said = f"failed: {result['error']}"
+        else:
+            seconds.setdefault(cell.grid, []).append(result["seconds"])
+            said = f"{result['seconds']:.1f} s"
+        left = _time_left(missing[number:], seconds)
+        print(f"[{number}/{len(missing)}] {cell.name}  {said}{'; ' + left if left else ''}", flush=True)
+    return failed
+
+
+def _time_left(missing: Sequence[Cell], seconds: Mapping[str, Sequence[float]]) -> str:
+    """Estimate the rest by the mean time of finished cells of the same grid, or of all where it has none."""
+    every = [value for values in seconds.values() for value in values]
+    if not missing or not every:
+        return ""
+    total = 0.0
+    for cell in missing:
+        known = seconds.get(cell.grid) or every
+        total += sum(known) / len(known)
+    return f"about {total:.0f} s left" if total < 90 else f"about {total / 60:.0f} min left"
+
+
+def _notes(
+    package: str, name: str, size: str, cells: Sequence[Cell], rows: Sequence[Row], failed: Mapping[str, str]
+) -> list[str]:
+    seeds = sorted({row.labels["seed"] for row in rows})
+    codes = sorted({row.record["code"] for row in rows})
+    config = f"configs/{package.removeprefix('lit_')}/studies/{name}.yaml"
+    command = f"{package.replace('_', '-')} study --config {config} --size {size}"
+    notes = [f"`{command}`: {len(cells)} cells, seeds {', '.join(map(str, seeds)) or 'none'}, code {', '.join(codes)}."]
+    if any(code != code_version(package) for code in codes):
+        notes.append("Some cells were run by other code than the present one; delete their folders to run them anew.")
+    notes += [f"Failed: {cell}: {why}" for cell, why in failed.items()]
+    return notes
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Keep other processes out of a study's folder, which is locked itself, so that no kill leaves a lock behind."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder} is a study that another process is at work on; wait for it.") from error
+        for place in (folder, *folder.glob("*/")):
+            remove_torn_files(place)
+        yield handle
+    finally:
+        os.close(handle)
+        for place in made:
+            with suppress(OSError):  # not empty
+                place.rmdir()

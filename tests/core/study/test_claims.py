@@ -1,0 +1,103 @@
+"""Criteria on rows whose answer is known, the paired interval against scipy's."""
+
+import math
+
+import pytest
+from scipy import stats
+
+from lit_core.study import BudgetRatio, Claim, Correlation, PairedGain, Row, verdict
+from lit_core.study.claims import reached
+
+GAINS = {0: [0.1, 0.3], 1: [0.2, 0.2], 2: [0.4, 0.2], 3: [0.1, 0.2]}
+
+
+def row(accuracy, **labels):
+    return Row({"grid": "g", **labels}, {"accuracy": accuracy}, {})
+
+
+def rows(sign=1):
+    """Two owners per seed, at levels so different that only pairing shows the gain."""
+    found = []
+    for seed, gains in GAINS.items():
+        for owner, gain in enumerate(gains):
+            found.append(row(10.0 * owner + seed, seed=seed, owner=owner, selector="random"))
+            found.append(row(10.0 * owner + seed + sign * gain, seed=seed, owner=owner, selector="ours"))
+            found.append(row(10.0 * owner + seed - 5, seed=seed, owner=owner, selector="worse"))
+    return found
+
+
+def gain(*over, **arguments):
+    return PairedGain("accuracy", {"selector": "ours"}, [{"selector": name} for name in over], **arguments)
+
+
+def test_paired_gain_is_scipys_interval_of_the_means_within_seeds():
+    found = gain("random").find(rows())
+    means = [sum(gains) / len(gains) for gains in GAINS.values()]
+    low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert (found.interval.low, found.interval.high) == (pytest.approx(low), pytest.approx(high))
+    assert (found.outcome, found.seeds) == ("reproduced", (0, 1, 2, 3))
+
+
+def test_paired_gain_says_no_and_perhaps_and_compares_with_the_best():
+    assert gain("random").find(rows(-1)).outcome == "not reproduced"
+    assert gain("random", above=0.2).find(rows()).outcome == "undecided"
+    assert gain("random", above=-0.5).find(rows(-1)).outcome == "reproduced"  # not inferior
+    best = gain("worse", "random").find(rows())
+    assert best.interval.mean < 1 and "random is the best of 2" in best.note
+    assert gain("absent").find(rows()).outcome == "not testable here"
+
+
+def test_one_seed_decides_nothing():
+    assert gain("random", where={"seed": 0}).find(rows()).outcome == "undecided"
+
+
+def test_values_that_are_not_finite_are_not_compared():
+    broken = [*rows(), row(math.nan, seed=0, owner=9, selector="ours"), row(1.0, seed=0, owner=9, selector="random")]
+    assert gain("random").find(broken).interval == gain("random").find(rows()).interval
+
+
+def test_correlation_within_seeds():
+    falling = [row(seed - epoch + 0.1 * owner, seed=seed, epoch=epoch, owner=owner)
+               for seed in range(3) for epoch in range(4) for owner in range(2)]  # fmt: skip
+    assert Correlation("epoch", "accuracy", below=0).find(falling).outcome == "reproduced"
+    assert Correlation("epoch", "accuracy", above=0, method="kendall").find(falling).outcome == "not reproduced"
+    assert Correlation("epoch", "other", below=0).find(falling).outcome == "not testable here"
+
+
+def test_where_a_curve_reaches_a_goal():
+    curve = {8: 0.2, 16: 0.6, 32: 0.5, 64: 0.9}
+    assert reached(curve, 0.4) == pytest.approx(12)
+    assert reached(curve, 0.1) == 8
+    assert reached(curve, 0.75) == pytest.approx(52)
+    assert reached(curve, 0.95) is None
+
+
+def test_budget_ratio_of_curves_and_of_one_that_does_not_get_there():
+    def found(slow, fast, full=1.0):
+        made = []
+        for seed in range(3):
+            made += [row(value, seed=seed, selector=name) for name, value in (("none", 0.0), ("full", full))]
+            made = [Row({**r.labels, "budget": 1}, r.measured, {}) for r in made]
+        for seed in range(3):
+            for budget in (10, 20, 40, 80):
+                made.append(row(min(1.0, budget / slow), seed=seed, selector="random", budget=budget))
+                made.append(row(min(1.0, budget / fast), seed=seed, selector="ours", budget=budget))
+        names = {part: {"selector": name} for part, name in
+                 (("of", "ours"), ("over", "random"), ("none", "none"), ("full", "full"))}  # fmt: skip
+        return BudgetRatio("budget", "accuracy", share=0.9, **names).find(made)
+
+    assert found(80, 20).interval.mean == pytest.approx(18 / 72)
+    assert found(80, 20).outcome == "reproduced"
+    assert found(20, 80).outcome == "not reproduced"
+    assert found(1000, 20).interval.mean == pytest.approx(18 / 80)  # random needs the largest budget or more
+    assert found(1000, 1000).outcome == "undecided"
+
+
+def test_a_claim_holds_if_all_its_criteria_do():
+    good, bad, open_ = gain("worse"), gain("random", above=9), gain("random", above=0.2)
+    absent = gain("absent")
+    assert verdict(Claim("x", [good, good]).findings(rows())) == "reproduced"
+    assert verdict(Claim("x", [good, open_]).findings(rows())) == "undecided"
+    assert verdict(Claim("x", [good, open_, absent]).findings(rows())) == "not testable here"
+    assert verdict(Claim("x", [absent, bad]).findings(rows())) == "not reproduced"
+    assert verdict([]) == "not testable here"
