@@ -1,0 +1,241 @@
+"""Training a classifier again with what an owner shares, and scoring it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_core.callbacks import FiniteLoss
+from lit_core.checkpoint import check_weights, load_checkpoint_file
+from lit_core.errors import UserError
+from lit_valuation.last_layer import evaluating
+from lit_valuation.samples import Samples
+
+Mode = Literal["scratch", "finetune"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained.
+
+    Args:
+        make: Makes the untrained classifier from a seed.
+        steps: Optimizer steps of a training, 1 or more.
+        batch_size: Samples per optimizer step, over all devices, 1 or more.
+        weights: Weights by name that fine-tuning starts from; None where it is never asked for.
+        trainer: Further arguments of the Trainer, such as ``devices`` or ``gradient_clip_val``.
+    """
+
+    make: Callable[[int], LightningModule]
+    steps: int
+    batch_size: int
+    weights: Mapping[str, Tensor] | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **trainer: Any) -> Recipe:
+        """Train as the run behind a ``lit-valuation fit`` checkpoint did, for as many steps.
+
+        Args:
+            path: The checkpoint file.
+            trainer: Arguments of the Trainer, such as ``devices``.
+
+        Raises:
+            UserError: If the file is no checkpoint of such a run.
+        """
+        checkpoint = load_checkpoint_file(path)
+        config = checkpoint.get("config", {})
+        batch_size = ((config.get("data") or {}).get("init_args") or {}).get("batch_size")
+        if "hyper_parameters" not in checkpoint or batch_size is None:
+            raise UserError(
+                f"--ckpt_path is {path}, which does not say how it was trained; give a checkpoint of lit-valuation fit."
+            )
+        ran = config.get("trainer") or {}
+        kept = {key: ran[key] for key in ("gradient_clip_val", "gradient_clip_algorithm") if ran.get(key) is not None}
+        return cls(
+            make=lambda seed: _build(path, checkpoint, seed=seed),
+            steps=max(int(checkpoint["global_step"]), 1),
+            batch_size=int(batch_size),
+            weights=checkpoint["state_dict"],
+            trainer=kept | trainer,
+        )
+
+
+def load_task(path: str | Path) -> LightningModule:
+    """Rebuild the classifier of a ``lit-valuation fit`` checkpoint with its weights.
+
+    Args:
+        path: The checkpoint file.
+
+    Raises:
+        UserError: If the file is no such checkpoint, or its weights do not fit its own description.
+    """
+    checkpoint = load_checkpoint_file(path)
+    if "hyper_parameters" not in checkpoint:
+        raise UserError(
+            f"--ckpt_path is {path}, which holds no description of the model; give a checkpoint of lit-valuation fit."
+        )
+    task = _build(path, checkpoint)
+    check_weights(task, checkpoint["state_dict"], path, "--ckpt_path")
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.eval()
+
+
+def retrain(
+    recipe: Recipe, train: Samples, shared: Samples | None = None, seed: int = 0, mode: Mode = "scratch"
+) -> LightningModule:
+    """Train a classifier on the trainer's own samples and those that an owner shares.
+
+    The order of the samples depends on the seed and the number of samples only, so trainings with different shared
+    samples of the same number see the trainer's own in the same order. The global random state is left as it was.
+
+    Args:
+        recipe: How to train.
+        train: The trainer's own training set.
+        shared: What was shared, matched to the trainer's classes by name; None adds nothing.
+        seed: Seed of the initial weights and of the order, 0 or more.
+        mode: From scratch, or from the recipe's weights.
+
+    Returns:
+        The trained classifier, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: If shared samples have another shape or an unknown class, or weights to fine-tune are missing.
+        RunFailure: If the loss is not finite.
+    """
+    sets = [train] if shared is None or not len(shared) else [train, shared.renumbered(train.classes)]
+    if len(sets) > 1 and sets[1].x.shape[1:] != train.x.shape[1:]:
+        raise UserError(
+            f"The shared samples have the shape {tuple(sets[1].x.shape[1:])}, the training set's "
+            f"{tuple(train.x.shape[1:])}; share samples of that shape."
+        )
+    if mode == "finetune" and recipe.weights is None:
+        raise UserError("mode is finetune, but the recipe has no weights to start from; give some, or use scratch.")
+    with torch.random.fork_rng(devices=[]), _silently():
+        torch.manual_seed(seed)
+        task = recipe.make(seed)
+        if mode == "finetune":
+            task.load_state_dict(recipe.weights or {})
+        trainer = Trainer(
+            **{"accelerator": "cpu", "devices": 1} | dict(recipe.trainer),
+            max_steps=recipe.steps,
+            max_epochs=-1,
+            callbacks=[FiniteLoss()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+        )
+        trainer.fit(task, datamodule=_InMemory(sets, recipe, seed))
+    return task.cpu().eval()
+
+
+def outputs(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
+    """Return a classifier's logits for samples, of shape ``(n, classes)``, in evaluation mode.
+
+    Args:
+        task: The classifier.
+        samples: What to classify.
+        batch_size: Samples at once.
+    """
+    place = next(task.parameters()).device
+    with evaluating(task), torch.no_grad():
+        blocks = [
+            task(samples.take(range(start, min(start + batch_size, len(samples)))).inputs().to(place)).cpu()
+            for start in range(0, len(samples), batch_size)
+        ]
+    return torch.cat(blocks) if blocks else torch.empty(0, len(samples.classes))
+
+
+def correct(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
+    """Tell which samples a classifier classifies correctly, bool of shape ``(n,)``."""
+    return outputs(task, samples, batch_size).argmax(1) == samples.y
+
+
+def score(task: LightningModule, sets: Mapping[str, Samples]) -> dict[str, float]:
+    """Return a classifier's accuracy, from 0 to 1, on each of some named sets; NaN on an empty one."""
+    return {name: float(correct(task, samples).float().mean()) for name, samples in sets.items()}
+
+
+def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> LightningModule:
+    """Make the classifier that a checkpoint describes, with new weights."""
+    from lightning.pytorch.cli import instantiate_module
+
+    from lit_valuation.module import ClassifierTask
+
+    known = {key: checkpoint[key] for key in ("classes", "input_shape") if key in checkpoint}
+    parameters = {**checkpoint["hyper_parameters"], **known, **changes}
+    parameters.pop("_instantiator", None)
+    try:
+        return instantiate_module(ClassifierTask, copy.deepcopy(parameters))  # as Lightning does with these values
+    except (ArgumentError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--ckpt_path is {path}, whose description of the model is not one of lit-valuation ({error}); give a "
+            "checkpoint of lit-valuation fit."
+        ) from error
+
+
+class _Batches(Dataset[dict[str, Tensor]]):
+    """The global batches of a whole training; each epoch has an order of its own, each rank takes its rows."""
+
+    def __init__(self, sets: list[Samples], recipe: Recipe, seed: int, rank: int, world_size: int) -> None:
+        self.sets, self.rows = sets, []
+        generator = torch.Generator().manual_seed(seed)
+        size = sum(map(len, sets))
+        while len(self.rows) < recipe.steps:
+            epoch = torch.randperm(size, generator=generator).split(recipe.batch_size)
+            if len(epoch[-1]) < world_size and len(epoch) > 1:
+                epoch = epoch[:-1]
+            self.rows += [batch[rank::world_size] for batch in epoch]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rows, own = self.rows[index], len(self.sets[0])
+        parts = [self.sets[0].take(rows[rows < own])]
+        if len(self.sets) > 1:
+            parts.append(self.sets[1].take(rows[rows >= own] - own))
+        return {"x": torch.cat([part.inputs() for part in parts]), "y": torch.cat([part.y for part in parts])}
+
+
+class _InMemory(LightningDataModule):
+    """Gives each rank of a Trainer its batches."""
+
+    def __init__(self, sets: list[Samples], recipe: Recipe, seed: int) -> None:
+        super().__init__()
+        self.sets, self.recipe, self.seed = sets, recipe, seed
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Return the batches of the whole training."""
+        assert self.trainer is not None
+        place = (self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(_Batches(self.sets, self.recipe, self.seed, *place), batch_size=None)
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Leave the console to whoever trains many times."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
