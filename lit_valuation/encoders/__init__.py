@@ -1,1 +1,8 @@
-"""Encoders that turn inputs into features in which nearness means likeness."""
+"""Encoders: public networks whose features say what looks alike, and plain ones to compare with."""
+
+from lit_valuation.encoders.base import Encoder, embed
+from lit_valuation.encoders.efficientnet_lite0 import EfficientNetLite0
+from lit_valuation.encoders.hugging_face import HuggingFaceEncoder, MiniLM
+from lit_valuation.encoders.task_features import Identity, TaskFeatures
+
+__all__ = ["EfficientNetLite0", "Encoder", "HuggingFaceEncoder", "Identity", "MiniLM", "TaskFeatures", "embed"]

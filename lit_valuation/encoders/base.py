@@ -1,0 +1,128 @@
+"""What all encoders share: inputs become features that distances can be measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_core.errors import RunFailure, UserError
+from lit_valuation.samples import as_inputs
+
+#: Images, tables or embeddings as `Samples.x` holds them, or texts.
+Inputs = Tensor | Sequence[str]
+
+
+class Encoder(ABC):
+    """Turns inputs into features.
+
+    Both sides of an exchange must use the same one; its name and hash stand in the manifest.
+
+    To add an encoder, derive from this class, export it from ``lit_valuation.encoders``, and write its test and, where
+    the command line can build it, its YAML in ``configs/valuation/encoder``.
+
+    Attributes:
+        name: Name of the encoder and what it is built from.
+        sha256: Hash of its weights; None where it has none.
+    """
+
+    name: str
+    sha256: str | None
+
+    @abstractmethod
+    def encode(self, x: Inputs, batch_size: int = 64) -> Tensor:
+        """Return the features of the inputs, float32 of shape ``(n, width)``.
+
+        Args:
+            x: Inputs; uint8 images or floats in [0, 1], rows, or texts.
+            batch_size: Inputs encoded at once, 1 or more.
+
+        Raises:
+            UserError: If the encoder cannot read such inputs.
+        """
+
+
+def embed(encoder: Encoder, x: Inputs, batch_size: int = 64) -> Tensor:
+    """Return the features of inputs scaled to unit length, as selectors compare them.
+
+    Args:
+        encoder: The encoder.
+        x: Inputs.
+        batch_size: Inputs encoded at once, 1 or more.
+
+    Raises:
+        UserError: If the encoder cannot read such inputs, or ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}, but must be 1 or more; encode at least one input at once.")
+    return F.normalize(encoder.encode(x, batch_size).float(), dim=1)
+
+
+def images(x: Inputs, encoder: str) -> Tensor:
+    """Return inputs that are images.
+
+    Raises:
+        UserError: If they are something else.
+    """
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3):
+        what = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else "texts"
+        raise UserError(
+            f"{encoder} encodes images (n, 1 or 3, height, width), but was given {what}; choose an encoder for these."
+        )
+    return x
+
+
+def texts(x: Inputs, encoder: str) -> Sequence[str]:
+    """Return inputs that are texts.
+
+    Raises:
+        UserError: If they are something else.
+    """
+    if isinstance(x, (str, Tensor)) or not all(isinstance(text, str) for text in x):
+        raise UserError(f"{encoder} encodes a list of texts, but was given {type(x).__name__}; choose another encoder.")
+    if not x:
+        raise UserError(f"{encoder} was given no text; give one or more.")
+    return x
+
+
+def prepare_images(x: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Make images what a pretrained network expects: colour, size and scale.
+
+    Args:
+        x: Images ``(n, 1 or 3, height, width)``, uint8 or floats in [0, 1]; grey ones become three equal channels.
+        size: Height and width that they are stretched to.
+        mean: Subtracted from each channel, in [0, 1].
+        std: Divisor of each channel.
+
+    Returns:
+        Images ``(n, 3, size, size)``, float32.
+    """
+    x = F.interpolate(as_inputs(x), size=(size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
+    return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def check_file(path: Path, sha256: str) -> None:
+    """Refuse a file that is not what it was.
+
+    Raises:
+        RunFailure: If its hash is another.
+    """
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise RunFailure(
+            f"{path} has the SHA-256 {found}, but {sha256} is expected; remove its folder to fetch it again."
+        )
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Return a hash of a network's weights: their names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

