@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH := .venv-bench
+BENCH_VALUATION := .venv-bench-valuation
 export TOKENIZERS_PARALLELISM := false
 # Threads that wait by spinning bring a busy machine to a crawl: on two cores with one other process, a tenth of the speed.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test test-all check forgetting figures bench clean
+.PHONY: quickstart test test-all check forgetting figures bench bench-valuation clean
 
 quickstart: $(STAMP)  ## Prepare two corpora, pre-train, shift with and without replay, and show what was forgotten.
 	$(BIN)/python examples/quickstart.py
@@ -36,6 +37,9 @@ bench: $(BENCH)/.installed  ## Layers and training steps beside their peers'; wr
 	$(BENCH)/bin/python benchmarks/train_step.py --output docs/results/train_step.json
 	$(BENCH)/bin/python benchmarks/report.py docs/results
 
+bench-valuation: $(BENCH_VALUATION)/.installed  ## Search and values beside faiss and pyDVL; writes docs/results/features.md.
+	$(BENCH_VALUATION)/bin/python benchmarks/features.py --output docs/results/features.json
+
 $(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
@@ -51,5 +55,10 @@ $(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml constraints.txt
 	$(BENCH)/bin/python -m pip install --quiet --no-deps litgpt==0.5.13
 	touch $@
 
+$(BENCH_VALUATION)/.installed: benchmarks/requirements-valuation.txt pyproject.toml
+	test -x $(BENCH_VALUATION)/bin/python || $(PYTHON) -m venv $(BENCH_VALUATION)
+	$(BENCH_VALUATION)/bin/python -m pip install --quiet -r benchmarks/requirements-valuation.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(BENCH) build *.egg-info
+	rm -rf $(VENV) $(BENCH) $(BENCH_VALUATION) build *.egg-info
