@@ -143,7 +143,7 @@ class Correlation(Criterion):
         """Correlate within each seed; labels other than ``x`` and the seed are averaged over."""
         groups: dict[int, dict[float, list[float]]] = {}
         for row, y in _measured(matching(rows, self.where), self.y):
-            x = (row.labels | row.measured).get(self.x)
+            x = {**row.labels, **row.measured}.get(self.x)
             if isinstance(x, int | float):
                 groups.setdefault(row.labels["seed"], {}).setdefault(x, []).append(y)
         values = {seed: self.correlate(*_means(points)) for seed, points in groups.items() if len(points) > 1}

@@ -170,7 +170,7 @@ def _cells(name: str, grid: Grid, seed: int, folder: Path, earlier: Sequence[Cel
         cell = "-".join([name, *(_short(key, value) for key, value in labels.items())])
         places = {"study": folder, "run": folder / cell}
         commands = tuple(_filled(command, {**values, **places}, name) for command in grid.commands or ())
-        plain = {"function": grid.function, "commands": commands, "values": values}
+        plain: dict[str, Any] = {"function": grid.function, "commands": commands, "values": values}
         plain["read"] = [*_configs(commands), *(c.config_hash for c in earlier if _reads(commands, folder, c))]
         digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
         yield Cell(cell, name, grid.function, commands, values, labels, digest[:16])

@@ -128,8 +128,8 @@ def markdown(
         for name in claims:
             for found in findings[name]:
                 said = found.outcome + (f" ({found.note})" if found.note else "")
-                seeds = ", ".join(map(str, found.seeds)) or "–"
-                lines.append(f"| {name} | {found.what} | {found.interval or '–'} | {seeds} | {said} |")
+                named = ", ".join(map(str, found.seeds)) or "–"
+                lines.append(f"| {name} | {found.what} | {found.interval or '–'} | {named} | {said} |")
         lines += ["", "Differences, ratios and correlations are taken within each seed; intervals are Student's t.", ""]
     for heading, table in tables.items():
         found_means = means(rows, table.by, table.metrics, table.where)
@@ -188,11 +188,11 @@ def _plot(figure: Figure, rows: Sequence[Row]) -> Any:
     canvas = Canvas(figsize=(1.5 + 4.2 * wide, 0.6 + 3.0 * tall), layout="constrained")
     panels = canvas.subplots(tall, wide, squeeze=False, sharex=True).flatten()
     for metric, axes in zip(figure.metrics, panels, strict=False):
-        for number, curve in enumerate(curves):
+        for place, curve in enumerate(curves):
             found = sorted(
                 (x, group[metric]) for (name, x), group in points.items() if name == curve and metric in group
             )
-            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+            style = {"color": f"C{place % 10}", "linestyle": ("-", "--", ":")[place // 10 % 3]}
             axes.plot([x for x, _ in found], [i.mean for _, i in found], marker=".", label=str(curve), **style)
             sure = [(x, i) for x, i in found if i.n > 1]
             low, high = [i.low for _, i in sure], [i.high for _, i in sure]

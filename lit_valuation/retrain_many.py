@@ -1,0 +1,139 @@
+"""Training many classifiers at once, as rows of stacked tensors: what a study of small models spends its time on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from lit_core.errors import RunFailure, UserError
+from lit_core.optimizers import build_optimizers
+from lit_valuation.module import ClassifierTask
+from lit_valuation.retrain import Mode, Recipe, _Batches
+from lit_valuation.samples import Samples
+
+
+def retrain_many(
+    recipe: Recipe,
+    train: Samples,
+    shared: Sequence[Samples | None],
+    seed: int = 0,
+    mode: Mode = "scratch",
+    steps: Sequence[int] | None = None,
+    at_once: int = 32,
+) -> list[ClassifierTask]:
+    """Train a classifier for each of several answers: `retrain` of each, but for rounding, in less time.
+
+    Args:
+        recipe: How to train; its ``make`` must return a `ClassifierTask`, and it has no Trainer arguments.
+        train: The trainer's own training set.
+        shared: What was shared, matched to the trainer's classes by name; None adds nothing.
+        seed: Seed of the initial weights and of the order, 0 or more.
+        mode: From scratch, or from the recipe's weights.
+        steps: Steps after which the classifiers are returned, ascending, for each answer in turn; None for the
+            recipe's.
+        at_once: Classifiers that are trained at once, 1 or more.
+
+    Returns:
+        The classifiers in evaluation mode; all moments of the first answer, then all of the second, …
+
+    Raises:
+        UserError: If the recipe has Trainer arguments, or no weights to fine-tune.
+        RunFailure: If a loss is not finite.
+    """
+    if recipe.trainer:
+        raise UserError(f"The recipe sets {next(iter(recipe.trainer))} of the Trainer; use retrain, which has one.")
+    if mode == "finetune" and recipe.weights is None:
+        raise UserError("mode is finetune, but the recipe has no weights to start from; give some, or use scratch.")
+    moments = [recipe.steps] if steps is None else list(steps)
+    trained: list[ClassifierTask] = []
+    for start in range(0, len(shared), at_once):
+        trained += _train(recipe, train, shared[start : start + at_once], seed, mode, moments)
+    return trained
+
+
+def _train(
+    recipe: Recipe, train: Samples, shared: Sequence[Samples | None], seed: int, mode: Mode, moments: Sequence[int]
+) -> list[ClassifierTask]:
+    task = _made(recipe, seed)
+    if mode == "finetune":
+        task.load_state_dict(recipe.weights or {})
+    stacked = {name: value.detach().repeat(len(shared), *[1] * value.ndim) for name, value in _state(task).items()}
+    parameters = {name: stacked[name].requires_grad_() for name, _ in task.network.named_parameters()}
+    optimizer, scheduler = _optimizer(task, parameters)
+    x, y, rows_JSB = _data(recipe, train, shared, seed, moments[-1])
+
+    def loss(state: dict[str, Tensor], x: Tensor, y: Tensor, real: Tensor) -> Tensor:
+        nll = F.cross_entropy(
+            functional_call(task.network, state, x), y, label_smoothing=task.label_smoothing, reduction="none"
+        )
+        return (nll * real).sum() / real.sum()
+
+    losses = vmap(loss, randomness="different")
+    task.network.train()
+    trained: dict[int, list[ClassifierTask]] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in range(1, moments[-1] + 1):
+            rows = rows_JSB[:, step - 1]
+            total = losses(stacked, x[rows], y[rows], (rows >= 0).to(x.dtype)).sum()
+            if not torch.isfinite(total):
+                raise RunFailure(f"The loss became {float(total)} at step {step - 1}; lower the learning rate.")
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            if step in moments:
+                trained[step] = [_unstacked(recipe, seed, stacked, row) for row in range(len(shared))]
+    return [trained[step][row] for row in range(len(shared)) for step in moments]
+
+
+def _made(recipe: Recipe, seed: int) -> ClassifierTask:
+    task = recipe.make(seed)
+    assert isinstance(task, ClassifierTask)
+    return task
+
+
+def _state(task: ClassifierTask) -> dict[str, Tensor]:
+    return dict(task.network.named_parameters()) | dict(task.network.named_buffers())
+
+
+def _optimizer(task: ClassifierTask, parameters: dict[str, Tensor]) -> tuple[torch.optim.Optimizer, Any]:
+    """Make the task's own optimizer and let it work on the stacked parameters: it treats each number by itself."""
+    built = build_optimizers(task, task.optimizer, task.scheduler)
+    optimizer = built["optimizer"] if isinstance(built, dict) else built
+    names = {id(parameter): name for name, parameter in task.network.named_parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [parameters[names[id(parameter)]] for parameter in group["params"]]
+    return optimizer, built["lr_scheduler"]["scheduler"] if isinstance(built, dict) else None
+
+
+def _data(
+    recipe: Recipe, train: Samples, shared: Sequence[Samples | None], seed: int, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all samples, and by classifier and step the rows of the batch, as `retrain` orders them; -1 fills it up."""
+    sets = [train, *(answer.renumbered(train.classes) for answer in shared if answer is not None)]
+    x, y = torch.cat([part.inputs() for part in sets]), torch.cat([part.y for part in sets])
+    orders, begin = [], len(train)
+    for answer in shared:
+        parts = [train] if answer is None else [train, answer]
+        rows = torch.cat(
+            [torch.arange(len(train)), torch.arange(begin, begin + sum(map(len, parts[1:]))), torch.tensor([-1])]
+        )
+        begin += sum(map(len, parts[1:]))
+        batches = _Batches(parts, replace(recipe, steps=steps), seed, rank=0, world_size=1).rows[:steps]
+        orders.append(rows[pad_sequence(batches, batch_first=True, padding_value=-1)])
+    return x, y, pad_sequence([order.T for order in orders], batch_first=True, padding_value=-1).transpose(1, 2)
+
+
+def _unstacked(recipe: Recipe, seed: int, stacked: dict[str, Tensor], row: int) -> ClassifierTask:
+    task = _made(recipe, seed)
+    task.network.load_state_dict({name: value[row].detach() for name, value in stacked.items()})
+    return task.eval()
