@@ -27,8 +27,8 @@ def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
 
     Args:
         package: Name of the package; the version is what the system's release has.
-        known: SHA-256 of the package files whose text was looked at, by version. Another version is taken with a
-            warning, since releases differ.
+        known: SHA-256 of the package files that were looked at, by version, such as ``1.2-3``, or ``1.2-3_amd64`` of a
+            package that differs between machines. Another version is taken with a warning, since releases differ.
 
     Returns:
         The folder it is unpacked in, below ``data_root()/fetched``. What is there already is not fetched again.
@@ -48,10 +48,10 @@ def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
         _run(["dpkg-deb", "-x", str(archive), str(folder)], folder, package)
 
     def check(archive: Path, sha256: str) -> None:
-        version = archive.name.split("_")[1]
+        version = archive.stem.split("_", 1)[1].removesuffix("_all")
         if version not in known:
             _log.warning(
-                "%s %s is another version than those known (%s); its text may differ. SHA-256 %s.",
+                "%s %s is another version than those known (%s); its content may differ. SHA-256 %s.",
                 package,
                 version,
                 ", ".join(known),

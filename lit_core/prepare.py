@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_core.corpora import Corpus
 from lit_core.corpora.gather import SPLITS
-from lit_core.corpora.source import RECORD, Source, encode, gather, sample
+from lit_core.corpora.source import Source, encode, gather, sample
 from lit_core.data.shards import ShardSet
 from lit_core.errors import UserError, did_you_mean
 from lit_core.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.tokenizer import Tokenizer
+from lit_core.workplace import RECORD, is_prepared, plain, require, workplace
 
-#: Unfinished work, inside the root so that finishing is a rename.
-WORK = ".prepare"
 #: What the root's tokenizer was trained on.
 TRAINING = "tokenizer_training.json"
 
@@ -76,11 +72,11 @@ def prepare(
     if verify:
         return _verify(folder)
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
-    _require(workers >= 1, "workers", workers, "1 or more")
-    _require(tokenizer_bytes >= 1, "tokenizer_bytes", tokenizer_bytes, "1 or more")
-    with _workplace(folder) as work:
+    require(workers >= 1, "workers", workers, "1 or more")
+    require(tokenizer_bytes >= 1, "tokenizer_bytes", tokenizer_bytes, "1 or more")
+    with workplace(folder) as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
-        missing = [corpus for corpus in corpora or () if not _is_there(folder / corpus.name, settings[corpus.name])]
+        missing = [corpus for corpus in corpora or () if not is_prepared(folder / corpus.name, settings[corpus.name])]
         sources = [gather(corpus, settings[corpus.name], work) for corpus in missing]
         training = None
         if encoder is None:
@@ -99,11 +95,6 @@ def prepare(
     return summary
 
 
-def _require(holds: bool, argument: str, value: object, rule: str) -> None:
-    if not holds:
-        raise UserError(f"{argument} is {value}, but must be {rule}.")
-
-
 def _settings(
     corpora: list[Corpus] | None,
     max_bytes: int | dict[str, int] | None,
@@ -113,12 +104,12 @@ def _settings(
     shard_bytes: int,
 ) -> dict[str, dict[str, Any]]:
     """Check the arguments on which the shards depend and return them by source."""
-    _require(0 <= val_fraction < 1, "val_fraction", val_fraction, "from 0 to below 1")
-    _require(0 <= test_fraction < 1, "test_fraction", test_fraction, "from 0 to below 1")
+    require(0 <= val_fraction < 1, "val_fraction", val_fraction, "from 0 to below 1")
+    require(0 <= test_fraction < 1, "test_fraction", test_fraction, "from 0 to below 1")
     both = val_fraction + test_fraction
-    _require(both < 1, "val_fraction + test_fraction", both, "below 1, so that something is left to train on")
-    _require(seed >= 0, "seed", seed, "0 or more")
-    _require(shard_bytes >= 1, "shard_bytes", shard_bytes, "1 or more")
+    require(both < 1, "val_fraction + test_fraction", both, "below 1, so that something is left to train on")
+    require(seed >= 0, "seed", seed, "0 or more")
+    require(shard_bytes >= 1, "shard_bytes", shard_bytes, "1 or more")
     if not corpora:
         raise UserError("corpora is empty; name at least one, such as `--corpora+=Austen`, or set verify to true.")
     names = [corpus.name for corpus in corpora]
@@ -131,47 +122,10 @@ def _settings(
     for name, limit in limits.items():
         if name not in names:
             raise UserError(f"max_bytes names {name}, which is not among the corpora.{did_you_mean(name, names)}")
-        _require(limit is None or limit >= 1, f"max_bytes of {name}", limit, "1 or more")
+        require(limit is None or limit >= 1, f"max_bytes of {name}", limit, "1 or more")
     options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed, "shard_bytes": shard_bytes}
     found = {c.name: {"corpus": c.describe(), "max_bytes": limits.get(c.name), **options} for c in corpora}
-    return json.loads(json.dumps(found))  # as they are read back from a record
-
-
-@contextmanager
-def _workplace(root: Path) -> Iterator[Path]:
-    """Keep others out of the root; after a failure leave it as it was, after a kill leave what can be gone on with."""
-    if root.exists() and not root.is_dir():
-        raise UserError(f"root is {root}, which is a file; name a folder.")
-    made = [folder for folder in (root, *root.parents) if not folder.exists()]
-    root.mkdir(parents=True, exist_ok=True)
-    work = root / WORK
-    handle = os.open(root, os.O_RDONLY)  # locked as a folder: no lock file is left behind, not even by a kill
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"root is {root}, where another prepare is at work; wait for it.") from error
-        begun = work.exists()
-        for left in root.glob(".*.tmp"):  # of a killed run
-            left.unlink()
-        try:
-            yield work
-        except KeyboardInterrupt:
-            print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
-            raise
-        except Exception:
-            if not begun:
-                shutil.rmtree(work, ignore_errors=True)
-            raise
-        with suppress(OSError):  # not empty: another command was killed there and may go on
-            work.rmdir()
-    except Exception:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-    finally:
-        os.close(handle)
+    return plain(found)
 
 
 def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) -> Tokenizer | None:
@@ -195,27 +149,6 @@ def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) 
                 "vocab_size out to keep the root's tokenizer."
             )
     return given if given is not None else kept
-
-
-def _is_there(folder: Path, settings: dict[str, Any]) -> bool:
-    """Tell whether a source was prepared with these settings; refuse one prepared with others."""
-    if not folder.exists():
-        return False
-    record = folder / RECORD
-    if not record.is_file():
-        raise UserError(f"{folder} was not made by prepare, since it has no {RECORD}; choose another root or move it.")
-    try:
-        former = _flat(json.loads(record.read_bytes())["settings"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{record} is damaged; restore it, or remove {folder} to prepare it again.") from error
-    now = _flat(settings)
-    for key in [*now, *former]:
-        if former.get(key) != now.get(key):
-            raise UserError(
-                f"{folder} was prepared with {key} {former.get(key)}, and now it is {now.get(key)}; choose another "
-                "root, or remove that folder to prepare it again."
-            )
-    return True
 
 
 def _move_in(root: Path, sources: Sequence[Source], tokenizer: Tokenizer, training: dict[str, Any] | None) -> None:
@@ -282,10 +215,3 @@ def _print(summary: Summary, kept: set[str]) -> None:
                 f"{row['text_bytes'] / row['tokens']:>13.2f}{row['shards']:>8,}"
                 + ("   was there" if name in kept else "")
             )
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

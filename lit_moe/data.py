@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
-from lit_core.data import EvalStream, MixtureStream, ResumeStream, StreamLoader, TokenWindows
+from lit_core.data import MixtureStream, StreamLoader, TokenWindows
+from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
 from lit_core.errors import UserError, did_you_mean
 from lit_core.paths import resolve_data_path
 from lit_core.tokenizer import Tokenizer
@@ -106,14 +106,7 @@ class TokenDataModule(LightningDataModule):
                     self._check_name(argument, name)
             self._check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
             self._train = self._stream()
-            accumulation = self.global_batch_size // (trainer.world_size * self.micro_batch_size)
-            if trainer.accumulate_grad_batches not in (1, accumulation):
-                raise UserError(
-                    f"`trainer.accumulate_grad_batches` is {trainer.accumulate_grad_batches}, but global_batch_size "
-                    f"{self.global_batch_size} on {trainer.world_size} devices with micro_batch_size "
-                    f"{self.micro_batch_size} makes {accumulation}; leave it out."
-                )
-            trainer.accumulate_grad_batches = accumulation
+            set_accumulation(trainer, self._train)
         splits = ["test"] if stage == "test" else ["val"]
         self._evaluation = {split: {name: self._windows(name, split) for name in self.evaluated} for split in splits}
 
@@ -121,11 +114,11 @@ class TokenDataModule(LightningDataModule):
         """Return the mixture of the new and replayed sources."""
         return StreamLoader(self._train, num_workers=self.num_workers)
 
-    def val_dataloader(self) -> dict[str, DataLoader]:
+    def val_dataloader(self) -> dict[str, StreamLoader]:
         """Return a loader per evaluated source."""
         return self._evaluation_loaders("val")
 
-    def test_dataloader(self) -> dict[str, DataLoader]:
+    def test_dataloader(self) -> dict[str, StreamLoader]:
         """Return a loader per evaluated source."""
         return self._evaluation_loaders("test")
 
@@ -144,15 +137,17 @@ class TokenDataModule(LightningDataModule):
             seed=self.seed,
         )
 
-    def _evaluation_loaders(self, split: str) -> dict[str, DataLoader]:
-        trainer, limit = self.trainer, self.samples[split]
+    def _evaluation_loaders(self, split: str) -> dict[str, StreamLoader]:
+        trainer = self.trainer
         assert trainer is not None
-        loaders: dict[str, DataLoader] = {}
-        for name, windows in self._evaluation[split].items():
-            first = windows if limit is None else _First(windows, limit)
-            stream = EvalStream(first, self.micro_batch_size, trainer.global_rank, trainer.world_size)
-            loaders[name] = StreamLoader(stream, num_workers=self.num_workers)
-        return loaders
+        return evaluation_loaders(
+            self._evaluation[split],
+            self.micro_batch_size,
+            trainer.global_rank,
+            trainer.world_size,
+            self.num_workers,
+            self.samples[split],
+        )
 
     def _windows(self, name: str, split: str) -> TokenWindows:
         folder = self.paths.get(name, self.root / name)
@@ -189,11 +184,7 @@ class TokenDataModule(LightningDataModule):
             "validation_samples": self.samples["val"],
             "test_samples": self.samples["test"],
         }
-        for argument, count in counts.items():
-            if count is not None and count < 1:
-                raise UserError(f"`{argument}` is {count}, but it must be at least 1; give a positive number.")
-        if self.num_workers < 0:
-            raise UserError(f"`num_workers` is {self.num_workers}, but it can't be negative; give 0 or more.")
+        check_counts(counts, self.num_workers)
         if not self.sources:
             raise UserError("`sources` is empty, but there is nothing to train on without one; name a source.")
         both = self.sources.keys() & self.replay.keys()
@@ -229,26 +220,9 @@ class TokenDataModule(LightningDataModule):
         """Check that the callbacks are there without which a run would be wrong."""
         from lit_moe.callbacks.replay_mixing import ReplayMixing
 
-        if not any(isinstance(callback, ResumeStream) for callback in callbacks):
-            raise UserError(
-                "TokenDataModule needs the callback lit_core.data.ResumeStream, which keeps its position in "
-                "checkpoints; add it to trainer.callbacks."
-            )
+        need_resume_stream("TokenDataModule", callbacks)
         if self.replay and not any(isinstance(callback, ReplayMixing) for callback in callbacks):
             raise UserError(
                 f"`replay` names {', '.join(self.replay)}, but no callback sets the replayed fraction; add "
                 "lit_moe.callbacks.ReplayMixing to trainer.callbacks."
             )
-
-
-class _First:
-    """The first samples of a source."""
-
-    def __init__(self, windows: TokenWindows, limit: int) -> None:
-        self.windows, self.limit = windows, min(limit, len(windows))
-
-    def __len__(self) -> int:
-        return self.limit
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
-        return self.windows[index]

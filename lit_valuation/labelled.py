@@ -129,7 +129,7 @@ class LabelledSet:
         """
         numbers = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
         rows = [self._row(number) for number in numbers]
-        groups = tuple(label.get("group") for _, label, _ in rows)
+        groups = tuple(group for _, (_, group), _ in rows)
         known = [group for group in groups if group is not None]
         if known and len(known) < len(rows):
             raise self._damaged(rows[groups.index(None)][0], "it has no group, but other samples have one")
@@ -137,9 +137,18 @@ class LabelledSet:
             if x.dtype != rows[0][2].dtype:
                 raise self._damaged(key, "its input is stored in another way than that of other samples")
         x = torch.stack([x for _, _, x in rows]) if rows else torch.empty(0, *self.shape)
-        y = torch.tensor([self._numbers[label["label"]] for _, label, _ in rows], dtype=torch.int64)
+        y = torch.tensor([self._numbers[label] for _, (label, _), _ in rows], dtype=torch.int64)
         keys = tuple(key for key, _, _ in rows)
         return Samples(x, y, self.classes, keys, tuple(known) if known else None)
+
+    def labels(self) -> list[tuple[str, str | None]]:
+        """Return name of the class and group of each sample, without reading the inputs.
+
+        Raises:
+            RunFailure: If a file is damaged.
+        """
+        rows = (self.shards.read(number, ("json",)) for number in range(len(self)))
+        return [self._label(row["__key__"], row.get("json")) for row in rows]
 
     def verify(self) -> None:
         """Compare the shards with their SHA-256.
@@ -149,13 +158,18 @@ class LabelledSet:
         """
         self.shards.verify()
 
-    def _row(self, number: int) -> tuple[str, dict[str, str], Tensor]:
-        sample = self.shards[number]
-        key, label = sample["__key__"], sample.get("json")
-        if not isinstance(label, dict) or label.get("label") not in self._numbers:
+    def _label(self, key: str, label: Any) -> tuple[str, str | None]:
+        """Return names of class and group of what a label member holds."""
+        if not isinstance(label, dict) or str(label.get("label")) not in self._numbers:
             raise self._damaged(key, f"its label is {label!r}, but must name a class of the index")
         if not isinstance(label.get("group", ""), str):
             raise self._damaged(key, f"its group is {label['group']!r}, but must be a name")
+        return str(label["label"]), label.get("group")
+
+    def _row(self, number: int) -> tuple[str, tuple[str, str | None], Tensor]:
+        sample = self.shards[number]
+        key = sample["__key__"]
+        label = self._label(key, sample.get("json"))
         encoded = next((sample[extension] for extension in ("png", "jpg", "jpeg") if extension in sample), None)
         if encoded is not None:
             return key, label, self._image(key, encoded)

@@ -34,7 +34,7 @@ class Samples:
         n = len(self.x)
         if len(self.y) != n or len(self.keys) != n or (self.groups is not None and len(self.groups) != n):
             raise UserError(
-                f"x has {n} samples, but y has {len(self.y)} and keys has {len(self.keys)}; give one of each per sample."
+                f"x has {n} samples, but y has {len(self.y)} and keys has {len(self.keys)}; give one per sample."
             )
         if len(set(self.keys)) != n:
             raise UserError("keys name a sample twice; give each sample a name of its own.")
@@ -82,3 +82,31 @@ class Samples:
 def as_inputs(x: Tensor) -> Tensor:
     """Return samples as a network takes them: uint8 images become floats in [0, 1]."""
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
+
+
+def together(parts: Sequence[Samples]) -> Samples:
+    """Return samples of several sets as one, numbered by the classes of the first, with further ones appended.
+
+    Groups are kept where all sets have them.
+
+    Raises:
+        UserError: If there is no set, inputs are of several shapes, or two samples have one key.
+    """
+    if not parts:
+        raise UserError("There are no samples to take together; give at least one set.")
+    shapes = {tuple(part.x.shape[1:]) for part in parts}
+    if len(shapes) > 1:
+        raise UserError(
+            f"The sets hold inputs of the shapes {min(shapes)} and {max(shapes)}; give inputs of one shape."
+        )
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    numbered = [part.renumbered(classes) for part in parts]
+    alike = len({part.x.dtype for part in parts}) == 1
+    groups = [part.groups for part in parts]
+    return Samples(
+        torch.cat([part.x if alike else part.inputs() for part in numbered]),
+        torch.cat([part.y for part in numbered]),
+        classes,
+        tuple(key for part in parts for key in part.keys),
+        None if None in groups else tuple(group for of_part in groups for group in of_part or ()),
+    )

@@ -22,9 +22,7 @@ from lit_core.data.shards import write_index
 from lit_core.errors import RunFailure
 from lit_core.paths import atomic_write
 from lit_core.tokenizer import Tokenizer
-
-#: What a source was prepared from and how, inside its folder.
-RECORD = "prepare.json"
+from lit_core.workplace import RECORD
 
 
 class Source:

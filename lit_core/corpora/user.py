@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import lzma
 import os
@@ -12,10 +11,10 @@ from glob import glob
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_utilities.core.imports import RequirementCache
-
 from lit_core.corpora.base import Corpus, Document
 from lit_core.errors import UserError, did_you_mean
+from lit_core.hub import HUB_ARGUMENTS, load_rows, need_datasets
+from lit_core.paths import files_facts
 
 
 class TextFolder(Corpus):
@@ -80,7 +79,7 @@ class TextFolder(Corpus):
         return {
             "separator": self.separator,
             "encoding": self.encoding,
-            **_files_facts(self._files()),
+            **files_facts(self._files()),
         }
 
     def _files(self) -> list[Path]:
@@ -138,7 +137,7 @@ class JSONLines(Corpus):
 
     def facts(self) -> dict[str, Any]:
         """Return the field, and names, sizes and times of the files."""
-        return {"field": self.field, **_files_facts(self.files)}
+        return {"field": self.field, **files_facts(self.files)}
 
     def _text(self, line: str, where: str) -> str:
         try:
@@ -184,8 +183,7 @@ class HuggingFaceDataset(Corpus):
         licence: str = "unknown",
         language: str = "unknown",
     ) -> None:
-        if not RequirementCache("datasets>=3.0"):
-            raise UserError('HuggingFaceDataset needs `datasets`; install it with `pip install "lit-shift[hf]"`.')
+        need_datasets("HuggingFaceDataset")
         if max_documents is not None and max_documents < 1:
             raise UserError(f"max_documents of the corpus {name} is {max_documents}, but must be 1 or more.")
         self.name, self.licence, self.language = name, licence, language
@@ -216,27 +214,12 @@ class HuggingFaceDataset(Corpus):
         """Return the arguments, and names, sizes and times of local files."""
         patterns = self.arguments["data_files"] or []
         local = sorted({Path(file) for pattern in patterns for file in glob(pattern, recursive=True)})
-        return {**self.arguments, **_files_facts(local)}
+        return {**self.arguments, **files_facts(local)}
 
     def _rows(self) -> Iterable[dict[str, Any]]:
-        from datasets import load_dataset
-
         given = self.arguments
-        try:
-            return load_dataset(
-                given["path"],
-                given["subset"],
-                split=given["split"],
-                streaming=given["streaming"],
-                revision=given["revision"],
-                data_files=given["data_files"],
-            )
-        except Exception as error:  # whatever the dataset's reader or the network raises
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"The corpus {self.name} could not be loaded from {self.origin} ({type(error).__name__}: {reason}); "
-                "correct path, subset or split, or use TextFolder or JSONLines for files you have."
-            ) from error
+        remedy = "correct path, subset or split, or use TextFolder or JSONLines for files you have"
+        return load_rows(self.name, remedy, **{key: given[key] for key in HUB_ARGUMENTS})
 
 
 def _field(row: dict[str, Any], field: str, where: str) -> str:
@@ -269,13 +252,3 @@ def _between(lines: Iterable[str], separator: str) -> Iterator[str]:
             kept.append(line)
     if kept:
         yield "".join(kept)
-
-
-def _files_facts(files: Iterable[Path]) -> dict[str, Any]:
-    """Return number, size, and a hash of names, sizes and times: it changes with the files, without reading them."""
-    digest, count, size = hashlib.sha256(), 0, 0
-    for file in files:
-        status = file.stat()
-        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
-        count, size = count + 1, size + status.st_size
-    return {"files": count, "bytes": size, "listing_sha256": digest.hexdigest()}

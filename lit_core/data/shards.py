@@ -12,7 +12,7 @@ import json
 import mmap
 import os
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -171,10 +171,20 @@ class ShardSet:
         Raises:
             RunFailure: If the file is damaged.
         """
+        return self.read(index)
+
+    def read(self, index: int, extensions: Collection[str] = EXTENSIONS) -> dict[str, Any]:
+        """Read one sample, but of its members only those with some extensions.
+
+        Raises:
+            RunFailure: If the file is damaged.
+        """
         sample: dict[str, Any] = {}
         for number in self._samples[index]:
             shard, name, offset, size, _ = self.members[number]
             sample["__key__"], extension = _split_name(name)
+            if extension not in extensions:
+                continue
             content = self.buffer(shard)[offset : offset + size].tobytes()
             try:
                 sample[extension] = _decode(extension, content)

@@ -228,7 +228,7 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
     """All samples of a source once, in order; every rank gets the same number of batches.
 
     A batch stacks what the source returns and adds ``index``, the sample's number. The last batches are filled up with
-    rows whose ``index`` is -1 and whose ``labels``, where there are any, are all -100; they count in nothing.
+    rows whose ``index`` is -1 and whose ``labels`` or ``y``, where there are any, are all -100; they count in nothing.
 
     Args:
         source: Samples by number, such as a `TokenWindows` with ``tail``.
@@ -263,8 +263,8 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
         if index < len(self.source):
             return {**self.source[index], "index": index}
         row = {**self.source[len(self.source) - 1], "index": -1}
-        if "labels" in row:
-            row["labels"] = torch.full_like(torch.as_tensor(row["labels"]), IGNORED)
+        for key in row.keys() & {"labels", "y"}:
+            row[key] = torch.full_like(torch.as_tensor(row[key]), IGNORED)
         return row
 
 

@@ -1,1 +1,22 @@
 """Labelled data from packages, files and folders."""
+
+from lit_valuation.sources.base import LabelledSource
+from lit_valuation.sources.fashion_mnist import FashionMNIST
+from lit_valuation.sources.image_folder import ImageFolder
+from lit_valuation.sources.mlbench import LetterRecognition, Satellite, Shuttle
+from lit_valuation.sources.shard_folder import ShardFolder
+from lit_valuation.sources.sklearn import Digits, SklearnTable
+from lit_valuation.sources.table import Table
+
+__all__ = [
+    "Digits",
+    "FashionMNIST",
+    "ImageFolder",
+    "LabelledSource",
+    "LetterRecognition",
+    "Satellite",
+    "ShardFolder",
+    "Shuttle",
+    "SklearnTable",
+    "Table",
+]

@@ -1,0 +1,65 @@
+"""Data that Debian packages: fetched with apt, or read from a folder that a package was unpacked in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_core.errors import UserError
+from lit_core.fetch import fetch_deb, fetched_record
+
+
+class DebianPackage:
+    """What is made of a Debian package; nothing is fetched before it is needed.
+
+    Attributes:
+        name: Name of what is made of it.
+        package: Name of the package.
+        known: SHA-256 of the package files that were looked at, by version.
+
+    Args:
+        from_folder: Folder that the package was unpacked in with dpkg-deb -x; None fetches it with apt.
+    """
+
+    name: str
+    package: str
+    known: Mapping[str, str]
+
+    def __init__(self, from_folder: str | None = None) -> None:
+        self.from_folder = from_folder
+        self.origin = f"Debian package {self.package}"
+        if from_folder is not None and not Path(from_folder).expanduser().is_dir():
+            raise UserError(
+                f"from_folder of {self.name} is {from_folder}, but there is no such folder; correct the path."
+            )
+
+    def folder(self) -> Path:
+        """Return the unpacked package, fetching it if needed."""
+        if self.from_folder is not None:
+            return Path(self.from_folder).expanduser()
+        return fetch_deb(self.package, self.known)
+
+    def files(self, folder: str, pattern: str) -> Iterator[Path]:
+        """Yield the package's files of a pattern in the order of their names, links left out.
+
+        Args:
+            folder: Folder inside the package.
+            pattern: Pattern of files inside that folder.
+
+        Raises:
+            UserError: If there is none.
+        """
+        root = self.folder()
+        # A link is a second name of a file, and could lead out of the package.
+        found = sorted(path for path in (root / folder).glob(pattern) if path.is_file() and not path.is_symlink())
+        if not found:
+            raise UserError(
+                f"{self.name} needs {folder}/{pattern} of the Debian package {self.package}, but {root} has no such "
+                "file; give the folder that `dpkg-deb -x` unpacked the package in as `from_folder`."
+            )
+        yield from found
+
+    def facts(self) -> dict[str, Any]:
+        """Return file and SHA-256 of the package, or the folder that was given."""
+        return {"from_folder": self.from_folder} if self.from_folder is not None else fetched_record(self.folder())

@@ -1,0 +1,253 @@
+"""How the samples of a source become a trainer and owners."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from lit_core.errors import UserError, did_you_mean
+from lit_valuation.planting import HARD
+from lit_valuation.samples import Samples
+
+#: Useful shares of the six owners, from much to none.
+SHARES = (0.5, 0.3, 0.2, 0.1, 0.03, 0.0)
+
+#: Number of a class and name of a group.
+Kind = tuple[int, str]
+#: How many samples of a kind the source has, and the numbers of those that are left.
+Sizes = Mapping[Kind, int]
+Cells = dict[Kind, list[int]]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What an owner has.
+
+    Args:
+        useful: Share of hard samples, from 0 to 1: within each class that has hard and other samples, or, where whole
+            classes are hard, among all samples of the owner.
+        samples: Number of samples; None takes the division's `owner_samples`.
+        classes: Names of the classes; None takes all.
+        groups: Names of the groups; None takes all.
+    """
+
+    useful: float = 0.0
+    samples: int | None = None
+    classes: list[str] | None = None
+    groups: list[str] | None = None
+
+
+def _six_owners() -> dict[str, Owner]:
+    return {f"owner_{number}": Owner(share) for number, share in enumerate(SHARES, 1)}
+
+
+@dataclass(frozen=True)
+class Division:
+    """How many samples each party gets, and of which kind. No sample goes to two parties.
+
+    Classes are drawn in proportion to their size in the source.
+
+    Args:
+        train: Samples that the trainer trains on.
+        val: Samples that the trainer validates on; the hard cases come from there.
+        test: Samples that the trainer tests on.
+        train_useful: Share of hard samples in the trainer's training set, counted as that of an owner.
+        evaluation_useful: Share of hard samples in the trainer's validation and test sets.
+        owners: The owners by name; by default six, whose useful shares are 0.5, 0.3, 0.2, 0.1, 0.03 and 0.
+        owner_samples: Samples of each owner that names no number of its own.
+        owner_val_fraction: Share of each owner's samples that the owner validates on, above 0 and below 1.
+        hard: Names of the groups that are hard; by default the one that a planting makes.
+        dirichlet: Concentration of a Dirichlet distribution that skews each owner's classes, the smaller the more;
+            None skews nothing.
+    """
+
+    train: int = 2000
+    val: int = 1000
+    test: int = 1000
+    train_useful: float = 0.0
+    evaluation_useful: float = 0.5
+    owners: dict[str, Owner] = field(default_factory=_six_owners)
+    owner_samples: int = 1000
+    owner_val_fraction: float = 0.1
+    hard: list[str] = field(default_factory=lambda: [HARD])
+    dirichlet: float | None = None
+
+    def __post_init__(self) -> None:
+        counts = {"train": self.train, "val": self.val, "test": self.test, "owner_samples": self.owner_samples}
+        counts |= {f"samples of {name}": o.samples for name, o in self.owners.items() if o.samples is not None}
+        for name, count in counts.items():
+            if count < 2:
+                raise UserError(f"{name} of the division is {count}, but must be 2 or more.")
+        shares = {"train_useful": self.train_useful, "evaluation_useful": self.evaluation_useful}
+        shares |= {f"useful of {name}": owner.useful for name, owner in self.owners.items()}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"{name} of the division is {share}, but is a share; give 0 to 1.")
+        if not 0 < self.owner_val_fraction < 1:
+            raise UserError(
+                f"owner_val_fraction of the division is {self.owner_val_fraction}, but must be above 0 and below 1."
+            )
+        if self.dirichlet is not None and not self.dirichlet > 0:
+            raise UserError(f"dirichlet of the division is {self.dirichlet}, but must be above 0.")
+        if not self.owners:
+            raise UserError("owners of the division is empty; name at least one.")
+        for name in self.owners:
+            if not name or PurePath(name).name != name or name.startswith("."):
+                raise UserError(f"An owner is named {name!r}, but the name becomes a folder; use letters, digits, _.")
+
+    def divide(self, samples: Samples, seed: int = 0) -> dict[tuple[str, str], Samples]:
+        """Divide samples among the parties.
+
+        Args:
+            samples: The samples, without copies.
+            seed: Seed of who gets what.
+
+        Returns:
+            Samples by party, ``trainer`` or ``owners/<name>``, and split, ``train``, ``val`` or ``test``.
+
+        Raises:
+            UserError: If there are not enough samples of a kind.
+        """
+        cells = _shuffled_cells(samples, seed)
+        sizes = {kind: len(of_kind) for kind, of_kind in cells.items()}
+        names: dict[str, tuple[str, ...]] = {"trainer": ("train", "val", "test")}
+        found: dict[tuple[str, str], list[int]] = {}
+        # What hard cases are found with comes first: it is what no party may do without.
+        for split in ("test", "val", "train"):
+            share = self.train_useful if split == "train" else self.evaluation_useful
+            found["trainer", split] = self._draw(
+                f"The trainer's {split}", Owner(share, getattr(self, split)), samples, sizes, cells, seed
+            )
+        for name, owner in self.owners.items():
+            mine = self._draw(name, owner, samples, sizes, cells, seed, self.dirichlet)
+            n_val = min(max(1, round(self.owner_val_fraction * len(mine))), len(mine) - 1)
+            found[f"owners/{name}", "train"], found[f"owners/{name}", "val"] = mine[n_val:], mine[:n_val]
+            names[f"owners/{name}"] = ("train", "val")
+        divided = {(party, split): samples.take(found[party, split]) for party in names for split in names[party]}
+        check_disjoint(divided)
+        return divided
+
+    def _draw(
+        self,
+        who: str,
+        owner: Owner,
+        samples: Samples,
+        sizes: Sizes,
+        cells: Cells,
+        seed: int,
+        dirichlet: float | None = None,
+    ) -> list[int]:
+        """Take a party's samples out of the cells, in a random order."""
+        random = _random(seed, who)
+        sizes = _allowed(who, owner, samples, sizes)
+        n = owner.samples or self.owner_samples
+        weights: dict[int, float] = {}
+        for (number, _), size in sizes.items():
+            weights[number] = weights.get(number, 0) + size
+        if dirichlet is not None:
+            skew = random.dirichlet([dirichlet] * len(weights))
+            weights = {number: weight * float(s) for (number, weight), s in zip(weights.items(), skew, strict=True)}
+        wanted = self._counts(who, n, owner.useful, sizes, weights)
+        taken: list[int] = []
+        for kind, count in wanted.items():
+            if count > len(cells[kind]):
+                group = f" in the group {kind[1]}" if kind[1] else ""
+                raise UserError(
+                    f"{who} needs {count} samples of the class {samples.classes[kind[0]]}{group}, but "
+                    f"{len(cells[kind])} are left; ask for fewer samples or another share."
+                )
+            taken += cells[kind][:count]
+            del cells[kind][:count]
+        return random.permutation(np.array(taken, dtype=np.int64)).tolist()
+
+    def _counts(self, who: str, n: int, useful: float, sizes: Sizes, weights: Mapping[int, float]) -> dict[Kind, int]:
+        """Return how many samples of each kind make up n with the useful share."""
+        hard = {kind: size for kind, size in sizes.items() if kind[1] in self.hard}
+        plain = {kind: size for kind, size in sizes.items() if kind[1] not in self.hard}
+        if useful and not hard:
+            raise UserError(
+                f"{who} is to have a useful share of {useful}, but there are no samples of the hard groups."
+            )
+        whole = {number: weights[number] for number, _ in hard} if hard else {}
+        for number, _ in plain:
+            whole.pop(number, None)
+        others = {number: weight for number, weight in weights.items() if number not in whole}
+        n_whole = round(useful * n) if whole else 0
+        per_class = apportion(n_whole, whole) | apportion(n - n_whole, others)
+        mixed = {number: per_class[number] for number, _ in hard if number in others}
+        n_hard = apportion(round(useful * sum(mixed.values())), mixed)
+        counts: dict[Kind, int] = {}
+        for number, count in per_class.items():
+            of_hard = count if number in whole else n_hard.get(number, 0)
+            for kinds, part in ((hard, of_hard), (plain, count - of_hard)):
+                counts |= apportion(part, {kind: size for kind, size in kinds.items() if kind[0] == number})
+        return counts
+
+
+def apportion(n: int, weights: Mapping[Any, float]) -> dict[Any, int]:
+    """Divide n among names in proportion to their weights, by largest remainders; ties go to the first."""
+    total = sum(weights.values())
+    if not n or not total:
+        return dict.fromkeys(weights, 0)
+    exact = {name: n * weight / total for name, weight in weights.items()}
+    counts = {name: int(share) for name, share in exact.items()}
+    for name in sorted(exact, key=lambda name: counts[name] - exact[name])[: n - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def without_copies(samples: Samples) -> Samples:
+    """Return the samples without those whose input is an exact copy of an earlier one, whatever its label.
+
+    Else a copy of a test sample could be trained on, or an owner be taken for one who echoes the queries.
+    """
+    flat = np.ascontiguousarray(samples.x.flatten(1).numpy())
+    rows = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+    _, first = np.unique(rows, return_index=True)
+    return samples if len(first) == len(samples) else samples.take(np.sort(first).tolist())
+
+
+def check_disjoint(divided: Mapping[tuple[str, str], Samples]) -> None:
+    """Assert that no sample is in two sets."""
+    keys = Counter(key for samples in divided.values() for key in samples.keys)
+    twice = [key for key, count in keys.items() if count > 1]
+    if twice:
+        raise AssertionError(f"Sample {twice[0]} is in two sets.")
+
+
+def _shuffled_cells(samples: Samples, seed: int) -> Cells:
+    """Return numbers of samples by class and group, in a random order."""
+    cells: Cells = {}
+    groups = samples.groups or ("",) * len(samples)
+    for index, (number, group) in enumerate(zip(samples.y.tolist(), groups, strict=True)):
+        cells.setdefault((number, group), []).append(index)
+    return {kind: _random(seed, f"{kind}").permutation(cells[kind]).tolist() for kind in sorted(cells)}
+
+
+def _allowed(who: str, owner: Owner, samples: Samples, sizes: Sizes) -> dict[Kind, int]:
+    """Return the size of the kinds that a party may have."""
+    known: Sequence[tuple[str, Iterable[str] | None, Iterable[str]]] = (
+        ("classes", owner.classes, samples.classes),
+        ("groups", owner.groups, sorted({group for _, group in sizes} - {""})),
+    )
+    for what, asked, there in known:
+        for name in asked or ():
+            if name not in there:
+                hint = did_you_mean(name, there) or f" There are {', '.join(there) or 'none'}."
+                raise UserError(f"{what} of {who} names {name}, which the source does not have.{hint}")
+    return {
+        (number, group): size
+        for (number, group), size in sizes.items()
+        if (owner.classes is None or samples.classes[number] in owner.classes)
+        and (owner.groups is None or group in owner.groups)
+    }
+
+
+def _random(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])

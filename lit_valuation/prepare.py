@@ -1,0 +1,196 @@
+"""The verb ``prepare``: from a source of labelled samples to a trainer and owners."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_core import __version__
+from lit_core.data.shards import INDEX
+from lit_core.errors import UserError
+from lit_core.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.workplace import RECORD, WORK, is_prepared, plain, require, workplace
+from lit_valuation.labelled import LabelledSet, write_labelled
+from lit_valuation.noise import Noise
+from lit_valuation.parties import Division, without_copies
+from lit_valuation.planting import Planting
+from lit_valuation.sources import LabelledSource
+
+#: What a root holds, in the order in which it comes there.
+_PARTS = ("owners", "trainer", RECORD)
+#: How many columns of classes a table has.
+_COLUMNS = 6
+
+#: Samples by class and group, by party and split such as ``owners/owner_1/train``.
+Summary = dict[str, dict[str, dict[str, int]]]
+
+
+def prepare(
+    root: str,
+    source: LabelledSource | None = None,
+    planting: Planting | None = None,
+    division: Division | None = None,
+    noise: Noise | None = None,
+    seed: int = 0,
+    shard_size: int = 2000,
+    verify: bool = False,
+) -> Summary:
+    """Divide a source among a trainer and owners, each with shards of labelled samples in a folder of its own.
+
+    The trainer has the splits train, val and test, an owner train and val. Exact copies of a sample are left out first,
+    and no sample goes to two parties. The root is changed at the end or not at all; equal arguments give equal files.
+
+    Args:
+        root: Folder of the parties, absolute, from the working directory, or below the data root.
+        source: Where the samples come from, by class name.
+        planting: What makes part of them hard, by class name; None takes the groups of the source as they are.
+        division: How many samples each party gets, and of which kind; None takes the default, with six owners.
+        noise: How owners' data are corrupted; None leaves them as they are.
+        seed: Seed of everything that is drawn, 0 or more.
+        shard_size: Samples per shard, 1 or more.
+        verify: Whether to only compare what is in the root with its recorded hashes.
+
+    Returns:
+        Number of samples by party and split, class and group.
+
+    Raises:
+        UserError: If an argument or the source is wrong, or the root holds something else.
+        RunFailure: If the disk is full.
+    """
+    folder = resolve_data_path(root)
+    if verify:
+        return _verify(folder)
+    if source is None:
+        raise UserError("source is missing; name one, such as `--source Digits`, or set verify to true.")
+    require(seed >= 0, "seed", seed, "0 or more")
+    require(shard_size >= 1, "shard_size", shard_size, "1 or more")
+    division, noise = division or Division(), noise or Noise()
+    noise.check_owners(division.owners)
+    settings = plain(
+        {
+            "source": source.describe(),
+            "planting": planting and planting.describe(),
+            "division": dataclasses.asdict(division),
+            "noise": dataclasses.asdict(noise),
+            "seed": seed,
+            "shard_size": shard_size,
+        }
+    )
+    with workplace(folder) as work:
+        ready = work / "ready"
+        if (ready / RECORD).is_file():  # killed on the way in
+            is_prepared(ready, settings)
+        elif all(path.name == WORK for path in folder.iterdir()) or not is_prepared(folder, settings):
+            shutil.rmtree(work, ignore_errors=True)
+            _write(ready, source, planting, division, noise, settings)
+        for part in _PARTS:
+            if (ready / part).exists():
+                os.replace(ready / part, folder / part)
+                sync_folder(folder)
+        shutil.rmtree(work, ignore_errors=True)
+    summary = _summary(folder)
+    _print(summary, division.hard)
+    print(f"\nIn           {folder}")
+    print(f"Train on it  lit-valuation fit --config CONFIG --data.root {root}")
+    return summary
+
+
+def _write(
+    ready: Path,
+    source: LabelledSource,
+    planting: Planting | None,
+    division: Division,
+    noise: Noise,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write everything that belongs into the root, the record last."""
+    seed = int(settings["seed"])
+    found = source.samples()
+    samples = without_copies(found)
+    if planting is not None:
+        samples = planting.plant(samples, seed)
+    corrupted = {}
+    for (party, split), mine in division.divide(samples, seed).items():
+        name = party.split("/")[-1]
+        meta: dict[str, Any] = {"input": source.input, "hard": list(division.hard)}
+        if source.columns is not None:
+            meta["columns"] = list(source.columns)
+        if party != "trainer" and (noise.owners is None or name in noise.owners):
+            mine, keys = noise.corrupt(mine, zlib.crc32(f"{seed} {party} {split}".encode()))
+            if any(keys.values()):
+                corrupted[f"{party}/{split}"] = {what: len(of_kind) for what, of_kind in keys.items()}
+                meta["corrupted"] = keys
+        write_labelled(
+            ready / party / split,
+            mine,
+            source=source.name,
+            split=split,
+            licence=source.licence,
+            origin=source.origin,
+            meta=meta,
+            shard_size=int(settings["shard_size"]),
+        )
+    record = {
+        "version": __version__,
+        "settings": settings,
+        "samples": {"found": len(found), "copies_left_out": len(found) - len(samples)},
+        "corrupted": corrupted,
+    }
+    atomic_write(ready / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+
+
+def _verify(root: Path) -> Summary:
+    record = root / RECORD
+    if not record.is_file():
+        raise UserError(f"root is {root}, but there is nothing prepared in it; correct the path.")
+    for folder in _sets(root).values():
+        LabelledSet(folder).verify()
+    summary = _summary(root)
+    _print(summary, json.loads(record.read_bytes())["settings"]["division"]["hard"])
+    print(f"\nAll shards of {root} are what their indices say.")
+    return summary
+
+
+def _sets(root: Path) -> dict[str, Path]:
+    """Return the labelled sets of all parties by party and split."""
+    folders = [index.parent for part in ("trainer", "owners") for index in (root / part).rglob(INDEX)]
+    order = {"train": 0, "val": 1, "test": 2}
+    folders.sort(key=lambda folder: (folder.parent.parent != root, folder.parent, order.get(folder.name, 3)))
+    return {folder.relative_to(root).as_posix(): folder for folder in folders}
+
+
+def _summary(root: Path) -> Summary:
+    summary: Summary = {}
+    for name, folder in _sets(root).items():
+        counts = Counter(LabelledSet(folder).labels())
+        summary[name] = {}
+        for (label, group), count in sorted(counts.items(), key=lambda item: (item[0][0], item[0][1] or "")):
+            summary[name].setdefault(label, {})[group or ""] = count
+    return summary
+
+
+def _print(summary: Summary, hard: list[str]) -> None:
+    """Print a line per set: samples, and of each class with hard samples how many there are, and how many are hard."""
+    totals: Counter[str] = Counter()
+    for classes in summary.values():
+        for label, groups in classes.items():
+            totals[label] += sum(count for group, count in groups.items() if group in hard)
+    columns = [label for label, count in totals.most_common() if count][:_COLUMNS]
+    print(f"\n{'party':<22}{'split':<7}{'samples':>9}{'hard':>9}" + "".join(f"{label[:15]:>17}" for label in columns))
+    for name, classes in summary.items():
+        party, _, split = name.removeprefix("owners/").rpartition("/")
+        samples = sum(sum(groups.values()) for groups in classes.values())
+        n_hard = sum(count for groups in classes.values() for group, count in groups.items() if group in hard)
+        cells = []
+        for label in columns:
+            groups = classes.get(label, {})
+            of_label = sum(groups.values()), sum(count for group, count in groups.items() if group in hard)
+            cells.append(f"{of_label[0]:,} ({of_label[1]:,})")
+        print(f"{party:<22}{split:<7}{samples:>9,}{n_hard:>9,}" + "".join(f"{cell:>17}" for cell in cells))

@@ -1,0 +1,134 @@
+"""Tables that the user has."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_utilities.core.imports import RequirementCache
+
+from lit_core.errors import UserError, did_you_mean
+from lit_core.paths import files_facts
+from lit_valuation.samples import Samples
+from lit_valuation.sources.base import LabelledSource, checked_name, labelled
+
+
+class Table(LabelledSource):
+    """A table of numbers, as CSV with a line of names or as Parquet; a row is a sample.
+
+    Args:
+        path: A file that ends in .csv or .parquet.
+        name: Name of the source.
+        label: Column of the classes.
+        columns: Columns of the inputs; None takes all but label and group.
+        group: Column of the groups; None where there are none.
+        separator: What divides the cells of a CSV.
+        licence: Licence of the data, for the record.
+
+    Raises:
+        UserError: If there is no such file, or it is of another kind.
+    """
+
+    input = "table"
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        label: str,
+        columns: list[str] | None = None,
+        group: str | None = None,
+        separator: str = ",",
+        licence: str = "unknown",
+    ) -> None:
+        self.path = Path(path).expanduser()
+        if not self.path.is_file():
+            raise UserError(f"path of the source {name} is {path}, but there is no such file; correct the path.")
+        if self.path.suffix not in (".csv", ".parquet"):
+            raise UserError(f"path of the source {name} is {path}, but must end in .csv or .parquet; convert the file.")
+        self.name, self.licence, self.origin = checked_name(name), licence, "a table"
+        self.label, self.group, self.given, self.separator = label, group, columns, separator
+
+    def samples(self) -> Samples:
+        """Return the rows in order.
+
+        Raises:
+            UserError: If a column is missing, or a cell is empty or no number; names the file, line and column.
+        """
+        rows = self._csv() if self.path.suffix == ".csv" else self._parquet()
+        _, header = next(rows)
+        apart = [self.label] if self.group is None else [self.label, self.group]
+        inputs = [column for column in header if column not in apart] if self.given is None else self.given
+        if not inputs:
+            raise UserError(f"{self.path} has no columns beside {', '.join(apart)}; add the inputs.")
+        places = {column: self._place(column, header) for column in [*apart, *inputs]}
+        self.columns = tuple(inputs)
+        x, labels, groups = [], [], []
+        for where, row in rows:
+            if len(row) != len(header):
+                raise UserError(f"{where} has {len(row)} cells, but the first line names {len(header)}; mend the line.")
+            x.append([self._number(row[places[column]], where, column) for column in inputs])
+            labels.append(self._name(row[places[self.label]], where, self.label))
+            if self.group is not None:
+                groups.append(self._name(row[places[self.group]], where, self.group))
+        if not x:
+            raise UserError(f"{self.path} has no rows; add some.")
+        return labelled(self.name, np.array(x, dtype=np.float32), labels, groups or None)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the arguments, and name, size and time of the file."""
+        given = {"label": self.label, "columns": self.given, "group": self.group, "separator": self.separator}
+        return {**given, **files_facts([self.path])}
+
+    def _csv(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield the header and the rows, each with the place to name in a message."""
+        try:
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                lines = csv.reader(file, delimiter=self.separator, strict=True)
+                yield str(self.path), next(lines, [])
+                yield from ((f"{self.path}, line {lines.line_num}", row) for row in lines if row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path} is no CSV in UTF-8 ({error}); mend or convert the file.") from error
+
+    def _parquet(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        if not RequirementCache("pyarrow>=14"):
+            raise UserError('Parquet needs `pyarrow`; install it with `pip install "lit-shift[valuation]"`.')
+        from pyarrow import ArrowException, parquet
+
+        try:
+            table = parquet.read_table(self.path)
+        except (ArrowException, OSError) as error:
+            raise UserError(f"{self.path} is no whole Parquet file ({error}); write it again.") from error
+        yield str(self.path), table.column_names
+        columns = [column.to_pylist() for column in table.columns]
+        yield from ((f"{self.path}, row {number}", row) for number, row in enumerate(zip(*columns, strict=True), 1))
+
+    def _place(self, column: str, header: Sequence[str]) -> int:
+        if list(header).count(column) != 1:
+            often = "two columns" if column in header else "no column"
+            hint = did_you_mean(column, header) or f" There are {', '.join(header) or 'none'}."
+            raise UserError(f"{self.path} has {often} {column}; correct the name, or the first line of the file.{hint}")
+        return list(header).index(column)
+
+    @staticmethod
+    def _number(cell: Any, where: str, column: str) -> float:
+        try:
+            number = float(cell)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(
+                f"{where}, column {column}: {cell!r} is no finite number; mend it, or name the columns to use in "
+                "`columns`."
+            )
+        return number
+
+    @staticmethod
+    def _name(cell: Any, where: str, column: str) -> str:
+        if cell is None or not str(cell).strip():
+            raise UserError(f"{where}, column {column}: the cell is empty; fill it or remove the row.")
+        return str(cell).strip()
