@@ -1,7 +1,9 @@
-"""Which training steps are logged, and sums over the ranks for those that are."""
+"""Which training steps are logged, and what is brought together from the ranks."""
 
 from __future__ import annotations
 
+import torch
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -26,3 +28,26 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
         return values.detach().cpu().double()
     local = values.detach().to(trainer.strategy.root_device).double()
     return trainer.strategy.reduce(local, reduce_op="sum").cpu()
+
+
+def rows_of_all_ranks(trainer: Trainer, rows: Tensor) -> Tensor:
+    """Gather rows from all ranks, which may have different numbers of them; every rank must call it.
+
+    Args:
+        trainer: Knows the ranks.
+        rows: This rank's, ``(n, ...)``; the same shape behind n, and the same type, on each rank.
+
+    Returns:
+        The rows of all, rank by rank, on the device of ``rows``.
+    """
+    if trainer.world_size == 1:
+        return rows
+    place = trainer.strategy.root_device
+    sizes = torch.zeros(trainer.world_size, dtype=torch.int64, device=place)
+    sizes[trainer.global_rank] = len(rows)
+    dist.all_reduce(sizes)
+    padded = torch.zeros((int(sizes.max()), *rows.shape[1:]), dtype=rows.dtype, device=place)
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(trainer.world_size)]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)]).to(rows.device)

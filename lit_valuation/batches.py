@@ -36,12 +36,15 @@ def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:
     """Take a batch as labelled samples.
 
     Args:
-        batch: A pair ``(x, y)``, or a mapping with the keys, and perhaps with ``index`` and ``weight``.
+        batch: A pair ``(x, y)``, or a mapping with the keys, and perhaps with ``index`` and ``weight``; a `Batch` stays
+            as it is.
         keys: Names of inputs and labels in a mapping.
 
     Raises:
         UserError: If it is neither.
     """
+    if isinstance(batch, Batch):
+        return batch
     if isinstance(batch, Mapping):
         missing = [key for key in keys if key not in batch]
         if missing:

@@ -24,11 +24,18 @@ class PoolGradients:
         gradients: A row per sample.
         y: Numbers of the classes, int64 of shape ``(n,)``.
         index: Number of each sample in its set, int64 of shape ``(n,)``; the order of reading where batches have none.
+        wrong: Which samples the module misclassifies, bool of shape ``(n,)``.
     """
 
     gradients: LastLayerGradients
     y: Tensor
     index: Tensor
+    wrong: Tensor
+
+    def take(self, rows: Tensor) -> PoolGradients:
+        """Return those of some samples, by a bool of shape ``(n,)``."""
+        chosen = rows.nonzero()[:, 0]
+        return PoolGradients(self.gradients.take(chosen), self.y[chosen], self.index[chosen], self.wrong[chosen])
 
 
 def find_last_linear(module: nn.Module, name: str | None = None) -> nn.Linear:
@@ -110,10 +117,10 @@ def gather_gradients(
         label_smoothing: Its label smoothing, from 0 to below 1.
 
     Returns:
-        The gradients on the CPU, in the order of reading.
+        The gradients on the CPU, in the order of reading; none where there is no sample.
 
     Raises:
-        UserError: If the module's head is not linear, there is no sample, or a gradient is not finite.
+        UserError: If the module's head is not linear, or a gradient is not finite.
     """
     layer = find_last_linear(module, head)
     place = layer.weight.device
@@ -133,8 +140,8 @@ def gather_gradients(
             read += len(batch.y)
             real = batch.real().cpu()
             parts.append(tuple(column.cpu()[real] for column in (logits, hidden, batch.y, numbers)))  # type: ignore[arg-type]
-    if not sum(len(y) for _, _, y, _ in parts):
-        raise UserError("There is no sample to take a gradient at; give a loader that has some.")
+    empty = torch.empty(0, dtype=torch.int64)
+    parts.append((torch.empty(0, layer.out_features), torch.empty(0, layer.in_features), empty, empty))
     logits, hidden, y, numbers = (torch.cat(column) for column in zip(*parts, strict=True))
     finite = logits.isfinite().all(1) & hidden.isfinite().all(1)
     if not bool(finite.all()):
@@ -143,7 +150,7 @@ def gather_gradients(
             "at its values, or use an earlier checkpoint."
         )
     gradients = last_layer_gradients(logits, hidden, y, loss, label_smoothing, bias=layer.bias is not None)
-    return PoolGradients(gradients, y, numbers)
+    return PoolGradients(gradients, y, numbers, wrong=logits.argmax(1) != y)
 
 
 @contextmanager

@@ -63,7 +63,12 @@ class ClassifierTask(LightningModule):
         label_smoothing: Share of each label that is spread over all classes in training, from 0 to below 1.
         hard_classes: Names of the classes whose recall is logged; None logs none.
         seed: Seed of the initial weights, 0 or more; a module that is given whole has weights already.
+
+    Attributes:
+        takes_weights: Tells `GradientMatching` that a batch may have ``weight``.
     """
+
+    takes_weights = True
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class StreamLoader(DataLoader):
         pin_memory: Whether to put batches into page-locked memory, for faster copies to a GPU.
         prefetch_factor: Micro-batches that each process reads ahead; None is torch's default, 2.
         multiprocessing_context: ``fork``, ``spawn`` or ``forkserver``; None is the platform's default.
+        sampler: Always None; Lightning names it when it makes a loader for prediction anew.
+        batch_sampler: Always None, as `sampler`.
 
     Attributes:
         stream: What is read.
@@ -45,6 +47,8 @@ class StreamLoader(DataLoader):
         pin_memory: bool = False,
         prefetch_factor: int | None = None,
         multiprocessing_context: str | None = None,
+        sampler: None = None,
+        batch_sampler: None = None,
     ) -> None:
         # Lightning warns of any IterableDataset with a length, since a careless one repeats samples in each worker
         warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
@@ -72,7 +76,7 @@ class StreamLoader(DataLoader):
             if isinstance(batch, _Sentence):
                 raise batch.kind(batch.text)
             if isinstance(stream, Stream):
-                if stream.rank == 0 and self._read % stream.accumulation == 0:
+                if stream.tells_epochs and stream.rank == 0 and self._read % stream.accumulation == 0:
                     _tell_epochs(stream, stream.start_step + self._read // stream.accumulation)
                 self._read += 1
             yield batch

@@ -56,10 +56,13 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
     Attributes:
         names: Names of the sources.
         accumulation: Micro-batches per device and optimizer step, A.
+        tells_epochs: Whether it is said when a source starts over.
 
     Raises:
         UserError: If the sizes do not divide, or a source is empty.
     """
+
+    tells_epochs = True
 
     def __init__(
         self,

@@ -1,1 +1,6 @@
-"""Callbacks that also work on somebody else's LightningModule."""
+"""Callbacks around data selection; each is usable on any LightningModule."""
+
+from lit_valuation.callbacks.gradient_matching import GradientMatching
+from lit_valuation.callbacks.prediction_table import PredictionTable
+
+__all__ = ["GradientMatching", "PredictionTable"]

@@ -1,0 +1,291 @@
+"""Training on the few samples whose gradient stands for that of many."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from lit_core.data import Stream, StreamLoader
+from lit_core.errors import UserError, did_you_mean
+from lit_core.logged import logs_this_step, rows_of_all_ranks
+from lit_core.tensorboard import add_layout, writers
+from lit_valuation.batches import Batch, as_batch
+from lit_valuation.coreset import Coreset, choose_coreset
+from lit_valuation.functional.gradients import Loss
+from lit_valuation.last_layer import PoolGradients, gather_gradients
+from lit_valuation.samples import as_inputs
+from lit_valuation.subset import Rows, Subset, SubsetLoader, SubsetStream
+
+log = logging.getLogger(__name__)
+
+
+class GradientMatching(Callback):
+    """Changes training: epochs run on a weighted subset of the training set whose gradient matches a larger set's.
+
+    At the start of every n-th epoch, or once at a chosen step, it takes the gradient of the loss at the last linear
+    layer for each sample of the pool, and chooses in each class the samples whose weighted gradients add up to that of
+    the training set (a coreset, `Killamsetty et al. 2021 <https://arxiv.org/abs/2103.00123>`_), of the validation set,
+    or of the validation set's misclassified samples (D_hard, `Sarwar et al. 2024 <https://arxiv.org/abs/2410.08432>`_).
+    Until it chooses again, an epoch is one pass over the chosen samples, in batches as large as before.
+
+    Works on any LightningModule that maps a batch of inputs to the logits of an nn.Linear. Where the module has
+    ``takes_weights = True``, as `ClassifierTask` does, batches are mappings with ``weight``; otherwise batches are as
+    before, and samples are drawn in proportion to their weights. Label smoothing is that of the module's attribute
+    ``label_smoothing``, where it has one. Each device holds its own share of the gradients.
+
+    ======================================  =========  =============================================================
+    key                                     unit       moment
+    ======================================  =========  =============================================================
+    ``train/selection/relative_residual``   1          first logged step after a selection; distance to the matched
+                                                       gradient over its length, 0 is a perfect match
+    ``train/selection/size``                samples    same; chosen
+    ``train/selection/class_coverage``      0 to 1     same; share of the matched classes with a chosen sample
+    ``train/selection/overlap``             0 to 1     same; with the last selection, as shared over all chosen
+    ``train/selection/seconds``             s          same; that the selection took
+    ``train/selection/samples`` (images)               where asked for: the chosen samples with the largest weights
+    ======================================  =========  =============================================================
+
+    Args:
+        budget: Samples to choose: a share of the pool from above 0 to 1 as a decimal fraction, or a whole number.
+        match: Whose gradient is matched: the pool's own, the validation set's, or that of its misclassified samples.
+        every_n_epochs: Epochs from one selection to the next, 1 or more; the first is at the start.
+        at_step: Optimizer step at whose epoch's start, or at the next one's, the only selection is made; None goes by
+            every_n_epochs. Before it, training is on everything.
+        source: Name of the validation set to match; None takes ``all`` where one is named so, otherwise each.
+        ridge: Weight of the ridge penalty, as a multiple of the mean squared gradient of a class, 0 or more.
+        loss: The loss that the module is trained with.
+        keys: Names of inputs and labels where batches are mappings.
+        head: Name of the last linear layer in the module; None takes the one that was registered last.
+        seed: Seed of the order of the chosen samples, 0 or more.
+        show_samples: How many chosen images to show in TensorBoard; 0 shows none.
+        pool: Loader of the samples to choose from, without random augmentation, its order fixed; None takes the data
+            module's ``selection_dataloader()``, numbered as the training set, from which chosen samples are then read.
+    """
+
+    def __init__(
+        self,
+        budget: int | float = 0.1,
+        match: Literal["train", "val", "hard"] = "train",
+        every_n_epochs: int = 10,
+        at_step: int | None = None,
+        source: str | None = None,
+        ridge: float = 0.5,
+        loss: Loss = "cross_entropy",
+        keys: Sequence[str] = ("x", "y"),
+        head: str | None = None,
+        seed: int = 0,
+        show_samples: int = 0,
+        pool: DataLoader | None = None,
+    ) -> None:
+        if budget <= 0 or (isinstance(budget, float) and budget > 1):
+            raise UserError(
+                f"`budget` is {budget}, but it is a share above 0 and up to 1.0, or a number of samples; give one."
+            )
+        if every_n_epochs < 1:
+            raise UserError(f"`every_n_epochs` is {every_n_epochs}, but must be 1 or more; at_step selects once.")
+        if match not in ("train", "val", "hard"):
+            raise UserError(f"`match` is {match!r}, but must be train, val or hard; choose one of them.")
+        if source is not None and match == "train":
+            raise UserError("`source` names a validation set, but `match` is train; set match to val or hard.")
+        self.budget, self.match, self.every_n_epochs, self.at_step = budget, match, every_n_epochs, at_step
+        self.source, self.ridge, self.loss, self.keys, self.head = source, ridge, loss, tuple(keys), head
+        self.seed, self.show_samples, self.pool = seed, show_samples, pool
+        self.numbers: Tensor | None = None
+        self.weights: Tensor | None = None
+        self._made = {"count": 0, "epoch": -1, "step": 0}
+        self._facts: dict[str, float] = {}
+        self._rows: Rows | None = None
+        self._sizes: dict[str, int] = {}
+        self._workers = 0
+
+    def summary_keys(self) -> list[str]:
+        """Return the keys for the HPARAMS page."""
+        return ["train/selection/relative_residual", "train/selection/size"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note how training reads, and go on with the selection of a resumed run."""
+        loader = trainer.train_dataloader
+        self._rows = Rows(loader if self.pool is None else self.pool)
+        self._sizes, self._workers = _batch_sizes(trainer, loader), int(getattr(loader, "num_workers", 0))
+        charts = {name: [f"train/selection/{name}"] for name in ("relative_residual", "overlap")}
+        add_layout(trainer, {"gradient matching": charts})
+        if self.numbers is not None:
+            self._install(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Select, where it is due, and train on what was selected from here on."""
+        if not self._due(trainer):
+            return
+        start = time.perf_counter()
+        with isolate_rng():
+            coreset = self._select(trainer, pl_module)
+        if coreset is None:
+            return
+        last = set() if self.numbers is None else set(self.numbers.tolist())
+        chosen = set(coreset.numbers.tolist())
+        self.numbers, self.weights = coreset.numbers, coreset.weights
+        self._made = {"count": self._made["count"] + 1, "epoch": trainer.current_epoch, "step": trainer.global_step}
+        self._facts = {
+            "relative_residual": coreset.residual,
+            "size": float(len(chosen)),
+            "class_coverage": coreset.coverage,
+            "overlap": len(chosen & last) / len(chosen | last),
+            "seconds": time.perf_counter() - start,
+        }
+        self._install(trainer, pl_module)
+        self._show(trainer)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log the last selection once."""
+        if self._facts and logs_this_step(trainer):
+            values = {f"train/selection/{name}": value for name, value in self._facts.items()}
+            for logger in trainer.loggers:  # Lightning would repeat them at each step of the epoch
+                logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            self._facts = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the selection as plain values and tensors."""
+        return {"numbers": self.numbers, "weights": self.weights, "made": dict(self._made), "facts": dict(self._facts)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a selection."""
+        self.numbers, self.weights = state_dict["numbers"], state_dict["weights"]
+        self._made, self._facts = dict(state_dict["made"]), dict(state_dict["facts"])
+
+    def _due(self, trainer: Trainer) -> bool:
+        if self.at_step is not None:
+            return self.numbers is None and trainer.global_step >= self.at_step
+        # not again where a run is resumed at the start of the epoch
+        return trainer.current_epoch % self.every_n_epochs == 0 and trainer.current_epoch != self._made["epoch"]
+
+    def _select(self, trainer: Trainer, pl_module: LightningModule) -> Coreset | None:
+        """Return a selection; None where the model makes no mistakes to match and the last one stays."""
+        rows = self._rows
+        assert rows is not None
+        pool = self._gather(trainer, pl_module, [self._view(trainer)])
+        size = len(rows_of_all_ranks(trainer, pool.y))
+        if size != len(rows):
+            raise UserError(
+                f"The pool to select from has {size} samples, but the set to train on has {len(rows)}; let "
+                "selection_dataloader return all samples of the training set in its order."
+            )
+        target = pool
+        if self.match != "train":
+            target = self._gather(trainer, pl_module, self._validation(trainer))
+            if self.match == "hard":
+                target = target.take(target.wrong)
+                if not len(rows_of_all_ranks(trainer, target.y)):
+                    sentence = "The model makes no mistakes on the validation set, so there are no hard cases to match"
+                    if self.numbers is None:
+                        raise UserError(f"{sentence}; set match to val, or validate on harder samples.")
+                    log.warning("%s; the last selection stays.", sentence)
+                    return None
+        budget = max(1, round(self.budget * size)) if isinstance(self.budget, float) else self.budget
+        if budget > size:
+            raise UserError(f"`budget` is {budget}, but the pool has {size} samples; give as many or fewer.")
+        return choose_coreset(trainer, pool, target, budget, self.ridge)
+
+    def _gather(self, trainer: Trainer, pl_module: LightningModule, loaders: list[Any]) -> PoolGradients:
+        batches = (batch for loader in loaders for batch in _share(trainer, loader, self.keys))
+        smoothing = float(getattr(pl_module, "label_smoothing", 0.0)) if self.loss == "cross_entropy" else 0.0
+        return gather_gradients(pl_module, batches, head=self.head, loss=self.loss, label_smoothing=smoothing)
+
+    def _view(self, trainer: Trainer) -> Any:
+        """Return the loader of the pool, as it is read without random augmentation."""
+        if self.pool is not None:
+            return self.pool
+        for owner in (getattr(trainer, "datamodule", None), trainer.lightning_module):
+            make: Any = getattr(owner, "selection_dataloader", None)
+            if make is not None:
+                return make()
+        raise UserError(
+            "GradientMatching looks at the training set without shuffling and augmentation, but there is no "
+            "selection_dataloader; define it beside train_dataloader, or give `pool` a loader."
+        )
+
+    def _validation(self, trainer: Trainer) -> list[Any]:
+        """Return fresh loaders of the validation sets."""
+        source = trainer.fit_loop.epoch_loop.val_loop._data_source
+        if not source.is_defined() or source.instance is None:
+            raise UserError(f"`match` is {self.match}, but there is no validation set; add one, or set it to train.")
+        loaders: Any = source.dataloader()
+        if not isinstance(loaders, Mapping):
+            loaders = dict(enumerate(loaders if isinstance(loaders, list | tuple) else [loaders]))
+        if self.source is None:
+            return [loaders["all"]] if "all" in loaders else list(loaders.values())
+        if self.source not in loaders:
+            names = [str(name) for name in loaders]
+            raise UserError(
+                f"`source` is {self.source!r}, which is no validation set;"
+                + (did_you_mean(self.source, names) or f" there are {', '.join(names)}.")
+            )
+        return [loaders[self.source]]
+
+    def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let Lightning read the selection from here on."""
+        assert self._rows is not None and self.numbers is not None and self.weights is not None
+        weighted = bool(getattr(pl_module, "takes_weights", False))
+        name, first = f"selection {self._made['count']}", self._made["step"]
+        subset = Subset(self._rows, self.numbers, self.weights)
+        layout = {"rank": trainer.global_rank, "world_size": trainer.world_size, "seed": self.seed}
+        stream = SubsetStream(subset, name, by_weight=not weighted, **self._sizes, **layout)
+        loader = SubsetLoader(stream, weighted, self.keys, num_workers=self._workers)
+        # the steps since the selection are the whole state: a resumed run reads what it would have read
+        loader.position = lambda: (trainer.global_step - first, stream.consumed(trainer.global_step - first))
+        loop = trainer.fit_loop
+        loop._data_source.instance = loader
+        loop._combined_loader = None
+        loop.setup_data()  # private, as the lines above: what reload_dataloaders_every_n_epochs does
+
+    def _show(self, trainer: Trainer) -> None:
+        """Show the samples with the largest weights, where that was asked for."""
+        shown = writers(trainer)
+        if not shown or not self.show_samples:
+            return
+        assert self._rows is not None and self.numbers is not None and self.weights is not None
+        largest = self.weights.argsort(descending=True)[: self.show_samples]
+        x = as_inputs(as_batch(self._rows.read(self.numbers[largest].tolist()), self.keys).x)
+        if x.ndim != 4 or x.shape[1] not in (1, 3):
+            raise UserError(f"`show_samples` is {self.show_samples}, but the samples are no images; set it to 0.")
+        for writer in shown:
+            writer.add_images("train/selection/samples", x, max(trainer.global_step - 1, 0))
+
+
+def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch]:
+    """Read this rank's share of the batches, with the numbers of their samples.
+
+    A `StreamLoader` is made for its rank; any other loader is read by all ranks, which take turns.
+    """
+    read = 0
+    for number, item in enumerate(loader):
+        batch = as_batch(item, keys)
+        if batch.index is None:
+            batch = replace(batch, index=torch.arange(read, read + len(batch.y)))
+        read += len(batch.y)
+        if isinstance(loader, StreamLoader) or number % trainer.world_size == trainer.global_rank:
+            yield batch
+
+
+def _batch_sizes(trainer: Trainer, loader: Any) -> dict[str, int]:
+    """Return the batch sizes of training."""
+    if isinstance(loader, StreamLoader) and isinstance(loader.stream, Stream):
+        stream = loader.stream
+        return {"global_batch_size": stream.global_batch_size, "micro_batch_size": stream.micro_batch_size}
+    size = getattr(loader, "batch_size", None)
+    if not isinstance(size, int):
+        raise UserError(
+            "GradientMatching makes batches as large as before, but the training loader has no batch_size; use a "
+            "DataLoader with one."
+        )
+    total = size * trainer.world_size * trainer.accumulate_grad_batches
+    return {"global_batch_size": total, "micro_batch_size": size}

@@ -1,0 +1,41 @@
+"""The console command ``lit-valuation``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning.pytorch import LightningDataModule
+
+from lit_core.cli import LitCLI, run
+from lit_valuation.callbacks import PredictionTable
+from lit_valuation.data import OwnersDataModule  # noqa: F401  # so that its short name is known
+from lit_valuation.module import ClassifierTask
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run ``lit-valuation``.
+
+    Args:
+        args: The command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    return run("lit-valuation", _commands, {}, args)
+
+
+class ClassifierCLI(LitCLI):
+    """The shared command line; a prediction leaves a table in the run folder."""
+
+    def before_predict(self) -> None:
+        """Write ``predictions.csv``."""
+        if self.run_folder is not None:
+            self.trainer.callbacks.append(PredictionTable(self.run_folder / "predictions.csv"))  # type: ignore[attr-defined]
+
+
+def _commands(args: list[str]) -> LitCLI:
+    links = {
+        "data.classes": "model.init_args.classes",
+        "data.input_shape": "model.init_args.input_shape",
+    }
+    return ClassifierCLI("valuation", ClassifierTask, LightningDataModule, links, args)
