@@ -35,7 +35,7 @@ trainer:
 
 def documented():
     keys = set()
-    for line in DOCS.read_text().split("## Metric keys")[1].splitlines():
+    for line in DOCS.read_text().split("## Metric keys\n")[1].split("\n## ")[0].splitlines():
         if line.startswith("| `"):
             keys |= set(re.findall(r"`([^`]+)`", line.split("|")[1]))
     return keys
