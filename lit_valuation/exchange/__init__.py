@@ -1,1 +1,1 @@
-"""What two organisations exchange: queries, answers, and a record of what was disclosed."""
+"""Between organisations: queries and answers as files, a ledger of what crossed, and a ranking of the answers."""

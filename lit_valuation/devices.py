@@ -1,0 +1,60 @@
+"""The devices that a verb works on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a verb works, as Lightning's Trainer takes it.
+
+    Args:
+        devices: Number of devices or processes.
+        accelerator: Kind of device, such as cpu, gpu or auto.
+        strategy: How several devices work together, such as ddp or auto.
+        precision: Type of the numbers, such as 32-true or bf16-mixed.
+    """
+
+    devices: int = 1
+    accelerator: str = "auto"
+    strategy: str = "auto"
+    precision: str = "32-true"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of a Trainer or of Fabric."""
+        return asdict(self)
+
+    def launch(self) -> Fabric:
+        """Start the other processes and return this one's place among them."""
+        fabric = Fabric(**self.arguments())  # type: ignore[arg-type]
+        fabric.launch()
+        return fabric
+
+
+def share(n: int, rank: int, world_size: int) -> range:
+    """Return which of n samples a rank works on: one block after the other."""
+    size = -(-n // world_size)
+    return range(min(rank * size, n), min((rank + 1) * size, n))
+
+
+def gather_shares(fabric: Fabric, part: Tensor, n: int) -> Tensor:
+    """Return the rows of all ranks in the order of the samples, on the CPU.
+
+    Args:
+        fabric: This process's place among the others.
+        part: The rows of this rank's `share`.
+        n: Number of samples over all ranks.
+    """
+    if fabric.world_size == 1:
+        return part.cpu()
+    size = -(-n // fabric.world_size)
+    padded = torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])]).to(fabric.device)
+    gathered = fabric.all_gather(padded)
+    assert isinstance(gathered, Tensor)
+    return gathered.flatten(0, 1)[:n].cpu()

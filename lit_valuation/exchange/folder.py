@@ -1,0 +1,183 @@
+"""The folder that crosses: a labelled shard set with its manifest, written whole, and trusted in nothing when read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from lit_core.data.shards import INDEX
+from lit_core.errors import RunFailure, UserError
+from lit_core.paths import atomic_write, sync_folder
+from lit_valuation.exchange.ledger import fingerprints
+from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, to_bytes
+from lit_valuation.labelled import LabelledSet, write_labelled
+from lit_valuation.samples import Samples
+
+
+@dataclass(frozen=True)
+class Received(Generic[Manifest]):
+    """A folder that was checked.
+
+    Args:
+        manifest: What it says about itself.
+        digest: SHA-256 of the manifest.
+        samples: The samples, in its order.
+    """
+
+    manifest: Manifest
+    digest: str
+    samples: Samples
+
+
+def nameless(samples: Samples) -> Samples:
+    """Return samples as they may leave: numbered anew, without groups, with their own classes only."""
+    present = [name for number, name in enumerate(samples.classes) if (samples.y == number).any()]
+    keys = tuple(f"{number:06d}" for number in range(len(samples)))
+    return dataclasses.replace(samples, keys=keys, groups=None).renumbered(present)
+
+
+def check_new(output: str) -> Path:
+    """Return the folder to be written.
+
+    Raises:
+        UserError: If there is something of that name.
+    """
+    folder = Path(output)
+    if folder.exists():
+        raise UserError(f"output is {folder}, which exists already; give another name or remove it.")
+    if any(parent.exists() and not parent.is_dir() for parent in folder.parents):
+        raise UserError(f"output is {folder}, but what should be its folder is a file; give another name.")
+    return folder
+
+
+@contextmanager
+def outgoing(
+    folder: Path, samples: Samples, kind: str, licence: str, describe: Callable[[Contents], Any]
+) -> Iterator[Any]:
+    """Write a folder that leaves; it appears under its name when the block ends, or not at all.
+
+    Args:
+        folder: Where it appears.
+        samples: What leaves, as `nameless` makes them.
+        kind: ``image``, ``table`` or ``embedding``.
+        licence: Licence of the data.
+        describe: Makes the manifest from the contents.
+
+    Yields:
+        The manifest.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        os.chmod(work, 0o755)
+        write_labelled(work, samples, source="", split="", licence=licence, origin="", meta={"input": kind})
+        manifest = describe(_contents(work, samples, kind))
+        atomic_write(work / MANIFEST, to_bytes(manifest))
+        yield manifest
+        os.rename(work, folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None = None) -> Received[Manifest]:
+    """Read a folder that somebody sent.
+
+    Args:
+        folder: The folder.
+        kind: `Query` or `Answer`.
+        expect_digest: The digest that its sender read out, or its first 12 or more digits; None checks damage only.
+
+    Raises:
+        UserError: If a file is missing, too many, altered or damaged, or is not what the manifest says.
+    """
+    folder = Path(folder)
+    name = kind.__name__.lower()
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} is no {name}: it has no {MANIFEST}; correct the path.")
+    manifest = from_bytes(kind, path.read_bytes(), str(path))
+    found = digest(manifest)
+    if expect_digest is not None and (len(expect_digest) < 12 or not found.startswith(expect_digest.lower())):
+        raise UserError(
+            f"{folder} has the digest {found}, not the expected {expect_digest}; it was exchanged or altered on its "
+            "way, so ask its sender for it again."
+        )
+    contents: Contents = manifest.contents  # type: ignore[attr-defined]
+    _check_files(folder, contents)
+    try:
+        labelled = LabelledSet(folder)
+        samples = labelled.load()
+    except RunFailure as error:  # here the sender's fault
+        raise UserError(str(error)) from error
+    counts = Counter(samples.classes[number] for number in samples.y.tolist())
+    rules = {
+        "is of another kind": labelled.kind == contents.input,
+        "has inputs of another shape": labelled.shape == contents.shape == tuple(samples.x.shape[1:]),
+        "has samples of other classes": dict(counts) == contents.classes,
+        "holds no sample": len(samples) > 0,
+        "repeats a sample": len(set(fingerprints(samples))) == len(samples),
+        "has groups": samples.groups is None,
+    }
+    for what, holds in rules.items():
+        _require(
+            holds, folder, f"{what}{'' if what.startswith(('repeats', 'holds', 'has g')) else ' than its manifest'}"
+        )
+    return Received(manifest, found, samples)
+
+
+def _check_files(folder: Path, contents: Contents) -> None:
+    """Compare every file, and every member of every tar, with the manifest's list."""
+    listed = {MANIFEST, INDEX, *(shard.file for shard in contents.shards)}
+    there = {path.name for path in folder.iterdir()}
+    _require(len(contents.shards) == len(listed) - 2, folder, "lists a shard twice")
+    _require(not there - listed, folder, f"holds {min(there - listed, default='')}, which its manifest does not list")
+    _require(not listed - there, folder, f"lacks {min(listed - there, default='')}")
+    _require(_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
+    index = json.loads((folder / INDEX).read_bytes())  # as the sender's manifest vouches for; LabelledSet checks it
+    files = [shard.get("file") for shard in index["shards"]]
+    _require(files == [shard.file for shard in contents.shards], folder, "lists other shards than its index")
+    for shard, entry in zip(contents.shards, index["shards"], strict=True):
+        path = folder / shard.file
+        same = path.stat().st_size == shard.size and _sha256(path) == shard.sha256
+        _require(same, folder, f"was altered or damaged: {shard.file} has another SHA-256 than its manifest says")
+        _require(_members(path) == list(shard.members), folder, f"has other members in {shard.file} than it lists")
+        indexed = [member.get("name") for member in entry["members"]]
+        _require(indexed == list(shard.members), folder, f"has another index of {shard.file} than its manifest")
+
+
+def _require(holds: bool, folder: Path, what: str) -> None:
+    if not holds:
+        raise UserError(f"{folder} {what}; it is refused, so ask its sender for it again.")
+
+
+def _contents(folder: Path, samples: Samples, kind: str) -> Contents:
+    counts = Counter(samples.classes[number] for number in samples.y.tolist())
+    shards = [
+        Shard(path.name, _sha256(path), path.stat().st_size, tuple(_members(path)))
+        for path in sorted(folder.glob("*.tar"))
+    ]
+    return Contents(kind, tuple(samples.x.shape[1:]), dict(counts), _sha256(folder / INDEX), tuple(shards))
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        with tarfile.open(path) as archive:
+            return [member.name for member in archive if member.isfile() or member.name]
+    except tarfile.TarError as error:
+        raise UserError(f"{path} is no tar file ({error}); ask its sender for it again.") from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,96 @@
+"""The verb ``query``: the trainer's hard cases leave as a query to the owners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lit_core.errors import UserError
+from lit_core.paths import resolve_data_path
+from lit_valuation.encoders import Encoder
+from lit_valuation.exchange.folder import check_new, nameless, outgoing
+from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints
+from lit_valuation.exchange.manifest import Contents, Query, Stamp, digest, public_name
+from lit_valuation.exchange.sheet import write_sheet
+from lit_valuation.hard import hard_cases
+from lit_valuation.labelled import LabelledSet
+from lit_valuation.retrain import load_task, outputs
+
+LEDGER = "ledger.jsonl"
+
+
+def query(
+    ckpt_path: str,
+    data: str,
+    to: list[str],
+    output: str,
+    per_class: int = 8,
+    budget: int = 64,
+    classes: list[str] | None = None,
+    encoder: Encoder | None = None,
+    seed: int = 0,
+    ledger: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Write the query part of a model's hard cases, to be sent to data owners; the other part stays home.
+
+    Args:
+        ckpt_path: Checkpoint of your ``lit-valuation fit``.
+        data: Folder of your own data, with the labelled shard sets train and val; mistakes are looked for in val.
+        to: Names by which your ledger knows the owners that you will send it to.
+        output: Folder to be written and sent.
+        per_class: Most queries of a class, 1 or more; half of a class's mistakes stay home in any case.
+        budget: Most samples that an owner's answer may hold, 1 or more.
+        classes: Names of the classes to ask for; null takes all with a mistake.
+        encoder: Encoder that answers must be chosen with, where they are chosen with one; null leaves it to the owners.
+        seed: Seed of what is drawn, 0 or more.
+        ledger: Your ledger; null is ledger.jsonl in the folder of your data.
+        dry_run: Whether to only draw a contact sheet of what would leave, OUTPUT.png, or for tables OUTPUT.csv.
+
+    Raises:
+        UserError: If an argument is wrong, or the model makes no mistakes.
+    """
+    folder, home = check_new(output), resolve_data_path(data)
+    if budget < 1:
+        raise UserError(f"budget is {budget}, but must be 1 or more; ask for at least one sample.")
+    if not to:
+        raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
+    task = load_task(ckpt_path)
+    source = LabelledSet(home / "val")
+    samples = source.load().renumbered(task.classes)  # type: ignore[arg-type]
+    print(f"Classifying {len(samples)} samples of {home / 'val'}.", flush=True)
+    predicted = outputs(task, samples).argmax(1)
+    cases = hard_cases(samples, predicted, per_class, seed, classes)
+    columns = source.meta.get("columns")
+    mistakes = int((predicted != samples.y).sum())
+    print(
+        f"{mistakes} mistakes; of {len(cases.classes)} classes {len(cases.queries)} leave and "
+        f"{len(cases.held_out)} are held out."
+    )
+    if dry_run:
+        print(f"Nothing left. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
+        return
+
+    stamp = None if encoder is None else Stamp(public_name(encoder.name), encoder.sha256)
+
+    def describe(contents: Contents) -> Query:
+        return Query(contents, None if columns is None else tuple(columns), budget, stamp)
+
+    book = SharingLedger(home / LEDGER if ledger is None else ledger)
+    licence = source.shards.index["licence"]
+    with book.locked(), outgoing(folder, nameless(cases.queries), source.kind, licence, describe) as manifest:
+        book.entries()  # refuses a damaged ledger before the first line
+        for name in to:
+            book.append(
+                Entry(
+                    "query",
+                    name,
+                    digest(manifest),
+                    budget,
+                    named_fingerprints(cases.queries, cases.queries.keys),
+                    {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed},
+                )
+            )
+    print(f"\nTo be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
+    print(f"Read it out  {digest(manifest)}")
+    print(f"Recorded in  {book.path}")
+    print(f"Their turn   lit-valuation select --query {Path(output).name} --expect_digest {digest(manifest)[:16]} …")

@@ -1,0 +1,66 @@
+"""What would leave, to look at: a contact sheet of images, or a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lit_core.paths import atomic_write
+from lit_valuation.labelled import _pillow
+from lit_valuation.samples import Samples
+
+_SIDE, _LINE, _GAP = 96, 12, 6
+
+
+def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: Sequence[str] | None) -> Path:
+    """Write a picture or a CSV file for the owner of the samples; it is not meant to leave.
+
+    Args:
+        output: Its path without an ending.
+        samples: What would leave.
+        names: What the samples are called at home.
+        columns: Names of a table's columns; None numbers them.
+
+    Returns:
+        The file: a PNG for images, otherwise a CSV.
+    """
+    labels = [samples.classes[number] for number in samples.y.tolist()]
+    if samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
+        path = output.with_name(f"{output.name}.png")
+        atomic_write(
+            path, _contact_sheet(samples, [f"{label} {name}" for label, name in zip(labels, names, strict=True)])
+        )
+        return path
+    path = output.with_name(f"{output.name}.csv")
+    rows = samples.x.flatten(1)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "class", *(columns or [f"x{number}" for number in range(rows.shape[1])])])
+    for name, label, row in zip(names, labels, rows.tolist(), strict=True):
+        writer.writerow([name, label, *(f"{value:.7g}" for value in row)])
+    atomic_write(path, text.getvalue())
+    return path
+
+
+def _contact_sheet(samples: Samples, captions: Sequence[str]) -> bytes:
+    image = _pillow()
+    from PIL import ImageDraw
+
+    pixels = samples.x if samples.x.dtype == torch.uint8 else (samples.x.clamp(0, 1) * 255).round().to(torch.uint8)
+    across = math.ceil(math.sqrt(len(samples)))
+    down = math.ceil(len(samples) / across)
+    sheet = image.new("RGB", (across * (_SIDE + _GAP), down * (_SIDE + _LINE + _GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (x, caption) in enumerate(zip(pixels, captions, strict=True)):
+        left, top = number % across * (_SIDE + _GAP), number // across * (_SIDE + _LINE + _GAP)
+        picture = image.fromarray(x.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy())
+        sheet.paste(picture.resize((_SIDE, _SIDE), image.Resampling.NEAREST), (left, top))
+        draw.text((left, top + _SIDE), caption[: _SIDE // 6], fill="black")
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return buffer.getvalue()
