@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lit_core.data.stream import Source
 from lit_core.errors import UserError, did_you_mean
 from lit_core.paths import resolve_data_path
 from lit_valuation.labelled import LabelledSet
+from lit_valuation.samples import Samples
 
 
 class OwnersDataModule(LightningDataModule):
@@ -150,6 +152,10 @@ class OwnersDataModule(LightningDataModule):
         return found
 
 
+#: Sets of up to so many bytes as float32 are kept in memory once read; larger ones are decoded as they are needed.
+IN_MEMORY = 2**30
+
+
 class Joined:
     """Labelled sets one after the other, numbered by the classes of the first.
 
@@ -164,6 +170,7 @@ class Joined:
     def __init__(self, sets: Sequence[LabelledSet], classes: Sequence[str] | None = None) -> None:
         self.sets, self.classes = list(sets), tuple(sets[0].classes if classes is None else classes)
         self._starts = np.cumsum([0, *(len(each) for each in self.sets)])
+        self._kept: dict[int, Samples] = {}
         self._numbers = []
         for each in self.sets:
             if each.shape != self.sets[0].shape:
@@ -194,9 +201,21 @@ class Joined:
         y = torch.empty(len(indices), dtype=torch.int64)
         for number in np.unique(which):
             places = np.flatnonzero(which == number)
-            part = self.sets[number].batch((rows[places] - self._starts[number]).tolist())
-            x[places], y[places] = part["x"], self._numbers[number][part["y"]]
+            part = self._read(int(number), rows[places] - self._starts[number])
+            x[places], y[places] = part.inputs(), self._numbers[number][part.y]
         return {"x": x, "y": y, "index": torch.from_numpy(rows)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": {}}
+
+    def _read(self, number: int, rows: np.ndarray) -> Samples:
+        """Return samples of one set."""
+        each = self.sets[number]
+        if 4 * len(each) * prod(each.shape) > IN_MEMORY:
+            return each.load(rows.tolist())
+        if number not in self._kept:
+            self._kept[number] = each.load()
+        return self._kept[number].take(rows.tolist())
 
 
 class Part:

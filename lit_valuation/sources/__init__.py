@@ -2,8 +2,10 @@
 
 from lit_valuation.sources.base import LabelledSource
 from lit_valuation.sources.fashion_mnist import FashionMNIST
+from lit_valuation.sources.hugging_face import HuggingFaceSamples
 from lit_valuation.sources.image_folder import ImageFolder
 from lit_valuation.sources.mlbench import LetterRecognition, Satellite, Shuttle
+from lit_valuation.sources.newsgroups import TwentyNewsgroups
 from lit_valuation.sources.shard_folder import ShardFolder
 from lit_valuation.sources.sklearn import Digits, SklearnTable
 from lit_valuation.sources.table import Table
@@ -11,6 +13,7 @@ from lit_valuation.sources.table import Table
 __all__ = [
     "Digits",
     "FashionMNIST",
+    "HuggingFaceSamples",
     "ImageFolder",
     "LabelledSource",
     "LetterRecognition",
@@ -19,4 +22,5 @@ __all__ = [
     "Shuttle",
     "SklearnTable",
     "Table",
+    "TwentyNewsgroups",
 ]

@@ -1,0 +1,160 @@
+"""Labelled data of the Hugging Face hub, or local files that `datasets` reads."""
+
+from __future__ import annotations
+
+from glob import glob
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_core.errors import UserError, did_you_mean
+from lit_core.hub import load_rows, need_datasets
+from lit_core.paths import files_facts
+from lit_valuation.encoders import Encoder, embed
+from lit_valuation.samples import Samples
+from lit_valuation.sources.base import LabelledSource, checked_name, labelled
+from lit_valuation.sources.image_folder import as_square
+
+
+class HuggingFaceSamples(LabelledSource):
+    """A dataset of the Hugging Face hub, or local files of any kind that `datasets` reads; a row is a sample.
+
+    One of image, columns and text says what the inputs are.
+
+    Args:
+        path: Name on the hub, or csv, json, parquet, imagefolder and so on together with data_files.
+        name: Name of the source.
+        label: Column of the classes.
+        image: Column of pictures; they are scaled and cut to squares.
+        columns: Columns of numbers.
+        text: Column of texts; they need an encoder.
+        group: Column of the groups; None where there are none.
+        size: Height and width of pictures in pixels.
+        encoder: What turns texts into embeddings, by class name.
+        subset: Configuration of the dataset; None takes the only one.
+        split: Split to read; prepare divides it anew.
+        max_samples: How many rows to read from the beginning; None reads all.
+        revision: Commit or tag on the hub; None takes the newest.
+        data_files: Local files or patterns for the kinds that need them.
+        licence: Licence of the data, for the record.
+
+    Raises:
+        UserError: If `datasets` is not installed, or the arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        label: str = "label",
+        image: str | None = None,
+        columns: list[str] | None = None,
+        text: str | None = None,
+        group: str | None = None,
+        size: int = 64,
+        encoder: Encoder | None = None,
+        subset: str | None = None,
+        split: str = "train",
+        max_samples: int | None = None,
+        revision: str | None = None,
+        data_files: list[str] | None = None,
+        licence: str = "unknown",
+    ) -> None:
+        need_datasets("HuggingFaceSamples")
+        inputs = {"image": image, "columns": columns, "text": text}
+        if sum(bool(given) for given in inputs.values()) != 1:
+            raise UserError(f"The source {name} takes one of image, columns and text; name what its inputs are.")
+        if (text is None) != (encoder is None):
+            raise UserError(f"The source {name} takes text and encoder together; give both or neither.")
+        for argument, count in (("size", size), ("max_samples", max_samples)):
+            if count is not None and count < 1:
+                raise UserError(f"{argument} of the source {name} is {count}, but must be 1 or more.")
+        self.name, self.licence = checked_name(name), licence
+        self.origin = path if data_files is None else f"{path} files"
+        self.input = "image" if image else "table" if columns else "embedding"
+        self.columns = tuple(columns) if columns else None
+        self.encoder = encoder
+        self.given: dict[str, Any] = {
+            **inputs,
+            "label": label,
+            "group": group,
+            "size": size,
+            "max_samples": max_samples,
+        }
+        self.hub: dict[str, Any] = {
+            "path": path,
+            "subset": subset,
+            "split": split,
+            "revision": revision,
+            "data_files": data_files,
+        }
+
+    def samples(self) -> Samples:
+        """Return the rows in order.
+
+        Raises:
+            UserError: If the dataset cannot be loaded, or a row lacks a column or has something else in it.
+        """
+        limit = self.given["max_samples"]
+        remedy = "correct path, subset or split, or use ImageFolder or Table for files you have"
+        rows: Any = load_rows(f"The source {self.name}", remedy, streaming=limit is not None, **self.hub)
+        features = getattr(rows, "features", None) or {}
+        inputs: list[Any] = []
+        labels, groups = [], []
+        for number, row in enumerate(rows if limit is None else rows.take(limit)):
+            where = f"{self.origin}, row {number}"
+            inputs.append(self._input(row, where))
+            labels.append(_name(features, row, self.given["label"], where))
+            if self.given["group"]:
+                groups.append(_name(features, row, self.given["group"], where))
+        if not inputs:
+            raise UserError(f"The source {self.name} has no rows in {self.origin}; choose another split.")
+        if self.encoder is not None:
+            x = embed(self.encoder, inputs)
+        else:
+            x = torch.stack(inputs)
+        return labelled(self.name, x, labels, groups or None)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the arguments, and names, sizes and times of local files."""
+        local = sorted(
+            {Path(file) for pattern in self.hub["data_files"] or [] for file in glob(pattern, recursive=True)}
+        )
+        encoder = {} if self.encoder is None else {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
+        return {**self.given, **self.hub, **encoder, **files_facts(local)}
+
+    def _input(self, row: dict[str, Any], where: str) -> Tensor | str:
+        if self.given["image"]:
+            picture = _cell(row, self.given["image"], where)
+            if not hasattr(picture, "convert"):
+                raise UserError(f"{where}: {self.given['image']} is a {type(picture).__name__} and no picture.")
+            return as_square(picture, self.given["size"], 3)
+        if self.given["text"]:
+            text = _cell(row, self.given["text"], where)
+            if not isinstance(text, str):
+                raise UserError(f"{where}: {self.given['text']} is a {type(text).__name__} and no text.")
+            return text
+        numbers = {column: _cell(row, column, where) for column in self.columns or ()}
+        for column, number in numbers.items():
+            if not isinstance(number, (int, float)) or not isfinite(number):
+                raise UserError(f"{where}, column {column}: {number!r} is no finite number; leave the column out.")
+        return torch.tensor(list(numbers.values()), dtype=torch.float32)
+
+
+def _cell(row: dict[str, Any], column: str, where: str) -> Any:
+    if column not in row:
+        hint = did_you_mean(column, row)
+        raise UserError(f"{where}: there is no column {column} among {', '.join(map(str, row))}.{hint}")
+    return row[column]
+
+
+def _name(features: Any, row: dict[str, Any], column: str, where: str) -> str:
+    """Return the name of a class or group; a number is named where the dataset names it."""
+    value = _cell(row, column, where)
+    names = getattr(features.get(column), "names", None)
+    if value is None or value == "":
+        raise UserError(f"{where}, column {column}: the cell is empty; fill it or remove the row.")
+    return str(names[value] if names and isinstance(value, int) else value)

