@@ -15,7 +15,19 @@ from typing import Any
 import torch
 from layers import Layer, Mismatch, Mixture, Weights, check, dense, huggingface, litgpt, ours
 from products import Products
-from side_by_side import Contender, OtherWork, arguments, cell, finish, markdown, measure, new_result, progress, ratios
+from side_by_side import (
+    Contender,
+    OtherWork,
+    arguments,
+    cell,
+    finish,
+    markdown,
+    measure,
+    new_result,
+    precisions,
+    progress,
+    ratios,
+)
 from torch import Tensor
 
 from lit_moe.nn import preset
@@ -57,7 +69,8 @@ class Case:
 def cases(quick: bool) -> list[Case]:
     """Return the rows of the table."""
     sizes = QUICK_SIZES if quick else SIZES
-    return [Case(name, *size, dtype) for dtype in DTYPES for name in ("switch", "granular") for size in sizes]
+    dtypes = precisions(list(DTYPES), quick)
+    return [Case(name, *size, dtype) for dtype in dtypes for name in ("switch", "granular") for size in sizes]
 
 
 def build(case: Case) -> tuple[list[Layer], Products, dict[str, str]]:

@@ -118,12 +118,29 @@ def arguments(description: str | None) -> argparse.Namespace:
     return options
 
 
-def new_result(benchmark: str, options: argparse.Namespace) -> dict[str, Any]:
+def precisions(names: Sequence[str], quick: bool) -> list[str]:
+    """Leave out bf16 where it would be emulated: without AVX-512, a case takes the better part of an hour.
+
+    Args:
+        names: Precisions, those in bfloat16 with names that begin with ``bf16``.
+        quick: Whether the sizes are tiny, so that nothing is left out.
+    """
+    slow = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    left = [name for name in names if quick or not slow or not name.startswith("bf16")]
+    if len(left) < len(names):
+        progress("This processor emulates bf16, which is left out.")
+    return left
+
+
+def new_result(
+    benchmark: str, options: argparse.Namespace, libraries: Sequence[str] = ("torch", "transformers", "litgpt")
+) -> dict[str, Any]:
     """Set the number of threads and return a result without cases: what a number should not be read without.
 
     Args:
         benchmark: Name of the script, without its suffix.
         options: What :func:`arguments` returned.
+        libraries: Distributions whose versions matter.
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -137,7 +154,7 @@ def new_result(benchmark: str, options: argparse.Namespace) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
-        "versions": {name: _version(name) for name in ("torch", "transformers", "litgpt", "lit-shift")},
+        "versions": {name: _version(name) for name in (*libraries, "lit-shift")},
         "commit": _commit(),
     }
     return {

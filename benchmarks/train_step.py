@@ -14,7 +14,19 @@ from typing import Any
 
 import torch
 from layers import Mismatch
-from side_by_side import Contender, OtherWork, arguments, cell, finish, markdown, measure, new_result, progress, ratios
+from side_by_side import (
+    Contender,
+    OtherWork,
+    arguments,
+    cell,
+    finish,
+    markdown,
+    measure,
+    new_result,
+    precisions,
+    progress,
+    ratios,
+)
 from torch import Tensor
 
 from lit_moe.module import MoELanguageModel
@@ -68,7 +80,7 @@ class Case:
 def cases(quick: bool) -> list[Case]:
     """Return the rows of the table; all but the quick ones have 4,096 tokens per step."""
     sizes = [(2, 64, 128, 256, 2, 64)] if quick else [(4, 256, 704, 4096, 8, 512), (4, 512, 1408, 8192, 8, 512)]
-    return [Case(*size, precision) for precision in PRECISIONS for size in sizes]
+    return [Case(*size, precision) for precision in precisions(PRECISIONS, quick) for size in sizes]
 
 
 class Training:
