@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from lightning.pytorch import LightningDataModule
 
 from lit_core.cli import LitCLI, run
+from lit_core.study import study_verb
 from lit_valuation.callbacks import PredictionTable
 from lit_valuation.data import OwnersDataModule  # noqa: F401  # so that its short name is known
 from lit_valuation.module import ClassifierTask
+from lit_valuation.prepare import prepare
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -21,7 +23,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    return run("lit-valuation", _commands, {}, args)
+    return run("lit-valuation", _commands, {"prepare": prepare, "study": study_verb("lit_valuation")}, args)
 
 
 class ClassifierCLI(LitCLI):
