@@ -19,7 +19,7 @@ from lit_core.errors import UserError
 Backend = Literal["exact", "faiss"]
 
 _QUERIES = 256  # of one block
-_POOL = 8192
+_POOL = 2048
 _SPARE = 8  # neighbours found beyond k, since products round
 _REMEASURED = 2**22  # numbers gathered at once to measure distances
 
@@ -73,7 +73,7 @@ def check_widths(queries_MD: Tensor, pool_ND: Tensor) -> None:
             "but both must have rows of one width; use the same encoder for both."
         )
     for name, features in (("queries", queries_MD), ("pool", pool_ND)):
-        finite = torch.isfinite(features).all(dim=1)
+        finite = torch.isfinite(features.sum(dim=1))  # of each row, without a copy of the whole
         if not finite.all():
             raise UserError(
                 f"The features of sample {int((~finite).nonzero()[0])} of the {name} are not finite; leave it out."
@@ -144,12 +144,13 @@ def _by_products(queries_MD: Tensor, pool_ND: Tensor, k: int) -> Iterator[tuple[
     A squared distance is not negative, so its bits order as a whole number does; with the sample's number behind them
     no two keys are equal.
     """
+    squares_N = torch.linalg.vector_norm(pool_ND, dim=1).square()
     for block_BD in queries_MD.split(_QUERIES):
         best_BK = torch.empty(len(block_BD), 0, dtype=torch.int64)
-        squares_B1 = block_BD.square().sum(dim=1, keepdim=True)
+        squares_B1 = torch.linalg.vector_norm(block_BD, dim=1, keepdim=True).square()
         for start in range(0, len(pool_ND), _POOL):
             part_ND = pool_ND[start : start + _POOL]
-            squared_BN = torch.addmm(part_ND.square().sum(dim=1), block_BD, part_ND.T, alpha=-2)
+            squared_BN = torch.addmm(squares_N[start : start + _POOL], block_BD, part_ND.T, alpha=-2)
             bits_BN = squared_BN.add_(squares_B1).clamp_(min=0).view(torch.int32).long()
             keys_BN = bits_BN.bitwise_left_shift_(32).add_(torch.arange(start, start + len(part_ND)))
             best_BK = torch.cat([best_BK, keys_BN], dim=1)
