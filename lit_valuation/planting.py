@@ -137,7 +137,7 @@ def stripes(images: Tensor, angle: float, generator: torch.Generator) -> Tensor:
     period = max(4.0, min(height, width) / 5)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     along = (columns * math.cos(angle) + rows * math.sin(angle)) * (2 * math.pi / period)
-    phase = 2 * math.pi * torch.rand(n, 1, 1, 1, generator=generator)
+    phase = math.pi * torch.rand(n, 1, 1, 1, generator=generator)
     waves = 0.25 + 0.15 * torch.sin(along + phase)
     noise = 0.05 * torch.randn(n, 1, height, width, generator=generator)
     return (waves + noise).clamp(0, 1).expand(n, channels, height, width)
