@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
@@ -10,6 +11,9 @@ from lit_core.cli import LitCLI, run
 from lit_core.study import study_verb
 from lit_valuation.callbacks import PredictionTable
 from lit_valuation.data import OwnersDataModule  # noqa: F401  # so that its short name is known
+from lit_valuation.exchange.query import query
+from lit_valuation.exchange.rank import rank
+from lit_valuation.exchange.select import select
 from lit_valuation.module import ClassifierTask
 from lit_valuation.prepare import prepare
 
@@ -23,7 +27,14 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    return run("lit-valuation", _commands, {"prepare": prepare, "study": study_verb("lit_valuation")}, args)
+    verbs: dict[str, Callable[..., Any]] = {
+        "prepare": prepare,
+        "query": query,
+        "select": select,
+        "rank": rank,
+        "study": study_verb("lit_valuation"),
+    }
+    return run("lit-valuation", _commands, verbs, args)
 
 
 class ClassifierCLI(LitCLI):
