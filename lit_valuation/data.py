@@ -201,8 +201,10 @@ class Joined:
         y = torch.empty(len(indices), dtype=torch.int64)
         for number in np.unique(which):
             places = np.flatnonzero(which == number)
-            part = self._read(int(number), rows[places] - self._starts[number])
-            x[places], y[places] = part.inputs(), self._numbers[number][part.y]
+            # a batch that ends an epoch and begins the next may hold a sample twice
+            different, place = np.unique(rows[places] - self._starts[number], return_inverse=True)
+            part = self._read(int(number), different)
+            x[places], y[places] = part.inputs()[place], self._numbers[number][part.y[place]]
         return {"x": x, "y": y, "index": torch.from_numpy(rows)}
 
     def __getstate__(self) -> dict[str, Any]:

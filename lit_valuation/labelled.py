@@ -115,8 +115,10 @@ class LabelledSet:
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Read several samples, stacked."""
-        samples = self.load(indices)
-        return {"x": samples.inputs(), "y": samples.y, "index": torch.as_tensor(indices, dtype=torch.int64)}
+        numbers = torch.as_tensor(indices, dtype=torch.int64)
+        different, place = numbers.unique(return_inverse=True)  # a batch across epochs may hold a sample twice
+        samples = self.load(different)
+        return {"x": samples.inputs()[place], "y": samples.y[place], "index": numbers}
 
     def load(self, indices: Sequence[int] | Tensor | None = None) -> Samples:
         """Read samples into memory.
