@@ -32,7 +32,7 @@ class Devices:
 
     def launch(self) -> Fabric:
         """Start the other processes and return this one's place among them."""
-        fabric = Fabric(**self.arguments())  # type: ignore[arg-type]
+        fabric = Fabric(**self.arguments())
         fabric.launch()
         return fabric
 

@@ -128,8 +128,9 @@ def retrain(
         task = recipe.make(seed)
         if mode == "finetune":
             task.load_state_dict(recipe.weights or {})
+        where: dict[str, Any] = {"accelerator": "cpu", "devices": 1, **recipe.trainer}
         trainer = Trainer(
-            **{"accelerator": "cpu", "devices": 1} | dict(recipe.trainer),
+            **where,
             max_steps=recipe.steps,
             max_epochs=-1,
             callbacks=[FiniteLoss()],
@@ -193,7 +194,8 @@ class _Batches(Dataset[dict[str, Tensor]]):
     """The global batches of a whole training; each epoch has an order of its own, each rank takes its rows."""
 
     def __init__(self, sets: list[Samples], recipe: Recipe, seed: int, rank: int, world_size: int) -> None:
-        self.sets, self.rows = sets, []
+        self.sets = sets
+        self.rows: list[Tensor] = []
         generator = torch.Generator().manual_seed(seed)
         size = sum(map(len, sets))
         while len(self.rows) < recipe.steps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,13 +36,14 @@ def near_echoes(
         fraction: Part of the natural distance within which a sample counts as a copy, from 0 to below 1.
         encoder: Encoder whose features are compared as well; None compares values only.
     """
-    found = _near(*(_values(part, own) for part in (answer, hard, own)), fraction)
+    found = _near([_values(part, own) for part in (answer, hard, own)], fraction)
     if encoder is not None:
-        found |= _near(*(embed(encoder, part.x) for part in (answer, hard, own)), fraction)
+        found |= _near([embed(encoder, part.x) for part in (answer, hard, own)], fraction)
     return found
 
 
-def _near(answer: Tensor, hard: Tensor, own: Tensor, fraction: float) -> Tensor:
+def _near(rows: Sequence[Tensor], fraction: float) -> Tensor:
+    answer, hard, own = rows
     natural = _nearest(hard, own).median()
     return _nearest(answer, hard) < fraction * natural
 

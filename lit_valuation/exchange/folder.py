@@ -114,7 +114,7 @@ def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None
             f"{folder} has the digest {found}, not the expected {expect_digest}; it was exchanged or altered on its "
             "way, so ask its sender for it again."
         )
-    contents: Contents = manifest.contents  # type: ignore[attr-defined]
+    contents: Contents = manifest.contents
     _check_files(folder, contents)
     try:
         labelled = LabelledSet(folder)

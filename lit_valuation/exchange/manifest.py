@@ -205,7 +205,7 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
         if len(kinds) == 1:
             return _typed(kinds[0], value, where, key)
         holds, result = type(value) in kinds, value
-    elif dataclasses.is_dataclass(kind):
+    elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         holds = isinstance(value, dict) and value.keys() == hints.keys()
         if holds:

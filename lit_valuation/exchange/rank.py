@@ -102,7 +102,7 @@ def rank(
     task = load_task(ckpt_path)
     classes = tuple(task.classes)  # type: ignore[arg-type]
     home = _home(place, book, asked, classes)
-    says = rank_zero_only.rank == 0
+    says = getattr(rank_zero_only, "rank", 0) == 0
 
     accepted: dict[str, Received[Answer]] = {}
     shared: dict[str, Samples | None] = {NOTHING: None}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.paths import atomic_write
 from lit_valuation.exchange.ledger import fingerprints
@@ -76,7 +76,9 @@ class Trainings:
             expected = self._seconds() * len(missing)
             if says:
                 print(f"They will take about {_duration(expected)}; a killed run goes on where it was.", flush=True)
-        for name, seed in tqdm(missing, desc="training", unit="run", disable=not says or not missing):
+        for name, seed in tqdm(
+            missing, desc="training", unit="run", disable=None if says and missing else True, leave=False
+        ):
             start = time.perf_counter()
             task = retrain(self.recipe, self.train, shared[name], seed, self.mode)
             found = {key: correct(task, samples) for key, samples in self.sets.items()}
