@@ -42,7 +42,8 @@ class Selection:
 
     Args:
         indices: Numbers of the selected samples in the pool, int64 of shape ``(k,)``, without repetition. Within a
-            class every prefix is the selection at a smaller budget, and classes take turns in proportion to theirs.
+            class every prefix is the selection at a smaller budget, unless gradient matching dropped a sample that a
+            smaller one has; classes take turns in proportion to their queries.
         weights: Weight of each selected sample, 0 or more, of shape ``(k,)``; ones where the selector has none.
         facts: What the selector found out, by name, such as ``relative_residual`` or ``mean_psi``.
     """

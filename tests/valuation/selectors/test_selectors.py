@@ -13,12 +13,20 @@ from sklearn.datasets import load_digits
 import lit_valuation.selectors
 from lit_core.errors import UserError
 from lit_valuation.functional.gradients import last_layer_gradients
-from lit_valuation.selectors import FullInformation, Pool, Selector, split_budget
+from lit_valuation.selectors import (
+    FullInformation,
+    FuncFeatSelector,
+    GradientMatchingSelector,
+    Pool,
+    Selector,
+    split_budget,
+)
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "valuation" / "selector"
 PARTS = [getattr(lit_valuation.selectors, name) for name in lit_valuation.selectors.__all__]
 CLASSES = [part for part in PARTS if inspect.isclass(part) and issubclass(part, Selector) and part is not Selector]
 PARTIAL = [found for found in CLASSES if found is not FullInformation]
+PURSUITS = (FuncFeatSelector, GradientMatchingSelector)
 BUDGET = 24
 
 
@@ -61,6 +69,8 @@ def test_budget_classes_and_prefixes(kind, digits):
     assert all(math.isfinite(value) for value in selection.facts.values())
     again = kind().select(pool, queries, BUDGET, seed=3)
     assert torch.equal(again.indices, selection.indices) and torch.equal(again.weights, selection.weights)
+    if kind in PURSUITS:  # may drop a sample for better ones
+        return
     smaller = kind().select(pool, queries, BUDGET // 2, seed=3).indices.tolist()
     for c in shares:
         of_class = [i for i in indices if pool.y[i] == c]
