@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,7 @@ def _png(x: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+@cache  # to look a requirement up takes longer than to decode a small image
 def _pillow() -> Any:
     if not RequirementCache("pillow>=9.4"):
         raise UserError('Images need `pillow`; install it with `pip install "lit-shift[valuation]"`.')

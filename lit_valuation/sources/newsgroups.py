@@ -103,7 +103,7 @@ def read_tab(path: Path) -> Iterator[tuple[str, str]]:
             rows = csv.reader(file, delimiter="\t")
             if [next(rows, []), next(rows, []), next(rows, [])][0] != ["Category", "Text"]:
                 raise UserError(f"{path} is no table of Category and Text; fetch it again.")
-            for row in rows:
+            for row in filter(None, rows):
                 if len(row) != 2:
                     raise UserError(f"{path}, line {rows.line_num}: it has {len(row)} cells and not 2; fetch it again.")
                 if row[1].strip():

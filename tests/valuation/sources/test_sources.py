@@ -192,7 +192,7 @@ def test_fashion_mnist_is_read_from_a_folder(tmp_path):
 
 def test_orange_tables_are_read(tmp_path):
     path = tmp_path / "a.tab"
-    path.write_text("Category\tText\nd\tstring\nclass\t\nsci.med\tone two\nsci.med\t \nrec.autos\tthree\n")
+    path.write_text("Category\tText\nd\tstring\nclass\t\n\nsci.med\tone two\nsci.med\t \nrec.autos\tthree\n")
     assert list(read_tab(path)) == [("sci.med", "one two"), ("rec.autos", "three")]
     path.write_text("Category\tText\nd\tstring\nclass\t\nsci.med\n")
     with pytest.raises(UserError, match="line 4"):
