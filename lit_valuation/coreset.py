@@ -72,7 +72,7 @@ def choose_coreset(
     if not len(numbers):
         raise UserError("The gradient to match is 0, so no sample comes nearer to it; use an earlier checkpoint.")
     lengths = [float(one.norm()) for one in targets]
-    left = [float(one.residuals[-1]) * length for one, length in zip(found, lengths, strict=True)]
+    left = [one.residual * length for one, length in zip(found, lengths, strict=True)]
     return Coreset(
         numbers=numbers,
         weights=(weights / weights.mean()).float(),

@@ -54,7 +54,7 @@ def mean_psi(encoder: Encoder, answer: Samples, queries: Samples) -> float:
 
 
 def _residual(gradients: LastLayerGradients, target: Tensor) -> float:
-    return float(matching_pursuit(gradients, target, len(gradients)).residuals[-1]) if len(gradients) else 1.0
+    return matching_pursuit(gradients, target, len(gradients)).residual if len(gradients) else 1.0
 
 
 def _batches(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:

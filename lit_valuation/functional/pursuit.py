@@ -11,7 +11,8 @@ Shape suffixes: T targets, n atoms of this rank, C outputs, d width of the last 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeVar
 
 import torch
@@ -34,18 +35,45 @@ class Pursuit:
     Args:
         support: Numbers of the chosen atoms in the order in which they were added, int64 of shape ``(k,)``.
         weights: Their weights, ``(k,)``.
-        path: Weights of each prefix of the support, solved for anew, ``(k, k)`` and lower triangular: row t holds those
-            of the first t + 1 atoms. Where weights must not be negative, some may be 0.
-        residuals: ‖b − Σ wᵢ gᵢ‖ / ‖b‖ for each prefix, from none to all, ``(k + 1,)``; zeros where b is 0.
+        residual: ‖b − Σ wᵢ gᵢ‖ / ‖b‖; 0 where b is 0.
         nested: Up to this length, a prefix is what the pursuit returns for a budget of that length. It is k unless
             an atom was dropped; longer prefixes are then prefixes of this support only.
+        solution: The weights' equations.
+        length: ‖b‖.
     """
 
     support: Tensor
     weights: Tensor
-    path: Tensor
-    residuals: Tensor
+    residual: float
     nested: int
+    solution: ActiveSet = field(repr=False)
+    length: float = field(repr=False)
+
+    @cached_property
+    def path(self) -> Tensor:
+        """Weights of each prefix of the support, ``(k, k)`` and lower triangular: row t holds those of t + 1 atoms.
+
+        Each row is solved for anew when first asked for; where weights must not be negative, some may be 0.
+        """
+        return self.solution.path()
+
+    @cached_property
+    def residuals(self) -> Tensor:
+        """‖b − Σ wᵢ gᵢ‖ / ‖b‖ for each prefix, from none to all, ``(k + 1,)``; zeros where b is 0."""
+        first = self.path.new_full((1,), float(self.length > 0))
+        return torch.cat([first, relative_residual(self.solution, self.path, self.length)])
+
+
+def relative_residual(solution: ActiveSet, weights: Tensor, length: float) -> Tensor:
+    """Return ‖b − Σ wᵢ gᵢ‖ / ‖b‖ from inner products alone.
+
+    Args:
+        solution: The chosen atoms, k of them.
+        weights: Rows of weights, ``(..., k)``.
+        length: ‖b‖, above 0.
+    """
+    explained = 2 * weights @ solution.products - ((weights @ solution.gram) * weights).sum(-1)
+    return (1 - explained / length**2).clamp(min=0).sqrt()
 
 
 def matching_pursuit(
@@ -241,30 +269,27 @@ class _Problem:
         if stay is None:
             return [number]
         members = [*self.support, number]
-        left = [position for position in range(last + 1) if position not in set(stay)]
+        left = sorted(set(range(last + 1)) - set(stay))
         if left:
             self.nested = min(self.nested, left[0])
             self._delta[: len(stay)], self._hidden[: len(stay)] = self._delta[stay], self._hidden[stay]
         self.support = [members[position] for position in stay]
         return [members[position] for position in left]
 
-    def residual(self, weights: Tensor) -> Tensor:
-        """Return ‖b − Σ wᵢ gᵢ‖ / ‖b‖ for rows of weights."""
-        solution = self.solution
-        explained = 2 * weights @ solution.products - ((weights @ solution.gram) * weights).sum(-1)
-        return (1 - explained / self.length**2).clamp(min=0).sqrt()
-
     def unfinished(self, tolerance: float) -> bool:
         """Return whether another atom may be added."""
         room = len(self.support) < self.budget and self.steps_left > 0 and self.length > 0
-        return room and (tolerance == 0 or float(self.residual(self.solution.weights)) > tolerance)
+        return room and (tolerance == 0 or self.residual() > tolerance)
+
+    def residual(self) -> float:
+        """Return ‖b − Σ wᵢ gᵢ‖ / ‖b‖; 0 where b is 0."""
+        return float(relative_residual(self.solution, self.solution.weights, self.length)) if self.length else 0.0
 
     def result(self) -> Pursuit:
         """Return what was chosen."""
-        path, size = self.solution.path(), len(self.support)
-        residuals = torch.cat([path.new_full((1,), float(self.length > 0)), self.residual(path)])
-        weights = self.solution.weights.clone()
-        return Pursuit(torch.tensor(self.support, dtype=torch.int64), weights, path, residuals, min(self.nested, size))
+        support, weights = torch.tensor(self.support, dtype=torch.int64), self.solution.weights.clone()
+        nested = min(self.nested, len(support))
+        return Pursuit(support, weights, self.residual(), nested, self.solution, self.length)
 
 
 def _pursue(atoms: Atoms, problems: list[_Problem], penalties: Tensor, rule: Rule, tolerance: float) -> list[Pursuit]:

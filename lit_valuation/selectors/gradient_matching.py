@@ -87,7 +87,7 @@ def match_by_class(
     for pursuit in found:
         weights[pursuit.support] = pursuit.weights.double()
     squares = {c: float(target.square().sum()) for c, target in targets.items()}
-    left = {c: float(pursuits[c].residuals[-1]) ** 2 if c in pursuits else 1.0 for c in classes}
+    left = {c: pursuits[c].residual ** 2 if c in pursuits else 1.0 for c in classes}
     whole = sum(squares.values())
     residual = math.sqrt(sum(squares[c] * left[c] for c in classes) / whole) if whole else 0.0
     return Selection(indices, weights[indices].float(), {"relative_residual": residual})

@@ -49,6 +49,7 @@ def pursue_share(rank, world_size, store, folder):
             numbers=share,
             group=torch.distributed.group.WORLD,
         )
-        results.append([vars(pursuit) for pursuit in found])
+        fields = ("support", "weights", "residual", "nested", "path", "residuals")
+        results.append([{field: getattr(pursuit, field) for field in fields} for pursuit in found])
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
