@@ -16,6 +16,8 @@ from torch import Tensor
 from lit_core.study.statistics import Interval, t_interval
 
 RESAMPLES = 4000
+#: With fewer cases the percentile interval is far too narrow, so it is left open.
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def difference(better: Tensor, worse: Tensor, level: float = 0.95, seed: int = 0
 
 
 def bootstrap(values: Tensor, level: float = 0.95, seed: int = 0) -> Interval:
-    """Return the mean of values with the percentile interval of resampled means.
+    """Return the mean of values with the percentile interval of resampled means; an open one below `FEWEST` values.
 
     Args:
         values: One value per case, ``(cases,)``.
@@ -85,7 +87,7 @@ def bootstrap(values: Tensor, level: float = 0.95, seed: int = 0) -> Interval:
         seed: Seed of the draws.
     """
     n = len(values)
-    if n < 2:
+    if n < FEWEST:
         return Interval(float(values.mean()) if n else math.nan, -math.inf, math.inf, n)
     draws = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
-from lit_core.errors import UserError
+from lit_core.errors import RunFailure, UserError
 from lit_core.paths import resolve_data_path
 from lit_valuation.devices import Devices, gather_shares, share
 from lit_valuation.encoders import Encoder, embed
@@ -96,7 +96,13 @@ def select(
         return
     if not len(chosen.indices):
         raise UserError(f"{type(selector).__name__} finds no sample of yours worth sharing; nothing is written.")
-    shared = own.take(chosen.indices)
+    numbers = chosen.indices.tolist()
+    if len(numbers) > budget or len(set(numbers)) < len(numbers):  # whoever wrote the selector
+        raise RunFailure(
+            f"{type(selector).__name__} chose {len(numbers)} samples, {len(set(numbers))} of them different, but the "
+            f"budget is {budget}; nothing is written."
+        )
+    shared = own.take(numbers)
     if dry_run:
         print(f"Nothing left. Look at {write_sheet(folder, shared, shared.keys, source.meta.get('columns'))}")
         return
@@ -187,7 +193,10 @@ def _checkpoint(selector: Selector, ckpt_path: str | None) -> Path | None:
     found = {int(match[1]): file for file in path.rglob("*.ckpt") if (match := re.search(r"step=(\d+)", file.name))}
     steps = [step for step in found if step > 0]
     if not steps:
-        raise UserError(f"--ckpt_path is {path}, which has no checkpoint named step=<n>.ckpt; give a .ckpt file.")
+        raise UserError(
+            f"--ckpt_path is {path}, which has no checkpoint named step=<n>.ckpt; give a .ckpt file, or train with "
+            "RunCheckpoint and its every_n_train_steps and save_top_k -1."
+        )
     return found[min(steps)]
 
 

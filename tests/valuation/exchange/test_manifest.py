@@ -1,0 +1,89 @@
+import hashlib
+import json
+
+import pytest
+
+from lit_core.errors import UserError
+from lit_valuation.exchange.manifest import (
+    Answer,
+    Choice,
+    Contents,
+    Query,
+    Shard,
+    Stamp,
+    digest,
+    from_bytes,
+    public_name,
+    to_bytes,
+)
+
+CONTENTS = Contents("table", (3,), {"ä": 2, "b": 1}, "1" * 64, (Shard("000000.tar", "2" * 64, 10240, ("000000.npy",)),))
+QUERY = Query(CONTENTS, ("height", "width", "age"), 8, Stamp("Identity", None))
+CHOICE = Choice(
+    "lit_valuation.selectors.RandomSelector", {"vote": "veto", "k": 3, "x": None}, None, None, None, {"a": 0.5}
+)
+ANSWER = Answer("3" * 64, CONTENTS, 8, ("000000",), (1.0,), 5, CHOICE)
+
+
+@pytest.mark.parametrize("manifest", [QUERY, ANSWER])
+def test_bytes_are_canonical_and_come_back(manifest):
+    content = to_bytes(manifest)
+    assert from_bytes(type(manifest), content, "x") == manifest
+    assert digest(manifest) == hashlib.sha256(content).hexdigest()
+    plain = json.loads(content)
+    assert content == json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert (plain["format"], plain["version"]) == ("litshift-exchange", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda plain: plain | {"budget": "8"}, '"budget" is no int'),
+        (lambda plain: plain | {"budget": True}, '"budget" is no int'),
+        (lambda plain: plain | {"more": 1}, "is no query"),
+        (lambda plain: {key: value for key, value in plain.items() if key != "columns"}, "is no query"),
+        (lambda plain: plain | {"version": 2}, '"version" is 2, but must be 1'),
+        (lambda plain: plain | {"kind": "answer"}, "\"kind\" is 'answer'"),
+        (
+            lambda plain: plain | {"contents": plain["contents"] | {"shape": [3, "x"]}},
+            r'"contents.shape\[\]" is no int',
+        ),
+        (
+            lambda plain: plain | {"contents": plain["contents"] | {"classes": {"b": 1.5}}},
+            '"contents.classes.b" is no int',
+        ),
+        (lambda plain: [plain], '"format" is None'),
+    ],
+)
+def test_malformed(change, reason):
+    content = json.dumps(change(json.loads(to_bytes(QUERY))), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    with pytest.raises(UserError, match=reason):
+        from_bytes(Query, content.encode(), "manifest.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_no_json(content):
+    with pytest.raises(UserError, match=r"manifest\.json is no JSON"):
+        from_bytes(Query, content, "manifest.json")
+
+
+def test_blanks_and_repeated_keys_are_alterations():
+    content = to_bytes(QUERY)
+    for changed in (content + b"\n", content.replace(b'"budget":8', b'"budget":9,"budget":8')):
+        with pytest.raises(UserError, match="was altered"):
+            from_bytes(Query, changed, "manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("HuggingFaceEncoder[/home/me/models/clip]", "HuggingFaceEncoder[clip]"),
+        ("HuggingFaceEncoder[~/clip]", "HuggingFaceEncoder[clip]"),
+        ("HuggingFaceEncoder[../me/clip]", "HuggingFaceEncoder[clip]"),
+        ("HuggingFaceEncoder[openai/clip-vit]", "HuggingFaceEncoder[openai/clip-vit]"),
+        (r"C:\Users\me\clip", "clip"),
+        ("EfficientNetLite0[224]", "EfficientNetLite0[224]"),
+    ],
+)
+def test_names_lose_their_folders(name, public):
+    assert public_name(name) == public
