@@ -19,6 +19,8 @@ from lit_core.cli.arguments import option
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError, did_you_mean
 
+#: A value as YAML has it; with Any in its place, jsonargparse would build what has a class_path.
+Plain = str | bool | int | float | list | dict | None
 #: Columns that every row of the results has; a grid's values and a function's rows can't use these names.
 RECORD_COLUMNS = ("grid", "cell", "config", "data", "code")
 
@@ -34,13 +36,13 @@ class Grid:
             ``$name`` stands for a value, ``$seed`` for the seed, ``$run`` for the cell's folder, ``$study`` for that of
             all cells. The last value of each logged metric is measured. None if there is a function.
         arguments: Values that all cells share, by name.
-        vary: Lists of values by name; the cells are all their combinations.
+        vary: Lists of values by name, in place of shared ones; the cells are all their combinations.
     """
 
     function: str | None = None
     commands: list[str] | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
-    vary: dict[str, list[Any]] = field(default_factory=dict)
+    arguments: dict[str, Plain] = field(default_factory=dict)
+    vary: dict[str, list[Plain]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Size:
     """
 
     seeds: list[int]
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Plain] = field(default_factory=dict)
     grids: list[str] | None = None
 
 
@@ -136,8 +138,8 @@ def _chosen(grids: Mapping[str, Grid], size: Size) -> dict[str, Grid]:
 
 
 def _resized(grid: Grid, values: Mapping[str, Any], name: str) -> Grid:
-    arguments = {key: values.get(key, value) for key, value in grid.arguments.items()}
     vary = {key: values.get(key, value) for key, value in grid.vary.items()}
+    arguments = {key: values.get(key, value) for key, value in grid.arguments.items() if key not in vary}
     where = f"grids.{name}"
     if (grid.function is None) == (grid.commands is None):
         has = "both function and" if grid.function else "neither function nor"
@@ -145,8 +147,8 @@ def _resized(grid: Grid, values: Mapping[str, Any], name: str) -> Grid:
     if sum(command.split()[:1] == ["fit"] for command in grid.commands or ()) > 1:
         raise UserError(f"{where}.commands trains twice, but a cell has one run folder; give the second fit a grid.")
     for key in (*arguments, *vary):
-        if key in (*RECORD_COLUMNS, "seed", "study", "run") or (key in arguments and key in vary):
-            raise UserError(f"{where} gives {key} twice or where it is taken; choose another name or remove one.")
+        if key in (*RECORD_COLUMNS, "seed", "study", "run"):
+            raise UserError(f"{where} gives {key}, which the study gives itself; choose another name or remove it.")
     for key, choices in vary.items():
         if not isinstance(choices, list) or not choices:
             raise UserError(f"{where}.vary.{key} is {choices}, but must be a list of one value or more; write [value].")

@@ -148,7 +148,7 @@ BAD = {
     "taken": (
         [],
         {"grids": {"g": {**GRID, "arguments": {"seed": 1}}}},
-        "grids.g gives seed twice",
+        "grids.g gives seed, which the study gives itself",
     ),
     "no seeds": ([], {"sizes": {"smoke": {"seeds": []}}}, "seeds is []"),
     "value of no grid": ([], {"sizes": {"smoke": {"seeds": [0], "values": {"sample": 1}}}}, 'Did you mean "samples"?'),
