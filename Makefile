@@ -37,8 +37,9 @@ bench: $(BENCH)/.installed  ## Layers and training steps beside their peers'; wr
 	$(BENCH)/bin/python benchmarks/train_step.py --output docs/results/train_step.json
 	$(BENCH)/bin/python benchmarks/report.py docs/results
 
-bench-valuation: $(BENCH_VALUATION)/.installed  ## Search and values beside faiss and pyDVL; writes docs/results/features.md.
+bench-valuation: $(BENCH_VALUATION)/.installed  ## Search, values and matching pursuit beside their peers; writes docs/results/features.md and omp.md.
 	$(BENCH_VALUATION)/bin/python benchmarks/features.py --output docs/results/features.json
+	$(BENCH_VALUATION)/bin/python benchmarks/omp.py --rounds 3 --output docs/results/omp.json
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
