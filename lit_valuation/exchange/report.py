@@ -142,7 +142,8 @@ def _picture(ranking: Ranking) -> bytes:
     for shift, name, colour in ((0.12, "over seeds", "tab:blue"), (-0.12, "over cases", "tab:orange")):
         ends = [place.gain.over_seeds if name == "over seeds" else place.gain.over_cases for place in places]
         means = [end.mean for end in ends]
-        errors = [[end.mean - end.low for end in ends], [end.high - end.mean for end in ends]]
+        reach = [(end.mean - end.low, end.high - end.mean) if math.isfinite(end.low) else (0, 0) for end in ends]
+        errors = list(zip(*reach, strict=True))
         rows = [number + shift for number in range(len(places))]
         axes.errorbar(means, rows, xerr=errors, fmt="o", capsize=3, color=colour, label=name)
     axes.axvline(0, color="grey", linewidth=1)
