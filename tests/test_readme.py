@@ -9,6 +9,7 @@ import pytest
 from lit_moe.cli import main
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("contracts", "exchange", "moe", "valuation"))]
 SMALLER = {
     "prepare": ["--max_bytes", "150000", "--vocab_size", "300", "--val_fraction", "0.2", "--test_fraction", "0.2"],
     "fit": ["--trainer.max_steps", "2", "--data.init_args.validation_samples", "2", "--trainer.accelerator", "cpu"],
@@ -32,7 +33,7 @@ def test_each_command_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert "It was" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/moe.md", "docs/contracts.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_configs_exist(page):
     path = README.parent / page
     text = path.read_text()
