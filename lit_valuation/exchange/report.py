@@ -150,7 +150,7 @@ def _picture(ranking: Ranking) -> bytes:
     axes.set_yticks(range(len(places)), [f"{place.name} ({place.rank})" for place in places])
     axes.set_ylim(-0.6, len(places) - 0.4)
     axes.set_xlabel("gain in accuracy on held-out hard cases, with 95 % intervals")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
