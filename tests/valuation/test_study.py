@@ -1,0 +1,89 @@
+"""The study of Mycroft's claims on embedded digits, and what a simulated exchange says."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_valuation.cli import main
+from lit_valuation.simulate import simulate
+from lit_valuation.simulate_tables import simulate_tables
+
+CONFIG = Path(__file__).parents[2] / "configs" / "valuation" / "studies" / "mycroft.yaml"
+FOLDER = Path("runs/valuation/mycroft-smoke")
+
+
+@pytest.fixture(scope="module")
+def setting():
+    return yaml.safe_load(CONFIG.read_text())["grids"]
+
+
+def rows_of(rows, **labels):
+    return [row for row in rows if all(row.get(key) == value for key, value in labels.items())]
+
+
+def test_a_simulated_exchange(setting):
+    found = simulate(seed=0, **setting["selection"]["arguments"] | {"steps": 30, "budgets": [8]})
+    full, nothing = rows_of(found, selector="FullInformation"), rows_of(found, selector="nothing")
+    assert all(row["queries"] == row["held_out"] == 0 for row in nothing)  # mistakes of the same model
+    assert len({row["data"] for row in found}) == 1
+    for row in found:
+        if "owner" in row and row["selector"] not in ("FullInformation", "nothing"):
+            assert row["selected"] <= 8 and 0 <= row["useful"] <= 1
+    owners = [row for row in full if "owner" in row]
+    for row in owners:  # what the division gave is what there is
+        assert row["useful"] == pytest.approx(row["known_share"], abs=0.06)
+    (ranking,) = [row for row in full if "owner" not in row]
+    assert ranking["tau_full"] == 1
+
+
+def test_noise_makes_useful_samples_useless_unless_they_are_spared(setting):
+    grid = setting["noise"]["arguments"] | {"retraining": False, "budgets": [16], "noise": "labels"}
+    useful = {}
+    for protocol in ("honest", "protected"):
+        rows = simulate(seed=0, **grid, protocol=protocol)
+        rows = rows_of(rows, selector="FeatureSimilarity")
+        useful[protocol] = sum(row["useful"] for row in rows)
+    assert useful["protected"] > useful["honest"]
+
+
+def test_a_simulated_exchange_of_rows(setting):
+    rows = simulate_tables(seed=0, **setting["tables"]["arguments"])
+    assert all(row["recall"] == 0 for row in rows_of(rows, selector="nothing"))  # a tree that has seen no attack
+    assert all(row["false_positives"] <= 0.05 for row in rows)
+    near, drawn = (rows_of(rows, selector=name, budget=50)[0] for name in ("Binning", "Random"))
+    assert near["useful"] > drawn["useful"]
+
+
+def test_two_grids_of_the_smoke_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--sizes.smoke.seeds", "[0]", "--sizes.smoke.grids", "[encoders,tables]"]
+    assert main(["study", "--config", "configs/valuation/studies/mycroft.yaml", *flags]) == 0
+    page = (FOLDER / "report.md").read_text()
+    assert "| C1 |" in page and "**not testable here**" in page and "**undecided**" in page  # one seed decides nothing
+    assert len(list((FOLDER / "report").glob("*.png"))) == 4
+
+
+@pytest.mark.slow
+def test_the_smoke_study_killed_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ["study", "--config", str(CONFIG)]
+    assert main(args) == 0
+    FOLDER.rename("never-killed")
+    process = subprocess.Popen([sys.executable, "-m", "lit_valuation", *args], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while len(list(FOLDER.glob("*/result.json"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 5 <= len(list(FOLDER.glob("*/result.json"))) < 32
+    assert main(args) == 0
+    assert (FOLDER / "results.csv").read_text() == Path("never-killed/results.csv").read_text()
+    with (FOLDER / "results.csv").open() as file:
+        assert {row["grid"] for row in csv.DictReader(file)} >= {"selection", "noise", "checkpoints", "tables"}
