@@ -11,8 +11,9 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: quickstart test test-all check forgetting figures bench bench-valuation clean
 
-quickstart: $(STAMP)  ## Prepare two corpora, pre-train, shift with and without replay, and show what was forgotten.
+quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, and owners whose data helps.
 	$(BIN)/python examples/quickstart.py
+	$(BIN)/python examples/quickstart_valuation.py
 
 test: $(STAMP)  ## The fast set: embedded data only.
 	$(BIN)/python -m pytest

@@ -123,7 +123,7 @@ class ScarceClasses(Planting):
 
 
 def stripes(images: Tensor, angle: float, generator: torch.Generator) -> Tensor:
-    """Draw a background per image: waves between 0.1 and 0.4 of white, and noise of deviation 0.05.
+    """Draw a background per image: waves between 0.1 and 0.6 of white, and noise of deviation 0.05.
 
     Args:
         images: The images, ``(n, channels, height, width)``; only their shape counts.
@@ -137,8 +137,8 @@ def stripes(images: Tensor, angle: float, generator: torch.Generator) -> Tensor:
     period = max(4.0, min(height, width) / 5)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     along = (columns * math.cos(angle) + rows * math.sin(angle)) * (2 * math.pi / period)
-    phase = math.pi * torch.rand(n, 1, 1, 1, generator=generator)
-    waves = 0.25 + 0.15 * torch.sin(along + phase)
+    phase = math.pi / 2 * torch.rand(n, 1, 1, 1, generator=generator)
+    waves = 0.35 + 0.25 * torch.sin(along + phase)
     noise = 0.05 * torch.randn(n, 1, height, width, generator=generator)
     return (waves + noise).clamp(0, 1).expand(n, channels, height, width)
 

@@ -29,6 +29,7 @@ _NOISE = (
     ".*LightningCLI's args parameter.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",  # of an epoch; we log by optimizer steps, over epochs
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     "(?s).*JsonargparseDeprecationWarning.*",
