@@ -6,8 +6,6 @@ Weights, data order and sampling get the seed; the prepared data are the same. F
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
 from pathlib import Path
 
 import torch
@@ -15,16 +13,15 @@ from figures import RUNS, read_metrics
 from quickstart import CONFIGS, NEW, OLD, lit_moe
 
 import lit_core
+from lit_core.study import t_interval
 
 BRANCHES = {"replay_30": "30 % replay", "replay_0": "no replay"}
-#: Two-sided 95 % quantiles of Student's t by degrees of freedom.
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 def main() -> None:
     """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="Number of seeds, from 2 to 10.")
+    parser.add_argument("--seeds", type=int, default=3, help="Number of seeds, 2 or more.")
     parser.add_argument("--output", type=Path, default=Path("docs/results/forgetting.md"), help="Markdown file.")
     options = parser.parse_args()
     lit_moe("prepare --config configs/moe/prepare/quickstart.yaml")
@@ -77,10 +74,10 @@ def report(results: list[dict[str, dict[str, float]]]) -> str:
     for source, what in ((OLD, "forgotten more without replay"), (NEW, "learnt worse with replay")):
         sign = 1 if source == OLD else -1
         pairs = [sign * (b["replay_0"][f"{source} after"] - b["replay_30"][f"{source} after"]) for b in results]
-        mean, half = statistics.mean(pairs), T_95[len(pairs) - 1] * statistics.stdev(pairs) / math.sqrt(len(pairs))
+        found = t_interval(pairs)
         lines += [
             "",
-            f"**{source}, {what}:** {mean:.3f} bits per byte, 95 % interval {mean - half:.3f} to {mean + half:.3f}",
+            f"**{source}, {what}:** {found.mean:.3f} bits per byte, 95 % interval {found.low:.3f} to {found.high:.3f}",
         ]
         lines[-1] += f" (paired over {len(pairs)} seeds, Student's t)."
     versions = f"LitShift {lit_core.__version__}, torch {torch.__version__}"

@@ -21,7 +21,7 @@ from lit_core.callbacks import FiniteLoss
 from lit_core.checkpoint import check_weights, load_checkpoint_file
 from lit_core.errors import UserError
 from lit_valuation.last_layer import evaluating
-from lit_valuation.samples import Samples
+from lit_valuation.samples import Samples, as_inputs
 
 Mode = Literal["scratch", "finetune"]
 
@@ -191,28 +191,31 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
 
 
 class _Batches(Dataset[dict[str, Tensor]]):
-    """The global batches of a whole training; each epoch has an order of its own, each rank takes its rows."""
+    """The global batches of a whole training; each epoch has an order of its own, each rank takes its rows.
+
+    All batches are full, the last of an epoch is completed from the next: the few samples of a rest would move the
+    weights as much as a whole batch, and how few they are would depend on how much was shared.
+    """
 
     def __init__(self, sets: list[Samples], recipe: Recipe, seed: int, rank: int, world_size: int) -> None:
         self.sets = sets
-        self.rows: list[Tensor] = []
         generator = torch.Generator().manual_seed(seed)
-        size = sum(map(len, sets))
-        while len(self.rows) < recipe.steps:
-            epoch = torch.randperm(size, generator=generator).split(recipe.batch_size)
-            if len(epoch[-1]) < world_size and len(epoch) > 1:
-                epoch = epoch[:-1]
-            self.rows += [batch[rank::world_size] for batch in epoch]
+        size, needed = sum(map(len, sets)), recipe.steps * recipe.batch_size
+        order = torch.cat([torch.randperm(size, generator=generator) for _ in range(-(-needed // size))])[:needed]
+        self.rows = [batch[rank::world_size] for batch in order.split(recipe.batch_size)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rows, own = self.rows[index], len(self.sets[0])
-        parts = [self.sets[0].take(rows[rows < own])]
+        parts = [(self.sets[0], rows[rows < own])]
         if len(self.sets) > 1:
-            parts.append(self.sets[1].take(rows[rows >= own] - own))
-        return {"x": torch.cat([part.inputs() for part in parts]), "y": torch.cat([part.y for part in parts])}
+            parts.append((self.sets[1], rows[rows >= own] - own))
+        return {
+            "x": torch.cat([as_inputs(part.x[mine]) for part, mine in parts]),
+            "y": torch.cat([part.y[mine] for part, mine in parts]),
+        }
 
 
 class _InMemory(LightningDataModule):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from lit_core.errors import RunFailure, UserError
 from lit_core.optimizers import build_optimizers
@@ -69,11 +68,8 @@ def _train(
     optimizer, scheduler = _optimizer(task, parameters)
     x, y, rows_JSB = _data(recipe, train, shared, seed, moments[-1])
 
-    def loss(state: dict[str, Tensor], x: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        nll = F.cross_entropy(
-            functional_call(task.network, state, x), y, label_smoothing=task.label_smoothing, reduction="none"
-        )
-        return (nll * real).sum() / real.sum()
+    def loss(state: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(task.network, state, x), y, label_smoothing=task.label_smoothing)
 
     losses = vmap(loss, randomness="different")
     task.network.train()
@@ -82,7 +78,7 @@ def _train(
         torch.manual_seed(seed)
         for step in range(1, moments[-1] + 1):
             rows = rows_JSB[:, step - 1]
-            total = losses(stacked, x[rows], y[rows], (rows >= 0).to(x.dtype)).sum()
+            total = losses(stacked, x[rows], y[rows]).sum()
             if not torch.isfinite(total):
                 raise RunFailure(f"The loss became {float(total)} at step {step - 1}; lower the learning rate.")
             optimizer.zero_grad()
@@ -118,19 +114,18 @@ def _optimizer(task: ClassifierTask, parameters: dict[str, Tensor]) -> tuple[tor
 def _data(
     recipe: Recipe, train: Samples, shared: Sequence[Samples | None], seed: int, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return all samples, and by classifier and step the rows of the batch, as `retrain` orders them; -1 fills it up."""
+    """Return all samples, and by classifier and step the rows of the batch, as `retrain` orders them."""
     sets = [train, *(answer.renumbered(train.classes) for answer in shared if answer is not None)]
     x, y = torch.cat([part.inputs() for part in sets]), torch.cat([part.y for part in sets])
     orders, begin = [], len(train)
     for answer in shared:
         parts = [train] if answer is None else [train, answer]
-        rows = torch.cat(
-            [torch.arange(len(train)), torch.arange(begin, begin + sum(map(len, parts[1:]))), torch.tensor([-1])]
-        )
-        begin += sum(map(len, parts[1:]))
-        batches = _Batches(parts, replace(recipe, steps=steps), seed, rank=0, world_size=1).rows[:steps]
-        orders.append(rows[pad_sequence(batches, batch_first=True, padding_value=-1)])
-    return x, y, pad_sequence([order.T for order in orders], batch_first=True, padding_value=-1).transpose(1, 2)
+        end = begin + sum(map(len, parts[1:]))
+        rows = torch.cat([torch.arange(len(train)), torch.arange(begin, end)])
+        begin = end
+        batches = _Batches(parts, replace(recipe, steps=steps), seed, rank=0, world_size=1).rows
+        orders.append(rows[torch.stack(batches)])
+    return x, y, torch.stack(orders)
 
 
 def _unstacked(recipe: Recipe, seed: int, stacked: dict[str, Tensor], row: int) -> ClassifierTask:

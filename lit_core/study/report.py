@@ -197,6 +197,10 @@ def _plot(figure: Figure, rows: Sequence[Row]) -> Any:
             sure = [(x, i) for x, i in found if i.n > 1]
             low, high = [i.low for _, i in sure], [i.high for _, i in sure]
             axes.fill_between([x for x, _ in sure], low, high, color=style["color"], alpha=0.12, linewidth=0)
+        shown = [group[metric].mean for group in points.values() if metric in group]
+        if shown:  # the curves fill the panel; wide intervals of few seeds are cut
+            margin = 0.3 * (max(shown) - min(shown)) or 0.1
+            axes.set_ylim(min(shown) - margin, max(shown) + margin)
         if figure.log_x:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ScalarFormatter())

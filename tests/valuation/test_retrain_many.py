@@ -36,7 +36,7 @@ def recipe(digits, network, optimizer=sgd, **arguments):
 
 @pytest.mark.parametrize("network", [partial(MLP, hidden=[8]), partial(ConvNet, channels=[4], hidden=8)])
 def test_each_is_what_it_is_alone(digits, network):
-    train = digits.take(range(40))  # two batches of 16 and one of 8
+    train = digits.take(range(40))  # two batches and a half
     shared = [None, digits.take(range(50, 57)), digits.take(range(60, 61))]
     several = retrain_many(recipe(digits, network), train, shared, seed=3, at_once=2)
     for task, answer in zip(several, shared, strict=True):
