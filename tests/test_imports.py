@@ -4,7 +4,8 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"transformers", "webdataset", "matplotlib", "datasets", "tokenizers", "sklearn", "rdata", "pandas", "PIL", "pyarrow", "faiss"}
+HEAVY = {"transformers", "webdataset", "matplotlib", "datasets", "tokenizers"}
+HEAVY |= {"sklearn", "rdata", "pandas", "PIL", "pyarrow", "faiss"}
 
 
 def imported_with_the_module(node):
