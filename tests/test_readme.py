@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_moe.cli import main
+from lit_valuation.cli import main as valuation
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("contracts", "exchange", "moe", "valuation"))]
@@ -18,19 +19,32 @@ SMALLER = {
 }
 
 
-def commands():
-    block = re.search(r"## The same, step by step\n\n```bash\n(.*?)```", README.read_text(), re.DOTALL)[1]
+def commands(heading, program):
+    block = re.search(rf"## {heading}\n\n```bash\n(.*?)```", README.read_text(), re.DOTALL)[1]
     lines = block.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("lit-moe ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
 
 
 def test_each_command_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
-    assert [command[0] for command in commands()] == ["prepare", "fit", "fit", "test", "generate"]
-    for command in commands():
+    found = commands("The same, step by step", "lit-moe")
+    assert [command[0] for command in found] == ["prepare", "fit", "fit", "test", "generate"]
+    for command in found:
         assert main([*command, *SMALLER[command[0]]]) == 0, (command, capsys.readouterr().err)
     assert "It was" in capsys.readouterr().out
+
+
+def test_each_command_on_valuation_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+    found = commands("Whose data helps", "lit-valuation")
+    assert [command[0] for command in found] == ["study", "prepare", "fit", "test"]
+    smaller = {"study": ["--sizes.smoke.seeds", "[0]"], "fit": ["--trainer.max_steps", "25"]}
+    for command in found:
+        arguments = [*command, *smaller.get(command[0], [])]
+        assert valuation([*arguments]) == 0, (command, capsys.readouterr().err)
+    assert "GradientMatching" in (tmp_path / "runs/valuation/quickstart-smoke/report.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)
