@@ -7,7 +7,7 @@ BENCH := .venv-bench
 BENCH_VALUATION := .venv-bench-valuation
 export TOKENIZERS_PARALLELISM := false
 # Threads that wait by spinning bring a busy machine to a crawl: on two cores with one other process, a tenth of the speed.
-export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 1000
 
 .PHONY: quickstart test test-all check forgetting figures bench bench-valuation clean
 
