@@ -36,9 +36,10 @@ def find_config(path: str) -> str:
     if candidate.is_file():
         return str(candidate)
     known = [f"configs/{file.relative_to(packaged)}" for file in sorted(packaged.rglob("*.yaml"))]
+    folders = ", ".join(dict.fromkeys(os.path.dirname(name) for name in known))
     raise UserError(
         f"--config is {path}, but there is no such file here or among the packaged configs."
-        f"{did_you_mean(path, known) or ' The packaged ones are ' + ', '.join(known) + '.'}"
+        f"{did_you_mean(path, known) or f' The packaged ones lie in {folders}.'}"
     )
 
 
