@@ -50,8 +50,13 @@ def main() -> None:
 
 def lit_moe(command: str) -> None:
     """Run one command as a user would type it."""
-    print(f"\n$ lit-moe {command}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "lit_moe", *shlex.split(command)]).returncode
+    run("lit-moe", command)
+
+
+def run(program: str, command: str) -> None:
+    """Print a command of one of the programs, and run it; end with its exit code if it fails."""
+    print(f"\n$ {program} {command}", flush=True)
+    code = subprocess.run([sys.executable, "-m", program.replace("-", "_"), *shlex.split(command)]).returncode
     if code:
         sys.exit(code)
 

@@ -5,12 +5,11 @@ Every step is an ordinary command, printed before it runs; this script only puts
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from quickstart import run
 
 RUNS = Path("runs/valuation")
 STUDY, FIT = RUNS / "quickstart-smoke", RUNS / "quickstart-chosen"
@@ -21,10 +20,10 @@ def main() -> None:
     start = time.perf_counter()
     for folder in (STUDY, FIT):
         shutil.rmtree(folder, ignore_errors=True)
-    lit_valuation("study --config configs/valuation/studies/quickstart.yaml")
-    lit_valuation("prepare --config configs/valuation/prepare/digits.yaml")
-    lit_valuation(f"fit --config configs/valuation/quickstart.yaml --run {FIT.name}")
-    lit_valuation(f"test --ckpt_path {FIT}/checkpoints/last.ckpt --verbose false")
+    run("lit-valuation", "study --config configs/valuation/studies/quickstart.yaml")
+    run("lit-valuation", "prepare --config configs/valuation/prepare/digits.yaml")
+    run("lit-valuation", f"fit --config configs/valuation/quickstart.yaml --run {FIT.name}")
+    run("lit-valuation", f"test --ckpt_path {FIT}/checkpoints/last.ckpt --verbose false")
     print(tables((STUDY / "report.md").read_text()))
     print(
         "useful: share of chosen samples of the kind the model fails on; held_out: accuracy on hard cases that no owner"
@@ -34,14 +33,6 @@ def main() -> None:
     print(f"Chosen images          tensorboard --logdir {FIT}")
     print("Between organisations  docs/exchange.md")
     print(f"\nDone in {time.perf_counter() - start:.0f} s.")
-
-
-def lit_valuation(command: str) -> None:
-    """Run one command as a user would type it."""
-    print(f"\n$ lit-valuation {command}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "lit_valuation", *shlex.split(command)]).returncode
-    if code:
-        sys.exit(code)
 
 
 def tables(report: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
+from lit_core.evaluating import evaluating
 from lit_core.tokenizer import Tokenizer
 
 
@@ -114,7 +114,7 @@ class LanguageModel(ABC):
         choices = (temperature, top_k, top_p, repetition_penalty)
         stop = self.tokenizer.end_of_text if stop_at_end else None
         done: list[list[int]] = []
-        with _evaluating(self.module), torch.no_grad():
+        with evaluating(self.module), torch.no_grad():
             for start in range(0, len(prompts), batch_size):
                 batch = prompts[start : start + batch_size]
                 uniforms = [_uniforms(seed, first_row + start + row) for row in range(len(batch))]
@@ -267,17 +267,6 @@ def _uniforms(seed: int, row: int) -> Iterator[float]:
     numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
     while True:
         yield float(numbers.random(dtype=np.float32))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 class HuggingFaceLM(LanguageModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lit_core.errors import RunFailure
+from lit_core.errors import RunFailure, UserError
 
 #: What the system says when nothing more can be written: the disk, a quota or a limit is full.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -75,6 +76,31 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_folder(folder: Path, busy: str) -> Iterator[int]:
+    """Keep other processes out of a folder; it is locked itself, so that no lock file is left behind, even by a kill.
+
+    Args:
+        folder: The folder, which exists.
+        busy: What is said where another process holds the lock.
+
+    Yields:
+        The file descriptor that holds the lock.
+
+    Raises:
+        UserError: If another process is at work there.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(busy) from error
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def remove_torn_files(folder: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
+from lit_core.paths import locked_folder
 
 #: Unfinished work, inside the root so that finishing is a rename.
 WORK = ".prepare"
@@ -44,33 +43,27 @@ def workplace(root: Path) -> Iterator[Path]:
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     work = root / WORK
-    handle = os.open(root, os.O_RDONLY)  # locked as a folder: no lock file is left behind, not even by a kill
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"root is {root}, where another prepare is at work; wait for it.") from error
-        begun = work.exists()
-        for left in root.glob(".*.tmp"):  # of a killed run
-            left.unlink()
-        try:
-            yield work
-        except KeyboardInterrupt:
-            print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
-            raise
-        except Exception:
-            if not begun:
-                shutil.rmtree(work, ignore_errors=True)
-            raise
-        with suppress(OSError):  # not empty: another command was killed there and may go on
-            work.rmdir()
+        with locked_folder(root, f"root is {root}, where another prepare is at work; wait for it."):
+            begun = work.exists()
+            for left in root.glob(".*.tmp"):  # of a killed run
+                left.unlink()
+            try:
+                yield work
+            except KeyboardInterrupt:
+                print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
+                raise
+            except Exception:
+                if not begun:
+                    shutil.rmtree(work, ignore_errors=True)
+                raise
+            with suppress(OSError):  # not empty: another command was killed there and may go on
+                work.rmdir()
     except Exception:
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
         raise
-    finally:
-        os.close(handle)
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:

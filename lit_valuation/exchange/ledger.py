@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import FULL_DISK, sync_folder
+from lit_core.paths import FULL_DISK, locked_folder, sync_folder
 from lit_valuation.samples import Samples
 
 Event = Literal["query", "answer", "received", "withdrawal"]
@@ -129,15 +128,8 @@ class SharingLedger:
             UserError: If another command is at work on it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path.parent, os.O_RDONLY)  # the folder, so that no lock file is left behind
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{self.path} is in use by another command; wait for it.") from error
+        with locked_folder(self.path.parent, f"{self.path} is in use by another command; wait for it."):
             yield
-        finally:
-            os.close(handle)
 
     def append(self, entry: Entry) -> Entry:
         """Append a line, whole or not at all; to be called under `locked`.
