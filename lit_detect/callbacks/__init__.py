@@ -1,0 +1,1 @@
+"""Callbacks, one class per file."""

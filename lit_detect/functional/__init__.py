@@ -1,0 +1,1 @@
+"""Pure functions behind detectors, attacks and metrics."""
