@@ -54,7 +54,7 @@ def test_noise_makes_useful_samples_useless_unless_they_are_spared(setting):
 
 
 def test_a_simulated_exchange_of_rows(setting):
-    rows = simulate_tables(seed=0, **setting["tables"]["arguments"])
+    rows = simulate_tables(seed=0, attack="8", **setting["tables"]["arguments"])
     assert all(row["recall"] == 0 for row in rows_of(rows, selector="nothing"))  # a tree that has seen no attack
     assert all(row["false_positives"] <= 0.05 for row in rows)
     near, drawn = (rows_of(rows, selector=name, budget=50)[0] for name in ("Binning", "Random"))
