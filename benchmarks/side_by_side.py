@@ -201,14 +201,14 @@ class OtherWork:
         return round(max(0.0, busy - own) / wall, 2)
 
     def _now(self) -> tuple[float, float, float] | None:
-        """Return seconds of wall clock, of all cores' work and of our own."""
+        """Return seconds of wall clock, of all cores' work and of our own, with that of child processes that ended."""
         statistics_file = Path("/proc/stat")
         if not statistics_file.exists():
             return None
         ticks = [int(value) for value in statistics_file.read_text().split("\n", 1)[0].split()[1:9]]
         user, nice, system, _idle, _wait, interrupts, soft_interrupts, stolen = ticks
         busy = user + nice + system + interrupts + soft_interrupts + stolen
-        return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+        return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
