@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +53,22 @@ class LanguageModel(ABC):
         Returns:
             Logits of shape ``(batch, sequence or 1, vocabulary)``, and the cache.
         """
+
+    def hidden(self, ids_BS: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return what `head` makes logits of, so that nobody needs to hold the logits of a whole batch.
+
+        Args:
+            ids_BS: Token ids of shape ``(batch, sequence)``.
+            mask: True for real tokens, False for padding, of the ids' shape; None for no padding.
+
+        Returns:
+            Of shape ``(batch, sequence, width)``; where a model cannot be divided, these are the logits themselves.
+        """
+        return self.logits(ids_BS, mask=mask)[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits ``(..., vocabulary)`` of the next token for rows ``(..., width)`` of what `hidden` gave."""
+        return hidden
 
     @property
     def device(self) -> torch.device:
@@ -348,6 +365,36 @@ class HuggingFaceLM(LanguageModel):
             logits_to_keep=1 if last_only else 0,
         )
         return output.logits, None if cache is None else (output.past_key_values, mask_BK)
+
+    def hidden(self, ids_BS: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the last hidden states, or the logits where `divides` is False; see the base class."""
+        return self._last_hidden(ids_BS, mask) if self.divides else self.logits(ids_BS, mask=mask)[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits of hidden states; see the base class."""
+        return self._parts[1](hidden) if self.divides else hidden
+
+    @cached_property
+    def divides(self) -> bool:
+        """Whether the logits are the output layer of the last hidden states; some models scale or cap them as well."""
+        base, output = self._parts
+        if base is self.module or output is None:
+            return False
+        ids_BS = torch.tensor([[self.tokenizer.end_of_text, 0]], device=self.device)
+        with evaluating(self.module), torch.no_grad():
+            return torch.equal(output(self._last_hidden(ids_BS, None)), self.logits(ids_BS)[0])
+
+    @property
+    def _parts(self) -> tuple[Any, Any]:
+        """The network without its output layer, and that layer."""
+        model: Any = self.module
+        return model.base_model, model.get_output_embeddings()
+
+    def _last_hidden(self, ids_BS: Tensor, mask: Tensor | None) -> Tensor:
+        places = {}
+        if mask is not None:
+            places = {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
+        return self._parts[0](input_ids=ids_BS, use_cache=False, **places)[0]
 
 
 @contextmanager

@@ -63,3 +63,11 @@ class DecoderLM(LanguageModel):
         """Return the logits of the next token after each token; see the base class."""
         hidden_BSD = self.module.hidden(ids_BS, mask=mask, cache=cache)
         return self.module.head(hidden_BSD[:, -1:] if last_only else hidden_BSD), cache
+
+    def hidden(self, ids_BS: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the normalised hidden states; see the base class."""
+        return self.module.hidden(ids_BS, mask=mask)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits of hidden states; see the base class."""
+        return self.module.head(hidden)
