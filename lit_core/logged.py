@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer
-from torch import Tensor
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 
 def logs_this_step(trainer: Trainer) -> bool:
     """Tell, at any moment of an optimizer step, whether its metrics go to the loggers; the same on every rank."""
     # private: the public log_every_n_steps counts on an axis of its own, which a resume shifts
     return bool(trainer._logger_connector.should_update_logs) or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def log_step(module: LightningModule, optimizer: Optimizer, window: Sequence[Tensor]) -> None:
+    """Log an optimizer step of a classifier, over its whole global batch, where the step is one that is logged.
+
+    ``train/loss``, ``train/accuracy``, ``train/learning_rate`` and ``train/gradient_norm``, before clipping.
+
+    Args:
+        module: The classifier; every rank calls this in its ``on_before_optimizer_step``.
+        optimizer: Its optimizer.
+        window: Of each micro-batch of the step, one or more: summed loss, right predictions and samples, ``(3,)``.
+    """
+    if not logs_this_step(module.trainer):
+        return
+    loss, right, samples = sum_over_ranks(module.trainer, torch.stack(list(window)).sum(0)).tolist()
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    module.log("train/loss", loss / samples, prog_bar=True)
+    module.log("train/accuracy", right / samples, prog_bar=True)
+    module.log("train/learning_rate", float(optimizer.param_groups[0]["lr"]))
+    module.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
 
 
 def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:

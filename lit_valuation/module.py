@@ -14,7 +14,7 @@ from torch.optim import SGD, Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.logged import logs_this_step, sum_over_ranks
+from lit_core.logged import log_step
 from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.tensorboard import add_hparams, add_layout
 from lit_valuation.batches import as_batch
@@ -177,14 +177,7 @@ class ClassifierTask(LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the means over the step's whole global batch."""
         window, self._window = self._window, []
-        if not logs_this_step(self.trainer):
-            return
-        loss, right, samples = sum_over_ranks(self.trainer, torch.stack(window).sum(0)).tolist()
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        self.log("train/loss", loss / samples, prog_bar=True)
-        self.log("train/accuracy", right / samples, prog_bar=True)
-        self.log("train/learning_rate", float(optimizer.param_groups[0]["lr"]))
-        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+        log_step(self, optimizer, window)
 
     def on_validation_epoch_end(self) -> None:
         """Log each validation source."""
