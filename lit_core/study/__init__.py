@@ -1,13 +1,14 @@
 """Studies: a grid of runs over seeds, a table with intervals, and a verdict for each claim."""
 
 from lit_core.study.cells import Row
-from lit_core.study.claims import BudgetRatio, Claim, Correlation, Criterion, Finding, PairedGain, verdict
+from lit_core.study.claims import AtLeast, BudgetRatio, Claim, Correlation, Criterion, Finding, PairedGain, verdict
 from lit_core.study.grid import Cell, Grid, Size
 from lit_core.study.report import Figure, Table
 from lit_core.study.statistics import Interval, kendall, spearman, t_interval, t_quantile
 from lit_core.study.study import study_verb
 
 __all__ = [
+    "AtLeast",
     "BudgetRatio",
     "Cell",
     "Claim",

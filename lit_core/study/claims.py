@@ -229,6 +229,34 @@ class BudgetRatio(Criterion):
         return dict(zip(*_means(points), strict=True)) if points else {}
 
 
+class AtLeast(Criterion):
+    """Of several criteria at least a share holds.
+
+    Args:
+        criteria: The criteria.
+        share: Share of them that must be reproduced, above 0 and at most 1.
+    """
+
+    def __init__(self, criteria: list[Criterion], share: float = 0.5) -> None:
+        self.criteria, self.share = criteria, share
+
+    def find(self, rows: Sequence[Row]) -> Finding:
+        """Count the criteria that hold; one that is undecided may, one that can't be tested here is left out."""
+        findings = [criterion.find(rows) for criterion in self.criteria]
+        tested = [finding for finding in findings if finding.outcome != "not testable here"]
+        hold = sum(finding.outcome == "reproduced" for finding in tested)
+        may_hold = hold + sum(finding.outcome == "undecided" for finding in tested)
+        needed = self.share * len(tested)
+        what = f"at least {self.share:.0%} of {len(tested)}: " + "; ".join(
+            f"{finding.what} {finding.interval or '–'} {finding.outcome}" for finding in findings
+        )
+        if not tested:
+            return _nothing(what, "none of its parts could be tested")
+        outcome: Outcome = "reproduced" if hold >= needed else "undecided" if may_hold >= needed else "not reproduced"
+        seeds = tuple(sorted({seed for finding in tested for seed in finding.seeds}))
+        return Finding(outcome, what, seeds=seeds, note=f"{hold} of {len(tested)} reproduced")
+
+
 def reached(curve: Mapping[float, float], goal: float) -> float | None:
     """Return where a curve first reaches a goal, by interpolation; None if it does not."""
     before: tuple[float, float] | None = None

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from lit_core.study import BudgetRatio, Claim, Correlation, PairedGain, Row, verdict
+from lit_core.study import AtLeast, BudgetRatio, Claim, Correlation, PairedGain, Row, verdict
 from lit_core.study.claims import reached
 
 GAINS = {0: [0.1, 0.3], 1: [0.2, 0.2], 2: [0.4, 0.2], 3: [0.1, 0.2]}
@@ -101,3 +101,13 @@ def test_a_claim_holds_if_all_its_criteria_do():
     assert verdict(Claim("x", [good, open_, absent]).findings(rows())) == "not testable here"
     assert verdict(Claim("x", [absent, bad]).findings(rows())) == "not reproduced"
     assert verdict([]) == "not testable here"
+
+
+def test_at_least_a_share_of_criteria():
+    holds, fails, open_, absent = gain("random"), gain("worse", above=9.0), gain("random", above=0.2), gain("absent")
+    outcomes = [criterion.find(rows()).outcome for criterion in (holds, fails, open_, absent)]
+    assert outcomes == ["reproduced", "not reproduced", "undecided", "not testable here"]
+    assert AtLeast([holds, fails, absent]).find(rows()).outcome == "reproduced"
+    assert AtLeast([holds, fails, fails]).find(rows()).outcome == "not reproduced"
+    assert AtLeast([holds, fails, open_], share=0.6).find(rows()).outcome == "undecided"
+    assert AtLeast([absent]).find(rows()).outcome == "not testable here"
