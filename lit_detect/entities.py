@@ -276,7 +276,7 @@ def load_spacy(model: str, component: str) -> _Pipeline:
         ) from error
     if component not in pipeline.pipe_names:
         raise UserError(
-            f"spacy_model is {model}, whose pipeline has no {component} ({', '.join(pipeline.pipe_names) or 'nothing'}); "
+            f"spacy_model is {model}, which has no {component} ({', '.join(pipeline.pipe_names) or 'nothing'}); "
             "give one that has, or null for rules."
         )
     return pipeline
