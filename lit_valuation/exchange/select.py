@@ -55,7 +55,7 @@ def select(
         selector: How to choose, by class name, such as FeatureSimilaritySelector.
         limit: Most different samples of yours that this trainer may ever be given, all answers together, 1 or more.
         ckpt_path: Checkpoint of your own ``lit-valuation fit``, for selectors that look at gradients, or its run
-            folder, of which the earliest checkpoint is taken: early ones choose better.
+            folder, of which the earliest checkpoint is taken, as in the paper.
         encoder: Encoder for selectors that look at features, by class name; where the query names one, that one.
         budget: Most samples to share now, 1 or more; null is what the query asks for.
         withhold: Names of your samples that are not to be shared, as a dry run shows them.
