@@ -1,0 +1,108 @@
+"""From scores to probabilities, and how sure a false-positive rate is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_core.errors import UserError
+from lit_detect.functional.threshold import check_scores
+from lit_detect.records import HUMAN, MACHINE
+
+
+class Platt(NamedTuple):
+    """A logistic map from scores to the probability of machine: ``1 / (1 + exp(-(slope * score + intercept)))``.
+
+    Args:
+        slope: Per unit of the score.
+        intercept: Log-odds at a score of 0.
+    """
+
+    slope: float
+    intercept: float
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Return the probability of machine of each score, float64."""
+        return torch.sigmoid(self.slope * scores.double() + self.intercept)
+
+
+def fit_platt(scores: Tensor, labels: Tensor) -> Platt:
+    """Fit Platt's map with his smoothed targets.
+
+    A text of a class with n texts has the target (n + 1) / (n + 2), so that classes that scores divide wholly have a
+    finite map. Newton's method on the convex loss, each step halved until the loss falls; after Lin, Lin and Weng 2007,
+    A note on Platt's probabilistic outputs for support vector machines.
+
+    Args:
+        scores: Scores of texts, ``(n,)``.
+        labels: 0 human, 1 machine, ``(n,)``; both occur.
+
+    Raises:
+        UserError: If a class is missing, a score is not finite, or all are the same.
+    """
+    check_scores(scores)
+    counts = [int((labels == number).sum()) for number in (HUMAN, MACHINE)]
+    if 0 in counts:
+        missing = "human" if not counts[HUMAN] else "machine"
+        raise UserError(f"A map to probabilities needs both classes, but there is no {missing} text; add some.")
+    targets = torch.where(labels == MACHINE, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2)).double()
+    mean, scale = scores.double().mean(), scores.double().std()
+    design = torch.stack([(scores.double() - mean) / scale, torch.ones(len(scores), dtype=torch.float64)], 1)
+
+    def loss(weights: Tensor) -> float:
+        return float(F.binary_cross_entropy_with_logits(design @ weights, targets, reduction="sum"))
+
+    weights = torch.tensor([0.0, math.log((counts[1] + 1) / (counts[0] + 1))], dtype=torch.float64)
+    for _ in range(100):
+        p = torch.sigmoid(design @ weights)
+        gradient = design.T @ (p - targets)
+        if float(gradient.abs().max()) < 1e-10 * len(scores):
+            break
+        hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-12 * torch.eye(2, dtype=torch.float64)
+        step, size, before = torch.linalg.solve(hessian, gradient), 1.0, loss(weights)
+        while size > 1e-10 and loss(weights - size * step) > before:
+            size /= 2
+        weights = weights - size * step
+    slope = float(weights[0] / scale)
+    return Platt(slope, float(weights[1]) - slope * float(mean))
+
+
+def rate_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of Clopper and Pearson of a rate, from a number of hits among independent trials.
+
+    It is exact: it covers the true rate at least as often as it says. That holds too for the false-positive rate of a
+    threshold that was chosen on the same human texts by `lit_detect.functional.threshold.threshold_at_fpr`: where no
+    scores are equal, the true rate is Beta(hits + 1, n - hits), whose quantiles lie inside.
+
+    Args:
+        hits: 0 to n.
+        n: Number of trials, 1 or more.
+        level: Confidence, between 0 and 1.
+    """
+    if not 0 <= hits <= n or n < 1:
+        raise UserError(f"`hits` is {hits} of `n` {n}, but must be between 0 and n, which is 1 or more; correct them.")
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else _solve(lambda rate: _at_least(hits, n, rate), tail)
+    high = 1.0 if hits == n else _solve(lambda rate: _at_least(hits + 1, n, rate), 1 - tail)
+    return low, high
+
+
+def _solve(rising: Callable[[float], float], value: float) -> float:
+    """Return where a function that rises from 0 at 0 to 1 at 1 has a value, by halving."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < value else (low, middle)
+    return (low + high) / 2
+
+
+def _at_least(hits: int, n: int, rate: float) -> float:
+    """Return the chance of that many hits or more among n trials."""
+    j = torch.arange(hits, n + 1, dtype=torch.float64)
+    ways = math.lgamma(n + 1) - torch.lgamma(j + 1) - torch.lgamma(n - j + 1)
+    return float((ways + j * math.log(rate) + (n - j) * math.log1p(-rate)).exp().sum())

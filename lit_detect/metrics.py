@@ -1,0 +1,180 @@
+"""How well a detector does on a named set, exact over batches and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lit_detect.conditions import FIELDS, condition, describes_humans, key_part
+from lit_detect.functional.threshold import (
+    auroc,
+    check_finite,
+    check_scores,
+    class_scores,
+    false_positive_rate,
+    threshold_at_fpr,
+)
+from lit_detect.records import HUMAN, MACHINE, Record
+
+#: Wanted false-positive rates by the ending of their keys.
+RATES = {"01": 0.01, "05": 0.05}
+
+
+class DetectionScores(Metric):
+    """Scores of a set of texts, gathered over batches and devices, and what they are worth.
+
+    Ranks and quantiles need all scores at once, so they are kept: 24 bytes a text. A text counts once, however often
+    a device repeats it to fill its last batch.
+
+    ============================  ======  =============================================================================
+    value                         unit    meaning
+    ============================  ======  =============================================================================
+    ``auroc``                     0 to 1  chance that a machine text scores above a human one, ties half
+    ``tpr_at_fpr_01``, ``_05``    0 to 1  share of machine texts found where at most 1 % or 5 % of the human texts of
+                                          the same set count as machine; the threshold is their exact quantile
+    ``achieved_fpr_01``, ``_05``  0 to 1  share of those human texts that does count; smaller with ties or few texts
+    ``accuracy``                  0 to 1  at the detector's own threshold
+    ``precision/{class}``         0 to 1  same; of ``human`` and ``machine``
+    ``recall/{class}``            0 to 1  same
+    ``f1/{class}``                0 to 1  same
+    ============================  ======  =============================================================================
+
+    What needs a class that the set lacks is left out; a precision is NaN where nothing was decided so.
+
+    Args:
+        dtype: Type of the scores; a device without float64 takes float32.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    scores: list[Tensor] | Tensor
+    labels: list[Tensor] | Tensor
+    index: list[Tensor] | Tensor
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self._dtype = dtype
+        for name in ("scores", "labels", "index"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, labels: Tensor, index: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            scores: Score of each text, higher is machine, ``(batch,)``.
+            labels: 0 human, 1 machine, ``(batch,)``; -1 where not known, which leaves the text out.
+            index: Number of each text in its set, ``(batch,)``; -1 where a row only fills the batch up.
+        """
+        labels, index = labels.to(self.device), index.to(self.device)
+        real = (index >= 0) & (labels >= 0)
+        rows = (scores.detach().to(self.device, self._dtype), labels, index)
+        for state, values in zip((self.scores, self.labels, self.index), rows, strict=True):
+            state.append(values[real])  # type: ignore[union-attr]
+
+    def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores, labels and numbers of the texts of all devices, each ``(n,)`` on the CPU, in order.
+
+        Every rank must call it.
+        """
+        if not self._is_synced:
+            with self.sync_context():
+                return self._rows()
+        return self._rows()
+
+    def compute(self, threshold: float = 0.0) -> dict[str, Tensor]:
+        """Return the values of the table above, float32.
+
+        Args:
+            threshold: The detector's own threshold: machine is a score of so much or more.
+
+        Raises:
+            UserError: If a score is not a finite number, or all texts of both classes have the same.
+        """
+        scores, labels, _ = self._rows()
+        values = _values(scores[labels == HUMAN], scores[labels == MACHINE], threshold)
+        return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
+
+    def _rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(self.scores, list) and not self.scores:
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return nothing.double(), nothing, nothing
+        scores, labels, index = (dim_zero_cat(state).cpu() for state in (self.scores, self.labels, self.index))
+        order = index.argsort(stable=True)
+        first = torch.ones(len(order), dtype=torch.bool)
+        first[1:] = index[order][1:] != index[order][:-1]
+        order = order[first]
+        return scores[order].double(), labels[order], index[order]
+
+
+def breakdown(
+    scores: Tensor, labels: Tensor, index: Tensor, records: Sequence[Record], threshold: float
+) -> dict[str, float]:
+    """Return the values of `DetectionScores` by domain, generator, decoding, priming and attack.
+
+    Thresholds at a false-positive rate are fixed on the human texts that no attack changed; by domain on those of the
+    domain. Of a single generator, decoding, priming or attack, all these human texts are the other class.
+
+    ==============================  ============================================================================
+    key                             values
+    ==============================  ============================================================================
+    ``domain/{name}/…``             all of `DetectionScores`, where there are two or more domains
+    ``generator/{name}/…``          ``auroc``, ``tpr_at_fpr_…`` and ``recall/machine``, where there are two or more
+    ``decoding/{name}/…``           same
+    ``priming/{name}/…``            same
+    ``attack/{name}/…``             same; ``none`` are the texts as they were
+    ``tpr_at_fpr_…``                of the whole set, where human texts are attacked too and don't fix the threshold
+    ==============================  ============================================================================
+
+    Args:
+        scores: Score of each text, ``(n,)``.
+        labels: 0 human, 1 machine, ``(n,)``.
+        index: Number of the record of each text, ``(n,)``.
+        records: The records; only those named by ``index`` are looked at.
+        threshold: The detector's own threshold.
+    """
+    texts = [records[number] for number in index.tolist()]
+    human = labels == HUMAN
+    machine, clean = ~human, human & torch.tensor([not text.attack for text in texts], dtype=torch.bool)
+    values: dict[str, float] = {}
+    if bool((human & ~clean).any()):
+        whole = _values(scores[clean], scores[machine], threshold)
+        values |= {name: value for name, value in whole.items() if "fpr" in name}
+    for field in FIELDS:
+        names = [condition(text, field) for text in texts]
+        known = sorted({name for name, is_machine in zip(names, machine.tolist(), strict=True) if is_machine})
+        if len(known) < 2:
+            continue
+        for name in known:
+            inside = torch.tensor([other == name for other in names])
+            theirs = clean & inside if describes_humans(field) else clean
+            found = _values(scores[theirs], scores[machine & inside], threshold)
+            kept = found if describes_humans(field) else {key: found[key] for key in found if _of_machine(key)}
+            values |= {f"{field}/{key_part(name)}/{key}": value for key, value in kept.items()}
+    return values
+
+
+def _values(human: Tensor, machine: Tensor, threshold: float) -> dict[str, float]:
+    """Return the values of `DetectionScores` from the scores of each class."""
+    scores = torch.cat((human, machine))
+    check_finite(scores)
+    values: dict[str, float] = {}
+    if len(human) and len(machine):
+        check_scores(scores)
+        values["auroc"] = auroc(human, machine)
+        for name, rate in RATES.items():
+            fixed = threshold_at_fpr(human, rate)
+            values[f"tpr_at_fpr_{name}"] = false_positive_rate(machine, fixed)
+            values[f"achieved_fpr_{name}"] = false_positive_rate(human, fixed)
+    labels = torch.tensor([HUMAN] * len(human) + [MACHINE] * len(machine))
+    absent = {name for name, texts in (("human", human), ("machine", machine)) if not len(texts)}
+    decided = class_scores((scores >= threshold).long(), labels) if len(scores) else {}
+    return values | {name: value for name, value in decided.items() if name.rpartition("/")[2] not in absent}
+
+
+def _of_machine(name: str) -> bool:
+    return name in ("auroc", "recall/machine") or name.startswith("tpr")

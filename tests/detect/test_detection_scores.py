@@ -1,0 +1,145 @@
+"""DetectionScores over batches and two processes, against the functions on the whole set."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from lit_core.errors import UserError
+from lit_detect.conditions import condition, key_part
+from lit_detect.functional.threshold import auroc, threshold_at_fpr
+from lit_detect.metrics import DetectionScores, breakdown
+from lit_detect.records import Record
+
+
+def texts(n=101, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (n,), generator=generator)
+    scores = (torch.randn(n, generator=generator, dtype=torch.float64) + labels).mul(4).round().div(4)  # with ties
+    return scores, labels
+
+
+def whole(threshold=0.25):
+    scores, labels = texts()
+    metric = DetectionScores()
+    metric.update(scores, labels, torch.arange(len(scores)))
+    return metric.compute(0.25)
+
+
+def test_the_values_are_those_of_the_functions():
+    scores, labels = texts()
+    values = whole()
+    human, machine = scores[labels == 0], scores[labels == 1]
+    assert float(values["auroc"]) == pytest.approx(auroc(human, machine))
+    for name, rate in (("01", 0.01), ("05", 0.05)):
+        threshold = threshold_at_fpr(human, rate)
+        assert float(values[f"tpr_at_fpr_{name}"]) == pytest.approx(float((machine >= threshold).double().mean()))
+        assert float(values[f"achieved_fpr_{name}"]) == pytest.approx(float((human >= threshold).double().mean()))
+    assert float(values["recall/machine"]) == pytest.approx(float((machine >= 0.25).double().mean()))
+    assert float(values["recall/human"]) == pytest.approx(float((human < 0.25).double().mean()))
+    kinds = {f"{kind}/{name}" for kind in ("precision", "recall", "f1") for name in ("human", "machine")}
+    rates = {"tpr_at_fpr_01", "tpr_at_fpr_05", "achieved_fpr_01", "achieved_fpr_05"}
+    assert set(values) == {"auroc", "accuracy"} | kinds | rates
+
+
+def test_padding_repeats_unknown_labels_and_order_change_nothing():
+    scores, labels = texts()
+    index = torch.arange(len(scores))
+    shuffle = torch.randperm(len(scores), generator=torch.Generator().manual_seed(1))
+    metric = DetectionScores()
+    for rows in shuffle.split(7):
+        metric.update(scores[rows], labels[rows], index[rows])
+    metric.update(scores[:3], labels[:3], index[:3])  # again
+    metric.update(torch.full((3,), math.nan), torch.tensor([0, 1, 0]), torch.full((3,), -1))
+    metric.update(torch.tensor([1e9]), torch.tensor([-1]), torch.tensor([500]))
+    assert metric.compute(0.25) == whole()
+    assert torch.equal(metric.gathered()[0], scores) and torch.equal(metric.gathered()[2], index)
+
+
+def _rank(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    scores, labels = texts()
+    metric = DetectionScores()
+    index = torch.arange(rank, 102, 2)
+    real = torch.where(index < 101, index, -1)  # rank 1 has a row less, and fills up
+    if rank:  # one more batch, of nothing but filling
+        metric.update(scores[:2], labels[:2], torch.tensor([-1, -1]))
+    metric.update(scores[index.clamp(max=100)], labels[index.clamp(max=100)], real)
+    values = {name: float(value) for name, value in metric.compute(0.25).items()}
+    kept, _, numbers = metric.gathered()
+    assert torch.equal(kept, scores) and torch.equal(numbers, torch.arange(101))
+    (folder / f"{rank}.json").write_text(json.dumps(values))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    mp.spawn(_rank, (tmp_path,), nprocs=2)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1] == {name: float(value) for name, value in whole().items()}
+
+
+def rows(*columns):
+    kinds = ("label", "domain", "source", "attack", "score")
+    found = [dict(zip(kinds, column, strict=True)) for column in columns]
+    scores = torch.tensor([row.pop("score") for row in found], dtype=torch.float64)
+    records = [Record(str(number), "", **row) for number, row in enumerate(found)]
+    return scores, torch.tensor([record.label for record in records]), torch.arange(len(records)), records
+
+
+def test_breakdown_fixes_thresholds_on_clean_human_texts_of_the_domain():
+    scores, labels, index, records = rows(
+        (0, "news", "human", "", 0.0),
+        (0, "news", "human", "", 1.0),
+        (0, "news", "human", "swap", 9.0),
+        (1, "news", "a b", "", 2.0),
+        (1, "news", "a b", "swap", 0.5),
+        (0, "verse", "human", "", 5.0),
+        (0, "verse", "human", "", 6.0),
+        (1, "verse", "c", "", 5.5),
+        (1, "verse", "c", "", 7.0),
+    )
+    values = breakdown(scores, labels, index, records, threshold=1.0)
+    assert values["domain/news/tpr_at_fpr_05"] == 0.5  # above 1, whatever the attacked human text and the verse score
+    assert values["domain/verse/tpr_at_fpr_05"] == 0.5
+    assert values["domain/verse/auroc"] == 0.75
+    assert values["domain/news/recall/machine"] == 0.5 and values["domain/news/recall/human"] == 0.5
+    assert values["generator/a_b/tpr_at_fpr_05"] == 0  # nothing above 6
+    assert values["generator/c/tpr_at_fpr_05"] == 0.5
+    assert values["attack/none/auroc"] == pytest.approx((2 + 3 + 4) / 12)
+    assert values["attack/swap/recall/machine"] == 0
+    assert values["tpr_at_fpr_05"] == 0.25 and values["achieved_fpr_05"] == 0
+    assert not any(name.startswith(("decoding/", "priming/")) for name in values)
+    assert "generator/c/recall/human" not in values
+
+
+def test_conditions_have_names():
+    record = Record("1", "", decoding={"top_p": None, "top_k": 40, "temperature": 0.7, "priming_tokens": 8, "seed": 1})
+    assert condition(record, "decoding") == "temperature=0.7,top_k=40"
+    assert condition(record, "priming") == "8"
+    assert condition(record, "attack") == condition(record, "language") == condition(record, "domain") == "none"
+    assert condition(Record("1", "", meta={"language": "de"}), "language") == "de"
+    assert key_part("Homoglyph[every 3/4]") == "Homoglyph[every_3_4]"
+
+
+def test_what_a_missing_class_leaves():
+    metric = DetectionScores()
+    metric.update(torch.tensor([1.0, -1.0]), torch.tensor([1, 1]), torch.arange(2))
+    values = metric.compute(0.25)
+    assert float(values["recall/machine"]) == 0.5
+    assert "auroc" not in values and "recall/human" not in values
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nan_and_constant_scores_are_refused(bad):
+    metric = DetectionScores()
+    metric.update(torch.tensor([1.0, bad]), torch.tensor([1, 1]), torch.arange(2))
+    with pytest.raises(UserError, match="1 of 2 are not finite"):
+        metric.compute(0.25)
+    metric = DetectionScores()
+    metric.update(torch.ones(4), torch.tensor([0, 1, 0, 1]), torch.arange(4))
+    with pytest.raises(UserError, match="all 4 are 1"):
+        metric.compute(0.25)
