@@ -1,0 +1,201 @@
+"""Reading files of texts line by line; whatever is wrong is said with file and line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from lit_core.errors import UserError, did_you_mean
+from lit_detect.records import HUMAN, MACHINE
+
+_HUMAN = frozenset({"human", "humanwritten", "humantext", "hwt", "real", "genuine", "0"})
+_MACHINE = frozenset(
+    {"machine", "machinegenerated", "machinewritten", "machinetext", "mgt", "generated", "fake", "ai", "aigenerated"}
+    | {"llm", "model", "bot", "1"}
+)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading bytes; ``.gz`` is decompressed.
+
+    Raises:
+        UserError: If it is no whole gzip file.
+    """
+    file: IO[bytes]
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:  # type: ignore[assignment]
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is no whole gzip file ({error}); fetch it again.") from error
+
+
+def decoded(line: bytes, where: str) -> str:
+    """Return bytes as text.
+
+    Raises:
+        UserError: If they are not UTF-8.
+    """
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not in UTF-8 ({error.reason} at byte {error.start}); convert the file.") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the object of each line of a JSONL file that is not blank.
+
+    Raises:
+        UserError: If a line is no JSON object.
+    """
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            text = decoded(line, where).removeprefix("\ufeff").strip()
+            if not text:
+                continue
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                cut = "" if line.endswith(b"\n") else "; the file ends there and may be cut off"
+                raise UserError(f"{where} is no JSON ({error}){cut}; restore the file or remove the line.") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{where} is a {_kind(row)}, but each line must be an object; mend the line.")
+            yield where, row
+
+
+def json_document(path: Path) -> dict[str, Any]:
+    """Return the object that a file holds, read whole.
+
+    Raises:
+        UserError: If it holds none.
+    """
+    with opened(path) as file:
+        text = decoded(file.read(), str(path)).removeprefix("\ufeff")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON ({error}); the file may be cut off, restore it.") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path} holds a {_kind(document)}, but must be an object; give a file of another format.")
+    return document
+
+
+def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place and the cells by column of each row of a CSV file with a line of names.
+
+    Raises:
+        UserError: If the file is no CSV, or a row has more or fewer cells than the first line.
+    """
+    csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
+    try:
+        with opened(path) as file:
+            lines = (decoded(line, f"{path}, line {number}") for number, line in enumerate(file, 1))
+            rows = csv.reader(lines, delimiter=separator, strict=True)
+            header = [name.removeprefix("\ufeff") for name in next(rows, [])]
+            if not header or len(set(header)) != len(header):
+                raise UserError(f"{path}, line 1 must name each column once, but is {header}; mend the line.")
+            for row in rows:
+                if not row:
+                    continue
+                where = f"{path}, line {rows.line_num}"
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{where} ends a row of {len(row)} cells, but the first line names {len(header)}; mend the "
+                        "row, or restore the file where it is cut off."
+                    )
+                yield where, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num} is no CSV ({error}); mend or restore the file.") from error
+
+
+def cell(row: Mapping[str, Any], column: str, where: str) -> Any:
+    """Return what a row has in a column.
+
+    Raises:
+        UserError: If there is no such column.
+    """
+    if column not in row:
+        hint = did_you_mean(column, row) or f" There are {', '.join(map(str, row)) or 'none'}."
+        raise UserError(f"{where} has no {column!r}; name the column or key that it is in, or mend the line.{hint}")
+    return row[column]
+
+
+def text_cell(row: Mapping[str, Any], columns: str | Sequence[str], where: str) -> str:
+    """Return the text that a row has in the first of some columns that it has.
+
+    Raises:
+        UserError: If it has none of them, or something that is no text.
+    """
+    names = [columns] if isinstance(columns, str) else list(columns)
+    name = next((name for name in names if name in row), names[0])
+    return as_text(cell(row, name, where), f"{where}, {name}")
+
+
+def as_text(value: Any, where: str) -> str:
+    """Return a value that must be a text.
+
+    Raises:
+        UserError: If it is none, or holds half a surrogate pair, which no file can hold.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{where} is a {_kind(value)}, but must be a text; mend the line.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where} holds half a surrogate pair at character {error.start}; mend the line.") from error
+    return value
+
+
+def name_cell(row: Mapping[str, Any], column: str, default: str = "") -> str:
+    """Return what a row has in a column as a name; the default where there is nothing."""
+    value = row.get(column)
+    return default if value is None or value == "" else str(value)
+
+
+def as_label(value: Any, where: str) -> int:
+    """Return 0 for a label that says human, 1 for one that says machine.
+
+    Case, blanks, ``-`` and ``_`` do not matter, so ``Human-Written``, ``human_written`` and ``HUMAN`` are one; numbers
+    are 0 human and 1 machine.
+
+    Raises:
+        UserError: If it says neither.
+    """
+    word = str(value).lower().strip()
+    word = word.removesuffix(".0").replace("-", "").replace("_", "").replace(" ", "")
+    if not isinstance(value, bool):
+        if word in _HUMAN:
+            return HUMAN
+        if word in _MACHINE:
+            return MACHINE
+    raise UserError(
+        f"{where} has the label {value!r}, which says neither human nor machine; write human or machine (0 or 1), or "
+        "read the file with TextTable, which is told the values."
+    )
+
+
+def as_split(value: Any, where: str) -> str:
+    """Return ``train``, ``val`` or ``test`` for the usual names of splits; empty for nothing.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    names = {"": "", "train": "train", "training": "train", "test": "test", "val": "val"}
+    names |= dict.fromkeys(("valid", "validation", "dev"), "val")
+    word = "" if value is None else str(value).strip().lower()
+    if word not in names:
+        raise UserError(f"{where} has the split {value!r}, but must be train, val or test; mend the line.")
+    return names[word]
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,100 @@
+"""Unicode normalisation: what looks alike becomes alike, and what cannot be seen is removed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+
+# Cyrillic and Greek letters in fonts' own shape of a Latin one; those of RAID's homoglyph attack are among them
+_CYRILLIC = dict(zip("аеорсухіјѕһԁԛԝАВЕКМНОРСТХІЈЅҮԚԜ", "aeopcyxijshdqwABEKMHOPCTXIJSYQW", strict=True))
+_GREEK = dict(zip("οΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "oABEZHIKMNOPTYX", strict=True))
+_LATIN_OF = {"CYRILLIC": _CYRILLIC, "GREEK": _GREEK}
+_FOLDED = str.maketrans(_CYRILLIC | _GREEK)
+
+_WORD = re.compile(r"(?:[^\W\d_]|[\u0300-\u036f])+")
+_LINE = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028]")
+_BLANKS = re.compile(r"[\t\xa0\u1680\u180e\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\uffa0 ]+")
+_EMPTY_LINES = re.compile(r"\n(?: ?\n){2,}")
+#: Format characters that can be seen: Arabic and Syriac signs before numbers.
+_VISIBLE = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08e2")
+_JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xFE00, 0xFE10)))
+
+
+def normalize_text(text: str) -> str:
+    r"""Return a text without what only a machine sees.
+
+    Compatibility forms are folded (NFKC), invisible characters removed, look-alikes of Latin letters in otherwise Latin
+    words made Latin, runs of blanks made one, other line breaks made ``\n``, and more than one empty line made one.
+    Accents, and words that are Cyrillic or Greek, stay; so do the joiners that Persian, Indic scripts and emoji need.
+    A word made of look-alikes only is taken for Latin where other words mix the two and none is really of that script.
+
+    Example:
+        >>> normalize_text("A\u200b s\u0435cond \xa0 c\u0430t")
+        'A second cat'
+    """
+    text = _LINE.sub("\n", text).replace("\u2029", "\n\n")
+    if not text.isascii() or not text.isprintable():
+        text = _without_invisible(unicodedata.normalize("NFKC", text))
+        text = unicodedata.normalize("NFKC", _latin(text))
+    return _EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", text))
+
+
+class NormalizeText:
+    """Unicode normalisation as a transform; see `normalize_text`."""
+
+    def __call__(self, text: str) -> str:
+        """Return the normalised text."""
+        return normalize_text(text)
+
+
+def _without_invisible(text: str) -> str:
+    kept: list[str] = []
+    for character in text:
+        if character in _JOINERS:
+            before = kept[-1] if kept else " "
+            if ord(before) < 0x600 or unicodedata.category(before)[0] not in "LMS":
+                continue
+        elif _is_invisible(character):
+            continue
+        kept.append(character)
+    return "".join(kept)
+
+
+@cache
+def _is_invisible(character: str) -> bool:
+    category = unicodedata.category(character)
+    if category == "Cc":
+        return character not in "\n\t"
+    filler = character in "\u034f\u115f\u1160" or 0xE0100 <= ord(character) <= 0xE01EF
+    return filler or (category == "Cf" and character not in _VISIBLE)
+
+
+def _latin(text: str) -> str:
+    """Return a text whose look-alikes in Latin words are Latin letters."""
+    found = [(word, _scripts(word.group())) for word in _WORD.finditer(text)]
+    mixed = {script for _, scripts in found if "LATIN" in scripts for script in scripts}
+    real = {script.removeprefix("REAL ") for _, scripts in found for script in scripts if script.startswith("REAL ")}
+    parts, place = [], 0
+    for word, scripts in found:
+        alike = scripts & _LATIN_OF.keys()
+        if alike and scripts <= {"LATIN", *_LATIN_OF} and ("LATIN" in scripts or alike <= mixed - real):
+            parts += [text[place : word.start()], word.group().translate(_FOLDED)]
+            place = word.end()
+    return "".join([*parts, text[place:]])
+
+
+def _scripts(word: str) -> frozenset[str]:
+    if word.isascii():
+        return frozenset({"LATIN"})
+    return frozenset(filter(None, map(_script, word)))
+
+
+@cache
+def _script(character: str) -> str:
+    """Return the script of a letter, ``REAL`` before it where it looks like no Latin one; empty for a mark."""
+    if unicodedata.combining(character):
+        return ""
+    script = unicodedata.name(character, "OTHER").partition(" ")[0]
+    alike = character in _LATIN_OF.get(script, {})
+    return script if alike or script == "LATIN" else f"REAL {script}"
