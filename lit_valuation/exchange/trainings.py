@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.paths import atomic_write
+from lit_core.progress import duration
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.retrain import Mode, Recipe, correct, retrain
 from lit_valuation.samples import Samples
@@ -75,7 +76,7 @@ class Trainings:
         if missing:
             expected = self._seconds() * len(missing)
             if says:
-                print(f"They will take about {_duration(expected)}; a killed run goes on where it was.", flush=True)
+                print(f"They will take about {duration(expected)}; a killed run goes on where it was.", flush=True)
         for name, seed in tqdm(
             missing, desc="training", unit="run", disable=None if says and missing else True, leave=False
         ):
@@ -118,13 +119,3 @@ def _load(path: Path) -> Trained:
     content = json.loads(path.read_bytes())
     rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
     return Trained(rows, float(content["seconds"]))
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
