@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 import tarfile
@@ -117,7 +116,8 @@ def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None
     contents: Contents = manifest.contents
     _check_files(folder, contents)
     try:
-        labelled = LabelledSet(folder)
+        labelled = LabelledSet(folder)  # not before: it opens what the index names
+        _check_index(folder, contents, labelled)
         samples = labelled.load()
     except RunFailure as error:  # here the sender's fault
         raise UserError(str(error)) from error
@@ -140,21 +140,25 @@ def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None
 def _check_files(folder: Path, contents: Contents) -> None:
     """Compare every file, and every member of every tar, with the manifest's list."""
     listed = {MANIFEST, INDEX, *(shard.file for shard in contents.shards)}
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name: path for path in folder.iterdir()}
+    strange = sorted(name for name, path in there.items() if name not in listed or not path.is_file())
     _require(len(contents.shards) == len(listed) - 2, folder, "lists a shard twice")
-    _require(not there - listed, folder, f"holds {min(there - listed, default='')}, which its manifest does not list")
-    _require(not listed - there, folder, f"lacks {min(listed - there, default='')}")
+    _require(not strange, folder, f"holds {', '.join(strange[:1])}, which its manifest does not list as a file")
+    _require(listed == there.keys(), folder, f"lacks {min(listed - there.keys(), default='')}")
     _require(_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
-    index = json.loads((folder / INDEX).read_bytes())  # as the sender's manifest vouches for; LabelledSet checks it
-    files = [shard.get("file") for shard in index["shards"]]
-    _require(files == [shard.file for shard in contents.shards], folder, "lists other shards than its index")
-    for shard, entry in zip(contents.shards, index["shards"], strict=True):
+    for shard in contents.shards:
         path = folder / shard.file
         same = path.stat().st_size == shard.size and _sha256(path) == shard.sha256
         _require(same, folder, f"was altered or damaged: {shard.file} has another SHA-256 than its manifest says")
         _require(_members(path) == list(shard.members), folder, f"has other members in {shard.file} than it lists")
-        indexed = [member.get("name") for member in entry["members"]]
-        _require(indexed == list(shard.members), folder, f"has another index of {shard.file} than its manifest")
+
+
+def _check_index(folder: Path, contents: Contents, labelled: LabelledSet) -> None:
+    """Compare the index with the manifest's list."""
+    shards = labelled.shards.index["shards"]
+    indexed = [(shard["file"], [member["name"] for member in shard["members"]]) for shard in shards]
+    listed = [(shard.file, list(shard.members)) for shard in contents.shards]
+    _require(indexed == listed, folder, "lists other shards or members than its index")
 
 
 def _require(holds: bool, folder: Path, what: str) -> None:

@@ -145,13 +145,16 @@ def to_bytes(manifest: Query | Answer) -> bytes:
     """Return a manifest's canonical bytes.
 
     Raises:
-        UserError: If a number in it is not finite.
+        UserError: If a number in it is not finite, or a name is no text.
     """
     head = {"format": FORMAT, "version": VERSION, "kind": type(manifest).__name__.lower()}
     try:
         return _canonical(head | dataclasses.asdict(manifest))
     except ValueError as error:
-        raise UserError("A number in the manifest is not finite; look at the selector's weights and facts.") from error
+        raise UserError(
+            f"The manifest holds a number that is not finite or a name that is no text ({error}); look at the names of "
+            "classes and the selector's weights and facts."
+        ) from error
 
 
 def digest(manifest: Query | Answer) -> str:
