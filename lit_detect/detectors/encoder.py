@@ -1,0 +1,64 @@
+"""A fine-tuned sequence encoder: BERT-Defense, RoBERTa-Defense, and any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_core.errors import UserError
+from lit_detect.detectors.base import TrainedDetector
+from lit_detect.nn.encoders import load_encoder, renew_last_layers
+
+
+class EncoderDetector(TrainedDetector):
+    """Classifies a text by a fine-tuned encoder, with the classification head that transformers has for its kind.
+
+    BERT-Defense of Pu et al. 2023 (after Ippolito et al. 2020) is ``bert-large-cased`` with ``reinit_layers`` 5,
+    RoBERTa-Defense (after Solaiman et al. 2019) is ``roberta-base`` as it is. A fine-tuned encoder learns the
+    generators, the decoding and the domain of its training set: of others its scores say little.
+
+    Args:
+        model: Name of a Hugging Face encoder, a local folder, minilm for the packaged all-MiniLM-L6-v2, or
+            scratch-4x128 for 4 layers of width 128 with new weights, for which nothing is fetched.
+        max_tokens: Tokens read of a text, the first ones, with those that mark its ends; 8 or more, and no more than
+            the encoder takes.
+        reinit_layers: Number of last layers that start with new weights, and the pooler with them; 0 keeps all.
+        machine_label: Label of the model that means machine; 0 or 1. A published detector may have either.
+        seed: Seed of the weights that are new, 0 or more.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        max_tokens: int = 512,
+        reinit_layers: int = 0,
+        machine_label: Literal[0, 1] = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if reinit_layers < 0:
+            raise UserError(f"reinit_layers is {reinit_layers}, but must be 0 or more, where 0 keeps all weights.")
+        if machine_label not in (0, 1):
+            raise UserError(f"machine_label is {machine_label}, but a detector has the labels 0 and 1; give one.")
+        self.network, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=True)
+        if reinit_layers:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                renew_last_layers(self.network, reinit_layers)
+        self.name = f"EncoderDetector[{name}{f', last {reinit_layers} layers renewed' if reinit_layers else ''}]"
+        self.max_tokens, self.machine_label = max_tokens, machine_label
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Return logits ``(n, 2)`` of human and machine; see `TrainedDetector.forward`."""
+        tokens = self.tokenizer(texts, next(self.parameters()).device)
+        if not len(texts):
+            return tokens.ids_BT.new_zeros(0, 2, dtype=torch.float32)
+        logits: Tensor = self.network(input_ids=tokens.ids_BT, attention_mask=tokens.mask_BT.long()).logits
+        return logits if self.machine_label == 1 else logits.flip(1)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, uncut and without those that mark its ends."""
+        return self.tokenizer.count(texts)
