@@ -250,15 +250,15 @@ class _Pipeline(Protocol):
     def __call__(self, text: str) -> Any: ...
 
 
-def load_spacy(model: str, component: str) -> _Pipeline:
+def load_spacy(model: str, *components: str) -> _Pipeline:
     """Load a spaCy pipeline.
 
     Args:
         model: Its name or folder.
-        component: A component that it must have, such as ``ner``.
+        components: Components of which it must have one, such as ``ner``.
 
     Raises:
-        UserError: If spaCy or the pipeline is missing, or has no such component.
+        UserError: If spaCy or the pipeline is missing, or has none of the components.
     """
     if not RequirementCache("spacy>=3.7"):
         raise UserError(
@@ -274,9 +274,9 @@ def load_spacy(model: str, component: str) -> _Pipeline:
             f"spacy_model is {model}, which cannot be loaded ({' '.join(str(error).split())[:120]}); give an installed "
             "pipeline or a folder, or null for rules."
         ) from error
-    if component not in pipeline.pipe_names:
+    if not set(components) & set(pipeline.pipe_names):
         raise UserError(
-            f"spacy_model is {model}, which has no {component} ({', '.join(pipeline.pipe_names) or 'nothing'}); "
-            "give one that has, or null for rules."
+            f"spacy_model is {model}, which has no {' or '.join(components)} "
+            f"({', '.join(pipeline.pipe_names) or 'nothing'}); give one that has, or null for rules."
         )
     return pipeline
