@@ -1,0 +1,34 @@
+"""Spaces too many."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lit_detect.attacks.base import Attack, Attacked, Edit
+from lit_detect.attacks.raid import attacked, checked_fraction
+
+
+class Whitespace(Attack):
+    """RAID's whitespace attack: further spaces between words, drawn with replacement, so that a gap may get several.
+
+    The text is divided at its spaces, and spaces are added after parts; the last part is one of them.
+
+    Args:
+        fraction: Spaces to add per part of the text, from 0 to 1.
+
+    Raises:
+        UserError: If the fraction is out of range.
+    """
+
+    def __init__(self, fraction: float = 0.2) -> None:
+        self.fraction = checked_fraction(fraction)
+        self.name = type(self).__name__
+
+    def __call__(self, text: str, seed: int) -> Attacked:
+        """Attack a text; see the base class."""
+        ends = [place for place, sign in enumerate(text) if sign == " "] + [len(text)]
+        count = int(len(ends) * self.fraction) if text else 0
+        drawn = np.random.default_rng(seed).integers(len(ends), size=count)
+        places, times = np.unique(drawn, return_counts=True)
+        edits = [Edit(ends[i], ends[i], "", " " * k) for i, k in zip(places.tolist(), times.tolist(), strict=True)]
+        return attacked(text, edits, fraction=self.fraction, places=len(ends), spaces=count)
