@@ -1,0 +1,142 @@
+"""Predictions of a foreign module: order, abstaining, resuming, two processes."""
+
+import csv
+import json
+import math
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from lit_core.errors import UserError
+from lit_detect.callbacks import PredictionWriter
+from lit_detect.callbacks.prediction_writer import WORK
+from lit_detect.data import TextDataModule
+
+TEXTS = [f"text number {number} " + "word " * (number % 4) for number in range(23)]
+
+
+class Counter(pl.LightningModule):
+    """Somebody else's module: its score is the number in the text."""
+
+    min_tokens = 4
+
+    def __init__(self, stop_at=None, name="a"):
+        super().__init__()
+        self.save_hyperparameters("name")
+        self.stop_at, self.seen = stop_at, []
+
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        if self.stop_at is not None and batch_idx == self.stop_at:
+            raise RuntimeError("killed")
+        real = [row for row, index in enumerate(batch["index"].tolist()) if index >= 0]
+        texts = [batch["text"][row] for row in real]
+        self.seen += [int(batch["index"][row]) for row in real]
+        scores = torch.tensor([math.nan if "12" in text else float(text.split()[2]) for text in texts])
+        tokens = [len(text.split()) for text in texts]
+        decisions = [
+            "abstain" if n < 4 else "machine" if s >= 10 else "human" for n, s in zip(tokens, scores, strict=True)
+        ]
+        index = batch["index"][real]
+        return {"index": index, "score": scores, "probability": scores / 100, "decision": decisions, "tokens": tokens}
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.csv"
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "text"])
+        table.writerows([f"id {number}", text] for number, text in enumerate(TEXTS))
+    return path
+
+
+def predict(texts, folder, model=None, batch_size=4, format="csv", **arguments):
+    settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
+    settings |= {"enable_model_summary": False, "enable_progress_bar": False, **arguments}
+    trainer = pl.Trainer(**settings, callbacks=[PredictionWriter(folder, format)])
+    model = model or Counter()
+    trainer.predict(model, TextDataModule(predict=str(texts), batch_size=batch_size), return_predictions=False)
+    return model
+
+
+def read(folder):
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_has_the_texts_in_order(texts, tmp_path, capsys):
+    predict(texts, tmp_path / "out")
+    rows = read(tmp_path / "out")
+    assert [int(row["index"]) for row in rows] == list(range(23))
+    assert [row["id"] for row in rows] == [f"id {number}" for number in range(23)]
+    for number, row in enumerate(rows):
+        words = len(TEXTS[number].split())
+        assert int(row["tokens"]) == words
+        if number == 12:
+            assert row["decision"] == "abstain" and row["score"] == ""
+            assert row["reason"] in ("the score is not a finite number", "3 tokens, fewer than 4")
+        elif words < 4:
+            assert row["decision"] == "abstain" and row["reason"] == "3 tokens, fewer than 4"
+        else:
+            assert row["decision"] == ("machine" if number >= 10 else "human") and row["reason"] == ""
+            assert float(row["score"]) == number and float(row["probability"]) == pytest.approx(number / 100)
+    assert not (tmp_path / "out" / WORK).exists()
+    said = capsys.readouterr().out
+    assert "23 texts to predict." in said and "23 predictions in" in said and "documents/s" in said
+
+
+def test_jsonl_holds_the_same(texts, tmp_path):
+    predict(texts, tmp_path / "out", format="jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["index"] for row in rows] == list(range(23))
+    assert rows[12]["score"] is None and rows[11]["score"] == 11
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(texts, tmp_path, capsys):
+    folder = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="killed"):
+        predict(texts, folder, Counter(stop_at=3))
+    assert not (folder / "predictions.csv").exists()
+    with (folder / WORK / "0.jsonl").open("ab") as file:  # a kill in the middle of a row
+        file.write(b'{"index": 12, "sco')
+    second = predict(texts, folder, batch_size=5)  # how the texts are batched doesn't matter
+    assert second.seen == list(range(12, 23))
+    assert "11 texts to predict; 12 are there from before." in capsys.readouterr().out
+    predict(texts, tmp_path / "whole")
+    assert (folder / "predictions.csv").read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
+
+
+def test_a_run_killed_before_its_table_only_writes_it(texts, tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="killed"):
+        predict(texts, folder, Counter(stop_at=5))
+    with (folder / WORK / "0.jsonl").open("ab") as file:
+        for number in (20, 21, 22):
+            row = {"index": number, "id": "", "score": 1.0, "probability": 0.5}
+            file.write((json.dumps(row | {"decision": "human", "tokens": 9, "reason": ""}) + "\n").encode())
+    assert predict(texts, folder).seen == []
+    assert len(read(folder)) == 23
+
+
+def test_work_of_another_detector_is_refused(texts, tmp_path):
+    with pytest.raises(RuntimeError, match="killed"):
+        predict(texts, tmp_path / "out", Counter(stop_at=2))
+    with pytest.raises(UserError, match="another detector"):
+        predict(texts, tmp_path / "out", Counter(name="b"))
+    texts.write_text(texts.read_text() + "id 23,one more text here\n")
+    with pytest.raises(UserError, match="other texts"):
+        predict(texts, tmp_path / "out")
+
+
+def test_two_processes_write_what_one_writes(texts, tmp_path):
+    predict(texts, tmp_path / "one")
+    with pytest.raises(RuntimeError, match="killed"):  # what one process began, two end
+        predict(texts, tmp_path / "two", Counter(stop_at=1))
+    predict(texts, tmp_path / "two", devices=2, strategy="ddp_spawn")
+    assert (tmp_path / "two" / "predictions.csv").read_bytes() == (tmp_path / "one" / "predictions.csv").read_bytes()
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(UserError, match="`format` is 'xlsx'"):
+        PredictionWriter(format="xlsx")
