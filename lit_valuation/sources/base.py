@@ -14,6 +14,9 @@ from torch import Tensor
 from lit_core.errors import UserError
 from lit_valuation.samples import Samples
 
+#: The largest number of a table, whose cells become float32.
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class LabelledSource(ABC):
     """Labelled samples of one origin, which ``prepare`` divides among parties.

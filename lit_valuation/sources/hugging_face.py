@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from glob import glob
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lit_core.hub import load_rows, need_datasets
 from lit_core.paths import files_facts
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, checked_name, labelled
+from lit_valuation.sources.base import LARGEST, LabelledSource, checked_name, labelled
 from lit_valuation.sources.image_folder import as_square
 
 
@@ -139,8 +138,8 @@ class HuggingFaceSamples(LabelledSource):
             return text
         numbers = {column: _cell(row, column, where) for column in self.columns or ()}
         for column, number in numbers.items():
-            if not isinstance(number, (int, float)) or not isfinite(number):
-                raise UserError(f"{where}, column {column}: {number!r} is no finite number; leave the column out.")
+            if not isinstance(number, (int, float)) or not abs(number) <= LARGEST:  # nor nan
+                raise UserError(f"{where}, column {column}: {number!r} is no finite number of 32 bits; leave it out.")
         return torch.tensor(list(numbers.values()), dtype=torch.float32)
 
 

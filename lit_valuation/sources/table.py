@@ -14,7 +14,7 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.errors import UserError, did_you_mean
 from lit_core.paths import files_facts
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, checked_name, labelled
+from lit_valuation.sources.base import LARGEST, LabelledSource, checked_name, labelled
 
 
 class Table(LabelledSource):
@@ -30,7 +30,7 @@ class Table(LabelledSource):
         licence: Licence of the data, for the record.
 
     Raises:
-        UserError: If there is no such file, or it is of another kind.
+        UserError: If there is no such file, it is of another kind, or the separator is not one character.
     """
 
     input = "table"
@@ -50,6 +50,8 @@ class Table(LabelledSource):
             raise UserError(f"path of the source {name} is {path}, but there is no such file; correct the path.")
         if self.path.suffix not in (".csv", ".parquet"):
             raise UserError(f"path of the source {name} is {path}, but must end in .csv or .parquet; convert the file.")
+        if len(separator) != 1:
+            raise UserError(f"separator of the source {name} is {separator!r}, but must be one character, such as ;.")
         self.name, self.licence, self.origin = checked_name(name), licence, "a table"
         self.label, self.group, self.given, self.separator = label, group, columns, separator
 
@@ -120,10 +122,10 @@ class Table(LabelledSource):
             number = float(cell)
         except (TypeError, ValueError):
             number = math.nan
-        if not math.isfinite(number):
+        if not abs(number) <= LARGEST:  # nor nan
             raise UserError(
-                f"{where}, column {column}: {cell!r} is no finite number; mend it, or name the columns to use in "
-                "`columns`."
+                f"{where}, column {column}: {cell!r} is no finite number of 32 bits; mend it, or name the columns to "
+                "use in `columns`."
             )
         return number
 

@@ -111,6 +111,8 @@ def test_a_missing_or_strange_table_is_refused_at_once(tmp_path):
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(UserError, match="letters, digits"):
         Table(str(tmp_path / "a.csv"), "../mine", "label")
+    with pytest.raises(UserError, match="separator of the source mine is '::'"):
+        Table(str(tmp_path / "a.csv"), "mine", "label", separator="::")
 
 
 @pytest.fixture
