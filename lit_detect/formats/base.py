@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -62,27 +62,27 @@ class FileSource(TextSource):
     """Texts in files of one format.
 
     Args:
-        path: A file, or a folder of such files.
+        paths: Files, or folders of such files.
         name: Name of the source.
         split: Split of all texts; None keeps what the files say.
         licence: Licence of the texts, for the record.
         arguments: What else the records depend on, for the record.
 
     Attributes:
-        path: The file or folder.
+        files: The files.
         suffixes: How the names of files in a folder end.
 
     Raises:
-        UserError: If there is no such file, or the folder has none.
+        UserError: If there is no such file, or a folder has none.
     """
 
     suffixes: tuple[str, ...] = (".jsonl", ".jsonl.gz")
 
-    def __init__(self, path: str, name: str, split: Split | None, licence: str, **arguments: Any) -> None:
-        self.path, self.name, self.split = Path(path).expanduser(), checked_name(name), split
-        self.licence, self.origin = licence, f"{self.path.name} as {type(self).__name__}"
-        self.arguments = arguments
-        self.files = files_of(self.path, self.suffixes, f"path of the source {name}")
+    def __init__(self, paths: Sequence[str], name: str, split: Split | None, licence: str, **arguments: Any) -> None:
+        self.name, self.split, self.licence, self.arguments = checked_name(name), split, licence, arguments
+        found = [Path(path).expanduser() for path in paths]
+        self.files = [file for path in found for file in files_of(path, self.suffixes, f"path of the source {name}")]
+        self.origin = f"{', '.join(path.name for path in found)} as {type(self).__name__}"
         if split is not None and split not in SPLITS:
             raise UserError(f"split of the source {name} is {split}, but must be one of {', '.join(SPLITS)}.")
 

@@ -30,7 +30,7 @@ class LitShiftJSONL(FileSource):
     """
 
     def __init__(self, path: str, name: str, split: Split | None = None, licence: str = "unknown") -> None:
-        super().__init__(path, name, split, licence)
+        super().__init__([path], name, split, licence)
 
     def records_of(self, file: Path) -> Iterator[Record]:
         """Yield the records of one file.

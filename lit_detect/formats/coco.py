@@ -1,0 +1,55 @@
+"""The format of CoCo (Liu et al., EMNLP 2023, arXiv 2212.10341)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lit_detect.formats.base import FileSource, Split, split_of_name, stem
+from lit_detect.formats.reading import as_label, cell, json_lines, text_cell
+from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
+
+
+class CoCoJSONL(FileSource):
+    """JSONL with ``article`` and ``label``; what ``information`` says of entities is not read, but made here anew.
+
+    Args:
+        path: A file that ends in .jsonl or .jsonl.gz, or a folder of them, such as train and test.
+        name: Name of the source.
+        generator: Name of the generator of the machine texts.
+        domain: What the texts are about, such as news.
+        split: Split of all texts; None takes that of the file's name, where it names one.
+        licence: Licence of the texts, for the record.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str = "coco",
+        generator: str = "machine",
+        domain: str = "",
+        split: Split | None = None,
+        licence: str = "unknown",
+    ) -> None:
+        super().__init__([path], name, split, licence, generator=generator, domain=domain)
+        self.generator, self.domain = generator, domain
+
+    def records_of(self, file: Path) -> Iterator[Record]:
+        """Yield the texts of one file.
+
+        Raises:
+            UserError: If a line lacks article or label.
+        """
+        for number, (where, row) in enumerate(json_lines(file), 1):
+            label = as_label(cell(row, "label", where), where)
+            yield Record(
+                id=f"{stem(file)}-{number:07d}",
+                text=text_cell(row, "article", where),
+                label=label,
+                split=split_of_name(stem(file)),
+                source=HUMAN_SOURCE if label == HUMAN else self.generator,
+                domain=self.domain,
+            )

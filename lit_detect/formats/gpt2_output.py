@@ -1,0 +1,78 @@
+"""OpenAI's GPT-2 output dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lit_core.errors import UserError, did_you_mean
+from lit_detect.formats.base import FileSource, Split, split_of_name, stem
+from lit_detect.formats.reading import json_lines, name_cell, text_cell
+from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
+
+_HUMAN_FILES = "webtext"
+
+
+class GPT2OutputDataset(FileSource):
+    """A folder of files ``<source>.<split>.jsonl`` with ``text``: ``webtext`` is human, all others are GPT-2's.
+
+    The end of a generator's name tells the decoding: ``-k40`` top-k 40, ``-nucleus`` nucleus sampling, else pure.
+
+    Args:
+        path: Folder with files such as webtext.train.jsonl and xl-1542M-k40.train.jsonl.
+        name: Name of the source.
+        generators: Names of the generators to read, such as xl-1542M-k40; None reads all in the folder.
+        split: Split of all texts; None takes that of the file's name.
+        licence: Licence of the texts, for the record.
+
+    Raises:
+        UserError: If there is no such folder, or a file of it has another kind of name.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str = "gpt2_output",
+        generators: list[str] | None = None,
+        split: Split | None = None,
+        licence: str = "MIT, the collection",
+    ) -> None:
+        super().__init__([path], name, split, licence, generators=generators)
+        found = {file: stem(file).rpartition(".")[0] for file in self.files}
+        for file, source in found.items():
+            if not source or not split_of_name(stem(file)):
+                raise UserError(
+                    f"{file} is not named <source>.<split>.jsonl, which tells its label; rename it or move it away."
+                )
+        for generator in generators or ():
+            if generator not in found.values():
+                hint = did_you_mean(generator, found.values())
+                raise UserError(f"generators of the source {name} has {generator}, which has no file in {path}.{hint}")
+        wanted = None if generators is None else {_HUMAN_FILES, *generators}
+        self.files = [file for file in self.files if wanted is None or found[file] in wanted]
+
+    def records_of(self, file: Path) -> Iterator[Record]:
+        """Yield the texts of one file.
+
+        Raises:
+            UserError: If a line has no text.
+        """
+        source = stem(file).rpartition(".")[0]
+        is_human = source == _HUMAN_FILES
+        decoding: dict[str, Any] = {} if is_human else {"temperature": 1.0}
+        if source.endswith("-k40"):
+            decoding["top_k"] = 40
+        elif source.endswith("-nucleus"):
+            decoding["strategy"] = "nucleus"  # with what p is not said
+        for number, (where, row) in enumerate(json_lines(file), 1):
+            yield Record(
+                id=f"{stem(file)}-{number:07d}",
+                text=text_cell(row, "text", where),
+                label=HUMAN if is_human else MACHINE,
+                split=split_of_name(stem(file)),
+                source=HUMAN_SOURCE if is_human else source,
+                domain="web",
+                decoding=decoding,
+                meta={"id": name_cell(row, "id")},
+            )

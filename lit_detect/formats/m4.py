@@ -1,0 +1,51 @@
+"""The format of M4 (Wang et al., EACL 2024, arXiv 2305.14902)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lit_detect.formats.base import FileSource, Split, stem
+from lit_detect.formats.reading import json_lines, name_cell, text_cell
+from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
+
+
+class M4(FileSource):
+    """JSONL of pairs with ``human_text`` and ``machine_text``, in files named ``<domain>_<model>.jsonl``.
+
+    A human text that several files have is taken once, and its twins of all models are a group.
+
+    Args:
+        path: A file that ends in .jsonl or .jsonl.gz, or a folder of them.
+        name: Name of the source.
+        split: Split of all texts; None lets prepare divide them.
+        licence: Licence of the texts, for the record.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+
+    def __init__(self, path: str, name: str = "m4", split: Split | None = None, licence: str = "unknown") -> None:
+        super().__init__([path], name, split, licence)
+
+    def records_of(self, file: Path) -> Iterator[Record]:
+        """Yield the human and the machine text of each line of one file.
+
+        Raises:
+            UserError: If a line lacks one of them.
+        """
+        named_domain, _, named_model = stem(file).partition("_")
+        for number, (where, row) in enumerate(json_lines(file), 1):
+            domain = name_cell(row, "source", named_domain)
+            model = name_cell(row, "model", named_model or "machine")
+            pair = f"{domain}-{name_cell(row, 'source_ID', f'{stem(file)}-{number}')}"
+            for key, label, source in (("human_text", HUMAN, HUMAN_SOURCE), ("machine_text", MACHINE, model)):
+                yield Record(
+                    id=f"{stem(file)}-{number:07d}-{'human' if label == HUMAN else 'machine'}",
+                    text=text_cell(row, key, where),
+                    label=label,
+                    source=source,
+                    domain=domain,
+                    pair_id=pair,
+                    meta={"prompt": row["prompt"]} if row.get("prompt") and label == MACHINE else {},
+                )

@@ -1,0 +1,61 @@
+"""The format of Pu et al. (IEEE S&P 2023, arXiv 2210.09421)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lit_detect.formats.base import FileSource, Split, split_of_name, stem
+from lit_detect.formats.reading import as_label, cell, json_lines, name_cell, text_cell
+from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
+
+
+class PuJSONL(FileSource):
+    """JSONL with ``id``, ``text`` (or ``article``) and ``label``, human or machine, as Pu et al. feed BERT and GLTR.
+
+    The authors' four sets from the wild come in it. In a folder, each file gives the name of the generator and, where
+    it is named after one, of the split, such as ``train.jsonl``.
+
+    Args:
+        path: A file that ends in .jsonl or .jsonl.gz, or a folder of them.
+        name: Name of the source.
+        generator: Name of the generator; None takes that of the file, or where that is a split, of the source.
+        domain: What the texts are about, such as news.
+        split: Split of all texts; None takes that of the file's name, where it names one.
+        licence: Licence of the texts, for the record.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        generator: str | None = None,
+        domain: str = "",
+        split: Split | None = None,
+        licence: str = "on request from the authors",
+    ) -> None:
+        super().__init__([path], name, split, licence, generator=generator, domain=domain)
+        self.generator, self.domain = generator, domain
+
+    def records_of(self, file: Path) -> Iterator[Record]:
+        """Yield the texts of one file.
+
+        Raises:
+            UserError: If a line lacks text or label.
+        """
+        split = split_of_name(stem(file))
+        generator = self.generator or (self.name if split else stem(file))
+        for number, (where, row) in enumerate(json_lines(file), 1):
+            label = as_label(cell(row, "label", where), where)
+            yield Record(
+                id=f"{stem(file)}-{number:07d}",
+                text=text_cell(row, ("text", "article"), where),
+                label=label,
+                split=split,
+                source=HUMAN_SOURCE if label == HUMAN else generator,
+                domain=self.domain,
+                meta={"id": name_cell(row, "id")},
+            )

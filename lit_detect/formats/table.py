@@ -1,0 +1,172 @@
+"""Tables of texts that the user has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_utilities.core.imports import RequirementCache
+
+from lit_core.errors import UserError
+from lit_detect.formats.base import FileSource, Split, files_of, stem
+from lit_detect.formats.reading import as_label, as_split, cell, csv_rows, json_lines, text_cell
+from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
+
+_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+class TextTable(FileSource):
+    """A table of texts with columns of any names: CSV or TSV with a line of names, JSONL or Parquet; also IMGTB's.
+
+    Files of both classes, of human texts only and of machine texts only may be given together; they are one source.
+
+    Args:
+        name: Name of the source.
+        path: A file of both classes, or a folder of them; it ends in .csv, .tsv, .jsonl (or .gz) or .parquet.
+        human_path: A file of human texts only, or a folder of them; its label column is not read.
+        machine_path: A file of machine texts only, or a folder of them; its label column is not read.
+        text_column: Column or key of the text.
+        label_column: Column or key of the label.
+        human_values: Labels that mean human; None takes the usual words and 0, or all that is not in machine_values.
+        machine_values: Labels that mean machine; None takes the usual words and 1, or all that is not in human_values.
+        id_column: Column of the text's name; None numbers the texts.
+        split_column: Column of the split: train, val or test; None lets prepare divide them.
+        generator_column: Column of the generator's name; None calls it machine.
+        domain_column: Column of what the text is about; None has no domains.
+        pair_column: Column of what texts that belong together share; None takes each text by itself.
+        attack_column: Column of the attack's name; None has no attacks.
+        split: Split of all texts; None takes split_column.
+        licence: Licence of the texts, for the record.
+
+    Raises:
+        UserError: If there is no such file, or it is of another kind.
+    """
+
+    suffixes = (*_KINDS, ".csv.gz", ".tsv.gz", ".jsonl.gz")
+
+    def __init__(
+        self,
+        name: str,
+        path: str | None = None,
+        human_path: str | None = None,
+        machine_path: str | None = None,
+        text_column: str = "text",
+        label_column: str = "label",
+        human_values: list[str] | None = None,
+        machine_values: list[str] | None = None,
+        id_column: str | None = None,
+        split_column: str | None = None,
+        generator_column: str | None = None,
+        domain_column: str | None = None,
+        pair_column: str | None = None,
+        attack_column: str | None = None,
+        split: Split | None = None,
+        licence: str = "unknown",
+    ) -> None:
+        self.text_column, self.label_column = text_column, label_column
+        self.optional = {
+            "id": id_column,
+            "split": split_column,
+            "source": generator_column,
+            "domain": domain_column,
+            "pair_id": pair_column,
+            "attack": attack_column,
+        }
+        self.human_values = None if human_values is None else {_word(value) for value in human_values}
+        self.machine_values = None if machine_values is None else {_word(value) for value in machine_values}
+        both = (self.human_values or set()) & (self.machine_values or set())
+        if both:
+            raise UserError(f"{min(both)!r} is among human_values and machine_values of {name}; keep it in one.")
+        paths = [given for given in (path, human_path, machine_path) if given is not None]
+        if not paths:
+            raise UserError(f"path of the source {name} is missing; give path, or human_path and machine_path.")
+        super().__init__(
+            paths,
+            name,
+            split,
+            licence,
+            text=text_column,
+            label=label_column,
+            human_values=human_values,
+            machine_values=machine_values,
+            **self.optional,
+        )
+        self._labels = {
+            file: label
+            for given, label in ((human_path, HUMAN), (machine_path, MACHINE))
+            if given is not None
+            for file in files_of(Path(given).expanduser(), self.suffixes, f"path of the source {name}")
+        }
+        for file in self.files:
+            if not file.name.endswith(self.suffixes):
+                raise UserError(f"{file} of the source {name} must end in {', '.join(_KINDS)}; convert it.")
+
+    def records_of(self, file: Path) -> Iterator[Record]:
+        """Yield the texts of one file.
+
+        Raises:
+            UserError: If a column is missing, or a cell is no text or no label.
+        """
+        for number, (where, row) in enumerate(_rows(file), 1):
+            label = self._labels.get(file)
+            if label is None:
+                label = self._label(cell(row, self.label_column, where), where)
+            names = {key: "" if name is None else _name(row, name, where) for key, name in self.optional.items()}
+            yield Record(
+                id=names["id"] or f"{stem(file)}-{number:07d}",
+                text=text_cell(row, self.text_column, where),
+                label=label,
+                split=as_split(names["split"], where),
+                source=HUMAN_SOURCE if label == HUMAN else names["source"] or "machine",
+                domain=names["domain"],
+                pair_id=names["pair_id"],
+                attack=names["attack"],
+            )
+
+    def _label(self, value: Any, where: str) -> int:
+        if self.human_values is None and self.machine_values is None:
+            return as_label(value, where)
+        word = _word(value)
+        if self.human_values is not None and word in self.human_values:
+            return HUMAN
+        if self.machine_values is not None and word in self.machine_values:
+            return MACHINE
+        if self.human_values is not None and self.machine_values is not None:
+            known = ", ".join(sorted(self.human_values | self.machine_values))
+            raise UserError(f"{where} has the label {value!r}, which is not among {known}; mend it or add it to them.")
+        return HUMAN if self.human_values is None else MACHINE
+
+
+def _word(value: Any) -> str:
+    return str(value).strip().lower()
+
+
+def _name(row: dict[str, Any], column: str, where: str) -> str:
+    value = cell(row, column, where)
+    return "" if value is None else str(value)
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    kind = Path(file.name.removesuffix(".gz")).suffix
+    if kind == ".parquet":
+        return _parquet_rows(file)
+    if kind == ".jsonl":
+        return json_lines(file)
+    return csv_rows(file, "\t" if kind == ".tsv" else ",")
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not RequirementCache("pyarrow>=14"):
+        raise UserError('Parquet needs `pyarrow`; install it with `pip install "lit-shift[detect]"`.')
+    from pyarrow import ArrowException, parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}, row {number}", row
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{file} is no whole Parquet file ({error}); write it again.") from error
