@@ -129,6 +129,15 @@ def _umask() -> int:
     return mask
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, which is never held whole in memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def files_facts(files: Iterable[Path]) -> dict[str, Any]:
     """Return number, size, and a hash of names, sizes and times: it changes with the files, without reading them."""
     digest, count, size = hashlib.sha256(), 0, 0

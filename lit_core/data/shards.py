@@ -6,7 +6,6 @@ is read by offset. ``tar tf`` and webdataset read the same files.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import mmap
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import atomic_path, atomic_write
+from lit_core.paths import atomic_path, atomic_write, file_sha256
 
 FORMAT, VERSION, INDEX = "litshift-shards", 1, "index.json"
 EXTENSIONS = ("json", "npy", "txt", "jpg", "jpeg", "png")
@@ -68,7 +67,7 @@ def write_shard(path: str | Path, samples: Iterable[Mapping[str, Any]]) -> dict[
                         tokens[name] = len(value)
                 text_bytes += int(sample.get("__text_bytes__", 0))
                 writer.write(encoded)
-        digest, size = _sha256(temporary), temporary.stat().st_size
+        digest, size = file_sha256(temporary), temporary.stat().st_size
         with tarfile.open(temporary) as archive:
             members = [
                 {"name": member.name, "offset": member.offset_data, "size": member.size}
@@ -233,7 +232,7 @@ class ShardSet:
             known = (str(path.resolve()), status.st_size, status.st_mtime_ns, shard["sha256"])
             if known in _verified:
                 continue
-            if _sha256(path) != shard["sha256"]:
+            if file_sha256(path) != shard["sha256"]:
                 raise UserError(
                     f"{path} is damaged: its SHA-256 is not the one in {INDEX}; prepare the source again or restore "
                     "the file."
@@ -286,14 +285,6 @@ def _split_name(name: str) -> tuple[str, str]:
 def _stays_inside(name: str) -> bool:
     path = PurePosixPath(name)
     return not (path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import tarfile
@@ -17,7 +16,7 @@ from typing import Any, Generic
 
 from lit_core.data.shards import INDEX
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import atomic_write, sync_folder
+from lit_core.paths import atomic_write, file_sha256, sync_folder
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, to_bytes
 from lit_valuation.labelled import LabelledSet, write_labelled
@@ -145,10 +144,10 @@ def _check_files(folder: Path, contents: Contents) -> None:
     _require(len(contents.shards) == len(listed) - 2, folder, "lists a shard twice")
     _require(not strange, folder, f"holds {', '.join(strange[:1])}, which its manifest does not list as a file")
     _require(listed == there.keys(), folder, f"lacks {min(listed - there.keys(), default='')}")
-    _require(_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
+    _require(file_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
     for shard in contents.shards:
         path = folder / shard.file
-        same = path.stat().st_size == shard.size and _sha256(path) == shard.sha256
+        same = path.stat().st_size == shard.size and file_sha256(path) == shard.sha256
         _require(same, folder, f"was altered or damaged: {shard.file} has another SHA-256 than its manifest says")
         _require(_members(path) == list(shard.members), folder, f"has other members in {shard.file} than it lists")
 
@@ -169,10 +168,10 @@ def _require(holds: bool, folder: Path, what: str) -> None:
 def _contents(folder: Path, samples: Samples, kind: str) -> Contents:
     counts = Counter(samples.classes[number] for number in samples.y.tolist())
     shards = [
-        Shard(path.name, _sha256(path), path.stat().st_size, tuple(_members(path)))
+        Shard(path.name, file_sha256(path), path.stat().st_size, tuple(_members(path)))
         for path in sorted(folder.glob("*.tar"))
     ]
-    return Contents(kind, tuple(samples.x.shape[1:]), dict(counts), _sha256(folder / INDEX), tuple(shards))
+    return Contents(kind, tuple(samples.x.shape[1:]), dict(counts), file_sha256(folder / INDEX), tuple(shards))
 
 
 def _members(path: Path) -> list[str]:
@@ -181,7 +180,3 @@ def _members(path: Path) -> list[str]:
             return [member.name for member in archive if member.isfile() or member.name]
     except tarfile.TarError as error:
         raise UserError(f"{path} is no tar file ({error}); ask its sender for it again.") from error
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_core.errors import UserError
-from lit_core.paths import resolve_data_path
+from lit_core.paths import file_sha256, resolve_data_path
 from lit_valuation.devices import Devices
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.cheap import mean_psi, relative_residual
@@ -121,7 +120,7 @@ def rank(
 
     sets = {"held_out": home.held_out, "queries": home.queries} | ({} if home.test is None else {"test": home.test})
     recipe = Recipe.from_checkpoint(ckpt_path, **trainer.arguments())
-    identity = {**home.hashes, "checkpoint": _sha256(Path(ckpt_path)), "query": asked.digest}
+    identity = {**home.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": asked.digest}
     trainings = Trainings(folder / "trainings", recipe, home.train, sets, mode, identity)
     done = trainings.run(shared, range(seeds), says)
     if not says:
@@ -260,9 +259,5 @@ def _home(place: Path, book: SharingLedger, asked: Received[Query], classes: tup
                 f"{place / 'val'} has no sample {gone[0]} any more, which was in the query; restore the data."
             )
         parts[part] = loaded["val"].take([number[key] for key in keys])
-    hashes = {split: _sha256(place / split / "index.json") for split in sets}
+    hashes = {split: file_sha256(place / split / "index.json") for split in sets}
     return Home(loaded["train"], parts["queries"], parts["held_out"], loaded.get("test"), hashes)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
