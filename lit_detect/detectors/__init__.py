@@ -1,6 +1,8 @@
 """Detectors, one file per method."""
 
 from lit_detect.detectors.base import Detector, FeatureDetector, TrainedDetector, ZeroShotDetector
+from lit_detect.detectors.distil_fast import DistilFAST
 from lit_detect.detectors.encoder import EncoderDetector
+from lit_detect.detectors.fast import FASTDetector
 
-__all__ = ["Detector", "EncoderDetector", "FeatureDetector", "TrainedDetector", "ZeroShotDetector"]
+__all__ = ["Detector", "DistilFAST", "EncoderDetector", "FASTDetector", "FeatureDetector", "TrainedDetector", "ZeroShotDetector"]

@@ -65,11 +65,11 @@ class EncoderTokenizer:
     def __call__(self, texts: Sequence[str], device: torch.device) -> Tokens:
         """Return the tokens of texts, ids and mask on a device and offsets on the CPU."""
         found = self._cut.encode_batch(list(texts))
-        width = max((len(row.ids) for row in found), default=0)
+        lengths = [max(1, len(row.ids)) for row in found]  # an empty text is one padding that is read
+        width = max(lengths, default=1)
         ids = [row.ids + [self.pad] * (width - len(row.ids)) for row in found]
         offsets = [row.offsets + [(0, 0)] * (width - len(row.ids)) for row in found]
-        lengths_B1 = torch.tensor([[len(row.ids)] for row in found]).reshape(-1, 1)
-        mask_BT = torch.arange(width) < lengths_B1
+        mask_BT = torch.arange(width) < torch.tensor(lengths, dtype=torch.int64)[:, None]
         ids_BT = torch.tensor(ids, dtype=torch.int64).reshape(len(found), width)
         offsets_BT2 = torch.tensor(offsets, dtype=torch.int64).reshape(len(found), width, 2)
         return Tokens(ids_BT.to(device), mask_BT.to(device), offsets_BT2)
@@ -125,6 +125,9 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> En
             folder = str(minilm_folder()) if model == "minilm" else model
             name = "MiniLM" if model == "minilm" else Path(model).name if Path(model).is_dir() else model
             network, backend, pad, limit = _load(folder, name, kind, labels)
+        network.train()  # transformers hands over loaded models in evaluation mode, new ones not
+        output = network(input_ids=torch.tensor([[0, 0]]))
+        freeze_unused(network, output.logits if classifies else output.last_hidden_state)
     if not _FEWEST_TOKENS <= max_tokens <= limit:
         raise UserError(
             f"max_tokens is {max_tokens}, but {name} takes from {_FEWEST_TOKENS} to {limit} with the tokens that mark "
