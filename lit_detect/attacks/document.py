@@ -1,0 +1,97 @@
+"""A text as the words that may be replaced in it, and what is between them."""
+
+from __future__ import annotations
+
+import re
+
+from lit_detect.attacks.base import Edit
+from lit_detect.words import WORD
+
+_PART = re.compile(r"[^ ]+")
+#: What attacks on words leave alone.
+STOP_WORDS = frozenset(
+    """
+    a about above across after afterwards again against ain all almost alone along already also although am among
+    amongst an and another any anyhow anyone anything anyway anywhere are aren aren't around as at back been before
+    beforehand behind being below beside besides between beyond both but by can cannot could couldn couldn't d did
+    didn didn't do does doesn doesn't doing don don't down due during either else elsewhere empty enough even ever
+    everyone everything everywhere except few first for former formerly from further had hadn hadn't has hasn hasn't
+    have haven haven't having he hence her here hereafter hereby herein hereupon hers herself him himself his how
+    however hundred i if in indeed into is isn isn't it it's its itself just latter latterly least ll may me
+    meanwhile mightn mightn't mine more moreover most mostly must mustn mustn't my myself namely needn needn't
+    neither never nevertheless next no nobody none noone nor not nothing now nowhere o of off on once one only onto
+    or other others otherwise our ours ourselves out over own per please quite rather re s same shan shan't she
+    she's should should've shouldn shouldn't so some somehow someone something sometime somewhere such t than that
+    that'll the their theirs them themselves then thence there thereafter thereby therefore therein thereupon these
+    they this those through throughout thru thus to together too toward towards under unless until up upon used ve
+    very was wasn wasn't we were weren weren't what whatever when whence whenever where whereafter whereas whereby
+    wherein whereupon wherever whether which while whither who whoever whole whom whose why will with within without
+    won won't would wouldn wouldn't y yet you you'd you'll you're you've your yours yourself yourselves
+    """.split()
+)
+
+
+class Document:
+    """The words of a text and the gaps around them; words may be replaced.
+
+    Args:
+        text: The text.
+        spans: Start and end of each word.
+        gaps: What is before each word and after the last one; None takes what is there.
+
+    Attributes:
+        words: The words as they are now.
+        original: The words as they were.
+        gaps: What is before each word, and after the last one.
+        tags: Parts of speech of the words that were, once somebody told them.
+    """
+
+    tags: list[str] | None = None
+
+    def __init__(self, text: str, spans: list[tuple[int, int]], gaps: list[str] | None = None) -> None:
+        self._text, self._spans = text, spans
+        self.original = [text[start:end] for start, end in spans]
+        self.words = list(self.original)
+        self.gaps = [text[a:b] for a, b in self._between()] if gaps is None else gaps
+
+    @classmethod
+    def of_words(cls, text: str) -> Document:
+        """Take letters with hyphens and apostrophes inside for words; punctuation and blanks are gaps."""
+        return cls(text, [word.span() for word in WORD.finditer(text)])
+
+    @classmethod
+    def of_parts(cls, text: str) -> Document:
+        """Take what single spaces divide for words, punctuation and line breaks with it; further spaces are lost.
+
+        So in the released code of DFTFooler.
+        """
+        spans = [part.span() for part in _PART.finditer(text)]
+        return cls(text, spans, ["", *[" "] * (len(spans) - 1), ""][: len(spans) + 1])
+
+    def _between(self) -> list[tuple[int, int]]:
+        starts, ends = [start for start, _ in self._spans], [end for _, end in self._spans]
+        return list(zip([0, *ends], [*starts, len(self._text)], strict=True))
+
+    def window(self, first: int, last: int, replaced: dict[int, str] | None = None, original: bool = False) -> str:
+        """Return the text from a word to another, exclusive, with words replaced.
+
+        Args:
+            first: Number of the first word.
+            last: Number of the word after the last one.
+            replaced: Other words by their number.
+            original: Whether the words are those that were, not those that are.
+        """
+        words = self.original if original else self.words
+        replaced = replaced or {}
+        parts = [part for i in range(first, last) for part in (self.gaps[i], replaced.get(i, words[i]))]
+        return "".join(parts[1:])
+
+    def edits(self) -> list[Edit]:
+        """Return what turns the text into what it is now."""
+        found = []
+        for i, (start, end) in enumerate(self._between()):
+            if self._text[start:end] != self.gaps[i]:
+                found.append(Edit(start, end, self._text[start:end], self.gaps[i]))
+            if i < len(self.words) and self.words[i] != self.original[i]:
+                found.append(Edit(*self._spans[i], self.original[i], self.words[i]))
+        return found
