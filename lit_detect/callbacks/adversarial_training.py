@@ -1,0 +1,104 @@
+"""Training on what attackers make of machine texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from lit_core.errors import UserError
+from lit_core.logged import logs_this_step, sum_over_ranks
+from lit_detect.attacks import Attack
+from lit_detect.callbacks.attacking import CachedAttacks
+from lit_detect.normalize import normalize_text
+from lit_detect.records import MACHINE
+
+
+class AdversarialTraining(Callback):
+    """Changes training: in its epochs, a share of the machine texts of each batch is replaced by attacked ones.
+
+    Works on any LightningModule whose training batches are mappings with ``text``, a list of strings, ``y`` and
+    ``index``. Which texts are attacked, and by which of the attacks, is drawn from the seed and the ``index`` alone, so
+    it is the same on any number of devices and for a resumed run; the streams of `lit_core` count on from epoch to
+    epoch, so that each epoch draws anew. What an attack makes of a text is kept, unless it asks the detector. Where the
+    data module has ``normalize`` set, attacked texts are normalised as the others are.
+
+    =================================  ========  ===============================================================
+    key                                unit      moment
+    =================================  ========  ===============================================================
+    ``train/adversarial/share``        0 to 1    logged step; share of the machine texts that was replaced
+    ``train/adversarial/edits``        edits     same; mean per replaced text
+    ``train/adversarial/seconds``      seconds   same; time that attacks took in the step, mean over the devices
+    =================================  ========  ===============================================================
+
+    Args:
+        attacks: The attacks, by class name; each replaced text is attacked by one of them.
+        share: Share of the machine texts that is replaced, above 0 and up to 1.
+        start_epoch: First epoch in which texts are replaced, from 0.
+        every_n_epochs: Epochs from one with replaced texts to the next, 1 or more.
+        seed: Seed of the choice and of what the attacks draw, 0 or more.
+    """
+
+    def __init__(
+        self, attacks: list[Attack], share: float = 0.5, start_epoch: int = 0, every_n_epochs: int = 1, seed: int = 0
+    ) -> None:
+        if not 0 < share <= 1:
+            raise UserError(
+                f"`share` is {share}, but it is a share of the machine texts; give one above 0 and up to 1."
+            )
+        if start_epoch < 0 or every_n_epochs < 1:
+            raise UserError(
+                f"`start_epoch` is {start_epoch} and `every_n_epochs` {every_n_epochs}; they must be 0 and 1 or more."
+            )
+        self.attacks, self.share = CachedAttacks(attacks, seed), share
+        self.start_epoch, self.every_n_epochs, self.seed = start_epoch, every_n_epochs, seed
+        self._window = torch.zeros(4, dtype=torch.float64)  # machine texts, replaced, edits, seconds
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Replace texts of a micro-batch."""
+        epoch = trainer.current_epoch - self.start_epoch
+        if epoch < 0 or epoch % self.every_n_epochs:
+            return
+        if not isinstance(batch, MutableMapping) or not {"text", "y", "index"} <= batch.keys():
+            raise UserError(
+                f"AdversarialTraining needs batches that are mappings with text, y and index, but got a "
+                f"{type(batch).__name__}; change the loader's collation."
+            )
+        start = time.perf_counter()
+        normalized = bool(getattr(getattr(trainer, "datamodule", None), "normalize", False))
+        labels = batch["y"].tolist()
+        chosen: dict[int, list[int]] = {}
+        for row, (label, index) in enumerate(zip(labels, batch["index"].tolist(), strict=True)):
+            number = self._draw(index) if label == MACHINE and index >= 0 else None
+            if number is not None:
+                chosen.setdefault(number, []).append(row)
+        texts, edits = list(batch["text"]), 0
+        for number, rows in chosen.items():
+            for row, attacked in zip(rows, self.attacks.attack(number, [texts[row] for row in rows]), strict=True):
+                texts[row] = normalize_text(attacked.text) if normalized else attacked.text
+                edits += len(attacked.edits)
+        batch["text"] = texts
+        counts = [labels.count(MACHINE), sum(map(len, chosen.values())), edits, time.perf_counter() - start]
+        self._window += torch.tensor(counts, dtype=torch.float64)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log what was replaced in the step's whole global batch."""
+        window, self._window = self._window, torch.zeros_like(self._window)
+        if not logs_this_step(trainer):
+            return
+        machine, replaced, edits, seconds = sum_over_ranks(trainer, window).tolist()
+        pl_module.log("train/adversarial/share", replaced / max(1.0, machine))
+        pl_module.log("train/adversarial/edits", edits / max(1.0, replaced))
+        pl_module.log("train/adversarial/seconds", seconds / trainer.world_size)
+
+    def _draw(self, index: int) -> int | None:
+        """Return the number of the attack on a text; None where it stays as it is."""
+        numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, index])))
+        if numbers.random() >= self.share:
+            return None
+        return int(numbers.integers(len(self.attacks.names)))

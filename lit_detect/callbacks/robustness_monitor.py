@@ -1,0 +1,170 @@
+"""Whether a detector survives an attacker, while it is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_core.data.resume import named_loader
+from lit_core.errors import UserError
+from lit_core.evaluating import evaluating
+from lit_core.logged import rows_of_all_ranks
+from lit_core.tensorboard import add_layout, add_text
+from lit_detect.attacks import Attack
+from lit_detect.callbacks.attacking import CachedAttacks, scorer
+from lit_detect.conditions import key_part
+from lit_detect.functional.evasion import evasion, words_changed
+from lit_detect.normalize import normalize_text
+from lit_detect.records import MACHINE
+
+
+class RobustnessMonitor(Callback):
+    """Attacks machine texts of each validation and test source and logs how many escape the detector.
+
+    Works on any LightningModule with a ``detector`` or a ``score`` of its own, that maps a list of texts to scores
+    (higher is machine), and perhaps a ``threshold`` (0 otherwise), whose batches are mappings with ``text``, ``y`` and
+    ``index``. The texts are the first machine texts of a source by ``index``, over all devices; an attack that does
+    not ask the detector is made once for each text. Where the data module has ``normalize`` set, attacked texts are
+    normalised as the detector's other texts are.
+
+    ==================================================  =========  ================================================
+    key                                                 unit       moment
+    ==================================================  =========  ================================================
+    ``{stage}/{source}/attack/{name}/evasion``          0 to 1     end of a validation (see ``every_n_epochs``) or
+                                                                   test; share not detected after, of the texts
+                                                                   that are detected before; NaN where none is
+    ``{stage}/{source}/attack/{name}/recall_before``    0 to 1     same; share of the texts detected as they were
+    ``{stage}/{source}/attack/{name}/recall_after``     0 to 1     same; share of the attacked texts detected
+    ``{stage}/{source}/attack/{name}/edits``            edits      same; mean per text
+    ``{stage}/{source}/attack/{name}/words_changed``    0 to 1     same; share of the words, mean over the texts
+    ``{stage}/{source}/attack/{name}/queries``          queries    same; mean per text
+    ``{stage}/{source}/attack/{name}/score_drop``       score      same; before minus after, mean over the texts
+    ``{stage}/{source}/attack/{name}/text`` (text)                 same; see ``show_texts``
+    ==================================================  =========  ================================================
+
+    ``{stage}`` is ``val`` or ``test``, ``{name}`` the attack's with other characters than letters, digits and
+    ``. , = + - [ ]`` made one ``_``.
+
+    Args:
+        attacks: The attacks, by class name.
+        documents: Machine texts of each source that are attacked, 1 or more.
+        every_n_epochs: Attack at the validations of every so many epochs, 1 or more; tests always are.
+        seed: Seed of what the attacks draw, 0 or more.
+        show_texts: Number of texts of each source and attack that TensorBoard shows, as they were and attacked; 0
+            shows none, so that no text leaves the data.
+    """
+
+    def __init__(
+        self,
+        attacks: list[Attack],
+        documents: int = 32,
+        every_n_epochs: int = 1,
+        seed: int = 0,
+        show_texts: int = 0,
+    ) -> None:
+        for name, value, least in (
+            ("documents", documents, 1),
+            ("every_n_epochs", every_n_epochs, 1),
+            ("show_texts", show_texts, 0),
+        ):
+            if value < least:
+                raise UserError(f"`{name}` is {value}, but must be {least} or more.")
+        self.attacks, self.documents, self.every_n_epochs = CachedAttacks(attacks, seed), documents, every_n_epochs
+        self.show_texts = show_texts
+        self._texts: dict[str, list[tuple[int, str]]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Group the charts."""
+        charts = {name: [f"val/.*/attack/.*/{name}"] for name in ("evasion", "recall_after")}
+        add_layout(trainer, {"robustness": charts})
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to gather."""
+        self._texts = {}
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to gather."""
+        self._texts = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first machine texts of a source."""
+        if not trainer.sanity_checking and trainer.current_epoch % self.every_n_epochs == 0:
+            self._gather(named_loader(trainer, "val", dataloader_idx), batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first machine texts of a source."""
+        self._gather(named_loader(trainer, "test", dataloader_idx), batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attack, and log what comes of it."""
+        self._attack(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attack, and log what comes of it."""
+        self._attack(trainer, pl_module, "test")
+
+    def _gather(self, source: str, batch: Any) -> None:
+        kept = self._texts.setdefault(source, [])
+        for text, label, index in zip(batch["text"], batch["y"].tolist(), batch["index"].tolist(), strict=True):
+            if label == MACHINE and index >= 0 and len(kept) < self.documents:  # a rank reads by rising index
+                kept.append((index, text))
+
+    def _attack(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        score = scorer(pl_module)
+        threshold = float(getattr(pl_module, "threshold", 0.0))
+        normalized = bool(getattr(getattr(trainer, "datamodule", None), "normalize", False))
+        for source, kept in self._texts.items():  # every rank has every source
+            found = rows_of_all_ranks(trainer, torch.tensor([index for index, _ in kept], dtype=torch.int64))
+            chosen = set(found.unique()[: self.documents].tolist())
+            texts = [text for index, text in kept if index in chosen]
+            with evaluating(pl_module), torch.no_grad():
+                before = score(texts).cpu().double() if texts else torch.zeros(0, dtype=torch.float64)
+                for number, name in enumerate(self.attacks.names):
+                    attacked = self.attacks.attack(number, texts)
+                    changed = [normalize_text(one.text) if normalized else one.text for one in attacked]
+                    after = score(changed).cpu().double() if texts else before
+                    words = [
+                        words_changed(text, one.edits) / max(1, len(text.split()))
+                        for text, one in zip(texts, attacked, strict=True)
+                    ]
+                    costs = [[float(len(one.edits)), float(one.queries)] for one in attacked]
+                    rows = torch.cat([before[:, None], after[:, None], torch.tensor(words).double()[:, None]], 1)
+                    rows = torch.cat([rows, torch.tensor(costs).double().reshape(-1, 2)], 1)
+                    key = f"{stage}/{source}/attack/{key_part(name)}"
+                    self._log(trainer, pl_module, key, rows_of_all_ranks(trainer, rows), threshold)
+                    pairs = [f"{text}\n\n→\n\n{other}" for text, other in zip(texts, changed, strict=True)]
+                    if self.show_texts and pairs:
+                        step = max(trainer.global_step - 1, 0)
+                        add_text(trainer, f"{key}/text", "\n\n---\n\n".join(pairs[: self.show_texts]), step)
+        self._texts = {}
+
+    def _log(
+        self, trainer: Trainer, pl_module: LightningModule, key: str, rows: torch.Tensor, threshold: float
+    ) -> None:
+        if not len(rows):  # a source without machine texts
+            return
+        before, after, words, edits, queries = rows.unbind(1)
+        values = evasion(before, after, threshold)
+        del values["detected"]
+        values |= {"edits": float(edits.mean()), "words_changed": float(words.mean())}
+        values |= {"queries": float(queries.mean()), "score_drop": float((before - after).mean())}
+        # the same on all ranks already; sync_dist spares a warning of Lightning's for each key
+        pl_module.log_dict({f"{key}/{name}": value for name, value in values.items()}, sync_dist=True)

@@ -1,0 +1,79 @@
+"""What an attack achieves and what it costs: evasion, edits, words changed, perplexity."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_detect.attacks.base import Edit
+
+_WORD = re.compile(r"\S+")
+
+
+def evasion(before: Tensor, after: Tensor, threshold: float) -> dict[str, float]:
+    """Return how many machine texts escape a detector by an attack.
+
+    The evasion rate of Pu et al. 2023 is over the texts that are detected before; their released code, which only reads
+    such texts, calls it flip rate.
+
+    Args:
+        before: Scores of the texts as they were, ``(n,)``.
+        after: Scores of the attacked texts, ``(n,)``.
+        threshold: Machine is a score of so much or more.
+
+    Returns:
+        ``evasion``, the share of the texts detected before that are not detected after; ``recall_before`` and
+        ``recall_after``, shares of all texts; ``detected``, the number detected before. NaN where there is no text.
+    """
+    first, second = before >= threshold, after >= threshold
+    detected = int(first.sum())
+    rates = [float(hits.double().mean()) if len(hits) else math.nan for hits in (first, second)]
+    escaped = int((first & ~second).sum()) / detected if detected else math.nan
+    return {"evasion": escaped, "recall_before": rates[0], "recall_after": rates[1], "detected": float(detected)}
+
+
+def words_changed(text: str, edits: Sequence[Edit]) -> int:
+    """Return how many words of a text edits change; a word is what stands between white space.
+
+    An insertion changes the word it is in or next to; one between blanks changes none.
+
+    Args:
+        text: The text as it was.
+        edits: By place and without overlap.
+
+    Example:
+        >>> words_changed("a cat sat", [Edit(2, 5, "cat", "dog"), Edit(7, 7, "", "x")])
+        2
+    """
+    words = [match.span() for match in _WORD.finditer(text)]
+    changed: set[int] = set()
+    first = 0
+    for edit in edits:
+        while first < len(words) and words[first][1] < edit.start:
+            first += 1
+        place = first
+        while place < len(words) and words[place][0] <= edit.end:
+            start, end = words[place]
+            if edit.start == edit.end or (start < edit.end and edit.start < end):
+                changed.add(place)
+            place += 1
+    return len(changed)
+
+
+def perplexity(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """Return the perplexity of texts under a language model.
+
+    Args:
+        log_probabilities: Natural logarithms of the probability of each token of each text, ``(tokens,)``.
+
+    Returns:
+        exp of the mean negative log-probability, float64 ``(texts,)``; NaN for a text without tokens.
+    """
+    means = [
+        -tokens.double().mean() if len(tokens) else torch.tensor(math.nan).double() for tokens in log_probabilities
+    ]
+    return torch.stack(means).exp() if means else torch.zeros(0, dtype=torch.float64)
