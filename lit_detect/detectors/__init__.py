@@ -4,5 +4,15 @@ from lit_detect.detectors.base import Detector, FeatureDetector, TrainedDetector
 from lit_detect.detectors.distil_fast import DistilFAST
 from lit_detect.detectors.encoder import EncoderDetector
 from lit_detect.detectors.fast import FASTDetector
+from lit_detect.detectors.grover import GroverDetector
 
-__all__ = ["Detector", "DistilFAST", "EncoderDetector", "FASTDetector", "FeatureDetector", "TrainedDetector", "ZeroShotDetector"]
+__all__ = [
+    "Detector",
+    "DistilFAST",
+    "EncoderDetector",
+    "FASTDetector",
+    "FeatureDetector",
+    "GroverDetector",
+    "TrainedDetector",
+    "ZeroShotDetector",
+]

@@ -19,10 +19,10 @@ from lit_detect.nn.fast import FASTNetwork
 class FASTDetector(TrainedDetector):
     """Classifies a text by the graph of its names, the coherence of its sentences and an encoder's document vector.
 
-    After FAST (Zhong et al. 2020, arXiv 2010.07475), which Pu et al. 2023 found the most robust; see `FASTNetwork` for
-    what differs. At most 150 names in 45 sentences are read. Like every trained detector it learns the generators, the
-    decoding and the domain of its training set; in languages whose names have no capitals the rules find none, and a
-    spaCy pipeline is needed.
+    After FAST (Zhong et al. 2020, arXiv 2010.07475), the semantic detector that Pu et al. 2023 examined; see
+    `FASTNetwork` for what differs. At most 150 names in 45 sentences are read. Like every trained detector it learns
+    the generators, the decoding and the domain of its training set; in languages whose names have no capitals the rules
+    find none, and a spaCy pipeline is needed.
 
     Args:
         model: Name of a Hugging Face encoder, a local folder, minilm for the packaged all-MiniLM-L6-v2, or

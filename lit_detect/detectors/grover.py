@@ -1,0 +1,67 @@
+"""GROVER's discriminator: a causal language model that ends in a classification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+from lit_core.lm import LanguageModel
+from lit_detect.detectors.base import TrainedDetector
+from lit_detect.nn.encoders import freeze_unused
+
+
+class GroverDetector(TrainedDetector):
+    """Classifies a text by a causal language model that reads it up to a classification token (Zellers et al. 2019).
+
+    The end-of-text token after the text is the classification token: its last hidden state goes through a linear layer,
+    and its vector is learned with all other weights. What it learns are the generators, the decoding and the domain of
+    its training set; GROVER's own discriminators know one generator at one nucleus threshold, and their authors warn of
+    them. The model may be cut to its first layers for small machines.
+
+    Args:
+        lm: The language model, such as ``lit_core.pretrained.smollm2``, with weights in float32; it is trained whole
+            and belongs to the detector from then on.
+        max_tokens: Tokens read of a text, the first ones, with the classification token; 2 or more, and no more than
+            the model takes. GROVER reads 1,024.
+        seed: Seed of the linear layer's weights, 0 or more.
+    """
+
+    def __init__(self, lm: LanguageModel, max_tokens: int = 512, seed: int = 0) -> None:
+        super().__init__()
+        limit = max_tokens if lm.max_length is None else lm.max_length
+        if not 2 <= max_tokens <= limit:
+            raise UserError(f"max_tokens is {max_tokens}, but the language model reads from 2 to {limit}; set it so.")
+        dtypes = {parameter.dtype for parameter in lm.module.parameters()} - {torch.float32}
+        if dtypes:
+            found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            raise UserError(f"lm has weights in {found}, but is trained in float32; load it with dtype float32.")
+        self._lm, self.backbone = lm, lm.module.train().requires_grad_(True)
+        state = lm.hidden(torch.tensor([[lm.tokenizer.end_of_text]], device=lm.device))
+        freeze_unused(self.backbone, state)  # an output layer of its own
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = nn.Linear(state.shape[-1], 2).to(lm.device)
+        self.name = f"GroverDetector[{getattr(lm, 'name', type(lm.module).__name__)}]"
+        self.max_tokens = max_tokens
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Return logits ``(n, 2)`` of human and machine; see `TrainedDetector.forward`."""
+        assert self.max_tokens is not None
+        device, end = self.head.weight.device, self._lm.tokenizer.end_of_text
+        if not len(texts):
+            return self.head.weight.new_zeros(0, 2)
+        rows = [ids[: self.max_tokens - 1] for ids in self._lm.tokenizer.encode_batch(texts)]
+        width = 1 + max(map(len, rows))
+        ids_BT = torch.tensor([ids + [end] * (width - len(ids)) for ids in rows], device=device)
+        last_B = torch.tensor([len(ids) for ids in rows], device=device)
+        mask_BT = torch.arange(width, device=device) <= last_B[:, None]
+        states_BTD = self._lm.hidden(ids_BT, mask_BT)
+        logits: Tensor = self.head(states_BTD[torch.arange(len(rows), device=device), last_B])
+        return logits
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, uncut and without the classification token."""
+        return [len(ids) for ids in self._lm.tokenizer.encode_batch(texts)]
