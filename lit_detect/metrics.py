@@ -96,7 +96,7 @@ class DetectionScores(Metric):
             UserError: If a score is not a finite number, or all texts of both classes have the same.
         """
         scores, labels, _ = self._rows()
-        values = _values(scores[labels == HUMAN], scores[labels == MACHINE], threshold)
+        values = scores_of(scores[labels == HUMAN], scores[labels == MACHINE], threshold)
         return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +142,7 @@ def breakdown(
     machine, clean = ~human, human & torch.tensor([not text.attack for text in texts], dtype=torch.bool)
     values: dict[str, float] = {}
     if bool((human & ~clean).any()):
-        whole = _values(scores[clean], scores[machine], threshold)
+        whole = scores_of(scores[clean], scores[machine], threshold)
         values |= {name: value for name, value in whole.items() if "fpr" in name}
     for field in FIELDS:
         names = [condition(text, field) for text in texts]
@@ -152,14 +152,23 @@ def breakdown(
         for name in known:
             inside = torch.tensor([other == name for other in names])
             theirs = clean & inside if describes_humans(field) else clean
-            found = _values(scores[theirs], scores[machine & inside], threshold)
+            found = scores_of(scores[theirs], scores[machine & inside], threshold)
             kept = found if describes_humans(field) else {key: found[key] for key in found if _of_machine(key)}
             values |= {f"{field}/{key_part(name)}/{key}": value for key, value in kept.items()}
     return values
 
 
-def _values(human: Tensor, machine: Tensor, threshold: float) -> dict[str, float]:
-    """Return the values of `DetectionScores` from the scores of each class."""
+def scores_of(human: Tensor, machine: Tensor, threshold: float) -> dict[str, float]:
+    """Return the values of `DetectionScores`.
+
+    Args:
+        human: Scores of the human texts, ``(n,)``.
+        machine: Scores of the machine texts, ``(m,)``.
+        threshold: The detector's own threshold.
+
+    Raises:
+        UserError: If a score is not a finite number, or all texts of both classes have the same.
+    """
     scores = torch.cat((human, machine))
     check_finite(scores)
     values: dict[str, float] = {}

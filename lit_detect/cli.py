@@ -1,0 +1,51 @@
+"""The console command ``lit-detect``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+import lit_detect.attacks
+import lit_detect.detectors
+import lit_detect.formats  # noqa: F401  # all three so that short names are known
+from lit_core.cli import LitCLI, run
+from lit_core.study import study_verb
+from lit_detect.calibrate import calibrate
+from lit_detect.callbacks import PredictionWriter
+from lit_detect.data import TextDataModule  # noqa: F401
+from lit_detect.module import DetectorTask
+from lit_detect.prepare import prepare
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run ``lit-detect``.
+
+    Args:
+        args: The command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    verbs: dict[str, Callable[..., Any]] = {
+        "prepare": prepare,
+        "calibrate": calibrate,
+        "study": study_verb("lit_detect"),
+    }
+    return run("lit-detect", _commands, verbs, args)
+
+
+class DetectorCLI(LitCLI):
+    """The shared command line; a prediction leaves a table in the run folder."""
+
+    def before_predict(self) -> None:
+        """Write ``predictions.csv``, or ``predictions.jsonl`` where the texts come from such a file."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
+            lines = str(getattr(self.datamodule, "predict", "")).endswith(".jsonl")
+            callbacks.append(PredictionWriter(self.run_folder, "jsonl" if lines else "csv"))
+
+
+def _commands(args: list[str]) -> LitCLI:
+    return DetectorCLI("detect", DetectorTask, LightningDataModule, {}, args)

@@ -1,0 +1,278 @@
+"""The only LightningModule: it trains a detector, or gathers what it is fitted to, and evaluates it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
+
+from lit_core.checkpoint import load_checkpoint_file
+from lit_core.data import ShardStream, StreamLoader
+from lit_core.data.resume import named_loader
+from lit_core.errors import UserError
+from lit_core.logged import log_step, rows_of_all_ranks
+from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.tensorboard import add_hparams, add_layout
+from lit_detect.calibrate import Calibration
+from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
+from lit_detect.functional.calibration import Platt, fit_platt
+from lit_detect.metrics import DetectionScores, breakdown
+
+
+def adamw(params: Iterable[Any]) -> Optimizer:
+    """Return AdamW with a learning rate of 5e-5 and weight decay 1e-4, as the paper's released code fine-tunes."""
+    return AdamW(params, lr=5e-5, weight_decay=1e-4)
+
+
+class DetectorTask(LightningModule):
+    """Trains a detector of machine-written text and evaluates it.
+
+    A `TrainedDetector` is trained by cross-entropy. Of a `FeatureDetector` the features of the training set are
+    gathered in one epoch and it is fitted to them at the epoch's last step; of a zero-shot detector likewise the
+    scores, and what is fitted is a logistic map to probabilities, whose middle is the threshold. Batches are mappings
+    with ``text``, ``y`` (0 human, 1 machine) and ``index``; rows with an index of -1 only fill a batch up.
+
+    ===========================  ======  ===========================================================================
+    key                          unit    moment
+    ===========================  ======  ===========================================================================
+    ``train/loss``               nats    logged step; mean over its global batch; trained detectors only
+    ``train/accuracy``           0 to 1  same; before the step
+    ``train/learning_rate``      1       same; the rate of this step
+    ``train/gradient_norm``      1       same; before clipping
+    ``{stage}/{source}/loss``    nats    end of a validation or test, whole source; of the probabilities
+    ``{stage}/{source}/…``       0 to 1  same; the scores of `DetectionScores`, and those of each domain, generator,
+                                         decoding and attack of the source where there are several
+    ===========================  ======  ===========================================================================
+
+    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader.
+
+    Args:
+        detector: The detector, by class name.
+        optimizer: Class and arguments of the optimizer of a trained detector; its weight decay spares norms and biases.
+        scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
+            rate constant.
+        min_tokens: Tokens below which a prediction abstains, 0 or more.
+        calibration: File of ``lit-detect calibrate`` whose thresholds decide; None decides by the fitted threshold.
+    """
+
+    threshold: Tensor
+    platt: Tensor
+
+    def __init__(
+        self,
+        detector: Detector,
+        optimizer: OptimizerCallable = adamw,
+        scheduler: SchedulerCallable | None = None,
+        min_tokens: int = 0,
+        calibration: str | None = None,
+    ) -> None:
+        super().__init__()
+        if _given_hyperparameters.get() is not None:
+            # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
+            self.save_hyperparameters(logger=False)
+        if min_tokens < 0:
+            raise UserError(f"`min_tokens` is {min_tokens}, but a text can't have fewer than 0; give 0 or more.")
+        self.detector, self.optimizer, self.scheduler, self.min_tokens = detector, optimizer, scheduler, min_tokens
+        self.calibration = None if calibration is None else Calibration.load(calibration)
+        if self.calibration is not None:
+            self.calibration.check(detector.name)
+        self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("platt", torch.tensor([1.0, 0.0], dtype=torch.float64))  # the score is a logit
+        if not self.is_trained:  # steps are counted by an optimizer, which needs something to optimize
+            self.placeholder = nn.Parameter(torch.zeros(()))
+        self.metrics = nn.ModuleDict()
+        self._window: list[Tensor] = []
+        self._rows: list[Tensor] = []
+        self._micro_batches = 0
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> DetectorTask:
+        """Rebuild the task of a ``lit-detect fit`` checkpoint, in evaluation mode.
+
+        Args:
+            path: The checkpoint file.
+            device: Where to put the weights.
+
+        Raises:
+            UserError: If the file is no such checkpoint.
+        """
+        checkpoint = load_checkpoint_file(path)
+        if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
+            raise UserError(f"--ckpt_path is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
+        return cls.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the detector is trained by gradients."""
+        return isinstance(self.detector, TrainedDetector)
+
+    def probability(self, scores: Tensor) -> Tensor:
+        """Return the probability of machine, float64, from scores ``(n,)``."""
+        own = None if self.calibration is None else self.calibration.platt
+        return (own or Platt(*self.platt.tolist()))(scores)
+
+    def set_platt(self, platt: Platt) -> None:
+        """Take a map from scores to probabilities, and its middle as the threshold."""
+        self.platt.copy_(torch.tensor(platt))
+        self.threshold.fill_(-platt.intercept / platt.slope)
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer over two groups, with and without weight decay, and its schedule."""
+        if not self.is_trained:
+            return SGD([self.placeholder], lr=0.0)
+        return build_optimizers(self, self.optimizer, self.scheduler)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of a micro-batch, or gather what the detector is fitted to."""
+        self._micro_batches += 1
+        if not isinstance(self.detector, TrainedDetector):
+            self._gather(batch)
+            return 0 * self.placeholder
+        logits, y = self.detector(batch["text"]), batch["y"]
+        loss = F.cross_entropy(logits, y)
+        right = (logits.detach().argmax(1) == y).sum()
+        self._window.append(torch.stack([loss.detach() * len(y), right, torch.full_like(right, len(y))]))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a validation source."""
+        self._evaluate("val", batch, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a test source."""
+        self._evaluate("test", batch, dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Return ``index``, ``score``, ``probability``, ``decision`` and ``tokens`` of each text of a batch."""
+        real = [row for row, index in enumerate(batch["index"].tolist()) if index >= 0]
+        texts = [batch["text"][row] for row in real]
+        groups = [batch["group"][row] for row in real] if "group" in batch else [""] * len(real)
+        tokens = self.detector.count_tokens(texts)
+        scores = self.detector.score(texts) if texts else torch.empty(0, dtype=torch.float64)
+        decisions = [
+            "abstain" if count < max(self.min_tokens, 1) else "machine" if is_machine else "human"
+            for count, is_machine in zip(tokens, self.decide(scores, groups), strict=True)
+        ]
+        return {
+            "index": batch["index"].cpu()[real],
+            "score": scores,
+            "probability": self.probability(scores),
+            "decision": decisions,
+            "tokens": tokens,
+        }
+
+    def decide(self, scores: Tensor, groups: list[str]) -> list[bool]:
+        """Tell of each score whether it is that of a machine, by the calibration of its group where there is one."""
+        if self.calibration is not None:
+            return [self.calibration.decide(score, group) for score, group in zip(scores.tolist(), groups, strict=True)]
+        return (scores >= self.threshold.cpu()).tolist()
+
+    def on_train_start(self) -> None:
+        """Fill the HPARAMS page."""
+        self._window, self._micro_batches = [], 0
+        data = getattr(self.trainer, "datamodule", None)
+        keys = ["train/loss"] if self.is_trained else []
+        if isinstance(self.trainer.val_dataloaders, dict):
+            keys += [f"val/{source}/{name}" for source in self.trainer.val_dataloaders for name in ("loss", "auroc")]
+        charts = {
+            "AUROC": ["val/[^/]*/auroc"],
+            "recall of machine": ["val/[^/]*/recall/machine"],
+            "recall of human": ["val/[^/]*/recall/human"],
+        }
+        add_layout(self.trainer, {"detector": charts | ({"training loss": ["train/loss"]} if self.is_trained else {})})
+        add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the means over the step's whole global batch."""
+        window, self._window, self._micro_batches = self._window, [], 0
+        if self.is_trained:
+            log_step(self, optimizer, window)
+
+    def on_train_end(self) -> None:
+        """Refuse a training that ended before the detector was fitted."""
+        if self._rows:
+            raise UserError(
+                f"{self.detector.name} is fitted after one epoch, but training ended before; set trainer.max_epochs to "
+                "1 and leave out trainer.max_steps."
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each validation source."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log each test source."""
+        self._log_scores("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what another program needs to use the weights, as plain values, and what was gathered so far."""
+        name, cap = self.detector.name, self.detector.max_tokens
+        checkpoint["detector"] = {"name": name, "max_tokens": cap, "min_tokens": self.min_tokens}
+        checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
+        if self._rows:
+            checkpoint["gathered"] = rows_of_all_ranks(self.trainer, torch.cat(self._rows))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on gathering where the run was; one rank holds what all had."""
+        if "gathered" in checkpoint and self._trainer is not None and self.trainer.is_global_zero:
+            self._rows = [checkpoint["gathered"]]
+
+    def _gather(self, batch: Any) -> None:
+        """Keep the features or scores of a micro-batch; fit at the last one of the first epoch."""
+        loader = self.trainer.train_dataloader
+        if not isinstance(loader, StreamLoader):
+            raise UserError(f"{self.detector.name} is fitted to a whole training set; train it on a TextDataModule.")
+        stream = loader.stream
+        assert isinstance(stream, ShardStream)
+        size = sum(map(len, stream.sources.values()))
+        detector, texts = self.detector, batch["text"]
+        if self.trainer.global_step * stream.global_batch_size >= size:  # a further epoch
+            return
+        kept = (batch["index"] < size).cpu()  # what completes the last batch is of the next epoch
+        values = detector.features(texts) if isinstance(detector, FeatureDetector) else detector.score(texts)[:, None]
+        columns = [batch["index"].cpu()[:, None].double(), batch["y"].cpu()[:, None].double(), values.double()]
+        self._rows.append(torch.cat(columns, dim=1)[kept])
+        steps_after = self.trainer.global_step + 1
+        if self._micro_batches < stream.accumulation or steps_after * stream.global_batch_size < size:
+            return
+        rows = rows_of_all_ranks(self.trainer, torch.cat(self._rows))
+        rows = rows[rows[:, 0].argsort()]  # the same on any number of devices
+        self._rows = []
+        labels, values = rows[:, 1].long(), rows[:, 2:]
+        if isinstance(detector, FeatureDetector):
+            detector.fit_features(values, labels)
+        else:
+            self.set_platt(fit_platt(values[:, 0], labels))
+
+    def _evaluate(self, stage: str, batch: Any, dataloader_idx: int) -> None:
+        key = f"{stage}_{dataloader_idx}"
+        if key not in self.metrics:
+            dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
+            self.metrics[key] = DetectionScores(dtype).to(self.device)
+        scores = self.detector.score(batch["text"])
+        self.metrics[key].update(scores, batch["y"], batch["index"])  # type: ignore[operator]
+
+    def _log_scores(self, stage: str) -> None:
+        # every rank has every source: evaluation gives all ranks the same number of batches
+        data = getattr(self.trainer, "datamodule", None)
+        for key in [key for key in self.metrics if key.startswith(f"{stage}_")]:
+            metric: Any = self.metrics[key]
+            source = named_loader(self.trainer, stage, int(key.rpartition("_")[2]))
+            scores, y, index = metric.gathered()
+            threshold = float(self.threshold)
+            values = metric.compute(threshold)
+            values["loss"] = F.binary_cross_entropy(self.probability(scores), y.to(scores))
+            if data is not None and hasattr(data, "records"):
+                found = data.records(stage, source)
+                records = [found.about(number) for number in range(len(found))]
+                values |= breakdown(scores, y, index, records, threshold)
+            # summed over the ranks already; sync_dist spares a warning of Lightning's for each key
+            self.log_dict({f"{stage}/{source}/{name}": float(value) for name, value in values.items()}, sync_dist=True)
+            del self.metrics[key]  # the next run may have other sources
