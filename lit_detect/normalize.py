@@ -11,6 +11,7 @@ _CYRILLIC = dict(zip("аеорсухіјѕһԁԛԝАВЕКМНОРСТХІЈЅҮ
 _GREEK = dict(zip("οΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "oABEZHIKMNOPTYX", strict=True))
 _LATIN_OF = {"CYRILLIC": _CYRILLIC, "GREEK": _GREEK}
 _FOLDED = str.maketrans(_CYRILLIC | _GREEK)
+_ALIKE = frozenset(_CYRILLIC | _GREEK)
 
 _WORD = re.compile(r"(?:[^\W\d_]|[\u0300-\u036f])+")
 _LINE = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028]")
@@ -35,7 +36,7 @@ def normalize_text(text: str) -> str:
     """
     text = _LINE.sub("\n", text).replace("\u2029", "\n\n")
     if not text.isascii() or not text.isprintable():
-        text = _without_invisible(unicodedata.normalize("NFKC", text))
+        text = _without_invisible(_BLANKS.sub(" ", unicodedata.normalize("NFKC", text)))
         text = unicodedata.normalize("NFKC", _latin(text))
     return _EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", text))
 
@@ -49,16 +50,23 @@ class NormalizeText:
 
 
 def _without_invisible(text: str) -> str:
+    if not any(character in _JOINERS or _is_invisible(character) for character in set(text)):
+        return text
     kept: list[str] = []
+    needs_joiners = False  # whether the last character that is no mark is of a script that does, or an emoji
     for character in text:
-        if character in _JOINERS:
-            before = kept[-1] if kept else " "
-            if ord(before) < 0x600 or unicodedata.category(before)[0] not in "LMS":
-                continue
-        elif _is_invisible(character):
+        if not needs_joiners if character in _JOINERS else _is_invisible(character):
             continue
         kept.append(character)
+        if character not in _JOINERS and unicodedata.category(character)[0] != "M":
+            needs_joiners = _needs_joiners(character)
     return "".join(kept)
+
+
+@cache
+def _needs_joiners(character: str) -> bool:
+    number = ord(character)  # from 0x1E00 are further Latin and Greek letters
+    return number >= 0x600 and not 0x1E00 <= number < 0x2000 and unicodedata.category(character)[0] in "LS"
 
 
 @cache
@@ -72,6 +80,8 @@ def _is_invisible(character: str) -> bool:
 
 def _latin(text: str) -> str:
     """Return a text whose look-alikes in Latin words are Latin letters."""
+    if _ALIKE.isdisjoint(text):
+        return text
     found = [(word, _scripts(word.group())) for word in _WORD.finditer(text)]
     mixed = {script for _, scripts in found if "LATIN" in scripts for script in scripts}
     real = {script.removeprefix("REAL ") for _, scripts in found for script in scripts if script.startswith("REAL ")}

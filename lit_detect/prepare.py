@@ -79,9 +79,13 @@ def prepare(
     for name, count in left_out.items():
         if count:
             print(f"{count:,} texts of {name} were left out, since they repeat others.")
-    names = json.dumps(list(summary))
     print(f"\nIn           {folder}")
-    print(f"Train on it  lit-detect fit --config CONFIG --data.root {root} --data.train '{names}'")
+    trained = [name for name, splits in summary.items() if "train" in splits]
+    if trained:
+        print(f"Train on it  lit-detect fit --config CONFIG --data.root {root} --data.train '{json.dumps(trained)}'")
+    else:
+        names = json.dumps(list(summary))
+        print(f"Test on it   lit-detect test --ckpt_path CHECKPOINT --data.root {root} --data.test '{names}'")
     return summary
 
 
