@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
+from lit_core.quiet import quiet_transformers
 
 
 class MaskedLM:
@@ -46,7 +47,8 @@ class MaskedLM:
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
         try:
-            model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True)
+            with quiet_transformers():
+                model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.evaluating import evaluating
+from lit_core.quiet import quiet_transformers
 
 
 class Similarity(ABC):
@@ -85,8 +87,6 @@ class SentenceSimilarity(Similarity):
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Return vectors of length 1, float64 ``(n, width)``: the mean of the last hidden states."""
-        from lit_core.evaluating import evaluating
-
         tokenizer, model = self._loaded
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found: list[Tensor] = [torch.zeros(0)] * len(texts)
@@ -111,7 +111,8 @@ class SentenceSimilarity(Similarity):
 
         name = str(minilm_folder()) if self.encoder == "minilm" else self.encoder
         try:
-            model = AutoModel.from_pretrained(name, use_safetensors=True)
+            with quiet_transformers():
+                model = AutoModel.from_pretrained(name, use_safetensors=True)
             return AutoTokenizer.from_pretrained(name), model.eval()
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")

@@ -134,6 +134,12 @@ class WordVectors(Synonyms):
         names = self.words
         return [(names[i], float(cosines[i])) for i in best.tolist() if cosines[i] >= min_cosine]
 
+    def cosine(self, word: str, other: str) -> float | None:
+        """Return the cosine of two words; None where one has no vector."""
+        if word not in self or other not in self:
+            return None
+        return float(self._matrix[self._index[word]] @ self._matrix[self._index[other]])
+
     @cached_property
     def _index(self) -> dict[str, int]:
         return {word: row for row, word in enumerate(self.words)}

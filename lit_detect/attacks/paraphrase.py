@@ -1,0 +1,93 @@
+"""Sentences in other words, by a sequence-to-sequence model."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from lit_core.errors import UserError
+from lit_core.quiet import quiet_transformers
+from lit_detect.attacks.base import Attack, Attacked, Edit
+from lit_detect.attacks.raid import attacked
+from lit_detect.entities import split_sentences
+
+
+class Paraphrase(Attack):
+    """RAID's paraphrase attack: some sentences at a time are written anew by a model such as DIPPER.
+
+    Args:
+        model: Name of a sequence-to-sequence model on Hugging Face, or a local folder.
+        template: What the model is given: ``{text}`` are the sentences, ``{before}`` what was written so far. DIPPER
+            takes ``lexical = 40, order = 100 {before} <sent> {text} </sent>`` for a lexical diversity of 60 and none of
+            order.
+        sentences: Sentences at a time, 1 or more.
+        top_p: Probability that the fewest likeliest tokens to draw from must reach, above 0 to 1.
+        max_new_tokens: Most tokens written at a time, 1 or more.
+
+    Raises:
+        UserError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        template: str = "{text}",
+        sentences: int = 3,
+        top_p: float = 0.75,
+        max_new_tokens: int = 300,
+    ) -> None:
+        if "{text}" not in template:
+            raise UserError(f"template is {template!r}, but must have {{text}} where the sentences stand; put it in.")
+        if sentences < 1 or not 0 < top_p <= 1 or max_new_tokens < 1:
+            raise UserError(
+                f"sentences is {sentences}, top_p {top_p} and max_new_tokens {max_new_tokens}, but they must be 1 or "
+                "more, above 0 to 1, and 1 or more; set them so."
+            )
+        self.model, self.template, self.sentences = model, template, sentences
+        self.top_p, self.max_new_tokens = top_p, max_new_tokens
+        self.name = f"Paraphrase[{model.rstrip('/').split('/')[-1]}]"
+
+    def __call__(self, text: str, seed: int) -> Attacked:
+        """Attack a text; see the base class."""
+        spans, edits, written = split_sentences(text), list[Edit](), ""
+        for number, first in enumerate(range(0, len(spans), self.sentences)):
+            start, end = spans[first][0], spans[min(first + self.sentences, len(spans)) - 1][1]
+            source = self.template.replace("{text}", text[start:end]).replace("{before}", written)
+            after = self._write(source, seed + number).strip()
+            if after and after != text[start:end]:
+                edits.append(Edit(start, end, text[start:end], after))
+            written += f" {after or text[start:end]}"
+        return attacked(text, edits, template=self.template, sentences=self.sentences, top_p=self.top_p)
+
+    @torch.no_grad()
+    def _write(self, source: str, seed: int) -> str:
+        tokenizer, model = self._loaded
+        batch = tokenizer(source, return_tensors="pt", truncation=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            ids = model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                do_sample=True,
+                top_p=self.top_p,
+                top_k=None,
+                max_new_tokens=self.max_new_tokens,
+            )
+        return tokenizer.decode(ids[0], skip_special_tokens=True)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        try:
+            with quiet_transformers():
+                model = AutoModelForSeq2SeqLM.from_pretrained(self.model, use_safetensors=True)
+            return AutoTokenizer.from_pretrained(self.model), model.eval()
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UserError(
+                f"model is {self.model}, which cannot be loaded ({reason}); give the Hugging Face name or folder of a "
+                "sequence-to-sequence model with safetensors."
+            ) from error
