@@ -24,11 +24,13 @@ class LanguageModel(ABC):
     """Predicts the next token, and writes.
 
     Attributes:
+        name: What it is called, such as SmolLM2-135M-Instruct.
         tokenizer: Turns text into the model's token ids and back.
         module: The network.
         max_length: Longest sequence in tokens; None if there is no limit.
     """
 
+    name: str
     tokenizer: Tokenizer
     module: nn.Module
     max_length: int | None = None
@@ -293,9 +295,11 @@ class HuggingFaceLM(LanguageModel):
     Args:
         model: The model, for example of ``AutoModelForCausalLM``.
         tokenizer: Its tokenizer.
+        name: What it is called; None for the class of the model.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, name: str | None = None) -> None:
+        self.name = type(model).__name__ if name is None else name
         self.module = model
         self.tokenizer = tokenizer
         self.max_length = getattr(model.config, "max_position_embeddings", None)
@@ -339,7 +343,10 @@ class HuggingFaceLM(LanguageModel):
                 f"The language model is {name}, which cannot be loaded ({reason}); "
                 "give a Hugging Face name or a folder with safetensors."
             ) from error
-        return cls(model.eval().to(device), Tokenizer.load(name))
+        called = name.rstrip("/").split("/")[-1]
+        if layers is not None and layers < known:
+            called += f", first {layers} layers"
+        return cls(model.eval().to(device), Tokenizer.load(name), called)
 
     def new_cache(self) -> Any:
         """Return an empty cache: transformers' own, and the mask of the tokens it holds."""

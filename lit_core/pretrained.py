@@ -41,7 +41,10 @@ def smollm2(
         UserError: If transformers, gguf or accelerate is missing, or layers is out of range.
         RunFailure: If the weights cannot be fetched or are damaged.
     """
-    return HuggingFaceLM.from_pretrained(str(smollm2_folder()), layers=layers, dtype=dtype, device=device)
+    folder = smollm2_folder()
+    model = HuggingFaceLM.from_pretrained(str(folder), layers=layers, dtype=dtype, device=device)
+    model.name = model.name.replace(folder.name, "SmolLM2-135M-Instruct")
+    return model
 
 
 def smollm2_folder() -> Path:

@@ -22,6 +22,8 @@ class DecoderLM(LanguageModel):
         tokenizer: Its tokenizer, with no more token ids than the network has.
     """
 
+    name = "DecoderLM"
+
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
         self.module: Decoder = decoder
         self.tokenizer = tokenizer
