@@ -11,9 +11,9 @@ import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
+from lit_core.devices import Devices, gather_shares, share
 from lit_core.errors import RunFailure, UserError
 from lit_core.paths import resolve_data_path
-from lit_valuation.devices import Devices, gather_shares, share
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.folder import Received, check_new, incoming, nameless, outgoing
 from lit_valuation.exchange.ledger import Entry, SharingLedger, fingerprints
@@ -166,7 +166,7 @@ def _stamp(selector: Selector, encoder: Encoder | None, manifest: Query) -> Stam
         return None
     wanted = manifest.encoder
     if encoder is None:
-        which = "one" if wanted is None else wanted.name
+        which = "EfficientNetLite0 or another" if wanted is None else wanted.name
         raise UserError(
             f"{type(selector).__name__} looks at features, but there is no encoder; give --encoder {which}."
         )
