@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_core.decoding import new_cache, use_packed_attention
 from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
 from lit_core.tokenizer import Tokenizer
@@ -71,6 +72,15 @@ class LanguageModel(ABC):
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits ``(..., vocabulary)`` of the next token for rows ``(..., width)`` of what `hidden` gave."""
         return hidden
+
+    @abstractmethod
+    def keep_rows(self, cache: Any, rows: Sequence[int]) -> Any:
+        """Return a cache that holds some rows only.
+
+        Args:
+            cache: What :meth:`logits` returned; not to be used any more.
+            rows: Places of the rows to keep, rising.
+        """
 
     @property
     def device(self) -> torch.device:
@@ -169,7 +179,8 @@ class LanguageModel(ABC):
             mask_BS = None
         seen_BV: Tensor | None = None
         new: list[list[int]] = [[] for _ in prompts]
-        running = set(range(len(prompts)))
+        places = list(range(len(prompts)))  # of the rows that the network still runs
+        running = set(places)
         cache = self.new_cache()
         while True:
             logits_BSV, cache = self.logits(ids_BS, cache, mask=mask_BS, last_only=True)
@@ -182,20 +193,22 @@ class LanguageModel(ABC):
                         seen_BV[row, list(prompt)] = True
                 else:
                     seen_BV.scatter_(1, ids_BS, True)
-            drawn = [next(numbers) for numbers in uniforms]
+            drawn = [next(uniforms[place]) for place in places]
             ids_BS = choose_tokens(logits_BV, torch.tensor(drawn, device=self.device), *choices, seen_BV)[:, None]
             mask_BS = None
-            for row, token in enumerate(ids_BS[:, 0].tolist()):
-                if row not in running:
+            for place, token in zip(places, ids_BS[:, 0].tolist(), strict=True):
+                if place not in running:
                     continue
-                if token == stop:
-                    running.remove(row)
-                    continue
-                new[row].append(token)
-                if len(new[row]) == max_new_tokens:
-                    running.remove(row)
+                if token != stop:
+                    new[place].append(token)
+                if token == stop or len(new[place]) == max_new_tokens:
+                    running.remove(place)
             if not running:
                 return new
+            if 4 * len(running) <= 3 * len(places):  # not at each end, since the cache is copied
+                kept = [row for row, place in enumerate(places) if place in running]
+                places, ids_BS, cache = [places[row] for row in kept], ids_BS[kept], self.keep_rows(cache, kept)
+                seen_BV = None if seen_BV is None else seen_BV[kept]
 
 
 def choose_tokens(
@@ -209,9 +222,12 @@ def choose_tokens(
 ) -> Tensor:
     """Choose the next token of each row: repetition penalty, temperature, top-k, top-p, in this order.
 
+    The cumulative distribution runs over the tokens in the order of their ids, which needs no sorting. Tokens that are
+    exactly as likely as the last one that top-k or top-p allows are allowed too.
+
     Args:
         logits_BV: Logits of shape ``(batch, vocabulary)``, float32.
-        uniform_B: A number in [0, 1) per row, at which the cumulative distribution over falling probabilities is read.
+        uniform_B: A number in [0, 1) per row, at which the cumulative distribution is read.
         temperature: Divisor of the logits; 0 takes the likeliest token.
         top_k: How many of the likeliest tokens may be drawn; None allows all.
         top_p: Probability that the fewest likeliest tokens that may be drawn must reach; None allows all.
@@ -230,19 +246,28 @@ def choose_tokens(
         logits_BV = torch.where(seen_BV, penalised_BV, logits_BV)
     if temperature == 0:
         return logits_BV.argmax(-1)
-    top = logits_BV.shape[-1] if top_k is None else min(top_k, logits_BV.shape[-1])
-    sorted_Bk, order_Bk = logits_BV.topk(top, dim=-1)
     # Shifted before the division: a tiny temperature would overflow.
-    probs_Bk = ((sorted_Bk - sorted_Bk[:, :1]) / temperature).softmax(-1)
-    if top_p is not None:
-        before_Bk = probs_Bk.cumsum(-1) - probs_Bk
-        probs_Bk = probs_Bk.masked_fill(before_Bk >= top_p, 0)
-        probs_Bk[:, 0].clamp_(min=torch.finfo(probs_Bk.dtype).tiny)
-    cumulative_Bk = probs_Bk.cumsum(-1)
-    threshold_B1 = uniform_B.to(probs_Bk)[:, None] * cumulative_Bk[:, -1:]
-    allowed_B1 = (probs_Bk > 0).sum(-1, keepdim=True)
-    place_B1 = (cumulative_Bk <= threshold_B1).sum(-1, keepdim=True).minimum(allowed_B1 - 1)
-    return order_Bk.gather(-1, place_B1)[:, 0]
+    scaled_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature
+    if top_k is not None and top_k < scaled_BV.shape[-1]:
+        least_B1 = scaled_BV.topk(top_k, dim=-1).values[:, -1:]
+        scaled_BV = scaled_BV.masked_fill(scaled_BV < least_B1, -torch.inf)
+    probs_BV = scaled_BV.softmax(-1)
+    if top_p is not None and top_p < 1:
+        falling_BV = _falling(probs_BV)
+        last_B1 = (falling_BV.cumsum(-1) < top_p).sum(-1, keepdim=True).clamp(max=probs_BV.shape[-1] - 1)
+        probs_BV = probs_BV.masked_fill(probs_BV < falling_BV.gather(-1, last_B1), 0)
+    cumulative_BV = probs_BV.cumsum(-1)
+    total_B1 = cumulative_BV[:, -1:].contiguous()
+    place_B1 = torch.searchsorted(cumulative_BV, uniform_B.to(probs_BV)[:, None] * total_B1, right=True)
+    # Where rounding makes the threshold the total itself, the last token that may be drawn.
+    return place_B1.minimum(torch.searchsorted(cumulative_BV, total_B1))[:, 0]
+
+
+def _falling(values_BV: Tensor) -> Tensor:
+    """Return each row's values from the largest to the smallest."""
+    if values_BV.device.type != "cpu":
+        return values_BV.sort(dim=-1, descending=True).values
+    return torch.from_numpy(np.sort(values_BV.numpy(), axis=-1)).flip(-1)  # ten times as fast as torch's
 
 
 def check_sampling(
@@ -300,6 +325,7 @@ class HuggingFaceLM(LanguageModel):
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, name: str | None = None) -> None:
         self.name = type(model).__name__ if name is None else name
+        use_packed_attention(model)
         self.module = model
         self.tokenizer = tokenizer
         self.max_length = getattr(model.config, "max_position_embeddings", None)
@@ -350,9 +376,14 @@ class HuggingFaceLM(LanguageModel):
 
     def new_cache(self) -> Any:
         """Return an empty cache: transformers' own, and the mask of the tokens it holds."""
-        from transformers import DynamicCache
+        return new_cache(self.module.config), None
 
-        return DynamicCache(config=self.module.config), None
+    def keep_rows(self, cache: Any, rows: Sequence[int]) -> Any:
+        """Return a cache that holds some rows only; see the base class."""
+        past, mask_BK = cache
+        places = torch.tensor(rows, device=self.device)
+        past.batch_select_indices(places)
+        return past, mask_BK[places]
 
     def logits(
         self, ids_BS: Tensor, cache: Any = None, *, mask: Tensor | None = None, last_only: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class DecoderLM(LanguageModel):
     def new_cache(self) -> KVCache:
         """Return an empty cache."""
         return KVCache()
+
+    def keep_rows(self, cache: KVCache, rows: Sequence[int]) -> KVCache:
+        """Return a cache that holds some rows only; see the base class."""
+        cache.keep_rows(rows)
+        return cache
 
     def logits(
         self, ids_BS: Tensor, cache: Any = None, *, mask: Tensor | None = None, last_only: bool = False

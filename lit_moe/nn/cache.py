@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,16 @@ class KVCache:
             new_tokens: Number of tokens per row that were appended.
         """
         self.length += new_tokens
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Forget all rows but some.
+
+        Args:
+            rows: Places of the rows to keep.
+        """
+        kept = list(rows)
+        self._layers = {layer: (keys[kept], values[kept]) for layer, (keys, values) in self._layers.items()}
+        self._mask = None if self._mask is None else self._mask[kept]
 
     def extend_mask(self, mask_BS: Tensor | None, batch: int, new_tokens: int, device: torch.device) -> Tensor | None:
         """Append which of the new tokens are real and return this for all tokens.

@@ -165,7 +165,7 @@ def test_draws_from_the_distribution_of_transformers(temperature, top_k, top_p):
 def test_draws_at_the_ends_of_the_unit_interval():
     logits = torch.tensor([[0.0, 5.0, 1.0, -1e9]]).expand(2, -1)
     ends = torch.tensor([0.0, 1 - 2**-24])
-    assert choose_tokens(logits, ends, 1.0).tolist() == [1, 0]
+    assert choose_tokens(logits, ends, 1.0).tolist() == [0, 2]  # in the order of the ids
     assert choose_tokens(logits, ends, 1.0, top_k=2).tolist() == [1, 2]
     assert choose_tokens(logits, ends, 1.0, top_p=1e-9).tolist() == [1, 1]
     assert choose_tokens(logits * 1e30, ends, 1e-6).tolist() == [1, 1]
@@ -206,3 +206,51 @@ def test_loads_from_a_folder(llama, tokenizer, tmp_path):
     assert lm.generate(["Hello"], **options) == HuggingFaceLM(llama, tokenizer).generate(["Hello"], **options)
     with pytest.raises(UserError, match="cannot be loaded"):
         HuggingFaceLM.from_pretrained(str(tmp_path / "nothing"))
+
+
+def test_tokens_as_likely_as_the_last_one_allowed_are_allowed_too():
+    logits = torch.tensor([[1.0, 3.0, 1.0, 0.0]])
+    uniform = (torch.arange(1000) + 0.5) / 1000
+    for options in (dict(top_k=2), dict(top_p=0.85)):  # 3 alone has 0.76, with one of the ones 0.86
+        chosen = choose_tokens(logits.expand(1000, -1), uniform, 1.0, **options)
+        assert chosen.unique().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_cache_and_attention_give_what_transformers_gives(tokenizer, padded):
+    torch.manual_seed(1)
+    ids = torch.randint(0, 250, (3, 30))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    if padded:
+        mask[0, :4], mask[2, :1] = False, False
+    model = make_model(transformers.LlamaForCausalLM, transformers.LlamaConfig(**shape(tokenizer)))
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask.long(), position_ids=positions).logits
+        lm = HuggingFaceLM(model, tokenizer)
+        assert model.config._attn_implementation == "lit_core_packed"
+        logits, cache = lm.logits(ids[:, :6], lm.new_cache(), mask=mask[:, :6])
+        parts = [logits]
+        for place in range(6, 20):
+            logits, cache = lm.logits(ids[:, place : place + 1], cache)
+            parts.append(logits)
+        cache = lm.keep_rows(cache, [0, 2])
+        kept = []
+        for place in range(20, 30):
+            logits, cache = lm.logits(ids[[0, 2], place : place + 1], cache)
+            kept.append(logits)
+    real = mask[:, :20]
+    torch.testing.assert_close(torch.cat(parts, 1)[real], expected[:, :20][real], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat(kept, 1), expected[[0, 2], 20:], rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_row_becomes_does_not_depend_on_who_ends_before_it(llama, tokenizer):
+    stopping = Tokenizer.bytes()
+    lm = HuggingFaceLM(llama, stopping)
+    prompts = [[place, 7, 9] for place in range(24)]
+    options = dict(max_new_tokens=25, temperature=1.5, repetition_penalty=1.1)
+    free = lm.generate_ids(prompts, stop_at_end=False, batch_size=24, **options)
+    stopping.end_of_text = max(range(250), key=lambda token: sum(token in row for row in free))
+    ended = lm.generate_ids(prompts, batch_size=24, **options)
+    cut = [row[: row.index(stopping.end_of_text)] if stopping.end_of_text in row else row for row in free]
+    assert ended == cut and sum(len(row) < 25 for row in ended) >= 6
