@@ -58,8 +58,8 @@ class FASTNetwork(nn.Module):
         for convolution in self.convolutions:
             nodes_BNW = convolution(nodes_BNW, graphs.adjacency_BNN)
         vectors_BSD = graphs.sentence_tokens_BST @ words_BTD
-        named_BS1 = graphs.sentence_nodes_BSN.sum(dim=-1, keepdim=True)  # 1 with names, 0 without
-        sentences_BSW = graphs.sentence_nodes_BSN @ nodes_BNW + (1 - named_BS1) * self.words(vectors_BSD)
+        named_BS1 = (graphs.sentence_nodes_BSN > 0).any(dim=-1, keepdim=True)
+        sentences_BSW = torch.where(named_BS1, graphs.sentence_nodes_BSN @ nodes_BNW, self.words(vectors_BSD))
         states_BSW, _ = self.lstm(sentences_BSW)
         document_BX = coherence_sum(states_BSW, vectors_BSD, graphs.real_BS)
         if self.document_path:

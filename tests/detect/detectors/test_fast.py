@@ -109,11 +109,18 @@ def test_the_batch_does_not_matter_and_evaluation_is_deterministic(detector):
     assert torch.equal(scores, detector.score(TEXTS)) and detector.score([]).shape == (0,)
 
 
-def test_all_trained_parameters_get_a_gradient(detector):
-    detector(TEXTS).square().sum().backward()
+@pytest.mark.parametrize("texts", [TEXTS, ["it was late."], [""]])
+def test_all_trained_parameters_get_a_gradient(detector, texts):
+    detector(texts).square().sum().backward()
     missing = {name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None}
     detector.zero_grad()
     assert not missing
+
+
+def test_half_precision_scores_nearly_the_same(detector):
+    with torch.autocast("cpu", torch.bfloat16):
+        half = detector.score(TEXTS)
+    torch.testing.assert_close(half, detector.score(TEXTS), atol=0.05, rtol=0)
 
 
 def test_gradients():
