@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,9 @@ class DetectorTask(LightningModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a validation source."""
-        self._evaluate("val", batch, dataloader_idx)
+        """Score a batch of a validation source, once there is something to score with."""
+        if self.is_trained or not (self.trainer.sanity_checking or self._rows):
+            self._evaluate("val", batch, dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a test source."""
@@ -274,5 +276,6 @@ class DetectorTask(LightningModule):
                 records = [found.about(number) for number in range(len(found))]
                 values |= breakdown(scores, y, index, records, threshold)
             # summed over the ranks already; sync_dist spares a warning of Lightning's for each key
-            self.log_dict({f"{stage}/{source}/{name}": float(value) for name, value in values.items()}, sync_dist=True)
+            known = {f"{stage}/{source}/{name}": float(value) for name, value in values.items()}
+            self.log_dict({key: value for key, value in known.items() if not isnan(value)}, sync_dist=True)
             del self.metrics[key]  # the next run may have other sources
