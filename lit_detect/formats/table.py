@@ -90,7 +90,7 @@ class TextTable(FileSource):
             label=label_column,
             human_values=human_values,
             machine_values=machine_values,
-            **self.optional,
+            columns=self.optional,
         )
         self._labels = {
             file: label
