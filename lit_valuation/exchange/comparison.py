@@ -119,9 +119,15 @@ def places(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95) -
 
 
 def verdict(found: Sequence[Place]) -> str:
-    """Say in one sentence what the order is, as far as there is one."""
+    """Say what the order is, as far as there is one, and who helps at all."""
     if not found:
         return "No answer can be ranked."
+    helping = [place.name for place in found if place.gain.sign > 0]
+    who = f"{', '.join(helping)} distinguishably" if helping else "Nobody distinguishably"
+    return f"{_order(found)} {who} {'help' if len(helping) > 1 else 'helps'}, compared with nothing shared."
+
+
+def _order(found: Sequence[Place]) -> str:
     if len(found) == 1:
         return f"{found[0].name} is the only answer."
     leaders = [place.name for place in found if place.best == 1]

@@ -95,7 +95,8 @@ class Trainings:
         return self.folder / f"{hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:32]}.json"
 
     def _seconds(self) -> float:
-        """Return about how long a training takes, from a short one."""
+        """Return about how long a training takes, from a short one after the first, which sets processes up."""
+        retrain(replace(self.recipe, steps=1), self.train, None, 0, self.mode)
         steps = min(_TIMED_STEPS, self.recipe.steps)
         start = time.perf_counter()
         task = retrain(replace(self.recipe, steps=steps), self.train, None, 0, self.mode)

@@ -31,7 +31,10 @@ def test_owners_are_in_order_only_where_both_intervals_say_so():
     assert by_name["good"].alike == ("alike",) and by_name["bad"].alike == ()
     assert by_name["good"].gain.sign == 1 and by_name["bad"].gain.sign == 0
     assert "not distinguishable from each other" in verdict(found)
+    assert verdict(found).endswith("alike, good distinguishably help, compared with nothing shared.")
     assert "distinguishably so" in verdict(places({"good": trained(0.8), "bad": trained(0.3, seed=1)}, trained(0.3)))
+    alone = places({"good": trained(0.3)}, trained(0.3, seed=1))
+    assert verdict(alone) == "good is the only answer. Nobody distinguishably helps, compared with nothing shared."
 
 
 def test_few_cases_or_seeds_tell_nothing():

@@ -206,7 +206,7 @@ def test_withheld_samples_stay(place):
         ({"budget": 13}, "budget is 13, but the query allows 1 to 12"),
         ({"budget": 0}, "budget is 0"),
         ({"limit": 0}, "limit is 0"),
-        ({"encoder": None}, "give --encoder one"),
+        ({"encoder": None}, "give --encoder EfficientNetLite0 or another"),
         ({"expect_digest": "abcdefabcdef"}, "not the expected abcdefabcdef"),
         ({"withhold": ["nobody"]}, "withhold names nobody"),
         ({"output": "query"}, "exists already"),
