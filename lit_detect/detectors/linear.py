@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -23,7 +21,7 @@ class LinearFeatureDetector(FeatureDetector):
         standardize: Whether features are divided by their standard deviation before they are penalised.
     """
 
-    standardize: ClassVar[bool] = True
+    standardize: bool = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +49,15 @@ class LinearFeatureDetector(FeatureDetector):
 
     def score_features(self, features: Tensor) -> Tensor:
         """Return the logits of machine ``(n,)``; see `FeatureDetector.score_features`."""
+        self.require_fitted()
+        return features.double() @ self.weight + self.bias
+
+    def require_fitted(self) -> None:
+        """Refuse to score before `fit_features`."""
         if not self.is_fitted:
             raise UserError(
                 f"{self.name} is not fitted yet; run `lit-detect fit` first, or give --ckpt_path of a run that did."
             )
-        return features.double() @ self.weight + self.bias
 
     def get_extra_state(self) -> Tensor:
         """Return what was fitted, for the checkpoint."""

@@ -1,0 +1,31 @@
+"""The mean log-probability of a text."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lit_core.lm import LanguageModel
+from lit_detect.detectors.language_model import TokenStatistic
+from lit_detect.functional.scores import log_likelihood
+from lit_detect.scoring import Quantity, TokenScores
+
+
+class LogLikelihood(TokenStatistic):
+    """Scores a text by the mean log-probability of its tokens (Solaiman et al. 2019): machines write what is likely.
+
+    Args:
+        language_model: The model that reads the text.
+        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the model takes.
+        batch_tokens: Tokens that go through the model at once, padding included, 1 or more.
+    """
+
+    quantities: ClassVar[tuple[Quantity, ...]] = ("log_prob",)
+
+    def __init__(self, language_model: LanguageModel, max_tokens: int = 512, batch_tokens: int = 4096) -> None:
+        super().__init__(language_model, None, max_tokens, batch_tokens)
+
+    def statistic(self, tokens: TokenScores) -> Tensor:
+        """Return the mean log-probability."""
+        return log_likelihood(tokens["log_prob"])

@@ -1,0 +1,31 @@
+"""The mean log-rank of a text."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lit_core.lm import LanguageModel
+from lit_detect.detectors.language_model import TokenStatistic
+from lit_detect.functional.scores import log_rank
+from lit_detect.scoring import Quantity, TokenScores
+
+
+class LogRank(TokenStatistic):
+    """Scores a text by minus the mean logarithm of its tokens' ranks (Mitchell et al. 2023).
+
+    Args:
+        language_model: The model that reads the text.
+        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the model takes.
+        batch_tokens: Tokens that go through the model at once, padding included, 1 or more.
+    """
+
+    quantities: ClassVar[tuple[Quantity, ...]] = ("rank",)
+
+    def __init__(self, language_model: LanguageModel, max_tokens: int = 512, batch_tokens: int = 4096) -> None:
+        super().__init__(language_model, None, max_tokens, batch_tokens)
+
+    def statistic(self, tokens: TokenScores) -> Tensor:
+        """Return minus the mean log-rank."""
+        return log_rank(tokens["rank"])

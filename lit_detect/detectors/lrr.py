@@ -1,0 +1,33 @@
+"""Log-likelihood over log-rank."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lit_core.lm import LanguageModel
+from lit_detect.detectors.language_model import TokenStatistic
+from lit_detect.functional.scores import lrr
+from lit_detect.scoring import Quantity, TokenScores
+
+
+class LRR(TokenStatistic):
+    """Scores a text by the ratio of its log-likelihood to its log-rank (Su et al. 2023, DetectLLM).
+
+    Both are small for machine text, the log-rank the more so.
+
+    Args:
+        language_model: The model that reads the text.
+        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the model takes.
+        batch_tokens: Tokens that go through the model at once, padding included, 1 or more.
+    """
+
+    quantities: ClassVar[tuple[Quantity, ...]] = ("log_prob", "rank")
+
+    def __init__(self, language_model: LanguageModel, max_tokens: int = 512, batch_tokens: int = 4096) -> None:
+        super().__init__(language_model, None, max_tokens, batch_tokens)
+
+    def statistic(self, tokens: TokenScores) -> Tensor:
+        """Return the ratio."""
+        return lrr(tokens["log_prob"], tokens["rank"])
