@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.checkpoint import load_checkpoint_file
 from lit_core.paths import file_sha256
 from lit_core.progress import duration
+from lit_detect.journal import Journal, read_journal
 from lit_detect.module import DetectorTask
 from lit_detect.normalize import normalize_text
 
@@ -76,7 +77,11 @@ class Scored:
 
 
 def score_many(
-    detector: LoadedDetector, texts: Sequence[str], batch_size: int = 16, kept: Path | None = None
+    detector: LoadedDetector,
+    texts: Sequence[str],
+    batch_size: int = 16,
+    kept: Path | None = None,
+    fabric: Fabric | None = None,
 ) -> Scored:
     """Score texts; equal texts are scored once.
 
@@ -84,49 +89,46 @@ def score_many(
         detector: The detector.
         texts: The texts, as they were found.
         batch_size: Texts per forward pass.
-        kept: File of finished scores, to which each batch is appended, so that a killed run goes on; None keeps none.
+        kept: Folder of finished scores, to which each batch is appended, so that a killed run goes on; None keeps none.
+        fabric: This process's place among others, each of which scores a part and keeps it; None for one process.
     """
+    rank, world_size = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32] for text in texts]
-    done = {} if kept is None else _read(kept)
+    done = {} if kept is None else _read(kept, detector.sha256)
+    if fabric is not None:
+        fabric.barrier()  # all have read what there is, before anybody adds to it
+        detector.task.to(fabric.device)
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in done}
     # by length, so that a batch holds little padding; the longest first, so that the time to go is not too short
     order = sorted(missing, key=lambda key: (-len(missing[key]), key))
-    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    characters = sum(map(len, missing.values()))
-    bar = tqdm(batches, desc=detector.name, unit="batch", disable=None if batches else True, leave=False)
-    begin, read = time.perf_counter(), 0
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)][rank::world_size]
+    characters, read, begin = sum(len(missing[key]) for batch in batches for key in batch), 0, time.perf_counter()
+    shows = rank == 0 and bool(batches)
+    bar = tqdm(batches, desc=detector.name, unit="batch", disable=None if shows else True, leave=False)
+    journal = Journal(kept / f"{detector.sha256}.{rank}.jsonl") if kept is not None and batches else None
     for number, batch in enumerate(bar):
         start = time.perf_counter()
-        found = detector.task.detector.score([detector.read(missing[key]) for key in batch]).tolist()
+        with nullcontext() if fabric is None else fabric.autocast():
+            found = detector.task.detector.score([detector.read(missing[key]) for key in batch]).tolist()
         seconds = (time.perf_counter() - start) / len(batch)
         done |= {key: (score, seconds) for key, score in zip(batch, found, strict=True)}
-        if kept is not None:
-            _append(kept, [(key, *done[key]) for key in batch])
+        if journal is not None:
+            journal.append({"text": key, "score": done[key][0], "seconds": seconds} for key in batch)
         read += sum(len(missing[key]) for key in batch)
-        if number == min(1, len(batches) - 1):  # the first one also loads and warms up
+        if shows and number == min(1, len(batches) - 1):  # the first one also loads and warms up
             expected = (time.perf_counter() - begin) * (characters - read) / max(1, read)
             bar.write(f"{detector.name}: {len(order):,} texts to score, about {duration(expected)} to go.")
+    if journal is not None:
+        journal.close()
+    if fabric is not None and kept is not None:
+        fabric.barrier()
+        done = _read(kept, detector.sha256)
     rows = [done[key] for key in keys]
     scores = torch.tensor([score for score, _ in rows], dtype=torch.float64)
     return Scored(scores, sum(seconds for _, seconds in rows) / max(1, len(rows)))
 
 
-def _read(path: Path) -> dict[str, tuple[float, float]]:
-    """Return score and seconds by text; a line that a kill cut off is left out, and out of the file."""
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    rows = [json.loads(line) for line in whole.splitlines()]
+def _read(folder: Path, sha256: str) -> dict[str, tuple[float, float]]:
+    """Return score and seconds by text."""
+    rows = [row for path in sorted(folder.glob(f"{sha256}.*.jsonl")) for row in read_journal(path)]
     return {row["text"]: (row["score"], row["seconds"]) for row in rows}
-
-
-def _append(path: Path, rows: Sequence[tuple[str, float, float]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dict(zip(("text", "score", "seconds"), row, strict=True))) + "\n" for row in rows]
-    with path.open("a") as file:
-        file.write("".join(lines))
-        file.flush()
-        os.fsync(file.fileno())

@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
 from lit_core.paths import atomic_path, atomic_write, files_facts, remove_torn_files
 from lit_core.progress import duration
+from lit_detect.journal import Journal, read_journal
 
 #: Columns of the table.
 COLUMNS = ("index", "id", "score", "probability", "decision", "tokens", "reason")
@@ -57,7 +57,7 @@ class PredictionWriter(Callback):
         if format not in ("csv", "jsonl"):
             raise UserError(f"`format` is {format!r}, but must be csv or jsonl; choose one.")
         self.folder, self.format = folder, format
-        self._file: BinaryIO | None = None
+        self._journal: Journal | None = None
         self._texts: Any = None
         self._rows, self._total = 0, 0
         self._begin, self._measured_from, self._told = 0.0, (0.0, 0), False
@@ -83,7 +83,7 @@ class PredictionWriter(Callback):
             atomic_write(note, json.dumps(identity))
         if hasattr(data, "skip"):
             data.skip = set(done)
-        self._file = _open_whole_lines(work / f"{trainer.global_rank}.jsonl")
+        self._journal = Journal(work / f"{trainer.global_rank}.jsonl")
         self._rows, self._told = 0, False
         self._total = 0 if self._texts is None else len(self._texts) - len(done)
         if trainer.is_global_zero and self._texts is not None:
@@ -104,11 +104,9 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Put a batch on the disk."""
-        assert self._file is not None
+        assert self._journal is not None
         rows = [self._row(pl_module, outputs, place) for place in range(len(outputs["decision"]))]
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._journal.append(rows)
         self._rows += len(rows)
         if batch_idx == 0:  # the first one also loads and warms up
             self._measured_from = time.perf_counter(), self._rows
@@ -117,10 +115,10 @@ class PredictionWriter(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the whole table on rank 0."""
-        if stage != "predict" or self._file is None:
+        if stage != "predict" or self._journal is None:
             return
-        self._file.close()
-        self._file = None
+        self._journal.close()
+        self._journal = None
         trainer.strategy.barrier("predictions are written")
         if not trainer.is_global_zero:
             return
@@ -167,7 +165,7 @@ class PredictionWriter(Callback):
 
     def _say(self, trainer: Trainer, text: str) -> None:
         say = getattr(trainer.progress_bar_callback, "print", None)
-        if say is None or self._file is None or not self._rows:  # no bar is on the screen
+        if say is None or self._journal is None or not self._rows:  # no bar is on the screen
             print(text, flush=True)
         else:
             say(text)
@@ -175,11 +173,7 @@ class PredictionWriter(Callback):
 
 def read_rows(work: Path) -> dict[int, dict[str, Any]]:
     """Return the finished rows in a folder of unfinished work by index; what a kill cut off is no row."""
-    rows: dict[int, dict[str, Any]] = {}
-    for file in sorted(work.glob("*.jsonl")):
-        for line in file.read_bytes().split(b"\n")[:-1]:  # behind the last line break is nothing, or half a row
-            row = json.loads(line)
-            rows[row["index"]] = row
+    rows = {row["index"]: row for file in sorted(work.glob("*.jsonl")) for row in read_journal(file)}
     return dict(sorted(rows.items()))
 
 
@@ -195,14 +189,6 @@ def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> None:
                 table.writerow({**row, **{key: "" if x is None else f"{x:.6g}" for key, x in numbers.items()}})
             else:
                 file.write(json.dumps({**row, **numbers}, ensure_ascii=False) + "\n")
-
-
-def _open_whole_lines(path: Path) -> BinaryIO:
-    """Open a file to append lines, without the half line that a kill may have left."""
-    file = path.open("ab+")
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
-    return file
 
 
 def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: Any) -> dict[str, Any]:
