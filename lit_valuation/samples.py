@@ -69,7 +69,10 @@ class Samples:
         """
         missing = sorted({self.classes[int(c)] for c in self.y.unique()} - set(classes))
         if missing:
-            raise UserError(f"The samples hold the class {missing[0]!r}, which is not among {', '.join(classes)}.")
+            raise UserError(
+                f"The samples hold the class {missing[0]!r}, but the model or the other data know "
+                f"{', '.join(classes)}; give those that belong together."
+            )
         order = {name: number for number, name in enumerate(classes)}
         table = torch.tensor([order.get(name, -1) for name in self.classes], dtype=torch.int64)
         return replace(self, y=table[self.y], classes=tuple(classes))
