@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ _MACHINE = frozenset(
     {"machine", "machinegenerated", "machinewritten", "machinetext", "mgt", "generated", "fake", "ai", "aigenerated"}
     | {"llm", "model", "bot", "1"}
 )
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z])[-_ ]+(?=[a-z])")
 
 
 @contextmanager
@@ -169,8 +171,7 @@ def as_label(value: Any, where: str) -> int:
     Raises:
         UserError: If it says neither.
     """
-    word = str(value).lower().strip()
-    word = word.removesuffix(".0").replace("-", "").replace("_", "").replace(" ", "")
+    word = _BETWEEN_WORDS.sub("", str(value).lower().strip()).removesuffix(".0")
     if not isinstance(value, bool):
         if word in _HUMAN:
             return HUMAN
