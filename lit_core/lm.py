@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from lit_core.decoding import new_cache, use_packed_attention
 from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
+from lit_core.quiet import quiet_transformers
 from lit_core.tokenizer import Tokenizer
 
 
@@ -357,7 +357,7 @@ class HuggingFaceLM(LanguageModel):
             if layers is not None and not 1 <= layers <= known:
                 raise UserError(f"layers is {layers}, but {name} has {known}; keep from 1 to {known}, or null for all.")
             config.num_hidden_layers = layers or known
-            with _silent():  # a list of the layers that are left out
+            with quiet_transformers():  # a bar, and a list of the layers that are left out
                 model = AutoModelForCausalLM.from_pretrained(
                     name, config=config, use_safetensors=True, dtype=getattr(torch, dtype)
                 )
@@ -433,16 +433,3 @@ class HuggingFaceLM(LanguageModel):
         if mask is not None:
             places = {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
         return self._parts[0](input_ids=ids_BS, use_cache=False, **places)[0]
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep transformers from reporting on the weights that it loads."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)

@@ -44,7 +44,7 @@ class GroverDetector(TrainedDetector):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Linear(state.shape[-1], 2).to(lm.device)
-        self.name = f"GroverDetector[{getattr(lm, 'name', type(lm.module).__name__)}]"
+        self.name = f"GroverDetector[{lm.name}]"
         self.max_tokens = max_tokens
 
     def forward(self, texts: Sequence[str]) -> Tensor:
