@@ -239,13 +239,15 @@ class DetectorTask(LightningModule):
             return
         kept = (batch["index"] < size).cpu()  # what completes the last batch is of the next epoch
         values = detector.features(texts) if isinstance(detector, FeatureDetector) else detector.score(texts)[:, None]
-        columns = [batch["index"].cpu()[:, None].double(), batch["y"].cpu()[:, None].double(), values.double()]
+        (name,) = stream.names
+        number = torch.tensor([stream.sample_index(name, running) for running in batch["index"].tolist()])
+        columns = [number[:, None].double(), batch["y"].cpu()[:, None].double(), values.double()]
         self._rows.append(torch.cat(columns, dim=1)[kept])
         steps_after = self.trainer.global_step + 1
         if self._micro_batches < stream.accumulation or steps_after * stream.global_batch_size < size:
             return
         rows = rows_of_all_ranks(self.trainer, torch.cat(self._rows))
-        rows = rows[rows[:, 0].argsort()]  # the same on any number of devices
+        rows = rows[rows[:, 0].argsort()]  # in the order of the set, whatever the devices and the seed
         self._rows = []
         labels, values = rows[:, 1].long(), rows[:, 2:]
         if isinstance(detector, FeatureDetector):

@@ -1,0 +1,167 @@
+"""`lit-detect fit`, `test` and `predict` with each kind of detector; one process equals two, a resume equals none."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from austen_pairs import pairs
+
+from lit_core.errors import UserError
+from lit_detect.cli import main
+from lit_detect.detectors import EntityStatistics, ZeroShotDetector
+from lit_detect.module import DetectorTask
+from lit_detect.texts import TextSet
+
+SETTINGS = """
+seed_everything: 0
+data:
+  class_path: lit_detect.TextDataModule
+  init_args:
+    root: texts
+    sources: [{class_path: lit_detect.formats.LitShiftJSONL, init_args: {path: pairs.jsonl, name: pairs}}]
+    train: [pairs]
+    batch_size: 10
+model: {class_path: lit_detect.DetectorTask}
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  log_every_n_steps: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+STATISTICS = ["--model.init_args.detector", "lit_detect.detectors.EntityStatistics"]
+ENCODER = """
+model:
+  init_args:
+    detector: {class_path: lit_detect.detectors.EncoderDetector, init_args: {model: scratch-1x32, max_tokens: 64}}
+    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-3}}
+"""
+
+
+class WordLength(ZeroShotDetector):
+    """A zero-shot detector without a language model: mean length of the words."""
+
+    name, max_tokens = "WordLength", None
+
+    def score(self, texts):
+        return torch.tensor([len(text) / max(1, len(text.split())) for text in texts], dtype=torch.float64)
+
+    def count_tokens(self, texts):
+        return [len(text.split()) for text in texts]
+
+
+@pytest.fixture(autouse=True)
+def in_folder_with_pairs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+    lines = [json.dumps(record.to_dict()) for record in pairs(60)]
+    Path("pairs.jsonl").write_text("\n".join(lines) + "\n")
+    Path("settings.yaml").write_text(SETTINGS)
+    Path("encoder.yaml").write_text(ENCODER)
+
+
+def fit(*args, run):
+    return main(["fit", "--config", "settings.yaml", *args, "--run", run])
+
+
+def last(run):
+    return torch.load(f"runs/detect/{run}/checkpoints/last.ckpt", weights_only=True)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_trained_detector_is_trained_tested_and_asked(capsys):
+    assert fit("--config", "encoder.yaml", "--trainer.max_epochs", "2", run="encoder") == 0, capsys.readouterr().err
+    checkpoint = last("encoder")
+    assert checkpoint["detector"] == {
+        "name": "EncoderDetector[scratch-1x32]",
+        "max_tokens": 64,
+        "min_tokens": 0,
+    }
+    assert main(["test", "--ckpt_path", "runs/detect/encoder/checkpoints/last.ckpt", "--verbose", "false"]) == 0
+    logged = {key for row in rows("runs/detect/encoder/metrics.csv") for key, value in row.items() if value}
+    assert {"train/loss", "val/pairs/auroc", "test/pairs/auroc", "test/pairs/domain/emma/auroc"} <= logged
+    asked = [record.text for record in pairs(12)]
+    Path("asked.jsonl").write_text("".join(json.dumps({"id": str(n), "text": t}) + "\n" for n, t in enumerate(asked)))
+    predict = ["predict", "--ckpt_path", "runs/detect/encoder/checkpoints/last.ckpt", "--data.init_args.predict"]
+    assert main([*predict, "asked.jsonl", "--model.init_args.min_tokens", "70"]) == 0
+    lines = [json.loads(line) for line in Path("runs/detect/encoder/predictions.jsonl").read_text().splitlines()]
+    task = DetectorTask.load("runs/detect/encoder/checkpoints/last.ckpt")
+    scores = task.detector.score(asked)
+    assert [line["id"] for line in lines] == [str(number) for number in range(24)]
+    assert [line["score"] for line in lines] == pytest.approx(scores.tolist(), abs=1e-5)
+    assert [line["probability"] for line in lines] == pytest.approx(torch.sigmoid(scores).tolist(), abs=1e-5)
+    short = [count < 70 for count in task.detector.count_tokens(asked)]
+    assert [line["decision"] == "abstain" for line in lines] == short and any(short) and not all(short)
+
+
+def test_statistics_are_fitted_to_the_whole_training_set_once():
+    assert fit(*STATISTICS, run="once") == 0
+    task = DetectorTask.load("runs/detect/once/checkpoints/last.ckpt")
+    train = training_set()
+    by_hand = EntityStatistics()
+    by_hand.fit_features(by_hand.features([r.text for r in train]), torch.tensor([r.label for r in train]))
+    some = [record.text for record in pairs(10)]
+    assert torch.allclose(task.detector.score(some), by_hand.score(some), atol=1e-6)
+
+
+def training_set():
+    found = TextSet("data/texts/pairs/train")
+    return [found.record(number) for number in range(len(found))]
+
+
+def test_two_processes_fit_the_same_statistics_and_log_the_same():
+    assert fit(*STATISTICS, run="one") == 0
+    command = [sys.executable, "-m", "lit_detect", "fit", "--config", "settings.yaml", *STATISTICS, "--run", "two"]
+    done = subprocess.run([*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    one, two = (last(run)["state_dict"]["detector._extra_state"] for run in ("one", "two"))
+    assert torch.equal(one, two)
+    assert rows("runs/detect/one/metrics.csv") == rows("runs/detect/two/metrics.csv")
+
+
+def test_gathering_goes_on_where_it_was_stopped():
+    assert fit(*STATISTICS, run="whole") == 0
+    assert fit(*STATISTICS, "--trainer.max_steps", "4", run="part") == 2  # ended before anything was fitted
+    assert last("part")["gathered"].shape[0] == 40
+    resume = ["fit", "--ckpt_path", "runs/detect/part/checkpoints/last.ckpt", "--trainer.max_steps", "-1"]
+    assert main(resume) == 0
+    whole, part = (last(run) for run in ("whole", "part"))
+    assert "gathered" not in part
+    assert torch.equal(whole["state_dict"]["detector._extra_state"], part["state_dict"]["detector._extra_state"])
+
+
+def test_a_zero_shot_detector_is_calibrated():
+    assert fit("--model.init_args.detector", "test_detector_task.WordLength", run="zero") == 0
+    task = DetectorTask.load("runs/detect/zero/checkpoints/last.ckpt")
+    from sklearn.linear_model import LogisticRegression
+
+    train = training_set()
+    scores = task.detector.score([record.text for record in train])
+    n = len(train) // 2
+    # Platt's targets are what a class's own label with weight (n + 1) / (n + 2) and the other's with 1 / (n + 2) gives
+    labels = [record.label for record in train]
+    twice = [*labels, *(1 - label for label in labels)]
+    weights = [(n + 1) / (n + 2)] * len(train) + [1 / (n + 2)] * len(train)
+    model = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000).fit(scores.repeat(2)[:, None], twice, weights)
+    assert task.probability(scores).tolist() == pytest.approx(
+        model.predict_proba(scores[:, None])[:, 1].tolist(), abs=1e-3
+    )
+    assert float(task.probability(task.threshold[None])) == pytest.approx(0.5)
+
+
+def test_what_cannot_be_is_said_in_a_sentence(capsys):
+    assert fit(*STATISTICS, "--model.init_args.min_tokens", "-1", run="bad") == 2
+    assert "`min_tokens` is -1" in capsys.readouterr().err
+    assert fit("--model.init_args.detector", "EntityStatistic", run="bad") == 2
+    Path("other.ckpt").write_bytes(b"")
+    torch.save({"state_dict": {}, "global_step": 0}, "other.ckpt")
+    with pytest.raises(UserError, match="holds no detector"):
+        DetectorTask.load("other.ckpt")
