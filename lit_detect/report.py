@@ -10,17 +10,27 @@ from lightning.fabric import Fabric
 
 from lit_core.devices import Devices
 from lit_core.errors import UserError
+from lit_core.lm import LanguageModel
 from lit_core.paths import atomic_write, resolve_data_path
 from lit_core.workplace import RECORD
 from lit_detect.conditions import FIELDS, condition
 from lit_detect.formats.litshift import read_records
 from lit_detect.functional.threshold import check_scores
+from lit_detect.gruen import Gruen
 from lit_detect.metrics import RATES
 from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.report_cells import Evaluated, attacks, conditions, crossed
 from lit_detect.report_pages import Row, draw, markdown, write_csv, write_tensorboard
+from lit_detect.report_quality import quality
 from lit_detect.score_many import LoadedDetector, score_many
+from lit_detect.similarity import Similarity, WordOverlap
 from lit_detect.texts import TextSet
+
+_NO_PERPLEXITY = "Perplexities are left out, since no `language_model` is given."
+_NO_GRUEN = (
+    "GRUEN is left out, since its models are not given: `gruen` takes a masked language model and a classifier that "
+    "was fine-tuned on CoLA."
+)
 
 
 def report(
@@ -29,6 +39,9 @@ def report(
     output: str = "report",
     by: list[str] | None = None,
     split: str = "test",
+    similarity: Similarity | None = None,
+    language_model: LanguageModel | None = None,
+    gruen: Gruen | None = None,
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = 16,
@@ -48,6 +61,10 @@ def report(
         by: Conditions to look at: domain, generator, decoding, priming, attack, or a key of meta such as language;
             null takes the first five.
         split: Split that is taken of a root or a source.
+        similarity: What compares attacked texts with their originals, by class name; null takes the words in common.
+        language_model: Language model whose perplexity of attacked texts and originals is reported, by class name or
+            function; null reports none.
+        gruen: Models for GRUEN, the quality of attacked texts and originals without a reference; null leaves it out.
         resamples: How often texts are drawn for an interval, 1 or more.
         seed: Seed of the drawing, 0 or more.
         batch_size: Texts per forward pass.
@@ -83,6 +100,11 @@ def report(
         return
     print("Drawing intervals.", flush=True)
     rows = [row for one in found for row in rows_of(one, fields)]
+    kept = folder / "scores" / "quality.jsonl"
+    costs = quality(records, kept, similarity or WordOverlap(), language_model, gruen, resamples, seed)
+    rows += [Row("", "quality", {"attack": name}, values) for name, values in costs]
+    if costs:
+        notes += [sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given]
     notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
     figures = draw(folder, found, rows)
     page = markdown(found, rows, notes, list(figures))

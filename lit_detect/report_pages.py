@@ -39,7 +39,8 @@ class Row:
 
     Args:
         detector: Name of the detector.
-        table: What the rows of the table differ in: ``all``, a condition, ``crossed`` or ``evasion``.
+        table: What the rows of the table differ in: ``all``, a condition, ``crossed``, ``evasion``
+            or ``quality``.
         labels: Conditions by field.
         values: Values by name.
     """
@@ -83,15 +84,17 @@ def markdown(detectors: Sequence[Evaluated], rows: Sequence[Row], notes: Sequenc
     for table in dict.fromkeys(row.table for row in rows):
         if table == "crossed":  # in the CSV
             continue
-        shown = SHOWN_OF_ATTACKS if table == "evasion" else SHOWN
-        title = {"all": "All clean texts", "evasion": "Attacks on texts that have their originals here"}
         own = [row for row in rows if row.table == table]
+        shown = {"evasion": SHOWN_OF_ATTACKS, "quality": list(own[0].values)}.get(table, SHOWN)
+        title = {"all": "All clean texts", "evasion": "Attacks on texts that have their originals here"}
+        title["quality"] = "What the attacks cost the text"
         labels = list(own[0].labels)
         lines += [f"## {title.get(table, f'By {table}')}", ""]
-        counts = [] if table == "evasion" else ["human", "machine"]
-        columns = [*labels, "detector", *counts, *shown]
+        counts = [] if table in ("evasion", "quality") else ["human", "machine"]
+        named = [] if table == "quality" else ["detector"]
+        columns = [*labels, *named, *counts, *shown]
         cells = [
-            [*(row.labels[label] for label in labels), row.detector]
+            [*(row.labels[label] for label in labels), *([row.detector] if named else [])]
             + [_shown(name, row.values.get(name, math.nan)) for name in (*counts, *shown)]
             for row in sorted(own, key=lambda row: list(row.labels.values()))
         ]
