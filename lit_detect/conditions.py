@@ -12,7 +12,7 @@ FIELDS = ("domain", "generator", "decoding", "priming", "attack")
 #: Name of what is not known, and of no attack.
 NONE = "none"
 #: Part of the decoding that is a condition of its own, or none.
-_NOT_DECODING = ("priming_tokens", "seed")
+_NOT_DECODING = ("priming_tokens", "seed", "max_new_tokens")
 
 
 def condition(record: Record, field: str) -> str:
@@ -20,8 +20,8 @@ def condition(record: Record, field: str) -> str:
 
     Args:
         record: The text.
-        field: ``domain``, ``generator``, ``decoding`` (all settings but priming and seed), ``priming`` (tokens),
-            ``attack``, or a key of ``meta`` such as ``language``.
+        field: ``domain``, ``generator``, ``decoding`` (its name where it has one, otherwise all settings but priming,
+            length and seed), ``priming`` (tokens), ``attack``, or a key of ``meta`` such as ``language``.
 
     Returns:
         The name; ``none`` where it is not known, or where nothing attacked.
@@ -31,6 +31,8 @@ def condition(record: Record, field: str) -> str:
         'temperature=1,top_p=0.96'
     """
     if field == "decoding":
+        if record.decoding.get("name"):
+            return str(record.decoding["name"])
         settings = {key: value for key, value in record.decoding.items() if key not in _NOT_DECODING}
         return (
             ",".join(f"{key}={_plain(settings[key])}" for key in sorted(settings) if settings[key] is not None) or NONE
