@@ -131,7 +131,8 @@ class SpacyTagger(Tagger):
         from spacy.tokens import Doc
 
         docs = (Doc(self._pipeline.vocab, words=list(words)) for words in sentences)
-        with self._pipeline.select_pipes(disable=["parser", "ner", "lemmatizer", "senter"]):
+        idle = {"parser", "ner", "lemmatizer", "senter"}.intersection(self._pipeline.pipe_names)
+        with self._pipeline.select_pipes(disable=sorted(idle)):
             return [[token.pos_ or "X" for token in doc] for doc in self._pipeline.pipe(docs)]
 
 
