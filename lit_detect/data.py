@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import ConcatDataset
 
@@ -20,6 +22,8 @@ from lit_detect.normalize import normalize_text
 from lit_detect.prepare import prepare
 from lit_detect.text_file import TextFile
 from lit_detect.texts import TextSet
+
+log = logging.getLogger(__name__)
 
 Stage = Literal["train", "val", "test"]
 
@@ -106,10 +110,13 @@ class TextDataModule(LightningDataModule):
                 seed=self.seed,
             )
             set_accumulation(trainer, self._stream)
-        if stage in ("fit", "validate", "test"):
-            self._evaluated("test" if stage == "test" else "val")
         if stage == "predict":
             _ = self.predict_texts
+        else:
+            evaluated: Stage = "test" if stage == "test" else "val"
+            self._evaluated(evaluated)
+            if trainer.is_global_zero:
+                self._tell_overlap(evaluated)
 
     def records(self, stage: Stage, source: str) -> TextSet:
         """Return the texts of a source with all that is known of them, by the ``index`` of evaluation batches.
@@ -175,6 +182,24 @@ class TextDataModule(LightningDataModule):
         if not names:
             raise UserError(f"`data.{stage}` is missing; name the sources to evaluate on. {self._choice()}")
         return {name: self.records(stage, name) for name in names}
+
+    def _tell_overlap(self, stage: Stage) -> None:
+        """Warn of evaluated texts that are trained on as well; inside a source, ``prepare`` lets none be."""
+        root = resolve_data_path(self.root)
+        folders = [root / name / "train" for name in self.names["train"] if (root / name / "train").is_dir()]
+        trained = [TextSet(folder).digests() for folder in folders]
+        for name in self.names[stage] if trained else ():
+            texts = self.records(stage, name)
+            both = int(np.isin(texts.digests(), np.concatenate(trained)).sum())
+            if both:
+                log.warning(
+                    "%d of the %d texts of %s/%s are trained on as well, in another source; prepare such sources as "
+                    "one, or its scores are too good.",
+                    both,
+                    len(texts),
+                    stage,
+                    name,
+                )
 
     def _loaders(self, sources: dict[str, Source]) -> dict[str, StreamLoader]:
         return evaluation_loaders(sources, self._per_device(), *self._place(), self.num_workers)

@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core import __version__
 from lit_core.errors import RunFailure, UserError
@@ -17,7 +20,7 @@ from lit_core.workplace import RECORD, is_prepared, plain, require, workplace
 from lit_detect.division import Survey
 from lit_detect.formats import TextSource
 from lit_detect.formats.base import checked_name
-from lit_detect.records import HUMAN, SPLITS
+from lit_detect.records import HUMAN, SPLITS, Record
 from lit_detect.texts import TextSet, TextWriter
 
 #: Human and machine texts and their median length in characters, by source and split.
@@ -70,7 +73,6 @@ def prepare(
                 kept.add(name)
                 continue
             shutil.rmtree(work / name, ignore_errors=True)  # of a killed run
-            print(f"Reading {name}.", flush=True)
             left_out[name] = _write(work / name, source, settings[name])
             os.replace(work / name, folder / name)
             sync_folder(folder)
@@ -122,7 +124,7 @@ def _settings(
 def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
     """Write one source, the record last; return how many texts were left out."""
     survey = Survey(source.name, settings["keep_splits"])
-    for record in source.records():
+    for record in _counted(source.records(), f"Reading {source.name}"):
         survey.add(record)
     splits = survey.splits(settings["val_fraction"], settings["test_fraction"], settings["seed"])
     if not splits:
@@ -130,7 +132,7 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
     writers: dict[str, TextWriter] = {}
     classes: dict[str, Counter[tuple[str, int]]] = {}
     read = 0
-    for read, record in enumerate(source.records(), 1):
+    for read, record in enumerate(_counted(source.records(), f"Writing {source.name}", len(splits)), 1):
         split = splits[read - 1] if read <= len(splits) else ""
         if split:
             writers.setdefault(split, TextWriter(folder / split, settings["shard_size"])).add(
@@ -146,6 +148,10 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
     record_of_it = {"version": __version__, "settings": settings, "texts": {"found": read, "left_out": left_out}}
     atomic_write(folder / RECORD, json.dumps(record_of_it, ensure_ascii=False, indent=1) + "\n")
     return left_out
+
+
+def _counted(records: Iterator[Record], what: str, total: int | None = None) -> Iterable[Record]:
+    return tqdm(records, desc=what, total=total, unit=" texts", disable=None, leave=False)
 
 
 def _check_classes(name: str, split: str, classes: dict[str, Counter[tuple[str, int]]]) -> None:

@@ -5,6 +5,7 @@ A record is a member ``<key>.txt``, the text as it was found, and a member ``<ke
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -42,6 +43,7 @@ class TextWriter:
         self._bytes = 0
         self._labels: list[int] = []
         self._lengths: list[int] = []
+        self._digests: list[str] = []
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -55,12 +57,13 @@ class TextWriter:
         """
         about = record.to_dict()
         text = about.pop("text")
-        size = len(text.encode())
+        encoded = text.encode()
         key = f"{len(self._labels):09d}"
-        self._waiting.append({"__key__": key, "txt": text, "json": about, "__text_bytes__": size})
-        self._bytes += size
+        self._waiting.append({"__key__": key, "txt": text, "json": about, "__text_bytes__": len(encoded)})
+        self._bytes += len(encoded)
         self._labels.append(HUMAN if record.label == HUMAN else MACHINE)
         self._lengths.append(len(text))
+        self._digests.append(hashlib.blake2b(encoded, digest_size=8).hexdigest())
         if len(self._waiting) >= self.shard_size or self._bytes >= SHARD_BYTES:
             self._flush()
 
@@ -85,7 +88,9 @@ class TextWriter:
             "human": self._labels.count(HUMAN),
             "machine": self._labels.count(MACHINE),
             "median_characters": float(np.median(self._lengths)) if self._lengths else 0.0,
-            "labels": "".join(map(str, self._labels)),  # so that they are known without reading the shards
+            # so that they are known without reading the shards
+            "labels": "".join(map(str, self._labels)),
+            "digests": "".join(self._digests),
         }
         write_index(
             self.folder,
@@ -145,12 +150,7 @@ class TextSet(Dataset[dict[str, Any]]):
         if index["kind"] != KIND:
             raise UserError(f"{folder} holds shards of kind {index['kind']!r}, but texts are needed; correct the path.")
         self.meta: dict[str, Any] = index["meta"]
-        labels = self.meta.get("labels")
-        if not isinstance(labels, str) or len(labels) != len(self.shards) or set(labels) - {"0", "1"}:
-            raise UserError(
-                f'{folder}/index.json is malformed: "labels" in "meta" must have a 0 or 1 for each text; prepare it '
-                "again."
-            )
+        labels = self._per_text("labels", 1, "01")
         self._labels = np.frombuffer(labels.encode(), dtype=np.uint8).astype(np.int64) - ord("0")
 
     def __len__(self) -> int:
@@ -198,6 +198,19 @@ class TextSet(Dataset[dict[str, Any]]):
             UserError: If a shard is not what its index describes.
         """
         self.shards.verify()
+
+    def digests(self) -> np.ndarray:
+        """Return the first 64 bits of a hash of each text, uint64 of shape ``(n,)``, without reading the texts."""
+        return np.frombuffer(bytes.fromhex(self._per_text("digests", 16, "0123456789abcdef")), dtype=">u8")
+
+    def _per_text(self, key: str, size: int, alphabet: str) -> str:
+        found = self.meta.get(key)
+        if not isinstance(found, str) or len(found) != size * len(self) or set(found) - set(alphabet):
+            raise UserError(
+                f'{self.folder}/index.json is malformed: "{key}" in "meta" must have {size} of the characters '
+                f"{alphabet} for each text; prepare it again."
+            )
+        return found
 
     def _text(self, index: int) -> str:
         found = self.shards.read(index, ("txt",))

@@ -38,6 +38,7 @@ def test_what_is_written_is_read(folder, records):
         assert found[number] == {"text": record.text, "y": record.label, "index": number}
         assert found.about(number) == Record(**{**record.to_dict(), "text": ""})
     assert found.labels().tolist() == [record.label for record in records] and found.labels().dtype == np.int64
+    assert len(set(found.digests().tolist())) == len({record.text for record in records}) == 44
     assert found.meta["human"] == found.meta["machine"] == 22
     assert found.meta["median_characters"] == np.median([len(record.text) for record in records])
     index = found.shards.index
@@ -89,6 +90,7 @@ def changed(folder, target, change):
         (lambda index: index.update(kind="tokens"), "kind 'tokens'"),
         (lambda index: index["meta"].update(labels="01"), '"labels"'),
         (lambda index: index["meta"].update(labels="2" * 44), '"labels"'),
+        (lambda index: index["meta"].pop("labels"), '"labels"'),
         (lambda index: index["shards"][0].update(size=1), "000000.tar"),
     ],
 )
