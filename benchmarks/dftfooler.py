@@ -2,8 +2,8 @@
 
     python benchmarks/dftfooler.py --rounds 6 --output docs/results/dftfooler.json
 
-writes the page dftfooler.md beside the numbers. A round is a document that the model itself wrote after the beginning of
-a chapter of Austen; all ways attack it with the same language model, synonyms, tagger and sentence encoder.
+writes the page dftfooler.md beside the numbers. A round is a document that the model itself wrote after the beginning
+of a chapter of Austen; all ways attack it with the same language model, synonyms, tagger and sentence encoder.
 """
 
 from __future__ import annotations
