@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from austen_pairs import pairs, passages
 
+import lit_detect.texts
 from lit_core.errors import RunFailure, UserError
 from lit_detect.formats import LitShiftJSONL, TextSource
 from lit_detect.prepare import prepare
@@ -196,37 +196,41 @@ def test_a_foreign_folder_is_refused_untouched(source, tmp_path):
     assert listing(tmp_path / "root").keys() == {"twins", "twins/thesis.tex"}
 
 
-SCRIPT = """
-import os, sys
-import lit_detect.prepare as module
-import lit_detect.texts as texts
-from lit_detect.formats import LitShiftJSONL
-{before}
-module.prepare(sys.argv[1], [LitShiftJSONL(sys.argv[2], "a"), LitShiftJSONL(sys.argv[2], "b")], shard_size=5)
-"""
-#: Kills the process while it writes the second source, and right after the first has moved in.
-KILLS = {
-    "writing": "calls, original = [0], texts.write_shard\n"
-    "def write(*args):\n"
-    "    calls[0] += 1\n"
-    "    if calls[0] == 20: os.kill(os.getpid(), 9)\n"
-    "    return original(*args)\n"
-    "texts.write_shard = write",
-    "moving": "module.sync_folder = lambda folder: os.kill(os.getpid(), 9)",
-}
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("when", KILLS)
-def test_a_killed_run_leaves_whole_sources_and_is_repaired(tmp_path, when):
+def kill_at_the_twentieth_shard():
+    calls, write = [0], lit_detect.texts.write_shard
+
+    def counted(*arguments):
+        calls[0] += 1
+        return kill() if calls[0] == 20 else write(*arguments)
+
+    lit_detect.texts.write_shard = counted
+
+
+def kill_after_the_first_move():
+    sys.modules["lit_detect.prepare"].sync_folder = kill
+
+
+@pytest.mark.parametrize("before", [kill_at_the_twentieth_shard, kill_after_the_first_move])
+def test_a_killed_run_leaves_whole_sources_and_is_repaired(tmp_path, before):
     path = write(tmp_path / "twins.jsonl", pairs(40))
     root = tmp_path / "killed"
-    command = [sys.executable, "-c", SCRIPT.format(before=KILLS[when]), str(root), path]
-    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert {folder.name for folder in root.iterdir() if not folder.name.startswith(".")} == {"a"}
+    sources = [LitShiftJSONL(path, "a"), LitShiftJSONL(path, "b")]
+    process = os.fork()
+    if not process:  # the child, which must not go on with the tests whatever happens
+        try:
+            before()
+            prepare(str(root), sources, shard_size=5)
+        finally:
+            os._exit(0)
+    assert os.waitpid(process, 0)[1] == signal.SIGKILL
+    assert {folder.name for folder in root.iterdir()} == {"a", ".prepare"}
     assert list(prepare(str(root), verify=True)) == ["a"]
     for folder in (root, tmp_path / "never"):
-        prepare(str(folder), [LitShiftJSONL(path, "a"), LitShiftJSONL(path, "b")], shard_size=5)
+        prepare(str(folder), sources, shard_size=5)
     assert listing(root) == listing(tmp_path / "never")
 
 
