@@ -1,7 +1,17 @@
 """Studies: a grid of runs over seeds, a table with intervals, and a verdict for each claim."""
 
 from lit_core.study.cells import Row
-from lit_core.study.claims import AtLeast, BudgetRatio, Claim, Correlation, Criterion, Finding, PairedGain, verdict
+from lit_core.study.claims import (
+    AtLeast,
+    BudgetRatio,
+    Claim,
+    Correlation,
+    Criterion,
+    Finding,
+    Level,
+    PairedGain,
+    verdict,
+)
 from lit_core.study.grid import Cell, Grid, Size
 from lit_core.study.report import Figure, Table
 from lit_core.study.statistics import Interval, kendall, spearman, t_interval, t_quantile
@@ -18,6 +28,7 @@ __all__ = [
     "Finding",
     "Grid",
     "Interval",
+    "Level",
     "PairedGain",
     "Row",
     "Size",

@@ -229,6 +229,38 @@ class BudgetRatio(Criterion):
         return dict(zip(*_means(points), strict=True)) if points else {}
 
 
+class Level(Criterion):
+    """A measured value is beyond a limit: its mean within each seed.
+
+    Args:
+        metric: Column that is looked at.
+        where: Labels of the rows that are looked at; a list stands for any of its values.
+        above: The value is said to be above this; None if it is said to be below something.
+        below: The value is said to be below this.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        where: dict[str, Any] | None = None,
+        above: float | None = None,
+        below: float | None = None,
+    ) -> None:
+        self.metric, self.where, self.above, self.below = metric, where or {}, above, below
+
+    def find(self, rows: Sequence[Row]) -> Finding:
+        """Average within each seed."""
+        values: dict[int, list[float]] = {}
+        for row, value in _measured(matching(rows, self.where), self.metric):
+            values.setdefault(row.labels["seed"], []).append(value)
+        limit = _limit("above", self.above) if self.above is not None else _limit("below", self.below or 0.0)
+        what = f"{self.metric}{limit}{_where(self.where)}"
+        if not values:
+            return _nothing(what, "nothing was measured")
+        means = {seed: statistics.fmean(found) for seed, found in values.items()}
+        return _decided(what, means, above=self.above, below=self.below)
+
+
 class AtLeast(Criterion):
     """Of several criteria at least a share holds.
 

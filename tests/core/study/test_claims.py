@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from lit_core.study import AtLeast, BudgetRatio, Claim, Correlation, PairedGain, Row, verdict
+from lit_core.study import AtLeast, BudgetRatio, Claim, Correlation, Level, PairedGain, Row, verdict
 from lit_core.study.claims import reached
 
 GAINS = {0: [0.1, 0.3], 1: [0.2, 0.2], 2: [0.4, 0.2], 3: [0.1, 0.2]}
@@ -111,3 +111,17 @@ def test_at_least_a_share_of_criteria():
     assert AtLeast([holds, fails, fails]).find(rows()).outcome == "not reproduced"
     assert AtLeast([holds, fails, open_], share=0.6).find(rows()).outcome == "undecided"
     assert AtLeast([absent]).find(rows()).outcome == "not testable here"
+
+
+def test_level_is_scipys_interval_of_the_means_within_seeds():
+    where = {"selector": "ours", "owner": 0}
+    values = [
+        row.measured["accuracy"] for row in rows() if row.labels["selector"] == "ours" and not row.labels["owner"]
+    ]
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = Level("accuracy", where, above=low - 0.1).find(rows())
+    assert (found.interval.low, found.interval.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.outcome == "reproduced"
+    assert Level("accuracy", where, below=low - 0.1).find(rows()).outcome == "not reproduced"
+    assert Level("accuracy", where, below=high - 0.1).find(rows()).outcome == "undecided"
+    assert Level("other", where, above=0.0).find(rows()).outcome == "not testable here"

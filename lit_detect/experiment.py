@@ -1,0 +1,328 @@
+"""One detector trained and tested under many conditions, in one process: what a study of detection varies.
+
+After the experiments of Pu et al. 2023, Deepfake Text Detection: Limitations and Opportunities, arXiv 2210.09421.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import pydoc
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.optim import AdamW
+
+from lit_core.data import ResumeStream, ShardStream, StreamLoader
+from lit_core.errors import UserError
+from lit_core.paths import atomic_write, data_root
+from lit_core.schedules import WarmupCosine
+from lit_detect.attacks import Attack, Attacked, Edit
+from lit_detect.callbacks import AdversarialTraining
+from lit_detect.conditions import condition
+from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
+from lit_detect.functional.calibration import fit_platt
+from lit_detect.metrics import scores_of
+from lit_detect.module import DetectorTask
+from lit_detect.normalize import normalize_text
+from lit_detect.records import HUMAN, MACHINE, Record
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a trained detector is trained.
+
+    Args:
+        epochs: Times that each text is seen.
+        batch_size: Texts per step.
+        learning_rate: Of AdamW with a linear warm-up over a tenth of the steps and a cosine schedule.
+        precision: Type of the numbers, as Lightning names it.
+    """
+
+    epochs: int = 2
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+
+class Texts:
+    """Labelled texts as a source of samples.
+
+    Args:
+        records: Human and machine texts.
+        change: What is done to each text; None leaves them as they are.
+    """
+
+    def __init__(self, records: Sequence[Record], change: Callable[[str], str] | None = None) -> None:
+        self.texts = [record.text if change is None else change(record.text) for record in records]
+        self.labels = [int(record.label == MACHINE) for record in records]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        return {"text": self.texts[index], "y": self.labels[index]}
+
+
+def experiment(
+    seed: int,
+    detector: str,
+    detectors: dict[str, Plain],
+    pairs: Plain,
+    trained_on: str,
+    priming: str,
+    wild: dict[str, Plain] | None = None,
+    recipe: Plain | None = None,
+    train_texts: int | None = None,
+    folds: int = 1,
+    lengths: list[int] | None = None,
+    attacks: dict[str, Plain] | None = None,
+    attacked_texts: int = 40,
+    queried_texts: int = 10,
+    defence: Literal["none", "adversarial", "normalized"] = "none",
+    adversarial: Plain | None = None,
+) -> list[dict[str, Any]]:
+    """Train a detector on some decodings of one generator, and test it on others, in the wild and under attack.
+
+    Args:
+        seed: Seed of the training; with several folds, which of them is tested on.
+        detector: Name of the detector.
+        detectors: Class and arguments of detectors by name.
+        pairs: Class and arguments of the source of texts to train on and to test on.
+        trained_on: Decodings that it is trained on, by name, with + between them.
+        priming: Tokens of human text that the generator was given in the training texts.
+        wild: Sources of texts that training never sees, by name.
+        recipe: Arguments of `Recipe`, for detectors that are trained.
+        train_texts: Most texts of each class to train on; None takes all.
+        folds: Parts that the test texts are divided into by document; each seed is tested on one, so that an interval
+            over the seeds covers the choice of the texts as well.
+        lengths: Words that test texts are cut to, each a condition.
+        attacks: Attacks on the machine texts of the test, by name.
+        attacked_texts: Most texts that are attacked.
+        queried_texts: The same for attacks that ask a detector which needs a language model.
+        defence: What is done for robustness: training with attacks, or normalised Unicode.
+        adversarial: Arguments of `AdversarialTraining`, for that defence.
+
+    Returns:
+        A row per condition, with the labels ``condition`` and ``value``.
+    """
+    known = trained_on.split("+")
+    records = _records(json.dumps(pairs))
+    train = [r for r in records if r.split == "train" and _is_of(r, known, priming)]
+    test = [r for r in records if r.split == "test" and _in_fold(r, seed, folds)]
+    own = [r for r in test if _is_of(r, known, priming)]
+    train = [r for label in (HUMAN, MACHINE) for r in [r for r in train if r.label == label][:train_texts]]
+    if not {HUMAN, MACHINE} <= {r.label for r in train} & {r.label for r in own}:
+        there = sorted({f"{condition(r, 'decoding')} from {condition(r, 'priming')}" for r in records if r.label})
+        raise UserError(f"trained_on is {trained_on}, priming {priming}, but the texts have {', '.join(there)}.")
+    change = normalize_text if defence == "normalized" else None
+    description = detectors[detector]
+    callbacks = [AdversarialTraining(**build(adversarial))] if defence == "adversarial" and adversarial else []
+    task = _fitted(description, Texts(train, change), Recipe(**(recipe or {})), seed, callbacks)
+    judge = _Judge(task, description, change)
+    rows = [_row("own", "own", judge, own) | {"priming": float(priming)}]
+    for field, places in (("decoding", known), ("priming", [priming])):
+        for value in sorted({condition(r, field) for r in test if r.label == MACHINE}):
+            others = [r for r in test if _is_of(r, *((known, value) if field == "priming" else ([value], priming)))]
+            if value not in places and {HUMAN, MACHINE} <= {r.label for r in others}:
+                number = {"priming": float(value)} if field == "priming" else {}
+                rows.append(_row(field, value, judge, others) | number)
+    for name, source in (wild or {}).items():
+        theirs = [r for r in _records(json.dumps(source)) if _in_fold(r, seed, folds)]
+        if {HUMAN, MACHINE} <= {r.label for r in theirs}:
+            rows.append(_row("wild", name, judge, theirs))
+    for words in lengths or ():
+        cut = [replace(r, text=" ".join(r.text.split()[:words])) for r in own]
+        rows.append(_row("length", str(words), judge, cut) | {"words": float(words)})
+    for row in rows[1:]:
+        row["recall_drop"] = rows[0]["recall_machine"] - row["recall_machine"]
+        row["precision_drop"] = rows[0]["precision_machine"] - row["precision_machine"]
+        row["drop_beyond_precision"] = row["recall_drop"] - row["precision_drop"]
+    for name, attack in (attacks or {}).items():
+        few = _asks(attack) and not isinstance(task.detector, TrainedDetector)
+        machine = [r for r in own if r.label == MACHINE][: queried_texts if few else attacked_texts]
+        rows.append(_attacked_row(name, attack, judge, machine, [r for r in own if r.label == HUMAN]))
+    digest = hashlib.sha256("\0".join(r.text for r in (*train, *own)).encode()).hexdigest()[:16]
+    return [{"data": digest} | row for row in rows]
+
+
+class _Judge:
+    """Scores texts, each once."""
+
+    def __init__(self, task: DetectorTask, description: Plain, change: Callable[[str], str] | None) -> None:
+        self.task, self.description, self.change = task, description, change
+        self.threshold = float(task.threshold)
+        self._known: dict[str, float] = {}
+
+    def __call__(self, texts: Iterable[str]) -> Tensor:
+        asked = [text if self.change is None else self.change(text) for text in texts]
+        new = [text for text in dict.fromkeys(asked) if text not in self._known]
+        for start in range(0, len(new), 64):
+            part = new[start : start + 64]
+            self._known |= dict(zip(part, _scores(self.task.detector, self.description, part).tolist(), strict=True))
+        return torch.tensor([self._known[text] for text in asked], dtype=torch.float64)
+
+
+def _row(what: str, value: str, judge: _Judge, records: Sequence[Record]) -> dict[str, Any]:
+    scores = judge(record.text for record in records)
+    labels = torch.tensor([record.label for record in records])
+    found = scores_of(scores[labels == HUMAN], scores[labels == MACHINE], judge.threshold)
+    return {"condition": what, "value": value, "texts": float(len(records))} | _plain(found)
+
+
+def _attacked_row(
+    name: str, attack: Plain, judge: _Judge, machine: Sequence[Record], human: Sequence[Record]
+) -> dict[str, Any]:
+    texts = [record.text for record in machine]
+    found = _attack_all(attack, texts, judge)
+    before, after = judge(texts), judge(attacked.text for attacked in found)
+    scores = scores_of(judge(record.text for record in human), after, judge.threshold)
+    detected = before >= judge.threshold
+    missed = float((detected & (after < judge.threshold)).sum())
+    edits, queries = (
+        sum(counts) / len(found) for counts in ([len(a.edits) for a in found], [a.queries for a in found])
+    )
+    values = {
+        "texts": float(len(machine)),
+        "evasion": missed / float(detected.sum()) if detected.any() else float("nan"),
+        "recall_before": float(detected.double().mean()),
+        "edits": edits,
+        "queries": queries,
+        "score_shift": float((after - before).mean()),
+    }
+    return {"condition": "attack", "value": name} | _plain(scores) | values
+
+
+def _plain(found: Mapping[str, float]) -> dict[str, float]:
+    """Return values under names without slashes, as columns of a table."""
+    return {name.replace("/", "_"): float(value) for name, value in found.items()}
+
+
+def _fitted(description: Plain, texts: Texts, recipe: Recipe, seed: int, callbacks: Sequence[Callback]) -> DetectorTask:
+    """Return a task whose detector is trained, fitted or calibrated."""
+    detector, labels = _detector(description, seed), torch.tensor(texts.labels)
+    if isinstance(detector, FeatureDetector):
+        detector.fit_features(_values(detector, description, texts.texts), labels)
+        return DetectorTask(detector).eval()
+    if not isinstance(detector, TrainedDetector):
+        task = DetectorTask(detector)
+        task.set_platt(fit_platt(_values(detector, description, texts.texts)[:, 0], labels))
+        return task.eval()
+    steps = recipe.epochs * -(-len(texts) // recipe.batch_size)
+    optimizer = partial(AdamW, lr=recipe.learning_rate, weight_decay=1e-2)
+    task = DetectorTask(detector, optimizer, partial(WarmupCosine, total_steps=steps, warmup=0.1))
+    batch = {"global_batch_size": recipe.batch_size, "micro_batch_size": recipe.batch_size}
+    stream = ShardStream(texts, "train", **batch, seed=seed)
+    stream.tells_epochs = False
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        precision=recipe.precision,
+        callbacks=[ResumeStream(), *callbacks],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+    )
+    trainer.fit(task, StreamLoader(stream))
+    return task.eval()
+
+
+def _detector(description: Plain, seed: int) -> Detector:
+    """Build a detector; one that needs no gradients is kept, since its language model takes long to load."""
+    kind = pydoc.locate(description["class_path"])
+    if "seed" in inspect.signature(kind).parameters:  # type: ignore[arg-type]
+        arguments = description.get("init_args", {}) | {"seed": seed}
+        return build({"class_path": description["class_path"], "init_args": arguments})
+    return _kept(json.dumps(description, sort_keys=True))
+
+
+@lru_cache(maxsize=1)
+def _kept(description: str) -> Detector:
+    return build(json.loads(description))
+
+
+#: Features or scores of texts that need no training, by detector and text: the cells of a study ask for them again.
+_values_known: dict[tuple[str, str], Tensor] = {}
+
+
+def _values(detector: Detector, description: Plain, texts: Sequence[str]) -> Tensor:
+    """Return features, or scores as one column, ``(n, f)``."""
+    key = json.dumps(description, sort_keys=True)
+    new = [text for text in dict.fromkeys(texts) if (key, text) not in _values_known]
+    for start in range(0, len(new), 64):
+        part = new[start : start + 64]
+        rows = detector.features(part) if isinstance(detector, FeatureDetector) else detector.score(part)[:, None]
+        _values_known.update({(key, text): row for text, row in zip(part, rows.double(), strict=True)})
+    return torch.stack([_values_known[key, text] for text in texts])
+
+
+def _scores(detector: Detector, description: Plain, texts: Sequence[str]) -> Tensor:
+    if isinstance(detector, TrainedDetector):
+        return detector.score(texts)
+    values = _values(detector, description, texts)
+    return detector.score_features(values) if isinstance(detector, FeatureDetector) else values[:, 0]
+
+
+def _attack_all(description: Plain, texts: Sequence[str], judge: _Judge) -> list[Attacked]:
+    """Attack texts; what an attack that asks no detector makes of a text is kept on disk."""
+    if _asks(description):
+        own = {"detector": judge.task.detector, "threshold": judge.threshold}
+        return build({**description, "init_args": {**description.get("init_args", {}), **own}}).attack_many(texts, 0)
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+    folder = data_root() / "detect" / "attacked" / digest
+    paths = [folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json" for text in texts]
+    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    if missing:
+        attack: Attack = build(description)
+        for number, attacked in zip(missing, attack.attack_many([texts[n] for n in missing], 0), strict=True):
+            edits = [vars(edit) for edit in attacked.edits]
+            kept = {"text": attacked.text, "edits": edits, "queries": attacked.queries, "meta": dict(attacked.meta)}
+            atomic_write(paths[number], json.dumps(kept, ensure_ascii=False))
+    found = [json.loads(path.read_bytes()) for path in paths]
+    return [Attacked(f["text"], tuple(Edit(**e) for e in f["edits"]), f["queries"], f["meta"]) for f in found]
+
+
+def build(description: Any) -> Any:
+    """Build what a class path and its arguments describe, also where arguments are described so."""
+    if isinstance(description, list):
+        return [build(each) for each in description]
+    if not isinstance(description, dict):
+        return description
+    if "class_path" not in description:
+        return {key: build(value) for key, value in description.items()}
+    made = pydoc.locate(description["class_path"])
+    if not callable(made):
+        raise UserError(f"class_path is {description['class_path']}, but there is no such class; correct the name.")
+    return made(**{key: build(value) for key, value in description.get("init_args", {}).items()})
+
+
+@lru_cache(maxsize=16)
+def _records(source: str) -> tuple[Record, ...]:
+    return tuple(build(json.loads(source)).records())
+
+
+def _is_of(record: Record, decodings: Sequence[str], priming: str) -> bool:
+    """Tell whether a text has a priming, and where a machine wrote it, one of some decodings."""
+    if condition(record, "priming") != priming:
+        return False
+    return record.label == HUMAN or condition(record, "decoding") in decodings
+
+
+def _asks(attack: Plain) -> bool:
+    """Tell whether an attack asks the detector."""
+    return "detector" in inspect.signature(pydoc.locate(attack["class_path"])).parameters  # type: ignore[arg-type]
+
+
+def _in_fold(record: Record, seed: int, folds: int) -> bool:
+    digest = hashlib.blake2b((record.pair_id or record.id).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") % folds == seed % folds
