@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pickle
 import shutil
@@ -101,6 +102,15 @@ def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, ar
             f"{argument} is {path}, a checkpoint of another architecture: {difference}; give the model the "
             "checkpoint's own config."
         )
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Return a hash of a network's weights: their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lit_core.errors import UserError
@@ -103,12 +102,3 @@ def prepare_images(x: Tensor, size: int, mean: Sequence[float], std: Sequence[fl
     """
     x = F.interpolate(as_inputs(x), size=(size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Return a hash of a network's weights: their names, shapes and values."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
+from lit_core.checkpoint import weights_sha256
 from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
 from lit_core.pretrained import MINILM_SHA256, minilm_folder
@@ -18,7 +19,6 @@ from lit_valuation.encoders.base import (
     images,
     prepare_images,
     texts,
-    weights_sha256,
 )
 
 

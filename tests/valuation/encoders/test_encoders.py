@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lit_valuation.encoders
+from lit_core.checkpoint import weights_sha256
 from lit_core.errors import RunFailure, UserError
 from lit_core.fetch import check_file
 from lit_core.paths import data_root
@@ -22,7 +23,7 @@ from lit_valuation.encoders import (
     TaskFeatures,
     embed,
 )
-from lit_valuation.encoders.base import prepare_images, weights_sha256
+from lit_valuation.encoders.base import prepare_images
 from lit_valuation.nn import efficientnet_lite
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "valuation" / "encoder"
