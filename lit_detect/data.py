@@ -90,8 +90,9 @@ class TextDataModule(LightningDataModule):
         check_counts({"batch_size": batch_size, "micro_batch_size": micro_batch_size}, num_workers)
 
     def prepare_data(self) -> None:
-        """Prepare the given sources into the root; those that are there stay as they are."""
-        if self.sources:
+        """Prepare the given sources into the root, but not to predict; those that are there stay as they are."""
+        predicts = self.trainer is not None and self.trainer.predicting
+        if self.sources and not predicts:
             prepare(self.root, self.sources)
 
     def setup(self, stage: str) -> None:
