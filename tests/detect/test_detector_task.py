@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -110,6 +112,37 @@ def test_statistics_are_fitted_to_the_whole_training_set_once():
     by_hand.fit_features(by_hand.features([r.text for r in train]), torch.tensor([r.label for r in train]))
     some = [record.text for record in pairs(10)]
     assert torch.allclose(task.detector.score(some), by_hand.score(some), atol=1e-6)
+
+
+def documented():
+    text = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text()
+    lines = text.split("## Metric keys of lit-detect")[1].split("\n## ")[0].splitlines()
+    return {key for line in lines if line.startswith("| `") for key in re.findall(r"`([^`]+)`", line.split("|")[1])}
+
+
+def generic(key):
+    """A logged key as the contract names it."""
+    key = re.sub(r"^(val|test)/pairs/", "{stage}/{source}/", key)
+    if key.split("/")[2:3] == ["attack"]:
+        return re.sub(r"attack/[^/]+/", "attack/{attack}/", key)
+    key = re.sub(r"\}/(domain|generator|decoding|priming)/[^/]+/.*", "}/{field}/{value}/{metric}", key)
+    return re.sub(r"(human|machine)$", "{class}", re.sub(r"_0[15]$", "_{rate}", key))
+
+
+def test_the_documented_keys_are_those_that_runs_log():
+    callbacks = """
+    trainer:
+      callbacks:
+        - class_path: lit_detect.RobustnessMonitor
+          init_args: {attacks: [{class_path: lit_detect.attacks.Homoglyph}]}
+        - class_path: lit_detect.AdversarialTraining
+          init_args: {attacks: [{class_path: lit_detect.attacks.UpperLower}]}
+    """
+    Path("callbacks.yaml").write_text(dedent(callbacks))
+    assert fit("--config", "encoder.yaml", "--config", "callbacks.yaml", "--trainer.max_epochs", "2", run="keys") == 0
+    assert main(["test", "--ckpt_path", "runs/detect/keys/checkpoints/last.ckpt"]) == 0
+    logged = {key for row in rows("runs/detect/keys/metrics.csv") for key, value in row.items() if value}
+    assert {generic(key) for key in logged - {"step", "epoch"}} == documented()
 
 
 def training_set():
