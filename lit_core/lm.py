@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lit_core.decoding import new_cache, use_packed_attention
 from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
+from lit_core.paths import resolve_data_path
 from lit_core.quiet import quiet_transformers
 from lit_core.tokenizer import Tokenizer
 
@@ -341,7 +342,7 @@ class HuggingFaceLM(LanguageModel):
         """Load a model by name or from a folder; only safetensors, so that nothing is unpickled.
 
         Args:
-            name: Name of a Hugging Face model, or a local folder.
+            name: Name of a Hugging Face model, or a folder, also one below the data root.
             layers: Number of layers to keep, the first ones; None keeps all. Fewer make a weaker, faster model.
             dtype: Type of the weights; bfloat16 is faster only where the processor has it.
             device: Where to put the weights.
@@ -351,6 +352,8 @@ class HuggingFaceLM(LanguageModel):
         """
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        folder = resolve_data_path(name)
+        name = str(folder) if folder.is_dir() else name
         try:
             config = AutoConfig.from_pretrained(name)
             known = config.num_hidden_layers

@@ -15,6 +15,7 @@ from lit_core.study import study_verb
 from lit_detect.calibrate import calibrate
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.data import TextDataModule  # noqa: F401
+from lit_detect.generate import generate
 from lit_detect.module import DetectorTask
 from lit_detect.prepare import prepare
 
@@ -30,6 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     verbs: dict[str, Callable[..., Any]] = {
         "prepare": prepare,
+        "generate": generate,
         "calibrate": calibrate,
         "study": study_verb("lit_detect"),
     }

@@ -1,0 +1,55 @@
+"""What formatting and characters alone tell of generated texts, setting by setting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_core.errors import UserError
+from lit_core.study.statistics import Interval
+from lit_detect.functional.shape import LEAK, character_auroc
+from lit_detect.records import HUMAN, MACHINE, Record
+
+Setting = tuple[str, str, int]
+
+
+def leak_test(records: Sequence[Record], setting: Setting) -> dict[str, Interval]:
+    """Return the AUROC of two character 1–3-gram classifiers on the pairs of one setting.
+
+    Args:
+        records: Human passages and continuations, as ``lit-detect generate`` writes them.
+        setting: Generator, name of the decoding, and priming tokens.
+
+    Returns:
+        ``shapes``, of the classifier that sees shapes, and ``texts``, of that which sees the texts: the cheap baseline.
+
+    Raises:
+        UserError: If scikit-learn is missing, or there are too few documents.
+    """
+    priming = setting[2]
+    machine = {record.meta["passage"]: record for record in records if _setting(record) == setting}
+    human = [r for r in records if r.label == HUMAN and r.decoding.get("priming_tokens") == priming]
+    pairs = [(record, machine[record.meta["passage"]]) for record in human if record.meta["passage"] in machine]
+    texts = [record.text for pair in pairs for record in pair]
+    groups = [record.pair_id for pair in pairs for record in pair]
+    labels = [HUMAN, MACHINE] * len(pairs)
+    return {of: character_auroc(texts, labels, groups, of) for of in ("shapes", "texts")}
+
+
+def leak_table(records: Sequence[Record]) -> str:
+    """Return `leak_test` of each setting as a table, or a sentence that says why there is none."""
+    lines = [f"{'generator':<28}{'decoding':<20}{'priming':>7}   {'AUROC of shapes':<23}AUROC of characters"]
+    for setting in dict.fromkeys(found for record in records if (found := _setting(record)) is not None):
+        try:
+            auroc = leak_test(records, setting)
+        except UserError as error:
+            return str(error)
+        mark = "   formatting tells" if auroc["shapes"].mean > LEAK else ""
+        source, decoding, priming = setting
+        lines.append(f"{source:<28}{decoding:<20}{priming:>7}   {auroc['shapes']!s:<23}{auroc['texts']}{mark}")
+    return "\n".join(lines)
+
+
+def _setting(record: Record) -> Setting | None:
+    if record.label != MACHINE:
+        return None
+    return record.source, record.decoding["name"], record.decoding["priming_tokens"]
