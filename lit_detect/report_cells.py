@@ -14,7 +14,7 @@ from lit_core.study.statistics import Interval
 from lit_detect.conditions import NONE, condition, describes_humans
 from lit_detect.functional.bootstrap import (
     auroc_statistic,
-    bootstrap,
+    bootstrap_many,
     f1_statistic,
     ratio_statistic,
     tpr_statistic,
@@ -121,13 +121,11 @@ def cell(found: Evaluated, machine: Tensor, intervals: bool = True) -> dict[str,
         true = (labels == number).double()
         statistics[f"recall/{name}"] = ratio_statistic(true * (decisions == number), true)
     values: dict[str, Value] = {}
-    one = torch.ones(1, len(labels), dtype=torch.float64)
-    for name, statistic in statistics.items():
-        values[name] = (
-            bootstrap(statistic, labels, groups, found.resamples, seed=found.seed)
-            if intervals
-            else float(statistic(one))
-        )
+    if intervals:
+        values |= bootstrap_many(statistics, labels, groups, found.resamples, seed=found.seed)
+    else:
+        one = torch.ones(1, len(labels), dtype=torch.float64)
+        values |= {name: float(statistic(one)) for name, statistic in statistics.items()}
     values["precision/machine"] = class_scores(decisions, labels)["precision/machine"]
     for name in RATES:
         flagged = found.detected_at[name][chosen][labels == HUMAN]
@@ -178,29 +176,29 @@ def attacks(found: Evaluated) -> list[tuple[str, dict[str, Value]]]:
         that of 5 % of the domain's human texts; ``recall_before``, ``recall_after``; ``texts`` and ``detected``.
         NaN where no text is detected before.
     """
-    place = {original(record): number for number, record in enumerate(found.records) if not record.attack}
+    places = {original(record): number for number, record in enumerate(found.records) if not record.attack}
     rows = []
     for name in found.conditions("attack"):
         pairs = [
-            (place[original(record)], number)
+            (places[original(record)], number)
             for number, record in enumerate(found.records)
-            if record.attack == name and record.label == MACHINE and original(record) in place
+            if record.attack == name and record.label == MACHINE and original(record) in places
         ]
         if not pairs:
             continue
         before, after = torch.tensor(pairs).unbind(1)
         groups, labels, every = found.groups[before], found.labels[before], torch.ones(len(pairs))
-        values: dict[str, Value] = {}
-        for key, suffix in (("own", ""), ("05", "_at_fpr_05")):
-            first, second = found.detected_at[key][before].double(), found.detected_at[key][after].double()
-            measured = {f"evasion{suffix}": (first * (1 - second), first)}
-            if key == "own":
-                measured |= {"recall_before": (first, every), "recall_after": (second, every)}
-                values["detected"] = float(first.sum())
-            for metric, (part, whole) in measured.items():
-                statistic = ratio_statistic(part, whole)
-                values[metric] = bootstrap(statistic, labels, groups, found.resamples, seed=found.seed)
-        rows.append((name, values | {"texts": float(len(pairs))}))
+        first, second = (found.detected_at["own"][place].double() for place in (before, after))
+        at_rate = [found.detected_at["05"][place].double() for place in (before, after)]
+        statistics = {
+            "evasion": ratio_statistic(first * (1 - second), first),
+            "recall_before": ratio_statistic(first, every),
+            "recall_after": ratio_statistic(second, every),
+            "evasion_at_fpr_05": ratio_statistic(at_rate[0] * (1 - at_rate[1]), at_rate[0]),
+        }
+        values: dict[str, Value] = {"texts": float(len(pairs)), "detected": float(first.sum())}
+        values |= bootstrap_many(statistics, labels, groups, found.resamples, seed=found.seed)
+        rows.append((name, values))
     return rows
 
 

@@ -15,7 +15,7 @@ from lit_core.lm import LanguageModel
 from lit_core.progress import duration
 from lit_core.study.statistics import Interval
 from lit_detect.attacks import Edit
-from lit_detect.functional.bootstrap import bootstrap, ratio_statistic
+from lit_detect.functional.bootstrap import bootstrap_many, ratio_statistic
 from lit_detect.functional.evasion import perplexity, words_changed
 from lit_detect.gruen import Gruen
 from lit_detect.journal import Journal, read_journal
@@ -68,18 +68,19 @@ def quality(
             measures[f"perplexity_{suffix}"] = language_model.name, _log_perplexity(language_model, place)
         if gruen is not None:
             measures[f"gruen_{suffix}"] = gruen.name, _gruen(gruen, place)
-    every = [(before.text, after.text) for some in pairs.values() for before, after in some]
-    measured = {name: _measured(name, *measure, every, kept) for name, measure in measures.items()}
+    texts = [(before.text, after.text) for some in pairs.values() for before, after in some]
+    measured = {name: _measured(name, *measure, texts, kept) for name, measure in measures.items()}
     rows, start = [], 0
     for attack, some in pairs.items():
         values = {name: found[start : start + len(some)] for name, found in measured.items()} | _edits(some)
         start += len(some)
         groups = torch.tensor(_numbers([before.pair_id or original(before) for before, _ in some]))
         labels = torch.ones(len(some), dtype=torch.int64)
+        every = torch.ones(len(some))
+        statistics = {name: ratio_statistic(torch.tensor(numbers), every) for name, numbers in values.items()}
+        means = bootstrap_many(statistics, labels, groups, resamples, seed=seed)
         row: dict[str, Value] = {"texts": float(len(some))}
-        for name, numbers in values.items():
-            statistic = ratio_statistic(torch.tensor(numbers), torch.ones(len(some)))
-            mean = bootstrap(statistic, labels, groups, resamples, seed=seed)
+        for name, mean in means.items():
             row[name] = _exp(mean) if name.startswith("perplexity") else mean
         rows.append((attack, row))
     return sorted(rows, key=lambda row: row[0])

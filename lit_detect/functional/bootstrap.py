@@ -6,7 +6,7 @@ out, NaN where it is not defined. With all weights 1 it is the statistic of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -29,13 +29,25 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Return a statistic with its percentile interval.
+    """Return a statistic with its percentile interval; see `bootstrap_many`."""
+    return bootstrap_many({"": statistic}, labels, groups, resamples, level, seed)[""]
+
+
+def bootstrap_many(
+    statistics: Mapping[str, Statistic],
+    labels: Tensor,
+    groups: Tensor | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return statistics of the same texts with their percentile intervals, from the same resamples.
 
     Groups are drawn with replacement among those that hold the same classes (human, machine, or both), so that each
     resample has both classes where the sample has.
 
     Args:
-        statistic: The statistic, as a function of weights.
+        statistics: The statistics by name, as functions of weights.
         labels: 0 human, 1 machine, ``(n,)``.
         groups: Number of the pair or document that each text belongs to, ``(n,)``; None takes each text alone.
         resamples: How often to draw.
@@ -43,34 +55,41 @@ def bootstrap(
         seed: Seed of the drawing, 0 or more.
 
     Returns:
-        The statistic of the sample, its interval, and the number of groups; without an interval where there are fewer
-        than two groups.
+        The statistics of the sample, their intervals, and the number of groups; without an interval where there are
+        fewer than two groups.
     """
     if resamples < 1:
         raise UserError(f"`resamples` is {resamples}, but must be 1 or more; 1000 is usual.")
     groups = torch.arange(len(labels)) if groups is None else groups
     _, groups = torch.unique(groups, return_inverse=True)
     count = int(groups.max()) + 1 if len(groups) else 0
-    value = float(statistic(torch.ones(1, len(labels), dtype=torch.float64)))
+    one = torch.ones(1, len(labels), dtype=torch.float64)
+    sample = {name: float(statistic(one)) for name, statistic in statistics.items()}
     if count < 2:
-        return Interval(value, -torch.inf, torch.inf, count)
+        return {name: Interval(value, -torch.inf, torch.inf, count) for name, value in sample.items()}
     kinds = torch.zeros(count, dtype=torch.int64)
     for number, kind in ((HUMAN, 1), (MACHINE, 2)):
         kinds[groups[labels == number].unique()] += kind
     strata = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
     generator = torch.Generator().manual_seed(seed)
-    values, left, step = [], resamples, max(1, _CELLS // len(labels))
+    values: dict[str, list[Tensor]] = {name: [] for name in statistics}
+    left, step = resamples, max(1, _CELLS // len(labels))
     while left:
         rows = min(left, step)
         times = torch.zeros(rows, count, dtype=torch.float64)
         for stratum in strata:
             drawn = stratum[torch.randint(len(stratum), (rows, len(stratum)), generator=generator)]
             times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-        values.append(statistic(times[:, groups]))
+        weights = times[:, groups]
+        for name, statistic in statistics.items():
+            values[name].append(statistic(weights))
         left -= rows
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.nanquantile(torch.cat(values), ends).tolist()
-    return Interval(value, low, high, count)
+    intervals = {}
+    for name, parts in values.items():
+        low, high = torch.nanquantile(torch.cat(parts), ends).tolist()
+        intervals[name] = Interval(sample[name], low, high, count)
+    return intervals
 
 
 def auroc_statistic(scores: Tensor, labels: Tensor) -> Statistic:
