@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric import Fabric
+from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from lit_core.checkpoint import weights_sha256
 from lit_core.devices import Devices, share
 from lit_core.errors import UserError
-from lit_core.paths import atomic_path, atomic_write
+from lit_core.lm import LanguageModel
+from lit_core.paths import atomic_path, atomic_write, locked_folder
 from lit_core.progress import duration
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.formats import LitShiftJSONL, TextSource, TextTable
+from lit_detect.journal import Journal, read_journal
+from lit_detect.masked import MaskedLM
 from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.texts import TextSet
 
@@ -45,7 +50,7 @@ def attack(
 
     Args:
         attack: The attack, by class name.
-        output: The .jsonl file to write.
+        output: The .jsonl file to write; there must be none of that name.
         input: Texts to attack: records as .jsonl such as generate writes, a .csv with the columns text and label, or a
             folder of prepared texts; null where source is given.
         source: Texts of any other format, by class name, instead of input.
@@ -55,7 +60,8 @@ def attack(
         trainer: Devices to work on.
 
     Raises:
-        UserError: If an argument is wrong, there is no such text, or another attack is unfinished at that output.
+        UserError: If an argument is wrong, the output exists, there is no such text, or another attack is unfinished at
+            that output.
         RunFailure: If the disk is full.
     """
     target = Path(output).expanduser()
@@ -63,22 +69,24 @@ def attack(
     records = chosen(_records(input, source), labels, limit)
     settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
     fabric = trainer.launch()
-    work = target.with_name(f".{target.name}.attack")
-    if fabric.is_global_zero:
+    work, zero = target.with_name(f".{target.name}.attack"), fabric.is_global_zero
+    if zero:
         _open_work(work, settings, target)
     fabric.barrier()
-    done = _finished(work, tear=fabric.is_global_zero)
-    fabric.barrier()
-    left = [number for number in range(len(records)) if number not in done]
-    mine = [left[i] for i in share(len(left), fabric.global_rank, fabric.world_size)]
-    _attack_some(attack, records, mine, seed, work / f"{fabric.global_rank}.jsonl", fabric)
-    fabric.barrier()
-    if fabric.is_global_zero:
-        done = _finished(work, tear=False)
-        with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(done[number] + "\n" for number in range(len(records)))
-        shutil.rmtree(work)
-        _summarise(attack, target, map(json.loads, done.values()))
+    busy = f"output is {target}, which another attack is writing; wait for it."
+    with locked_folder(work, busy) if zero else nullcontext():
+        done = _finished(work)
+        fabric.barrier()  # nobody appends before all have read
+        left = [number for number in range(len(records)) if number not in done]
+        mine = [left[i] for i in share(len(left), fabric.global_rank, fabric.world_size)]
+        _attack_some(attack, records, mine, seed, work / f"{fabric.global_rank}.jsonl", fabric)
+        fabric.barrier()
+        if zero:
+            done = _finished(work)
+            with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(done[number]) + "\n" for number in range(len(records)))
+            shutil.rmtree(work)
+            _summarise(attack, target, list(done.values()))
     fabric.barrier()
 
 
@@ -121,7 +129,7 @@ def attacked_record(record: Record, name: str, found: Attacked) -> Record:
 def plain(thing: Any) -> Any:
     """Return what a part is built from as plain values: class and public attributes, of parts inside it too.
 
-    Language models and networks are named by their class, since they hold no plain values.
+    Language models and networks are told by name and a hash of their weights.
     """
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
@@ -130,17 +138,22 @@ def plain(thing: Any) -> Any:
     if isinstance(thing, (list, tuple)):
         return [plain(value) for value in thing]
     name = type(thing).__name__
-    if not type(thing).__module__.startswith("lit_detect") or not hasattr(thing, "__dict__"):
+    if isinstance(thing, (LanguageModel, MaskedLM)):
+        return {"class": name, "name": thing.name, "sha256": weights_sha256(thing.module)}
+    if isinstance(thing, nn.Module):  # a detector; the language models that it asks are no part of its weights
+        asked = plain(getattr(thing, "language_models", ()))
+        return {"class": name, "name": plain(thing.name), "sha256": weights_sha256(thing), "language_models": asked}
+    if not type(thing).__module__.startswith("lit_detect"):
         return name
-    public = {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_")}
-    return {"class": name} | {
-        key: plain(v) for key, v in public.items() if key not in ("training", "module", "lexicon")
-    }
+    public = {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_") and key != "lexicon"}
+    return {"class": name} | {key: plain(value) for key, value in public.items()}
 
 
 def _check(target: Path, input: str | None, source: TextSource | None, limit: int | None, seed: int) -> None:
     if target.suffix != ".jsonl" or target.is_dir():
         raise UserError(f"output is {target}, but must be a file that ends in .jsonl; rename it.")
+    if target.exists():
+        raise UserError(f"output is {target}, which exists already; give another name or remove the file.")
     if (input is None) == (source is None):
         raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
     if limit is not None and limit < 1:
@@ -190,54 +203,34 @@ def _open_work(work: Path, settings: dict[str, Any], target: Path) -> None:
     atomic_write(work / _SETTINGS, content)
 
 
-def _finished(work: Path, tear: bool) -> dict[int, str]:
-    """Return the finished records by their number, as they will stand in the file.
-
-    Args:
-        work: The folder.
-        tear: Whether a line that a kill cut off is removed.
-    """
-    found = {}
-    for path in sorted(work.glob("*.jsonl")):
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if tear and len(whole) < len(content):
-            os.truncate(path, len(whole))
-        for line in whole.decode().splitlines():
-            number, record = line.split("\t", 1)
-            found[int(number)] = record
-    return found
+def _finished(work: Path) -> dict[int, dict[str, Any]]:
+    """Return the finished records by their number."""
+    rows = [row for path in sorted(work.glob("*.jsonl")) for row in read_journal(path)]
+    return {row["number"]: row["record"] for row in rows}
 
 
 def _attack_some(
     attack: Attack, records: Sequence[Record], numbers: Sequence[int], seed: int, part: Path, fabric: Fabric
 ) -> None:
-    """Attack some records and append each to a file as soon as it is done."""
+    """Attack some records and write each to a journal as soon as it is done."""
     zero, begin = fabric.is_global_zero, time.perf_counter()
     bar = tqdm(numbers, desc=attack.name, unit="text", disable=None if zero else True, leave=False)
-    with part.open("a", encoding="utf-8") as file:
+    journal = Journal(part)
+    try:
         for count, number in enumerate(bar):
             found = attacked_record(records[number], attack.name, attack(records[number].text, seed))
-            file.write(f"{number}\t{json.dumps(found.to_dict())}\n")
-            file.flush()
+            journal.append([{"number": number, "record": found.to_dict()}])
             if zero and count == min(1, len(numbers) - 1):  # the first one also loads and warms up
                 expected = (time.perf_counter() - begin) / (count + 1) * (len(numbers) - count - 1)
-                _say(bar, f"{attack.name}: {len(numbers):,} texts on this device, about {duration(expected)} to go.")
-        os.fsync(file.fileno())
+                bar.write(f"{attack.name}: {len(numbers):,} texts on this device, about {duration(expected)} to go.")
+    finally:
+        journal.close()
 
 
-def _say(bar: Any, text: str) -> None:
-    write: Callable[[str], None] = bar.write
-    write(text)
-
-
-def _summarise(attack: Attack, target: Path, rows: Iterable[dict[str, Any]]) -> None:
-    texts = changed = edits = queries = 0
-    for row in rows:
-        texts += 1
-        changed += row["text"] != row["meta"]["original"]
-        edits += len(row["meta"]["edits"])
-        queries += row["meta"]["queries"]
-    print(f"\n{attack.name}: {changed:,} of {texts:,} texts changed, {edits / texts:.1f} edits a text", end="")
-    print(f", {queries / texts:.1f} queries a text." if queries else ".")
+def _summarise(attack: Attack, target: Path, rows: Sequence[dict[str, Any]]) -> None:
+    changed = sum(row["text"] != row["meta"]["original"] for row in rows)
+    edits = sum(len(row["meta"]["edits"]) for row in rows) / len(rows)
+    queries = sum(row["meta"]["queries"] for row in rows) / len(rows)
+    asked = f", {queries:.1f} queries of the detector" if queries else ""
+    print(f"\n{attack.name}: {changed:,} of {len(rows):,} texts changed, {edits:.1f} edits a text{asked}.")
     print(f"In  {target}", flush=True)

@@ -141,10 +141,3 @@ class CausalScorer(WordScorer):
             targets = torch.tensor(row[1:], device=ids.device)
             found[i] = self._gather(hidden[i, : len(targets)], targets).sum()
         return found
-
-
-def model_name(language_model: LanguageModel) -> str:
-    """Return the name of the model's folder or on the Hub, or the class of the network."""
-    module = language_model.module
-    path = getattr(getattr(module, "config", None), "_name_or_path", "") or type(module).__name__
-    return str(path).rstrip("/").split("/")[-1]

@@ -7,7 +7,7 @@ import numpy as np
 from lit_core.errors import UserError
 from lit_core.lm import LanguageModel
 from lit_detect.attacks.base import Attacked
-from lit_detect.attacks.causal_scores import CausalScorer, model_name
+from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.masked_scores import MaskedScorer
 from lit_detect.attacks.random_perturbation import checked_replacements
@@ -76,8 +76,7 @@ class DFTFooler(Substitution):
             )
         self.language_model, self.max_probability, self.max_tokens = language_model, max_probability, max_tokens
         self.replacements = checked_replacements(replacements)
-        backend = language_model.name if isinstance(language_model, MaskedLM) else model_name(language_model)
-        self.name = f"DFTFooler[{backend}, {self.synonyms.name}{', faithful' if faithful else ''}]"
+        self.name = f"DFTFooler[{language_model.name}, {self.synonyms.name}{', faithful' if faithful else ''}]"
 
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; nothing is drawn. See the base class."""

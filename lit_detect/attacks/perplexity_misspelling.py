@@ -8,7 +8,7 @@ import numpy as np
 
 from lit_core.lm import LanguageModel
 from lit_detect.attacks.base import Attack, Attacked
-from lit_detect.attacks.causal_scores import CausalScorer, model_name
+from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.raid import attacked, checked_fraction, like_case
 from lit_detect.attacks.word_lists import lines_of
@@ -33,7 +33,7 @@ class PerplexityMisspelling(Attack):
 
     def __init__(self, language_model: LanguageModel, fraction: float = 0.2) -> None:
         self.language_model, self.fraction = language_model, checked_fraction(fraction)
-        self.name = f"PerplexityMisspelling[{model_name(language_model)}]"
+        self.name = f"PerplexityMisspelling[{language_model.name}]"
 
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""

@@ -6,8 +6,9 @@ import pytest
 from lit_core.cli.main import run
 from lit_core.errors import UserError
 from lit_detect.attack import attack, attacked_record, chosen, plain
-from lit_detect.attacks import Attack, DFTFooler, Homoglyph, RandomPerturbation, apply_edits
+from lit_detect.attacks import Attack, DFTFooler, Homoglyph, RandomPerturbation, TextFooler, apply_edits
 from lit_detect.attacks.base import Edit
+from lit_detect.detectors import LogLikelihood
 from lit_detect.formats import PuJSONL
 from lit_detect.formats.litshift import read_records
 from lit_detect.records import Record
@@ -60,10 +61,10 @@ def test_prepared_folders_tables_and_other_formats(tmp_path):
     output = str(tmp_path / "out.jsonl")
     attack(Homoglyph(), output, input=str(tmp_path / "set"), labels="both", limit=7)
     assert len(read(output)) == 7
-    attack(Homoglyph(), output, input=str(tmp_path / "t.csv"), labels="human")
-    assert [record.meta["original"] for record in read(output)] == ["A cat."]
-    attack(Homoglyph(), output, source=PuJSONL(str(tmp_path / "pu.jsonl"), "pu"))
-    assert [record.meta["original"] for record in read(output)] == ["A dog."]
+    attack(Homoglyph(), f"{output}.jsonl", input=str(tmp_path / "t.csv"), labels="human")
+    assert [record.meta["original"] for record in read(f"{output}.jsonl")] == ["A cat."]
+    attack(Homoglyph(), f"{output}2.jsonl", source=PuJSONL(str(tmp_path / "pu.jsonl"), "pu"))
+    assert [record.meta["original"] for record in read(f"{output}2.jsonl")] == ["A dog."]
 
 
 class DiesOnce(Attack):
@@ -90,7 +91,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, source):
         attack(killed, str(output), input=source, labels="both")
     assert not output.exists()
     part = tmp_path / ".out.jsonl.attack" / "0.jsonl"
-    part.write_bytes(part.read_bytes() + b'2\t{"id": "torn')  # the line at which it was killed
+    part.write_bytes(part.read_bytes() + b'{"number": 2, "reco')  # the line at which it was killed
     with pytest.raises(UserError, match="other settings or texts is unfinished"):
         attack(killed, str(output), input=source, labels="both", seed=1)
     attack(killed, str(output), input=source, labels="both")
@@ -130,6 +131,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, source):
         "limit is 0": {"output": output, "input": source, "limit": 0},
         "seed is -1": {"output": output, "input": source, "seed": -1},
         "must be records": {"output": output, "input": "x.parquet"},
+        "exists already": {"output": source, "input": source},
     }.items():
         with pytest.raises(UserError, match=rule):
             attack(Homoglyph(), **arguments)
@@ -147,5 +149,8 @@ def test_settings_hold_what_an_attack_is_built_from(tiny_gpt2):
 
     found = plain(DFTFooler(HuggingFaceLM.from_pretrained(tiny_gpt2), max_probability=0.5))
     assert found["max_probability"] == 0.5 and found["synonyms"]["senses"] == 3
-    assert found["language_model"] == "HuggingFaceLM" and json.loads(json.dumps(found)) == found
+    assert found["language_model"]["name"] == "tiny-gpt2" and len(found["language_model"]["sha256"]) == 64
+    assert json.loads(json.dumps(found)) == found
+    detector = TextFooler(LogLikelihood(HuggingFaceLM.from_pretrained(tiny_gpt2), max_tokens=32))
+    assert plain(detector)["detector"]["language_models"][0] == found["language_model"]
     assert plain(RandomPerturbation()) != plain(RandomPerturbation(min_similarity=0.6))

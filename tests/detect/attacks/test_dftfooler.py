@@ -74,6 +74,7 @@ class Bigrams(LanguageModel):
     def __init__(self, likely):
         self.tokenizer = Tokenizer.train_bpe([f" {word}" for word in likely for _ in range(3)] + list(likely) * 3, 2000)
         self.module = torch.nn.Linear(1, 1)
+        self.name = "Bigrams"
         self.likely = {}
         for word, probability in likely.items():
             for form in (word, f" {word}"):

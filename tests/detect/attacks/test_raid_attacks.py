@@ -151,7 +151,7 @@ def test_the_likeliest_words_are_misspelled(tiny_gpt2):
     likely = {}
     for number, word in enumerate(text.split()):
         own = model.tokenizer.encode(f" {word}" if number else word)
-        logits = model.module(torch.tensor([ids + own])).logits[0].double().log_softmax(-1)
+        logits = model.module(torch.tensor([ids + own])).logits[0].detach().double().log_softmax(-1)
         likely[number, word] = sum(float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(own))
         ids += own
     best = sorted((key for key in likely if key[1] in known), key=lambda key: -likely[key])[: len(found.edits)]
