@@ -12,12 +12,14 @@ import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
 from lit_core.cli import LitCLI, run
 from lit_core.study import study_verb
+from lit_detect.attack import attack
 from lit_detect.calibrate import calibrate
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.data import TextDataModule  # noqa: F401
 from lit_detect.generate import generate
 from lit_detect.module import DetectorTask
 from lit_detect.prepare import prepare
+from lit_detect.report import report
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -32,7 +34,9 @@ def main(args: Sequence[str] | None = None) -> int:
     verbs: dict[str, Callable[..., Any]] = {
         "prepare": prepare,
         "generate": generate,
+        "attack": attack,
         "calibrate": calibrate,
+        "report": report,
         "study": study_verb("lit_detect"),
     }
     return run("lit-detect", _commands, verbs, args)
