@@ -77,7 +77,7 @@ class NGramLM(LanguageModel):
             raise UserError(f"order is {order}, but must be from 2 to 4; set it so.")
         if tokenizer.vocab_size > 1 << int(_BITS):
             raise UserError(f"The tokenizer has {tokenizer.vocab_size} tokens, but 65,536 are the most; take another.")
-        self.tokenizer, self.order = tokenizer, order
+        self.tokenizer, self.order, self.name = tokenizer, order, f"NGramLM[order {order}]"
         end = tokenizer.end_of_text
         padded = [np.array([end] * (order - 1) + list(document) + [end], dtype=np.uint64) for document in documents]
         if not padded:
