@@ -33,7 +33,7 @@ _REPEATED = re.compile(r"([.,!?])[.,!?]+")
 #: What only running prose has at its end, and what it does not have inside.
 _PROSE = re.compile(r"[A-Z\"'(“‘_].*[.!?][\"')”’_]*", re.DOTALL)
 _NO_PROSE = re.compile(
-    r"https?://|www\.|[{}<>|\\=#$*~^@]|\bp{1,2}\. ?\d|\.\. |::|^\W*(?:[-*•>]|\d+[.)]) ", re.MULTILINE
+    r"\d|https?:|www\.|[][{}<>|\\=#$*~^@%]|\B/|/\B|\.\. |::|\s--?\w|[a-z]\.[a-z]{2}|^\W*[-*•>] ", re.MULTILINE
 )
 _FRACTIONS = (0.6, 0.1, 0.3)
 
