@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import pydoc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -21,12 +22,14 @@ from torch.optim import AdamW
 
 from lit_core.data import ResumeStream, ShardStream, StreamLoader
 from lit_core.errors import UserError
-from lit_core.paths import atomic_write, data_root
+from lit_core.paths import atomic_write, data_root, files_facts, resolve_data_path
 from lit_core.schedules import WarmupCosine
 from lit_detect.attacks import Attack, Attacked, Edit
 from lit_detect.callbacks import AdversarialTraining
 from lit_detect.conditions import condition
 from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
+from lit_detect.formats import TextSource
+from lit_detect.formats.litshift import read_records
 from lit_detect.functional.calibration import fit_platt
 from lit_detect.metrics import scores_of
 from lit_detect.module import DetectorTask
@@ -51,6 +54,31 @@ class Recipe:
     batch_size: int = 16
     learning_rate: float = 1e-4
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+
+class Files(TextSource):
+    """Texts of several files of records, as ``lit-detect generate`` writes them.
+
+    Args:
+        paths: The .jsonl files, absolute, from the working directory, or below the data root.
+    """
+
+    name, licence = "files", "that of the texts"
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = [resolve_data_path(path) for path in paths]
+        self.origin = ", ".join(path.name for path in self.paths)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records file by file; see `TextSource.records`."""
+        for path in self.paths:
+            if not path.is_file():
+                raise UserError(f"{path} is missing; make it with `lit-detect generate`, see docs/detect.md.")
+            yield from read_records(path)
+
+    def facts(self) -> dict[str, Any]:
+        """Return names, sizes and times of the files."""
+        return files_facts(self.paths)
 
 
 class Texts:
@@ -222,6 +250,7 @@ def _fitted(description: Plain, texts: Texts, recipe: Recipe, seed: int, callbac
     batch = {"global_batch_size": recipe.batch_size, "micro_batch_size": recipe.batch_size}
     stream = ShardStream(texts, "train", **batch, seed=seed)
     stream.tells_epochs = False
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a study trains many
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
