@@ -280,7 +280,7 @@ def _records(
                 "",
                 label=HUMAN,
                 source=HUMAN_SOURCE,
-                decoding={"priming_tokens": priming},
+                decoding={},
                 licence=corpora[passage.domain]["licence"],
             )
     places = [(piece, passage) for piece in pieces for passage in piece.passages]
@@ -326,7 +326,12 @@ def _record(
         domain=passage.domain,
         pair_id=f"{passage.domain}/{passage.document}",
         decoding=decoding,
-        meta={"prefix": prefix, "passage": f"{passage.domain}/{passage.id}", **meta},
+        meta={
+            "prefix": prefix,
+            "priming_tokens": priming,
+            "passage": f"{passage.domain}/{passage.id}",
+            **meta,
+        },
     )
 
 

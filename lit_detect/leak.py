@@ -27,7 +27,7 @@ def leak_test(records: Sequence[Record], setting: Setting) -> dict[str, Interval
     """
     priming = setting[2]
     machine = {record.meta["passage"]: record for record in records if _setting(record) == setting}
-    human = [r for r in records if r.label == HUMAN and r.decoding.get("priming_tokens") == priming]
+    human = [r for r in records if r.label == HUMAN and r.meta["priming_tokens"] == priming]
     pairs = [(record, machine[record.meta["passage"]]) for record in human if record.meta["passage"] in machine]
     texts = [record.text for pair in pairs for record in pair]
     groups = [record.pair_id for pair in pairs for record in pair]

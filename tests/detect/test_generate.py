@@ -46,17 +46,19 @@ def test_records_are_complete(whole, lm):
     machine = [record for record in records if record.label == 1]
     assert len(human) == 2 * 18 and len(machine) > 0.8 * 4 * 18
     assert len({record.id for record in records}) == len(records)
-    twins = {(record.meta["passage"], record.decoding["priming_tokens"]): record for record in human}
+    assert not any(record.decoding for record in human)
+    twins = {(record.meta["passage"], record.meta["priming_tokens"]): record for record in human}
     for record in records:
         assert len(record.text.split(" ")) == 6 and clean(record.text) == record.text
         assert record.split == split_of("austen", record.pair_id.removeprefix("austen/"))
-        twin = twins[record.meta["passage"], record.decoding["priming_tokens"]]
+        twin = twins[record.meta["passage"], record.meta["priming_tokens"]]
         assert record.meta["prefix"].startswith(twin.meta["prefix"].rpartition(" ")[0])  # the last word may go on
         assert record.pair_id == twin.pair_id
         assert with_prefix(record) == f"{record.meta['prefix']} {record.text}"
     assert {record.source for record in human} == {"human"} and human[0].meta["licence"] == "public domain"
     settings = {json.dumps(record.decoding, sort_keys=True) for record in machine}
     assert len(settings) == 4
+    assert all(record.decoding["priming_tokens"] == record.meta["priming_tokens"] for record in machine)
     cold = next(record for record in machine if record.decoding["name"] == "cold")
     assert cold.decoding | {"priming_tokens": 0} == {
         "name": "cold",
