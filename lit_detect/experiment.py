@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import pydoc
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -251,6 +252,7 @@ def _fitted(description: Plain, texts: Texts, recipe: Recipe, seed: int, callbac
     stream = ShardStream(texts, "train", **batch, seed=seed)
     stream.tells_epochs = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a study trains many
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",

@@ -266,11 +266,12 @@ class AtLeast(Criterion):
 
     Args:
         criteria: The criteria.
+        what: What they have in common, such as ``detectors that lose 0.1 of F1``.
         share: Share of them that must be reproduced, above 0 and at most 1.
     """
 
-    def __init__(self, criteria: list[Criterion], share: float = 0.5) -> None:
-        self.criteria, self.share = criteria, share
+    def __init__(self, criteria: list[Criterion], what: str, share: float = 0.5) -> None:
+        self.criteria, self.what, self.share = criteria, what, share
 
     def find(self, rows: Sequence[Row]) -> Finding:
         """Count the criteria that hold; one that is undecided may, one that can't be tested here is left out."""
@@ -279,9 +280,7 @@ class AtLeast(Criterion):
         hold = sum(finding.outcome == "reproduced" for finding in tested)
         may_hold = hold + sum(finding.outcome == "undecided" for finding in tested)
         needed = self.share * len(tested)
-        what = f"at least {self.share:.0%} of {len(tested)}: " + "; ".join(
-            f"{finding.what} {finding.interval or '–'} {finding.outcome}" for finding in findings
-        )
+        what = f"{self.what}: at least {self.share:.0%} of {len(findings)}"
         if not tested:
             return _nothing(what, "none of its parts could be tested")
         outcome: Outcome = "reproduced" if hold >= needed else "undecided" if may_hold >= needed else "not reproduced"

@@ -107,10 +107,10 @@ def test_at_least_a_share_of_criteria():
     holds, fails, open_, absent = gain("random"), gain("worse", above=9.0), gain("random", above=0.2), gain("absent")
     outcomes = [criterion.find(rows()).outcome for criterion in (holds, fails, open_, absent)]
     assert outcomes == ["reproduced", "not reproduced", "undecided", "not testable here"]
-    assert AtLeast([holds, fails, absent]).find(rows()).outcome == "reproduced"
-    assert AtLeast([holds, fails, fails]).find(rows()).outcome == "not reproduced"
-    assert AtLeast([holds, fails, open_], share=0.6).find(rows()).outcome == "undecided"
-    assert AtLeast([absent]).find(rows()).outcome == "not testable here"
+    assert AtLeast([holds, fails, absent], "cases").find(rows()).outcome == "reproduced"
+    assert AtLeast([holds, fails, fails], "cases").find(rows()).outcome == "not reproduced"
+    assert AtLeast([holds, fails, open_], "cases", share=0.6).find(rows()).outcome == "undecided"
+    assert AtLeast([absent], "cases").find(rows()).outcome == "not testable here"
 
 
 def test_level_is_scipys_interval_of_the_means_within_seeds():
