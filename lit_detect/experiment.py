@@ -344,7 +344,8 @@ def _records(source: str) -> tuple[Record, ...]:
 
 def _is_of(record: Record, decodings: Sequence[str], priming: str) -> bool:
     """Tell whether a text has a priming, and where a machine wrote it, one of some decodings."""
-    if condition(record, "priming") != priming:
+    # a human text has no decoding, but is the twin of machine texts of one priming
+    if str(record.decoding.get("priming_tokens", record.meta.get("priming_tokens"))) != priming:
         return False
     return record.label == HUMAN or condition(record, "decoding") in decodings
 
