@@ -3,6 +3,7 @@
 from lit_detect.formats.base import FileSource, TextSource
 from lit_detect.formats.binoculars import BinocularsJSONL
 from lit_detect.formats.coco import CoCoJSONL
+from lit_detect.formats.embedded import EmbeddedPairs, EmbeddedWild
 from lit_detect.formats.fast_detectgpt import FastDetectGPTJSON
 from lit_detect.formats.gpt2_output import GPT2OutputDataset
 from lit_detect.formats.grover import GroverJSONL
@@ -20,6 +21,8 @@ __all__ = [
     "RAIDCSV",
     "BinocularsJSONL",
     "CoCoJSONL",
+    "EmbeddedPairs",
+    "EmbeddedWild",
     "FastDetectGPTJSON",
     "FileSource",
     "GPT2OutputDataset",

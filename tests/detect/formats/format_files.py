@@ -187,6 +187,7 @@ def essays(n=N):
 WRITERS = {
     "binoculars": binoculars,
     "coco": coco,
+    "embedded": lambda: None,  # shipped
     "fast_detectgpt": fast_detectgpt,
     "gpt2_output": gpt2_output,
     "grover": grover,

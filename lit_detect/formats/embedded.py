@@ -1,0 +1,89 @@
+"""Pairs of human and machine texts that are always there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_core.errors import RunFailure
+from lit_detect.formats.base import TextSource
+from lit_detect.formats.litshift import as_record
+from lit_detect.records import Record
+
+_FOLDER = Path(__file__).parent.parent / "embedded"
+#: Of the decompressed files.
+SHA256 = {
+    "pairs.jsonl.xz": "0c53c861a4e18250ea60a224485a0c647ca8632d46dd208c307d86e043b84c88",
+    "wild.jsonl.xz": "35347978f2df426bbbcf223bd261eb5802f8586651aaa5bb8928dddb34e5cd6a",
+}
+
+Generator = Literal["fewer_layers", "continued", "scratch", "ngram"]
+
+
+class EmbeddedPairs(TextSource):
+    """Passages of Jane Austen and the Debian Handbook beside what SmolLM2 made of their beginnings, shipped.
+
+    Pure sampling at temperature 1; splits by chapter. See ``embedded/PROVENANCE.md``.
+    """
+
+    name = "embedded"
+    licence = "public domain; handbook: GPL-2.0-or-later OR CC-BY-SA-3.0, see embedded/PROVENANCE.md"
+    origin = "novels of Jane Austen, the Debian Administrator's Handbook, SmolLM2-135M-Instruct; shipped with lit-shift"
+
+    def records(self) -> Iterator[Record]:
+        """Yield the pairs; see `TextSource.records`.
+
+        Raises:
+            RunFailure: If the shipped file is damaged.
+        """
+        return _read("pairs.jsonl.xz")
+
+    def facts(self) -> dict[str, Any]:
+        """Return the SHA-256 of the records."""
+        return {"sha256": SHA256["pairs.jsonl.xz"]}
+
+
+class EmbeddedWild(TextSource):
+    """Passages of the embedded set's test documents as another generator went on, which training never sees; shipped.
+
+    Args:
+        generator: Whose continuations: fewer_layers is SmolLM2 without three layers, continued SmolLM2 after training
+            on other text, scratch a small model of its own, ngram an n-gram model.
+    """
+
+    licence = EmbeddedPairs.licence
+    origin = (
+        "novels of Jane Austen, the Debian Administrator's Handbook, a generator of its own; shipped with lit-shift"
+    )
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+        self.name = f"wild_{generator}"
+
+    def records(self) -> Iterator[Record]:
+        """Yield the human passages and the generator's continuations; see `TextSource.records`.
+
+        Raises:
+            RunFailure: If the shipped file is damaged.
+        """
+        return (record for record in _read("wild.jsonl.xz") if record.meta["wild"] == self.generator)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the generator and the SHA-256 of the records."""
+        return {"generator": self.generator, "sha256": SHA256["wild.jsonl.xz"]}
+
+
+def _read(name: str) -> Iterator[Record]:
+    path = _FOLDER / name
+    try:
+        content = lzma.decompress(path.read_bytes())
+    except (OSError, lzma.LZMAError) as error:
+        raise RunFailure(f"{path} cannot be read ({error}); install the package again.") from error
+    if hashlib.sha256(content).hexdigest() != SHA256[name]:
+        raise RunFailure(f"{path} is damaged: its SHA-256 is not the recorded one; install the package again.")
+    for number, line in enumerate(content.decode().splitlines(), 1):
+        yield as_record(json.loads(line), f"{path}, line {number}")
