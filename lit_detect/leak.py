@@ -37,15 +37,17 @@ def leak_test(records: Sequence[Record], setting: Setting) -> dict[str, Interval
 
 def leak_table(records: Sequence[Record]) -> str:
     """Return `leak_test` of each setting as a table, or a sentence that says why there is none."""
-    lines = [f"{'generator':<28}{'decoding':<20}{'priming':>7}   {'AUROC of shapes':<23}AUROC of characters"]
-    for setting in dict.fromkeys(found for record in records if (found := _setting(record)) is not None):
+    settings = list(dict.fromkeys(found for record in records if (found := _setting(record)) is not None))
+    width = max([len(source) for source, _, _ in settings], default=0) + 2
+    lines = [f"{'generator':<{width}}{'decoding':<18}{'priming':>7}   {'AUROC of shapes':<23}AUROC of characters"]
+    for setting in settings:
         try:
             auroc = leak_test(records, setting)
         except UserError as error:
             return str(error)
         mark = "   formatting tells" if auroc["shapes"].mean > LEAK else ""
         source, decoding, priming = setting
-        lines.append(f"{source:<28}{decoding:<20}{priming:>7}   {auroc['shapes']!s:<23}{auroc['texts']}{mark}")
+        lines.append(f"{source:<{width}}{decoding:<18}{priming:>7}   {auroc['shapes']!s:<23}{auroc['texts']}{mark}")
     return "\n".join(lines)
 
 
