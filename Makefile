@@ -11,9 +11,10 @@ export GOMP_SPINCOUNT := 1000
 
 .PHONY: quickstart test test-all check forgetting figures bench bench-valuation clean
 
-quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, and owners whose data helps.
+quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, owners whose data helps, detectors under attack.
 	$(BIN)/python examples/quickstart.py
 	$(BIN)/python examples/quickstart_valuation.py
+	$(BIN)/python examples/quickstart_detect.py
 
 test: $(STAMP)  ## The fast set: embedded data only.
 	$(BIN)/python -m pytest

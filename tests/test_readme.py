@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from lit_detect.cli import main as detect
 from lit_moe.cli import main
 from lit_valuation.cli import main as valuation
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("contracts", "exchange", "moe", "valuation"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("contracts", "detect", "exchange", "moe", "valuation"))]
 SMALLER = {
     "prepare": ["--max_bytes", "150000", "--vocab_size", "300", "--val_fraction", "0.2", "--test_fraction", "0.2"],
     "fit": ["--trainer.max_steps", "2", "--data.init_args.validation_samples", "2", "--trainer.accelerator", "cpu"],
@@ -45,6 +46,23 @@ def test_each_command_on_valuation_runs(tmp_path, monkeypatch, capsys):
         arguments = [*command, *smaller.get(command[0], [])]
         assert valuation([*arguments]) == 0, (command, capsys.readouterr().err)
     assert "GradientMatching" in (tmp_path / "runs/valuation/quickstart-smoke/report.md").read_text()
+
+
+def test_each_command_on_detection_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+    found = commands("Human or machine", "lit-detect")
+    assert [command[0] for command in found] == ["fit", "test", "attack", "report"]
+    smaller = {
+        "fit": ["--trainer.max_steps", "2", "--model.init_args.detector.init_args.model", "scratch-1x32"],
+        "attack": ["--limit", "8"],
+        "report": ["--resamples", "20"],
+    }
+    for command in found:
+        assert detect([*command, *smaller.get(command[0], [])]) == 0, (command, capsys.readouterr().err)
+    page = (tmp_path / "report/report.md").read_text()
+    assert "wild_ngram" in page or "NGramLM" in page
+    assert "Homoglyph" in page
 
 
 @pytest.mark.parametrize("page", PAGES)
