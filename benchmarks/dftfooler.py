@@ -134,7 +134,7 @@ code, though under another encoder.
 and one for each sentence compared. The attacked text is the same in {same} of {len(found)} documents. The aim of {AIM}
 times faster is {"met" if ratio >= AIM else "not met"} ({ratio:.1f}).
 
-Where the time goes: all synonyms of a word share one distribution of the language model, 16 words share a forward pass,
+Where the time goes: all synonyms of a word share one distribution of the language model, 8 words share a forward pass,
 and sentences are encoded from the least likely synonym on until one passes. *Mended* reads whole words, so synonyms of
 several tokens need a further pass.
 

@@ -23,6 +23,7 @@ from lit_core.lm import LanguageModel
 from lit_core.paths import atomic_path, atomic_write, locked_folder
 from lit_core.progress import duration
 from lit_detect.attacks import Attack, Attacked
+from lit_detect.detectors import Detector
 from lit_detect.formats import LitShiftJSONL, TextSource, TextTable
 from lit_detect.journal import Journal, read_journal
 from lit_detect.masked import MaskedLM
@@ -88,6 +89,20 @@ def attack(
             shutil.rmtree(work)
             _summarise(attack, target, list(done.values()))
     fabric.barrier()
+
+
+def load_detector(ckpt_path: str) -> Detector:
+    """Load the detector of a checkpoint, for attacks that ask it: ``lit_detect.attack.load_detector`` as class path.
+
+    Args:
+        ckpt_path: Checkpoint file of ``lit-detect fit``.
+
+    Raises:
+        UserError: If there is no such file, or it holds no detector.
+    """
+    from lit_detect.module import DetectorTask
+
+    return DetectorTask.load(ckpt_path).detector
 
 
 def chosen(records: Iterable[Record], labels: Labels, limit: int | None) -> list[Record]:

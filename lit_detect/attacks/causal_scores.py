@@ -17,8 +17,8 @@ from lit_core.lm import LanguageModel
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.word_scores import SIDE, WordScorer, divided_gap, pieces
 
-#: Places whose distributions are computed together.
-_PLACES = 16
+#: Places whose distributions are computed together; more would be in vain where words near by are replaced first.
+_PLACES = 8
 #: Rows of logits that are held at once.
 _ROWS = 128
 

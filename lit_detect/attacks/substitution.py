@@ -18,8 +18,8 @@ from lit_detect.words import Synonyms
 
 #: Words on each side of a replaced one that its part of speech is told from, and its similarity.
 _TAG_SIDE, _SIMILARITY_SIDE = 4, 7
-#: Synonyms that are compared at once, while the first one that passes is looked for.
-_AT_ONCE = 8
+#: Synonyms that are compared at once while the first one that passes is looked for: at first, and at most.
+_FIRST, _MOST = 2, 32
 
 
 class Substitution(Attack):
@@ -95,8 +95,10 @@ class Substitution(Attack):
         """
         first, last = _similarity_window(len(document.words), place)
         before = document.window(first, last, original=not self.faithful)
-        for start in range(0, len(choices), _AT_ONCE):
-            some = choices[start : start + _AT_ONCE]
+        start, size = 0, _FIRST
+        while start < len(choices):
+            some = choices[start : start + size]
+            start, size = start + size, min(2 * size, _MOST)
             after = [document.window(first, last, {place: other}) for other in some]
             for other, value in zip(some, self.similarity(before, after), strict=True):
                 if value >= self.min_similarity:

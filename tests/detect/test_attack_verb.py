@@ -2,6 +2,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from lit_core.cli.main import run
 from lit_core.errors import UserError
@@ -154,3 +155,11 @@ def test_settings_hold_what_an_attack_is_built_from(tiny_gpt2):
     detector = TextFooler(LogLikelihood(HuggingFaceLM.from_pretrained(tiny_gpt2), max_tokens=32))
     assert plain(detector)["detector"]["language_models"][0] == found["language_model"]
     assert plain(RandomPerturbation()) != plain(RandomPerturbation(min_similarity=0.6))
+
+
+def test_a_detector_to_be_asked_comes_from_a_checkpoint(tmp_path, source, capsys):
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    asked = ["--attack.init_args.detector", "lit_detect.attack.load_detector"]
+    asked += ["--attack.init_args.detector.init_args.ckpt_path", str(tmp_path / "other.ckpt")]
+    assert main("--attack", "TextFooler", *asked, "--input", source, "--output", str(tmp_path / "out.jsonl")) == 2
+    assert "which holds no" in capsys.readouterr().err
