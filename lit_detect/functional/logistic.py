@@ -55,6 +55,7 @@ def fit_logistic(features: Tensor, labels: Tensor, standardize: bool = False) ->
         from sklearn.model_selection import GridSearchCV, RepeatedStratifiedKFold
         from sklearn.pipeline import Pipeline
         from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # which scikit-learn brings
     except ModuleNotFoundError as error:
         raise UserError(
             'Logistic regression needs scikit-learn; install it with `pip install "lit-shift[detect]"`.'
@@ -76,11 +77,16 @@ def fit_logistic(features: Tensor, labels: Tensor, standardize: bool = False) ->
     search = GridSearchCV(
         steps,
         {"model__solver": list(SOLVERS), "model__C": list(INVERSE_PENALTIES)},
-        cv=RepeatedStratifiedKFold(n_splits=folds, n_repeats=REPEATS, random_state=0),
+        cv=RepeatedStratifiedKFold(n_splits=folds, n_repeats=REPEATS, random_state=1),
         scoring="accuracy",
-    ).fit(features.double().numpy(), labels.long().numpy())
+    )
+    with threadpool_limits(1):  # products of a few numbers, over which threads only wait for each other
+        search.fit(features.double().numpy(), labels.long().numpy())
     model, scaler = search.best_estimator_["model"], search.best_estimator_["scaler"]
-    weight, bias = torch.from_numpy(model.coef_[0]).double(), torch.tensor(float(model.intercept_[0])).double()
+    weight, bias = (
+        torch.from_numpy(model.coef_[0]).double(),
+        torch.tensor(float(model.intercept_[0]), dtype=torch.float64),
+    )
     if standardize:
         weight = weight / torch.from_numpy(scaler.scale_)
         bias = bias - weight @ torch.from_numpy(scaler.mean_)
