@@ -210,10 +210,9 @@ def _candidates(
 
 def _prefixes(words: Sequence[str], tokenizer: Tokenizer, priming_tokens: Sequence[int]) -> dict[int, int] | None:
     """Return how many words each number of tokens is; None if one ends within a word."""
-    most, ends, total = max(priming_tokens), {0: 0}, 0
-    for count, word in enumerate(words[:most], 1):
-        total += len(tokenizer.encode(word if count == 1 else f" {word}"))
+    ends, total = {0: 0}, 0
+    beginning = [word if place == 0 else f" {word}" for place, word in enumerate(words[: max(priming_tokens)])]
+    for count, ids in enumerate(tokenizer.encode_batch(beginning), 1):
+        total += len(ids)
         ends[total] = count
-        if total >= most:
-            break
     return {tokens: ends[tokens] for tokens in priming_tokens} if set(priming_tokens) <= set(ends) else None

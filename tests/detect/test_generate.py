@@ -97,6 +97,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_file(whole, lm, tmp_path, m
     assert [file.name for file in tmp_path.iterdir()] == ["texts.jsonl"]
 
 
+@pytest.mark.slow
 def test_killed_on_the_command_line_with_two_processes(whole, tiny_gpt2, tmp_path):
     config = tmp_path / "generate.json"
     options = OPTIONS | {
