@@ -11,7 +11,8 @@ from lit_moe.cli import main
 from lit_valuation.cli import main as valuation
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("contracts", "detect", "exchange", "moe", "valuation"))]
+PAGES = ["README.md", "CONTRIBUTING.md"]
+PAGES += [f"docs/{name}.md" for name in ("contracts", "detect", "exchange", "moe", "valuation")]
 SMALLER = {
     "prepare": ["--max_bytes", "150000", "--vocab_size", "300", "--val_fraction", "0.2", "--test_fraction", "0.2"],
     "fit": ["--trainer.max_steps", "2", "--data.init_args.validation_samples", "2", "--trainer.accelerator", "cpu"],
