@@ -20,7 +20,7 @@ from lit_core.checkpoint import weights_sha256
 from lit_core.devices import Devices, share
 from lit_core.errors import UserError
 from lit_core.lm import LanguageModel
-from lit_core.paths import atomic_path, atomic_write, locked_folder
+from lit_core.paths import atomic_path, atomic_write, locked_folder, resolve_data_path
 from lit_core.progress import duration
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.detectors import Detector
@@ -53,7 +53,7 @@ def attack(
         attack: The attack, by class name.
         output: The .jsonl file to write; there must be none of that name.
         input: Texts to attack: records as .jsonl such as generate writes, a .csv with the columns text and label, or a
-            folder of prepared texts; null where source is given.
+            folder of a prepared split such as texts/embedded/test; null where source is given.
         source: Texts of any other format, by class name, instead of input.
         labels: Whose texts are attacked and written: machine, human, or both, as in RAID.
         limit: Most texts to attack, the first ones, 1 or more; null attacks all.
@@ -181,17 +181,17 @@ def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:
     if path is None:
         assert source is not None
         return source.records()
-    found = Path(path).expanduser()
+    found = resolve_data_path(path)
     if (found / "index.json").is_file():
         texts = TextSet(found)
         return (texts.record(index) for index in range(len(texts)))
     if found.name.endswith((".jsonl", ".jsonl.gz")):
-        return LitShiftJSONL(path, "input").records()
+        return LitShiftJSONL(str(found), "input").records()
     if found.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-        return TextTable("input", path).records()
+        return TextTable("input", str(found)).records()
     raise UserError(
-        f"input is {path}, but must be records as .jsonl, a .csv, or a folder with index.json; name other formats by "
-        "source."
+        f"input is {path}, but must be records as .jsonl, a .csv, or the folder of a prepared split; name other "
+        "formats by source."
     )
 
 

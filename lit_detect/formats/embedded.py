@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).parent.parent / "embedded"
 #: Of the decompressed files.
 SHA256 = {
     "pairs.jsonl.xz": "0c53c861a4e18250ea60a224485a0c647ca8632d46dd208c307d86e043b84c88",
-    "wild.jsonl.xz": "35347978f2df426bbbcf223bd261eb5802f8586651aaa5bb8928dddb34e5cd6a",
+    "wild.jsonl.xz": "974a30e3c8e62bc24f7dc234f08d094f86114350611d5f7cfb6ed992f1184011",
 }
 
 Generator = Literal["fewer_layers", "continued", "scratch", "ngram"]
