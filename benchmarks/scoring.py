@@ -86,10 +86,14 @@ def documents(lm: LanguageModel, mean: int, count: int) -> list[str]:
 
 @torch.no_grad()
 def singly(lm: LanguageModel, texts: Sequence[str], finish_score: Callable[[Tensor, Tensor], None]) -> None:
-    """Score texts the straightforward way."""
+    """Score texts the straightforward way, with the attention that transformers takes by default."""
+    network: Any = lm.module
+    ours = network.config._attn_implementation
+    network.set_attn_implementation("sdpa")
     for text in texts:
         ids = torch.tensor([[lm.tokenizer.end_of_text, *lm.tokenizer.encode(text)]])
-        finish_score(lm.module(ids, use_cache=False).logits[0, :-1], ids[0, 1:])
+        finish_score(network(ids, use_cache=False).logits[0, :-1], ids[0, 1:])
+    network.set_attn_implementation(ours)
 
 
 @torch.no_grad()
