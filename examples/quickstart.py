@@ -37,7 +37,7 @@ def main() -> None:
             f"--branch_from {RUNS / before}/checkpoints/last.ckpt --run {name}"
         )
     for name in STAGES:
-        lit_moe(f"test --ckpt_path {RUNS / name}/checkpoints/last.ckpt --verbose false")
+        lit_moe(f"test --ckpt_path {RUNS / name}/checkpoints/last.ckpt")
     print_table({name: read_metrics(name) for name in STAGES})
     picture = RUNS / "quickstart-mri.png"
     draw_mri(picture)

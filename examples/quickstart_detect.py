@@ -38,12 +38,10 @@ def main() -> None:
     for name, config in ATTACKS.items():
         run(
             "lit-detect",
-            f"attack --config configs/detect/{config} --input texts/embedded/test --output {attacked[name]}",
+            f"attack --limit 50 --config configs/detect/{config} --input texts/embedded/test --output {attacked[name]}",
         )
     checkpoints = " ".join(f"--detectors.{name} {RUNS}/quickstart-{name}/checkpoints/last.ckpt" for name in DETECTORS)
-    texts = ", ".join(
-        [*(f'"texts/{source}/test"' for source in SOURCES), *(f'"{path}"' for path in attacked.values())]
-    )
+    texts = ", ".join([*(f'"texts/{source}/test"' for source in SOURCES), *(f'"{path}"' for path in attacked.values())])
     run("lit-detect", f"report {checkpoints} --texts '[{texts}]' --output {REPORT}")
     print(table(REPORT / "report.csv"))
     print(

@@ -23,7 +23,7 @@ def main() -> None:
     run("lit-valuation", "study --config configs/valuation/studies/quickstart.yaml")
     run("lit-valuation", "prepare --config configs/valuation/prepare/digits.yaml")
     run("lit-valuation", f"fit --config configs/valuation/quickstart.yaml --run {FIT.name}")
-    run("lit-valuation", f"test --ckpt_path {FIT}/checkpoints/last.ckpt --verbose false")
+    run("lit-valuation", f"test --ckpt_path {FIT}/checkpoints/last.ckpt")
     print(tables((STUDY / "report.md").read_text()))
     print(
         "useful: share of chosen samples of the kind the model fails on; held_out: accuracy on hard cases that no owner"

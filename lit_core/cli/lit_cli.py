@@ -81,6 +81,9 @@ class LitCLI(LightningCLI):
         if command is not None and "--help" not in located and "-h" not in located:
             config = arguments.checkpoint_config(located, command, list(self.links.values()))
             located = arguments.insert_config(located, command, config)
+        if command in ("validate", "test") and not arguments.option(located, "--verbose"):
+            # Lightning prints all metrics once per source; `score_table` prints each once
+            located.insert(located.index(command) + 1, "--verbose=false")
         self.config = parser.parse_args(located)
         self._refuse_nulls(parser)
 

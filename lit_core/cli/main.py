@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,43 @@ def _closing_lines(program: str, cli: LitCLI) -> None:
     if cli.run_folder is None or not cli.trainer.is_global_zero:
         return
     folder = _relative(cli.run_folder)
+    if cli.subcommand in ("validate", "test"):
+        print(score_table({key: float(value) for key, value in cli.trainer.callback_metrics.items()}))
     print(f"\nRun folder   {folder}")
     last = cli.run_folder / "checkpoints" / "last.ckpt"
     if cli.subcommand == "fit" and last.exists():
         print(f"Test it      {program} test --ckpt_path {_relative(last)}")
         print(f"Resume it    {program} fit --ckpt_path {_relative(last)} --trainer.max_steps STEPS")
     print(f"Look at it   tensorboard --logdir {folder}")
+
+
+def score_table(metrics: Mapping[str, float]) -> str:
+    """Return a line per source with its metrics, those that are named ``{stage}/{source}/{metric}``.
+
+    Example:
+        >>> print(score_table({"test/austen/loss": 3.25, "test/stdlib/loss": 2.5, "test/austen/router/mri": 0.5}))
+        <BLANKLINE>
+        test     loss
+        austen   3.25
+        stdlib    2.5
+    """
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for key, value in metrics.items():
+        if key.count("/") == 2:
+            stage, source, metric = key.split("/")
+            rows.setdefault((stage, source), {})[metric] = value
+    columns = sorted({metric for row in rows.values() for metric in row})
+    if not columns:
+        return ""
+    lines = [[next(iter(rows))[0], *columns]]
+    for (_, source), row in rows.items():
+        lines.append([source, *(f"{row[name]:.4g}" if name in row else "-" for name in columns)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([line[0].ljust(widths[0] + 1), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+    return "\n".join(["", *text])
 
 
 def _last_checkpoint() -> Path | None:

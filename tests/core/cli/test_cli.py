@@ -11,6 +11,8 @@ import torch
 import yaml
 from small_cli import SmallModel, main
 
+from lit_core.cli.main import score_table
+
 FIT = [
     "fit",
     "--model",
@@ -228,3 +230,15 @@ def test_a_signal_saves_at_the_next_step_and_says_how_to_go_on(signum, code):
     assert step >= 3
     assert main(["fit", "--ckpt_path", LAST, "--model.init_args.sleep", "0", "--trainer.max_steps", str(step + 2)]) == 0
     assert [row["step"] for row in rows() if row["train/loss"]] == [str(step) for step in range(step + 2)]
+
+
+def test_what_a_test_found_is_a_line_per_source():
+    table = score_table(
+        {"test/a/loss": 1.5, "test/b/loss": 22.25, "test/b/auroc": 0.5, "test/b/router/mri": 9.0, "x": 1.0}
+    )
+    assert [line.split() for line in table.splitlines() if line] == [
+        ["test", "auroc", "loss"],
+        ["a", "-", "1.5"],
+        ["b", "0.5", "22.25"],
+    ]
+    assert score_table({"x": 1.0}) == ""
