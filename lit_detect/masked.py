@@ -66,8 +66,8 @@ class MaskedLM:
         return next(self.module.parameters()).device
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, no special token among them."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        """Return the ids of a text; a special token that is written in it is read as its letters."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     @torch.no_grad()
     def log_probs(

@@ -11,7 +11,7 @@ from lit_detect.masked_scoring import score_masked
 transformers = pytest.importorskip("transformers")
 
 ALL = ("log_prob", "rank", "expected", "variance")
-TEXTS = ["", "late", "She saw Anna and left.", *(text[:160] for text in passages(3))]
+TEXTS = ["", "late", "She [MASK] <mask> left [SEP] </s>.", "She saw Anna and left.", *(text[:160] for text in passages(3))]
 
 
 def random_masked(kind, folder, seed=0):
@@ -36,7 +36,8 @@ def lm(request, tmp_path_factory):
 @torch.no_grad()
 def naive(lm, text, max_tokens, window):
     tokenizer = lm.tokenizer
-    ids = tokenizer.encode(text, add_special_tokens=False)[:max_tokens]
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)[:max_tokens]
+    assert not set(ids) & {tokenizer.mask_token_id, tokenizer.sep_token_id, tokenizer.cls_token_id}
     row = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
     found = {name: [] for name in ALL}
     for place in range(1, len(ids) + 1) if ids else [1]:
