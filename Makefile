@@ -17,7 +17,7 @@ quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that s
 	$(BIN)/python examples/quickstart_detect.py
 
 test: $(STAMP)  ## The fast set: embedded data only.
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(STAMP)  ## The fast and the slow set; the slow one fetches corpora.
 	$(BIN)/python -m pytest -m "not gpu"
