@@ -170,18 +170,19 @@ def _heat_map(rows: Sequence[Row], metric: str) -> Any:
     rows = [row for row in rows if metric in row.values and row.table != "crossed"]
     names = list(dict.fromkeys(row.detector for row in rows))
     places = list(dict.fromkeys(_condition_of(row) for row in rows))
-    values = [[math.nan] * len(places) for _ in names]
+    values = [[math.nan] * len(names) for _ in places]
     for row in rows:
         value = row.values[metric]
-        values[names.index(row.detector)][places.index(_condition_of(row))] = (
+        values[places.index(_condition_of(row))][names.index(row.detector)] = (
             value.mean if isinstance(value, Interval) else value
         )
-    size = (min(24.0, 3.5 + 0.62 * len(places)), min(14.0, 2.6 + 0.4 * len(names)))
+    longest = max(map(len, places), default=0)
+    size = (min(24.0, 2.0 + 0.075 * longest + 0.75 * len(names)), min(30.0, 1.6 + 0.3 * len(places)))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0, vmax=1.0)
-    axes.set_xticks(range(len(places)), places, rotation=45, ha="right", fontsize="small")
-    axes.set_yticks(range(len(names)), names, fontsize="small")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize="small")
+    axes.set_yticks(range(len(places)), places, fontsize="small")
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             if math.isfinite(value):
