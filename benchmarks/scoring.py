@@ -186,15 +186,16 @@ number of tokens to one and a half of it.
 
 *One at a time*: a forward pass per document with the logits of all tokens, then what the score's published code does
 with them: log-softmax; for GLTR the vocabulary sorted at each token; for Fast-DetectGPT mean and variance over it.
-*Forward passes alone*: the network without its output layer and without any score, one document at a time. The aim of
+*Forward passes alone*: ours without output layer and score, one document at a time. The aim of
 {AIM} times faster than one at a time is met in {met} of {len(found)} rows.
 
-Where the time goes: the network's own products. Batches of like length help short documents, whose passes are bound by
-reading the weights and by the overhead of some hundred small operations; a document of several hundred tokens fills the
-processor alone, and a batch of such documents takes as long as one after the other. What is left to gain there is all
-that is not the network: the logits in pieces that stay in the cache, one pass over them for each quantity, and no sort.
-Nothing that gives the same numbers can be faster than the network, which the last column sets as the limit for long
-documents.
+Where the time goes: to the network. Its passes alone, which every way to these numbers needs, take the share of ours
+that the last column says, and a processor is filled by the products of a hundred tokens, so that a batch of such
+documents takes about as long as one after the other. Short documents gain more, whose passes read all weights for few
+tokens. Most of the rest is the output layer, a fifth of all multiplications. What ours saves is what comes after it, by
+working on logits that stay in the cache and without a sort, and half of the attention, which it does in blocks; with
+the same numbers no way can be {AIM} times as fast as one document at a time where the network takes more than a quarter
+of that.
 
 ## Memory
 

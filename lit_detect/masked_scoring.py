@@ -23,7 +23,7 @@ def score_masked(
     max_tokens: int = 512,
     quantities: Sequence[Quantity] = ("rank",),
     window: int = 20,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 1024,
 ) -> list[TokenScores]:
     """Score the tokens of texts, each masked in turn and seen from its neighbours.
 

@@ -22,7 +22,7 @@ class FastDetectGPT(TokenStatistic):
         language_model: The scoring model, whose log-probabilities are compared.
         reference_model: The model that draws the alternatives, with the same tokenizer; null for the scoring model.
         max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the models take.
-        batch_tokens: Tokens that go through a model at once, padding included, 1 or more.
+        batch_tokens: Tokens that go through a model at once, padding included, 1 or more; a GPU is faster with more.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]] = ("log_prob", "expected", "variance")
@@ -32,7 +32,7 @@ class FastDetectGPT(TokenStatistic):
         language_model: LanguageModel,
         reference_model: LanguageModel | None = None,
         max_tokens: int = 512,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 1024,
     ) -> None:
         super().__init__(language_model, reference_model, max_tokens, batch_tokens)
 

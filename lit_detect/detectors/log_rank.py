@@ -18,12 +18,12 @@ class LogRank(TokenStatistic):
     Args:
         language_model: The model that reads the text.
         max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the model takes.
-        batch_tokens: Tokens that go through the model at once, padding included, 1 or more.
+        batch_tokens: Tokens that go through the model at once, padding included, 1 or more; a GPU is faster with more.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]] = ("rank",)
 
-    def __init__(self, language_model: LanguageModel, max_tokens: int = 512, batch_tokens: int = 4096) -> None:
+    def __init__(self, language_model: LanguageModel, max_tokens: int = 512, batch_tokens: int = 1024) -> None:
         super().__init__(language_model, None, max_tokens, batch_tokens)
 
     def statistic(self, tokens: TokenScores) -> Tensor:

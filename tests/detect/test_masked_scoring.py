@@ -11,7 +11,7 @@ from lit_detect.masked_scoring import score_masked
 transformers = pytest.importorskip("transformers")
 
 ALL = ("log_prob", "rank", "expected", "variance")
-TEXTS = ["", "late", "She [MASK] <mask> left [SEP] </s>.", "She saw Anna and left.", *(text[:160] for text in passages(3))]
+TEXTS = ["", "late", "She [MASK] <mask> left [SEP] </s>.", "She saw Anna.", *(text[:160] for text in passages(3))]
 
 
 def random_masked(kind, folder, seed=0):
