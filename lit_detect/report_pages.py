@@ -131,11 +131,14 @@ def write_tensorboard(folder: Path, rows: Sequence[Row], figures: Mapping[str, A
         writer.add_text("report", page)
         for name, figure in figures.items():
             writer.add_figure(f"report/{Path(name).stem}", figure, close=False)
-    for number, row in enumerate(row for row in rows if row.table != "crossed"):
+    shown = [row for row in rows if row.table != "crossed"]
+    none = dict.fromkeys((field for row in shown for field in row.labels), "")  # the page shows what all sessions have
+    for number, row in enumerate(shown):
         values = {name: value.mean if isinstance(value, Interval) else value for name, value in row.values.items()}
         values = {f"report/{name}": value for name, value in values.items() if math.isfinite(value)}
         with SummaryWriter(os.fspath(folder / f"{number:03d}")) as writer:
-            writer.add_hparams({"detector": row.detector, "table": row.table, **row.labels}, values, run_name=".")
+            labels = {"detector": row.detector, "table": row.table, **none, **row.labels}
+            writer.add_hparams(labels, values, run_name=".")
 
 
 def _roc(detectors: Sequence[Evaluated]) -> Any:

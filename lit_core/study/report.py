@@ -169,9 +169,12 @@ def write_hparams(tables: Mapping[str, Table], rows: Sequence[Row], folder: Path
     from torch.utils.tensorboard import SummaryWriter
 
     shutil.rmtree(folder, ignore_errors=True)
+    none = dict.fromkeys(
+        (label for table in tables.values() for label in table.by), ""
+    )  # shown: what all sessions have
     for heading, table in tables.items():
         for key, group in means(rows, table.by, table.metrics, table.where).items():
-            labels = {"table": heading, **dict(zip(table.by, key, strict=True))}
+            labels = {"table": heading, **none, **{k: str(v) for k, v in zip(table.by, key, strict=True)}}
             values = {metric: interval.mean for metric, interval in group.items()}
             with SummaryWriter(os.fspath(folder / _slug("-".join([heading, *map(str, key)])))) as writer:
                 writer.add_hparams(labels, values, run_name=".")
