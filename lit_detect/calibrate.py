@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,18 @@ class Calibration:
         """
         if self.by is None:
             return score >= self.groups[ALL].threshold
-        if group not in self.groups:
-            raise UserError(
-                f"{self.by} is {group!r}, but there are thresholds for {', '.join(self.groups)} only; calibrate with "
-                f"human texts of that {self.by}, or leave its texts out.{did_you_mean(group, self.groups)}"
-            )
+        self.check_groups([group])
         return score >= self.groups[group].threshold
+
+    def check_groups(self, groups: Iterable[str]) -> None:
+        """Refuse groups that have no threshold, where the calibration is by group."""
+        for group in groups if self.by is not None else ():
+            if group not in self.groups:
+                raise UserError(
+                    f"{self.by} is {group!r}, but there are thresholds for {', '.join(self.groups)} only; name the "
+                    f"column by `data.group_column`, calibrate with human texts of that {self.by}, or leave its texts "
+                    f"out.{did_you_mean(group, self.groups)}"
+                )
 
     def check(self, detector: str) -> None:
         """Refuse a detector that the thresholds were not made for."""

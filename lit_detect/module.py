@@ -191,6 +191,12 @@ class DetectorTask(LightningModule):
         add_layout(self.trainer, {"detector": charts | ({"training loss": ["train/loss"]} if self.is_trained else {})})
         add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
 
+    def on_predict_start(self) -> None:
+        """Refuse groups without a threshold before anything is scored."""
+        texts = getattr(getattr(self.trainer, "datamodule", None), "predict_texts", None)
+        if self.calibration is not None and texts is not None:
+            self.calibration.check_groups(sorted(texts.groups or {""}))
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the means over the step's whole global batch."""
         window, self._window, self._micro_batches = self._window, [], 0

@@ -33,6 +33,9 @@ class TextFile:
         group_column: Column or key of what groups the texts, such as a domain or language; None where there is none.
         transform: What is done to the text of a sample, such as `normalize_text`; None gives it out as it is.
 
+    Attributes:
+        groups: The groups that occur; the empty string where there is no group column.
+
     Raises:
         UserError: If there is no such file, it is of another kind, or a row is malformed; names file and line.
     """
@@ -53,13 +56,14 @@ class TextFile:
         if group_column is not None and self.kind in ("folder", ".txt"):
             raise UserError(f"group_column is {group_column}, but {path} has no columns; give a CSV or JSONL.")
         self.header: list[str] = []
+        self.groups: set[str] = set()
         self._starts, self._ends, self._numbers = array("q"), array("q"), array("q")
         if self.kind == "folder":
             for index in range(len(self.files)):
                 self.row(index)
         else:
             for number, start, end, content in self._rows():
-                self._sample_of(self._parsed(content, number), number)
+                self.groups.add(self._sample_of(self._parsed(content, number), number).get("group", ""))
                 self._starts.append(start)
                 self._ends.append(end)
                 self._numbers.append(number)

@@ -190,6 +190,30 @@ def test_a_zero_shot_detector_is_calibrated():
     assert float(task.probability(task.threshold[None])) == pytest.approx(0.5)
 
 
+def test_a_group_without_threshold_is_refused_before_anything_is_scored(capsys):
+    assert fit("--model.init_args.detector", "test_detector_task.WordLength", run="zero") == 0
+    name = "test_detector_task.WordLength"
+    groups = {"letters": {"threshold": 5.0, "achieved_fpr": 0.0, "low": 0.0, "high": 0.1, "n": 300}}
+    kept = {"fpr": 0.01, "by": "domain", "detector": "WordLength", "checkpoint_sha256": "", "platt": None}
+    Path("calibration.json").write_text(json.dumps({**kept, "groups": groups}))
+    Path("asked.csv").write_text("text,domain\nA short text.,letters\nAnother one.,recipes\n")
+    predict = [
+        "predict",
+        "--ckpt_path",
+        "runs/detect/zero/checkpoints/last.ckpt",
+        "--data.init_args.predict",
+        "asked.csv",
+    ]
+    predict += ["--model.init_args.calibration", "calibration.json", "--model.init_args.detector", name]
+    assert main([*predict, "--data.init_args.group_column", "domain"]) == 2
+    assert "domain is 'recipes', but there are thresholds for letters only" in capsys.readouterr().err
+    assert main(predict) == 2  # no column is named
+    assert "name the column by `data.group_column`" in capsys.readouterr().err
+    Path("asked.csv").write_text("text,domain\nA short text.,letters\nNotwithstanding hippopotamuses.,letters\n")
+    assert main([*predict, "--data.init_args.group_column", "domain"]) == 0
+    assert [row["decision"] for row in rows("runs/detect/zero/predictions.csv")] == ["human", "machine"]
+
+
 def test_what_cannot_be_is_said_in_a_sentence(capsys):
     assert fit(*STATISTICS, "--model.init_args.min_tokens", "-1", run="bad") == 2
     assert "`min_tokens` is -1" in capsys.readouterr().err
