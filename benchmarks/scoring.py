@@ -186,8 +186,8 @@ number of tokens to one and a half of it.
 
 *One at a time*: a forward pass per document with the logits of all tokens, then what the score's published code does
 with them: log-softmax; for GLTR the vocabulary sorted at each token; for Fast-DetectGPT mean and variance over it.
-*Forward passes alone*: ours without output layer and score, one document at a time. The aim of
-{AIM} times faster than one at a time is met in {met} of {len(found)} rows.
+*Forward passes alone*: ours without output layer and score, one document at a time. The aim of {AIM} times faster than
+one at a time is met in {met} of {len(found)} rows.
 
 Where the time goes: to the network. Its passes alone, which every way to these numbers needs, take the share of ours
 that the last column says, and a processor is filled by the products of a hundred tokens, so that a batch of such
