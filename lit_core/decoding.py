@@ -135,8 +135,8 @@ def packed_attention(
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     """Let each token attend to itself and those before it, by products of blocks that stay in the processor's cache.
 
-    For torch's kernel in bfloat16, on a CPU that has it, this takes two to five times as long. Products are rounded to
-    bfloat16 as in transformers' eager attention, and the softmax is in float32.
+    For bfloat16 on a CPU that has it, where torch's own kernel is slow. Products are rounded to bfloat16 as in
+    transformers' eager attention, and the softmax is in float32.
 
     Args:
         query: ``(B, H, S, d)``.

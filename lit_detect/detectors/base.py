@@ -59,8 +59,8 @@ class FeatureDetector(Detector):
     """A linear classifier on features that need no gradients.
 
     `DetectorTask` gathers the features of the training set in one epoch and calls `fit_features`. What is fitted are
-    buffers: plain arrays in the checkpoint. Language models that make the features are no submodules: they are named
-    by their config and not saved.
+    plain tensors in the checkpoint. Language models that make the features are no submodules: they are named by their
+    config and not saved.
     """
 
     @property
