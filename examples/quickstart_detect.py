@@ -45,7 +45,7 @@ def main() -> None:
     run("lit-detect", f"report {checkpoints} --texts '[{texts}]' --output {REPORT}")
     print(table(REPORT / "report.csv"))
     print(
-        "AUROC of each generator's texts against the human ones, 0.5 is chance; SmolLM2-135M-Instruct is that trained on."
+        "AUROC of each generator's texts against human ones, 0.5 is chance; SmolLM2-135M-Instruct is that trained on."
     )
     print("evasion: share of the detected texts that are no longer detected. One seed; brackets are 95 % intervals.")
     print(f"\nReport               {REPORT / 'report.md'}")
