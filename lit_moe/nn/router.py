@@ -19,9 +19,10 @@ from lit_moe import functional as F
 
 @dataclass
 class RouterStats:
-    """What one call of a router saw, as plain tensors; masked tokens are in none of them.
+    """What one call of a router saw, as plain tensors; masked tokens are in none of them but `indices`.
 
     Attributes:
+        indices: Chosen experts of every token in order, masked ones too, shape ``(tokens, k)``, int64.
         counts: Tokens sent to each expert, shape ``(experts,)``, int64.
         raw_counts: The same by the top-k of the bare scores, as inference routes; differs in training with Sinkhorn.
         tokens: Number of tokens, int64 scalar (a tensor, so that no GPU has to be waited for).
@@ -32,6 +33,7 @@ class RouterStats:
         raw_z_loss: Unscaled, detached. Measured for every router.
     """
 
+    indices: Tensor
     counts: Tensor
     raw_counts: Tensor
     tokens: Tensor
@@ -126,6 +128,7 @@ class Router(nn.Module, ABC):
         raw_z = F.z_loss(logits_TE, mask_T)
         balance, z = self.losses(raw_balance, raw_z)
         return RouterStats(
+            indices=indices_Tk,
             counts=counts_E,
             raw_counts=F.count_experts(raw_Tk, self.n_experts, mask_T),
             tokens=tokens,
