@@ -23,8 +23,10 @@ from torch.optim import AdamW
 
 from lit_core.data import ResumeStream, ShardStream, StreamLoader
 from lit_core.errors import UserError
+from lit_core.lm import LanguageModel
 from lit_core.paths import atomic_write, data_root, files_facts, resolve_data_path
 from lit_core.schedules import WarmupCosine
+from lit_core.study.cells import code_version
 from lit_detect.attacks import Attack, Attacked, Edit
 from lit_detect.callbacks import AdversarialTraining
 from lit_detect.conditions import condition
@@ -36,6 +38,7 @@ from lit_detect.metrics import scores_of
 from lit_detect.module import DetectorTask
 from lit_detect.normalize import normalize_text
 from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.scoring import TokenMemory, remembering
 
 Plain = dict[str, Any]
 
@@ -48,7 +51,7 @@ class Recipe:
         epochs: Times that each text is seen.
         batch_size: Texts per step.
         learning_rate: Of AdamW with a linear warm-up over a tenth of the steps and a cosine schedule.
-        precision: Type of the numbers, as Lightning names it.
+        precision: Type of the numbers in training and in scoring, as Lightning names it.
     """
 
     epochs: int = 2
@@ -86,13 +89,12 @@ class Texts:
     """Labelled texts as a source of samples.
 
     Args:
-        records: Human and machine texts.
-        change: What is done to each text; None leaves them as they are.
+        samples: Texts and their labels.
     """
 
-    def __init__(self, records: Sequence[Record], change: Callable[[str], str] | None = None) -> None:
-        self.texts = [record.text if change is None else change(record.text) for record in records]
-        self.labels = [int(record.label == MACHINE) for record in records]
+    def __init__(self, samples: Sequence[tuple[str, int]]) -> None:
+        self.texts = [text for text, _ in samples]
+        self.labels = [int(label == MACHINE) for _, label in samples]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -152,11 +154,12 @@ def experiment(
     if not {HUMAN, MACHINE} <= {r.label for r in train} & {r.label for r in own}:
         there = sorted({f"{condition(r, 'decoding')} from {condition(r, 'priming')}" for r in records if r.label})
         raise UserError(f"trained_on is {trained_on}, priming {priming}, but the texts have {', '.join(there)}.")
-    change = normalize_text if defence == "normalized" else None
-    description = detectors[detector]
-    callbacks = [AdversarialTraining(**build(adversarial))] if defence == "adversarial" and adversarial else []
-    task = _fitted(description, Texts(train, change), Recipe(**(recipe or {})), seed, callbacks)
-    judge = _Judge(task, description, change)
+    if defence == "adversarial" and adversarial is None:
+        raise UserError("defence is adversarial, but adversarial is missing; name the attacks that are trained on.")
+    attacking = json.dumps(adversarial) if defence == "adversarial" else None
+    samples = tuple((record.text, record.label) for record in train)
+    plan = json.dumps(detectors[detector]), samples, Recipe(**(recipe or {})), seed, attacking
+    judge = _judge(*plan, normalized=defence == "normalized")
     rows = [_row("own", "own", judge, own) | {"priming": float(priming)}]
     for field, places in (("decoding", known), ("priming", [priming])):
         for value in sorted({condition(r, field) for r in test if r.label == MACHINE}):
@@ -164,6 +167,11 @@ def experiment(
             if value not in places and {HUMAN, MACHINE} <= {r.label for r in others}:
                 number = {"priming": float(value)} if field == "priming" else {}
                 rows.append(_row(field, value, judge, others) | number)
+    made = {(condition(r, "decoding"), condition(r, "priming")) for r in test if r.label == MACHINE}
+    for decoding, tokens in sorted(made, key=lambda pair: (pair[0], float(pair[1]))):
+        others = [r for r in test if _is_of(r, [decoding], tokens)]
+        if len(made) > 1 and HUMAN in {r.label for r in others}:
+            rows.append(_row("decoding and priming", f"{decoding} from {tokens}", judge, others))
     for name, source in (wild or {}).items():
         theirs = [r for r in _records(json.dumps(source)) if _in_fold(r, seed, folds)]
         if {HUMAN, MACHINE} <= {r.label for r in theirs}:
@@ -176,7 +184,7 @@ def experiment(
         row["precision_drop"] = rows[0]["precision_machine"] - row["precision_machine"]
         row["drop_beyond_precision"] = row["recall_drop"] - row["precision_drop"]
     for name, attack in (attacks or {}).items():
-        few = _asks(attack) and not isinstance(task.detector, TrainedDetector)
+        few = _asks(attack) and not isinstance(judge.task.detector, TrainedDetector)
         machine = [r for r in own if r.label == MACHINE][: queried_texts if few else attacked_texts]
         rows.append(_attacked_row(name, attack, judge, machine, [r for r in own if r.label == HUMAN]))
     digest = hashlib.sha256("\0".join(r.text for r in (*train, *own)).encode()).hexdigest()[:16]
@@ -184,20 +192,44 @@ def experiment(
 
 
 class _Judge:
-    """Scores texts, each once."""
+    """Scores texts, each once, and remembers what attacks that ask it made of them."""
 
-    def __init__(self, task: DetectorTask, description: Plain, change: Callable[[str], str] | None) -> None:
-        self.task, self.description, self.change = task, description, change
+    def __init__(self, task: DetectorTask, change: Callable[[str], str] | None, precision: str) -> None:
+        self.task, self.change, self.precision = task, change, precision
         self.threshold = float(task.threshold)
+        self.misled: dict[tuple[str, str], Attacked] = {}
         self._known: dict[str, float] = {}
 
     def __call__(self, texts: Iterable[str]) -> Tensor:
         asked = [text if self.change is None else self.change(text) for text in texts]
         new = [text for text in dict.fromkeys(asked) if text not in self._known]
-        for start in range(0, len(new), 64):
-            part = new[start : start + 64]
-            self._known |= dict(zip(part, _scores(self.task.detector, self.description, part).tolist(), strict=True))
+        with self.autocast():
+            for start in range(0, len(new), 64):
+                part = new[start : start + 64]
+                self._known |= dict(zip(part, _scores(self.task.detector, part).tolist(), strict=True))
         return torch.tensor([self._known[text] for text in asked], dtype=torch.float64)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which a trained detector scores as it was trained."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed")
+
+
+@lru_cache(maxsize=8)  # the other grids of a seed ask the same detector
+def _judge(
+    description: str,
+    samples: tuple[tuple[str, int], ...],
+    recipe: Recipe,
+    seed: int,
+    adversarial: str | None,
+    normalized: bool,
+) -> _Judge:
+    change = normalize_text if normalized else None
+    settings = json.loads(adversarial) if adversarial else None
+    attacks = [_OnDisk(each) for each in settings["attacks"]] if settings else []
+    callbacks = [AdversarialTraining(**settings | {"attacks": attacks})] if settings else []
+    texts = Texts([(text if change is None else change(text), label) for text, label in samples])
+    task = _fitted(json.loads(description), texts, recipe, seed, callbacks)
+    return _Judge(task, change, recipe.precision)
 
 
 def _row(what: str, value: str, judge: _Judge, records: Sequence[Record]) -> dict[str, Any]:
@@ -239,11 +271,11 @@ def _fitted(description: Plain, texts: Texts, recipe: Recipe, seed: int, callbac
     """Return a task whose detector is trained, fitted or calibrated."""
     detector, labels = _detector(description, seed), torch.tensor(texts.labels)
     if isinstance(detector, FeatureDetector):
-        detector.fit_features(_values(detector, description, texts.texts), labels)
+        detector.fit_features(_values(detector, texts.texts), labels)
         return DetectorTask(detector).eval()
     if not isinstance(detector, TrainedDetector):
         task = DetectorTask(detector)
-        task.set_platt(fit_platt(_values(detector, description, texts.texts)[:, 0], labels))
+        task.set_platt(fit_platt(_values(detector, texts.texts)[:, 0], labels))
         return task.eval()
     steps = recipe.epochs * -(-len(texts) // recipe.batch_size)
     optimizer = partial(AdamW, lr=recipe.learning_rate, weight_decay=1e-2)
@@ -269,58 +301,64 @@ def _fitted(description: Plain, texts: Texts, recipe: Recipe, seed: int, callbac
 
 
 def _detector(description: Plain, seed: int) -> Detector:
-    """Build a detector; one that needs no gradients is kept, since its language model takes long to load."""
     kind = pydoc.locate(description["class_path"])
-    if "seed" in inspect.signature(kind).parameters:  # type: ignore[arg-type]
-        arguments = description.get("init_args", {}) | {"seed": seed}
-        return build({"class_path": description["class_path"], "init_args": arguments})
-    return _kept(json.dumps(description, sort_keys=True))
+    own = {"seed": seed} if "seed" in inspect.signature(kind).parameters else {}  # type: ignore[arg-type]
+    return build({"class_path": description["class_path"], "init_args": description.get("init_args", {}) | own})
 
 
-@lru_cache(maxsize=1)
-def _kept(description: str) -> Detector:
-    return build(json.loads(description))
+#: What the cells of a study share: the language models, by their descriptions, and what they said of texts.
+_language_models: dict[str, LanguageModel] = {}
+_memory: TokenMemory = {}
 
 
-#: Features or scores of texts that need no training, by detector and text: the cells of a study ask for them again.
-_values_known: dict[tuple[str, str], Tensor] = {}
-
-
-def _values(detector: Detector, description: Plain, texts: Sequence[str]) -> Tensor:
+def _values(detector: Detector, texts: Sequence[str]) -> Tensor:
     """Return features, or scores as one column, ``(n, f)``."""
-    key = json.dumps(description, sort_keys=True)
-    new = [text for text in dict.fromkeys(texts) if (key, text) not in _values_known]
-    for start in range(0, len(new), 64):
-        part = new[start : start + 64]
-        rows = detector.features(part) if isinstance(detector, FeatureDetector) else detector.score(part)[:, None]
-        _values_known.update({(key, text): row for text, row in zip(part, rows.double(), strict=True)})
-    return torch.stack([_values_known[key, text] for text in texts])
+    with remembering(_memory):
+        return detector.features(texts) if isinstance(detector, FeatureDetector) else detector.score(texts)[:, None]
 
 
-def _scores(detector: Detector, description: Plain, texts: Sequence[str]) -> Tensor:
+def _scores(detector: Detector, texts: Sequence[str]) -> Tensor:
     if isinstance(detector, TrainedDetector):
         return detector.score(texts)
-    values = _values(detector, description, texts)
+    values = _values(detector, texts)
     return detector.score_features(values) if isinstance(detector, FeatureDetector) else values[:, 0]
 
 
 def _attack_all(description: Plain, texts: Sequence[str], judge: _Judge) -> list[Attacked]:
-    """Attack texts; what an attack that asks no detector makes of a text is kept on disk."""
-    if _asks(description):
+    if not _asks(description):
+        return _OnDisk(description).attack_many(texts, 0)
+    key = json.dumps(description)
+    if new := [text for text in texts if (key, text) not in judge.misled]:
         own = {"detector": judge.task.detector, "threshold": judge.threshold}
-        return build({**description, "init_args": {**description.get("init_args", {}), **own}}).attack_many(texts, 0)
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-    folder = data_root() / "detect" / "attacked" / digest
-    paths = [folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json" for text in texts]
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
-    if missing:
-        attack: Attack = build(description)
-        for number, attacked in zip(missing, attack.attack_many([texts[n] for n in missing], 0), strict=True):
-            edits = [vars(edit) for edit in attacked.edits]
-            kept = {"text": attacked.text, "edits": edits, "queries": attacked.queries, "meta": dict(attacked.meta)}
-            atomic_write(paths[number], json.dumps(kept, ensure_ascii=False))
-    found = [json.loads(path.read_bytes()) for path in paths]
-    return [Attacked(f["text"], tuple(Edit(**e) for e in f["edits"]), f["queries"], f["meta"]) for f in found]
+        kind: Any = pydoc.locate(description["class_path"])
+        attack = kind(**build(description.get("init_args", {})), **own)
+        with judge.autocast():
+            judge.misled |= {(key, text): attack(text, 0) for text in new}
+    return [judge.misled[key, text] for text in texts]
+
+
+class _OnDisk(Attack):
+    """An attack that asks no detector; what it makes of a text is kept below the data root, for other cells.
+
+    Args:
+        description: Class and arguments of the attack.
+    """
+
+    def __init__(self, description: Plain) -> None:
+        self._attack: Attack = build(description)
+        self.name = self._attack.name
+        digest = hashlib.sha256(f"{json.dumps(description)} {code_version('lit_detect')}".encode()).hexdigest()[:16]
+        self._folder = data_root() / "detect" / "attacked" / digest
+
+    def __call__(self, text: str, seed: int) -> Attacked:
+        """Attack a text, unless that is done; see `Attack`."""
+        path = self._folder / f"{hashlib.sha256(f'{seed} {text}'.encode()).hexdigest()[:24]}.json"
+        if not path.is_file():
+            attacked = self._attack(text, seed)
+            kept = vars(attacked) | {"edits": [vars(e) for e in attacked.edits], "meta": dict(attacked.meta)}
+            atomic_write(path, json.dumps(kept, ensure_ascii=False))
+        found = json.loads(path.read_bytes())
+        return Attacked(**found | {"edits": tuple(Edit(**edit) for edit in found["edits"])})
 
 
 def build(description: Any) -> Any:
@@ -331,10 +369,15 @@ def build(description: Any) -> Any:
         return description
     if "class_path" not in description:
         return {key: build(value) for key, value in description.items()}
-    made = pydoc.locate(description["class_path"])
-    if not callable(made):
+    if (key := json.dumps(description, sort_keys=True)) in _language_models:
+        return _language_models[key]
+    kind = pydoc.locate(description["class_path"])
+    if not callable(kind):
         raise UserError(f"class_path is {description['class_path']}, but there is no such class; correct the name.")
-    return made(**{key: build(value) for key, value in description.get("init_args", {}).items()})
+    made = kind(**{key: build(value) for key, value in description.get("init_args", {}).items()})
+    if isinstance(made, LanguageModel):
+        _language_models[key] = made
+    return made
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal, TypedDict
+from contextvars import ContextVar
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ class TokenScores(TypedDict, total=False):
     variance: Tensor
 
 
+#: What is known of texts, by model, reference model, cap and text.
+TokenMemory = dict[tuple[LanguageModel, LanguageModel | None, int, str], TokenScores]
+_memory: ContextVar[TokenMemory | None] = ContextVar("memory", default=None)
+
+
 def score_tokens(
     lm: LanguageModel,
     texts: Sequence[str],
@@ -74,6 +80,13 @@ def score_tokens(
         UserError: If a number is out of range, or the models have different tokenizers.
     """
     check_scoring(lm, max_tokens, batch_tokens, reference_lm)
+    if (memory := _memory.get()) is not None:
+        key = (lm, reference_lm, max_tokens)
+        new = [text for text in dict.fromkeys(texts) if (*key, text) not in memory]
+        with remembering(None):
+            found = score_tokens(lm, new, max_tokens, get_args(Quantity), reference_lm, batch_tokens)
+        memory.update({(*key, text): scores for text, scores in zip(new, found, strict=True)})
+        return [memory[(*key, text)] for text in texts]
     end = lm.tokenizer.end_of_text
     rows = [lm.tokenizer.encode(text)[:max_tokens] or [end] for text in texts]
     scores: list[TokenScores] = [{} for _ in rows]
@@ -85,6 +98,20 @@ def score_tokens(
                 for place, part in zip(places, values.cpu().split(sizes), strict=True):
                     scores[place][name] = part
     return scores
+
+
+@contextmanager
+def remembering(memory: TokenMemory | None) -> Iterator[None]:
+    """Let `score_tokens` compute all quantities of a text at once and keep them, for many detectors on one model.
+
+    Args:
+        memory: Where they are kept, and looked up; None to compute what is asked for, and keep nothing.
+    """
+    token = _memory.set(memory)
+    try:
+        yield
+    finally:
+        _memory.reset(token)
 
 
 @contextmanager

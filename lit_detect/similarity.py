@@ -90,7 +90,7 @@ class SentenceSimilarity(Similarity):
         tokenizer, model = self._loaded
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found: list[Tensor] = [torch.zeros(0)] * len(texts)
-        with evaluating(model):
+        with evaluating(model), torch.autocast(model.device.type, enabled=False):
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
                 batch = tokenizer(

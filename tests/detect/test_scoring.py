@@ -12,7 +12,7 @@ from lit_core.lm import HuggingFaceLM
 from lit_core.tokenizer import Tokenizer
 from lit_detect import scoring
 from lit_detect.functional.scores import log_likelihood
-from lit_detect.scoring import batches_by_length, score_tokens, token_quantities
+from lit_detect.scoring import batches_by_length, remembering, score_tokens, token_quantities
 
 transformers = pytest.importorskip("transformers")
 
@@ -123,6 +123,20 @@ def test_a_nearly_certain_token_keeps_its_variance():
     found = token_quantities(logits, torch.tensor([1]), ALL)
     exact = token_quantities(logits.double(), torch.tensor([1]), ALL)
     assert found["variance"].item() == pytest.approx(exact["variance"].item(), rel=1e-4)
+
+
+def test_what_is_remembered_is_not_computed_again(lm, monkeypatch):
+    texts, memory = passages(3), {}
+    plain = score_tokens(lm, texts, 60, ALL)
+    with remembering(memory):
+        assert score_tokens(lm, texts[:2], 60, ("rank",))[0].keys() == set(ALL)
+        ran = []
+        monkeypatch.setattr(type(lm), "hidden", lambda *args: ran.append(args))
+        again = score_tokens(lm, [texts[1], texts[0], texts[1]], 60, ("log_prob",))
+    assert not ran and len(memory) == 2
+    for place, scores in zip((1, 0, 1), again, strict=True):
+        for name in ALL:
+            assert torch.allclose(scores[name].double(), plain[place][name].double(), atol=1e-5)
 
 
 def test_batches_hold_like_lengths():
