@@ -114,6 +114,47 @@ def balance_loss(probs_mean_E: Tensor, counts_E: Tensor, tokens: Tensor | int, t
     return counts_E.numel() * (share_E * probs_mean_E).sum()
 
 
+def balance_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
+    """Move selection biases towards an even load: b_i + γ sign(mean load − load_i), then less the mean bias.
+
+    Algorithm 1 of Wang et al. 2024 (arXiv 2408.15664); without the last part the biases drift together, which changes
+    no choice but costs precision.
+
+    Args:
+        bias_E: Biases before the step, shape ``(experts,)``.
+        counts_E: Tokens that chose each expert in the step, shape ``(experts,)``.
+        rate: Amount γ of a move.
+
+    Returns:
+        Biases after the step, of the same shape and number format, with a mean of 0.
+
+    Example:
+        >>> balance_bias(torch.zeros(4), torch.tensor([9, 1, 1, 1]), 0.1)
+        tensor([-0.1500,  0.0500,  0.0500,  0.0500])
+    """
+    # Whole numbers, so that an expert at the mean stays: the mean of float32 loads would be rounded.
+    short_E = (counts_E.sum() - counts_E * counts_E.numel()).sign()
+    moved_E = bias_E + rate * short_E.to(bias_E.dtype)
+    return moved_E - moved_E.mean()
+
+
+def jitter(x: Tensor, amount: float) -> Tensor:
+    """Multiply each element by its own uniform number in [1 − amount, 1 + amount] (Fedus et al. 2022, section 2.2).
+
+    The numbers come from torch's global generator of the device, which `lit_core.data.ResumeStream` seeds before each
+    micro-batch and activation checkpointing restores.
+
+    Args:
+        x: Any tensor.
+        amount: Largest relative change, 0 or more.
+
+    Returns:
+        The same shape, in float32 or the input's float64.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return wide * torch.empty_like(wide).uniform_(1 - amount, 1 + amount)
+
+
 def z_loss(logits_TE: Tensor, mask_T: Tensor | None = None) -> Tensor:
     """Return the unscaled z-loss, the mean over tokens of (log Σ_j exp z_j)².
 

@@ -22,7 +22,7 @@ from lit_core.tokenizer import Tokenizer
 from lit_moe.loss import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
 from lit_moe.metrics import BitsPerByte, TokenLoss
-from lit_moe.nn import Decoder, DecoderConfig, RouterCallable, SinkhornRouter, auxiliary_losses
+from lit_moe.nn import Decoder, DecoderConfig, RouterCallable, SinkhornRouter, auxiliary_losses, step_routers
 
 
 def adamw(params: Iterable[Any]) -> Optimizer:
@@ -170,7 +170,8 @@ class MoELanguageModel(LightningModule):
         add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the means over the step's whole global batch."""
+        """End the routers' step, and log the means over the step's whole global batch."""
+        step_routers(self.decoder)
         window = self.meter.close(self.global_step, self.trainer.world_size)
         if not logs_this_step(self.trainer):
             return

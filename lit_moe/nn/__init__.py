@@ -1,17 +1,19 @@
 """Networks and routers; none of them knows of Lightning."""
 
+from lit_moe.nn.bias_router import BiasRouter
 from lit_moe.nn.cache import KVCache
 from lit_moe.nn.config import DecoderConfig, MoEConfig, preset
 from lit_moe.nn.decoder import Decoder, ParameterCounts
 from lit_moe.nn.experts import GroupedExperts
 from lit_moe.nn.feed_forward import FeedForward, MoEFeedForward, auxiliary_losses, moe_layers
 from lit_moe.nn.penalty_router import PenaltyRouter
-from lit_moe.nn.router import Router, RouterCallable, RouterOutput, RouterStats
+from lit_moe.nn.router import Router, RouterCallable, RouterOutput, RouterStats, step_routers
 from lit_moe.nn.sinkhorn_router import SinkhornRouter
 from lit_moe.nn.topk_router import TopKRouter
 from lit_moe.nn.uniform_router import UniformRouter
 
 __all__ = [
+    "BiasRouter",
     "Decoder",
     "DecoderConfig",
     "FeedForward",
@@ -31,4 +33,5 @@ __all__ = [
     "auxiliary_losses",
     "moe_layers",
     "preset",
+    "step_routers",
 ]

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_core.errors import UserError
 from lit_moe.nn.attention import Attention, rope_table
+from lit_moe.nn.bias_router import BiasRouter
 from lit_moe.nn.cache import KVCache
 from lit_moe.nn.config import DecoderConfig
 from lit_moe.nn.experts import GroupedExperts
@@ -72,7 +73,7 @@ class Decoder(nn.Module):
 
     Weights start normally distributed: standard deviation sqrt(2 / (5 d_model)) (Nguyen and Salazar 2019,
     arXiv 1910.05895), and 2 / (n_layers sqrt(d_model)) for the projections that write into the residual stream
-    (Wang and Komatsuzaki 2021, GPT-J). Norm gains start at 1, biases at 0.
+    (Wang and Komatsuzaki 2021, GPT-J). Norm gains start at 1, biases at 0, also those of routers.
 
     Args:
         config: Shape of the decoder.
@@ -104,7 +105,7 @@ class Decoder(nn.Module):
             elif isinstance(module, GroupedExperts):
                 nn.init.normal_(module.gate_up, std=small, generator=generator)
                 nn.init.normal_(module.down, std=into_residual, generator=generator)
-            elif isinstance(module, (nn.RMSNorm, nn.LayerNorm)):
+            elif isinstance(module, (nn.RMSNorm, nn.LayerNorm, BiasRouter)):
                 module.reset_parameters()
         for module in self.modules():
             if isinstance(module, Attention):

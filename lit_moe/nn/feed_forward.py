@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_core.errors import UserError
 from lit_moe.nn.config import Activation, MoEConfig
 from lit_moe.nn.experts import GroupedExperts
-from lit_moe.nn.router import RouterCallable, RouterStats
+from lit_moe.nn.router import RouterCallable, RouterStats, recomputing
 
 
 class FeedForward(nn.Module):
@@ -80,6 +81,7 @@ class MoEFeedForward(nn.Module):
         if config.shared_gate:
             self.shared_gate = nn.Linear(d_model, 1, bias=False)
         self.stats: RouterStats | None = None
+        self._version = 0
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Transform tokens.
@@ -92,8 +94,11 @@ class MoEFeedForward(nn.Module):
             The same shape as the input.
         """
         x_TD = x.reshape(-1, x.shape[-1])
-        indices_Tk, weights_Tk, stats = self.router(self.gate(x_TD), None if mask is None else mask.reshape(-1))
-        if not _in_backward():
+        if self.router.counts_steps and self.training and not torch.compiler.is_compiling():
+            self._check_steps()
+        logits_TE = self.gate(self.router.perturb(x_TD))
+        indices_Tk, weights_Tk, stats = self.router(logits_TE, None if mask is None else mask.reshape(-1))
+        if not recomputing():
             self.stats = stats
         out_TD = self.experts(x_TD, indices_Tk, weights_Tk)
         if self.shared is not None:
@@ -101,17 +106,19 @@ class MoEFeedForward(nn.Module):
             out_TD = out_TD + (shared_TD if self.shared_gate is None else self.shared_gate(x_TD).sigmoid() * shared_TD)
         return out_TD.reshape(x.shape)
 
+    def _check_steps(self) -> None:
+        """Refuse to go on where the weights were trained and nobody told the router."""
+        version = self.gate.weight._version  # counts changes in place, such as an optimizer's
+        if self.router.step_counts is not None and version != self._version:
+            raise UserError(
+                f"{type(self.router).__name__} was not told that an optimizer step ended, so it can't balance; call "
+                "lit_moe.nn.step_routers(self) in on_before_optimizer_step of the LightningModule."
+            )
+        self._version = version
+
     def __getstate__(self) -> dict[str, Any]:
         # The statistics hold an autograd graph, which can be neither copied nor pickled.
         return {**self.__dict__, "stats": None}
-
-
-def _in_backward() -> bool:
-    """Tell whether this forward is activation checkpointing's recomputation, which must count nothing a second time.
-
-    Recomputation of any flavour runs inside autograd's engine; torch's own checkpointing asks in the same way.
-    """
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def moe_layers(model: nn.Module) -> dict[str, MoEFeedForward]:

@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_moe.nn.router import Router
+from lit_moe.functional import jitter
+from lit_moe.nn.router import Router, recomputing, sum_over_devices
 
 
 class PenaltyRouter(Router):
@@ -15,6 +16,13 @@ class PenaltyRouter(Router):
 
     The losses are α E Σ f_i P_i, with f_i = count_i / (k T) and P_i the mean probability, and λ times the mean of
     (log Σ exp z)². Each layer's losses are added to the objective, not averaged over layers.
+
+    With the scope ``micro_batch``, f_i counts the tokens of one forward pass on one device. With ``global_batch`` it
+    counts, in training, those of this optimizer step so far, on all devices: the losses of a step without accumulation
+    then average to the loss of its whole batch, if each device has as many tokens. With accumulation, the first
+    micro-batches do not know the last ones. With four of them the gradient differed from the whole batch's by a part of
+    its norm, less than for ``micro_batch`` (`benchmarks/balance_scope.py`). `MoELanguageModel` ends the steps;
+    another LightningModule calls `lit_moe.nn.step_routers(self)` in its ``on_before_optimizer_step``.
     Fedus et al. 2022 (arXiv 2101.03961), Zoph et al. 2022 (arXiv 2202.08906), Thérien et al. 2025 (arXiv 2503.05029).
 
     Args:
@@ -22,7 +30,10 @@ class PenaltyRouter(Router):
         top_k: Experts per token.
         balance_weight: Factor α of the balance loss, 0 or more; the loss equals it at perfect balance.
         z_weight: Factor λ of the z-loss, 0 or more.
-        scope: Tokens over which the balance loss counts; micro_batch means one forward pass on one device.
+        scope: Tokens that the balance loss counts: micro_batch, one forward pass on one device; or global_batch, the
+            optimizer step so far on all devices.
+        jitter: Largest relative change of the router's input by random factors in training, from 0 to below 1; 0 for
+            none. The experts get the input unchanged.
         normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
     """
 
@@ -32,22 +43,41 @@ class PenaltyRouter(Router):
         top_k: int,
         balance_weight: float = 0.01,
         z_weight: float = 0.001,
-        scope: Literal["micro_batch"] = "micro_batch",
+        scope: Literal["micro_batch", "global_batch"] = "micro_batch",
+        jitter: float = 0.0,
         normalize_top_k: bool = False,
     ) -> None:
         super().__init__(n_experts, top_k, normalize_top_k)
         for name, value in (("balance_weight", balance_weight), ("z_weight", z_weight)):
             if not 0 <= value < float("inf"):
                 raise UserError(f"{name} is {value} but must be 0 or a positive number; set it to 0 to switch it off.")
-        if scope != "micro_batch":
-            raise UserError(f'scope is "{scope}" but the balance loss counts over "micro_batch" only; set it to that.')
+        if scope not in ("micro_batch", "global_batch"):
+            raise UserError(f'scope is "{scope}" but must be micro_batch or global_batch; set one of them.')
+        if not 0 <= jitter < 1:
+            raise UserError(f"jitter is {jitter} but must be from 0 to below 1; set it to 0 to switch it off.")
         self.balance_weight = balance_weight
         self.z_weight = z_weight
         self.scope = scope
+        self.jitter = jitter
+        self.counts_steps = scope == "global_batch"
+        self._counts_of_all: Tensor | None = None
+
+    def perturb(self, x_TD: Tensor) -> Tensor:
+        """Return the tokens with jitter in training."""
+        return jitter(x_TD, self.jitter) if self.training and self.jitter else x_TD
 
     def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
         """Return the softmax over all experts."""
         return probs_TE
+
+    def balance_counts(self, counts_E: Tensor) -> Tensor:
+        """Return the tokens per expert in the scope of the balance loss."""
+        if self.step_counts is None or not self.training:
+            return counts_E
+        # A recomputation must find what the forward pass found, and waits for no other device.
+        if self._counts_of_all is None or not recomputing():
+            self._counts_of_all = sum_over_devices(self.step_counts)
+        return self._counts_of_all
 
     def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return both losses, scaled."""

@@ -1,5 +1,8 @@
 """What all routers share: which experts a token visits, with which weights, and what is known about the balance.
 
+Some routers need the load of a whole optimizer step, over its micro-batches and devices. They count in training, and
+`step_routers` tells them where a step ends.
+
 Shape suffixes: T tokens of one call, E routed experts, k selected experts per token.
 """
 
@@ -8,9 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
@@ -24,7 +28,7 @@ class RouterStats:
     Attributes:
         indices: Chosen experts of every token in order, masked ones too, shape ``(tokens, k)``, int64.
         counts: Tokens sent to each expert, shape ``(experts,)``, int64.
-        raw_counts: The same by the top-k of the bare scores, as inference routes; differs in training with Sinkhorn.
+        raw_counts: The same as inference routes; differs in training with Sinkhorn.
         tokens: Number of tokens, int64 scalar (a tensor, so that no GPU has to be waited for).
         probs_mean: Mean softmax probability of each expert, shape ``(experts,)``, detached.
         balance_loss: Scaled balance loss with its graph; None if the router has none.
@@ -62,6 +66,11 @@ class Router(nn.Module, ABC):
         n_experts: Number of routed experts.
         top_k: Experts per token.
         normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
+
+    Attributes:
+        counts_steps: Whether the router counts the load of each optimizer step, so that `step_routers` must be called.
+        step_counts: Tokens this device sent to each expert in the optimizer step so far, ``(experts,)``; None before
+            its first. No buffer: data-parallel training would overwrite it by the first device's at each forward pass.
     """
 
     def __init__(self, n_experts: int, top_k: int, normalize_top_k: bool = False) -> None:
@@ -70,6 +79,12 @@ class Router(nn.Module, ABC):
         self.n_experts = n_experts
         self.top_k = top_k
         self.normalize_top_k = normalize_top_k
+        self.counts_steps = False
+        self.step_counts: Tensor | None = None
+
+    def perturb(self, x_TD: Tensor) -> Tensor:
+        """Return what the router's projection reads of the tokens ``(tokens, d_model)``; by default the tokens."""
+        return x_TD
 
     @abstractmethod
     def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
@@ -80,15 +95,31 @@ class Router(nn.Module, ABC):
             probs_TE: Their softmax over all experts.
         """
 
+    def infer(self, scores_TE: Tensor) -> Tensor:
+        """Return the experts ``(tokens, k)`` that inference chooses, token by token; by default the largest scores.
+
+        Args:
+            scores_TE: What :meth:`scores` returned.
+        """
+        return scores_TE.topk(self.top_k, dim=-1).indices
+
     def select(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
-        """Return the chosen experts ``(tokens, k)``; by default the largest scores.
+        """Return the chosen experts ``(tokens, k)``; by default those of inference.
 
         Args:
             logits_TE: Logits in float32.
             scores_TE: What :meth:`scores` returned.
             mask_T: True for tokens that count; None for all.
         """
-        return scores_TE.topk(self.top_k, dim=-1).indices
+        return self.infer(scores_TE)
+
+    def balance_counts(self, counts_E: Tensor) -> Tensor:
+        """Return the tokens per expert that the balance loss counts; by default those of this call.
+
+        Args:
+            counts_E: Tokens of this call sent to each expert, shape ``(experts,)``.
+        """
+        return counts_E
 
     def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return the scaled balance loss and z-loss that belong to the training objective; by default neither.
@@ -98,6 +129,13 @@ class Router(nn.Module, ABC):
             raw_z: Unscaled z-loss, with its graph.
         """
         return None, None
+
+    def end_step(self, counts_E: Tensor) -> None:
+        """Learn from an optimizer step's global batch; by default nothing. Called by `step_routers`.
+
+        Args:
+            counts_E: Tokens sent to each expert over all micro-batches and devices, shape ``(experts,)``.
+        """
 
     def forward(self, logits_TE: Tensor, mask_T: Tensor | None = None) -> RouterOutput:
         """Route tokens.
@@ -112,7 +150,7 @@ class Router(nn.Module, ABC):
         scores_TE = self.scores(logits_TE, probs_TE)
         with torch.no_grad():
             indices_Tk = self.select(logits_TE, scores_TE, mask_T)
-            raw_Tk = scores_TE.topk(self.top_k, dim=-1).indices
+            raw_Tk = self.infer(scores_TE)
         weights_Tk = scores_TE.gather(-1, indices_Tk)
         if self.normalize_top_k:
             weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
@@ -123,8 +161,11 @@ class Router(nn.Module, ABC):
     ) -> RouterStats:
         counts_E = F.count_experts(indices_Tk, self.n_experts, mask_T)
         tokens = torch.full((), len(logits_TE), device=logits_TE.device) if mask_T is None else mask_T.sum()
+        if self.training and self.counts_steps and not recomputing():
+            self.step_counts = counts_E if self.step_counts is None else self.step_counts + counts_E
         probs_mean_E = F.masked_mean(probs_TE, mask_T)
-        raw_balance = F.balance_loss(probs_mean_E, counts_E, tokens, self.top_k)
+        balance_E = self.balance_counts(counts_E)
+        raw_balance = F.balance_loss(probs_mean_E, balance_E, balance_E.sum() // self.top_k, self.top_k)
         raw_z = F.z_loss(logits_TE, mask_T)
         balance, z = self.losses(raw_balance, raw_z)
         return RouterStats(
@@ -139,6 +180,10 @@ class Router(nn.Module, ABC):
             raw_z_loss=raw_z.detach(),
         )
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.step_counts = None  # counted under other weights
+
     def extra_repr(self) -> str:
         """Name the sizes when the model is printed."""
         return f"n_experts={self.n_experts}, top_k={self.top_k}, normalize_top_k={self.normalize_top_k}"
@@ -146,6 +191,50 @@ class Router(nn.Module, ABC):
 
 RouterCallable = Callable[[int, int], Router]
 """Makes a router from the number of experts and of experts per token."""
+
+
+def step_routers(model: nn.Module) -> None:
+    """End an optimizer step for all routers: they learn its load over all micro-batches and devices, and count anew.
+
+    To be called once per optimizer step, on every device, after the step's last forward pass: in a LightningModule from
+    ``on_before_optimizer_step``. Only `BiasRouter` and the global scope of `PenaltyRouter` need it.
+
+    Args:
+        model: A module that may hold routers at any depth.
+    """
+    routers = [module for module in model.modules() if isinstance(module, Router) and module.counts_steps]
+    counted = next((router.step_counts for router in routers if router.step_counts is not None), None)
+    if counted is None:
+        return
+    # A layer that was not run still has its place, so that all devices send as much.
+    counts = [
+        counted.new_zeros(router.n_experts) if router.step_counts is None else router.step_counts for router in routers
+    ]
+    total = sum_over_devices(torch.cat(counts))
+    for router, counts_E in zip(routers, total.split([router.n_experts for router in routers]), strict=True):
+        router.end_step(counts_E)
+        router.step_counts = None
+
+
+def sum_over_devices(counts: Tensor) -> Tensor:
+    """Add up counts over the processes of the default group, all of which must call it; one process alone has them.
+
+    Args:
+        counts: Whole numbers of the same shape in each process.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return counts
+    total = counts.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def recomputing() -> bool:
+    """Tell whether this forward is activation checkpointing's recomputation, which must count nothing a second time.
+
+    Recomputation of any flavour runs inside autograd's engine; torch's own checkpointing asks in the same way.
+    """
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def check_top_k(n_experts: int, top_k: int, normalize_top_k: bool) -> None:

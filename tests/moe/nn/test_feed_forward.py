@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_core.errors import UserError
 from lit_moe.nn import (
+    BiasRouter,
     FeedForward,
     MoEConfig,
     MoEFeedForward,
@@ -19,7 +20,7 @@ from lit_moe.nn import (
     preset,
 )
 
-ROUTERS = [PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
+ROUTERS = [BiasRouter, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
 
 
 def make(config, router=PenaltyRouter, seed=0, dtype=torch.float32, activation="silu"):

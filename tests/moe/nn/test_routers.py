@@ -5,9 +5,9 @@ import torch
 
 from lit_core.errors import UserError
 from lit_moe import functional as F
-from lit_moe.nn import PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter
+from lit_moe.nn import BiasRouter, MoEConfig, MoEFeedForward, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter
 
-ROUTERS = [PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
+ROUTERS = [BiasRouter, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
 SHAPES = [(8, 1), (31, 3)]
 
 
@@ -25,7 +25,7 @@ def naive(router, logits, training):
     for t, row in enumerate(rows.tolist()):
         total = sum(math.exp(z) for z in row)
         score = [math.exp(z) / total for z in row]
-        if isinstance(router, SinkhornRouter) and router.top_k == 1:
+        if isinstance(router, BiasRouter) or (isinstance(router, SinkhornRouter) and router.top_k == 1):
             score = [1 / (1 + math.exp(-z)) for z in row]
         order = balanced[t].tolist() if balanced is not None and training else score
         experts = sorted(range(len(row)), key=lambda i: -order[i])[: router.top_k]
@@ -161,6 +161,25 @@ def test_routes_bfloat16_logits_in_float32(kind):
     assert torch.equal(low.indices_Tk, high.indices_Tk) and torch.equal(low.weights_Tk, high.weights_Tk)
 
 
+@pytest.mark.parametrize("mode", ["mixed", "true"])
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_layers_route_in_float32_under_bfloat16(kind, mode):
+    """Against a float64 projection of the numbers that the layer has; bfloat16 logits would choose otherwise."""
+    layer = MoEFeedForward(16, MoEConfig(n_experts=31, top_k=3, expert_width=8), kind).eval()
+    x = torch.randn(400, 16, generator=torch.Generator().manual_seed(2))
+    torch.nn.init.normal_(layer.gate.weight, generator=torch.Generator().manual_seed(3))
+    if isinstance(layer.router, BiasRouter):
+        layer.router.bias.copy_(torch.linspace(-0.01, 0.01, 31) / 3)
+    if mode == "true":
+        layer, x = layer.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=mode == "mixed"):
+        layer(x)
+    logits = x.double() @ layer.gate.weight.double().t()
+    assert torch.equal(layer.stats.indices, layer.router(logits).indices_Tk)
+    by_bfloat16 = layer.router(logits.bfloat16()).indices_Tk
+    assert torch.equal(layer.stats.indices, by_bfloat16) == (kind is UniformRouter)
+
+
 @pytest.mark.parametrize("kind", ROUTERS)
 def test_normalisation_is_off_unless_asked_for(kind):
     logits = make_logits(30, 8)
@@ -190,6 +209,10 @@ def test_refuses_impossible_settings():
         PenaltyRouter(8, 1, z_weight=float("nan"))
     with pytest.raises(UserError, match="scope is"):
         PenaltyRouter(8, 1, scope="global")
+    with pytest.raises(UserError, match="jitter is 1"):
+        PenaltyRouter(8, 1, jitter=1.0)
+    with pytest.raises(UserError, match="update_rate is 0"):
+        BiasRouter(8, 1, update_rate=0.0)
     with pytest.raises(UserError, match="tolerance is -1"):
         SinkhornRouter(8, 1, tolerance=-1)
     with pytest.raises(UserError, match="max_iterations is 0"):
@@ -197,5 +220,5 @@ def test_refuses_impossible_settings():
 
 
 @pytest.mark.parametrize("kind", ROUTERS)
-def test_keeps_nothing_in_the_checkpoint(kind):
-    assert not kind(8, 2).state_dict()
+def test_keeps_nothing_but_a_bias_in_the_checkpoint(kind):
+    assert list(kind(8, 2).state_dict()) == (["bias"] if kind is BiasRouter else [])

@@ -1,0 +1,68 @@
+"""Top-k routing balanced by a bias on the selection, without an auxiliary loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lit_core.errors import UserError
+from lit_moe.functional import balance_bias
+from lit_moe.nn.router import Router
+
+
+class BiasRouter(Router):
+    """Route by a sigmoid of each logit; experts are chosen by score plus bias and weighed by the score alone.
+
+    After each optimizer step the bias of an expert moves by a fixed amount γ, up if it got fewer tokens than the mean
+    expert and down if it got more, counted over all micro-batches and devices of the step; then the mean bias is
+    removed. So nothing but the language loss trains the weights. Inference chooses by score plus bias too. The bias is
+    no parameter: it is saved with the weights, in float32 under every precision.
+    Algorithm 1 of Wang et al. 2024 (arXiv 2408.15664); DeepSeek-AI 2024 (arXiv 2412.19437).
+
+    `MoELanguageModel` ends the router's steps. Another LightningModule calls `lit_moe.nn.step_routers(self)` in its
+    ``on_before_optimizer_step``; if the weights change without it, the next forward pass is refused.
+
+    Args:
+        n_experts: Number of routed experts.
+        top_k: Experts per token.
+        update_rate: Amount γ by which a bias moves per optimizer step, above 0; scores lie between 0 and 1.
+        normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
+    """
+
+    bias: Tensor
+
+    def __init__(self, n_experts: int, top_k: int, update_rate: float = 0.001, normalize_top_k: bool = False) -> None:
+        super().__init__(n_experts, top_k, normalize_top_k)
+        if not 0 < update_rate < float("inf"):
+            raise UserError(
+                f"update_rate is {update_rate} but must be a positive number; set it to 0.001, for example."
+            )
+        self.update_rate = update_rate
+        self.counts_steps = True
+        self.register_buffer("bias", torch.zeros(n_experts, dtype=torch.float32))
+
+    def reset_parameters(self) -> None:
+        """Set all biases to 0."""
+        self.bias.zero_()
+
+    def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
+        """Return the sigmoid of each logit."""
+        return logits_TE.sigmoid()
+
+    def infer(self, scores_TE: Tensor) -> Tensor:
+        """Return the experts with the largest score plus bias."""
+        return (scores_TE + self.bias).topk(self.top_k, dim=-1).indices
+
+    def end_step(self, counts_E: Tensor) -> None:
+        """Move the bias by the loads of an optimizer step."""
+        self.bias.copy_(balance_bias(self.bias, counts_E, self.update_rate))  # in place: others refer to it
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BiasRouter:
+        exact = self.bias
+        super()._apply(fn, recurse)
+        if self.bias.dtype != torch.float32:
+            # One bfloat16 rounding moves a bias by more than a step does, and changes the chosen experts.
+            self.bias = exact.to(self.bias.device)
+        return self
