@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
+from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
 from lit_core.paths import atomic_path
@@ -46,6 +50,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 if not _is_full(error, temporary):
                     raise
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
+
+
+@contextmanager
+def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterator[dict[str, Tensor]]:
+    """Write a checkpoint whose weights are filled in on the disk, so that they are never all in memory.
+
+    The file appears under its name only if the block succeeds. torch, which does not look at the checksums that a zip
+    file has inside, reads it like any other; those are not the checksums of the weights.
+
+    Args:
+        path: The file.
+        checkpoint: What to write; the tensors of its ``state_dict`` give shapes and number formats, meta ones will do.
+
+    Yields:
+        The tensors of ``state_dict``, to be filled in place.
+
+    Raises:
+        RunFailure: If the disk is full.
+    """
+    # Memory that nobody touches is not taken.
+    empty = {name: torch.empty_like(tensor, device="cpu") for name, tensor in checkpoint["state_dict"].items()}
+    with atomic_path(Path(path)) as temporary:
+        with skip_data():
+            torch.save({**checkpoint, "state_dict": empty}, temporary)
+        if hasattr(os, "posix_fallocate"):  # a disk that is full later would kill the process, not raise an error
+            with temporary.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        with set_default_mmap_options(mmap.MAP_SHARED):
+            yield torch.load(temporary, mmap=True, weights_only=True)["state_dict"]
 
 
 def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:

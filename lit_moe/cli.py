@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lit_core.cli import LitCLI, run
 from lit_core.prepare import prepare
 from lit_moe.data import TokenDataModule
 from lit_moe.generate import generate
+from lit_moe.interop import export_model, import_model
 from lit_moe.module import MoELanguageModel
+from lit_moe.upcycle import upcycle
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -20,7 +23,14 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    return run("lit-moe", _commands, {"prepare": prepare, "generate": generate}, args)
+    verbs: dict[str, Callable[..., Any]] = {
+        "prepare": prepare,
+        "generate": generate,
+        "import": import_model,
+        "export": export_model,
+        "upcycle": upcycle,
+    }
+    return run("lit-moe", _commands, verbs, args)
 
 
 def _commands(args: list[str]) -> LitCLI:

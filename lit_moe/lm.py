@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from lit_core.checkpoint import load_checkpoint_file
@@ -13,6 +14,9 @@ from lit_core.errors import UserError
 from lit_core.lm import LanguageModel
 from lit_core.tokenizer import Tokenizer
 from lit_moe.nn import Decoder, KVCache
+
+if TYPE_CHECKING:
+    from lit_moe.module import MoELanguageModel
 
 
 class DecoderLM(LanguageModel):
@@ -41,19 +45,9 @@ class DecoderLM(LanguageModel):
         Raises:
             UserError: If the file is no checkpoint of a language model trained by ``lit-moe`` with a tokenizer.
         """
-        from lit_moe.module import MoELanguageModel
-
-        checkpoint = load_checkpoint_file(path)
-        for key, meaning in (("tokenizer", "tokenizer"), ("hyper_parameters", "description of the model")):
-            if key not in checkpoint:
-                raise UserError(f"--ckpt_path is {path}, which holds no {meaning}; give a checkpoint of lit-moe fit.")
-        try:
-            model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
-        except (KeyError, RuntimeError, TypeError) as error:  # Lightning and torch say it of each argument and weight
-            raise UserError(
-                f"--ckpt_path is {path}, whose weights do not fit its own description of the model; give a checkpoint "
-                "of lit-moe fit."
-            ) from error
+        model, checkpoint = load_module(path, device)
+        if "tokenizer" not in checkpoint:
+            raise UserError(f"--ckpt_path is {path}, which holds no tokenizer; give a checkpoint of lit-moe fit.")
         return cls(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
 
     def new_cache(self) -> KVCache:
@@ -79,3 +73,34 @@ class DecoderLM(LanguageModel):
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states; see the base class."""
         return self.module.head(hidden)
+
+
+def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel, dict[str, Any]]:
+    """Rebuild the module of a checkpoint.
+
+    Args:
+        path: The checkpoint file.
+        device: Where to put the weights; meta builds the module without reading them.
+
+    Returns:
+        The module, and the checkpoint's content, whose tensors are mapped from the file.
+
+    Raises:
+        UserError: If the file is no checkpoint of a language model of ``lit-moe``.
+    """
+    from lit_moe.module import MoELanguageModel
+
+    checkpoint = load_checkpoint_file(path)
+    if "hyper_parameters" not in checkpoint:
+        raise UserError(
+            f"--ckpt_path is {path}, which holds no description of the model; give a checkpoint of lit-moe fit."
+        )
+    try:
+        with torch.device("meta" if device == "meta" else "cpu"):
+            model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
+    except (KeyError, RuntimeError, TypeError) as error:  # Lightning and torch say it of each argument and weight
+        raise UserError(
+            f"--ckpt_path is {path}, whose weights do not fit its own description of the model; give a checkpoint "
+            "of lit-moe fit."
+        ) from error
+    return model, checkpoint

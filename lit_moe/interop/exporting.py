@@ -1,0 +1,147 @@
+"""The verb ``lit-moe export``: a checkpoint of ours becomes a model as Hugging Face's transformers saves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_core.errors import UserError
+from lit_core.paths import sync_folder
+from lit_core.tokenizer import Tokenizer
+from lit_moe.interop.families import Family, nearest_family
+from lit_moe.interop.folder import INDEX, need_transformers
+from lit_moe.interop.importing import refuse_output
+from lit_moe.interop.pieces import pieces_of
+from lit_moe.lm import load_module
+from lit_moe.nn import Decoder, DecoderConfig, PenaltyRouter, Router, SinkhornRouter, TopKRouter, moe_layers
+
+Tensors = dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]]
+"""Shape, number format and content of each tensor by its name; the content is made when it is written."""
+
+
+def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) -> None:
+    """Turn a checkpoint into a folder that Hugging Face's transformers loads, with equal logits.
+
+    The architecture is the one of Llama, Qwen2, Qwen3, Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE that can express the
+    decoder. Mixtures without shared experts or with ungated ones become a Qwen2-MoE, whose gate is set to be neutral.
+    Weights keep their number format and are written shard by shard, so that one shard at most is in memory.
+
+    Args:
+        ckpt_path: Checkpoint of ``lit-moe fit``, import or upcycle.
+        output: The folder to be written.
+        shard_bytes: Largest size of one safetensors file, 1 or more; a larger tensor has a file of its own.
+
+    Raises:
+        UserError: If none of the architectures can express the decoder or its router, or the output exists.
+        RunFailure: If the disk is full.
+    """
+    need_transformers("Exporting")
+    refuse_output(output, file=False)
+    if shard_bytes < 1:
+        raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; set it so.")
+    module, checkpoint = load_module(ckpt_path, "meta")
+    family = _family(module.decoder, ckpt_path)
+    state = {name.removeprefix("decoder."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    tensors = dict(_tensors(module.decoder, family, state))
+    tokenizer = None if "tokenizer" not in checkpoint else Tokenizer.from_json(checkpoint["tokenizer"]["json"])
+    target = Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        files = _write_weights(work, tensors, shard_bytes)
+        if tokenizer is not None:
+            tokenizer.save(work / "tokenizer.json")
+        for name, text in checkpoint.get("companions", {}).items():
+            (work / name).write_text(text, encoding="utf-8")
+        end = None if tokenizer is None else tokenizer.end_of_text
+        described = family.hugging_face_config(module.decoder.config, eos_token_id=end)
+        described.dtype = str(next(iter(tensors.values()))[1]).removeprefix("torch.")
+        described.save_pretrained(work)
+        work.chmod(0o755)
+        sync_folder(work)
+        os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"Exported     {ckpt_path}: {family.name}, {files} file{'s' if files > 1 else ''} of weights")
+    print(f"Wrote        {output}")
+
+
+def _family(decoder: Decoder, ckpt_path: str) -> Family:
+    family, lacks = nearest_family(decoder.config)
+    if lacks:
+        raise UserError(
+            f"--ckpt_path is {ckpt_path}, but the decoder has {', '.join(lacks)}, and {family.name}, the nearest of "
+            "Hugging Face's architectures, has not; use it through lit-moe."
+        )
+    for layer in moe_layers(decoder).values():
+        if not _is_plain(layer.router):
+            raise UserError(
+                f"--ckpt_path is {ckpt_path}, whose {type(layer.router).__name__} chooses or weighs experts as none of "
+                "Hugging Face's architectures does; use it through lit-moe."
+            )
+    return family
+
+
+def _is_plain(router: Router) -> bool:
+    """Tell whether a router, in evaluation, takes the largest softmax scores and weighs by them."""
+    softmax = isinstance(router, SinkhornRouter) and router.top_k > 1
+    return softmax or type(router) in (TopKRouter, PenaltyRouter)
+
+
+def _tensors(decoder: Decoder, family: Family, state: dict[str, Tensor]) -> Iterator[tuple[str, Any]]:
+    pieces = pieces_of(decoder, family)
+    ungated = _has_ungated_shared(decoder.config)
+    for name, parts in pieces.items():
+        # What a neutral gate, sigmoid(0), halves must be doubled.
+        factor = 2 if ungated and name.endswith("feed_forward.shared.down.weight") else 1
+        for piece in parts:
+            content = lambda piece=piece, ours=state[name], factor=factor: piece.take(ours) * factor  # noqa: E731
+            yield piece.name, (piece.shape, state[name].dtype, content)
+    if family.mixture is not None and family.mixture.shared_width is not None:
+        yield from _neutral_shared(decoder.config, family.mixture.block, next(iter(state.values())).dtype)
+
+
+def _has_ungated_shared(config: DecoderConfig) -> bool:
+    return config.moe is not None and config.moe.n_shared > 0 and not config.moe.shared_gate
+
+
+def _neutral_shared(config: DecoderConfig, block: str, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
+    """Yield what the family wants of a gated shared expert and the decoder does not have."""
+    assert config.moe is not None
+    shapes = {} if config.moe.shared_gate else {"shared_expert_gate": (1, config.d_model)}
+    if config.moe.n_shared == 0:
+        wide = {"gate_proj": (0, config.d_model), "up_proj": (0, config.d_model), "down_proj": (config.d_model, 0)}
+        shapes |= {f"shared_expert.{name}": shape for name, shape in wide.items()}
+    for index in range(config.n_layers):
+        for name, shape in shapes.items():
+            content = lambda shape=shape: torch.zeros(shape, dtype=dtype)  # noqa: E731
+            yield f"model.layers.{index}.{block}.{name}.weight", (shape, dtype, content)
+
+
+def _write_weights(folder: Path, tensors: Tensors, shard_bytes: int) -> int:
+    """Write the tensors into one file or several with an index, and return how many."""
+    from safetensors.torch import save_file
+
+    sizes = {name: torch.Size(shape).numel() * dtype.itemsize for name, (shape, dtype, _) in tensors.items()}
+    shards: list[list[str]] = [[]]
+    for name, size in sizes.items():
+        if shards[-1] and sum(sizes[other] for other in shards[-1]) + size > shard_bytes:
+            shards.append([])
+        shards[-1].append(name)
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        weight_map |= dict.fromkeys(names, file)
+        save_file({name: tensors[name][2]().contiguous() for name in names}, folder / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return len(shards)

@@ -1,0 +1,176 @@
+"""A Hugging Face checkpoint on disk: its config, its tokenizer's files, and weights that are read slice by slice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor
+
+from lit_core.errors import UserError
+from lit_core.paths import resolve_data_path
+from lit_moe.interop.families import Family, family_of
+
+INDEX = "model.safetensors.index.json"
+#: Small files that only travel along; what stands in them means nothing to our decoder.
+COMPANIONS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+#: Names of tensors that are no weights: old checkpoints hold the frequencies of the rotary positions.
+_NO_WEIGHTS = ("rotary_emb.inv_freq",)
+
+
+class ModelFolder:
+    """A model as transformers saves it, in one safetensors file or several; nothing is unpickled.
+
+    Args:
+        model: Name of a Hugging Face model, a folder, also one below the data root, or smollm2 for the packaged
+            SmolLM2-135M-Instruct.
+
+    Attributes:
+        path: The folder.
+        family: Its architecture.
+        config: Its config, of transformers' class.
+
+    Raises:
+        UserError: If there is no such model, it is of no supported family, or one of its files is missing or torn.
+    """
+
+    def __init__(self, model: str) -> None:
+        need_transformers("A Hugging Face checkpoint")
+        self.model = model
+        self.path = _locate(model)
+        described = self._json("config.json")
+        self.family: Family = family_of(described.get("model_type"), model)
+        self.config = self._parse(described)
+        self._files: dict[str, Any] = {}
+
+    def _parse(self, described: dict[str, Any]) -> Any:
+        import transformers
+
+        try:
+            return getattr(transformers, f"{self.family.name}Config").from_dict(described)
+        except Exception as error:  # transformers checks keys by classes of its own
+            reason = " ".join(str(error).split())[:200].rstrip(".")
+            raise UserError(f"{self.path / 'config.json'} cannot be understood ({reason}); correct it.") from error
+
+    @cached_property
+    def weight_map(self) -> dict[str, str]:
+        """File of each tensor by its name."""
+        single = self.path / "model.safetensors"
+        if (self.path / INDEX).is_file():
+            files = self._json(INDEX).get("weight_map")
+            if not isinstance(files, dict):
+                raise UserError(f"{self.path / INDEX} has no weight_map; fetch or save the model again.")
+            for file in sorted(set(files.values())):
+                if not (self.path / file).is_file():
+                    raise UserError(
+                        f"model is {self.model}, whose {INDEX} names {file}, but there is no such file in {self.path}; "
+                        "fetch or copy it."
+                    )
+            return files
+        if not single.is_file():
+            raise UserError(
+                f"model is {self.model}, but there is neither {INDEX} nor {single.name} in {self.path}; save the model "
+                "as safetensors, since nothing is unpickled."
+            )
+        return dict.fromkeys(self._open(single.name).keys(), single.name)
+
+    def read(self, name: str, place: tuple[slice, ...]) -> Tensor:
+        """Read a part of a tensor; the rest of it stays on the disk.
+
+        Args:
+            name: Name of the tensor.
+            place: A slice per dimension.
+        """
+        return self._open(self.weight_map[name]).get_slice(name)[place]
+
+    def dtype(self, name: str) -> Any:
+        """Return the number format of a tensor."""
+        return self.read(name, tuple(slice(0, 0) for _ in self.shape(name))).dtype
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return tuple(self._open(self.weight_map[name]).get_slice(name).get_shape())
+
+    def check(self, shapes: dict[str, tuple[int, ...]], ignored: Collection[str]) -> None:
+        """Check that the model has the expected weights and no others.
+
+        Args:
+            shapes: Shape of each expected tensor by its name.
+            ignored: Beginnings of names that may be there as well.
+
+        Raises:
+            UserError: If one is missing, has another shape, or is not expected.
+        """
+        for name, shape in shapes.items():
+            if name not in self.weight_map:
+                raise UserError(f"model is {self.model}, but {name} is missing from its weights; fetch it again.")
+            if self.shape(name) != shape:
+                raise UserError(
+                    f"model is {self.model}, whose {name} has the shape {self.shape(name)} where its config.json asks "
+                    f"for {shape}; correct config.json."
+                )
+        for name in self.weight_map:
+            if name not in shapes and not name.startswith(tuple(ignored)) and not name.endswith(_NO_WEIGHTS):
+                raise UserError(
+                    f"model is {self.model}, whose weights hold {name}, which no {self.family.name} of its config.json "
+                    "has; correct config.json."
+                )
+
+    def companions(self) -> dict[str, str]:
+        """Return the content of the small files beside the weights by name."""
+        found = {name: self.path / name for name in COMPANIONS if (self.path / name).is_file()}
+        return {name: path.read_text(encoding="utf-8") for name, path in found.items()}
+
+    def _open(self, file: str) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        if file not in self._files:
+            try:
+                self._files[file] = safe_open(self.path / file, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise UserError(
+                    f"{self.path / file} is no safetensors file, or torn ({error}); fetch it again."
+                ) from error
+        return self._files[file]
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            raise UserError(f"model is {self.model}, but there is no {name} in {self.path}; give a model's folder.")
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{path} is no JSON ({error}); fetch it again.") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} holds a {type(content).__name__} where an object should be; fetch it again.")
+        return content
+
+
+def need_transformers(what: str) -> None:
+    """Refuse with one sentence where transformers is not installed."""
+    if not RequirementCache("transformers>=4.51"):
+        raise UserError(f'{what} needs `transformers`; install it with `pip install "lit-shift[hf]"`.')
+
+
+def _locate(model: str) -> Path:
+    if model == "smollm2":
+        from lit_core.pretrained import smollm2_folder
+
+        return smollm2_folder()
+    path = resolve_data_path(model)
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise UserError(
+            f"model is {model}, but there is neither such a folder nor can it be had from Hugging Face ({reason}); "
+            "correct the path or the name."
+        ) from error

@@ -1,0 +1,131 @@
+"""The verb ``lit-moe import``: a Hugging Face checkpoint becomes a Lightning checkpoint of ours."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from lit_core.checkpoint import streamed_checkpoint
+from lit_core.errors import UserError
+from lit_core.tokenizer import Tokenizer
+from lit_moe.interop.folder import ModelFolder
+from lit_moe.interop.pieces import fill, pieces_of
+from lit_moe.nn import Decoder, DecoderConfig
+
+#: What weighs experts as all supported families do: by the softmax over all of them.
+ROUTER = "lit_moe.nn.PenaltyRouter"
+
+
+def import_model(model: str, output: str, layers: int | None = None) -> None:
+    """Turn a Hugging Face checkpoint into a checkpoint that fit, test and generate start from.
+
+    The weights keep their number format on the disk; a model computes in float32 unless the trainer says otherwise.
+    Mixtures get a PenaltyRouter, which routes as they were trained to. Weights are copied one by one, not held in
+    memory together.
+
+    Args:
+        model: Folder or name of a Hugging Face model of a supported architecture, or smollm2 for the packaged
+            SmolLM2-135M-Instruct.
+        output: The .ckpt file to be written.
+        layers: Number of layers to keep, the first ones; null keeps all. Fewer make a weaker, faster model.
+
+    Raises:
+        UserError: If the model is of no supported architecture, does something that our decoder does not, lacks a file
+            or a weight, has a tokenizer of another size, or the output exists.
+        RunFailure: If the disk is full.
+    """
+    refuse_output(output, file=True)
+    folder = ModelFolder(model)
+    try:
+        config = folder.family.decoder_config(folder.config)
+    except UserError as error:
+        raise UserError(f"model is {model}: {error}") from error
+    known = config.n_layers
+    if layers is not None and not 1 <= layers <= known:
+        raise UserError(f"layers is {layers}, but {model} has {known}; keep from 1 to {known}, or null for all.")
+    config.n_layers = layers or known
+    dropped = [f"model.layers.{index}." for index in range(config.n_layers, known)]
+    tokenizer = _tokenizer(folder, config)
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    pieces = pieces_of(decoder, folder.family)
+    shapes = {piece.name: piece.shape for parts in pieces.values() for piece in parts}
+    folder.check(shapes, ignored=[*dropped, *(["lm_head.weight"] if config.tie_embeddings else [])])
+    weights = {
+        f"decoder.{name}": torch.empty_like(tensor, dtype=folder.dtype(pieces[name][0].name), device="meta")
+        for name, tensor in decoder.state_dict().items()
+    }
+    checkpoint = new_checkpoint(config, weights) | {"tokenizer": tokenizer, "companions": folder.companions()}
+    with streamed_checkpoint(output, checkpoint) as targets:
+        for name, parts in pieces.items():
+            target = targets[f"decoder.{name}"]
+            fill(target, (0,) * target.dim(), parts, folder.read)
+    counts = decoder.parameter_counts()
+    kept = f", first {config.n_layers} of {known} layers" if dropped else ""
+    print(f"Imported     {model}{kept}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
+    print(f"Wrote        {output}")
+    print(f"Generate     lit-moe generate --ckpt_path {output}")
+    print(f"Train it     lit-moe fit --config CONFIG --branch_from {output}")
+
+
+def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Return a checkpoint of a `MoELanguageModel` that was not trained yet.
+
+    Args:
+        config: Shape of the decoder.
+        weights: The module's state dict.
+    """
+    return {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": weights,
+        "optimizer_states": [],
+        "lr_schedulers": [],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {
+            "_class_path": "lit_moe.MoELanguageModel",
+            "decoder": asdict(config),
+            "router": {"class_path": ROUTER},
+            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        },
+    }
+
+
+def refuse_output(output: str, file: bool) -> None:
+    """Refuse an output that is there already, or cannot be.
+
+    Args:
+        output: File or folder to be written.
+        file: Whether it is to be a .ckpt file.
+
+    Raises:
+        UserError: If it exists, has the wrong ending, or what should be a folder of it is a file.
+    """
+    path = Path(output)
+    if file and path.suffix != ".ckpt":
+        raise UserError(f"output is {output}, but a checkpoint's name ends with .ckpt; give it such a name.")
+    if any(folder.exists() and not folder.is_dir() for folder in path.parents):
+        raise UserError(f"output is {output}, but what should be its folder is a file; give another name.")
+    if path.exists():
+        raise UserError(f"output is {output}, which exists already; give another name or remove it.")
+
+
+def _tokenizer(folder: ModelFolder, config: DecoderConfig) -> dict[str, str]:
+    if not (folder.path / "tokenizer.json").is_file():
+        raise UserError(
+            f"model is {folder.model}, but there is no tokenizer.json in {folder.path}; save the model's fast "
+            "tokenizer there."
+        )
+    tokenizer = Tokenizer.load(folder.path)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"model is {folder.model}, whose tokenizer has {tokenizer.vocab_size} tokens, but its config.json says "
+            f"vocab_size {config.vocab_size}; put the model's own tokenizer into {folder.path}."
+        )
+    return {"json": tokenizer.to_json(), "sha256": tokenizer.sha256}
