@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -150,7 +150,7 @@ def experiment(
     train = [r for r in records if r.split == "train" and _is_of(r, known, priming)]
     test = [r for r in records if r.split == "test" and _in_fold(r, seed, folds)]
     own = [r for r in test if _is_of(r, known, priming)]
-    train = [r for label in (HUMAN, MACHINE) for r in [r for r in train if r.label == label][:train_texts]]
+    train = [r for label in (HUMAN, MACHINE) for r in _drawn([r for r in train if r.label == label], train_texts)]
     if not {HUMAN, MACHINE} <= {r.label for r in train} & {r.label for r in own}:
         there = sorted({f"{condition(r, 'decoding')} from {condition(r, 'priming')}" for r in records if r.label})
         raise UserError(f"trained_on is {trained_on}, priming {priming}, but the texts have {', '.join(there)}.")
@@ -185,7 +185,7 @@ def experiment(
         row["drop_beyond_precision"] = row["recall_drop"] - row["precision_drop"]
     for name, attack in (attacks or {}).items():
         few = _asks(attack) and not isinstance(judge.task.detector, TrainedDetector)
-        machine = [r for r in own if r.label == MACHINE][: queried_texts if few else attacked_texts]
+        machine = _drawn([r for r in own if r.label == MACHINE], queried_texts if few else attacked_texts)
         rows.append(_attacked_row(name, attack, judge, machine, [r for r in own if r.label == HUMAN]))
     digest = hashlib.sha256("\0".join(r.text for r in (*train, *own)).encode()).hexdigest()[:16]
     return [{"data": digest} | row for row in rows]
@@ -224,12 +224,9 @@ def _judge(
     normalized: bool,
 ) -> _Judge:
     change = normalize_text if normalized else None
-    settings = json.loads(adversarial) if adversarial else None
-    attacks = [_OnDisk(each) for each in settings["attacks"]] if settings else []
-    callbacks = [AdversarialTraining(**settings | {"attacks": attacks})] if settings else []
-    texts = Texts([(text if change is None else change(text), label) for text, label in samples])
-    task = _fitted(json.loads(description), texts, recipe, seed, callbacks)
-    return _Judge(task, change, recipe.precision)
+    if change is not None:
+        samples = tuple((change(text), label) for text, label in samples)
+    return _Judge(_fitted(description, samples, recipe, seed, adversarial), change, recipe.precision)
 
 
 def _row(what: str, value: str, judge: _Judge, records: Sequence[Record]) -> dict[str, Any]:
@@ -267,9 +264,13 @@ def _plain(found: Mapping[str, float]) -> dict[str, float]:
     return {name.replace("/", "_"): float(value) for name, value in found.items()}
 
 
-def _fitted(description: Plain, texts: Texts, recipe: Recipe, seed: int, callbacks: Sequence[Callback]) -> DetectorTask:
+@lru_cache(maxsize=8)
+def _fitted(
+    description: str, samples: tuple[tuple[str, int], ...], recipe: Recipe, seed: int, adversarial: str | None
+) -> DetectorTask:
     """Return a task whose detector is trained, fitted or calibrated."""
-    detector, labels = _detector(description, seed), torch.tensor(texts.labels)
+    detector, texts = _detector(json.loads(description), seed), Texts(samples)
+    labels = torch.tensor(texts.labels)
     if isinstance(detector, FeatureDetector):
         detector.fit_features(_values(detector, texts.texts), labels)
         return DetectorTask(detector).eval()
@@ -285,6 +286,9 @@ def _fitted(description: Plain, texts: Texts, recipe: Recipe, seed: int, callbac
     stream.tells_epochs = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a study trains many
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+    settings = json.loads(adversarial) if adversarial else None
+    attacks = [_OnDisk(each) for each in settings["attacks"]] if settings else []
+    callbacks = [AdversarialTraining(**settings | {"attacks": attacks})] if settings else []
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -396,6 +400,13 @@ def _is_of(record: Record, decodings: Sequence[str], priming: str) -> bool:
 def _asks(attack: Plain) -> bool:
     """Tell whether an attack asks the detector."""
     return "detector" in inspect.signature(pydoc.locate(attack["class_path"])).parameters  # type: ignore[arg-type]
+
+
+def _drawn(records: Sequence[Record], most: int | None) -> list[Record]:
+    """Return at most so many records in their order, drawn from all of them alike, always the same."""
+    digests = [hashlib.blake2b(record.id.encode(), digest_size=8).digest() for record in records]
+    kept = set(sorted(digests)[:most])
+    return [record for record, digest in zip(records, digests, strict=True) if digest in kept]
 
 
 def _in_fold(record: Record, seed: int, folds: int) -> bool:
