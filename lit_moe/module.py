@@ -134,7 +134,7 @@ class MoELanguageModel(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch, which holds no padding."""
-        nll, scored = self._nll(batch, mask=None)
+        nll, scored = self._nll(batch, routed=None)
         loss = nll.sum() / scored.sum()
         auxiliary = auxiliary_losses(self.decoder)
         window, tokens = self.meter.window, batch["input_ids"].numel()
@@ -145,6 +145,19 @@ class MoELanguageModel(LightningModule):
         window.tokens += tokens
         window.flops += 3.0 * tokens * self.decoder.flops_per_token(batch["input_ids"].shape[1])
         return loss + auxiliary
+
+    def routing_step(self, batch: dict[str, Tensor]) -> Tensor:
+        """Run the mixture layers on a batch as an evaluation does; `RouterDrift` compares two models by it.
+
+        Args:
+            batch: A batch as in an evaluation.
+
+        Returns:
+            True for the tokens that were routed, shape ``(batch, length)``.
+        """
+        routed = _routed(batch)
+        self._hidden(batch, routed)
+        return routed
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a validation source."""
@@ -221,10 +234,13 @@ class MoELanguageModel(LightningModule):
         datamodule = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         return getattr(datamodule, "tokenizer", None)
 
-    def _nll(self, batch: dict[str, Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _hidden(self, batch: dict[str, Tensor], routed: Tensor | None) -> Tensor:
+        mask = None if routed is None or bool(routed.all()) else routed
+        return self.decoder.hidden(batch["input_ids"], mask=mask, document_ids=batch.get("document_ids"))
+
+    def _nll(self, batch: dict[str, Tensor], routed: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return nats of each token and which tokens are scored, both of the shape of the labels."""
-        labels = batch["labels"]
-        hidden = self.decoder.hidden(batch["input_ids"], mask=mask, document_ids=batch.get("document_ids"))
+        labels, hidden = batch["labels"], self._hidden(batch, routed)
         return token_nll(hidden, labels, self.decoder.head, self.config.vocab_size), labels != IGNORED
 
     def _bytes(self, labels: Tensor, scored: Tensor) -> Tensor:
@@ -239,8 +255,7 @@ class MoELanguageModel(LightningModule):
         return ["loss"] if self._byte_lengths is None else ["loss", "bits_per_byte"]
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor], dataloader_idx: int) -> None:
-        real = (batch["labels"] != IGNORED).flip(1).cumsum(1).flip(1) > 0  # padding lies behind the last scored token
-        nll, scored = self._nll(batch, mask=None if bool(real.all()) else real)
+        nll, scored = self._nll(batch, _routed(batch))
         source = named_loader(self.trainer, stage, dataloader_idx)
         for name in self._metric_names:
             attribute = f"{stage}_{dataloader_idx}_{name}"
@@ -258,3 +273,8 @@ class MoELanguageModel(LightningModule):
                 add_dataloader_idx=False,
                 metric_attribute=f"metrics.{attribute}",
             )
+
+
+def _routed(batch: dict[str, Tensor]) -> Tensor:
+    """Return which tokens of an evaluation's batch are no padding, which lies behind the last scored token."""
+    return (batch["labels"] != IGNORED).flip(1).cumsum(1).flip(1) > 0
