@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 IGNORED = -100
 """Label of a position that is not scored."""
 
-_MAX_LOGITS = 1 << 26  # 256 MiB in float32: beyond it, chunks cost less than what the memory traffic does
+MAX_LOGITS = 1 << 26
+"""Logits that are held at once, 256 MiB in float32: beyond it, chunks cost less than what the memory traffic does."""
 
 
 def token_nll(
@@ -20,7 +21,7 @@ def token_nll(
     labels: Tensor,
     head: Callable[[Tensor], Tensor],
     vocab_size: int,
-    max_logits: int = _MAX_LOGITS,
+    max_logits: int = MAX_LOGITS,
 ) -> Tensor:
     """Compute the negative log-likelihood of each token.
 
