@@ -38,6 +38,8 @@ class TokenDataModule(LightningDataModule):
         paths: Folders of sources that do not lie below the root, by name.
         bin_dtype: Type of the token ids in .bin files.
         verify: Whether each shard's SHA-256 is compared with its index before the first step.
+        padded_vocab_size: Token ids of a model whose vocabulary is padded beyond that of the tokenizer; None for the
+            tokenizer's own.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class TokenDataModule(LightningDataModule):
         paths: dict[str, str] | None = None,
         bin_dtype: Literal["uint16", "uint32"] = "uint16",
         verify: bool = True,
+        padded_vocab_size: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -76,6 +79,7 @@ class TokenDataModule(LightningDataModule):
         self.tokenizer_spec = tokenizer
         self.bin_dtype = bin_dtype
         self.verify = verify
+        self.padded_vocab_size = padded_vocab_size
         self._check()
 
     @cached_property
@@ -94,7 +98,15 @@ class TokenDataModule(LightningDataModule):
     @property
     def vocab_size(self) -> int:
         """Number of token ids; the model's vocabulary is linked to it."""
-        return int(self.tokenizer.vocab_size)
+        own = int(self.tokenizer.vocab_size)
+        if self.padded_vocab_size is None:
+            return own
+        if self.padded_vocab_size < own:
+            raise UserError(
+                f"`data.padded_vocab_size` is {self.padded_vocab_size}, but the tokenizer has {own} tokens; give the "
+                "model's vocabulary, which is no smaller, or null."
+            )
+        return self.padded_vocab_size
 
     def setup(self, stage: str) -> None:
         """Open the sources, check their tokenizers and derive the gradient accumulation."""

@@ -82,6 +82,7 @@ class MoELanguageModel(LightningModule):
         self.metrics = nn.ModuleDict()
         self.meter = TrainingMeter()
         self.tokenizer: Tokenizer | None = None
+        self.companions: dict[str, str] = {}  # files of the Hugging Face model that the weights began with, by name
         self._byte_lengths: Tensor | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -217,12 +218,15 @@ class MoELanguageModel(LightningModule):
         checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
         if self.tokenizer is not None:
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
+        if self.companions:
+            checkpoint["companions"] = self.companions
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the counts, and refuse weights that were trained with another tokenizer than the data's."""
         if "training_meter" in checkpoint:
             self.meter.load_state_dict(checkpoint["training_meter"])
+        self.companions = dict(checkpoint.get("companions", {}))
         theirs, mine = checkpoint.get("tokenizer"), self._data_tokenizer()
         if theirs and mine is not None and mine.sha256 != theirs["sha256"]:
             raise UserError(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import RunFailure, UserError
 from lit_core.paths import sync_folder
 from lit_core.tokenizer import Tokenizer
 from lit_moe.interop.families import Family, nearest_family
@@ -66,6 +66,8 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         described.dtype = str(next(iter(tensors.values()))[1]).removeprefix("torch.")
         described.save_pretrained(work)
         work.chmod(0o755)
+        for path in work.iterdir():
+            path.chmod(0o644)
         sync_folder(work)
         os.replace(work, target)
     finally:
@@ -128,6 +130,7 @@ def _neutral_shared(config: DecoderConfig, block: str, dtype: torch.dtype) -> It
 
 def _write_weights(folder: Path, tensors: Tensors, shard_bytes: int) -> int:
     """Write the tensors into one file or several with an index, and return how many."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     sizes = {name: torch.Size(shape).numel() * dtype.itemsize for name, (shape, dtype, _) in tensors.items()}
@@ -140,7 +143,11 @@ def _write_weights(folder: Path, tensors: Tensors, shard_bytes: int) -> int:
     for number, names in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         weight_map |= dict.fromkeys(names, file)
-        save_file({name: tensors[name][2]().contiguous() for name in names}, folder / file, metadata={"format": "pt"})
+        content = {name: tensors[name][2]().contiguous() for name in names}
+        try:
+            save_file(content, folder / file, metadata={"format": "pt"})
+        except (SafetensorError, OSError) as error:  # it wraps what the system says
+            raise RunFailure(f"{file} could not be written ({error}); free some space and repeat.") from error
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
