@@ -315,6 +315,23 @@ def _uniforms(seed: int, row: int) -> Iterator[float]:
         yield float(numbers.random(dtype=np.float32))
 
 
+def divides(model: Any) -> bool:
+    """Tell whether logits are the output layer of the last hidden states; some models scale or cap them as well.
+
+    Args:
+        model: A causal language model of transformers. On the meta device, where none computes anything, it is assumed.
+    """
+    base, output = model.base_model, model.get_output_embeddings()
+    if base is model or output is None:
+        return False
+    if output.weight.is_meta:
+        return True
+    ids_BS = torch.tensor([[2, 1, 0]], device=output.weight.device)  # one of them may be padding, whose state is 0
+    with evaluating(model), torch.no_grad():
+        hidden_BSD = base(input_ids=ids_BS, use_cache=False)[0]
+        return torch.equal(output(hidden_BSD), model(input_ids=ids_BS, use_cache=False).logits)
+
+
 class HuggingFaceLM(LanguageModel):
     """A causal language model of Hugging Face's transformers.
 
@@ -418,12 +435,7 @@ class HuggingFaceLM(LanguageModel):
     @cached_property
     def divides(self) -> bool:
         """Whether the logits are the output layer of the last hidden states; some models scale or cap them as well."""
-        base, output = self._parts
-        if base is self.module or output is None:
-            return False
-        ids_BS = torch.tensor([[self.tokenizer.end_of_text, 0]], device=self.device)
-        with evaluating(self.module), torch.no_grad():
-            return torch.equal(output(self._last_hidden(ids_BS, None)), self.logits(ids_BS)[0])
+        return divides(self.module)
 
     @property
     def _parts(self) -> tuple[Any, Any]:

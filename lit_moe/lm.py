@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lit_core.checkpoint import load_checkpoint_file
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
+from lit_core.lm import HuggingFaceLM, LanguageModel
 from lit_core.tokenizer import Tokenizer
-from lit_moe.nn import Decoder, KVCache
+from lit_moe.nn import Decoder, HFDecoder, KVCache
 
 if TYPE_CHECKING:
     from lit_moe.module import MoELanguageModel
@@ -35,8 +35,8 @@ class DecoderLM(LanguageModel):
         self.max_length = decoder.config.max_seq_len
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> DecoderLM:
-        """Rebuild the model of a ``lit-moe fit`` checkpoint, in evaluation mode.
+    def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> LanguageModel:
+        """Rebuild the model of a ``lit-moe fit`` checkpoint, in evaluation mode; an `HFDecoder` as a `HuggingFaceLM`.
 
         Args:
             path: The checkpoint file.
@@ -48,7 +48,7 @@ class DecoderLM(LanguageModel):
         model, checkpoint = load_module(path, device)
         if "tokenizer" not in checkpoint:
             raise UserError(f"--ckpt_path is {path}, which holds no tokenizer; give a checkpoint of lit-moe fit.")
-        return cls(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
+        return language_model(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
 
     def new_cache(self) -> KVCache:
         """Return an empty cache."""
@@ -75,6 +75,18 @@ class DecoderLM(LanguageModel):
         return self.module.head(hidden)
 
 
+def language_model(decoder: Decoder | HFDecoder, tokenizer: Tokenizer) -> LanguageModel:
+    """Return a decoder with its tokenizer as a language model.
+
+    Args:
+        decoder: The network.
+        tokenizer: Its tokenizer.
+    """
+    if isinstance(decoder, HFDecoder):
+        return HuggingFaceLM(decoder.model, tokenizer)
+    return DecoderLM(decoder, tokenizer)
+
+
 def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel, dict[str, Any]]:
     """Rebuild the module of a checkpoint.
 
@@ -95,9 +107,12 @@ def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel
         raise UserError(
             f"--ckpt_path is {path}, which holds no description of the model; give a checkpoint of lit-moe fit."
         )
+    changes = {}
+    if "hugging_face" in checkpoint:  # the weights that the run began with need not be there any more
+        changes = {"decoder": {"class_path": "lit_moe.nn.HFDecoder", "init_args": checkpoint["hugging_face"]}}
     try:
         with torch.device("meta" if device == "meta" else "cpu"):
-            model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
+            model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True, **changes)
     except (KeyError, RuntimeError, TypeError) as error:  # Lightning and torch say it of each argument and weight
         raise UserError(
             f"--ckpt_path is {path}, whose weights do not fit its own description of the model; give a checkpoint "

@@ -22,7 +22,15 @@ from lit_core.tokenizer import Tokenizer
 from lit_moe.loss import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
 from lit_moe.metrics import BitsPerByte, TokenLoss
-from lit_moe.nn import Decoder, DecoderConfig, RouterCallable, SinkhornRouter, auxiliary_losses, step_routers
+from lit_moe.nn import (
+    Decoder,
+    DecoderConfig,
+    HFDecoder,
+    RouterCallable,
+    SinkhornRouter,
+    auxiliary_losses,
+    step_routers,
+)
 
 
 def adamw(params: Iterable[Any]) -> Optimizer:
@@ -56,7 +64,7 @@ class MoELanguageModel(LightningModule):
     ``labels`` of shape ``(batch, length)``; labels of -100 are not scored, in evaluation they are not routed either.
 
     Args:
-        decoder: Architecture of the network.
+        decoder: Architecture of the network, or an `HFDecoder`, which brings its own routers.
         router: Class that makes the router of each mixture layer from the number of experts and of selected experts.
         optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
@@ -66,7 +74,7 @@ class MoELanguageModel(LightningModule):
 
     def __init__(
         self,
-        decoder: DecoderConfig,
+        decoder: DecoderConfig | HFDecoder,
         router: RouterCallable = lambda n_experts, top_k: SinkhornRouter(n_experts, top_k),
         optimizer: OptimizerCallable = adamw,
         scheduler: SchedulerCallable | None = None,
@@ -76,7 +84,7 @@ class MoELanguageModel(LightningModule):
         if _given_hyperparameters.get() is not None:
             # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
             self.save_hyperparameters(logger=False)
-        self.config = decoder
+        self.config = decoder.config if isinstance(decoder, HFDecoder) else decoder
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.metrics = nn.ModuleDict()
@@ -84,9 +92,13 @@ class MoELanguageModel(LightningModule):
         self.tokenizer: Tokenizer | None = None
         self.companions: dict[str, str] = {}  # files of the Hugging Face model that the weights began with, by name
         self._byte_lengths: Tensor | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.decoder = Decoder(decoder, router)
+        self.decoder: Decoder | HFDecoder
+        if isinstance(decoder, HFDecoder):
+            self.decoder = decoder
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.decoder = Decoder(decoder, router)
 
     @property
     def train_tokens(self) -> int:
@@ -103,7 +115,9 @@ class MoELanguageModel(LightningModule):
         tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
         if tokenizer is None:
             return
-        if tokenizer.vocab_size > self.config.vocab_size:
+        if isinstance(self.decoder, HFDecoder):
+            self.decoder.check_tokenizer(tokenizer)
+        elif tokenizer.vocab_size > self.config.vocab_size:
             raise UserError(
                 f"`decoder.vocab_size` is {self.config.vocab_size}, but the data's tokenizer has "
                 f"{tokenizer.vocab_size} tokens; give at least as many."
@@ -220,6 +234,8 @@ class MoELanguageModel(LightningModule):
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
         if self.companions:
             checkpoint["companions"] = self.companions
+        if isinstance(self.decoder, HFDecoder):
+            checkpoint["hugging_face"] = self.decoder.describe()
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

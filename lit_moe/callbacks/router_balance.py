@@ -13,7 +13,7 @@ from lit_core.errors import UserError
 from lit_core.logged import logs_this_step
 from lit_core.tensorboard import add_figure, add_layout, can_draw, heat_map
 from lit_moe.load import LayerLoad, measures, reduce_over_ranks
-from lit_moe.nn import MoEFeedForward, RouterStats, SinkhornRouter, moe_layers
+from lit_moe.nn import MoELayer, RouterStats, SinkhornRouter, moe_layers
 
 
 class RouterBalance(Callback):
@@ -45,8 +45,8 @@ class RouterBalance(Callback):
     =================================================  ========  ==================================================
 
     ``{where}`` is ``train``, or ``val/{source}`` and ``test/{source}``. Losses that a router does not have are not
-    logged. Works on any LightningModule that contains `lit_moe.nn.MoEFeedForward` layers; a layer should run once per
-    step.
+    logged. Works on any LightningModule that contains `lit_moe.nn.MoEFeedForward` layers, Mixtral, OLMoE, Qwen2-MoE or
+    Qwen3-MoE of transformers, or gates named by `lit_moe.nn.watch_gates`; a layer should run once per step.
 
     Args:
         heat_map_every: Logged steps between two heat maps of the load, layer by expert; 0 draws none in training.
@@ -56,7 +56,7 @@ class RouterBalance(Callback):
         if heat_map_every < 0:
             raise UserError(f"`heat_map_every` is {heat_map_every}, but it can't be negative; give 0 to draw none.")
         self.heat_map_every = heat_map_every
-        self._layers: dict[str, MoEFeedForward] = {}
+        self._layers: dict[str, MoELayer] = {}
         self._counted: dict[str, RouterStats] = {}
         self._window: list[LayerLoad] = []
         self._sources: dict[int, list[LayerLoad]] = {}

@@ -24,7 +24,7 @@ class SampleText(Callback):
     ``test/samples/{nn}`` (text)   text    end of a test
     =============================  ======  ============================================
 
-    Works on a LightningModule with a `lit_moe.nn.Decoder` as ``decoder`` and a ``tokenizer``, such as
+    Works on a LightningModule with a `lit_moe.nn.Decoder` or `HFDecoder` as ``decoder`` and a ``tokenizer``, such as
     `MoELanguageModel`.
 
     Args:
@@ -68,7 +68,7 @@ class SampleText(Callback):
         self._show(trainer, pl_module, "test/samples")
 
     def _show(self, trainer: Trainer, pl_module: LightningModule, key: str, back: int = 0) -> None:
-        from lit_moe.lm import DecoderLM
+        from lit_moe.lm import language_model
 
         decoder, tokenizer = getattr(pl_module, "decoder", None), getattr(pl_module, "tokenizer", None)
         if decoder is None or tokenizer is None:
@@ -77,7 +77,7 @@ class SampleText(Callback):
                 "both; leave the callback out."
             )
         # on every rank: a sharded model's layers must run on all of them
-        texts = DecoderLM(decoder, tokenizer).generate(self.prompts, **self.options)
+        texts = language_model(decoder, tokenizer).generate(self.prompts, **self.options)
         # a resume hides what stands at the checkpoint's step, so the last text belongs to the last step trained on
         step = max(trainer.fit_loop.epoch_loop._batches_that_stepped - back, 0)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):

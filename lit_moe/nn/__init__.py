@@ -5,7 +5,9 @@ from lit_moe.nn.cache import KVCache
 from lit_moe.nn.config import DecoderConfig, MoEConfig, preset
 from lit_moe.nn.decoder import Decoder, ParameterCounts
 from lit_moe.nn.experts import GroupedExperts
-from lit_moe.nn.feed_forward import FeedForward, MoEFeedForward, auxiliary_losses, moe_layers
+from lit_moe.nn.feed_forward import FeedForward, MoEFeedForward, MoELayer, auxiliary_losses, moe_layers
+from lit_moe.nn.gates import WatchedGate, watch_gates
+from lit_moe.nn.hf_decoder import HFDecoder
 from lit_moe.nn.penalty_router import PenaltyRouter
 from lit_moe.nn.router import Router, RouterCallable, RouterOutput, RouterStats, step_routers
 from lit_moe.nn.sinkhorn_router import SinkhornRouter
@@ -18,9 +20,11 @@ __all__ = [
     "DecoderConfig",
     "FeedForward",
     "GroupedExperts",
+    "HFDecoder",
     "KVCache",
     "MoEConfig",
     "MoEFeedForward",
+    "MoELayer",
     "ParameterCounts",
     "PenaltyRouter",
     "Router",
@@ -30,8 +34,10 @@ __all__ = [
     "SinkhornRouter",
     "TopKRouter",
     "UniformRouter",
+    "WatchedGate",
     "auxiliary_losses",
     "moe_layers",
     "preset",
     "step_routers",
+    "watch_gates",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_core.errors import UserError
 from lit_moe.nn.config import Activation, MoEConfig
 from lit_moe.nn.experts import GroupedExperts
+from lit_moe.nn.gates import WatchedGate, gate_of
 from lit_moe.nn.router import RouterCallable, RouterStats, recomputing
 
 
@@ -121,13 +122,25 @@ class MoEFeedForward(nn.Module):
         return {**self.__dict__, "stats": None}
 
 
-def moe_layers(model: nn.Module) -> dict[str, MoEFeedForward]:
+MoELayer = MoEFeedForward | WatchedGate
+"""What has a router and the statistics of its last call: a layer of ours, or a gate of somebody else's."""
+
+
+def moe_layers(model: nn.Module) -> dict[str, MoELayer]:
     """Return the mixture-of-experts layers of any model by name, in order.
+
+    These are ours, transformers' gates of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE, and those that `watch_gates` named.
+    A gate of transformers is watched from the first time that it is found.
 
     Args:
         model: A module that may hold such layers at any depth.
     """
-    return {name: module for name, module in model.named_modules() if isinstance(module, MoEFeedForward)}
+    layers: dict[str, MoELayer] = {}
+    for name, module in model.named_modules():
+        layer = module if isinstance(module, MoEFeedForward) else gate_of(model, name, module)
+        if layer is not None:
+            layers[name] = layer
+    return layers
 
 
 def auxiliary_losses(model: nn.Module) -> Tensor:

@@ -1,0 +1,242 @@
+"""Reads the gates of other people's mixture layers, Hugging Face's or any that are named, by forward hooks.
+
+Shape suffixes: B batch, K tokens of a row, T tokens of one call, E experts, k chosen experts per token.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+from lit_moe.nn.penalty_router import PenaltyRouter
+from lit_moe.nn.router import RouterStats, check_top_k, recomputing
+
+#: Classes of transformers that are found without being named; they return logits, weights and chosen experts.
+KNOWN_GATES = frozenset({"MixtralTopKRouter", "OlmoeTopKRouter", "Qwen2MoeTopKRouter", "Qwen3MoeTopKRouter"})
+#: Where a watched gate, and a model that is given an attention mask, keep what watches them.
+_WATCH, _PADDING = "_lit_moe_watch", "_lit_moe_padding"
+
+
+class GateRouter(PenaltyRouter):
+    """The routing of somebody else's gate, which chooses and weighs the experts itself; it only adds losses.
+
+    Args:
+        n_experts: Number of routed experts.
+        top_k: Experts per token.
+        balance_weight: Factor of the balance loss, 0 or more; 0 adds none.
+        z_weight: Factor of the z-loss, 0 or more; 0 adds none.
+    """
+
+    def __init__(self, n_experts: int, top_k: int, balance_weight: float = 0.0, z_weight: float = 0.0) -> None:
+        super().__init__(n_experts, top_k, balance_weight=balance_weight, z_weight=z_weight)
+
+    def read(self, logits_TE: Tensor, indices_Tk: Tensor | None, mask_T: Tensor | None) -> RouterStats:
+        """Measure a routing that was done.
+
+        Args:
+            logits_TE: The gate's logits.
+            indices_Tk: Experts that the gate chose; None for those with the largest logits.
+            mask_T: True for tokens that count; None for all.
+        """
+        logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
+        probs_TE = logits_TE.softmax(-1)
+        if indices_Tk is None:
+            indices_Tk = self.infer(probs_TE.detach())
+        return self._stats(logits_TE, probs_TE, indices_Tk, indices_Tk, mask_T)
+
+    def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the losses that are switched on, scaled."""
+        balance, z = super().losses(raw_balance, raw_z)
+        return balance if self.balance_weight else None, z if self.z_weight else None
+
+
+class Padding:
+    """Knows which tokens of a model's running call are real: what its attention mask says, or what it was told."""
+
+    def __init__(self) -> None:
+        self.mask_BK: Tensor | None = None
+        self._told: Tensor | None = None
+
+    def tell(self, mask_BK: Tensor | None) -> None:
+        """Set the real tokens of the next call, which is given no mask of shape ``(batch, tokens)``."""
+        self._told = mask_BK
+
+    def note(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Read the mask of a call that begins: a forward pre-hook."""
+        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        by_token = isinstance(mask, Tensor) and mask.dim() == 2
+        self.mask_BK, self._told = mask.bool() if by_token else self._told, None
+
+    def mask(self, tokens: int) -> Tensor | None:
+        """Return the mask of the last of each row's tokens, flat, since a cache may hold those before them."""
+        if self.mask_BK is None:
+            return None
+        return self.mask_BK[:, -(tokens // len(self.mask_BK)) :].reshape(-1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"mask_BK": None, "_told": None}
+
+
+class WatchedGate:
+    """What `MoEFeedForward` says of its routing, said of another's gate; to callbacks both are the same.
+
+    Args:
+        name: Name of the gate in its model, for messages.
+        router: Knows the numbers of experts, and which losses to add.
+        padding: Knows which tokens are padding; None where nobody does.
+
+    Attributes:
+        stats: What the gate did in the last forward pass; None before the first.
+    """
+
+    def __init__(self, name: str, router: GateRouter, padding: Padding | None) -> None:
+        self.name = name
+        self.router = router
+        self.stats: RouterStats | None = None
+        self._padding = padding
+
+    def read(self, gate: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Measure a call of the gate: a forward hook."""
+        parts = output if isinstance(output, tuple) else (output,)
+        n_experts, top_k = self.router.n_experts, self.router.top_k
+        tensors = [part for part in parts if isinstance(part, Tensor)]
+        logits = next((part for part in tensors if part.is_floating_point() and part.shape[-1] == n_experts), None)
+        chosen = next((part for part in tensors if not part.is_floating_point()), None)
+        if logits is None or (chosen is not None and chosen.shape[-1] != top_k):
+            shapes = ", ".join(str(tuple(part.shape)) for part in tensors)
+            raise UserError(
+                f"The gate {self.name} returns {shapes or 'no tensor'}, but must return logits of {n_experts} experts, "
+                f"and if it chooses experts, {top_k} per token; name the right modules in `gates`, or correct `top_k`."
+            )
+        indices_Tk = None if chosen is None else chosen.detach().reshape(-1, top_k).long()
+        logits_TE = logits.reshape(-1, n_experts)
+        mask_T = None if self._padding is None else self._padding.mask(len(logits_TE))
+        # measured in a recomputation as well: it must save for the backward pass what the forward pass saved
+        stats = self.router.read(logits_TE, indices_Tk, mask_T)
+        if not recomputing():
+            self.stats = stats
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The statistics hold an autograd graph, which can be neither copied nor pickled.
+        return {**self.__dict__, "stats": None}
+
+
+def watch_gates(
+    model: nn.Module,
+    gates: str | None = None,
+    top_k: int | None = None,
+    balance_weight: float = 0.0,
+    z_weight: float = 0.0,
+) -> dict[str, WatchedGate]:
+    """Let `moe_layers` find the gates of somebody else's mixture layers, and switch on losses of theirs.
+
+    Without losses, nothing needs to be called for transformers' Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE: `moe_layers`
+    finds their gates by itself. Each layer's losses are those of `PenaltyRouter`. Transformers' balance loss of one
+    layer is top_k times ours, and it multiplies counts and probabilities pooled over all layers, where ours adds up the
+    layers' losses. Padding is what the ``attention_mask`` of the transformers model that holds the gate says.
+
+    Args:
+        model: A module that may hold gates at any depth.
+        gates: Regular expression that the end of a gate's name matches, such as ``moe.gate``, for other
+            models; the module has a weight of shape ``(experts, width)`` and returns logits, alone or first of a tuple
+            that may hold the chosen experts too. None takes the classes named above.
+        top_k: Experts per token, where the gate has no ``top_k`` of its own.
+        balance_weight: Factor of the balance loss, 0 or more.
+        z_weight: Factor of the z-loss, 0 or more.
+
+    Returns:
+        The gates by name, in order; none if there are none.
+
+    Raises:
+        UserError: If `gates` matches no module or none that is a gate, or a number is out of its range.
+    """
+    pattern = None if gates is None else _compiled(gates)
+    found: dict[str, WatchedGate] = {}
+    for name, module in model.named_modules():
+        if pattern.search(name) if pattern is not None else _is_known(module):
+            router = GateRouter(*_sizes(name, module, top_k), balance_weight, z_weight)
+            found[name] = _watched(module) or _watch(model, name, module, router)
+            found[name].router = router
+    if pattern is not None and not found:
+        raise UserError(f"`gates` is {gates}, but no module's name ends so; print the model and name its gates.")
+    return found
+
+
+def gate_of(model: nn.Module, name: str, module: nn.Module) -> WatchedGate | None:
+    """Return what watches a gate, which begins now for one of transformers' known ones; None for any other module.
+
+    Args:
+        model: The module that holds it.
+        name: Name of the module in it.
+        module: The module.
+    """
+    watched = _watched(module)
+    if watched is None and _is_known(module):
+        return _watch(model, name, module, GateRouter(*_sizes(name, module, None)))
+    return watched
+
+
+def padding_of(model: nn.Module) -> Padding:
+    """Return what knows the padding in a model's calls, which begins now if it is not there yet.
+
+    Args:
+        model: A model that takes an ``attention_mask``.
+    """
+    padding: Padding | None = vars(model).get(_PADDING)
+    if padding is None:
+        padding = Padding()
+        setattr(model, _PADDING, padding)
+        model.register_forward_pre_hook(padding.note, with_kwargs=True)
+    return padding
+
+
+def _is_known(module: nn.Module) -> bool:
+    kinds = type(module).__mro__  # FSDP2 puts a class of its own before the module's
+    return any(kind.__name__ in KNOWN_GATES and kind.__module__.startswith("transformers.") for kind in kinds)
+
+
+def _watched(module: nn.Module) -> WatchedGate | None:
+    return vars(module).get(_WATCH)
+
+
+def _watch(model: nn.Module, name: str, gate: nn.Module, router: GateRouter) -> WatchedGate:
+    watched = WatchedGate(name, router, _padding_around(model, name))
+    setattr(gate, _WATCH, watched)
+    gate.register_forward_hook(watched.read)
+    return watched
+
+
+def _padding_around(model: nn.Module, name: str) -> Padding | None:
+    """Return what knows the padding in the innermost transformers model around a module; None if there is none."""
+    while name:
+        name = name.rpartition(".")[0]
+        around = model.get_submodule(name)
+        if hasattr(around, "base_model_prefix"):  # as every model of transformers
+            return padding_of(around)
+    return None
+
+
+def _compiled(gates: str) -> re.Pattern[str]:
+    try:
+        return re.compile(f"(?:{gates})$")
+    except re.error as error:
+        raise UserError(f"`gates` is {gates}, which is no regular expression ({error}); correct it.") from error
+
+
+def _sizes(name: str, gate: nn.Module, top_k: int | None) -> tuple[int, int]:
+    """Return a gate's numbers of experts and of experts per token."""
+    weight = getattr(gate, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise UserError(
+            f"`gates` names {name}, a {type(gate).__name__} without a weight of shape (experts, width); name the "
+            "module that has it."
+        )
+    chosen = getattr(gate, "top_k", None) if top_k is None else top_k
+    if not isinstance(chosen, int):
+        raise UserError(f"`gates` names {name}, which does not say how many experts a token gets; set `top_k`.")
+    check_top_k(len(weight), chosen, normalize_top_k=False)
+    return len(weight), chosen

@@ -1,0 +1,218 @@
+"""Any causal language model of Hugging Face's transformers in the place of our decoder.
+
+Shape suffixes: B batch, S sequence, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor, nn
+
+from lit_core.errors import UserError
+from lit_core.lm import HuggingFaceLM, divides
+from lit_core.tokenizer import Tokenizer
+from lit_moe.nn.gates import padding_of, watch_gates
+
+
+class HFDecoder(nn.Module):
+    """A causal language model of transformers, dense or with mixtures of experts, behind the interface of `Decoder`.
+
+    It routes as it was made to; `moe_layers` finds its gates, so that callbacks measure them. The auxiliary losses of
+    transformers are never computed; ours can be switched on. Weights are in float32 until the trainer's precision says
+    otherwise, and are named as in transformers, behind ``model.``.
+
+    Args:
+        model: Name of a Hugging Face model, a folder with safetensors, also one below the data root, or smollm2 for the
+            packaged one; null with `config`.
+        config: Keys of a transformers config, model_type among them, for random weights; null with `model`.
+        gates: Regular expression that the end of a gate's name matches, for mixtures that are not found by themselves;
+            null finds those of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE.
+        top_k: Experts per token, for gates that do not know it themselves.
+        balance_weight: Factor of the balance loss of each mixture layer, 0 or more; 0 adds none.
+        z_weight: Factor of the z-loss of each mixture layer, 0 or more; 0 adds none.
+        activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
+        seed: Seed of random weights, 0 or more.
+
+    Attributes:
+        model: The model of transformers.
+        config: Its configuration, that of the text model where there are several.
+        tokenizer: The tokenizer that stands beside the weights; None with random ones.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        model: str | None = None,
+        config: dict[str, Any] | None = None,
+        gates: str | None = None,
+        top_k: int | None = None,
+        balance_weight: float = 0.0,
+        z_weight: float = 0.0,
+        activation_checkpointing: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if (model is None) == (config is None):
+            both = "both" if model is not None else "neither"
+            raise UserError(f"HFDecoder is given {both} of `model` and `config`; name a model or describe one.")
+        if not RequirementCache("transformers>=4.51"):
+            raise UserError('HFDecoder needs `transformers`; install it with `pip install "lit-shift[hf]"`.')
+        self.tokenizer: Tokenizer | None = None
+        if model is not None:
+            pretrained = _pretrained(model)
+            self.model, self.tokenizer = pretrained.module.train(), pretrained.tokenizer
+        elif config is not None:
+            self.model = _random(config, seed)
+        self.config: Any = self.model.config.get_text_config()
+        self._gates, self._top_k = gates, top_k
+        self.watched = watch_gates(self.model, gates, top_k, balance_weight, z_weight)
+        if not self.watched and (balance_weight or z_weight):
+            raise UserError(
+                f"`balance_weight` is {balance_weight} and `z_weight` is {z_weight}, but no gate was found in "
+                f"{type(self.model).__name__}; name its gates in `gates`, or set both to 0."
+            )
+        if activation_checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self._divides = divides(self.model)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks of the network, in order."""
+        lists = [module for module in self.model.base_model.modules() if isinstance(module, nn.ModuleList)]
+        blocks = [module for module in lists if len(module) == self.config.num_hidden_layers]
+        if not blocks:
+            raise UserError(
+                f"{type(self.model).__name__} has no list of its {self.config.num_hidden_layers} layers, so it cannot "
+                "be sharded; choose another strategy."
+            )
+        return blocks[0]
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Refuse another tokenizer than the model's own, or, with random weights, one with more tokens than it has.
+
+        Args:
+            tokenizer: The tokenizer of the data.
+
+        Raises:
+            UserError: If the model does not fit it.
+        """
+        if self.tokenizer is not None and self.tokenizer.sha256 != tokenizer.sha256:
+            raise UserError(
+                f"The model's tokenizer is {self.tokenizer.sha256[:12]}, but `data.root` was prepared with "
+                f"{tokenizer.sha256[:12]}; prepare the data with `tokenizer` set to the model."
+            )
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise UserError(
+                f"The model's config has a vocab_size of {self.config.vocab_size}, but the data's tokenizer has "
+                f"{tokenizer.vocab_size} tokens; give at least as many."
+            )
+
+    def forward(
+        self, input_ids_BS: Tensor, *, mask: Tensor | None = None, document_ids: Tensor | None = None
+    ) -> Tensor:
+        """Return next-token logits ``(batch, sequence, vocabulary)``; the arguments are those of :meth:`hidden`."""
+        return self.head(self.hidden(input_ids_BS, mask=mask, document_ids=document_ids))
+
+    def hidden(self, input_ids_BS: Tensor, *, mask: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
+        """Return what the output layer reads; the logits themselves where a model does more to them.
+
+        Args:
+            input_ids_BS: Token ids of shape ``(batch, sequence)``.
+            mask: True for real tokens, False for padding on either side, shape ``(batch, sequence)``; None for no
+                padding. Padding is not attended to and enters no routing count and no loss.
+            document_ids: Number of the document each token belongs to, shape ``(batch, sequence)``; a token sees only
+                its own document. None for one document per row.
+
+        Returns:
+            Of shape ``(batch, sequence, d_model)``, or ``(batch, sequence, vocabulary)``.
+        """
+        length, longest = input_ids_BS.shape[1], getattr(self.config, "max_position_embeddings", None)
+        if longest is not None and length > longest:
+            raise UserError(
+                f"The sequence has {length} tokens but the model takes {longest}; "
+                "lower `data.init_args.sequence_length`."
+            )
+        attention: dict[str, Tensor | None] = {"attention_mask": None, "position_ids": None}
+        if document_ids is not None:
+            # transformers keeps attention within documents where positions begin anew and there is no mask
+            padding_of(self.model.base_model).tell(mask)
+            attention["position_ids"] = _positions(document_ids if mask is None else document_ids.where(mask, -1))
+        elif mask is not None:
+            attention = {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
+        network = self.model.base_model if self._divides else self.model
+        return network(input_ids=input_ids_BS, use_cache=False, **attention)[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return logits ``(..., vocabulary)`` of what :meth:`hidden` gave."""
+        return self.model.get_output_embeddings()(hidden) if self._divides else hidden
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Return the floating-point operations of one token's forward pass, counted as `Decoder` counts them.
+
+        Two per multiply-add with each weight matrix that a token passes through, of the experts top_k of all, and those
+        of full attention over the sequence. An attention of another kind is counted as a full one.
+
+        Args:
+            sequence_length: Tokens per sequence.
+        """
+        looked_up = {id(m.weight) for m in self.model.modules() if isinstance(m, nn.Embedding)}
+        output = self.model.get_output_embeddings()
+        weights = 0 if output is None else output.weight.numel()
+        looked_up |= set() if output is None else {id(output.weight)}
+        for name, parameter in self.model.named_parameters():
+            if parameter.dim() > 1 and id(parameter) not in looked_up:
+                weights += int(parameter.numel() * self._share(name))
+        heads = self.config.num_attention_heads
+        width = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
+        return 2 * weights + 4 * self.config.num_hidden_layers * heads * width * sequence_length
+
+    def _share(self, name: str) -> float:
+        """Return the share of a parameter that one token uses: below 1 in a mixture's experts."""
+        for gate, watched in self.watched.items():
+            mixture = gate.rpartition(".")[0] + "."
+            if name.startswith(mixture) and "experts" in name.removeprefix(mixture).split("."):
+                return watched.router.top_k / watched.router.n_experts
+        return 1.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return arguments that build this network anew, with random weights and without the files it came from."""
+        config = json.loads(self.model.config.to_json_string(use_diff=False))
+        return {"config": config, "gates": self._gates, "top_k": self._top_k}
+
+
+def _pretrained(name: str) -> HuggingFaceLM:
+    if name == "smollm2":
+        from lit_core.pretrained import smollm2
+
+        return smollm2()
+    return HuggingFaceLM.from_pretrained(name)
+
+
+def _random(config: dict[str, Any], seed: int) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind = config.get("model_type")
+    try:
+        described = AutoConfig.for_model(**config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return AutoModelForCausalLM.from_config(described)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(
+            f"`decoder.config` of model_type {kind} describes no causal language model of transformers ({reason}); "
+            "correct it."
+        ) from error
+
+
+def _positions(document_BS: Tensor) -> Tensor:
+    """Return the place of each token in its document."""
+    place_S = torch.arange(document_BS.shape[1], device=document_BS.device)
+    first_BS = torch.ones_like(document_BS, dtype=torch.bool)
+    first_BS[:, 1:] = document_BS[:, 1:] != document_BS[:, :-1]
+    return place_S - (place_S * first_BS).cummax(1).values
