@@ -1,6 +1,6 @@
 """Continual pre-training of mixture-of-experts language models (Thérien et al. 2025, arXiv 2503.05029)."""
 
-from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance, SampleText
+from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance, RouterDrift, SampleText
 from lit_moe.data import TokenDataModule
 from lit_moe.module import MoELanguageModel
 from lit_moe.schedules import CosineInf, InvSqrtInf, WarmupCosine
@@ -12,6 +12,7 @@ __all__ = [
     "MoELanguageModel",
     "ReplayMixing",
     "RouterBalance",
+    "RouterDrift",
     "SampleText",
     "TokenDataModule",
     "WarmupCosine",

@@ -1,4 +1,4 @@
-"""Language-model metrics with their own reduction over batches and devices."""
+"""Metrics of language models and of routing drift, with their own reduction over batches and devices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ import math
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from lit_core.errors import UserError
+from lit_moe.drift import (
+    Coactivation,
+    VocabularySpecialization,
+    add_id_counts,
+    coactivation_overlap,
+    pair_counts,
+    shared_experts,
+    vocabulary_specialization,
+)
 
 
 class _SummedNLL(Metric):
@@ -71,3 +82,131 @@ class BitsPerByte(_SummedNLL):
     def text_bytes(self) -> int:
         """UTF-8 bytes scored so far on this device."""
         return int(self.units)
+
+
+class _Drift(Metric):
+    """What the metrics of routing drift share.
+
+    Args:
+        n_experts: Routed experts of the layer.
+        top_k: Experts per token.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, n_experts: int, top_k: int) -> None:
+        super().__init__()
+        self.n_experts = n_experts
+        self.top_k = top_k
+
+
+class ContinualRouterSaturation(_Drift):
+    """Mean share of a token's experts that two models both choose (CRS of Thérien et al. 2025); NaN without tokens.
+
+    The chance level of two unrelated routers is k/E.
+
+    Args:
+        n_experts: Routed experts of the layer.
+        top_k: Experts per token.
+    """
+
+    higher_is_better = True
+
+    shared: Tensor
+    tokens: Tensor
+
+    def __init__(self, n_experts: int, top_k: int) -> None:
+        super().__init__(n_experts, top_k)
+        self.add_state("shared", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, reference: Tensor, indices: Tensor) -> None:
+        """Add tokens.
+
+        Args:
+            reference: Experts chosen by the reference, shape ``(tokens, k)``.
+            indices: Experts chosen by the model, of the same shape.
+        """
+        self.shared += shared_experts(reference, indices).sum()
+        self.tokens += len(indices)
+
+    def compute(self) -> Tensor:
+        """Return the share, from 0 to 1."""
+        return self.shared / (self.top_k * self.tokens)
+
+
+class ContinualVocabularySpecialization(_Drift):
+    """Share of tokens that still go to their id's most frequent expert under the reference (Thérien et al. 2025).
+
+    Averaged per occurrence (each token counts once) and per id (each id counts once, as OLMoE does). The chance level
+    of two unrelated routers is k/E. It keeps two numbers per token id and expert.
+
+    Args:
+        n_experts: Routed experts of the layer.
+        top_k: Experts per token.
+        vocab_size: Number of token ids.
+        min_occurrences: How often an id must have been seen to be in the average per id.
+    """
+
+    higher_is_better = True
+
+    reference: Tensor
+    counts: Tensor
+
+    def __init__(self, n_experts: int, top_k: int, vocab_size: int, min_occurrences: int = 10) -> None:
+        super().__init__(n_experts, top_k)
+        self.vocab_size = vocab_size
+        self.min_occurrences = min_occurrences
+        for name in ("reference", "counts"):  # int32: there are many
+            self.add_state(name, torch.zeros(vocab_size, n_experts, dtype=torch.int32), dist_reduce_fx="sum")
+
+    def update(self, ids: Tensor, reference: Tensor, indices: Tensor) -> None:
+        """Add tokens.
+
+        Args:
+            ids: Token ids of shape ``(tokens,)``.
+            reference: Experts chosen by the reference, shape ``(tokens, k)``.
+            indices: Experts chosen by the model, of the same shape.
+        """
+        add_id_counts(self.reference, ids, reference)
+        add_id_counts(self.counts, ids, indices)
+
+    def compute(self) -> VocabularySpecialization:
+        """Return both averages, from 0 to 1."""
+        return vocabulary_specialization(self.reference, self.counts, self.top_k, self.min_occurrences)
+
+
+class CoactivationOverlap(_Drift):
+    """How much of the co-activation of experts, over all pairs, two models have in common.
+
+    Args:
+        n_experts: Routed experts of the layer.
+        top_k: Experts per token, 2 or more: one expert alone has no partner.
+    """
+
+    higher_is_better = True
+
+    reference: Tensor
+    pairs: Tensor
+
+    def __init__(self, n_experts: int, top_k: int) -> None:
+        super().__init__(n_experts, top_k)
+        if top_k < 2:
+            raise UserError(f"top_k is {top_k}, but co-activation needs 2 experts per token; leave the metric out.")
+        for name in ("reference", "pairs"):
+            self.add_state(name, torch.zeros(n_experts, n_experts, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, reference: Tensor, indices: Tensor) -> None:
+        """Add tokens.
+
+        Args:
+            reference: Experts chosen by the reference, shape ``(tokens, k)``.
+            indices: Experts chosen by the model, of the same shape.
+        """
+        self.reference += pair_counts(reference, self.n_experts)
+        self.pairs += pair_counts(indices, self.n_experts)
+
+    def compute(self) -> Coactivation:
+        """Return the overlap, from 0 to 1, and the chance level that belongs to this reference."""
+        return coactivation_overlap(self.reference, self.pairs, self.top_k)

@@ -3,6 +3,7 @@
 from lit_moe.callbacks.forgetting import Forgetting
 from lit_moe.callbacks.replay_mixing import LinearReplay, ReplayMixing, ReplaySchedule
 from lit_moe.callbacks.router_balance import RouterBalance
+from lit_moe.callbacks.router_drift import RouterDrift
 from lit_moe.callbacks.sample_text import SampleText
 
-__all__ = ["Forgetting", "LinearReplay", "ReplayMixing", "ReplaySchedule", "RouterBalance", "SampleText"]
+__all__ = ["Forgetting", "LinearReplay", "ReplayMixing", "ReplaySchedule", "RouterBalance", "RouterDrift", "SampleText"]

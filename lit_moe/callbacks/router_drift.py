@@ -1,0 +1,172 @@
+"""How far the routers have moved from those of a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_core.data.resume import named_loader
+from lit_core.errors import UserError
+from lit_core.tensorboard import add_figure, add_layout, can_draw, curves, heat_map
+from lit_moe.layer_drift import LayerDrift, by_key
+from lit_moe.nn import MoELayer, moe_layers
+from lit_moe.reference import load_reference, vocab_size
+
+
+class RouterDrift(Callback):
+    """Measures how far the choice of experts has moved from that of a reference checkpoint, on the same tokens.
+
+    In validation and test each batch is also given to the reference, a frozen copy on every device that belongs to no
+    checkpoint. Continual router saturation (CRS) is the mean share of a token's experts that both choose. Continual
+    vocabulary specialization (CVS) is the share of tokens that still go to the expert to which the reference sent their
+    id most often. Both are those of `Thérien et al. 2025 <https://arxiv.org/abs/2503.05029>`_; unrelated routers have
+    k/E on average. Co-activation compares, over all pairs of experts, with which others each expert is chosen. Without
+    any change, CRS and co-activation are 1, and CVS is the reference's own vocabulary specialization.
+
+    =======================================================  =====  ===========================================
+    key                                                      unit   moment
+    =======================================================  =====  ===========================================
+    ``{where}/router/crs/layer_{ii}``                        share  end of a validation or test, whole source
+    ``{where}/router/crs_above_chance/layer_{ii}``           share  same; less k/E
+    ``{where}/router/cvs_per_occurrence/layer_{ii}``         share  same; each token counts once
+    ``{where}/router/cvs_per_occurrence_above_chance/…``     share  same; less k/E
+    ``{where}/router/cvs_per_id/layer_{ii}``                 share  same; each id seen often enough counts once
+    ``{where}/router/cvs_per_id_above_chance/layer_{ii}``    share  same; less k/E
+    ``{where}/router/coactivation/layer_{ii}``               share  same; for k of 2 or more; mean over experts
+    ``{where}/router/coactivation_above_chance/layer_{ii}``  share  same; less that of partners drawn evenly
+    ``{where}/router/drift`` (image)                         share  same; CRS, CVS and co-activation by layer
+    ``{where}/router/coactivation_change`` (image)           share  same; 1 - co-activation, layer by expert
+    =======================================================  =====  ===========================================
+
+    ``{where}`` is ``val/{source}`` or ``test/{source}``; each key also ends in ``mean``, over the layers. The counts of
+    CVS take two numbers per token id, expert, layer and source.
+
+    Works on any LightningModule with `lit_moe.nn.MoEFeedForward` layers and a method ``routing_step(batch)`` that runs
+    them as an evaluation does and returns which tokens count, or None for all. CVS is measured where the module has
+    ``config.vocab_size`` and batches have ``input_ids``.
+
+    Args:
+        reference: Checkpoint of a model of the same class and shape, such as the one before the shift.
+        min_occurrences: How often a token id must have been seen to be in the average per id, 1 or more.
+        during_fit: Whether the validations of a training run are measured too; they then take a second forward pass.
+    """
+
+    def __init__(self, reference: str, min_occurrences: int = 10, during_fit: bool = True) -> None:
+        if min_occurrences < 1:
+            raise UserError(f"`min_occurrences` is {min_occurrences}, but an id is seen once or more; give 1 or more.")
+        self.reference = reference
+        self.min_occurrences = min_occurrences
+        self.during_fit = during_fit
+        self._layers: dict[str, MoELayer] = {}
+        self._model: LightningModule | None = None
+        self._sources: dict[int, list[LayerDrift]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the reference, and refuse one that can't be compared, before anything else is done."""
+        self._layers = moe_layers(pl_module)
+        self._model = None
+        if self._layers and (stage != "fit" or self.during_fit):
+            tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+            self._model = load_reference(self.reference, pl_module, tokenizer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Group the charts."""
+        names = {"CRS": "crs", "CVS per occurrence": "cvs_per_occurrence", "co-activation": "coactivation"}
+        charts = {title: [rf"val/.*/router/{name}/layer.*"] for title, name in names.items()}
+        add_layout(trainer, {"router drift": charts})
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to compare each source."""
+        self._start(trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to compare each source."""
+        self._start(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Compare a batch of a source."""
+        self._compare(trainer, pl_module, batch, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Compare a batch of a source."""
+        self._compare(trainer, pl_module, batch, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log each source."""
+        self._log_sources(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log each source."""
+        self._log_sources(trainer, pl_module, "test")
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sources = {}
+        if self._model is not None:
+            # as the model itself: other rounding would choose other experts
+            trainer.precision_plugin.convert_module(self._model).to(pl_module.device)
+
+    def _compare(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
+        if self._model is None or trainer.sanity_checking:
+            return
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+            mask = self._model.routing_step(batch)  # type: ignore[operator]  # load_reference saw it
+        ids = batch["input_ids"].flatten() if "input_ids" in batch else None
+        if dataloader_idx not in self._sources:
+            size = None if ids is None else vocab_size(pl_module)
+            self._sources[dataloader_idx] = [
+                LayerDrift(layer.router, size, self.min_occurrences, pl_module.device)
+                for layer in self._layers.values()
+            ]
+        before, after = moe_layers(self._model).values(), self._layers.values()
+        for drift, old, new in zip(self._sources[dataloader_idx], before, after, strict=True):
+            if old.stats is not None and new.stats is not None:
+                drift.add(old.stats.indices, new.stats.indices, ids, None if mask is None else mask.flatten())
+
+    def _log_sources(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for dataloader_idx, layers in self._sources.items():
+            where = f"{stage}/{named_loader(trainer, stage, dataloader_idx)}"
+            computed = [layer.compute() for layer in layers]
+            # the metrics are those of all ranks already; sync_dist spares a warning of Lightning's for each key
+            pl_module.log_dict(by_key([values for values, _ in computed], where), sync_dist=True)
+            self._draw(trainer, where, computed)
+        self._sources = {}
+
+    def _draw(self, trainer: Trainer, where: str, layers: Sequence[tuple[dict[str, float], list[float]]]) -> None:
+        if not can_draw(trainer):
+            return
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        lines: dict[str, tuple[list[float], list[float]]] = {}
+        for name in ("crs", "cvs_per_occurrence", "cvs_per_id", "coactivation"):
+            found = [(float(index), values[name]) for index, (values, _) in enumerate(layers) if name in values]
+            if found:
+                lines[name] = ([index for index, _ in found], [value for _, value in found])
+        title = f"{where}: what the routing has in common with the reference"
+        figure = curves(lines, title=title, xlabel="layer", ylabel="share")
+        add_figure(trainer, f"{where}/router/drift", figure, step)
+        if any(kept for _, kept in layers):
+            figure = heat_map(
+                [[1 - share for share in kept] for _, kept in layers],
+                title=f"{where}: changed share of each expert's co-activation",
+                xlabel="expert",
+                ylabel="layer",
+            )
+            add_figure(trainer, f"{where}/router/coactivation_change", figure, step)

@@ -1,0 +1,84 @@
+"""What is measured on the routing of one layer against that of a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_moe.metrics import CoactivationOverlap, ContinualRouterSaturation, ContinualVocabularySpecialization
+from lit_moe.nn import Router
+
+
+class LayerDrift:
+    """The metrics of one layer on one source.
+
+    Args:
+        router: Router of the layer.
+        vocab_size: Number of token ids; None leaves vocabulary specialization out.
+        min_occurrences: How often an id must have been seen to be in the average per id.
+        device: Where the counts live.
+    """
+
+    def __init__(self, router: Router, vocab_size: int | None, min_occurrences: int, device: torch.device) -> None:
+        shape = router.n_experts, router.top_k
+        self.chance = router.top_k / router.n_experts
+        self.saturation = ContinualRouterSaturation(*shape).to(device)
+        self.vocabulary: ContinualVocabularySpecialization | None = None
+        if vocab_size is not None:
+            self.vocabulary = ContinualVocabularySpecialization(*shape, vocab_size, min_occurrences).to(device)
+        self.pairs = CoactivationOverlap(*shape).to(device) if router.top_k > 1 else None
+
+    def add(self, reference_Tk: Tensor, indices_Tk: Tensor, ids_T: Tensor | None, mask_T: Tensor | None) -> None:
+        """Compare a batch.
+
+        Args:
+            reference_Tk: Experts chosen by the reference, shape ``(tokens, k)``.
+            indices_Tk: Experts chosen by the model, of the same shape.
+            ids_T: Token ids; None leaves vocabulary specialization as it is.
+            mask_T: True for tokens that count; None for all.
+        """
+        if mask_T is not None:
+            reference_Tk, indices_Tk = reference_Tk[mask_T], indices_Tk[mask_T]
+            ids_T = None if ids_T is None else ids_T[mask_T]
+        self.saturation.update(reference_Tk, indices_Tk)
+        if self.pairs is not None:
+            self.pairs.update(reference_Tk, indices_Tk)
+        if self.vocabulary is not None and ids_T is not None:
+            self.vocabulary.update(ids_T, reference_Tk, indices_Tk)
+
+    def compute(self) -> tuple[dict[str, float], list[float]]:
+        """Return the values over all devices, raw and above chance, and what each expert kept of its co-activation.
+
+        Values that are not defined are left out; without co-activation the list is empty.
+        """
+        found = {"crs": (self.saturation.compute(), self.chance)}
+        if self.vocabulary is not None:
+            per_occurrence, per_id = self.vocabulary.compute()
+            found |= {"cvs_per_occurrence": (per_occurrence, self.chance), "cvs_per_id": (per_id, self.chance)}
+        kept: list[float] = []
+        if self.pairs is not None:
+            overlap, chance, by_expert = self.pairs.compute()
+            found["coactivation"] = (overlap, float(chance))
+            kept = by_expert.tolist()
+        values: dict[str, float] = {}
+        for name, (value, chance_level) in found.items():
+            if not value.isnan():
+                values |= {name: float(value), f"{name}_above_chance": float(value) - chance_level}
+        return values, kept
+
+
+def by_key(layers: Sequence[dict[str, float]], where: str) -> dict[str, float]:
+    """Give the values of layers their keys, and add the mean over the layers of each.
+
+    Args:
+        layers: Values by name, layer by layer.
+        where: Beginning of each key, such as ``val/austen``.
+    """
+    keyed: dict[str, float] = {}
+    for name in dict.fromkeys(name for values in layers for name in values):
+        found = {f"layer_{index:02d}": values[name] for index, values in enumerate(layers) if name in values}
+        keyed |= {f"{where}/router/{name}/{layer}": value for layer, value in found.items()}
+        keyed[f"{where}/router/{name}/mean"] = sum(found.values()) / len(found)
+    return keyed
