@@ -1,0 +1,321 @@
+"""The runs that the cells of a study are made of: pre-training, which many cells share, and what goes on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pydoc
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import instantiate_class
+from torch.optim import AdamW
+
+from lit_core.callbacks import BranchFrom, RunCheckpoint
+from lit_core.checkpoint import AtomicCheckpointIO, load_checkpoint_file
+from lit_core.data import ResumeStream
+from lit_core.errors import UserError, did_you_mean
+from lit_core.optimizers import SchedulerCallable
+from lit_core.paths import data_root, locked_folder, remove_torn_files
+from lit_core.prepare import prepare
+from lit_core.schedules import WarmupCosine
+from lit_moe.callbacks import ReplayMixing, RouterBalance
+from lit_moe.callbacks.router_drift import RouterDrift
+from lit_moe.data import TokenDataModule
+from lit_moe.module import MoELanguageModel
+from lit_moe.nn import DecoderConfig, PenaltyRouter, RouterCallable
+from lit_moe.schedules import CosineInf
+from lit_moe.shift import Trace
+
+Plain = dict[str, Any]
+Moment = Literal["constant", "annealed"]
+
+#: What is kept of each step of training; `raw_mri` is that of the inference routing where it differs.
+TRACED = {"train/loss": "loss", "train/router/mri/mean": "mri", "train/router/raw_mri/mean": "raw_mri"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How all models of a study are trained.
+
+    The constant and the least learning rate have the paper's ratios to the largest: 0.55 and 0.1.
+
+    Args:
+        sequence_length: Tokens per sequence.
+        batch_size: Sequences per optimizer step.
+        learning_rate: Largest learning rate of AdamW, with betas 0.9 and 0.95 and weight decay 0.1.
+        warmup: Length of each warm-up, as a fraction of a run.
+        cooldown: Length of the cooldown from the largest to the constant rate, as a fraction of pre-training.
+        constant: Length of the constant phase of pre-training, as a fraction of it; annealing takes the rest.
+        flat: Length of the constant phase of a run that goes on, as a fraction of it; annealing takes the rest.
+        precision: Type of the numbers, as Lightning names it.
+    """
+
+    sequence_length: int = 128
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+    warmup: float = 0.05
+    cooldown: float = 0.65
+    constant: float = 0.1
+    flat: float = 0.8
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens per optimizer step."""
+        return self.sequence_length * self.batch_size
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Prepared texts.
+
+    Args:
+        root: Folder of the sources.
+        names: Names of all sources.
+        old: Those of pre-training.
+        new: Those that come with the shift.
+        samples: Sequences per source of a test.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    samples: int
+
+    def kind(self, name: str) -> str:
+        """Return which text a source is: old, new, or foreign, which no training ever sees."""
+        return "old" if name in self.old else "new" if name in self.new else "foreign"
+
+
+def prepare_once(corpora: Sequence[Plain], vocab_size: int, max_bytes: int | None) -> tuple[Path, tuple[str, ...]]:
+    """Prepare corpora with one tokenizer below the data root, unless that was done before.
+
+    Args:
+        corpora: Class and arguments of each corpus.
+        vocab_size: Tokens of the tokenizer that is trained on all of them.
+        max_bytes: Most bytes of text of each; None takes all.
+
+    Returns:
+        The folder, and the names of the sources.
+    """
+    built = [instantiate_class((), description) for description in corpora]
+    root = data_root() / "moe" / "study" / f"texts-{digest([list(corpora), vocab_size, max_bytes])}"
+    names = tuple(corpus.name for corpus in built)
+    if not all((root / name).is_dir() for name in names):
+        with redirect_stdout(StringIO()):  # its summary and next command are not the study's
+            prepare(str(root), built, vocab_size=vocab_size, max_bytes=max_bytes)
+    return root, names
+
+
+class Runs:
+    """Runs of one model on some texts.
+
+    Args:
+        seed: Seed of the weights and of the order of the texts.
+        model: Its ``feed_forward``, and class and arguments of its ``router`` where it has one.
+        decoder: Arguments of `DecoderConfig` beside these.
+        recipe: How it is trained.
+        texts: The texts.
+    """
+
+    def __init__(self, seed: int, model: Plain, decoder: Plain, recipe: Recipe, texts: Texts) -> None:
+        self.seed, self.model, self.decoder, self.recipe, self.texts = seed, model, decoder, recipe, texts
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a study trains many
+        for what in ("have no `val_dataloader`", "does not have many workers", "The dirpath has changed", "LeafSpec"):
+            warnings.filterwarnings("ignore", message=f".*{what}.*")
+
+    def module(self, scheduler: SchedulerCallable | None = None) -> MoELanguageModel:
+        """Return the model with new weights."""
+        router = _router(self.model["router"]) if "router" in self.model else PenaltyRouter
+        vocabulary = self.data({self.texts.old[0]: 1.0}).vocab_size
+        shape = {"vocab_size": vocabulary, "feed_forward": self.model["feed_forward"]}
+        config = made(DecoderConfig, shape | self.decoder, "decoder")
+        optimizer = partial(AdamW, lr=self.recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+        return MoELanguageModel(config, router, optimizer, scheduler, seed=self.seed)
+
+    def data(self, sources: dict[str, float], replay: Sequence[str] = (), samples: int = 1) -> TokenDataModule:
+        """Return the data of a run, validated on the old and the new texts."""
+        return TokenDataModule(
+            str(self.texts.root),
+            sources,
+            dict.fromkeys(replay, 1.0),
+            validation=[*self.texts.old, *self.texts.new],
+            sequence_length=self.recipe.sequence_length,
+            global_batch_size=self.recipe.batch_size,
+            micro_batch_size=self.recipe.batch_size,
+            validation_samples=samples,
+            seed=self.seed,
+        )
+
+    def pretrained(self, steps: int) -> dict[Moment, Path]:
+        """Return the checkpoints at the end of the constant phase and of the annealing, trained once for all cells.
+
+        They are kept below the data root; training that was killed goes on.
+
+        Args:
+            steps: Optimizer steps of the whole pre-training.
+
+        Raises:
+            UserError: If another process trains the same.
+        """
+        recipe = self.recipe
+        known = [self.seed, self.model, self.decoder, asdict(recipe), str(self.texts.root), self.texts.old, steps]
+        folder = data_root() / "moe" / "study" / f"pretrained-{digest(known)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        rates = {"const_lr": 0.55 * recipe.learning_rate, "min_lr": 0.1 * recipe.learning_rate}
+        phases = {"warmup": recipe.warmup, "cooldown": recipe.cooldown, "constant": recipe.constant}
+        scheduler = partial(CosineInf, total_steps=steps, **rates, **phases)
+        goals: dict[Moment, int] = {"constant": sum(round(part * steps) for part in phases.values()), "annealed": steps}
+        found: dict[Moment, Path] = {}
+        with locked_folder(folder, f"{folder} is being trained by another process; wait for it."):
+            for moment, goal in goals.items():
+                last = folder / moment / "last.ckpt"
+                remove_torn_files(last.parent)
+                if not last.is_file() or load_checkpoint_file(last)["global_step"] < goal:
+                    begun = last if last.is_file() else found.get("constant")
+                    checkpoint = RunCheckpoint(max(1, steps // 8), save_top_k=0, dirpath=str(last.parent))
+                    trainer = self.trainer(goal, [checkpoint, Trace(TRACED)], limit_val_batches=0)
+                    data = self.data(dict.fromkeys(self.texts.old, 1.0))
+                    trainer.fit(self.module(scheduler), data, ckpt_path=begun, weights_only=True)
+                found[moment] = last
+        return found
+
+    def continued(
+        self, start: Path, steps: int, replay: float, infinite: bool, callbacks: Sequence[Callback]
+    ) -> MoELanguageModel:
+        """Train on with the new texts from a checkpoint.
+
+        Args:
+            start: The checkpoint.
+            steps: Optimizer steps.
+            replay: Replayed fraction of the old texts, from 0 to 1.
+            infinite: Whether the rate goes on flat and anneals, or is re-warmed and falls along a cosine.
+            callbacks: What looks on.
+        """
+        recipe = self.recipe
+        rates = {"const_lr": 0.55 * recipe.learning_rate, "min_lr": 0.1 * recipe.learning_rate}
+        scheduler: SchedulerCallable = (
+            partial(CosineInf, total_steps=steps, warmup=0.0, cooldown=0.0, constant=recipe.flat, **rates)
+            if infinite
+            else partial(WarmupCosine, total_steps=steps, warmup=recipe.warmup, min_lr=rates["min_lr"])
+        )
+        trainer = self.trainer(
+            steps,
+            [BranchFrom(str(start)), ReplayMixing(replay), *callbacks],
+            val_check_interval=max(1, steps // 8),
+            check_val_every_n_epoch=None,
+        )
+        data = self.data(dict.fromkeys(self.texts.new, 1.0), self.texts.old, samples=self.texts.samples)
+        module = self.module(scheduler)
+        trainer.fit(module, data)
+        return module
+
+    def retrained(self, steps: int, new: float, callbacks: Sequence[Callback]) -> MoELanguageModel:
+        """Train from scratch on the union of the old and the new texts.
+
+        Args:
+            steps: Optimizer steps.
+            new: Fraction of the new texts, above 0 and below 1.
+            callbacks: What looks on.
+        """
+        least = 0.1 * self.recipe.learning_rate
+        scheduler = partial(WarmupCosine, total_steps=steps, warmup=self.recipe.warmup, min_lr=least)
+        weights = {name: (1 - new) / len(self.texts.old) for name in self.texts.old}
+        weights |= {name: new / len(self.texts.new) for name in self.texts.new}
+        trainer = self.trainer(steps, callbacks, limit_val_batches=0)
+        module = self.module(scheduler)
+        trainer.fit(module, self.data(weights))
+        return module
+
+    def tested(self, module: MoELanguageModel, reference: Path | None = None) -> dict[str, float]:
+        """Return what the test of a model logs, on all sources.
+
+        Args:
+            module: The model.
+            reference: Checkpoint that its routing is compared with; None for none.
+        """
+        data = TokenDataModule(
+            str(self.texts.root),
+            dict.fromkeys(self.texts.names, 1.0),
+            sequence_length=self.recipe.sequence_length,
+            micro_batch_size=self.recipe.batch_size,
+            test_samples=self.texts.samples,
+        )
+        trainer = self.trainer(1, [RouterDrift(str(reference))] if reference else [])
+        trainer.test(module, data, verbose=False)
+        return {key: float(value) for key, value in trainer.callback_metrics.items()}
+
+    def from_checkpoint(self, path: Path) -> MoELanguageModel:
+        """Return the model with the weights of a checkpoint."""
+        module = self.module()
+        module.load_state_dict(load_checkpoint_file(path)["state_dict"])
+        return module
+
+    def trainer(self, steps: int, callbacks: Sequence[Callback], **options: Any) -> Trainer:
+        """Return a trainer on the CPU that logs each step to its callbacks."""
+        torch.manual_seed(self.seed)
+        saves = any(isinstance(callback, RunCheckpoint) for callback in callbacks)
+        return Trainer(
+            max_steps=steps,
+            max_epochs=-1,
+            accelerator="cpu",
+            devices=1,
+            precision=self.recipe.precision,
+            callbacks=[ResumeStream(), RouterBalance(heat_map_every=0), *callbacks],
+            plugins=[AtomicCheckpointIO()],
+            log_every_n_steps=1,
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=saves,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            **options,
+        )
+
+
+def digest(described: Any) -> str:
+    """Return a short hash of plain values."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def chosen(name: str, choices: Mapping[str, Any], argument: str) -> Any:
+    """Return what a name stands for.
+
+    Raises:
+        UserError: If it stands for nothing.
+    """
+    if name not in choices:
+        raise UserError(f"{argument} is {name}, but must be one of {', '.join(choices)}.{did_you_mean(name, choices)}")
+    return choices[name]
+
+
+def made(kind: Any, arguments: Plain, argument: str) -> Any:
+    """Make a dataclass from plain arguments.
+
+    Raises:
+        UserError: If one of them is unknown.
+    """
+    known = [field.name for field in fields(kind)]
+    for key in arguments:
+        if key not in known:
+            raise UserError(f"{argument} gives {key}, but knows {', '.join(known)}.{did_you_mean(key, known)}")
+    return kind(**arguments)
+
+
+def _router(description: Plain) -> RouterCallable:
+    found = pydoc.locate(description["class_path"])
+    if not callable(found):
+        raise UserError(f"class_path is {description['class_path']}, but there is no such class; correct the name.")
+    return partial(found, **description.get("init_args", {}))
