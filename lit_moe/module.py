@@ -74,7 +74,7 @@ class MoELanguageModel(LightningModule):
 
     def __init__(
         self,
-        decoder: DecoderConfig | HFDecoder,
+        decoder: DecoderConfig,
         router: RouterCallable = lambda n_experts, top_k: SinkhornRouter(n_experts, top_k),
         optimizer: OptimizerCallable = adamw,
         scheduler: SchedulerCallable | None = None,
