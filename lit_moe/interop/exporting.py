@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from lit_core.tokenizer import Tokenizer
 from lit_moe.interop.families import Family, nearest_family
 from lit_moe.interop.folder import INDEX, need_transformers
 from lit_moe.interop.importing import refuse_output
-from lit_moe.interop.pieces import pieces_of
+from lit_moe.interop.pieces import Piece, pieces_of
 from lit_moe.lm import load_module
 from lit_moe.nn import Decoder, DecoderConfig, PenaltyRouter, Router, SinkhornRouter, TopKRouter, moe_layers
 
@@ -48,7 +50,8 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     if shard_bytes < 1:
         raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; set it so.")
     module, checkpoint = load_module(ckpt_path, "meta")
-    family = _family(module.decoder, ckpt_path)
+    config = _with_routers(module.decoder, ckpt_path)
+    family = _family(config, ckpt_path)
     state = {name.removeprefix("decoder."): tensor for name, tensor in checkpoint["state_dict"].items()}
     tensors = dict(_tensors(module.decoder, family, state))
     tokenizer = None if "tokenizer" not in checkpoint else Tokenizer.from_json(checkpoint["tokenizer"]["json"])
@@ -62,7 +65,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         for name, text in checkpoint.get("companions", {}).items():
             (work / name).write_text(text, encoding="utf-8")
         end = None if tokenizer is None else tokenizer.end_of_text
-        described = family.hugging_face_config(module.decoder.config, eos_token_id=end)
+        described = family.hugging_face_config(config, eos_token_id=end)
         described.dtype = str(next(iter(tensors.values()))[1]).removeprefix("torch.")
         described.save_pretrained(work)
         work.chmod(0o755)
@@ -76,20 +79,29 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     print(f"Wrote        {output}")
 
 
-def _family(decoder: Decoder, ckpt_path: str) -> Family:
-    family, lacks = nearest_family(decoder.config)
+def _family(config: DecoderConfig, ckpt_path: str) -> Family:
+    family, lacks = nearest_family(config)
     if lacks:
         raise UserError(
             f"--ckpt_path is {ckpt_path}, but the decoder has {', '.join(lacks)}, and {family.name}, the nearest of "
             "Hugging Face's architectures, has not; use it through lit-moe."
         )
+    return family
+
+
+def _with_routers(decoder: Decoder, ckpt_path: str) -> DecoderConfig:
+    """Return the shape of a decoder with what its routers add to it."""
+    config = decoder.config
     for layer in moe_layers(decoder).values():
         if not _is_plain(layer.router):
             raise UserError(
                 f"--ckpt_path is {ckpt_path}, whose {type(layer.router).__name__} chooses or weighs experts as none of "
                 "Hugging Face's architectures does; use it through lit-moe."
             )
-    return family
+        assert config.moe is not None
+        moe = replace(config.moe, normalize_top_k=layer.router.normalize_top_k)
+        config = replace(config, feed_forward=moe)
+    return config
 
 
 def _is_plain(router: Router) -> bool:
@@ -105,10 +117,13 @@ def _tensors(decoder: Decoder, family: Family, state: dict[str, Tensor]) -> Iter
         # What a neutral gate, sigmoid(0), halves must be doubled.
         factor = 2 if ungated and name.endswith("feed_forward.shared.down.weight") else 1
         for piece in parts:
-            content = lambda piece=piece, ours=state[name], factor=factor: piece.take(ours) * factor  # noqa: E731
-            yield piece.name, (piece.shape, state[name].dtype, content)
+            yield piece.name, (piece.shape, state[name].dtype, partial(_content, piece, state[name], factor))
     if family.mixture is not None and family.mixture.shared_width is not None:
         yield from _neutral_shared(decoder.config, family.mixture.block, next(iter(state.values())).dtype)
+
+
+def _content(piece: Piece, ours: Tensor, factor: int) -> Tensor:
+    return piece.take(ours) * factor  # a copy in any case: a file's tensors must not share memory
 
 
 def _has_ungated_shared(config: DecoderConfig) -> bool:
@@ -124,7 +139,7 @@ def _neutral_shared(config: DecoderConfig, block: str, dtype: torch.dtype) -> It
         shapes |= {f"shared_expert.{name}": shape for name, shape in wide.items()}
     for index in range(config.n_layers):
         for name, shape in shapes.items():
-            content = lambda shape=shape: torch.zeros(shape, dtype=dtype)  # noqa: E731
+            content = partial(torch.zeros, shape, dtype=dtype)
             yield f"model.layers.{index}.{block}.{name}.weight", (shape, dtype, content)
 
 

@@ -46,7 +46,7 @@ def copy_into(theirs, ours, rename):
                 name = name.replace(ours_part, theirs_part)
             target[name].copy_(value)
             filled.add(name)
-        assert filled == set(target) - ({"lm_head.weight"} if ours.output is None else set())
+        assert filled == set(target)
 
 
 NAMES = {
@@ -56,8 +56,6 @@ NAMES = {
     "attention_norm": "input_layernorm",
     "feed_forward_norm": "post_attention_layernorm",
     "attention.out": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
     "attention.q.": "self_attn.q_proj.",
     "attention.k.": "self_attn.k_proj.",
     "attention.v.": "self_attn.v_proj.",
@@ -65,36 +63,6 @@ NAMES = {
     "feed_forward.up": "mlp.up_proj",
     "feed_forward.down": "mlp.down_proj",
 }
-MOE_NAMES = NAMES | {
-    "feed_forward.gate.": "mlp.gate.",
-    "feed_forward.experts.gate_up": "mlp.experts.gate_up_proj",
-    "feed_forward.experts.down": "mlp.experts.down_proj",
-}
-
-
-def hf_shape(**changes):
-    return (
-        dict(
-            vocab_size=50,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=64,
-            rms_norm_eps=1e-5,
-            pad_token_id=0,
-            tie_word_embeddings=False,
-        )
-        | changes
-    )
-
-
-def assert_equal_logits(theirs, ours, names):
-    copy_into(theirs.eval(), ours, names)
-    ids = tokens(2, 20)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture
@@ -102,53 +70,26 @@ def transformers():
     return pytest.importorskip("transformers")
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("tied", [False, True])
-def test_equals_llama(transformers, kv_heads, tied):
-    theirs = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**hf_shape(num_key_value_heads=kv_heads, tie_word_embeddings=tied))
-    )
-    ours = make(feed_forward="dense", n_kv_heads=kv_heads, tie_embeddings=tied)
-    assert_equal_logits(theirs, ours, NAMES)
-
-
-def test_equals_llama_with_wide_heads_and_biases(transformers):
-    theirs = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**hf_shape(num_key_value_heads=2)))
-    assert_equal_logits(theirs, make(feed_forward="dense", n_kv_heads=2, qkv_bias=True), NAMES)
-
-
-def test_equals_qwen3_with_normalised_heads_of_another_width(transformers):
-    theirs = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**hf_shape(num_key_value_heads=2, head_dim=16)))
-    assert_equal_logits(theirs, make(feed_forward="dense", n_kv_heads=2, head_dim=16, qk_norm="head"), NAMES)
-
-
 def test_equals_stablelm_with_layernorm_and_partly_rotated_heads(transformers):
+    """What no architecture that can be imported has; those are compared in tests/moe/interop."""
     config = transformers.StableLmConfig(
-        **hf_shape(layer_norm_eps=1e-5, partial_rotary_factor=0.25, rope_theta=10000.0, use_parallel_residual=False)
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        layer_norm_eps=1e-5,
+        partial_rotary_factor=0.25,
+        rope_theta=10000.0,
+        use_parallel_residual=False,
     )
-    theirs = transformers.StableLmForCausalLM(config)
-    assert_equal_logits(theirs, make(feed_forward="dense", norm="layernorm", rope_fraction=0.25), NAMES)
-
-
-def test_equals_mixtral(transformers):
-    theirs = transformers.MixtralForCausalLM(
-        transformers.MixtralConfig(
-            **hf_shape(num_key_value_heads=2, num_local_experts=6, num_experts_per_tok=2, rope_theta=1e6)
-        )
-    )
-    moe = MoEConfig(n_experts=6, top_k=2, expert_width=48, normalize_top_k=True)
-    ours = make(PenaltyRouter, feed_forward=moe, n_kv_heads=2, rope_theta=1e6)
-    assert_equal_logits(theirs, ours, MOE_NAMES)
-
-
-def test_equals_olmoe_with_whole_normalisation_and_clipping(transformers):
-    theirs = transformers.OlmoeForCausalLM(
-        transformers.OlmoeConfig(
-            **hf_shape(num_experts=6, num_experts_per_tok=2, norm_topk_prob=False, clip_qkv=0.5, intermediate_size=24)
-        )
-    )
-    moe = MoEConfig(n_experts=6, top_k=2, expert_width=24)
-    assert_equal_logits(theirs, make(PenaltyRouter, feed_forward=moe, qk_norm="all", clip_qkv=0.5), MOE_NAMES)
+    theirs = transformers.StableLmForCausalLM(config).eval()
+    ours = make(feed_forward="dense", norm="layernorm", rope_fraction=0.25)
+    copy_into(theirs, ours, NAMES)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens(2, 20)), theirs(tokens(2, 20)).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
