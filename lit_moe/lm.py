@@ -109,7 +109,7 @@ def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel
         )
     changes = {}
     if "hugging_face" in checkpoint:  # the weights that the run began with need not be there any more
-        changes = {"decoder": {"class_path": "lit_moe.nn.HFDecoder", "init_args": checkpoint["hugging_face"]}}
+        changes = {"hugging_face": checkpoint["hugging_face"]}
     try:
         with torch.device("meta" if device == "meta" else "cpu"):
             model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True, **changes)

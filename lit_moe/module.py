@@ -25,6 +25,7 @@ from lit_moe.metrics import BitsPerByte, TokenLoss
 from lit_moe.nn import (
     Decoder,
     DecoderConfig,
+    HFConfig,
     HFDecoder,
     RouterCallable,
     SinkhornRouter,
@@ -64,12 +65,14 @@ class MoELanguageModel(LightningModule):
     ``labels`` of shape ``(batch, length)``; labels of -100 are not scored, in evaluation they are not routed either.
 
     Args:
-        decoder: Architecture of the network, or an `HFDecoder`, which brings its own routers.
+        decoder: Architecture of the network.
         router: Class that makes the router of each mixture layer from the number of experts and of selected experts.
         optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
             rate constant.
         seed: Seed of the initial weights, 0 or more.
+        hugging_face: Model of Hugging Face's transformers in place of the decoder, of which only vocab_size is then
+            used, and of its routers; None for none.
     """
 
     def __init__(
@@ -79,12 +82,12 @@ class MoELanguageModel(LightningModule):
         optimizer: OptimizerCallable = adamw,
         scheduler: SchedulerCallable | None = None,
         seed: int = 0,
+        hugging_face: HFConfig | None = None,
     ) -> None:
         super().__init__()
         if _given_hyperparameters.get() is not None:
             # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
             self.save_hyperparameters(logger=False)
-        self.config = decoder.config if isinstance(decoder, HFDecoder) else decoder
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.metrics = nn.ModuleDict()
@@ -92,13 +95,14 @@ class MoELanguageModel(LightningModule):
         self.tokenizer: Tokenizer | None = None
         self.companions: dict[str, str] = {}  # files of the Hugging Face model that the weights began with, by name
         self._byte_lengths: Tensor | None = None
-        self.decoder: Decoder | HFDecoder
-        if isinstance(decoder, HFDecoder):
-            self.decoder = decoder
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.decoder: Decoder | HFDecoder
+            if hugging_face is None:
                 self.decoder = Decoder(decoder, router)
+            else:
+                self.decoder = HFDecoder(hugging_face, decoder.vocab_size)
+        self.config: Any = self.decoder.config
 
     @property
     def train_tokens(self) -> int:

@@ -6,6 +6,7 @@ Shape suffixes: B batch, S sequence, D model width, V vocabulary.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +15,41 @@ from torch import Tensor, nn
 
 from lit_core.errors import UserError
 from lit_core.lm import HuggingFaceLM, divides
+from lit_core.pretrained import smollm2
 from lit_core.tokenizer import Tokenizer
 from lit_moe.nn.gates import padding_of, watch_gates
+
+
+@dataclass
+class HFConfig:
+    """Which model of transformers, and what is added to its training.
+
+    Args:
+        model: Name of a Hugging Face model, a folder with safetensors, also one below the data root, or smollm2 for the
+            packaged one; null with config.
+        config: Keys of a transformers config, model_type among them, for random weights; null with model.
+        gates: Regular expression that the end of a gate's name matches, for mixtures that are not found by themselves;
+            null finds those of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE.
+        top_k: Experts per token, for gates that do not know it themselves.
+        balance_weight: Factor of the balance loss of each mixture layer, 0 or more; 0 adds none.
+        z_weight: Factor of the z-loss of each mixture layer, 0 or more; 0 adds none.
+        activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
+    """
+
+    model: str | None = None
+    config: dict[str, Any] | None = None
+    gates: str | None = None
+    top_k: int | None = None
+    balance_weight: float = 0.0
+    z_weight: float = 0.0
+    activation_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.config is None):
+            given = "neither `model` nor `config`" if self.model is None else "both `model` and `config`"
+            raise UserError(f"`hugging_face` has {given}; name a model, or describe one of random weights.")
+        if self.config is not None and "model_type" not in self.config:
+            raise UserError("`hugging_face.config` has no model_type; name one of transformers, such as mixtral.")
 
 
 class HFDecoder(nn.Module):
@@ -26,59 +60,41 @@ class HFDecoder(nn.Module):
     otherwise, and are named as in transformers, behind ``model.``.
 
     Args:
-        model: Name of a Hugging Face model, a folder with safetensors, also one below the data root, or smollm2 for the
-            packaged one; null with `config`.
-        config: Keys of a transformers config, model_type among them, for random weights; null with `model`.
-        gates: Regular expression that the end of a gate's name matches, for mixtures that are not found by themselves;
-            null finds those of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE.
-        top_k: Experts per token, for gates that do not know it themselves.
-        balance_weight: Factor of the balance loss of each mixture layer, 0 or more; 0 adds none.
-        z_weight: Factor of the z-loss of each mixture layer, 0 or more; 0 adds none.
-        activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
-        seed: Seed of random weights, 0 or more.
+        config: Which model, and what is added to it.
+        vocab_size: Number of token ids of random weights whose config does not say; None leaves it to transformers.
 
     Attributes:
         model: The model of transformers.
         config: Its configuration, that of the text model where there are several.
         tokenizer: The tokenizer that stands beside the weights; None with random ones.
+
+    Raises:
+        UserError: If there is no such model, it has no gates for the losses, or transformers is missing.
     """
 
     model: Any
 
-    def __init__(
-        self,
-        model: str | None = None,
-        config: dict[str, Any] | None = None,
-        gates: str | None = None,
-        top_k: int | None = None,
-        balance_weight: float = 0.0,
-        z_weight: float = 0.0,
-        activation_checkpointing: bool = False,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, config: HFConfig, vocab_size: int | None = None) -> None:
         super().__init__()
-        if (model is None) == (config is None):
-            both = "both" if model is not None else "neither"
-            raise UserError(f"HFDecoder is given {both} of `model` and `config`; name a model or describe one.")
         if not RequirementCache("transformers>=4.51"):
-            raise UserError('HFDecoder needs `transformers`; install it with `pip install "lit-shift[hf]"`.')
+            raise UserError('A Hugging Face model needs `transformers`; install it with `pip install "lit-shift[hf]"`.')
         self.tokenizer: Tokenizer | None = None
-        if model is not None:
-            pretrained = _pretrained(model)
+        if config.model is not None:
+            pretrained = smollm2() if config.model == "smollm2" else HuggingFaceLM.from_pretrained(config.model)
             self.model, self.tokenizer = pretrained.module.train(), pretrained.tokenizer
-        elif config is not None:
-            self.model = _random(config, seed)
+        elif config.config is not None:
+            size = {} if vocab_size is None else {"vocab_size": vocab_size}
+            self.model = _random(size | config.config)
         self.config: Any = self.model.config.get_text_config()
-        self._gates, self._top_k = gates, top_k
-        self.watched = watch_gates(self.model, gates, top_k, balance_weight, z_weight)
-        if not self.watched and (balance_weight or z_weight):
+        self.watched = watch_gates(self.model, config.gates, config.top_k, config.balance_weight, config.z_weight)
+        if not self.watched and (config.balance_weight or config.z_weight):
             raise UserError(
-                f"`balance_weight` is {balance_weight} and `z_weight` is {z_weight}, but no gate was found in "
-                f"{type(self.model).__name__}; name its gates in `gates`, or set both to 0."
+                f"`balance_weight` is {config.balance_weight} and `z_weight` is {config.z_weight}, but no gate was "
+                f"found in {type(self.model).__name__}; name its gates in `gates`, or set both to 0."
             )
-        if activation_checkpointing:
+        if config.activation_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self._divides = divides(self.model)
+        self._described, self._divides = config, divides(self.model)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -180,32 +196,21 @@ class HFDecoder(nn.Module):
         return 1.0
 
     def describe(self) -> dict[str, Any]:
-        """Return arguments that build this network anew, with random weights and without the files it came from."""
+        """Return a plain `HFConfig` of this network with random weights, without the files it came from."""
         config = json.loads(self.model.config.to_json_string(use_diff=False))
-        return {"config": config, "gates": self._gates, "top_k": self._top_k}
+        return asdict(replace(self._described, model=None, config=config))
 
 
-def _pretrained(name: str) -> HuggingFaceLM:
-    if name == "smollm2":
-        from lit_core.pretrained import smollm2
-
-        return smollm2()
-    return HuggingFaceLM.from_pretrained(name)
-
-
-def _random(config: dict[str, Any], seed: int) -> Any:
+def _random(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     kind = config.get("model_type")
     try:
-        described = AutoConfig.for_model(**config)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return AutoModelForCausalLM.from_config(described)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(
-            f"`decoder.config` of model_type {kind} describes no causal language model of transformers ({reason}); "
+            f"`hugging_face.config` with model_type {kind} describes no language model of transformers ({reason}); "
             "correct it."
         ) from error
 
