@@ -1,29 +1,21 @@
-"""One model that is pre-trained on old text and goes on with new: what a study of continual pre-training varies.
-
-After the experiments of Thérien et al. 2025, Continual Pre-training of MoEs, arXiv 2503.05029.
-"""
+"""The rows of results that a cell of a study gives: of the whole run, by text, by layer, by step."""
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
-from lit_core.checkpoint import load_checkpoint_file
 from lit_moe.callbacks import Forgetting
-from lit_moe.experiment_runs import TRACED, Moment, Plain, Recipe, Runs, Texts, chosen, made, prepare_once
+from lit_moe.experiment.arguments import Texts
+from lit_moe.experiment.shift import BANDS, around_shift, layers_of
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import moe_layers
-from lit_moe.shift import BANDS, Trace, around_shift, layers_of
 
 Row = dict[str, Any]
 Metrics = Mapping[str, float]
 Steps = Sequence[Mapping[str, float]]
-Schedule = Literal["infinite", "cosine", "union"]
-#: Where a run goes on from: the end of the constant phase, or the end of the annealing.
-STARTS: dict[str, Moment] = {"infinite": "constant", "cosine": "annealed"}
 #: Keys of a test behind the name of its source, by column.
 TESTED = {"loss": "loss", "bits_per_byte": "bits_per_byte", "mri": "router/mri/mean"}
 #: The same of each layer.
@@ -37,88 +29,7 @@ LAYERED = {
 }
 
 
-def experiment(
-    seed: int,
-    model: str,
-    schedule: Schedule,
-    replay: float,
-    shift: str,
-    models: dict[str, Plain],
-    shifts: dict[str, list[str]],
-    old: list[str],
-    corpora: list[Plain],
-    vocab_size: int,
-    decoder: Plain,
-    recipe: Plain,
-    pretrain_steps: int,
-    steps: int,
-    window: int = 20,
-    test_samples: int = 256,
-    max_bytes: int | None = None,
-) -> list[Row]:
-    """Pre-train a model on old text, go on with new text, and measure what it forgot and how its routers took it.
-
-    Args:
-        seed: Seed of the weights and of the order of the texts.
-        model: Name of the model.
-        schedule: ``infinite`` goes on flat from the constant phase and anneals at the end, ``cosine`` re-warms the
-            annealed model, ``union`` trains anew on old and new text together, with as many tokens of each.
-        replay: Replayed fraction of the old text.
-        shift: Name of the shift.
-        models: Of each model ``feed_forward``, and class and arguments of its ``router``, by name.
-        shifts: Sources of the new text of each shift, by name.
-        old: Sources of the old text.
-        corpora: Class and arguments of all corpora; those that are neither old nor new are foreign to the model.
-        vocab_size: Tokens of the tokenizer that is trained on all of them.
-        decoder: Arguments of `DecoderConfig` that all models share.
-        recipe: Arguments of `Recipe`.
-        pretrain_steps: Optimizer steps of pre-training, with its annealing.
-        steps: Optimizer steps with the new text.
-        window: Steps before and behind the shift that are compared.
-        test_samples: Sequences per source of each test.
-        max_bytes: Most bytes of text of each corpus; None takes all.
-
-    Returns:
-        Rows told apart by ``what``: ``run``; ``text``, by moment and text; ``layer`` and ``band`` (layers of 24), by
-        text; ``step``, around the shift; ``curve``, of the losses by the tokens trained on.
-    """
-    spec, new = chosen(model, models, "model"), chosen(shift, shifts, "shift")
-    chosen(schedule, dict.fromkeys((*STARTS, "union")), "schedule")
-    root, names = prepare_once(corpora, vocab_size, max_bytes)
-    for name in (*old, *new):
-        chosen(name, dict.fromkeys(names), "a source")
-    texts = Texts(root, names, tuple(old), tuple(new), test_samples)
-    runs = Runs(seed, spec, decoder, made(Recipe, recipe, "recipe"), texts)
-    trace, forgetting = Trace(TRACED), Forgetting(old, new)
-    whole: Row = {"what": "run"}
-    rows: list[Row] = []
-    if schedule == "union":
-        module = runs.retrained(pretrain_steps + steps, (1 - replay) * steps / (pretrain_steps + steps), [trace])
-        spent, earlier_spent = module.train_flops / 1e12, 0.0  # before a test, whose trainer counts no steps
-        before: Metrics = {}
-        after = runs.tested(module)
-    else:
-        start = runs.pretrained(pretrain_steps)[STARTS[schedule]]
-        before = runs.tested(runs.from_checkpoint(start), start)
-        module = runs.continued(start, steps, replay, schedule == "infinite", [trace, forgetting])
-        spent = module.train_flops / 1e12
-        after = runs.tested(module, start)
-        kept = load_checkpoint_file(start)
-        earlier_spent = kept["training_meter"]["flops"] / 1e12
-        earlier = kept["callbacks"][Trace.__qualname__]["steps"][-window:]
-        per_expert = runs.recipe.step_tokens * _share_per_expert(module)
-        whole |= _shift_facts(earlier, trace.steps, window, per_expert)
-        rows += [*_step_rows(earlier, trace.steps, per_expert), *_curve_rows(forgetting)]
-    layers = [*_layer_rows(before, after, texts)]
-    rows += [*_text_rows("before", before, texts), *_text_rows("after", after, texts), *layers, *_band_rows(layers)]
-    first = [row["crs"] for row in rows if row.get("band") == "0-2" and "crs" in row]
-    whole |= {"crs_early": statistics.fmean(first)} if first else {}
-    whole |= _losses(before, after, texts) | {"tflop": spent, "tflop_total": earlier_spent + spent}
-    data = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(root.rglob("index.json")))).hexdigest()[:16]
-    return [{"data": data} | row for row in (whole, *rows)]
-
-
-def _losses(before: Metrics, after: Metrics, texts: Texts) -> dict[str, float]:
+def losses(before: Metrics, after: Metrics, texts: Texts) -> dict[str, float]:
     """Return the losses on old and new text, and what was forgotten and learnt where there was something before."""
     found: dict[str, float] = {}
     for key in ("loss", "bits_per_byte"):
@@ -131,7 +42,7 @@ def _losses(before: Metrics, after: Metrics, texts: Texts) -> dict[str, float]:
     return found
 
 
-def _shift_facts(before: Steps, after: Steps, window: int, per_expert: float) -> dict[str, float]:
+def shift_facts(before: Steps, after: Steps, window: int, per_expert: float) -> dict[str, float]:
     """Return what the imbalance does at the shift, as inference routes and as training does."""
     found: dict[str, float] = {}
     for suffix, of in (("", _inference), ("_training", _mri)) if per_expert else ():
@@ -144,7 +55,7 @@ def _shift_facts(before: Steps, after: Steps, window: int, per_expert: float) ->
     return found
 
 
-def _step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[Row]:
+def step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[Row]:
     """Yield means over a few successive steps, which are counted from the shift."""
     size = max(1, len(after) // 50)
     steps, shift = [*before, *after], len(before)
@@ -157,7 +68,7 @@ def _step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[Row]:
         yield row
 
 
-def _curve_rows(forgetting: Forgetting) -> Iterator[Row]:
+def curve_rows(forgetting: Forgetting) -> Iterator[Row]:
     """Yield the losses at each validation, by the tokens that were trained on since the shift."""
     for place, cost in enumerate(forgetting.costs, start=1):
         moment = "before" if place == 1 else "after" if place == len(forgetting.costs) else "during"
@@ -168,14 +79,15 @@ def _curve_rows(forgetting: Forgetting) -> Iterator[Row]:
         yield row | {"new_likelihood": -new}  # budgets are compared by what rises
 
 
-def _text_rows(moment: str, metrics: Metrics, texts: Texts) -> Iterator[Row]:
+def text_rows(moment: str, metrics: Metrics, texts: Texts) -> Iterator[Row]:
+    """Yield what a test measured on each text."""
     found = {name: _by_text(metrics, texts, key) for name, key in TESTED.items()}
     for text in found["loss"]:
         values = {name: by_text[text] for name, by_text in found.items() if text in by_text}
         yield {"what": "text", "moment": moment, "text": text} | values
 
 
-def _layer_rows(before: Metrics, after: Metrics, texts: Texts) -> Iterator[Row]:
+def layer_rows(before: Metrics, after: Metrics, texts: Texts) -> Iterator[Row]:
     """Yield what was measured of each layer at the end, and what it lost of its vocabulary specialization."""
     for layer in count():
         keys = {name: f"{key}/layer_{layer:02d}" for name, key in LAYERED.items()}
@@ -189,7 +101,7 @@ def _layer_rows(before: Metrics, after: Metrics, texts: Texts) -> Iterator[Row]:
             yield {"what": "layer", "text": text, "layer": layer} | values
 
 
-def _band_rows(layers: Sequence[Row]) -> Iterator[Row]:
+def band_rows(layers: Sequence[Row]) -> Iterator[Row]:
     """Yield the means over the layers of each band."""
     n_layers = 1 + max((row["layer"] for row in layers), default=-1)
     for text in dict.fromkeys(row["text"] for row in layers):
@@ -219,7 +131,7 @@ def _inference(steps: Steps) -> list[float]:
     return [step.get("raw_mri", step["mri"]) for step in steps]
 
 
-def _share_per_expert(module: MoELanguageModel) -> float:
+def share_per_expert(module: MoELanguageModel) -> float:
     """Return the share of the tokens that an expert gets at perfect balance; 0 for a dense model."""
     routers = [layer.router for layer in moe_layers(module).values()]
     return routers[0].top_k / routers[0].n_experts if routers else 0.0

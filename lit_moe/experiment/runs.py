@@ -2,120 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import pydoc
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.cli import instantiate_class
 from torch.optim import AdamW
 
 from lit_core.callbacks import BranchFrom, RunCheckpoint
 from lit_core.checkpoint import AtomicCheckpointIO, load_checkpoint_file
 from lit_core.data import ResumeStream
-from lit_core.errors import UserError, did_you_mean
 from lit_core.optimizers import SchedulerCallable
 from lit_core.paths import data_root, locked_folder, remove_torn_files
-from lit_core.prepare import prepare
 from lit_core.schedules import WarmupCosine
 from lit_moe.callbacks import ReplayMixing, RouterBalance
 from lit_moe.callbacks.router_drift import RouterDrift
 from lit_moe.data import TokenDataModule
+from lit_moe.experiment.arguments import Plain, Recipe, Texts, digest, made, router_of
+from lit_moe.experiment.shift import Trace
 from lit_moe.module import MoELanguageModel
-from lit_moe.nn import DecoderConfig, PenaltyRouter, RouterCallable
+from lit_moe.nn import DecoderConfig, PenaltyRouter
 from lit_moe.schedules import CosineInf
-from lit_moe.shift import Trace
 
-Plain = dict[str, Any]
 Moment = Literal["constant", "annealed"]
 
 #: What is kept of each step of training; `raw_mri` is that of the inference routing where it differs.
 TRACED = {"train/loss": "loss", "train/router/mri/mean": "mri", "train/router/raw_mri/mean": "raw_mri"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How all models of a study are trained.
-
-    The constant and the least learning rate have the paper's ratios to the largest: 0.55 and 0.1.
-
-    Args:
-        sequence_length: Tokens per sequence.
-        batch_size: Sequences per optimizer step.
-        learning_rate: Largest learning rate of AdamW, with betas 0.9 and 0.95 and weight decay 0.1.
-        warmup: Length of each warm-up, as a fraction of a run.
-        cooldown: Length of the cooldown from the largest to the constant rate, as a fraction of pre-training.
-        constant: Length of the constant phase of pre-training, as a fraction of it; annealing takes the rest.
-        flat: Length of the constant phase of a run that goes on, as a fraction of it; annealing takes the rest.
-        precision: Type of the numbers, as Lightning names it.
-    """
-
-    sequence_length: int = 128
-    batch_size: int = 32
-    learning_rate: float = 4e-3
-    warmup: float = 0.05
-    cooldown: float = 0.65
-    constant: float = 0.1
-    flat: float = 0.8
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-
-    @property
-    def step_tokens(self) -> int:
-        """Tokens per optimizer step."""
-        return self.sequence_length * self.batch_size
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Prepared texts.
-
-    Args:
-        root: Folder of the sources.
-        names: Names of all sources.
-        old: Those of pre-training.
-        new: Those that come with the shift.
-        samples: Sequences per source of a test.
-    """
-
-    root: Path
-    names: tuple[str, ...]
-    old: tuple[str, ...]
-    new: tuple[str, ...]
-    samples: int
-
-    def kind(self, name: str) -> str:
-        """Return which text a source is: old, new, or foreign, which no training ever sees."""
-        return "old" if name in self.old else "new" if name in self.new else "foreign"
-
-
-def prepare_once(corpora: Sequence[Plain], vocab_size: int, max_bytes: int | None) -> tuple[Path, tuple[str, ...]]:
-    """Prepare corpora with one tokenizer below the data root, unless that was done before.
-
-    Args:
-        corpora: Class and arguments of each corpus.
-        vocab_size: Tokens of the tokenizer that is trained on all of them.
-        max_bytes: Most bytes of text of each; None takes all.
-
-    Returns:
-        The folder, and the names of the sources.
-    """
-    built = [instantiate_class((), description) for description in corpora]
-    root = data_root() / "moe" / "study" / f"texts-{digest([list(corpora), vocab_size, max_bytes])}"
-    names = tuple(corpus.name for corpus in built)
-    if not all((root / name).is_dir() for name in names):
-        with redirect_stdout(StringIO()):  # its summary and next command are not the study's
-            prepare(str(root), built, vocab_size=vocab_size, max_bytes=max_bytes)
-    return root, names
 
 
 class Runs:
@@ -137,7 +53,7 @@ class Runs:
 
     def module(self, scheduler: SchedulerCallable | None = None) -> MoELanguageModel:
         """Return the model with new weights."""
-        router = _router(self.model["router"]) if "router" in self.model else PenaltyRouter
+        router = router_of(self.model["router"]) if "router" in self.model else PenaltyRouter
         vocabulary = self.data({self.texts.old[0]: 1.0}).vocab_size
         shape = {"vocab_size": vocabulary, "feed_forward": self.model["feed_forward"]}
         config = made(DecoderConfig, shape | self.decoder, "decoder")
@@ -173,10 +89,17 @@ class Runs:
         known = [self.seed, self.model, self.decoder, asdict(recipe), str(self.texts.root), self.texts.old, steps]
         folder = data_root() / "moe" / "study" / f"pretrained-{digest(known)}"
         folder.mkdir(parents=True, exist_ok=True)
-        rates = {"const_lr": 0.55 * recipe.learning_rate, "min_lr": 0.1 * recipe.learning_rate}
-        phases = {"warmup": recipe.warmup, "cooldown": recipe.cooldown, "constant": recipe.constant}
-        scheduler = partial(CosineInf, total_steps=steps, **rates, **phases)
-        goals: dict[Moment, int] = {"constant": sum(round(part * steps) for part in phases.values()), "annealed": steps}
+        scheduler = partial(
+            CosineInf,
+            total_steps=steps,
+            const_lr=recipe.const_lr,
+            min_lr=recipe.min_lr,
+            warmup=recipe.warmup,
+            cooldown=recipe.cooldown,
+            constant=recipe.constant,
+        )
+        flat = sum(round(phase * steps) for phase in (recipe.warmup, recipe.cooldown, recipe.constant))
+        goals: dict[Moment, int] = {"constant": flat, "annealed": steps}
         found: dict[Moment, Path] = {}
         with locked_folder(folder, f"{folder} is being trained by another process; wait for it."):
             for moment, goal in goals.items():
@@ -204,38 +127,43 @@ class Runs:
             callbacks: What looks on.
         """
         recipe = self.recipe
-        rates = {"const_lr": 0.55 * recipe.learning_rate, "min_lr": 0.1 * recipe.learning_rate}
-        scheduler: SchedulerCallable = (
-            partial(CosineInf, total_steps=steps, warmup=0.0, cooldown=0.0, constant=recipe.flat, **rates)
-            if infinite
-            else partial(WarmupCosine, total_steps=steps, warmup=recipe.warmup, min_lr=rates["min_lr"])
+        scheduler: SchedulerCallable = partial(
+            WarmupCosine, total_steps=steps, warmup=recipe.warmup, min_lr=recipe.min_lr
         )
+        if infinite:
+            scheduler = partial(
+                CosineInf,
+                total_steps=steps,
+                const_lr=recipe.const_lr,
+                min_lr=recipe.min_lr,
+                warmup=0.0,
+                cooldown=0.0,
+                constant=recipe.flat,
+            )
         trainer = self.trainer(
             steps,
             [BranchFrom(str(start)), ReplayMixing(replay), *callbacks],
             val_check_interval=max(1, steps // 8),
             check_val_every_n_epoch=None,
         )
-        data = self.data(dict.fromkeys(self.texts.new, 1.0), self.texts.old, samples=self.texts.samples)
+        data = self.data(dict.fromkeys(self.texts.new, 1.0), self.texts.old, samples=max(1, self.texts.samples // 4))
         module = self.module(scheduler)
         trainer.fit(module, data)
         return module
 
-    def retrained(self, steps: int, new: float, callbacks: Sequence[Callback]) -> MoELanguageModel:
+    def retrained(self, steps: int, new: float) -> MoELanguageModel:
         """Train from scratch on the union of the old and the new texts.
 
         Args:
             steps: Optimizer steps.
             new: Fraction of the new texts, above 0 and below 1.
-            callbacks: What looks on.
         """
-        least = 0.1 * self.recipe.learning_rate
-        scheduler = partial(WarmupCosine, total_steps=steps, warmup=self.recipe.warmup, min_lr=least)
+        recipe = self.recipe
+        scheduler = partial(WarmupCosine, total_steps=steps, warmup=recipe.warmup, min_lr=recipe.min_lr)
         weights = {name: (1 - new) / len(self.texts.old) for name in self.texts.old}
         weights |= {name: new / len(self.texts.new) for name in self.texts.new}
-        trainer = self.trainer(steps, callbacks, limit_val_batches=0)
         module = self.module(scheduler)
-        trainer.fit(module, self.data(weights))
+        self.trainer(steps, limit_val_batches=0).fit(module, self.data(weights))
         return module
 
     def tested(self, module: MoELanguageModel, reference: Path | None = None) -> dict[str, float]:
@@ -262,9 +190,8 @@ class Runs:
         module.load_state_dict(load_checkpoint_file(path)["state_dict"])
         return module
 
-    def trainer(self, steps: int, callbacks: Sequence[Callback], **options: Any) -> Trainer:
+    def trainer(self, steps: int, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:
         """Return a trainer on the CPU that logs each step to its callbacks."""
-        torch.manual_seed(self.seed)
         saves = any(isinstance(callback, RunCheckpoint) for callback in callbacks)
         return Trainer(
             max_steps=steps,
@@ -283,39 +210,3 @@ class Runs:
             gradient_clip_val=1.0,
             **options,
         )
-
-
-def digest(described: Any) -> str:
-    """Return a short hash of plain values."""
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def chosen(name: str, choices: Mapping[str, Any], argument: str) -> Any:
-    """Return what a name stands for.
-
-    Raises:
-        UserError: If it stands for nothing.
-    """
-    if name not in choices:
-        raise UserError(f"{argument} is {name}, but must be one of {', '.join(choices)}.{did_you_mean(name, choices)}")
-    return choices[name]
-
-
-def made(kind: Any, arguments: Plain, argument: str) -> Any:
-    """Make a dataclass from plain arguments.
-
-    Raises:
-        UserError: If one of them is unknown.
-    """
-    known = [field.name for field in fields(kind)]
-    for key in arguments:
-        if key not in known:
-            raise UserError(f"{argument} gives {key}, but knows {', '.join(known)}.{did_you_mean(key, known)}")
-    return kind(**arguments)
-
-
-def _router(description: Plain) -> RouterCallable:
-    found = pydoc.locate(description["class_path"])
-    if not callable(found):
-        raise UserError(f"class_path is {description['class_path']}, but there is no such class; correct the name.")
-    return partial(found, **description.get("init_args", {}))
