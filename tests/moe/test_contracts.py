@@ -15,7 +15,7 @@ data:
 model:
   class_path: lit_moe.MoELanguageModel
   init_args:
-    decoder: {{feed_forward: switch, n_layers: 2, d_model: 16, n_heads: 2, d_ff: 16}}
+    decoder: {{feed_forward: {{n_experts: 4, top_k: 2, expert_width: 8}}, n_layers: 2, d_model: 16, n_heads: 2}}
     router: {{class_path: lit_moe.nn.{router}}}
 trainer:
   accelerator: cpu
@@ -30,6 +30,10 @@ trainer:
       init_args: {{fraction: 0.5}}
     - class_path: lit_moe.Forgetting
       init_args: {{old: [austen], new: [stdlib]}}
+"""
+DRIFT = """
+trainer:
+  callbacks+: {{class_path: lit_moe.RouterDrift, init_args: {{reference: {reference}}}}}
 """
 
 
@@ -54,6 +58,9 @@ def test_the_documented_keys_are_those_that_are_logged(token_root, tmp_path, mon
     for router in ("SinkhornRouter", "PenaltyRouter"):
         Path("tiny.yaml").write_text(TINY.format(root=token_root, router=router))
         assert main(["fit", "--config", "tiny.yaml", "--run", router]) == 0
-        assert main(["test", "--ckpt_path", f"runs/moe/{router}/checkpoints/last.ckpt"]) == 0
+        checkpoint = f"runs/moe/{router}/checkpoints/last.ckpt"
+        Path("drift.yaml").write_text(DRIFT.format(reference=checkpoint))
+        for command in ("validate", "test"):
+            assert main([command, "--config", "drift.yaml", "--ckpt_path", checkpoint]) == 0
         found |= logged(Path(f"runs/moe/{router}/metrics.csv"))
     assert found == documented()
