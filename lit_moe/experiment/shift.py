@@ -12,15 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 #: Parts of a decoder of which the paper speaks, as its layers of 24, first and last.
-BANDS = {
-    "0-2": (0, 2),
-    "3-12": (3, 12),
-    "13-23": (13, 23),
-    "0-4": (0, 4),
-    "5-23": (5, 23),
-    "0-6": (0, 6),
-    "7-23": (7, 23),
-}
+BANDS = ("0-2", "3-12", "13-23", "0-4", "5-23", "0-6", "7-23")
 
 
 class Trace(Callback):
