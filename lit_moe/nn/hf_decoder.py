@@ -93,7 +93,7 @@ class HFDecoder(nn.Module):
                 f"found in {type(self.model).__name__}; name its gates in `gates`, or set both to 0."
             )
         if config.activation_checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _recompute(self.model)
         self._described, self._divides = config, divides(self.model)
 
     @property
@@ -207,12 +207,23 @@ def _random(config: dict[str, Any]) -> Any:
     kind = config.get("model_type")
     try:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the checks of each config raise
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(
             f"`hugging_face.config` with model_type {kind} describes no language model of transformers ({reason}); "
             "correct it."
         ) from error
+
+
+def _recompute(model: Any) -> None:
+    if not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"`activation_checkpointing` is true, but transformers has none for {type(model).__name__}; "
+            "set it to false."
+        )
+    # transformers changed the name
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _positions(document_BS: Tensor) -> Tensor:
