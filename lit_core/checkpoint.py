@@ -22,6 +22,9 @@ from torch.serialization import set_default_mmap_options, skip_data
 from lit_core.errors import UserError
 from lit_core.paths import atomic_path
 
+#: In a checkpoint folder, the file with all but the divided tensors.
+META = "meta.pt"
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary name in its own folder, syncs it and renames it.
@@ -50,6 +53,38 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 if not _is_full(error, temporary):
                     raise
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, which must be one file.
+
+        Args:
+            path: The file.
+            args: Those of Lightning's class.
+            options: Those of Lightning's class.
+
+        Raises:
+            UserError: If it is a folder that several devices wrote.
+        """
+        refuse_folder(path, "--ckpt_path")
+        return super().load_checkpoint(path, *args, **options)
+
+
+def is_checkpoint_folder(path: Path) -> bool:
+    """Tell whether a path is a checkpoint that several devices wrote in parts."""
+    return (path / META).is_file()
+
+
+def refuse_folder(path: str | Path, argument: str) -> None:
+    """Refuse a checkpoint that several devices wrote in parts, where one file is needed.
+
+    Raises:
+        UserError: If it is one.
+    """
+    if is_checkpoint_folder(Path(path)):
+        raise UserError(
+            f"{argument} is {path}, a folder of parts that only a sharded strategy reads; make a file of it with the "
+            "command `consolidate`, or set `trainer.strategy` as it was in training."
+        )
 
 
 @contextmanager
@@ -92,6 +127,7 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
         UserError: If there is no such file or it is no checkpoint.
     """
     path = Path(path)
+    refuse_folder(path, argument)
     if not path.is_file():
         raise UserError(f"{argument} is {path}, but there is no such file; give the path of a .ckpt file.")
     try:
@@ -108,6 +144,23 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
     if not whole:
         raise UserError(f"{argument} is {path}, which holds no Lightning checkpoint; give a .ckpt file of a run.")
     return dict(checkpoint)
+
+
+def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
+    """Read what a checkpoint, file or folder, says beside its weights.
+
+    Args:
+        path: The file, or the folder that several devices wrote.
+        argument: Name of the argument that gave the path, for the message.
+
+    Returns:
+        The checkpoint; of a folder, divided tensors are on the meta device.
+
+    Raises:
+        UserError: If there is no such checkpoint.
+    """
+    path = Path(path)
+    return load_checkpoint_file(path / META if is_checkpoint_folder(path) else path, argument)
 
 
 def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, argument: str) -> None:
@@ -141,7 +194,7 @@ def weights_sha256(module: nn.Module) -> str:
     """Return a hash of a network's weights: their names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.checkpoint import weights_sha256
@@ -27,6 +27,7 @@ from lit_detect.detectors import Detector
 from lit_detect.formats import LitShiftJSONL, TextSource, TextTable
 from lit_detect.journal import Journal, read_journal
 from lit_detect.masked import MaskedLM
+from lit_detect.normalize import normalize_text
 from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.texts import TextSet
 
@@ -100,9 +101,24 @@ def load_detector(ckpt_path: str) -> Detector:
     Raises:
         UserError: If there is no such file, or it holds no detector.
     """
-    from lit_detect.module import DetectorTask
+    from lit_detect.score_many import LoadedDetector
 
-    return DetectorTask.load(ckpt_path).detector
+    loaded = LoadedDetector.load(ckpt_path)
+    return _Normalizing(loaded.task.detector) if loaded.normalize else loaded.task.detector
+
+
+class _Normalizing(Detector):
+    """A detector that reads all texts with their Unicode normalised, as it was trained."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector, self.name, self.max_tokens = detector, detector.name, detector.max_tokens
+
+    def score(self, texts: Sequence[str]) -> Tensor:
+        return self.detector.score([normalize_text(text) for text in texts])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self.detector.count_tokens([normalize_text(text) for text in texts])
 
 
 def chosen(records: Iterable[Record], labels: Labels, limit: int | None) -> list[Record]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -12,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric import Fabric
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from lit_core.checkpoint import weights_sha256
 from lit_core.corpora import Corpus
 from lit_core.devices import Devices
 from lit_core.errors import UserError
@@ -115,7 +114,7 @@ def generate(
     pieces = _pieces(chosen, decodings, priming_tokens, batch_size)
     settings = {
         "corpora": [corpus.describe() for corpus in corpora],
-        "generator": {"name": name, "sha256": weights_sha256(language_model)},
+        "generator": {"name": name, "sha256": weights_sha256(language_model.module)},
         "decodings": [asdict(decoding) for decoding in decodings],
         "priming_tokens": priming_tokens,
         "counts": counts,
@@ -338,12 +337,3 @@ def _record(
 def with_prefix(record: Record) -> str:
     """Return the text of a generated record together with the prefix that it continues."""
     return f"{record.meta['prefix']} {record.text}"
-
-
-def weights_sha256(language_model: LanguageModel) -> str:
-    """Return a hash of the generator's weights: names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, value in sorted(language_model.module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from austen_pairs import pairs, passages, shuffled
 
 from lit_core.errors import UserError
+from lit_detect.attack import load_detector
 from lit_detect.calibrate import Calibration, Group, calibrate
 from lit_detect.cli import main
 from lit_detect.formats import LitShiftJSONL
@@ -45,6 +47,16 @@ def fitted(tmp_path_factory):
     ]
     write(folder / "upper.jsonl", upper)
     return folder
+
+
+def cells(path):
+    def value(cell):
+        with suppress(ValueError):
+            return float(cell)
+        return cell
+
+    with path.open(newline="") as file:
+        return {(i, key): value(cell) for i, row in enumerate(csv.DictReader(file)) for key, cell in row.items()}
 
 
 def write(path, records):
@@ -199,11 +211,12 @@ def test_a_report_scores_nothing_twice(fitted, reported, monkeypatch):
     scored = []
     score_of = LoadedDetector.read
     monkeypatch.setattr(LoadedDetector, "read", lambda self, text: scored.append(text) or score_of(self, text))
-    before = (reported / "report.csv").read_text()
+    before = cells(reported / "report.csv")
     texts = [str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")]
     report({"one": checkpoint(fitted), "two": checkpoint(fitted, "two")}, texts, str(reported), resamples=50)
     assert len(scored) == 3 + 2 * len(gather(texts, "test"))  # those left, and the count of tokens by each detector
-    assert (reported / "report.csv").read_text() == before
+    # three texts alone are rounded otherwise than in the batches that they were in
+    assert cells(reported / "report.csv") == pytest.approx(before, rel=1e-4, nan_ok=True)
 
 
 def test_mistakes_in_a_report_are_said(fitted, tmp_path):
@@ -225,3 +238,14 @@ def test_mistakes_in_a_report_are_said(fitted, tmp_path):
 def test_a_folder_of_a_prepared_root_is_found(fitted):
     test = gather([str(fitted / "texts")], "test")
     assert test == gather([str(fitted / "texts/austen")], "test") == gather([str(fitted / "texts/austen/test")], "val")
+
+
+def test_a_detector_that_an_attack_asks_reads_texts_as_it_was_trained(fitted, tmp_path):
+    content = torch.load(checkpoint(fitted), weights_only=True)
+    content["config"]["data"].setdefault("init_args", {})["normalize"] = True
+    torch.save(content, tmp_path / "normalizing.ckpt")
+    plain, normalizing = load_detector(checkpoint(fitted)), load_detector(str(tmp_path / "normalizing.ckpt"))
+    texts = ["A cat sat on the mat.", "\u0410 \u0441\u0430t s\u0430t on the m\u0430t."]  # Cyrillic letters
+    assert torch.allclose(normalizing.score(texts), plain.score([texts[0]]).expand(2))
+    assert not torch.allclose(plain.score(texts)[0], plain.score(texts)[1])
+    assert normalizing.count_tokens(texts) == plain.count_tokens([texts[0]] * 2) and normalizing.name == plain.name

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
+from lit_core.checkpoint import weights_sha256
 from lit_core.corpora import Austen
 from lit_core.errors import UserError
 from lit_core.lm import HuggingFaceLM
 from lit_detect.formats.litshift import read_records
-from lit_detect.generate import Decoding, generate, weights_sha256, with_prefix
+from lit_detect.generate import Decoding, generate, with_prefix
 from lit_detect.leak import leak_test
 from lit_detect.passages import clean, split_of
 
@@ -70,7 +71,7 @@ def test_records_are_complete(whole, lm):
         "seed": 0,
         "max_new_tokens": 40,
     }
-    assert cold.meta["generator_sha256"] == weights_sha256(lm)
+    assert cold.meta["generator_sha256"] == weights_sha256(lm.module)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_file(whole, lm, tmp_path, monkeypatch):
