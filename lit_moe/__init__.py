@@ -4,6 +4,7 @@ from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance, RouterDri
 from lit_moe.data import TokenDataModule
 from lit_moe.module import MoELanguageModel
 from lit_moe.schedules import CosineInf, InvSqrtInf, WarmupCosine
+from lit_moe.strategy import ShardedStrategy
 
 __all__ = [
     "CosineInf",
@@ -14,6 +15,7 @@ __all__ = [
     "RouterBalance",
     "RouterDrift",
     "SampleText",
+    "ShardedStrategy",
     "TokenDataModule",
     "WarmupCosine",
 ]

@@ -32,6 +32,8 @@ from lit_moe.nn import (
     auxiliary_losses,
     step_routers,
 )
+from lit_moe.parallel import clip_gradients, gradient_norm, is_sharded, shard
+from lit_moe.strategy import ShardedStrategy
 
 
 def adamw(params: Iterable[Any]) -> Optimizer:
@@ -135,6 +137,29 @@ class MoELanguageModel(LightningModule):
         else:
             self._byte_lengths = lengths  # no buffer: DDP would broadcast it at each forward
 
+    def configure_model(self) -> None:
+        """Divide the weights over the devices, where the strategy wants it."""
+        if self.device_mesh is None or is_sharded(self.decoder):
+            return
+        if not isinstance(self.trainer.strategy, ShardedStrategy):
+            raise UserError(
+                f"`trainer.strategy` is {type(self.trainer.strategy).__name__}, which would divide no experts and "
+                "average no gradients; set it to lit_moe.ShardedStrategy."
+            )
+        shard(self.decoder, self.device_mesh)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all devices, also where experts are divided otherwise than the rest."""
+        if is_sharded(self.decoder) and gradient_clip_val and gradient_clip_algorithm != "value":
+            clip_gradients(self.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> Any:
         """Make the optimizer over two groups, with and without weight decay, and its schedule."""
         return build_optimizers(self, self.optimizer, self.scheduler)
@@ -209,11 +234,10 @@ class MoELanguageModel(LightningModule):
             return
         batches, loss, auxiliary, nats, text_bytes = sum_over_ranks(self.trainer, window.sums()).tolist()
         tokens, flops = self.meter.tokens(self.global_step + 1), self.meter.flops(self.global_step + 1)
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         values = {
             "train/auxiliary_loss": auxiliary / batches,
             "train/learning_rate": float(optimizer.param_groups[0]["lr"]),
-            "train/gradient_norm": nn.utils.get_total_norm(gradients),
+            "train/gradient_norm": gradient_norm(self.parameters()),
             "train/tokens": float(tokens),
             "train/flops": flops,
         }
@@ -238,8 +262,9 @@ class MoELanguageModel(LightningModule):
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
         if self.companions:
             checkpoint["companions"] = self.companions
-        if isinstance(self.decoder, HFDecoder):
-            checkpoint["hugging_face"] = self.decoder.describe()
+        if isinstance(self.decoder, HFDecoder) and "hyper_parameters" in checkpoint:
+            # the folder that the run began with need not be there any more
+            checkpoint["hyper_parameters"]["hugging_face"] = self.decoder.describe()
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_core.checkpoint import check_weights, load_checkpoint_file
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
+from lit_core.sharded import divided_like
 
 
 class BranchFrom(Callback):
@@ -85,9 +86,12 @@ def load_weights(module: LightningModule, state: dict[str, Any], path: str, argu
         UserError: If a name or a shape differs.
     """
     check_weights(module, state, path, argument)
-    module.load_state_dict(state)
+    mine = module.state_dict()
+    module.load_state_dict({name: divided_like(value, mine[name]) for name, value in state.items()})
 
 
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Copy a moment to the parameter's device; AdamW's step count stays a scalar where the optimizer keeps it."""
-    return value.to(parameter.device, copy=True) if value.shape == parameter.shape else value.clone()
+    """Copy a moment to the parameter's devices; AdamW's step count stays a scalar where the optimizer keeps it."""
+    if value.shape != parameter.shape:
+        return value.clone()
+    return divided_like(value, parameter.detach()).to(parameter.device, copy=True)

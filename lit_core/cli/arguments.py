@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_core.checkpoint import load_checkpoint_file
+from lit_core.checkpoint import checkpoint_facts
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
 
@@ -128,7 +128,7 @@ def insert_config(args: list[str], command: str, config: dict[str, Any]) -> list
 
 
 def _run_config(path: str, argument: str) -> dict[str, Any]:
-    checkpoint = load_checkpoint_file(path, argument)
+    checkpoint = checkpoint_facts(path, argument)
     if "config" in checkpoint:
         return dict(checkpoint["config"])
     parameters = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != "_instantiator"}

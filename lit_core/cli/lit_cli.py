@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, RunCheckpoint, RunRecord
-from lit_core.checkpoint import AtomicCheckpointIO, check_weights, load_checkpoint_file
+from lit_core.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.cli import arguments
 from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
@@ -109,7 +109,7 @@ class LitCLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer_config = self.config_init[self.subcommand]["trainer"]
         fit, ckpt_path = self.subcommand == "fit", config.get("ckpt_path")
-        resume_step = int(load_checkpoint_file(ckpt_path)["global_step"]) if fit and ckpt_path else None
+        resume_step = int(checkpoint_facts(ckpt_path)["global_step"]) if fit and ckpt_path else None
         branch = config.get("branch_from")
         if trainer_config["fast_dev_run"]:
             record = RunRecord(self._plain_config())
@@ -168,7 +168,7 @@ class LitCLI(LightningCLI):
         if not ckpt_path:
             rank_zero_warn("No --ckpt_path is given: the weights are those that the model starts with.")
         else:
-            steps = int(load_checkpoint_file(ckpt_path)["global_step"])
+            steps = int(checkpoint_facts(ckpt_path)["global_step"])
             # where fit logs a validation after so many steps; a later resume cuts what is logged at `steps` and behind
             self.trainer.fit_loop.epoch_loop._batches_that_stepped = max(steps - 1, 0)
 

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 
 from lit_core.errors import UserError
 from lit_moe.functional import count_experts
 from lit_moe.nn.config import Activation, Backend
+from lit_moe.nn.rows import Collect, ExpertExchange, Spread
 
 ExpertFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], Tensor]
 """A backend: rows ``(N, D)`` sorted by expert, their weights ``(N,)``, the stacked ``gate_up (E, 2 I, D)`` and
@@ -25,6 +27,7 @@ class GroupedExperts(nn.Module):
     """Gated feed-forward experts whose weights are stacked, so that each parameter gets a gradient in every step.
 
     An expert that got no token has a gradient of zeros, not None: collectives over devices would otherwise wait for it.
+    Where `lit_moe.parallel.shard` has divided the experts among devices, tokens go to them and back.
 
     The weights start normal with a variance of one over the number of inputs; `Decoder` draws its own.
 
@@ -72,11 +75,20 @@ class GroupedExperts(nn.Module):
             inverse_Tk = inverse_Tk.view_as(indices_Tk)
             tokens_N = order_N // indices_Tk.shape[1]
             counts_E = count_experts(indices_Tk, self.n_experts)
-            gate_up, down = self.gate_up.to(dtype), self.down.to(dtype)
-            rows_ND = _Spread.apply(x_TD.to(dtype), tokens_N, inverse_Tk)
-            run = BACKENDS[self._choose(rows_ND)]
-            out_ND = run(rows_ND, weights_Tk.reshape(-1)[order_N], gate_up, down, counts_E, self.activation)
-            return _Collect.apply(out_ND, tokens_N, inverse_Tk)
+            rows_ND = Spread.apply(x_TD.to(dtype), tokens_N, inverse_Tk)
+            out_ND = self._run(rows_ND, weights_Tk.reshape(-1)[order_N], counts_E)
+            return Collect.apply(out_ND, tokens_N, inverse_Tk)
+
+    def _run(self, rows_ND: Tensor, weights_N: Tensor, counts_E: Tensor) -> Tensor:
+        """Return the weighted outputs of rows sorted by expert, wherever the experts are."""
+        run = BACKENDS[self._choose(rows_ND)]
+        gate_up, down = self.gate_up, self.down
+        if not (isinstance(gate_up, DTensor) and isinstance(down, DTensor)):
+            return run(rows_ND, weights_N, gate_up.to(rows_ND.dtype), down.to(rows_ND.dtype), counts_E, self.activation)
+        exchange = ExpertExchange(counts_E, gate_up.device_mesh.get_group())
+        rows_MD, weights_M = exchange.to_experts(rows_ND), exchange.to_experts(weights_N)
+        own = gate_up.to_local().to(rows_ND.dtype), down.to_local().to(rows_ND.dtype)
+        return exchange.back(run(rows_MD, weights_M, *own, exchange.counts, self.activation))
 
     def _choose(self, rows_ND: Tensor) -> str:
         if self.backend == "loop":
@@ -211,34 +223,3 @@ def _slices(counts: list[int]) -> list[tuple[int, slice]]:
             found.append((expert, slice(start, start + count)))
         start += count
     return found
-
-
-class _Spread(torch.autograd.Function):
-    """Copy each token to its k rows. The transpose is :class:`_Collect`, so that neither needs a scatter.
-
-    A scatter adds in no fixed order on many threads; a gather and sum does, so runs repeat bit for bit.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, tokens_N: Tensor, inverse_Tk: Tensor) -> Tensor:
-        ctx.save_for_backward(tokens_N, inverse_Tk)
-        return x_TD[tokens_N]
-
-    @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
-        return _Collect.apply(grad_ND, *ctx.saved_tensors), None, None
-
-
-class _Collect(torch.autograd.Function):
-    """Sum the k rows of each token."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_ND: Tensor, tokens_N: Tensor, inverse_Tk: Tensor) -> Tensor:
-        ctx.save_for_backward(tokens_N, inverse_Tk)
-        if inverse_Tk.shape[1] == 1:
-            return rows_ND[inverse_Tk[:, 0]]
-        return nn.functional.embedding_bag(inverse_Tk, rows_ND, mode="sum")
-
-    @staticmethod
-    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
-        return _Spread.apply(grad_TD, *ctx.saved_tensors), None, None

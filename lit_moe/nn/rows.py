@@ -1,0 +1,101 @@
+"""Ways of a token's rows to its experts and back: on one device, and between devices that hold different experts.
+
+Shape suffixes: T tokens, k experts per token, N = T k rows sorted by expert, M rows that reach this device, E experts,
+D model width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Spread(torch.autograd.Function):
+    """Copy each token to its k rows. The transpose is :class:`Collect`, so that neither needs a scatter.
+
+    A scatter adds in no fixed order on many threads; a gather and sum does, so runs repeat bit for bit.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, tokens_N: Tensor, inverse_Tk: Tensor) -> Tensor:
+        """Return the rows ``(N, D)``."""
+        ctx.save_for_backward(tokens_N, inverse_Tk)
+        return x_TD[tokens_N]
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        """Sum the gradients of a token's rows."""
+        return Collect.apply(grad_ND, *ctx.saved_tensors), None, None
+
+
+class Collect(torch.autograd.Function):
+    """Sum the k rows of each token."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_ND: Tensor, tokens_N: Tensor, inverse_Tk: Tensor) -> Tensor:
+        """Return the sums ``(T, D)``."""
+        ctx.save_for_backward(tokens_N, inverse_Tk)
+        if inverse_Tk.shape[1] == 1:
+            return rows_ND[inverse_Tk[:, 0]]
+        return torch.nn.functional.embedding_bag(inverse_Tk, rows_ND, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
+        """Copy the gradient of a token to its rows."""
+        return Spread.apply(grad_TD, *ctx.saved_tensors), None, None
+
+
+class ExpertExchange:
+    """Brings rows to the devices that hold their experts, and results back; gradients take the same way.
+
+    Each device of a group holds as many experts, in the order of their numbers. All must call every method equally
+    often, also those to which nobody sends a row.
+
+    Args:
+        counts_E: Rows of this device for each of all experts, shape ``(experts,)``.
+        group: The devices among which the experts are divided.
+
+    Attributes:
+        counts: Rows that reach each expert of this device, from all devices of the group, ``(experts of a device,)``.
+    """
+
+    def __init__(self, counts_E: Tensor, group: dist.ProcessGroup) -> None:
+        self.group = group
+        received_E = torch.empty_like(counts_E)
+        dist.all_to_all_single(received_E, counts_E, group=group)
+        by_source = received_E.view(group.size(), -1)
+        self.counts = by_source.sum(0)
+        self._sent: list[int] = counts_E.view(group.size(), -1).sum(1).tolist()
+        self._received: list[int] = by_source.sum(1).tolist()
+        # rows arrive device by device, each sorted by expert; they are computed expert by expert
+        experts = torch.arange(by_source.shape[1], device=counts_E.device).repeat(group.size())
+        self._order_M = experts.repeat_interleave(received_E).argsort(stable=True)
+        self._inverse_M = self._order_M.argsort()
+
+    def to_experts(self, rows: Tensor) -> Tensor:
+        """Send ``(N, ...)`` sorted by expert; return what this device got, ``(M, ...)``, sorted by its own experts."""
+        arrived = _AllToAll.apply(rows, self._sent, self._received, self.group)
+        return Spread.apply(arrived, self._order_M, self._inverse_M[:, None])
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Send the results ``(M, ...)`` back; return those of one's own rows, ``(N, ...)``."""
+        by_source = Spread.apply(rows, self._inverse_M, self._order_M[:, None])
+        return _AllToAll.apply(by_source, self._received, self._sent, self.group)
+
+
+class _AllToAll(torch.autograd.Function):
+    """Send a block of rows to each device of a group and get one from each."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.way = received, sent, group
+        arrived = rows.new_empty(sum(received), *rows.shape[1:])
+        dist.all_to_all_single(arrived, rows.contiguous(), received, sent, group=group)
+        return arrived
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _AllToAll.apply(grad, *ctx.way), None, None, None

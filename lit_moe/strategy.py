@@ -1,0 +1,135 @@
+"""Training with weights that are divided over devices."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_core.checkpoint import check_weights
+from lit_core.errors import UserError
+from lit_core.sharded import divided_like, gather_checkpoint, load_checkpoint_parts, replace_folder, write_parts
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """FSDP2: each device holds a part of every weight, gradient and optimizer state, and gathers a layer to use it.
+
+    With ``expert_parallel`` above 1, groups of so many devices divide the experts of each mixture layer among them, and
+    the tokens travel to their experts, which need not be gathered within the group. Every device has its own data.
+    It trains as one device that accumulates the same micro-batches, and its checkpoints fit any number of devices.
+
+    Another LightningModule than `MoELanguageModel` calls `lit_moe.parallel.shard` in its ``configure_model``, and
+    returns the mean over its micro-batch from ``training_step``.
+
+    Args:
+        expert_parallel: Devices among which each layer's experts are divided; 1 gathers them like all weights. It must
+            divide the number of devices and of experts, and should not span machines.
+        checkpoint_folders: Whether a checkpoint is a folder to which each device writes its part, for models whose
+            optimizer states are too large for one machine's memory; otherwise it is a file that every strategy reads.
+    """
+
+    def __init__(self, expert_parallel: int = 1, checkpoint_folders: bool = False) -> None:
+        if expert_parallel < 1:
+            raise UserError(f"`expert_parallel` is {expert_parallel}, but must be 1 or more; set it to 1 for none.")
+        super().__init__(tensor_parallel_size=expert_parallel, save_distributed_checkpoint=checkpoint_folders)
+        self.expert_parallel = expert_parallel
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, int]:
+        """Give every device its own data; the base class gives a group the same."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
+
+    def setup_environment(self) -> None:
+        """Lay out the devices."""
+        devices = self.num_nodes * self.num_processes
+        if devices % self.expert_parallel:
+            raise UserError(
+                f"`expert_parallel` is {self.expert_parallel}, but there are {devices} devices, which can't be divided "
+                f"into groups of {self.expert_parallel}; set it to a divisor of {devices}."
+            )
+        self._data_parallel_size = devices // self.expert_parallel
+        super().setup_environment()
+
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Let the sum of the gradients over the devices be the mean."""
+        return super().backward(closure_loss / self.world_size, optimizer, *args, **kwargs)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Let Lightning call `load_optimizer_state_dict`."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return the weights, still divided."""
+        assert self.lightning_module is not None
+        return self.lightning_module.state_dict()
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return an optimizer's states, still divided, by the number of their parameter as everywhere."""
+        return (optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict()
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint, a file or a folder; all devices call it.
+
+        Args:
+            checkpoint: What to write, with divided tensors.
+            filepath: The file or folder.
+            storage_options: Not supported.
+        """
+        path = Path(self.broadcast(str(filepath)))
+        if not self._save_distributed_checkpoint:
+            whole = gather_checkpoint(checkpoint)
+            if self.is_global_zero:
+                if path.is_dir():  # of a run that began with folders
+                    shutil.rmtree(path)
+                self.checkpoint_io.save_checkpoint(whole, path, storage_options)
+            return
+        folder = path.with_name(f".{path.name}.tmp")
+        if self.is_global_zero:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        self.barrier()
+        write_parts(checkpoint, folder, self.global_rank, self.world_size)
+        self.barrier()
+        if self.is_global_zero:
+            replace_folder(path, folder)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, a file or a folder; of tensors only what this device needs is read, later.
+
+        Args:
+            checkpoint_path: The file or folder.
+            weights_only: Nothing else is ever done.
+        """
+        return load_checkpoint_parts(self.broadcast(str(checkpoint_path)))
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Load this device's parts of the weights."""
+        assert self.lightning_module is not None
+        mine, path = self.lightning_module.state_dict(), self.lightning_module.trainer.ckpt_path
+        check_weights(self.lightning_module, checkpoint["state_dict"], str(path), "--ckpt_path")
+        state = {name: divided_like(value, mine[name]) for name, value in checkpoint["state_dict"].items()}
+        self.lightning_module.load_state_dict(state, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load this device's parts of the optimizers' states."""
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            states = {
+                number: {
+                    name: divided_like(value, parameters[number])
+                    if getattr(value, "shape", None) == parameters[number].shape
+                    else value
+                    for name, value in state.items()
+                }
+                for number, state in saved["state"].items()
+            }
+            optimizer.load_state_dict({**saved, "state": states})
