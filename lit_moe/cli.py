@@ -7,10 +7,13 @@ from typing import Any
 
 from lit_core.cli import LitCLI, run
 from lit_core.prepare import prepare
+from lit_core.study import study_verb
 from lit_moe.data import TokenDataModule
 from lit_moe.generate import generate
 from lit_moe.interop import export_model, import_model
 from lit_moe.module import MoELanguageModel
+from lit_moe.plan import plan
+from lit_moe.plan_cli import PlanCLI
 from lit_moe.upcycle import upcycle
 
 
@@ -29,10 +32,14 @@ def main(args: Sequence[str] | None = None) -> int:
         "import": import_model,
         "export": export_model,
         "upcycle": upcycle,
+        "study": study_verb("lit_moe"),
     }
-    return run("lit-moe", _commands, verbs, args)
+    return run("lit-moe", _commands, verbs, args, like_fit={"plan": plan})
 
 
 def _commands(args: list[str]) -> LitCLI:
     links = {"data.vocab_size": "model.init_args.decoder.vocab_size"}
+    if "plan" in args:
+        args[args.index("plan")] = "fit"
+        return PlanCLI("moe", MoELanguageModel, TokenDataModule, links, args)
     return LitCLI("moe", MoELanguageModel, TokenDataModule, links, args)

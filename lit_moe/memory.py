@@ -7,14 +7,14 @@ b bytes of a stored number (weights, residual stream), m bytes of an operand of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import nn
 
 from lit_core.errors import UserError
 from lit_moe.loss import MAX_LOGITS
-from lit_moe.nn import Decoder, DecoderConfig, moe_layers
+from lit_moe.nn import Decoder, DecoderConfig, MoEFeedForward
 
 #: Bytes of a stored number and of an operand of a matrix product, by Lightning's name of the precision.
 PRECISIONS = {"32-true": (4, 4), "bf16-mixed": (4, 2), "16-mixed": (4, 2), "bf16-true": (2, 2), "16-true": (2, 2)}
@@ -50,10 +50,21 @@ class Layout:
                 f"`trainer.precision` is {self.precision}, but a plan knows {', '.join(PRECISIONS)}; give one of them."
             )
 
+    def __str__(self) -> str:
+        how = "" if self.devices == 1 else " under FSDP2" if self.sharded else " under DDP"
+        experts = f", {self.expert_parallel} of them to a set of experts" if self.expert_parallel > 1 else ""
+        batch = f"{self.accumulation} × {self.micro_batch_size} sequences of {self.sequence_length} tokens each"
+        return f"{self.devices} device{'s' * (self.devices > 1)}{how}{experts}, {batch}, {self.precision}"
+
     @property
     def tokens(self) -> int:
         """Tokens of a micro-batch on one device."""
         return self.micro_batch_size * self.sequence_length
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of an optimizer step over all devices."""
+        return self.tokens * self.accumulation * self.devices
 
     @property
     def stored(self) -> int:
@@ -127,10 +138,10 @@ class StepMemory:
         self.config, self.layout = decoder.config, layout
         shards = layout.devices if layout.sharded else 1
         layer, n_layers = decoder.layers[0], self.config.n_layers
-        routed = sum(_count(mixture.experts) for mixture in moe_layers(layer).values())
-        whole = _count(layer) - routed + routed / layout.expert_parallel
-        outer = (_count(decoder) - n_layers * _count(layer)) * layout.stored
-        self.layer, self.outer = _count(layer) * layout.stored / shards, outer / shards
+        routed = count(mixture.experts for mixture in mixtures(layer))
+        whole = count([layer]) - routed + routed / layout.expert_parallel
+        outer = (count([decoder]) - n_layers * count([layer])) * layout.stored
+        self.layer, self.outer = count([layer]) * layout.stored / shards, outer / shards
         self.weights = n_layers * self.layer + self.outer
         self.states, self.workspace = self.weights * states, workspace / shards
         self.head = self.config.vocab_size * self.config.d_model
@@ -221,5 +232,11 @@ def total(parts: dict[str, float]) -> float:
     return sum(parts.values())
 
 
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def count(modules: Iterable[nn.Module | None]) -> int:
+    """Return the number of parameters of modules; None has none."""
+    return sum(parameter.numel() for module in modules if module is not None for parameter in module.parameters())
+
+
+def mixtures(model: nn.Module) -> list[MoEFeedForward]:
+    """Return the mixture-of-experts layers of ours in a model."""
+    return [module for module in model.modules() if isinstance(module, MoEFeedForward)]

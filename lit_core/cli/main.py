@@ -42,14 +42,16 @@ def run(
     commands: Callable[[list[str]], LitCLI],
     verbs: dict[str, Callable[..., Any]],
     args: Sequence[str] | None,
+    like_fit: Mapping[str, Callable[..., Any]] | None = None,
 ) -> int:
     """Run a command line.
 
     Args:
         program: Name of the console script, for messages.
-        commands: Runs ``fit``, ``validate``, ``test`` or ``predict``.
+        commands: Runs ``fit``, ``validate``, ``test`` or ``predict``, and what is like ``fit``.
         verbs: The package's own commands: plain typed functions by name.
         args: The command line without the program's name; None takes the process's own.
+        like_fit: Further commands of the package's own by name, which take what ``fit`` takes; None for none.
 
     Returns:
         The exit code: 0; 2 for a user's mistake; 1 for a run that failed; 130 or 143 for one stopped and saved.
@@ -57,20 +59,21 @@ def run(
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    own = {**verbs, **(like_fit or {})}
     _quiet()
     watch_rank_zero()
     command = next((arg for arg in args if not arg.startswith("-")), None)
     try:
         if command in verbs:
             _run_verb(program, command, verbs[command], args[args.index(command) + 1 :])
-        elif command in LitCLI.subcommands():
+        elif command in LitCLI.subcommands() or command in own:
             cli = commands(args)
             _closing_lines(program, cli)
         elif command is None:
-            print(_usage(program, verbs))
+            print(_usage(program, own))
             return OK if not args or {"--help", "-h"} & set(args) else USER_ERROR
         else:
-            known = [*LitCLI.subcommands(), *verbs]
+            known = [*LitCLI.subcommands(), *own]
             hint = did_you_mean(command, known)
             raise UserError(f"{command} is not a command of {program}.{hint} The commands are {', '.join(known)}.")
         return OK

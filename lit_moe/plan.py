@@ -1,0 +1,234 @@
+"""What a training costs before it is started: parameters, FLOPs, time, money, memory and traffic, from shapes alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lit_core.errors import UserError
+from lit_core.progress import duration
+from lit_moe.loss import MAX_LOGITS
+from lit_moe.memory import Layout, StepMemory, count, mixtures, total
+from lit_moe.module import MoELanguageModel
+from lit_moe.nn import Decoder, FeedForward
+from lit_moe.nn.attention import Attention
+
+Rows = list[tuple[str, ...]]
+
+
+def plan(
+    model: MoELanguageModel,
+    layout: Layout,
+    steps: int | None = None,
+    tflops: float | None = None,
+    utilisation: float = 0.4,
+    price: float | None = None,
+    device_memory: float | None = None,
+) -> str:
+    """Say what a training costs, before it is started.
+
+    Parameters, FLOPs, time, money, memory of a device and traffic between devices, all from shapes, with experts that
+    are evenly loaded.
+
+    Args:
+        model: The language model, which may be on the meta device.
+        layout: How a training step is spread over devices.
+        steps: Optimizer steps of the training; None tells of a single one.
+        tflops: Peak speed of a device in TFLOP/s, in the number format of the run; null leaves time out.
+        utilisation: Share of the peak speed that is reached, all waiting included, above 0 and at most 1.
+        price: Price of a device for an hour, in any currency; needs tflops; null leaves money out.
+        device_memory: Memory of a device in GiB; more than that is warned of; null warns of nothing.
+
+    Returns:
+        Aligned tables.
+
+    Raises:
+        UserError: If an argument is out of its range, or the decoder is not lit_moe's own.
+    """
+    for name, value in {"tflops": tflops, "price": price, "device_memory": device_memory}.items():
+        if value is not None and not value > 0:
+            raise UserError(f"{name} is {value} but must be above 0; give a positive number.")
+    if not 0 < utilisation <= 1:
+        raise UserError(f"utilisation is {utilisation} but is a share of the peak; give one above 0 and at most 1.")
+    if price is not None and tflops is None:
+        raise UserError("price is given but tflops is not, and without a speed there is no time to pay; give both.")
+    decoder = model.decoder
+    if not isinstance(decoder, Decoder):
+        raise UserError(f"decoder is a {type(decoder).__name__}, but a plan knows lit_moe's own only; give its shape.")
+    moe, sharing = decoder.config.moe, layout.expert_parallel
+    if moe is not None and moe.n_experts % sharing:
+        raise UserError(
+            f"n_experts is {moe.n_experts}, but {sharing} devices are to share them; give a number that divides it."
+        )
+    tokens, (modelled, done) = layout.step_tokens * (steps or 1), training_flops(decoder, layout)
+    training: Rows = [
+        ("tokens", _number(tokens)),
+        ("FLOPs of the model", _number(modelled * tokens)),
+        ("FLOPs with recomputation", _number(done * tokens)),
+    ]
+    if tflops is not None:
+        hours = done * tokens / (tflops * 1e12 * utilisation) / 3600
+        training.append((f"time at {tflops:g} TFLOP/s × {utilisation:g}", duration(hours * 3600 / layout.devices)))
+        training.append(("device-hours", f"{hours:,.1f}"))
+        if price is not None:
+            training.append((f"money at {price:g} for an hour", f"{hours * price:,.0f}"))
+    moments = StepMemory(decoder, layout, *optimizer_memory(model, layout)).moments
+    moment, parts = max(moments.items(), key=lambda named: total(named[1]))
+    tables = [
+        _table("Parameters", _parameter_rows(decoder)),
+        _table(f"{f'{steps:,} optimizer steps' if steps else 'An optimizer step'} of {layout}", training),
+        _table(f"Memory of a device at its largest: {moment}", _byte_rows(parts)),
+    ]
+    if layout.devices > 1:
+        tables.append(_table("Sent by a device in an optimizer step", _byte_rows(wire_bytes(decoder, layout))))
+    if device_memory is not None and total(parts) > device_memory * 2**30:
+        tables.append(
+            f"Does not fit: a device has {device_memory:g} GiB. More devices that shard (FSDP2), a smaller "
+            "micro_batch_size or activation_checkpointing need less."
+        )
+    return "\n\n".join(tables)
+
+
+def parameters_by_part(decoder: Decoder) -> dict[str, tuple[int, int]]:
+    """Count the parameters of each part: all, and those that one token passes through.
+
+    Args:
+        decoder: The network, which may be on the meta device.
+
+    Returns:
+        Pairs by part; parts that the decoder does not have are left out.
+    """
+    layers, config = mixtures(decoder), decoder.config.moe
+    attention = [module for module in decoder.modules() if isinstance(module, Attention)]
+    feed_forward = [] if config else [module for module in decoder.modules() if isinstance(module, FeedForward)]
+    share = 1.0 if config is None else config.top_k / config.n_experts
+    whole = {
+        "embedding": count([decoder.embedding]),
+        "attention": count(attention),
+        "feed-forward": count(feed_forward),
+        "routers": count(layer.gate for layer in layers),
+        "routed experts": count(layer.experts for layer in layers),
+        "shared experts": count(part for layer in layers for part in (layer.shared, layer.shared_gate)),
+        "output layer": count([decoder.output]),
+    }
+    whole["norms"] = count([decoder]) - sum(whole.values())
+    return {
+        part: (number, round(number * share) if part == "routed experts" else number)
+        for part, number in whole.items()
+        if number
+    }
+
+
+def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
+    """Return the floating-point operations of training on one token: those of the model, and all that are done.
+
+    The backward pass costs two forward passes. Activation checkpointing adds a forward pass of the layers, without the
+    last product of a dense feed-forward or of shared experts, which nothing in the backward pass needs. Logits that are
+    made chunk by chunk add a forward pass of the output layer.
+
+    Args:
+        decoder: The network, which may be on the meta device.
+        layout: What a device does.
+    """
+    config, forward = decoder.config, decoder.flops_per_token(layout.sequence_length)
+    head, again = 2 * config.vocab_size * config.d_model, 0
+    if config.activation_checkpointing:
+        last = config.d_ff if config.moe is None else config.moe.n_shared * config.moe.expert_width
+        again += forward - head - 2 * config.n_layers * config.d_model * last
+    if layout.tokens * config.vocab_size > MAX_LOGITS:
+        again += head
+    return 3 * forward, 3 * forward + again
+
+
+def optimizer_memory(model: MoELanguageModel, layout: Layout) -> tuple[float, int]:
+    """Return the bytes of the optimizer's states per byte of weights, and those that it needs while it steps.
+
+    The states are counted: the optimizer takes a step on the meta device. What it needs beside them is that of AdamW:
+    nothing if it is fused, as much as the weights if it works on all at once, as torch does on GPUs, otherwise twice
+    the largest weight.
+
+    Args:
+        model: The language model, which may be on the meta device; it is not changed.
+        layout: What a device does.
+    """
+    with torch.device("meta"):
+        weights = nn.ParameterList(nn.Parameter(torch.empty_like(weight)) for weight in model.parameters())
+    built = model.optimizer(weights)
+    fused, foreach = (built.defaults.get(name) for name in ("fused", "foreach"))
+    for group in built.param_groups:
+        group.update({name: False for name in ("fused", "foreach") if name in group})  # not on the meta device
+    for weight in weights:
+        weight.grad = torch.empty_like(weight)
+    built.step()
+    sizes = [weight.numel() for weight in weights]
+    states = [value for state in built.state.values() for value in state.values() if torch.is_tensor(value)]
+    per_weight = sum(value.numel() for value in states if value.dim()) / sum(sizes)
+    if fused:
+        return per_weight, 0
+    at_once = layout.gpu if foreach is None else foreach
+    return per_weight, layout.stored * (sum(sizes) if at_once else 2 * max(sizes))
+
+
+def wire_bytes(decoder: Decoder, layout: Layout) -> dict[str, float]:
+    """Return the bytes that a device sends in an optimizer step, by purpose; collectives go around a ring.
+
+    A ring of n devices sends (n - 1) / n of what is gathered or reduced to parts, and twice that where all get the sum.
+    DDP sums the gradients once. FSDP2 gathers the weights for each forward and each backward pass and reduces the
+    gradients after each backward pass, those of experts among the devices that hold the same ones. Expert parallelism
+    sends the tokens to their experts and back, D numbers per chosen expert, in each forward pass and its gradients in
+    the backward pass; activation checkpointing repeats the forward pass.
+
+    Args:
+        decoder: The network, which may be on the meta device.
+        layout: How a step is spread over devices.
+    """
+    n, ep, config = layout.devices, layout.expert_parallel, decoder.config
+    routed = count(layer.experts for layer in mixtures(decoder)) * layout.stored
+    dense = count([decoder]) * layout.stored - routed
+    if not layout.sharded:
+        return {"gradients, summed": 2 * (n - 1) / n * (dense + routed)}
+    ring = layout.accumulation * ((n - 1) / n * dense + (n / ep - 1) / (n / ep) * routed / ep)
+    sent = {"weights, gathered": 2 * ring, "gradients, reduced": ring}
+    if config.moe is not None and ep > 1:
+        rows = layout.accumulation * config.n_layers * config.moe.top_k * layout.tokens
+        passes = 6 if config.activation_checkpointing else 4
+        sent["tokens, to experts and back"] = passes * (ep - 1) / ep * rows * config.d_model * layout.operand
+    return sent
+
+
+def _parameter_rows(decoder: Decoder) -> Rows:
+    parts = parameters_by_part(decoder)
+    rows: Rows = [(part, f"{whole:,}", f"{active:,}") for part, (whole, active) in parts.items()]
+    return [
+        ("", "all", "active"),
+        *rows,
+        ("sum", *(f"{sum(column):,}" for column in zip(*parts.values(), strict=True))),
+    ]
+
+
+def _byte_rows(parts: dict[str, float]) -> Rows:
+    rows: Rows = [(part, _bytes(size)) for part, size in parts.items() if size]
+    return [*rows, ("sum", _bytes(total(parts)))]
+
+
+def _table(title: str, rows: Rows) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join([title, *(f"  {line}" for line in lines)])
+
+
+def _number(value: float) -> str:
+    for unit, size in (("Z", 1e21), ("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f"{value / size:,.1f} {unit}"
+    return f"{value:,.0f}"
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= size:
+            return f"{value / size:,.2f} {unit}"
+    return f"{value:,.0f} B"

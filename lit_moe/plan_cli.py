@@ -1,0 +1,122 @@
+"""The command line of ``lit-moe plan``, which takes what ``fit`` takes."""
+
+from __future__ import annotations
+
+import pydoc
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from lit_core.cli import LitCLI
+from lit_core.errors import UserError
+from lit_moe.memory import Layout
+from lit_moe.module import MoELanguageModel
+from lit_moe.plan import plan
+
+_ALIASES = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+_OWN = ("tflops", "utilisation", "price", "device_memory")
+
+
+class PlanCLI(LitCLI):
+    """Reads the command line of ``fit`` and says what the training would cost, instead of training."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the one command whose arguments are taken."""
+        return {"fit": LitCLI.subcommands()["fit"]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a plan needs to know beside the run."""
+        super().add_arguments_to_parser(parser)
+        parser.add_function_arguments(plan, skip={"model", "layout", "steps"})
+        parser.add_argument(
+            "--vocab_size",
+            type=int | None,
+            default=None,
+            help="Number of token ids; null takes it from the data's tokenizer, which then has to be there.",
+        )
+
+    def _set_seed(self) -> None:
+        """Draw nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing: data and devices need not be there."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        config = self.config[subcommand]
+        trainer, data = config.trainer, config.data.init_args
+        layout = layout_of(trainer, data)
+        vocab_size = _tokenizer_size(config.data) if config.vocab_size is None else config.vocab_size
+        if vocab_size < 1:
+            raise UserError(f"vocab_size is {vocab_size} but must be 1 or more; give the tokenizer's number of tokens.")
+        model = _on_meta(config.model, vocab_size)
+        model.configure_optimizers()  # refuses what `fit` would refuse
+        steps = trainer.max_steps if trainer.max_steps > 0 else None
+        print(plan(model, layout, steps, **{name: config[name] for name in _OWN}))
+
+
+def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:
+    """Read from a run's config how its steps are spread over devices.
+
+    Args:
+        trainer: The arguments of the trainer; the devices ``auto`` are taken to be one.
+        data: The arguments of the data module.
+
+    Raises:
+        UserError: If the number of devices is not given, or does not divide the batch or the experts.
+    """
+    devices, nodes = trainer["devices"], trainer["num_nodes"]
+    per_node = len(devices) if isinstance(devices, list) else 1 if devices == "auto" else int(devices)
+    if per_node < 1:
+        raise UserError(f"`trainer.devices` is {devices}, but a plan is for a number of them; give it.")
+    world, micro, batch = per_node * nodes, data["micro_batch_size"], data["global_batch_size"]
+    if batch < 1 or batch % (world * micro):
+        raise UserError(
+            f"`data.global_batch_size` is {batch}, but {world} × {micro} samples (devices × micro_batch_size) are "
+            f"taken at once; give a multiple of {world * micro}."
+        )
+    sharded, expert_parallel = _sharding(trainer["strategy"], per_node, nodes)
+    precision = str(trainer["precision"])
+    return Layout(
+        devices=world,
+        sharded=sharded,
+        expert_parallel=expert_parallel,
+        precision=_ALIASES.get(precision, precision),
+        micro_batch_size=micro,
+        sequence_length=data["sequence_length"],
+        accumulation=batch // (world * micro),
+        gpu=trainer["accelerator"] != "cpu",
+    )
+
+
+def _sharding(strategy: Any, per_node: int, nodes: int) -> tuple[bool, int]:
+    """Return whether a strategy shards, and among how many devices it divides the experts."""
+    if isinstance(strategy, str):
+        return "fsdp" in strategy, 1
+    kind = pydoc.locate(strategy["class_path"])
+    if not (isinstance(kind, type) and issubclass(kind, ModelParallelStrategy)):
+        return "FSDP" in strategy["class_path"], 1
+    second = strategy["init_args"]["tensor_parallel_size"]  # the dimension that expert parallelism takes
+    return True, per_node if second == "auto" else int(second)
+
+
+def _tokenizer_size(data: Namespace) -> int:
+    kind: Any = pydoc.locate(data.class_path)
+    try:
+        return int(kind(**data.init_args.as_dict()).vocab_size)
+    except UserError as error:
+        raise UserError(f"{error} To plan without the data, give --vocab_size.") from error
+
+
+def _on_meta(model: Namespace, vocab_size: int) -> MoELanguageModel:
+    model = model.clone()
+    model.init_args.decoder.vocab_size = vocab_size
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(MoELanguageModel, "model")
+    with torch.device("meta"):
+        built: MoELanguageModel = parser.instantiate_classes(Namespace(model=model)).model
+    return built

@@ -1,0 +1,242 @@
+"""What `plan` says, against torch's own tracking of real training steps."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_core.errors import UserError
+from lit_moe.cli import main
+from lit_moe.loss import token_nll
+from lit_moe.memory import Layout, StepMemory, total
+from lit_moe.module import MoELanguageModel
+from lit_moe.nn import Decoder, DecoderConfig, MoEConfig, PenaltyRouter
+from lit_moe.plan import optimizer_memory, plan, training_flops, wire_bytes
+
+BATCH, LENGTH = 4, 192
+LAYOUT = Layout(micro_batch_size=BATCH, sequence_length=LENGTH)
+MOE = MoEConfig(n_experts=8, top_k=2, expert_width=48, n_shared=1, shared_gate=True, normalize_top_k=True)
+VARIANTS = {
+    "16 bits": ({}, {"precision": "bf16-true"}),
+    "mixed": ({}, {"precision": "bf16-mixed"}),
+    "mixed, recomputed": ({"activation_checkpointing": True}, {"precision": "bf16-mixed"}),
+    "accumulated": ({}, {"accumulation": 2}),
+    "normalised heads": ({"qk_norm": "all", "clip_qkv": 2.0, "n_kv_heads": 1, "norm": "layernorm"}, {}),
+    "gated": ({"feed_forward": MOE}, {}),
+    "grouped": ({"feed_forward": MoEConfig(n_experts=8, top_k=2, expert_width=48, backend="grouped_mm")}, {}),
+    "in chunks": ({"vocab_size": 100_000, "tie_embeddings": True}, {}),
+}
+
+
+def language_model(feed_forward, optimizer=torch.optim.AdamW, **changes):
+    shape = {"vocab_size": 600, "n_layers": 3, "d_model": 64, "n_heads": 4, "d_ff": 176, "feed_forward": feed_forward}
+    config = DecoderConfig(**{**shape, **changes})
+    return MoELanguageModel(config, router=PenaltyRouter, optimizer=lambda weights: optimizer(weights))
+
+
+def on_meta(*arguments, **changes):
+    with torch.device("meta"):
+        return language_model(*arguments, **changes)
+
+
+def guessed(model, layout):
+    return StepMemory(model.decoder, layout, *optimizer_memory(model, layout)).moments
+
+
+def tracked(model, layout):
+    """Return the most that real steps of training hold, and what a forward pass leaves behind, in bytes."""
+    if layout.stored == 2:
+        model.to(torch.bfloat16)
+    optimizer = model.configure_optimizers()
+    ids = torch.randint(model.config.vocab_size, (layout.micro_batch_size, layout.sequence_length + 1))
+    batch = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
+    tracker = MemTracker()
+    tracker.track_external(model, optimizer)
+    with tracker:
+        for _ in range(2):  # the first makes the optimizer's states
+            for _ in range(layout.accumulation):
+                tracker.reset_mod_stats()
+                with torch.autocast("cpu", torch.bfloat16, enabled=layout.mixed):
+                    loss = model.training_step(batch, 0)
+                [now] = tracker.get_tracker_snapshot("current").values()
+                loss.backward()
+                del loss
+            optimizer.step()
+            optimizer.zero_grad()
+    [peak] = tracker.get_tracker_snapshot("peak").values()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return peak["Total"], now["Total"] - sum(value.nbytes for value in states)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("feed_forward", ["dense", "switch", "granular"])
+def test_memory_is_what_torch_tracks(feed_forward, recompute):
+    model = language_model(feed_forward, activation_checkpointing=recompute)
+    moments = guessed(model, LAYOUT)
+    peak, kept = tracked(model, LAYOUT)
+    assert max(total(parts) for parts in moments.values()) == pytest.approx(peak, rel=0.15)
+    loss = moments["loss"]
+    # of a logit's 12 bytes, 4 are there before the backward pass
+    assert loss["weights"] + loss["activations"] + loss["logits"] / 3 == pytest.approx(kept, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_memory_of_variants_is_what_torch_tracks(name):
+    changes, layout = VARIANTS[name]
+    for feed_forward in [changes.get("feed_forward")] if "feed_forward" in changes else ["dense", "granular"]:
+        model = language_model(**{"feed_forward": feed_forward, **changes})
+        where = Layout(micro_batch_size=BATCH, sequence_length=LENGTH, **layout)
+        guess = max(total(parts) for parts in guessed(model, where).values())
+        assert guess == pytest.approx(tracked(model, where)[0], rel=0.15), feed_forward
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_the_optimizer_needs_what_torch_tracks(foreach):
+    few = Layout(micro_batch_size=1, sequence_length=8)  # so that the step is the largest moment
+    model = language_model("granular", lambda weights: torch.optim.AdamW(weights, foreach=foreach))
+    moments = guessed(model, few)
+    assert max(moments, key=lambda name: total(moments[name])) == "optimizer step"
+    assert total(moments["optimizer step"]) == pytest.approx(tracked(model, few)[0], rel=0.02)
+
+
+def test_states_are_counted_for_any_optimizer():
+    kinds = {
+        2.0: lambda weights: torch.optim.AdamW(weights, fused=True),
+        1.0: lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9),
+        0.0: lambda weights: torch.optim.SGD(weights, lr=0.1),
+    }
+    for states, kind in kinds.items():
+        assert optimizer_memory(on_meta("dense", kind), LAYOUT)[0] == pytest.approx(states)
+    assert optimizer_memory(on_meta("dense", kinds[2.0]), LAYOUT)[1] == 0
+
+
+def test_a_plan_is_the_same_from_the_meta_device():
+    model = language_model("granular")
+    assert plan(model, LAYOUT) == plan(on_meta("granular"), LAYOUT)
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("feed_forward", ["dense", "switch", "granular"])
+def test_flops_are_what_torch_counts(feed_forward, recompute):
+    config = DecoderConfig(50, 2, 32, 4, d_ff=48, feed_forward=feed_forward, activation_checkpointing=recompute)
+    decoder, ids = Decoder(config), torch.arange(48).view(3, 16)
+    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        token_nll(decoder.hidden(ids), ids, decoder.head, 50).sum().backward()
+    modelled, done = training_flops(decoder, Layout(micro_batch_size=3, sequence_length=16))
+    assert counter.get_total_flops() == 48 * done
+    assert (done > modelled) == recompute
+
+
+def ring(n, size):
+    """Return what each of n devices sends until all have all parts of something, part by part around a ring."""
+    have = [{device} for device in range(n)]
+    sent = 0.0
+    while any(len(parts) < n for parts in have):
+        latest = [(device - len(have[device]) + 1) % n for device in range(n)]
+        for device, part in enumerate(latest):
+            have[(device + 1) % n].add(part)
+        sent += size / n
+    return sent
+
+
+def test_bytes_on_the_wire():
+    decoder = on_meta("switch").decoder
+    weights = 4.0 * decoder.parameter_counts().total
+    assert wire_bytes(decoder, Layout(devices=6)) == {"gradients, summed": pytest.approx(2 * ring(6, weights))}
+    sharded = wire_bytes(decoder, Layout(devices=6, sharded=True, accumulation=3))
+    assert sharded["weights, gathered"] == pytest.approx(3 * 2 * ring(6, weights))
+    assert sharded["gradients, reduced"] == pytest.approx(3 * ring(6, weights))
+    layout = Layout(devices=8, sharded=True, expert_parallel=4, precision="bf16-mixed", sequence_length=128)
+    experts = 4.0 * sum(weight.numel() for name, weight in decoder.named_parameters() if "experts" in name)
+    parts = wire_bytes(decoder, layout)
+    # the two devices that hold the same quarter of the experts gather and reduce it between them
+    assert parts["gradients, reduced"] == pytest.approx(ring(8, weights - experts) + ring(2, experts / 4))
+    # one expert per token, three of four elsewhere: there and back, in three layers, forward and backward
+    assert parts["tokens, to experts and back"] == 128 * 3 / 4 * 2 * 3 * 2 * 64 * 2
+
+
+def test_shards_and_expert_parallelism_divide_the_weights():
+    model = on_meta("switch")
+    alone = guessed(model, LAYOUT)["optimizer step"]
+    for expert_parallel in (1, 4):
+        layout = Layout(8, True, expert_parallel, "32-true", BATCH, LENGTH)
+        shared = guessed(model, layout)["optimizer step"]
+        for part in ("weights", "gradients", "optimizer states"):
+            assert shared[part] == pytest.approx(alone[part] / 8)
+    gathered = [guessed(model, Layout(8, True, ep, "32-true", 1, 1))["loss"]["communication"] for ep in (1, 4)]
+    assert gathered[1] < gathered[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"tflops": -1.0}, "tflops is -1.0"),
+        ({"utilisation": 1.5, "tflops": 1.0}, "utilisation is 1.5"),
+        ({"price": 2.0}, "price is given but tflops is not"),
+        ({"device_memory": 0.0}, "device_memory is 0.0"),
+        ({"layout": Layout(6, True, 3)}, "n_experts is 8, but 3 devices"),
+    ],
+)
+def test_refuses(arguments, said):
+    with pytest.raises(UserError, match=said):
+        plan(on_meta("switch"), **{"layout": LAYOUT, **arguments})
+
+
+@pytest.fixture
+def run_plan(tmp_path, monkeypatch, capsys, token_root):
+    """Plans with the quickstart's config, on the data of the tests unless told otherwise."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags, root=token_root, code=0):
+        config = "configs/moe/quickstart/pretrain.yaml"
+        assert main(["plan", "--config", config, "--data.init_args.root", str(root), *flags]) == code
+        out, err = capsys.readouterr()
+        assert not list(Path().iterdir()), "a plan writes nothing"
+        return err if code else out
+
+    return run
+
+
+def test_plan_takes_what_fit_takes(run_plan):
+    """With several configs and flags, an earlier one overridden, and the vocabulary from the data."""
+    text = run_plan("--config", "configs/trainer/gpu8_ddp.yaml", "--data.init_args.micro_batch_size=2")
+    assert "240 optimizer steps of 8 devices under DDP, 2 × 2 sequences of 128 tokens each, bf16-mixed" in text
+    model = MoELanguageModel(DecoderConfig(384, 3, 128, 4, d_ff=384, tie_embeddings=True, feed_forward="granular"))
+    counts = model.decoder.parameter_counts()
+    assert re.search(rf"sum +{counts.total:,} +{counts.active:,}\n", text)
+    assert "time" not in text and "Does not fit" not in text
+
+
+def test_plan_without_data(run_plan):
+    assert "--vocab_size" in run_plan(root="/nowhere", code=2)
+    flags = ["--trainer.devices=4", "--data.init_args.micro_batch_size=8", "--trainer.strategy=ModelParallelStrategy"]
+    flags += ["--trainer.strategy.tensor_parallel_size=1", "--tflops=0.001", "--price=3", "--device_memory=0.01"]
+    text = run_plan("--vocab_size=2048", *flags, root="/nowhere")
+    assert "4 devices under FSDP2" in text and "Does not fit: a device has 0.01 GiB" in text
+    flops, hours = (float(re.search(rf"{word} +([\d,.]+)", text)[1].replace(",", "")) for word in ("model", "hours"))
+    assert hours == pytest.approx(flops * 1e12 / (0.001e12 * 0.4) / 3600, rel=0.02)
+    assert float(re.search(r"money at 3 for an hour +([\d,]+)", text)[1].replace(",", "")) == pytest.approx(
+        3 * hours, 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--trainer.devices=3"], "`data.global_batch_size` is 32, but 3 × 32"),
+        (["--trainer.devices=-1"], "`trainer.devices` is -1"),
+        (["--trainer.precision=64-true"], "`trainer.precision` is 64-true"),
+        (["--vocab_size=0"], "vocab_size is 0"),
+        (["--model.init_args.decoder.n_heads=3"], "n_heads is 3"),
+        (["--model.init_args.scheduler.warmup=2"], "`warmup` is 2"),
+        (["--tflop=3"], "tflop is not an argument"),
+    ],
+)
+def test_mistakes_are_one_sentence(run_plan, flags, said):
+    text = run_plan(*flags, code=2)
+    assert said in text and text.count("\n") == 1
