@@ -120,9 +120,9 @@ def test_pretraining_is_shared_and_each_schedule_starts_where_it_should(setting,
 
 
 def test_what_is_not_there_is_said(setting):
-    with pytest.raises(UserError, match='model is granular_penalti, .* Did you mean "granular_penalty"'):
+    with pytest.raises(UserError, match=r'model is granular_penalti, .* Did you mean "granular_penalty"'):
         experiment(**setting | {"model": "granular_penalti"})
-    with pytest.raises(UserError, match='recipe gives batchsize, .* Did you mean "batch_size"'):
+    with pytest.raises(UserError, match=r'recipe gives batchsize, .* Did you mean "batch_size"'):
         experiment(**setting | {"recipe": {"batchsize": 8}})
     with pytest.raises(UserError, match="a source is latin, but must be one of austen, stdlib"):
         experiment(**setting | {"old": ["latin"]})
@@ -133,7 +133,7 @@ def test_what_is_not_there_is_said(setting):
 
 def test_a_grid_with_an_unknown_key_is_refused(config, capsys):
     config["grids"]["replay"]["vary"]["replays"] = [0.5]
-    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    Path("mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     assert main(["study", "--config", "mine.yaml"]) == 2
     said = capsys.readouterr().err.strip()
     assert said.count("\n") == 0 and "grids.replay gives replays" in said and 'Did you mean "replay"' in said
@@ -163,7 +163,7 @@ def test_each_claim_is_tested_where_all_grids_are_run(config, tmp_path):
         (tmp_path / "texts" / f"{number}.txt").write_text(path.read_text())
     other = {
         "class_path": "lit_core.corpora.TextFolder",
-        "init_args": {"name": "other", "path": str(tmp_path / "texts")},
+        "init_args": {"name": "other", "folder": str(tmp_path / "texts")},
     }
     values = {
         "corpora": [*config["grids"]["routers"]["arguments"]["corpora"], other],
@@ -174,7 +174,7 @@ def test_each_claim_is_tested_where_all_grids_are_run(config, tmp_path):
         "test_samples": 4,
     }
     config["sizes"]["smoke"] = {"seeds": [0], "values": values}
-    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    Path("mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     assert main(["study", "--config", "mine.yaml"]) == 0
     page = (FOLDER / "report.md").read_text()
     untested = [line.split("|")[1].strip() for line in page.splitlines() if "not testable here" in line]
