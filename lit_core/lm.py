@@ -6,7 +6,7 @@ Shape suffixes: B batch, S sequence, K tokens seen so far, V vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -339,12 +339,16 @@ class HuggingFaceLM(LanguageModel):
         model: The model, for example of ``AutoModelForCausalLM``.
         tokenizer: Its tokenizer.
         name: What it is called; None for the class of the model.
+        call: What to call in place of the model, with the same arguments; None for the model itself.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, name: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Tokenizer, name: str | None = None, call: Callable[..., Any] | None = None
+    ) -> None:
         self.name = type(model).__name__ if name is None else name
         use_packed_attention(model)
         self.module = model
+        self._call = model if call is None else call
         self.tokenizer = tokenizer
         self.max_length = getattr(model.config, "max_position_embeddings", None)
 
@@ -414,7 +418,7 @@ class HuggingFaceLM(LanguageModel):
         mask_BK = new_BS if mask_BK is None else torch.cat((mask_BK, new_BS), dim=1)
         # Learned positions would otherwise count the padding.
         positions_BS = (mask_BK.long().cumsum(1) - 1).clamp(min=0)[:, -ids_BS.shape[1] :]
-        output = self.module(
+        output = self._call(
             input_ids=ids_BS,
             attention_mask=mask_BK.long(),
             position_ids=positions_BS,

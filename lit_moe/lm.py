@@ -83,7 +83,7 @@ def language_model(decoder: Decoder | HFDecoder, tokenizer: Tokenizer) -> Langua
         tokenizer: Its tokenizer.
     """
     if isinstance(decoder, HFDecoder):
-        return HuggingFaceLM(decoder.model, tokenizer)
+        return HuggingFaceLM(decoder.model, tokenizer, call=decoder.call)
     return DecoderLM(decoder, tokenizer)
 
 
@@ -107,12 +107,9 @@ def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel
         raise UserError(
             f"--ckpt_path is {path}, which holds no description of the model; give a checkpoint of lit-moe fit."
         )
-    changes = {}
-    if "hugging_face" in checkpoint:  # the weights that the run began with need not be there any more
-        changes = {"hugging_face": checkpoint["hugging_face"]}
     try:
         with torch.device("meta" if device == "meta" else "cpu"):
-            model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True, **changes)
+            model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
     except (KeyError, RuntimeError, TypeError) as error:  # Lightning and torch say it of each argument and weight
         raise UserError(
             f"--ckpt_path is {path}, whose weights do not fit its own description of the model; give a checkpoint "

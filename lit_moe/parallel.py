@@ -29,8 +29,8 @@ def shard(network: Any, mesh: DeviceMesh) -> None:
     The network must have the same weights on all devices already; they are not sent.
 
     Args:
-        network: An ``nn.Module`` with its blocks in ``layers``; what else it holds is divided with its root. A method
-            ``hidden`` may be called in the place of its forward pass.
+        network: An ``nn.Module`` with its blocks in ``layers``; what else it holds is divided with its root. Methods
+            ``hidden`` and ``call`` may be called in the place of its forward pass.
         mesh: Devices in two named dimensions: data parallel × expert parallel.
 
     Raises:
@@ -51,8 +51,9 @@ def shard(network: Any, mesh: DeviceMesh) -> None:
     for block in network.layers:
         fully_shard(block, mesh=everyone, shard_placement_fn=lambda weight: _placement(weight, everyone.size()))
     fully_shard(network, mesh=everyone)
-    if hasattr(network, "hidden"):
-        register_fsdp_forward_method(network, "hidden")
+    for method in ("hidden", "call"):
+        if hasattr(network, method):
+            register_fsdp_forward_method(network, method)
     for module in network.modules():
         if isinstance(module, FSDPModule):
             # a factor other than 1 would be applied twice where the data-parallel dimension has one device

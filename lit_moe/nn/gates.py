@@ -68,8 +68,8 @@ class Padding:
     def note(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Read the mask of a call that begins: a forward pre-hook."""
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        by_token = isinstance(mask, Tensor) and mask.dim() == 2
-        self.mask_BK, self._told = mask.bool() if by_token else self._told, None
+        by_token = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        self.mask_BK, self._told = self._told if by_token is None else by_token, None
 
     def mask(self, tokens: int) -> Tensor | None:
         """Return the mask of the last of each row's tokens, flat, since a cache may hold those before them."""

@@ -163,6 +163,10 @@ class HFDecoder(nn.Module):
         network = self.model.base_model if self._divides else self.model
         return network(input_ids=input_ids_BS, use_cache=False, **attention)[0]
 
+    def call(self, **inputs: Any) -> Any:
+        """Call the model of transformers as it is, also where this network's weights are divided over devices."""
+        return self.model(**inputs)
+
     def head(self, hidden: Tensor) -> Tensor:
         """Return logits ``(..., vocabulary)`` of what :meth:`hidden` gave."""
         return self.model.get_output_embeddings()(hidden) if self._divides else hidden

@@ -119,7 +119,8 @@ def test_a_gate_that_chooses_otherwise_is_believed():
     shape = dict(
         vocab_size=64, hidden_size=16, intermediate_size=24, moe_intermediate_size=8, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=2, n_routed_experts=8, num_experts_per_tok=2, n_group=2,
-        topk_group=1, first_k_dense_replace=1, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=4,
+        topk_group=1, first_k_dense_replace=1, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
+        v_head_dim=4,
     )  # fmt: skip
     model = spread(transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**shape))).eval()
     mixture, seen = model.model.layers[1].mlp, {}
