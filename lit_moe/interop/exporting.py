@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_core.checkpoint import load_checkpoint_file
 from lit_core.errors import RunFailure, UserError
 from lit_core.paths import sync_folder
+from lit_core.quiet import quiet_transformers
 from lit_core.tokenizer import Tokenizer
 from lit_moe.interop.families import Family, nearest_family
 from lit_moe.interop.folder import INDEX, need_transformers
 from lit_moe.interop.importing import refuse_output
 from lit_moe.interop.pieces import Piece, pieces_of
 from lit_moe.lm import load_module
-from lit_moe.nn import Decoder, DecoderConfig, PenaltyRouter, Router, SinkhornRouter, TopKRouter, moe_layers
+from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, PenaltyRouter, Router, SinkhornRouter, TopKRouter, moe_layers
 
 Tensors = dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]]
 """Shape, number format and content of each tensor by its name; the content is made when it is written."""
@@ -49,34 +51,56 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     refuse_output(output, file=False)
     if shard_bytes < 1:
         raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; set it so.")
-    module, checkpoint = load_module(ckpt_path, "meta")
-    config = _with_routers(module.decoder, ckpt_path)
-    family = _family(config, ckpt_path)
-    state = {name.removeprefix("decoder."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    tensors = dict(_tensors(module.decoder, family, state))
+    checkpoint = load_checkpoint_file(ckpt_path)
+    write = _write_ours if checkpoint.get("hyper_parameters", {}).get("hugging_face") is None else _write_theirs
     tokenizer = None if "tokenizer" not in checkpoint else Tokenizer.from_json(checkpoint["tokenizer"]["json"])
     target = Path(output)
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        files = _write_weights(work, tensors, shard_bytes)
         if tokenizer is not None:
             tokenizer.save(work / "tokenizer.json")
-        for name, text in checkpoint.get("companions", {}).items():
-            (work / name).write_text(text, encoding="utf-8")
-        end = None if tokenizer is None else tokenizer.end_of_text
-        described = family.hugging_face_config(config, eos_token_id=end)
-        described.dtype = str(next(iter(tensors.values()))[1]).removeprefix("torch.")
-        described.save_pretrained(work)
+        name = write(work, ckpt_path, shard_bytes, None if tokenizer is None else tokenizer.end_of_text)
+        for file, text in checkpoint.get("companions", {}).items():
+            (work / file).write_text(text, encoding="utf-8")
         work.chmod(0o755)
         for path in work.iterdir():
             path.chmod(0o644)
         sync_folder(work)
         os.replace(work, target)
-    finally:
+    except Exception:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"Exported     {ckpt_path}: {family.name}, {files} file{'s' if files > 1 else ''} of weights")
+        for folder in made:
+            folder.rmdir()
+        raise
+    files = len(list(target.glob("*.safetensors")))
+    print(f"Exported     {ckpt_path}: {name}, {files} file{'s' if files > 1 else ''} of weights")
     print(f"Wrote        {output}")
+
+
+def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int | None) -> str:
+    """Write weights and config of a decoder of ours, and return the name of its architecture."""
+    module, checkpoint = load_module(ckpt_path, "meta")
+    assert isinstance(module.decoder, Decoder)
+    config = _with_routers(module.decoder, ckpt_path)
+    family = _family(config, ckpt_path)
+    state = {name.removeprefix("decoder."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    tensors = dict(_tensors(module.decoder, family, state))
+    _write_weights(folder, tensors, shard_bytes)
+    described = family.hugging_face_config(config, eos_token_id=end_of_text)
+    described.dtype = str(next(iter(tensors.values()))[1]).removeprefix("torch.")
+    described.save_pretrained(folder)
+    return family.name
+
+
+def _write_theirs(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int | None) -> str:
+    """Write weights and config of a model that is transformers' already, and return the name of its class."""
+    decoder = load_module(ckpt_path)[0].decoder
+    assert isinstance(decoder, HFDecoder)
+    with quiet_transformers():
+        decoder.model.save_pretrained(folder, max_shard_size=shard_bytes)
+    return type(decoder.model).__name__
 
 
 def _family(config: DecoderConfig, ckpt_path: str) -> Family:
@@ -143,8 +167,8 @@ def _neutral_shared(config: DecoderConfig, block: str, dtype: torch.dtype) -> It
             yield f"model.layers.{index}.{block}.{name}.weight", (shape, dtype, content)
 
 
-def _write_weights(folder: Path, tensors: Tensors, shard_bytes: int) -> int:
-    """Write the tensors into one file or several with an index, and return how many."""
+def _write_weights(folder: Path, tensors: Tensors, shard_bytes: int) -> None:
+    """Write the tensors into one file, or several with an index."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -166,4 +190,3 @@ def _write_weights(folder: Path, tensors: Tensors, shard_bytes: int) -> int:
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return len(shards)

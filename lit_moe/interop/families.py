@@ -177,7 +177,7 @@ def family_of(model_type: Any, model: str) -> Family:
         return FAMILIES[model_type]
     raise UserError(
         f"model is {model}, whose config.json says model_type {model_type}, but only {', '.join(FAMILIES)} can be "
-        "imported; train another one through lit_moe.nn.HFDecoder."
+        "imported; train another one by naming it in `model.hugging_face`."
     )
 
 
@@ -241,5 +241,5 @@ def _rope(theirs: Any) -> dict[str, Any]:
 def _inexpressible(key: str, value: Any, what: str) -> UserError:
     return UserError(
         f"config.json sets {key} to {value}, but our decoder has no {what.removeprefix('a ').removeprefix('an ')}; "
-        "train such a model through lit_moe.nn.HFDecoder."
+        "train such a model by naming it in `model.hugging_face`."
     )

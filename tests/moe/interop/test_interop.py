@@ -126,6 +126,23 @@ def test_an_import_is_tested_upcycled_trained_on_and_exported(token_root, tmp_pa
     assert 0 < moved < 0.01  # two small steps from the imported weights
 
 
+def test_a_checkpoint_of_a_hugging_face_model_comes_out_as_it_is(token_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(TRAIN.replace("ROOT", str(token_root)).replace(", padded_vocab_size: 400", ""))
+    theirs = make("Olmoe", 1, vocab_size=400)
+    theirs.save_pretrained("theirs")
+    Tokenizer.load(token_root / "tokenizer.json").save(tmp_path / "theirs")
+    flags = ["--model", "lit_moe.MoELanguageModel", "--model.hugging_face.model", "theirs"]
+    assert main(["fit", *flags, "--config", "run.yaml", "--run", "theirs"]) == 0
+    last = "runs/moe/theirs/checkpoints/last.ckpt"
+    assert main(["export", "--ckpt_path", last, "--output", "out", "--shard_bytes", "50000"]) == 0
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    trained, again = torch.load(last, weights_only=True)["state_dict"], load("out").state_dict()
+    assert all(torch.equal(weight, trained[f"decoder.model.{name}"]) for name, weight in again.items())
+    assert not torch.equal(again["model.embed_tokens.weight"], theirs.state_dict()["model.embed_tokens.weight"])
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
 def test_lit_detect_scores_with_an_imported_model(tmp_path):
     from lit_core.lm import HuggingFaceLM
     from lit_detect.detectors import LogLikelihood
