@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
+import fit_run
 import pytest
 import torch
 import yaml
 from bad_input import said
-from fit_run import rows
 
 from lit_core.tokenizer import Tokenizer
 from lit_moe.callbacks import RouterBalance
@@ -45,13 +45,11 @@ trainer:
 """
 
 
-def save_model(root, folder="model"):
+def save_model(root, **changes):
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(**SHAPE)
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    model.save_pretrained(folder)
-    Tokenizer.load(str(root)).save(folder)
-    return model
+    config = transformers.AutoConfig.for_model(**SHAPE | changes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained("model")
+    Tokenizer.load(str(root)).save("model")
 
 
 @pytest.fixture
@@ -67,7 +65,7 @@ def test_a_folder_is_trained_tested_compared_and_written_with(place, token_root,
     last = "runs/moe/hf/checkpoints/last.ckpt"
     drift = ["--trainer.callbacks", "lit_moe.RouterDrift", "--trainer.callbacks.reference", last]
     assert main(["test", "--ckpt_path", last, *drift]) == 0
-    logged = {key: float(value) for row in rows("hf") for key, value in row.items()}
+    logged = {key: float(value) for row in fit_run.rows("hf") for key, value in row.items()}
     assert logged["train/auxiliary_loss"] == pytest.approx(
         sum(logged[f"train/router/balance_loss/layer_0{layer}"] for layer in (0, 1)), rel=1e-5
     )
@@ -143,3 +141,18 @@ def test_the_packaged_configs_run_and_parse(token_root, tmp_path, monkeypatch, c
     chosen = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["hugging_face"]
     assert yaml.safe_load(path.read_text())["model"]["init_args"]["hugging_face"].items() <= chosen.items()
     assert {path.name for path in CONFIGS.glob("*.yaml")} == {"mixtral.yaml", "olmoe.yaml"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
+def test_divided_weights_equal_one_process_that_accumulates(place, token_root, tied):
+    save_model(token_root, tie_word_embeddings=tied)
+    whole = ["--trainer.devices", "1", "--trainer.val_check_interval", "4"]
+    divided = ["--config", "configs/trainer/fsdp2_cpu2.yaml", "--trainer.val_check_interval", "2"]
+    for name, arguments in (("one", whole), ("two", divided)):
+        fit_run.run("fit", "--config", "run.yaml", *arguments, "--run", name, log=f"{name}.log")
+    one, two = (fit_run.rows(name) for name in ("one", "two"))
+    assert len(one) > 3
+    fit_run.assert_close_rows(two, one)
+    one, two = (fit_run.checkpoint(name) for name in ("one", "two"))
+    fit_run.assert_close_weights(two, one)
