@@ -35,7 +35,7 @@ def fit(name, *flags, **options):
     run("fit", "--config", "tiny.yaml", "--run", name, *flags, **options)
 
 
-ROUTERS = ["SinkhornRouter", pytest.param("PenaltyRouter", marks=pytest.mark.slow)]
+ROUTERS = ["SinkhornRouter", *(pytest.param(name, marks=pytest.mark.slow) for name in ("PenaltyRouter", "BiasRouter"))]
 
 
 @pytest.mark.parametrize("router", ROUTERS)
