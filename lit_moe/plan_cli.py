@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lit_core.cli import LitCLI
 from lit_core.errors import UserError
 from lit_moe.memory import Layout
 from lit_moe.module import MoELanguageModel
 from lit_moe.plan import plan
+from lit_moe.strategy import ShardedStrategy
 
 _ALIASES = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 _OWN = ("tflops", "utilisation", "price", "device_memory")
@@ -67,7 +67,7 @@ def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:
         data: The arguments of the data module.
 
     Raises:
-        UserError: If the number of devices is not given, or does not divide the batch or the experts.
+        UserError: If the number of devices is not given or does not divide the batch, or the strategy is not known.
     """
     devices, nodes = trainer["devices"], trainer["num_nodes"]
     per_node = len(devices) if isinstance(devices, list) else 1 if devices == "auto" else int(devices)
@@ -79,12 +79,16 @@ def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:
             f"`data.global_batch_size` is {batch}, but {world} × {micro} samples (devices × micro_batch_size) are "
             f"taken at once; give a multiple of {world * micro}."
         )
-    sharded, expert_parallel = _sharding(trainer["strategy"], per_node, nodes)
+    expert_parallel = _expert_parallel(trainer["strategy"])
+    if world % (expert_parallel or 1):
+        raise UserError(
+            f"`expert_parallel` is {expert_parallel}, but must divide {world} devices; set it to a divisor."
+        )
     precision = str(trainer["precision"])
     return Layout(
         devices=world,
-        sharded=sharded,
-        expert_parallel=expert_parallel,
+        sharded=expert_parallel is not None,
+        expert_parallel=expert_parallel or 1,
         precision=_ALIASES.get(precision, precision),
         micro_batch_size=micro,
         sequence_length=data["sequence_length"],
@@ -93,15 +97,15 @@ def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:
     )
 
 
-def _sharding(strategy: Any, per_node: int, nodes: int) -> tuple[bool, int]:
-    """Return whether a strategy shards, and among how many devices it divides the experts."""
-    if isinstance(strategy, str):
-        return "fsdp" in strategy, 1
-    kind = pydoc.locate(strategy["class_path"])
-    if not (isinstance(kind, type) and issubclass(kind, ModelParallelStrategy)):
-        return "FSDP" in strategy["class_path"], 1
-    second = strategy["init_args"]["tensor_parallel_size"]  # the dimension that expert parallelism takes
-    return True, per_node if second == "auto" else int(second)
+def _expert_parallel(strategy: Any) -> int | None:
+    """Return among how many devices a strategy divides the experts; None if it does not shard."""
+    name = strategy if isinstance(strategy, str) else strategy["class_path"]
+    if name in ("auto", "single_device") or name.startswith("ddp") or name.endswith("DDPStrategy"):
+        return None
+    kind = pydoc.locate(name)
+    if isinstance(kind, type) and issubclass(kind, ShardedStrategy):
+        return int(strategy["init_args"]["expert_parallel"])
+    raise UserError(f"`trainer.strategy` is {name}, but a plan knows ddp and lit_moe.ShardedStrategy; set one of them.")
 
 
 def _tokenizer_size(data: Namespace) -> int:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_core.errors import UserError
@@ -14,6 +17,7 @@ from lit_moe.loss import token_nll
 from lit_moe.memory import Layout, StepMemory, total
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, DecoderConfig, MoEConfig, PenaltyRouter
+from lit_moe.parallel import shard
 from lit_moe.plan import optimizer_memory, plan, training_flops, wire_bytes
 
 BATCH, LENGTH = 4, 192
@@ -92,6 +96,22 @@ def test_memory_of_variants_is_what_torch_tracks(name):
         where = Layout(micro_batch_size=BATCH, sequence_length=LENGTH, **layout)
         guess = max(total(parts) for parts in guessed(model, where).values())
         assert guess == pytest.approx(tracked(model, where)[0], rel=0.15), feed_forward
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 8])
+def test_memory_of_a_shard_is_what_torch_tracks(devices):
+    """Of one device; the others are only pretended to be there."""
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=devices)
+    try:
+        model = language_model("dense")
+        layout = Layout(devices, True, micro_batch_size=BATCH, sequence_length=LENGTH)
+        guess = max(total(parts) for parts in guessed(model, layout).values())
+        names = ("data_parallel", "tensor_parallel")
+        shard(model.decoder, init_device_mesh("cpu", (devices, 1), mesh_dim_names=names))
+        assert guess == pytest.approx(tracked(model, layout)[0], rel=0.15)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("foreach", [False, True])
@@ -214,10 +234,10 @@ def test_plan_takes_what_fit_takes(run_plan):
 
 def test_plan_without_data(run_plan):
     assert "--vocab_size" in run_plan(root="/nowhere", code=2)
-    flags = ["--trainer.devices=4", "--data.init_args.micro_batch_size=8", "--trainer.strategy=ModelParallelStrategy"]
-    flags += ["--trainer.strategy.tensor_parallel_size=1", "--tflops=0.001", "--price=3", "--device_memory=0.01"]
-    text = run_plan("--vocab_size=2048", *flags, root="/nowhere")
-    assert "4 devices under FSDP2" in text and "Does not fit: a device has 0.01 GiB" in text
+    flags = ["--config=configs/trainer/gpu8_fsdp2.yaml", "--trainer.devices=4", "--data.init_args.micro_batch_size=8"]
+    flags += ["--vocab_size=2048", "--tflops=0.001", "--price=3", "--device_memory=0.01"]
+    text = run_plan(*flags, root="/nowhere")
+    assert "4 devices under FSDP2, 1 × 8" in text and "Does not fit: a device has 0.01 GiB" in text
     flops, hours = (float(re.search(rf"{word} +([\d,.]+)", text)[1].replace(",", "")) for word in ("model", "hours"))
     assert hours == pytest.approx(flops * 1e12 / (0.001e12 * 0.4) / 3600, rel=0.02)
     assert float(re.search(r"money at 3 for an hour +([\d,]+)", text)[1].replace(",", "")) == pytest.approx(
@@ -231,6 +251,9 @@ def test_plan_without_data(run_plan):
         (["--trainer.devices=3"], "`data.global_batch_size` is 32, but 3 × 32"),
         (["--trainer.devices=-1"], "`trainer.devices` is -1"),
         (["--trainer.precision=64-true"], "`trainer.precision` is 64-true"),
+        (["--trainer.strategy=deepspeed"], "`trainer.strategy` is deepspeed"),
+        (["--config=configs/trainer/ep_cpu2.yaml", "--trainer.devices=1"], "`expert_parallel` is 2, but must divide 1"),
+        (["--config=configs/trainer/ep_cpu2.yaml", "--data.init_args.micro_batch_size=16"], "n_experts is 31, but 2"),
         (["--vocab_size=0"], "vocab_size is 0"),
         (["--model.init_args.decoder.n_heads=3"], "n_heads is 3"),
         (["--model.init_args.scheduler.warmup=2"], "`warmup` is 2"),
