@@ -37,6 +37,7 @@ figures: $(STAMP)  ## Draw the pictures of the docs again, from the quickstart's
 bench: $(BENCH)/.installed  ## Layers and training steps beside their peers'; writes docs/results/speed.md.
 	$(BENCH)/bin/python benchmarks/moe_ffn.py --output docs/results/moe_ffn.json
 	$(BENCH)/bin/python benchmarks/train_step.py --output docs/results/train_step.json
+	$(BENCH)/bin/python benchmarks/hf_decoder.py --output docs/results/hf_decoder.json
 	$(BENCH)/bin/python benchmarks/report.py docs/results
 
 bench-valuation: $(BENCH_VALUATION)/.installed  ## Search, values and matching pursuit beside their peers; writes docs/results/features.md and omp.md.

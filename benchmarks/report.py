@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hf_decoder
 import moe_ffn
 import train_step
 from side_by_side import ratios
@@ -74,12 +75,52 @@ def step_findings(result: dict[str, Any]) -> str:
     )
 
 
-def page(layers: dict[str, Any], steps: dict[str, Any]) -> str:
+def decoder_findings(result: dict[str, Any]) -> str:
+    """Return how our decoder compares with transformers' faster implementation, in a sentence for each dtype."""
+    lines = []
+    for dtype in dict.fromkeys(case["dtype"] for case in result["cases"]):
+        cases = [case for case in result["cases"] if case["dtype"] == dtype]
+        found = []
+        for case in cases:
+            theirs = min(v["ratio"] for name, v in case["ratios"].items() if name in hf_decoder.PEERS)
+            found.append(case["ratios"][hf_decoder.OURS]["ratio"] / theirs)
+        lines.append(
+            f"- {dtype}: our decoder takes {_range(found)} of the time of transformers' faster implementation, and is "
+            f"ahead of it in {sum(ratio < 1 for ratio in found)} of {len(found)} rows."
+        )
+    return "\n".join(lines)
+
+
+def decoder_section(result: dict[str, Any]) -> str:
+    """Return the section on our decoder beside transformers'.
+
+    Args:
+        result: Result of hf_decoder.py.
+    """
+    return f"""
+## Decoder beside transformers'
+
+{hf_decoder.table(result)}
+
+The same random weights on both sides: Llama's where dense, else OLMoE's, whose experts are all routed, so `granular` is
+32 experts of d_ff / 4, 4 per token. A step is forward, loss and backward, without an optimizer. *Hugging Face* is
+transformers' model with its grouped matrix product and its own loss; *eager* loops over the experts. *In HFDecoder* is
+the same model as `lit-moe` trains it: the loss in chunks, and the gates read by hooks. Losses and gradient norms are
+compared in fp32 before the timing. In bf16, weights are bfloat16.
+
+{decoder_findings(result)}
+
+{conditions(result)}
+"""
+
+
+def page(layers: dict[str, Any], steps: dict[str, Any], decoders: dict[str, Any] | None = None) -> str:
     """Return the whole page.
 
     Args:
         layers: Result of moe_ffn.py.
         steps: Result of train_step.py.
+        decoders: Result of hf_decoder.py; None where it was not run.
     """
     return f"""# Speed
 
@@ -119,7 +160,7 @@ token are equal but for the routers, which is checked. Tokens are random.
 {step_findings(steps)}
 
 {conditions(steps)}
-"""
+{"" if decoders is None else decoder_section(decoders)}"""
 
 
 def _range(values: Sequence[float]) -> str:
@@ -146,7 +187,10 @@ def main() -> None:
     )
     folder: Path = parser.parse_args().folder
     layers, steps = (json.loads((folder / f"{name}.json").read_text()) for name in ("moe_ffn", "train_step"))
-    atomic_write(folder / "speed.md", page(layers, steps))
+    decoders = folder / "hf_decoder.json"
+    atomic_write(
+        folder / "speed.md", page(layers, steps, json.loads(decoders.read_text()) if decoders.exists() else None)
+    )
 
 
 if __name__ == "__main__":

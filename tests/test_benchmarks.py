@@ -7,6 +7,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import hf_decoder
 import layers
 import moe_ffn
 import report
@@ -61,6 +62,29 @@ def test_quick_runs_print_tables_and_the_report_is_written_from_their_numbers(tm
     assert len(tables) == 4 * 2 + 4
     assert all(line in page for line in tables)
     assert "python benchmarks/moe_ffn.py --quick" in page and "python benchmarks/train_step.py --quick" in page
+
+
+def test_our_decoder_stands_beside_transformers_with_the_same_weights(tmp_path, monkeypatch, capsys):
+    result = quick(hf_decoder, tmp_path, monkeypatch)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [(case["dtype"], case["preset"]) for case in result["cases"]] == [
+        (dtype, preset) for dtype in ("fp32", "bf16") for preset in ("dense", "switch", "granular")
+    ]
+    for case in result["cases"]:
+        left_out = {hf_decoder.EAGER} if case["preset"] == "dense" else set()
+        assert set(case["ratios"]) == {*hf_decoder.PEERS, hf_decoder.WRAPPED, hf_decoder.OURS} - left_out
+    section = report.decoder_section(result)
+    assert len(table) == 8 and all(line in section for line in table) and "ahead of it in" in section
+
+
+def test_decoders_with_other_weights_are_refused():
+    case = hf_decoder.cases(quick=True)[1]
+    models = hf_decoder.build(case)
+    hf_decoder.check(models, case)
+    with torch.no_grad():
+        models[hf_decoder.OURS].network.layers[0].feed_forward.experts.down.mul_(1.5)
+    with pytest.raises(Mismatch, match="of ours is"):
+        hf_decoder.check(models, case)
 
 
 def test_ratios_are_taken_round_by_round():
