@@ -57,6 +57,8 @@ def test_a_gate_is_read_as_transformers_reads_it(kind, with_padding):
         assert float(layer.stats.raw_z_loss) == pytest.approx(z.item(), rel=1e-5)
         theirs = load_balancing_loss((logits,), n_experts, top_k, mask)
         assert top_k * float(layer.stats.raw_balance_loss) == pytest.approx(theirs.item(), rel=1e-5)
+        alike = load_balancing_loss((logits,) * 5, n_experts, top_k, mask)  # where ours would add up 5 layers' losses
+        assert alike.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert auxiliary_losses(model) == 0
 
 
