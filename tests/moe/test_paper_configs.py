@@ -17,6 +17,7 @@ SHIFTS = [("stack", "30"), ("german", "40"), ("german", "10"), ("german", "0")]
 RUNS = [["phase/pretrain", "data/fineweb"]]
 RUNS += [[f"phase/continue_{how}", f"data/{new}", f"replay/{old}"] for how in ("flat", "rewarm") for new, old in SHIFTS]
 RUNS += [["phase/retrain", f"data/fineweb_and_{new}"] for new in ("stack", "german")]
+EACH_FILE = (0, 1, 6, 3, 8, 9, 10)  # runs in which each file comes up
 TOKENS = {"pretrain": "400.0 G", "continue_flat": "200.0 G", "continue_rewarm": "200.0 G", "retrain": "600.0 G"}
 
 
@@ -36,13 +37,14 @@ def check(model, run, capsys, trainer="gpu8_ddp"):
 
 
 def test_all_files_are_used():
+    assert {name for number in EACH_FILE for name in RUNS[number]} == {name for run in RUNS for name in run}
     used = {name for run in RUNS for name in run} | {f"model/{model}" for model in MODELS} | {"base", "prepare"}
     assert used == {str(path.relative_to(PAPER).with_suffix("")) for path in PAPER.rglob("*.yaml")}
 
 
-@pytest.mark.parametrize(("number", "run"), enumerate(RUNS), ids=lambda value: str(value))
-def test_each_run_is_of_the_published_size(number, run, capsys):
-    check(list(MODELS)[number % len(MODELS)], run, capsys)
+@pytest.mark.parametrize(("model", "number"), list(zip([*MODELS, *MODELS], EACH_FILE, strict=False)))
+def test_each_file_makes_a_run_of_the_published_size(model, number, capsys):
+    check(model, RUNS[number], capsys)
 
 
 @pytest.mark.slow
