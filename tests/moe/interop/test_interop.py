@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("transformers")
 
@@ -124,6 +125,19 @@ def test_an_import_is_tested_upcycled_trained_on_and_exported(token_root, tmp_pa
     resumed = DecoderLM.from_checkpoint(last.format("resumed")).module.state_dict()
     moved = (resumed["embedding.weight"] - start["embedding.weight"]).abs().max()
     assert 0 < moved < 0.01  # two small steps from the imported weights
+
+
+def test_the_run_on_real_weights_parses_after_a_branch_from_an_upcycled_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save(make("Llama", 1), tmp_path / "theirs")
+    import_model("theirs", "dense.ckpt")
+    assert main(["upcycle", "--ckpt_path", "dense.ckpt", "--output", "moe.ckpt"]) == 0
+    capsys.readouterr()
+    config = ["--config", "configs/moe/real/smollm2_german.yaml", "--branch_from", "moe.ckpt"]
+    assert main(["fit", *config, "--print_config"]) == 0
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert model["decoder"]["feed_forward"]["n_experts"] == 8 and model["scheduler"]["init_args"]["total_steps"] == 300
+    assert main(["prepare", "--config", "configs/moe/real/prepare.yaml", "--print_config"]) == 0
 
 
 def test_a_checkpoint_of_a_hugging_face_model_comes_out_as_it_is(token_root, tmp_path, monkeypatch):
