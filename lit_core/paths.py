@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -104,8 +105,10 @@ def locked_folder(folder: Path, busy: str) -> Iterator[int]:
 
 
 def remove_torn_files(folder: Path) -> None:
-    """Remove what `atomic_path` left in a folder where it was killed; nobody else may be writing there."""
+    """Remove files and folders left half-written where a process was killed; nobody else may be writing there."""
     for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
         path.unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lit_core.cli import LitCLI, run
 from lit_core.prepare import prepare
+from lit_core.sharded import consolidate
 from lit_core.study import study_verb
 from lit_moe.data import TokenDataModule
 from lit_moe.generate import generate
@@ -32,6 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "import": import_model,
         "export": export_model,
         "upcycle": upcycle,
+        "consolidate": consolidate,
         "study": study_verb("lit_moe"),
     }
     return run("lit-moe", _commands, verbs, args, like_fit={"plan": plan})

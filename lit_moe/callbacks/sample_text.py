@@ -76,8 +76,11 @@ class SampleText(Callback):
                 f"SampleText needs a module with `decoder` and `tokenizer`, but {type(pl_module).__name__} has not "
                 "both; leave the callback out."
             )
-        # on every rank: a sharded model's layers must run on all of them
-        texts = language_model(decoder, tokenizer).generate(self.prompts, **self.options)
+        # on every rank and equally often: the layers of a sharded model run on all of them, or on none
+        end = tokenizer.end_of_text
+        prompts = [tokenizer.encode(prompt) or [end] for prompt in self.prompts]
+        rows = language_model(decoder, tokenizer).generate_ids(prompts, stop_at_end=False, **self.options)
+        texts = [tokenizer.decode(row[: row.index(end)] if end in row else row) for row in rows]
         # a resume hides what stands at the checkpoint's step, so the last text belongs to the last step trained on
         step = max(trainer.fit_loop.epoch_loop._batches_that_stepped - back, 0)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
