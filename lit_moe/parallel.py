@@ -17,7 +17,6 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from lit_core.errors import UserError
 from lit_moe.nn.experts import GroupedExperts
-from lit_moe.nn.hf_decoder import HFDecoder
 
 
 def shard(network: Any, mesh: DeviceMesh) -> None:

@@ -171,12 +171,6 @@ class HFDecoder(nn.Module):
         """Return logits ``(..., vocabulary)`` of what :meth:`hidden` gave."""
         return self.model.get_output_embeddings()(hidden) if self._divides else hidden
 
-    def gather(self) -> None:
-        """Do nothing; where the weights are divided over devices, those beside the layers are gathered by a call.
-
-        Text is generated with the model of transformers alone, without this module around it.
-        """
-
     def flops_per_token(self, sequence_length: int) -> int:
         """Return the floating-point operations of one token's forward pass, counted as `Decoder` counts them.
 
