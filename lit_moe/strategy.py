@@ -50,8 +50,8 @@ class ShardedStrategy(ModelParallelStrategy):
         devices = self.num_nodes * self.num_processes
         if devices % self.expert_parallel:
             raise UserError(
-                f"`expert_parallel` is {self.expert_parallel}, but there are {devices} devices, which can't be divided "
-                f"into groups of {self.expert_parallel}; set it to a divisor of {devices}."
+                f"`expert_parallel` is {self.expert_parallel}, but the number of devices is {devices}, which can't be "
+                f"divided into groups of {self.expert_parallel}; set it to a divisor of {devices}."
             )
         self._data_parallel_size = devices // self.expert_parallel
         super().setup_environment()
