@@ -66,6 +66,12 @@ class RouterDrift(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the reference, and refuse one that can't be compared, before anything else is done."""
+        for other in trainer.callbacks:  # type: ignore[attr-defined]  # set where mypy does not see it
+            if isinstance(other, RouterDrift) and other.reference != self.reference:
+                raise UserError(
+                    f"Two RouterDrift callbacks have the references {self.reference} and {other.reference} and would "
+                    "log under the same keys; leave one of them out."
+                )
         self._layers = moe_layers(pl_module)
         self._model = None
         if self._layers and (stage != "fit" or self.during_fit):
@@ -161,11 +167,12 @@ class RouterDrift(Callback):
                 lines[name] = ([index for index, _ in found], [value for _, value in found])
         title = f"{where}: what the routing has in common with the reference"
         figure = curves(lines, title=title, xlabel="layer", ylabel="share")
+        figure.axes[0].locator_params(axis="x", integer=True)
         add_figure(trainer, f"{where}/router/drift", figure, step)
         if any(kept for _, kept in layers):
             figure = heat_map(
                 [[1 - share for share in kept] for _, kept in layers],
-                title=f"{where}: changed share of each expert's co-activation",
+                title=f"{where}: changed co-activation",
                 xlabel="expert",
                 ylabel="layer",
             )

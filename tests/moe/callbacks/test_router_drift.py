@@ -192,6 +192,9 @@ def test_a_reference_of_another_kind_is_refused(routed_model, byte_model, byte_d
         run(routed_model(), str(tmp_path / "torn.ckpt"))
     with pytest.raises(UserError, match=r"routing_step\(batch\), which ByteModel has not"):
         run(byte_model())
+    with pytest.raises(UserError, match=r"Two RouterDrift .* references .*before.ckpt and other.ckpt"):
+        callbacks = RouterDrift(before), RouterDrift("other.ckpt")
+        make_trainer(*callbacks).test(routed_model(), datamodule=byte_data(), verbose=False)
     with pytest.raises(UserError, match="min_occurrences"):
         RouterDrift(before, min_occurrences=0)
 
