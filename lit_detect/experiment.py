@@ -30,7 +30,7 @@ from lit_core.study.cells import code_version
 from lit_detect.attacks import Attack, Attacked, Edit
 from lit_detect.callbacks import AdversarialTraining
 from lit_detect.conditions import condition
-from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
+from lit_detect.detectors import Detector, Ensemble, FeatureDetector, TrainedDetector
 from lit_detect.formats import TextSource
 from lit_detect.formats.litshift import read_records
 from lit_detect.functional.calibration import fit_platt
@@ -269,7 +269,7 @@ def _fitted(
     description: str, samples: tuple[tuple[str, int], ...], recipe: Recipe, seed: int, adversarial: str | None
 ) -> DetectorTask:
     """Return a task whose detector is trained, fitted or calibrated."""
-    detector, texts = _detector(json.loads(description), seed), Texts(samples)
+    detector, texts = _detector(json.loads(description), samples, recipe, seed), Texts(samples)
     labels = torch.tensor(texts.labels)
     if isinstance(detector, FeatureDetector):
         detector.fit_features(_values(detector, texts.texts), labels)
@@ -304,10 +304,19 @@ def _fitted(
     return task.eval()
 
 
-def _detector(description: Plain, seed: int) -> Detector:
-    kind = pydoc.locate(description["class_path"])
-    own = {"seed": seed} if "seed" in inspect.signature(kind).parameters else {}  # type: ignore[arg-type]
-    return build({"class_path": description["class_path"], "init_args": description.get("init_args", {}) | own})
+def _detector(description: Plain, samples: tuple[tuple[str, int], ...], recipe: Recipe, seed: int) -> Detector:
+    kind: Any = pydoc.locate(description["class_path"])
+    arguments = description.get("init_args", {})
+    if "seed" in inspect.signature(kind).parameters:
+        arguments = arguments | {"seed": seed}
+    if kind is not Ensemble:
+        return build({"class_path": description["class_path"], "init_args": arguments})
+    members = []
+    for member in arguments["members"]:
+        is_trained = issubclass(pydoc.locate(member["class_path"]), TrainedDetector)  # type: ignore[arg-type]
+        fitted = _fitted(json.dumps(member), samples, recipe, seed, None).detector if is_trained else build(member)
+        members.append(fitted)
+    return Ensemble(members)
 
 
 #: What the cells of a study share: the language models, by their descriptions, and what they said of texts.

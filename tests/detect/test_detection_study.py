@@ -133,3 +133,13 @@ def test_the_smoke_study_killed_and_resumed():
     assert 3 <= len(list(FOLDER.glob("*/result.json"))) < 24
     assert main(args) == 0
     assert (FOLDER / "results.csv").read_text() == Path("never-killed/results.csv").read_text()
+
+
+def test_an_ensemble_trains_its_members_in_the_cell(monkeypatch):
+    config = CONFIG.with_name("recommended.yaml")
+    flags = ["--sizes.smoke.seeds", "[0]", "--sizes.smoke.values", "{train_texts: 40, lengths: [24]}"]
+    assert main(["study", "--config", str(config), *flags]) == 0
+    with Path("runs/detect/recommended-smoke/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["condition"] for row in rows} == {"own", "wild", "length", "attack"}
+    assert float(of(rows, value="Homoglyph")["edits"]) > 0 == float(of(rows, value="Homoglyph")["evasion"])  # undone
