@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -70,19 +71,19 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Return the norm of all gradients together, wherever their parts are; all devices must call it.
 
     Args:
-        parameters: Parameters, of which some may have no gradient.
+        parameters: Parameters, either all divided by `shard` or none; some may have no gradient.
 
     Returns:
         A scalar, the same on all devices.
     """
-    meshes: dict[DeviceMesh | None, list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None:
-            mesh = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
-            meshes.setdefault(mesh, []).append(parameter.grad)
-    norms = [nn.utils.get_total_norm(gradients) for gradients in meshes.values()]
-    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-    return norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    norm = nn.utils.get_total_norm(own)
+    if not any(isinstance(gradient, DTensor) for gradient in gradients):
+        return norm
+    squares = norm.float().square()  # every part of a gradient is on one device, whatever the mesh
+    dist.all_reduce(squares)
+    return squares.sqrt()
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:

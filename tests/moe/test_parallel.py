@@ -125,12 +125,12 @@ def test_gradients_in_bfloat16(make_trainer, byte_data, tmp_path, strategy, prec
     """Of the first step: a rounding that differs may choose another expert in later ones."""
 
     def fit(name, settings):
-        trainer = make_trainer(Record(tmp_path / name), name=name, max_steps=1, precision=precision, **settings)
+        trainer = make_trainer(Record(tmp_path / f"{name}.pt"), name=name, max_steps=1, precision=precision, **settings)
         trainer.fit(language_model("bias"), datamodule=byte_data(replay=False))
 
     fit("one", {})
     on_ranks(fit, "two", {"devices": 2, "strategy": STRATEGIES[strategy]()})
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
+    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     for name, gradient in one["gradients"][0].items():
         mine = two["gradients"][0][name]
         assert mine.dtype == gradient.dtype == (torch.float32 if precision == "bf16-mixed" else torch.bfloat16)
@@ -143,15 +143,15 @@ def test_gradients_in_bfloat16(make_trainer, byte_data, tmp_path, strategy, prec
 @pytest.mark.parametrize("strategy", ["fsdp2", "ep"])
 def test_validation_test_and_text_are_those_of_one_process(make_trainer, byte_data, read_metrics, tmp_path, strategy):
     def evaluate(name, settings):
-        trainer = make_trainer(RouterBalance(), name=name, max_steps=2, val_check_interval=2, **settings)
+        trainer = make_trainer(RouterBalance(), name=name, max_steps=2, **settings)
         model = language_model()
         trainer.fit(model, datamodule=byte_data(replay=False))
         trainer.test(model, datamodule=byte_data(replay=False), verbose=False)
         text = DecoderLM(model.decoder, Tokenizer.bytes()).generate(["def ", "if"], max_new_tokens=12, temperature=0)
         (tmp_path / f"{name}.{trainer.global_rank}").write_text("".join(text))
 
-    evaluate("one", {})
-    on_ranks(evaluate, "two", {"devices": 2, "strategy": STRATEGIES[strategy]()})
+    evaluate("one", {"val_check_interval": 8})  # micro-batches
+    on_ranks(evaluate, "two", {"val_check_interval": 4, "devices": 2, "strategy": STRATEGIES[strategy]()})
     assert (tmp_path / "two.0").read_text() == (tmp_path / "two.1").read_text() == (tmp_path / "one.0").read_text()
     one, two = read_metrics("one"), read_metrics("two")
     assert {"val/new/loss", "test/old/loss", "test/new/router/mri/layer_01"} <= one.keys() == two.keys()
