@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_core.errors import UserError
 from lit_core.tokenizer import Tokenizer
-from lit_moe import MoELanguageModel, RouterBalance, ShardedStrategy
+from lit_moe import MoELanguageModel, RouterBalance, RouterDrift, ShardedStrategy
 from lit_moe.lm import DecoderLM
 from lit_moe.loss import token_nll
 from lit_moe.nn import BiasRouter, Decoder, DecoderConfig, MoEConfig, PenaltyRouter, SinkhornRouter
@@ -143,18 +143,22 @@ def test_gradients_in_bfloat16(make_trainer, byte_data, tmp_path, strategy, prec
 @pytest.mark.parametrize("strategy", ["fsdp2", "ep"])
 def test_validation_test_and_text_are_those_of_one_process(make_trainer, byte_data, read_metrics, tmp_path, strategy):
     def evaluate(name, settings):
-        trainer = make_trainer(RouterBalance(), name=name, max_steps=2, **settings)
+        drift = RouterDrift(str(tmp_path / "reference.ckpt"))
+        trainer = make_trainer(RouterBalance(), drift, name=name, max_steps=2, **settings)
         model = language_model()
         trainer.fit(model, datamodule=byte_data(replay=False))
+        trainer.callbacks.remove(drift)  # this reference is a copy of the module, as it was before it was divided
         trainer.test(model, datamodule=byte_data(replay=False), verbose=False)
         text = DecoderLM(model.decoder, Tokenizer.bytes()).generate(["def ", "if"], max_new_tokens=12, temperature=0)
         (tmp_path / f"{name}.{trainer.global_rank}").write_text("".join(text))
 
+    torch.save({"state_dict": language_model().state_dict(), "global_step": 0}, tmp_path / "reference.ckpt")
     evaluate("one", {"val_check_interval": 8})  # micro-batches
     on_ranks(evaluate, "two", {"val_check_interval": 4, "devices": 2, "strategy": STRATEGIES[strategy]()})
     assert (tmp_path / "two.0").read_text() == (tmp_path / "two.1").read_text() == (tmp_path / "one.0").read_text()
     one, two = read_metrics("one"), read_metrics("two")
-    assert {"val/new/loss", "test/old/loss", "test/new/router/mri/layer_01"} <= one.keys() == two.keys()
+    expected = {"val/new/loss", "val/new/router/crs/layer_00", "test/old/loss", "test/new/router/mri/layer_01"}
+    assert expected <= one.keys() == two.keys()
     for key in one.keys() - {"train/tokens_per_second"}:
         assert [v for _, v in two[key]] == pytest.approx([v for _, v in one[key]], rel=2e-5), key
 
@@ -174,6 +178,8 @@ def test_logits_in_chunks_and_a_loop_without_lightning(tmp_path):
             torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
             shard(decoder, init_device_mesh("cpu", (1, 2), mesh_dim_names=("data_parallel", "tensor_parallel")))
             rows = ids[rank : rank + 1]
+            held = sum(weight.to_local().numel() for weight in decoder.parameters())
+            assert held < 0.51 * sum(weight.numel() for weight in decoder.parameters())
         for row in rows:
             hidden = decoder.hidden(row[:, :-1])
             token_nll(hidden, row[:, 1:], decoder.head, 256, max_logits=5 * 256).sum().backward()
