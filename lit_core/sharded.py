@@ -148,6 +148,7 @@ def replace_folder(target: Path, folder: Path) -> None:
         folder: The folder, beside it.
     """
     former = folder.with_suffix(".former.tmp")
+    shutil.rmtree(former, ignore_errors=True)  # of a process that was killed here
     if target.exists():
         target.rename(former)
     folder.rename(target)
