@@ -173,22 +173,26 @@ def wire_bytes(decoder: Decoder, layout: Layout) -> dict[str, float]:
     """Return the bytes that a device sends in an optimizer step, by purpose; collectives go around a ring.
 
     A ring of n devices sends (n - 1) / n of what is gathered or reduced to parts, and twice that where all get the sum.
-    DDP sums the gradients once. FSDP2 gathers the weights for each forward and each backward pass and reduces the
-    gradients after each backward pass, those of experts among the devices that hold the same ones. Expert parallelism
-    sends the tokens to their experts and back, D numbers per chosen expert, in each forward pass and its gradients in
-    the backward pass; activation checkpointing repeats the forward pass.
+    DDP sums the gradients once. FSDP2 gathers the weights of layers for each forward and each backward pass, embedding
+    and output once for both, and reduces the gradients after each backward pass; those of experts among the devices
+    that hold the same ones. Expert parallelism sends the tokens to their experts and back, D numbers per chosen expert,
+    in each forward pass and its gradients in the backward pass; activation checkpointing repeats the forward pass.
 
     Args:
         decoder: The network, which may be on the meta device.
         layout: How a step is spread over devices.
     """
     n, ep, config = layout.devices, layout.expert_parallel, decoder.config
-    routed = count(layer.experts for layer in mixtures(decoder)) * layout.stored
-    dense = count([decoder]) * layout.stored - routed
+    whole, routed = count([decoder]), count(layer.experts for layer in mixtures(decoder))
     if not layout.sharded:
-        return {"gradients, summed": 2 * (n - 1) / n * (dense + routed)}
-    ring = layout.accumulation * ((n - 1) / n * dense + (n / ep - 1) / (n / ep) * routed / ep)
-    sent = {"weights, gathered": 2 * ring, "gradients, reduced": ring}
+        return {"gradients, summed": 2 * (n - 1) / n * whole * layout.stored}
+    outer = whole - count([decoder.layers])
+    sent_of_layers = (n - 1) / n * (whole - outer - routed) + (n - ep) / n * routed / ep
+    sent_of_outer, micro_batches = (n - 1) / n * outer, layout.accumulation * layout.stored
+    sent = {
+        "weights, gathered": micro_batches * (2 * sent_of_layers + sent_of_outer),
+        "gradients, reduced": micro_batches * (sent_of_layers + sent_of_outer),
+    }
     if config.moe is not None and ep > 1:
         rows = layout.accumulation * config.n_layers * config.moe.top_k * layout.tokens
         passes = 6 if config.activation_checkpointing else 4

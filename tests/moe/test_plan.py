@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_core.errors import UserError
@@ -98,20 +99,54 @@ def test_memory_of_variants_is_what_torch_tracks(name):
         assert guess == pytest.approx(tracked(model, where)[0], rel=0.15), feed_forward
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 8])
-def test_memory_of_a_shard_is_what_torch_tracks(devices):
-    """Of one device; the others are only pretended to be there."""
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=devices)
-    try:
-        model = language_model("dense")
-        layout = Layout(devices, True, micro_batch_size=BATCH, sequence_length=LENGTH)
-        guess = max(total(parts) for parts in guessed(model, layout).values())
+@pytest.fixture
+def pretended():
+    """Puts a model on the first of several devices, of which the others are only pretended to be there."""
+
+    def divide(model, devices):
+        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=devices)
         names = ("data_parallel", "tensor_parallel")
         shard(model.decoder, init_device_mesh("cpu", (devices, 1), mesh_dim_names=names))
-        assert guess == pytest.approx(tracked(model, layout)[0], rel=0.15)
-    finally:
-        dist.destroy_process_group()
+
+    yield divide
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 8])
+def test_memory_of_a_shard_is_what_torch_tracks(devices, pretended):
+    model = language_model("dense")
+    layout = Layout(devices, True, micro_batch_size=BATCH, sequence_length=LENGTH)
+    guess = max(total(parts) for parts in guessed(model, layout).values())
+    pretended(model, devices)
+    assert guess == pytest.approx(tracked(model, layout)[0], rel=0.15)
+
+
+class Wire(TorchDispatchMode):
+    """Counts the bytes of what collectives gather and reduce, whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.gathered = self.reduced = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.c10d._allgather_base_.default:
+            self.gathered += args[0].nbytes
+        elif function is torch.ops.c10d._reduce_scatter_base_.default:
+            self.reduced += args[1].nbytes
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_shards_gather_and_reduce_what_is_said(recompute, pretended):
+    model = language_model("dense", activation_checkpointing=recompute)
+    said = wire_bytes(model.decoder, Layout(4, True))
+    pretended(model, 4)
+    ids = torch.randint(model.config.vocab_size, (2, 33))
+    with Wire() as wire:
+        model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
+    assert said["weights, gathered"] == pytest.approx(ring(4, wire.gathered))
+    assert said["gradients, reduced"] == pytest.approx(ring(4, wire.reduced))
 
 
 @pytest.mark.parametrize("foreach", [False, True])
@@ -169,7 +204,6 @@ def test_bytes_on_the_wire():
     weights = 4.0 * decoder.parameter_counts().total
     assert wire_bytes(decoder, Layout(devices=6)) == {"gradients, summed": pytest.approx(2 * ring(6, weights))}
     sharded = wire_bytes(decoder, Layout(devices=6, sharded=True, accumulation=3))
-    assert sharded["weights, gathered"] == pytest.approx(3 * 2 * ring(6, weights))
     assert sharded["gradients, reduced"] == pytest.approx(3 * ring(6, weights))
     layout = Layout(devices=8, sharded=True, expert_parallel=4, precision="bf16-mixed", sequence_length=128)
     experts = 4.0 * sum(weight.numel() for name, weight in decoder.named_parameters() if "experts" in name)
