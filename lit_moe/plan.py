@@ -14,6 +14,7 @@ from lit_moe.nn import Decoder, FeedForward
 from lit_moe.nn.attention import Attention
 
 Rows = list[tuple[str, ...]]
+OURS_ONLY = "a plan knows the activations of lit_moe's own decoder only; give a decoder of its shape"
 
 
 def plan(
@@ -54,7 +55,12 @@ def plan(
         raise UserError("price is given but tflops is not, and without a speed there is no time to pay; give both.")
     decoder = model.decoder
     if not isinstance(decoder, Decoder):
-        raise UserError(f"decoder is a {type(decoder).__name__}, but a plan knows lit_moe's own only; give its shape.")
+        raise UserError(f"decoder is a {type(decoder).__name__}, but {OURS_ONLY}.")
+    if layout.sequence_length > decoder.config.max_seq_len:
+        raise UserError(
+            f"sequence_length is {layout.sequence_length} but max_seq_len is {decoder.config.max_seq_len}; "
+            "shorten the sequences or set the decoder's max_seq_len higher."
+        )
     moe, sharing = decoder.config.moe, layout.expert_parallel
     if moe is not None and moe.n_experts % sharing:
         raise UserError(
@@ -225,7 +231,7 @@ def _table(title: str, rows: Rows) -> str:
 
 
 def _number(value: float) -> str:
-    for unit, size in (("Z", 1e21), ("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if value >= size:
             return f"{value / size:,.1f} {unit}"
     return f"{value:,.0f}"

@@ -14,7 +14,7 @@ from lit_core.cli import LitCLI
 from lit_core.errors import UserError
 from lit_moe.memory import Layout
 from lit_moe.module import MoELanguageModel
-from lit_moe.plan import plan
+from lit_moe.plan import OURS_ONLY, plan
 from lit_moe.strategy import ShardedStrategy
 
 _ALIASES = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -118,6 +118,8 @@ def _tokenizer_size(data: Namespace) -> int:
 
 def _on_meta(model: Namespace, vocab_size: int) -> MoELanguageModel:
     model = model.clone()
+    if model.init_args.hugging_face is not None:
+        raise UserError(f"`hugging_face` is {model.init_args.hugging_face.model}, but {OURS_ONLY}.")
     model.init_args.decoder.vocab_size = vocab_size
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MoELanguageModel, "model")

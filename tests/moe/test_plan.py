@@ -234,6 +234,7 @@ def test_shards_and_expert_parallelism_divide_the_weights():
         ({"price": 2.0}, "price is given but tflops is not"),
         ({"device_memory": 0.0}, "device_memory is 0.0"),
         ({"layout": Layout(6, True, 3)}, "n_experts is 8, but 3 devices"),
+        ({"layout": Layout(sequence_length=4096)}, "sequence_length is 4096 but max_seq_len is 2048"),
     ],
 )
 def test_refuses(arguments, said):
@@ -291,6 +292,7 @@ def test_plan_without_data(run_plan):
         (["--vocab_size=0"], "vocab_size is 0"),
         (["--model.init_args.decoder.n_heads=3"], "n_heads is 3"),
         (["--model.init_args.scheduler.warmup=2"], "`warmup` is 2"),
+        (["--model.init_args.hugging_face.model=some/model"], "`hugging_face` is some/model"),
         (["--tflop=3"], "tflop is not an argument"),
     ],
 )
