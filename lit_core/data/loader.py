@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -15,6 +17,9 @@ from lit_core.data.stream import EvalStream, Stream
 from lit_core.errors import RunFailure, UserError
 
 log = logging.getLogger(__name__)
+
+_ALIGNED = 16  # bytes; no type of torch has more
+_SMALL = 1 << 20  # bytes that are sooner sent through a pipe than put into shared memory
 
 
 class StreamLoader(DataLoader):
@@ -75,6 +80,8 @@ class StreamLoader(DataLoader):
         for batch in super().__iter__():
             if isinstance(batch, _Sentence):
                 raise batch.kind(batch.text)
+            if isinstance(batch, _Packed):
+                batch = batch.unpacked()
             if isinstance(stream, Stream):
                 if stream.tells_epochs and stream.rank == 0 and self._read % stream.accumulation == 0:
                     _tell_epochs(stream, stream.start_step + self._read // stream.accumulation)
@@ -107,16 +114,48 @@ class _Sentence:
         self.kind, self.text = type(error), str(error)
 
 
-class _Sentences(IterableDataset[dict[str, Tensor] | _Sentence]):
-    """A stream whose last item may be an error."""
+class _Packed:
+    """A batch on its way from a data-loading process, its tensors in one: to hand one over takes longer than a copy."""
+
+    def __init__(self, batch: Mapping[str, Any]) -> None:
+        self._batch = dict(batch)
+        self._places: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        rows = []
+        for key, value in batch.items():
+            if isinstance(value, Tensor):
+                row = value.reshape(-1).view(torch.uint8)
+                rows += [row, row.new_zeros(-len(row) % _ALIGNED)]
+                self._batch[key] = None
+                self._places[key] = value.dtype, tuple(value.shape)
+        joined = torch.cat(rows)
+        self._bytes: Tensor | np.ndarray = joined.numpy() if len(joined) < _SMALL else joined
+
+    def pin_memory(self) -> _Packed:
+        """Do what torch does with a tensor."""
+        self._bytes = torch.as_tensor(self._bytes).pin_memory()
+        return self
+
+    def unpacked(self) -> dict[str, Any]:
+        """Return the batch; its tensors share memory but do not overlap."""
+        row, start = torch.as_tensor(self._bytes), 0
+        for key, (dtype, shape) in self._places.items():
+            stop = start + math.prod(shape) * dtype.itemsize
+            self._batch[key] = row[start:stop].view(dtype).view(shape)
+            start = stop + -stop % _ALIGNED
+        return self._batch
+
+
+class _Sentences(IterableDataset[dict[str, Tensor] | _Packed | _Sentence]):
+    """A stream whose batches come packed from another process, and whose last item may be an error."""
 
     def __init__(self, stream: Stream | EvalStream) -> None:
         self.stream = stream
 
-    def __iter__(self) -> Iterator[dict[str, Tensor] | _Sentence]:
-        try:
+    def __iter__(self) -> Iterator[dict[str, Tensor] | _Packed | _Sentence]:
+        if get_worker_info() is None:
             yield from self.stream
+            return
+        try:
+            yield from map(_Packed, self.stream)
         except (UserError, RunFailure) as error:
-            if get_worker_info() is None:
-                raise
             yield _Sentence(error)

@@ -287,15 +287,16 @@ def _interleaved(parts: dict[str, dict[str, Any]], places: dict[str, list[int]])
                 f"source {name!r} and source {first!r} give other keys ({', '.join(part)}; {', '.join(batch)}), so no "
                 "batch can hold both; set them up alike."
             )
-    order = np.argsort([place for of_source in places.values() for place in of_source]).tolist()
+    order = np.argsort([place for of_source in places.values() for place in of_source])
     together: dict[str, Any] = {}
     for key in batch:
         values = [part[key] for part in parts.values()]
         if isinstance(values[0], Tensor):
-            together[key] = torch.cat(values)[order]
+            # not by [order], which wakes torch's threads for the smallest batch: a wait where the machine is busy
+            together[key] = torch.cat(values).index_select(0, torch.from_numpy(order))
         else:  # strings, which are not stacked
             rows = [row for value in values for row in value]
-            together[key] = [rows[place] for place in order]
+            together[key] = [rows[place] for place in order.tolist()]
     return together
 
 

@@ -51,6 +51,40 @@ def test_any_processes_give_the_same_batches(tmp_path, workers, context):
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+class Mixed:
+    """Samples of all kinds, small or beyond what goes through a pipe."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return {
+            "flag": index % 2 == 0,
+            "pixels": torch.arange(self.size, dtype=torch.uint8) + index,
+            "labels": torch.full((3, 1), index, dtype=torch.int16),
+            "text": f"sample {index}",
+            "mask": torch.arange(5) == index,
+            "nothing": torch.empty(0),
+            "y": index / 3,
+        }
+
+
+@pytest.mark.parametrize("size", [7, 1 << 20])
+def test_tensors_of_any_type_and_size_come_from_another_process_as_they_are(size):
+    here, there = (list(StreamLoader(EvalStream(Mixed(size), 4), workers)) for workers in (0, 1))
+    assert len(here) == len(there) == 3
+    for a, b in zip(here, there, strict=True):
+        assert list(a) == list(b) and a["text"] == b["text"]
+        for key in a.keys() - {"text"}:
+            assert a[key].dtype == b[key].dtype and torch.equal(a[key], b[key])
+            before = {other: b[other].clone() for other in b.keys() - {"text", key}}
+            b[key].zero_()
+            assert all(torch.equal(b[other], value) for other, value in before.items()), "memory does not overlap"
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_position_is_asked_for_at_the_first_batch(workers):
     asked, loader = [], StreamLoader(stream(), workers)
