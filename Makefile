@@ -34,10 +34,12 @@ forgetting: $(STAMP)  ## Replay against none over three seeds, with an interval;
 figures: $(STAMP)  ## Draw the pictures of the docs again, from the quickstart's runs.
 	$(BIN)/python examples/figures.py
 
-bench: $(BENCH)/.installed  ## Layers and training steps beside their peers'; writes docs/results/speed.md.
+bench: $(BENCH)/.installed  ## Layers, training steps and data streams beside their peers'; writes docs/results/speed.md.
 	$(BENCH)/bin/python benchmarks/moe_ffn.py --output docs/results/moe_ffn.json
 	$(BENCH)/bin/python benchmarks/train_step.py --output docs/results/train_step.json
 	$(BENCH)/bin/python benchmarks/hf_decoder.py --output docs/results/hf_decoder.json
+	$(BENCH)/bin/python benchmarks/data_stream.py --output docs/results/data_stream.json
+	$(BENCH)/bin/python benchmarks/loop_overhead.py --output docs/results/loop_overhead.json
 	$(BENCH)/bin/python benchmarks/report.py docs/results
 
 bench-valuation: $(BENCH_VALUATION)/.installed  ## Search, values and matching pursuit beside their peers; writes docs/results/features.md and omp.md.
@@ -51,12 +53,12 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,test,dev]"
 	touch $@
 
-# litgpt without its dependencies, see benchmarks/requirements.txt
+# litgpt and litdata without their dependencies, see benchmarks/requirements.txt
 $(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml constraints.txt
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/requirements.txt
-	$(BENCH)/bin/python -m pip install --quiet --no-deps litgpt==0.5.13
+	$(BENCH)/bin/python -m pip install --quiet --no-deps litgpt==0.5.13 litdata==0.2.76 boto3==1.44.8 botocore==1.44.8
 	touch $@
 
 $(BENCH_VALUATION)/.installed: benchmarks/requirements-valuation.txt pyproject.toml

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import data_stream
 import hf_decoder
+import loop_overhead
 import moe_ffn
 import train_step
 from side_by_side import ratios
@@ -21,6 +23,8 @@ from lit_core.paths import atomic_write
 
 LAYER_AIMS = {"fp32": 1.2, "bf16": 1.3}
 STEP_AIM = 1.3
+STREAM_AIM = 0.8
+LOOP_AIM = 1.05
 BUSY = 0.2  # cores of two that other work may take before the page says so
 DEFAULT = moe_ffn.OURS[0]  # what backend: auto chooses on a CPU
 
@@ -114,17 +118,106 @@ compared in fp32 before the timing. In bf16, weights are bfloat16.
 """
 
 
-def page(layers: dict[str, Any], steps: dict[str, Any], decoders: dict[str, Any] | None = None) -> str:
+def stream_findings(result: dict[str, Any]) -> str:
+    """Return how fast our stream is beside the others', in sentences."""
+    cases = result["cases"]
+    speeds = [1 / case["ratios"][data_stream.OURS]["ratio"] for case in cases]
+    lines = [
+        f"Our stream reads at {_range(speeds)} of the memory map's speed; the aim of at least {STREAM_AIM} is met in "
+        f"{sum(speed >= STREAM_AIM for speed in speeds)} of {len(speeds)} rows."
+    ]
+    for peer in data_stream.PEERS:
+        measured = [ratios(case["seconds"], data_stream.OURS) for case in cases]
+        leads = [found[peer]["ratio"] for found in measured if peer in found]
+        if leads:
+            ahead = sum(lead > 1 for lead in leads)
+            lines.append(
+                f"It is ahead of {peer} in {ahead} of {len(leads)}: that one takes {_range(leads)} times our time."
+            )
+    return " ".join(lines)
+
+
+def stream_section(result: dict[str, Any]) -> str:
+    """Return the section on the data stream.
+
+    Args:
+        result: Result of data_stream.py.
+    """
+    most = max(len(case["sources"]) for case in result["cases"])
+    return f"""
+## Data stream
+
+{data_stream.table(result)}
+
+Byte tokens of the Python standard library and, where there are {most} sources, Austen, read by one data-loading process
+with the default prefetch; nothing else is done with a batch. Cells are ratios of time to the *memory map*, which takes
+windows at random places of plain uint16 files, as short training scripts do; lower is better. *Ours* reads the shards
+that `prepare` writes, in an order that a resumed run goes on with exactly. *litdata* reads chunks with TokensLoader,
+shuffled; *webdataset* a tar member per sequence through a shuffle of {data_stream.SHARD:,}. Sources are mixed by their
+sizes. A round begins with a new loader and is timed from its first batch on; the last columns say how long that one
+took, with the start of the process. Rows of all contenders are looked up in the text before the
+timing. All single times are in [data_stream.json](data_stream.json).
+
+{stream_findings(result)}
+
+{conditions(result)}
+"""
+
+
+def loop_findings(result: dict[str, Any]) -> str:
+    """Return what a trainer and our callbacks cost, in sentences."""
+    lines = []
+    for way, named in ((loop_overhead.TRAINER, "Lightning's trainer"), (loop_overhead.RUN, "A whole run")):
+        found = [case["ratios"][way]["ratio"] for case in result["cases"]]
+        added = [loop_overhead.overhead(case, way) for case in result["cases"]]
+        lines.append(
+            f"- {named} takes {_range(found)} of the bare loop's time and adds {_range(added)} ms to a step; at most "
+            f"{LOOP_AIM} is met in {sum(ratio <= LOOP_AIM for ratio in found)} of {len(found)} rows."
+        )
+    return "\n".join(lines)
+
+
+def loop_section(result: dict[str, Any]) -> str:
+    """Return the section on the cost of the trainer.
+
+    Args:
+        result: Result of loop_overhead.py.
+    """
+    return f"""
+## Trainer beside a bare loop
+
+{loop_overhead.table(result)}
+
+Granular mixtures with the penalty router in fp32; {loop_overhead.REPLAY:.0%} of each batch is replayed. The *bare loop*
+is forward, loss, backward, clipping, fused AdamW and schedule. *Trainer* is `Trainer.fit` with the same model as a
+LightningModule, without loggers and callbacks. *Whole run* adds what `lit-moe fit` and the quickstart's configs do:
+TensorBoard and CSV file at each {loop_overhead.LOG_EVERY}th step, progress bar, ResumeStream, FiniteLoss, GracefulStop,
+RunRecord, RouterBalance and ReplayMixing; Forgetting and SampleText act in validation and at the ends only, which are
+left out, as are checkpoints. All read the same batches in the same process and start from the same weights in each
+round; losses are compared over all steps before the timing. Cells are ratios of the time per step to the bare loop's;
+*added* is the median of the rounds' differences. The aim of at most {LOOP_AIM} is the trainer's. All single times are
+in [loop_overhead.json](loop_overhead.json).
+
+{loop_findings(result)}
+
+{conditions(result)}
+"""
+
+
+SECTIONS = {"hf_decoder": decoder_section, "data_stream": stream_section, "loop_overhead": loop_section}
+
+
+def page(layers: dict[str, Any], steps: dict[str, Any], sections: Sequence[str] = ()) -> str:
     """Return the whole page.
 
     Args:
         layers: Result of moe_ffn.py.
         steps: Result of train_step.py.
-        decoders: Result of hf_decoder.py; None where it was not run.
+        sections: What follows on other benchmarks, as far as they were run.
     """
     return f"""# Speed
 
-Made by `make bench`, which runs both benchmarks in an environment of their own and writes this page. All single times
+Made by `make bench`, which runs the benchmarks in an environment of their own and writes this page. All single times
 are in [moe_ffn.json](moe_ffn.json) and [train_step.json](train_step.json). The contenders of a row run in one process,
 one step each per round, in an order drawn anew for each round, on a new random input in each step. A cell is the median
 of the rounds' ratios to the dense contender, ± half their interquartile range; lower is better.
@@ -160,7 +253,7 @@ token are equal but for the routers, which is checked. Tokens are random.
 {step_findings(steps)}
 
 {conditions(steps)}
-{"" if decoders is None else decoder_section(decoders)}"""
+{"".join(sections)}"""
 
 
 def _range(values: Sequence[float]) -> str:
@@ -180,17 +273,16 @@ def _ahead(cases: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Read both results and write the page."""
+    """Read the results and write the page; all but the first two may be missing."""
     parser = argparse.ArgumentParser(description="Write speed.md from the numbers beside it.")
     parser.add_argument(
         "folder", type=Path, help="folder with moe_ffn.json and train_step.json; speed.md is written there"
     )
     folder: Path = parser.parse_args().folder
     layers, steps = (json.loads((folder / f"{name}.json").read_text()) for name in ("moe_ffn", "train_step"))
-    decoders = folder / "hf_decoder.json"
-    atomic_write(
-        folder / "speed.md", page(layers, steps, json.loads(decoders.read_text()) if decoders.exists() else None)
-    )
+    paths = {name: folder / f"{name}.json" for name in SECTIONS}
+    sections = [SECTIONS[name](json.loads(path.read_text())) for name, path in paths.items() if path.exists()]
+    atomic_write(folder / "speed.md", page(layers, steps, sections))
 
 
 if __name__ == "__main__":

@@ -31,12 +31,13 @@ class Contender:
 
     Attributes:
         name: Its name in the tables.
-        step: What is timed; gets what `prepare` returned.
+        step: What is timed; gets what `prepare` returned. Where not all of it counts, it returns the seconds that do,
+            as a float; anything else that it returns is ignored.
         prepare: Makes a new input; not timed.
     """
 
     name: str
-    step: Callable[[Any], None]
+    step: Callable[[Any], Any]
     prepare: Callable[[], Any]
 
 
@@ -63,8 +64,8 @@ def measure(contenders: Sequence[Contender], rounds: int, warm_up: int, seed: in
             for contender in order:
                 inputs = contender.prepare()
                 start = time.perf_counter()
-                contender.step(inputs)
-                elapsed = time.perf_counter() - start
+                counted = contender.step(inputs)
+                elapsed = counted if isinstance(counted, float) else time.perf_counter() - start
                 if index >= warm_up:
                     seconds[contender.name].append(elapsed)
                 del inputs

@@ -2,13 +2,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import data_stream
 import hf_decoder
 import layers
+import loop_overhead
 import moe_ffn
 import report
 import side_by_side
@@ -87,6 +90,71 @@ def test_decoders_with_other_weights_are_refused():
         hf_decoder.check(models, case)
 
 
+def test_our_stream_stands_beside_others_that_read_the_same_text(tmp_path, monkeypatch, capsys):
+    result = quick(data_stream, tmp_path, monkeypatch)
+    printed = capsys.readouterr().out
+    assert [len(case["sources"]) for case in result["cases"]] == [1, 3]
+    for case in result["cases"]:
+        everyone = {data_stream.MAP, data_stream.OURS, *data_stream.PEERS} - set(case["left_out"])
+        assert set(case["ratios"]) == set(case["seconds_to_first_batch"]) == everyone
+        assert set(case["left_out"]) <= {data_stream.LITDATA} and all(name in printed for name in case["left_out"])
+        assert all(len(waits) == result["rounds"] for waits in case["seconds_to_first_batch"].values())
+    section = report.stream_section(result)
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(table) == 4 and all(line in section for line in table) and "of the memory map's speed" in section
+
+
+TEXT = {"x": np.random.default_rng(0).integers(256, size=2000).astype(np.uint16)}
+
+
+@pytest.mark.parametrize(
+    ("starts", "change", "message"),
+    [
+        (lambda n: 733 * n % 1900, lambda rows: rows.int(), "batches of torch.int32"),
+        (lambda n: 733 * n % 1900, lambda rows: rows[:, 1:], "shape"),
+        (lambda n: 733 * n % 1900, lambda rows: rows.flip(1), "nowhere in the text"),
+        (lambda n: 20 * n, lambda rows: rows, "in the order of the text"),
+        (lambda n: 733 * n % 1900, lambda rows: rows, None),
+    ],
+)
+def test_streams_are_refused_that_do_not_give_shuffled_windows_of_the_text(starts, change, message):
+    case = data_stream.Case(("x",), 32, 4, 10)
+    rows = [TEXT["x"][starts(number) :][:33].astype(np.int64) for number in range(64)]
+    batches = [change(torch.from_numpy(np.stack(rows[first : first + 4]))) for first in range(0, 64, 4)]
+    feed = data_stream.Feed(lambda: batches)
+    if message is None:
+        data_stream.check("it", feed, TEXT, case)
+        with pytest.raises(Mismatch, match="no row of y"):
+            data_stream.check("it", feed, {**TEXT, "y": np.zeros(99, np.uint16)}, case)
+        return
+    with pytest.raises(Mismatch, match=message):
+        data_stream.check("it", feed, TEXT, case)
+
+
+def test_a_trainer_and_a_whole_run_train_as_the_bare_loop(tmp_path, monkeypatch, capsys):
+    result = quick(loop_overhead, tmp_path, monkeypatch)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    (case,) = result["cases"]
+    assert set(case["ratios"]) == set(loop_overhead.WAYS) and case["parameters"]["total"] > 0
+    section = report.loop_section(result)
+    assert len(table) == 3 and all(line in section for line in table)
+    added = loop_overhead.overhead(case, loop_overhead.TRAINER)
+    pairs = zip(case["seconds"][loop_overhead.TRAINER], case["seconds"][loop_overhead.BARE], strict=True)
+    assert added == pytest.approx(1000 * sum(mine - base for mine, base in pairs) / 2), (
+        "the median of two is their mean"
+    )
+
+
+def test_losses_that_differ_are_refused():
+    losses = {way: [torch.tensor(2.0), torch.tensor(1.5)] for way in loop_overhead.WAYS}
+    loop_overhead.check(losses, 2)
+    with pytest.raises(Mismatch, match="took 2 steps, not 3"):
+        loop_overhead.check(losses, 3)
+    losses[loop_overhead.RUN][1] = torch.tensor(1.6)
+    with pytest.raises(Mismatch, match="whole run in step 1"):
+        loop_overhead.check(losses, 2)
+
+
 def test_ratios_are_taken_round_by_round():
     seconds = {"base": [1.0, 2.0, 10.0], "mine": [2.0, 3.0, 40.0]}
     found = side_by_side.ratios(seconds, "base")["mine"]
@@ -104,6 +172,13 @@ def test_each_contender_takes_one_step_per_round_on_a_new_input():
     assert [value for _, value in seen] == list(range(63))
     orders = [tuple(name for name, _ in seen[start : start + 3]) for start in range(0, 63, 3)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders) and len(set(orders)) > 3
+
+
+def test_a_contender_may_say_which_of_its_seconds_count():
+    clocked = side_by_side.Contender("clocked", lambda _: 123.0, lambda: None)
+    other = side_by_side.Contender("other", lambda _: torch.tensor(123.0), lambda: None)
+    seconds = side_by_side.measure([clocked, other], rounds=2, warm_up=0)
+    assert seconds["clocked"] == [123.0, 123.0] and max(seconds["other"]) < 100
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
