@@ -58,7 +58,7 @@ $(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml constraints.txt
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/requirements.txt
-	$(BENCH)/bin/python -m pip install --quiet --no-deps litgpt==0.5.13 litdata==0.2.76 boto3==1.44.8 botocore==1.44.8
+	$(BENCH)/bin/python -m pip install --quiet --no-deps litgpt==0.5.13 litdata==0.2.76 boto3==1.44.8 botocore==1.44.8 s3transfer==0.19.3
 	touch $@
 
 $(BENCH_VALUATION)/.installed: benchmarks/requirements-valuation.txt pyproject.toml
