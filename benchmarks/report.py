@@ -156,7 +156,8 @@ that `prepare` writes, in an order that a resumed run goes on with exactly. *lit
 shuffled; *webdataset* a tar member per sequence through a shuffle of {data_stream.SHARD:,}. Sources are mixed by their
 sizes. A round begins with a new loader and is timed from its first batch on; the last columns say how long that one
 took, with the start of the process. Rows of all contenders are looked up in the text before the
-timing. All single times are in [data_stream.json](data_stream.json).
+timing. Part of the difference is transport: ours hands a small batch over through a pipe, the others through torch's
+shared memory, which takes longer at this size. All single times are in [data_stream.json](data_stream.json).
 
 {stream_findings(result)}
 
