@@ -44,7 +44,7 @@ class Figure:
     """Curves of means over seeds, with bands for their 95 % intervals, a panel per metric.
 
     Args:
-        x: Label on the abscissa, a number.
+        x: Label or measured column on the abscissa, a number.
         by: Label that tells the curves apart.
         metrics: Measured columns, each in a panel.
         where: Labels of the results that are looked at; a list stands for any of its values.
@@ -66,15 +66,17 @@ def means(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], where:
 
     Args:
         rows: The results.
-        by: Labels; rows that lack one are left out, and what agrees in all of them is averaged within a seed.
+        by: Labels, or measured columns such as a length; rows that lack one are left out, and what agrees in all of
+            them is averaged within a seed.
         metrics: Measured columns.
         where: Labels of the rows that are looked at.
     """
     groups: dict[tuple[Any, ...], dict[str, dict[int, list[float]]]] = {}
     for row in matching(rows, where):
-        if not all(label in row.labels for label in by):
+        known = row.measured | row.labels
+        if not all(label in known for label in by):
             continue
-        group = groups.setdefault(tuple(row.labels[label] for label in by), {})
+        group = groups.setdefault(tuple(known[label] for label in by), {})
         for metric in metrics:
             value = row.measured.get(metric, math.nan)
             if math.isfinite(value):
@@ -149,7 +151,7 @@ def draw(figures: Mapping[str, Figure], rows: Sequence[Row], folder: Path) -> di
     """Draw the figures as PNG files.
 
     Returns:
-        Their paths by heading; none, with a word about it, where matplotlib is missing.
+        Their paths by heading; none, with a word about it, where matplotlib or what is to be drawn is missing.
     """
     if not figures or not _MATPLOTLIB:
         if figures:
@@ -157,6 +159,9 @@ def draw(figures: Mapping[str, Figure], rows: Sequence[Row], folder: Path) -> di
         return {}
     paths = {}
     for heading, figure in figures.items():
+        if not means(rows, [figure.by, figure.x], figure.metrics, figure.where):
+            print(f"The figure {heading!r} is left out: no results have {figure.by} and {figure.x}.", flush=True)
+            continue
         path = folder / f"{_slug(heading)}.png"
         with atomic_path(path) as temporary:
             _plot(figure, rows).savefig(temporary, format="png", dpi=110)
