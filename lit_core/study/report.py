@@ -73,7 +73,7 @@ def means(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], where:
     """
     groups: dict[tuple[Any, ...], dict[str, dict[int, list[float]]]] = {}
     for row in matching(rows, where):
-        known = row.measured | row.labels
+        known = {**row.measured, **row.labels}
         if not all(label in known for label in by):
             continue
         group = groups.setdefault(tuple(known[label] for label in by), {})
@@ -212,6 +212,9 @@ def _plot(figure: Figure, rows: Sequence[Row]) -> Any:
         if figure.log_x:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ScalarFormatter())
+            places = sorted({x for _, x in points})
+            if len(places) < 9:  # ticks at powers of 2 would miss most of few values
+                axes.set_xticks(places)
         axes.set(title=metric, xlabel=figure.x)
         axes.grid(alpha=0.3)
     for axes in panels[len(figure.metrics) :]:
