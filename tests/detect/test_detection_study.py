@@ -137,7 +137,12 @@ def test_the_smoke_study_killed_and_resumed():
 
 def test_an_ensemble_trains_its_members_in_the_cell(monkeypatch):
     config = CONFIG.with_name("recommended.yaml")
-    flags = ["--sizes.smoke.seeds", "[0]", "--sizes.smoke.values", "{train_texts: 40, lengths: [24]}"]
+    flags = [
+        "--sizes.smoke.seeds",
+        "[0]",
+        "--sizes.smoke.values",
+        "{train_texts: 40, lengths: [24], detector: [Encoder + GLTR]}",
+    ]
     assert main(["study", "--config", str(config), *flags]) == 0
     with Path("runs/detect/recommended-smoke/results.csv").open() as file:
         rows = list(csv.DictReader(file))
