@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import textwrap
 from itertools import islice
+from unittest import mock
 
 import lightning.pytorch as pl
 import numpy as np
@@ -25,6 +26,13 @@ from lit_moe.nn import MoEConfig, MoEFeedForward, PenaltyRouter, auxiliary_losse
 
 torch.set_num_threads(1)
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def own_environment():
+    """Lightning leaves LOCAL_RANK and MASTER_PORT behind, of which the commands that later tests start would die."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 class ByteWindows:
