@@ -154,8 +154,13 @@ class MoELanguageModel(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm over all devices, also where experts are divided otherwise than the rest."""
-        if is_sharded(self.decoder) and gradient_clip_val and gradient_clip_algorithm != "value":
+        """Clip by the norm over all devices, also where experts are divided otherwise than the rest.
+
+        Lightning's own clipping refuses fused optimizers under any mixed precision, though only a scaler, which
+        bfloat16 does not need, keeps the gradients from being what they are.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if gradient_clip_val and gradient_clip_algorithm != "value" and not scaled:
             clip_gradients(self.parameters(), gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

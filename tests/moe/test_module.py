@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -86,6 +87,27 @@ def test_the_schedule_steps_with_the_optimizer(token_root, make_trainer, read_me
     trainer = make_trainer(max_steps=4, limit_val_batches=0)
     trainer.fit(tiny_model(scheduler=scheduler), datamodule=tiny_data(token_root))
     assert [rate for _, rate in read_metrics()["train/learning_rate"]] == pytest.approx([0, 1e-2, 5e-3, 5e-3])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_by_their_norm_under_a_fused_optimizer_too(
+    token_root, make_trainer, read_metrics, precision
+):
+    class Watched(MoELanguageModel):
+        def on_train_batch_end(self, *arguments):
+            norms.append(torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None]))
+
+    weights = []
+    for fused in (True, False):
+        norms: list[torch.Tensor] = []
+        model = Watched(tiny_decoder(), optimizer=partial(torch.optim.AdamW, lr=1e-2, fused=fused))
+        arguments = {"max_steps": 4, "gradient_clip_val": 0.5, "limit_val_batches": 0, "precision": precision}
+        make_trainer(**arguments).fit(model, datamodule=tiny_data(token_root, micro_batch_size=8))
+        before = torch.tensor([norm for _, norm in read_metrics()["train/gradient_norm"]])
+        assert before.max() > 0.5
+        torch.testing.assert_close(torch.stack(norms), before.clamp(max=0.5), rtol=1e-4, atol=0)
+        weights.append(model.state_dict())
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
 
 
 def test_validation_equals_the_definition_over_the_whole_source(token_root, token_texts, make_trainer):
