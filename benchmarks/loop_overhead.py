@@ -10,6 +10,7 @@ before the timing. Validation, checkpoints and texts are no overhead of the loop
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import statistics
@@ -259,7 +260,11 @@ def run(case: Case, root: Path, rounds: int, warm_up: int) -> dict[str, Any]:
         WAYS[way](training)
         return training.seconds() / case.steps
 
-    contenders = [Contender(way, partial(timed, way), partial(build, case, root)) for way in WAYS]
+    def fresh() -> Training:
+        gc.collect()  # a trainer and its model hold each other, and all that the optimizer keeps
+        return build(case, root)
+
+    contenders = [Contender(way, partial(timed, way), fresh) for way in WAYS]
     others = OtherWork()
     seconds = measure(contenders, rounds, warm_up)
     return {

@@ -164,6 +164,9 @@ class _Loop(torch.autograd.Function):
 
     Autograd would make a full-size zero gradient for every slice. A token's weight is applied before the second
     product, so that the weight's gradient needs no saved output.
+
+    A slice may reach into the rows of the next expert, see `_slices`: what is written there is overwritten when it is
+    that expert's turn, and counts as zero in the gradients of the weights.
     """
 
     @staticmethod
@@ -179,7 +182,7 @@ class _Loop(torch.autograd.Function):
         hidden_N2I = rows_ND.new_empty(len(rows_ND), gate_up.shape[1])
         out_ND = torch.empty_like(rows_ND)
         scale_N1 = weights_N[:, None].to(rows_ND.dtype)
-        for expert, rows in _slices(counts):
+        for expert, _, rows in _slices(counts, rows_ND):
             torch.mm(rows_ND[rows], gate_up[expert].t(), out=hidden_N2I[rows])
             gate_nI, up_nI = hidden_N2I[rows].chunk(2, dim=-1)
             torch.mm(_activate(gate_nI, activation) * up_nI * scale_N1[rows], down[expert].t(), out=out_ND[rows])
@@ -198,7 +201,7 @@ class _Loop(torch.autograd.Function):
             if count == 0:
                 grad_gate_up[expert].zero_()
                 grad_down[expert].zero_()
-        for expert, rows in _slices(ctx.counts):
+        for expert, count, rows in _slices(ctx.counts, rows_ND):
             gate_nI, up_nI = hidden_N2I[rows].chunk(2, dim=-1)
             active_nI = _activate(gate_nI, ctx.activation)
             scale_n1 = weights_N[rows, None].to(rows_ND.dtype)
@@ -206,20 +209,32 @@ class _Loop(torch.autograd.Function):
             grad_nI = grad_ND[rows] @ down[expert]
             # Summed in the weights' float32: the router learns from this.
             grad_weights_N[rows] = (grad_nI * product_nI).sum(-1, dtype=weights_N.dtype)
-            torch.mm(grad_ND[rows].t(), product_nI * scale_n1, out=grad_down[expert])
+            scaled_nI = product_nI * scale_n1
+            scaled_nI[count:] = 0
+            torch.mm(grad_ND[rows].t(), scaled_nI, out=grad_down[expert])
             grad_nI = grad_nI * scale_n1
             grad_gate_nI = _activate_backward(grad_nI * up_nI, gate_nI, ctx.activation)
             grad_hidden_n2I = torch.cat((grad_gate_nI, grad_nI * active_nI), dim=-1)
+            grad_hidden_n2I[count:] = 0
             torch.mm(grad_hidden_n2I.t(), rows_ND[rows], out=grad_gate_up[expert])
             torch.mm(grad_hidden_n2I, gate_up[expert], out=grad_rows_ND[rows])
         return grad_rows_ND, grad_weights_N, grad_gate_up, grad_down, None, None
 
 
-def _slices(counts: list[int]) -> list[tuple[int, slice]]:
-    """Return (expert, its rows) for each expert that has any."""
+_FEWER_SHAPES = 32
+"""Row counts are rounded up to multiples of this where each new one costs a kernel that torch's CPU library builds."""
+
+
+def _slices(counts: list[int], rows_ND: Tensor) -> list[tuple[int, int, slice]]:
+    """Return (expert, number of its rows, slice that starts with them) for each expert that has any.
+
+    In 16 bits on the CPU the slice goes on to a multiple of `_FEWER_SHAPES` rows where there are so many.
+    """
+    multiple = _FEWER_SHAPES if rows_ND.device.type == "cpu" and rows_ND.dtype.itemsize == 2 else 1
     found, start = [], 0
     for expert, count in enumerate(counts):
         if count:
-            found.append((expert, slice(start, start + count)))
+            end = start + -(-count // multiple) * multiple
+            found.append((expert, count, slice(start, end if end <= len(rows_ND) else start + count)))
         start += count
     return found

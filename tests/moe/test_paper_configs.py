@@ -1,11 +1,13 @@
 """The paper's runs as configs: each combination is what `fit` takes, of the published size, on the meta device."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from fit_run import rows, run
 
 from lit_moe import CosineInf, WarmupCosine
 from lit_moe.cli import main
@@ -51,8 +53,34 @@ def test_each_file_makes_a_run_of_the_published_size(model, number, capsys):
 @pytest.mark.parametrize("trainer", ["gpu8_ddp", "gpu8_fsdp2"])
 @pytest.mark.parametrize("model", MODELS)
 def test_each_run_of_each_model(model, trainer, capsys):
-    for run in RUNS:
-        check(model, run, capsys, trainer)
+    for files in RUNS:
+        check(model, files, capsys, trainer)
+
+
+SHRUNK = """
+data: {{init_args: {{root: {root}, sequence_length: 32, global_batch_size: 10, micro_batch_size: 5,
+  validation_samples: 6}}}}
+model: {{init_args: {{decoder: {{n_layers: 2, d_model: 16, n_heads: 2, d_ff: 32, max_seq_len: 32}}}}}}
+trainer: {{accelerator: cpu, devices: 2, max_steps: 4, val_check_interval: 1, log_every_n_steps: 1}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["gpu8_ddp", "gpu8_fsdp2"])
+def test_shrunk_runs_train_on_two_processes(token_root, trainer, tmp_path, monkeypatch):
+    for name, source in {"fineweb": "austen", "german": "stdlib", "stack": "stdlib"}.items():
+        shutil.copytree(token_root / source, tmp_path / "data" / name)
+    shutil.copy(token_root / "tokenizer.json", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    Path("shrunk.yaml").write_text(SHRUNK.format(root=tmp_path / "data"))
+    branch = ["--branch_from", "runs/moe/pretrain/checkpoints/last.ckpt"]
+    for name, files, more in (("pretrain", RUNS[0], []), ("flat", RUNS[2], branch), ("rewarm", RUNS[6], branch)):
+        flags = arguments("granular_penalty", files, trainer)
+        flags = [str(PAPER.parents[2] / flag) if flag.endswith(".yaml") else flag for flag in flags]
+        run("fit", *flags, "--config", "shrunk.yaml", "--run", name, *more)
+        losses = [float(row["train/loss"]) for row in rows(name) if "train/loss" in row]
+        assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)
+        assert any("val/german/loss" in row for row in rows(name))
 
 
 def test_callbacks_of_all_files_come_together(capsys):
