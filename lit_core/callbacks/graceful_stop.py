@@ -71,9 +71,10 @@ class GracefulStop(Callback):
             raise Stopped(self._stopping)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals back, where Lightning, whose handlers came before, has not done so already."""
         for signum, handler in self._former.items():
-            signal.signal(signum, handler)
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, handler)
         self._former = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

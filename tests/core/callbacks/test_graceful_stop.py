@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import gc
 import signal
 
 import pytest
@@ -31,7 +33,7 @@ class Signal(Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
-def fit(folder, *callbacks, resume_step=None, ckpt_path=None):
+def fit(folder, *callbacks, resume_step=None, ckpt_path=None, model=None):
     torch.manual_seed(0)
     trainer = Trainer(
         default_root_dir=folder,
@@ -45,7 +47,7 @@ def fit(folder, *callbacks, resume_step=None, ckpt_path=None):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Model(), BoringDataModule(), ckpt_path=ckpt_path)
+    trainer.fit(model or Model(), BoringDataModule(), ckpt_path=ckpt_path)
 
 
 def steps(folder):
@@ -67,3 +69,25 @@ def test_a_stop_loses_no_row_even_where_a_validation_is_due(tmp_path, step):
     shown = EventAccumulator(str(tmp_path / "stopped")).Reload()
     assert [event.step for event in shown.Scalars("train/loss")] == list(range(8))
     assert [event.step for event in shown.Scalars("val/loss")] == [3, 7]
+
+
+class Fail(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        raise KeyError("failed")
+
+
+@pytest.mark.parametrize("end", [(), (Signal(2),), (Fail(),)], ids=["done", "stopped", "failed"])
+def test_the_signals_are_given_back(tmp_path, end):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with contextlib.suppress(Stopped, KeyError):
+        fit(tmp_path, *end)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_nothing_of_a_run_is_kept(tmp_path):
+    class Ours(Model):
+        pass
+
+    fit(tmp_path, model=Ours())
+    gc.collect()
+    assert not [found for found in gc.get_objects() if type(found) is Ours]
