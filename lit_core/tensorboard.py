@@ -7,6 +7,7 @@ the call.
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,8 @@ def heat_map(
     image = axes.imshow(values, aspect="auto", cmap="viridis" if center is None else "RdBu_r")
     if center is not None:
         image.set_clim(0.0, 2 * center)
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(textwrap.fill(title, int(9 * figure.get_figwidth())), fontsize="medium")
     axes.locator_params(integer=True)
     figure.colorbar(image, ax=axes)
     return figure

@@ -1,6 +1,7 @@
 import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lit_core.tensorboard import add_figure, add_hparams, add_layout, add_text, can_draw, curves, flatten, heat_map
 
@@ -33,6 +34,15 @@ def test_a_heat_map_arrives_as_an_image(shown):
     assert image.step == 7
     assert image.encoded_image_string.startswith(b"\x89PNG")
     assert figure.axes[0].images[0].get_clim() == (0.0, 4.0)
+
+
+@pytest.mark.parametrize("width", [4, 12, 40])
+def test_the_title_of_a_heat_map_is_not_cut_off(width):
+    title = "val/handbook_de: share of tokens per expert; white is balance"
+    figure = heat_map([[0.1] * width] * 3, title=title, xlabel="expert", ylabel="layer", center=0.2)
+    FigureCanvasAgg(figure).draw()
+    box = figure.axes[0].title.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
 
 
 def test_text_stays_plain(shown):
