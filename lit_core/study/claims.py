@@ -25,6 +25,7 @@ class Finding:
         interval: Mean over seeds and its 95 % interval; None where nothing was measured.
         seeds: The seeds behind it.
         note: What else must be known to read it.
+        margin: How far the end of the interval lies on the claimed side of the limit; below 0 on the other.
     """
 
     outcome: Outcome
@@ -32,6 +33,7 @@ class Finding:
     interval: Interval | None = None
     seeds: tuple[int, ...] = ()
     note: str = ""
+    margin: float = math.nan
 
 
 class Criterion(ABC):
@@ -61,11 +63,13 @@ class Claim:
         return [criterion.find(rows) for criterion in self.criteria]
 
 
+#: From what decides against a claim to what does not.
+_ORDER: tuple[Outcome, ...] = ("not reproduced", "not testable here", "undecided", "reproduced")
+
+
 def verdict(findings: Sequence[Finding]) -> Outcome:
     """Return what several findings say together."""
-    outcomes = {finding.outcome for finding in findings}
-    order: tuple[Outcome, ...] = ("not reproduced", "not testable here", "undecided")
-    return next((outcome for outcome in order if outcome in outcomes), "reproduced" if outcomes else order[1])
+    return min((finding.outcome for finding in findings), key=_ORDER.index, default="not testable here")
 
 
 class PairedGain(Criterion):
@@ -77,9 +81,10 @@ class PairedGain(Criterion):
     Args:
         metric: Column that is compared.
         of: Labels of the rows that are said to measure more.
-        over: Labels of the rows they are compared with; of several, those with the largest mean.
+        over: Labels of the rows they are compared with; of several, it must hold over each.
         where: Labels of all rows that are looked at; a list stands for any of its values.
         above: Limit of the difference.
+        each: Labels for whose every value it must hold; other labels are averaged over.
     """
 
     def __init__(
@@ -89,20 +94,21 @@ class PairedGain(Criterion):
         over: list[dict[str, Any]],
         where: dict[str, Any] | None = None,
         above: float = 0.0,
+        each: Sequence[str] = (),
     ) -> None:
         self.metric, self.of, self.over, self.where, self.above = metric, of, over, where or {}, above
+        self.each = each
 
     def find(self, rows: Sequence[Row]) -> Finding:
         """Compare the rows."""
-        rows = matching(rows, self.where)
-        found = [(over, self._gains(rows, over)) for over in self.over]
-        found = [(over, gains) for over, gains in found if gains]
-        what = f"{self.metric}: {_name(self.of)} − {{}}{_limit('above', self.above)}{_where(self.where)}"
-        if not found:
-            return _nothing(what.format(" or ".join(_name(over) for over in self.over)), "no pair of rows to compare")
-        over, gains = min(found, key=lambda pair: statistics.fmean(pair[1].values()))
-        note = f"{_name(over)} is the best of {len(self.over)}" if len(self.over) > 1 else ""
-        return _decided(what.format(_name(over)), gains, above=self.above, note=note)
+        findings = []
+        for over in self.over:
+            for part, where in _parts(matching(rows, self.where), self.each, self.where):
+                what = f"{self.metric}: {_name(self.of)} − {_name(over)}{_limit('above', self.above)}{_where(where)}"
+                gains = self._gains(part, over)
+                found = _decided(what, gains, above=self.above) if gains else _nothing(what, "no pair of rows")
+                findings.append(found)
+        return _hardest(findings)
 
     def _gains(self, rows: Sequence[Row], over: Mapping[str, Any]) -> dict[int, float]:
         chosen = {*self.of, *over}
@@ -118,6 +124,8 @@ class PairedGain(Criterion):
 class Correlation(Criterion):
     """Two columns rise together, or against each other: their rank correlation within each seed is beyond a limit.
 
+    Few points have few possible correlations, on which seeds may agree by chance: compare pairs there.
+
     Args:
         x: Column of the one: a label that is a number, or a metric.
         y: Column of the other.
@@ -125,6 +133,7 @@ class Correlation(Criterion):
         above: The correlation is said to be above this; None if it is said to be below something.
         below: The correlation is said to be below this.
         method: ``spearman`` or ``kendall``.
+        within: Labels whose values are not compared with each other: the mean of the correlations within each is taken.
     """
 
     def __init__(
@@ -135,23 +144,31 @@ class Correlation(Criterion):
         above: float | None = None,
         below: float | None = None,
         method: Literal["spearman", "kendall"] = "spearman",
+        within: Sequence[str] = (),
     ) -> None:
         self.x, self.y, self.where, self.above, self.below = x, y, where or {}, above, below
+        self.within = within
         self.correlate, self.method = {"spearman": spearman, "kendall": kendall}[method], method
 
     def find(self, rows: Sequence[Row]) -> Finding:
         """Correlate within each seed; labels other than ``x`` and the seed are averaged over."""
-        groups: dict[int, dict[float, list[float]]] = {}
+        groups: dict[tuple[int, tuple[str, ...]], dict[float, list[float]]] = {}
         for row, y in _measured(matching(rows, self.where), self.y):
             x = {**row.labels, **row.measured}.get(self.x)
             if isinstance(x, int | float):
-                groups.setdefault(row.labels["seed"], {}).setdefault(x, []).append(y)
-        values = {seed: self.correlate(*_means(points)) for seed, points in groups.items() if len(points) > 1}
-        values = {seed: value for seed, value in values.items() if math.isfinite(value)}
+                group = row.labels["seed"], tuple(str(row.labels.get(label)) for label in self.within)
+                groups.setdefault(group, {}).setdefault(x, []).append(y)
+        found: dict[int, list[float]] = {}
+        for (seed, _), points in groups.items():
+            value = self.correlate(*_means(points)) if len(points) > 1 else math.nan
+            if math.isfinite(value):
+                found.setdefault(seed, []).append(value)
         limit = _limit("above", self.above) if self.above is not None else _limit("below", self.below or 0.0)
-        what = f"{self.method} of {self.x} and {self.y}{limit}{_where(self.where)}"
-        if not values:
+        within = f" within each {' and '.join(self.within)}" if self.within else ""
+        what = f"{self.method} of {self.x} and {self.y}{within}{limit}{_where(self.where)}"
+        if not found:
             return _nothing(what, "no seed has two different values of each")
+        values = {seed: statistics.fmean(each) for seed, each in found.items()}
         return _decided(what, values, above=self.above, below=self.below)
 
 
@@ -161,6 +178,7 @@ class BudgetRatio(Criterion):
     Within each seed the curves of the metric over the budget are averaged; the budget needed is where a curve first
     reaches the share of the way from ``none`` to ``full``, between two budgets by interpolation. A curve that does not
     reach it is counted with the largest budget, and seeds where neither does are left out; the note says how many.
+    Where only ``over`` reaches it the ratio is larger than counted, so then nothing is reproduced.
 
     Args:
         budget: Column of the budget.
@@ -191,8 +209,10 @@ class BudgetRatio(Criterion):
 
     def find(self, rows: Sequence[Row]) -> Finding:
         """Compare the budgets; the interval is that of the mean logarithm of the ratio."""
+        what = f"budget for {self.share:.0%} of the full gain in {self.metric}: {_name(self.of)} / {_name(self.over)}"
+        what += f"{_limit('below', self.below)}{_where(self.where)}"
         rows = matching(rows, self.where)
-        logs, neither, clipped = {}, 0, 0
+        logs, neither, clipped, lost = {}, 0, 0, 0
         for seed in sorted({row.labels["seed"] for row in rows}):
             mine = matching(rows, {"seed": seed})
             none, full, of, over = (
@@ -206,9 +226,11 @@ class BudgetRatio(Criterion):
                 neither += 1
                 continue
             clipped += None in needed
-            logs[seed] = math.log((needed[0] or max(of)) / (needed[1] or max(over)))
-        what = f"budget for {self.share:.0%} of the full gain in {self.metric}: {_name(self.of)} / {_name(self.over)}"
-        what += f"{_limit('below', self.below)}{_where(self.where)}"
+            lost += needed[0] is None
+            spent = [max(curve) if value is None else value for value, curve in zip(needed, (of, over), strict=True)]
+            if not all(spent):
+                return _nothing(what, f"the goal is reached without any {self.budget} in seed {seed}", "undecided")
+            logs[seed] = math.log(spent[0] / spent[1])
         note = f"{neither} seeds where neither reaches it left out" if neither else ""
         note += ("; " if note and clipped else "") + (f"{clipped} seeds where only one does" if clipped else "")
         if not logs:
@@ -216,6 +238,8 @@ class BudgetRatio(Criterion):
                 what, note or "no seed has all four curves", "undecided" if neither else "not testable here"
             )
         finding = _decided(what, logs, below=math.log(self.below), note=note)
+        if lost and finding.outcome == "reproduced":
+            finding = replace(finding, outcome="undecided")
         assert finding.interval is not None
         mean, low, high = (
             math.exp(min(end, 700.0)) for end in (finding.interval.mean, finding.interval.low, finding.interval.high)
@@ -237,6 +261,7 @@ class Level(Criterion):
         where: Labels of the rows that are looked at; a list stands for any of its values.
         above: The value is said to be above this; None if it is said to be below something.
         below: The value is said to be below this.
+        each: Labels for whose every value it must hold; other labels are averaged over.
     """
 
     def __init__(
@@ -245,16 +270,21 @@ class Level(Criterion):
         where: dict[str, Any] | None = None,
         above: float | None = None,
         below: float | None = None,
+        each: Sequence[str] = (),
     ) -> None:
-        self.metric, self.where, self.above, self.below = metric, where or {}, above, below
+        self.metric, self.where, self.above, self.below, self.each = metric, where or {}, above, below, each
 
     def find(self, rows: Sequence[Row]) -> Finding:
         """Average within each seed."""
+        parts = _parts(matching(rows, self.where), self.each, self.where)
+        return _hardest([self._find(part, where) for part, where in parts])
+
+    def _find(self, rows: Sequence[Row], where: Mapping[str, Any]) -> Finding:
         values: dict[int, list[float]] = {}
-        for row, value in _measured(matching(rows, self.where), self.metric):
+        for row, value in _measured(rows, self.metric):
             values.setdefault(row.labels["seed"], []).append(value)
         limit = _limit("above", self.above) if self.above is not None else _limit("below", self.below or 0.0)
-        what = f"{self.metric}{limit}{_where(self.where)}"
+        what = f"{self.metric}{limit}{_where(where)}"
         if not values:
             return _nothing(what, "nothing was measured")
         means = {seed: statistics.fmean(found) for seed, found in values.items()}
@@ -333,7 +363,32 @@ def _decided(
         low, high, limit = -interval.high, -interval.low, -(below or 0.0)
     assert limit is not None
     outcome: Outcome = "reproduced" if low > limit else "not reproduced" if high < limit else "undecided"
-    return Finding(outcome, what, interval, tuple(sorted(by_seed)), note)
+    return Finding(outcome, what, interval, tuple(sorted(by_seed)), note, low - limit)
+
+
+def _parts(
+    rows: Sequence[Row], each: Sequence[str], where: Mapping[str, Any]
+) -> list[tuple[list[Row], dict[str, Any]]]:
+    """Return the rows of each combination of some labels' values, with the labels that say so; all rows without any."""
+    parts: dict[tuple[Any, ...], list[Row]] = {} if each else {(): list(rows)}
+    for row in rows if each else ():
+        parts.setdefault(tuple(row.labels.get(label) for label in each), []).append(row)
+    if not parts:
+        return [([], dict(where))]
+    return [(part, {**where, **dict(zip(each, values, strict=True))}) for values, part in parts.items()]
+
+
+def _hardest(findings: Sequence[Finding]) -> Finding:
+    """Return the finding that speaks most against their claim, by its outcome, then by its interval."""
+
+    def strength(finding: Finding) -> tuple[int, float]:
+        return _ORDER.index(finding.outcome), math.inf if finding.interval is None else finding.margin
+
+    hardest = min(findings, key=strength)
+    if len(findings) == 1:
+        return hardest
+    note = f"the hardest of {len(findings)}"
+    return replace(hardest, note=f"{note}; {hardest.note}" if hardest.note else note)
 
 
 def _nothing(what: str, why: str, outcome: Outcome = "not testable here") -> Finding:

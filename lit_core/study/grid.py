@@ -71,7 +71,7 @@ class Cell:
         commands: As in its grid, with the values filled in.
         values: All values, with the seed.
         labels: Those values that tell it from the other cells of its grid, with the seed.
-        config_hash: Changes with anything that its result depends on, but for the code.
+        config_hash: Changes with anything that its result depends on, but for the code and the content of named data.
     """
 
     name: str

@@ -57,7 +57,7 @@ def experiment(
         seed: Seed of the weights and of the order of the texts.
         model: Name of the model.
         schedule: ``infinite`` goes on flat from the constant phase and anneals at the end, ``cosine`` re-warms the
-            annealed model, ``union`` trains anew on old and new text together, with as many tokens of each.
+            annealed model, ``union`` trains anew on old and new text together, with as many tokens of each as that.
         replay: Replayed fraction of the old text.
         shift: Name of the shift.
         models: Of each model ``feed_forward``, and class and arguments of its ``router``, by name.
@@ -106,8 +106,8 @@ def experiment(
         rows += [*step_rows(earlier, trace.steps, per_expert), *curve_rows(forgetting)]
     layers = [*layer_rows(before, after, texts)]
     rows += [*text_rows("before", before, texts), *text_rows("after", after, texts), *layers, *band_rows(layers)]
-    first = [row["crs"] for row in rows if row.get("band") == "0-2" and "crs" in row]
-    whole |= {"crs_early": statistics.fmean(first)} if first else {}
+    first = [row for row in rows if row.get("band") == "0-2" and row["text"] != "foreign" and "crs" in row]
+    whole |= {"crs_early": statistics.fmean(row["crs_above_chance"] for row in first)} if first else {}
     whole |= losses(before, after, texts) | {"tflop": spent, "tflop_total": earlier_spent + spent}
     data = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(root.rglob("index.json")))).hexdigest()[:16]
     return [{"data": data} | row for row in (whole, *rows)]

@@ -43,8 +43,42 @@ def test_paired_gain_says_no_and_perhaps_and_compares_with_the_best():
     assert gain("random", above=0.2).find(rows()).outcome == "undecided"
     assert gain("random", above=-0.5).find(rows(-1)).outcome == "reproduced"  # not inferior
     best = gain("worse", "random").find(rows())
-    assert best.interval.mean < 1 and "random is the best of 2" in best.note
+    assert best.interval.mean < 1 and "ours − random" in best.what and best.note == "the hardest of 2"
+    assert gain("absent", "random").find(rows()).outcome == "not testable here"
     assert gain("absent").find(rows()).outcome == "not testable here"
+
+
+def test_paired_gain_must_hold_over_each_also_over_one_that_is_larger_by_chance():
+    def made(noise):
+        values = [("ours", 0.0), ("sure", -0.02), ("noisy", -0.02 + noise)]
+        return [row(value, seed=seed, selector=name) for seed in range(3)
+                for name, value in [(n, v + 0.001 * seed * (n == "sure") - noise * seed * (n == "noisy"))
+                                    for n, v in values]]  # fmt: skip
+
+    assert gain("sure", "noisy").find(made(0.0)).outcome == "reproduced"
+    found = gain("sure", "noisy").find(made(0.1))
+    assert found.outcome == "undecided" and "ours − noisy" in found.what
+
+
+def test_each_part_must_hold_alone():
+    by_text = [row(value, seed=seed, selector=name, text=text) for seed in range(3)
+               for text, gained in (("old", 0.5 + 0.01 * seed), ("new", -0.1 - 0.01 * seed))
+               for name, value in (("ours", gained), ("random", 0.0))]  # fmt: skip
+    assert gain("random").find(by_text).outcome == "reproduced"  # the mean of both
+    found = gain("random", each=["text"]).find(by_text)
+    assert found.outcome == "not reproduced" and "text new" in found.what
+    ours = {"selector": "ours"}
+    assert Level("accuracy", ours, above=0.0).find(by_text).outcome == "reproduced"
+    found = Level("accuracy", ours, above=0.0, each=["text"]).find(by_text)
+    assert found.outcome == "not reproduced" and "text new" in found.what and found.note == "the hardest of 2"
+
+
+def test_correlation_within_groups_ignores_what_lies_between_them():
+    apart = [row(10 * model - epoch + 0.1 * seed, seed=seed, epoch=epoch + 10 * model, model=model)
+             for seed in range(3) for epoch in range(4) for model in range(3)]  # fmt: skip
+    assert Correlation("epoch", "accuracy", above=0).find(apart).outcome == "reproduced"
+    found = Correlation("epoch", "accuracy", above=0, within=["model"]).find(apart)
+    assert found.outcome == "not reproduced" and found.interval.mean == pytest.approx(-1)
 
 
 def test_one_seed_decides_nothing():
@@ -125,3 +159,15 @@ def test_level_is_scipys_interval_of_the_means_within_seeds():
     assert Level("accuracy", where, below=low - 0.1).find(rows()).outcome == "not reproduced"
     assert Level("accuracy", where, below=high - 0.1).find(rows()).outcome == "undecided"
     assert Level("other", where, above=0.0).find(rows()).outcome == "not testable here"
+
+
+def test_a_budget_that_is_not_enough_reproduces_nothing():
+    """In each seed only the other gets there, with a budget so large that the ratio of the largest ones is small."""
+    made = []
+    for seed in range(3):
+        for name, value, budget in (("none", 0.0, 1), ("full", 1.0, 1), ("ours", 0.5, 10), ("random", 1.0, 80)):
+            made.append(row(value, seed=seed, selector=name, budget=budget))
+    names = {part: {"selector": name} for part, name in
+             (("of", "ours"), ("over", "random"), ("none", "none"), ("full", "full"))}  # fmt: skip
+    found = BudgetRatio("budget", "accuracy", share=0.9, **names).find(made)
+    assert found.outcome == "undecided" and found.note == "3 seeds where only one does"
