@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
-from lit_core.paths import atomic_path
+from lit_core.paths import atomic_path, undo_torn_replacement
 
 #: In a checkpoint folder, the file with all but the divided tensors.
 META = "meta.pt"
@@ -80,6 +80,7 @@ def refuse_folder(path: str | Path, argument: str) -> None:
     Raises:
         UserError: If it is one.
     """
+    undo_torn_replacement(Path(path))
     if is_checkpoint_folder(Path(path)):
         raise UserError(
             f"{argument} is {path}, a folder of parts that only a sharded strategy reads; make a file of it with the "
@@ -160,6 +161,7 @@ def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[st
         UserError: If there is no such checkpoint.
     """
     path = Path(path)
+    undo_torn_replacement(path)
     return load_checkpoint_file(path / META if is_checkpoint_folder(path) else path, argument)
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lit_core.errors import RunFailure, UserError
 
 #: What the system says when nothing more can be written: the disk, a quota or a limit is full.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORMER = ".former.tmp"
 
 
 def data_root() -> Path:
@@ -104,8 +105,23 @@ def locked_folder(folder: Path, busy: str) -> Iterator[int]:
         os.close(handle)
 
 
+def undo_torn_replacement(target: Path) -> None:
+    """Give back its name to what was moved aside for a replacement that a kill prevented."""
+    former = former_of(target)
+    if not target.exists() and former.exists():
+        with suppress(FileNotFoundError):  # another device was faster
+            former.rename(target)
+
+
+def former_of(target: Path) -> Path:
+    """Return where a file or folder is moved aside while another takes its name."""
+    return target.with_name(f".{target.name}{_FORMER}")
+
+
 def remove_torn_files(folder: Path) -> None:
     """Remove files and folders left half-written where a process was killed; nobody else may be writing there."""
+    for path in folder.glob(f".*{_FORMER}"):
+        undo_torn_replacement(folder / path.name[1 : -len(_FORMER)])
     for path in folder.glob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)

@@ -24,7 +24,7 @@ from lit_core.checkpoint import (
     load_checkpoint_file,
 )
 from lit_core.errors import UserError
-from lit_core.paths import sync_folder
+from lit_core.paths import former_of, sync_folder, undo_torn_replacement
 
 #: Name of a device's file in a checkpoint folder.
 PART = "part_{:05d}.pt"
@@ -140,18 +140,19 @@ def write_parts(checkpoint: dict[str, Any], folder: Path, rank: int, world_size:
         writer.save_checkpoint({**rest, "parts": world_size}, folder / META)
 
 
-def replace_folder(target: Path, folder: Path) -> None:
-    """Give a whole folder its name, in the place of a former file or folder of that name.
+def replace_whole(target: Path, whole: Path) -> None:
+    """Give a whole file or folder its name, in the place of a former file or folder of that name.
 
     Args:
         target: The name.
-        folder: The folder, beside it.
+        whole: The file or folder, beside it.
     """
-    former = folder.with_suffix(".former.tmp")
-    shutil.rmtree(former, ignore_errors=True)  # of a process that was killed here
+    former = former_of(target)
+    undo_torn_replacement(target)  # of a process that was killed here
+    shutil.rmtree(former, ignore_errors=True)
     if target.exists():
         target.rename(former)
-    folder.rename(target)
+    whole.rename(target)
     sync_folder(target.parent)
     if former.is_dir():
         shutil.rmtree(former)
@@ -172,6 +173,7 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
         UserError: If there is no such checkpoint, or a part of it is missing.
     """
     path = Path(path)
+    undo_torn_replacement(path)
     if not is_checkpoint_folder(path):
         return load_checkpoint_file(path, argument)
     meta = checkpoint_facts(path, argument)

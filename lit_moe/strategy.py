@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lit_core.checkpoint import check_weights
 from lit_core.errors import UserError
-from lit_core.sharded import divided_like, gather_checkpoint, load_checkpoint_parts, replace_folder, write_parts
+from lit_core.sharded import divided_like, gather_checkpoint, load_checkpoint_parts, replace_whole, write_parts
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -88,9 +88,11 @@ class ShardedStrategy(ModelParallelStrategy):
         if not self._save_distributed_checkpoint:
             whole = gather_checkpoint(checkpoint)
             if self.is_global_zero:
-                if path.is_dir():  # of a run that began with folders
-                    shutil.rmtree(path)
-                self.checkpoint_io.save_checkpoint(whole, path, storage_options)
+                # a run that began with folders keeps the last until the file is there
+                file = path.with_name(f".{path.name}.tmp") if path.is_dir() else path
+                self.checkpoint_io.save_checkpoint(whole, file, storage_options)
+                if file != path:
+                    replace_whole(path, file)
             return
         folder = path.with_name(f".{path.name}.tmp")
         if self.is_global_zero:
@@ -100,7 +102,7 @@ class ShardedStrategy(ModelParallelStrategy):
         write_parts(checkpoint, folder, self.global_rank, self.world_size)
         self.barrier()
         if self.is_global_zero:
-            replace_folder(path, folder)
+            replace_whole(path, folder)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint, a file or a folder; of tensors only what this device needs is read, later.
