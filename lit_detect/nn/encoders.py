@@ -109,8 +109,10 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> En
     Raises:
         UserError: If transformers is missing, there is no such model, or it takes fewer tokens.
     """
-    if not RequirementCache("transformers>=4.51"):
-        raise UserError(f'model is {model}, which needs `transformers`; install it with `pip install "lit-shift[hf]"`.')
+    if not RequirementCache("transformers>=5.6"):
+        raise UserError(
+            f'model is {model}, which needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.'
+        )
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     kind = AutoModelForSequenceClassification if classifies else AutoModel

@@ -152,8 +152,8 @@ class ModelFolder:
 
 def need_transformers(what: str) -> None:
     """Refuse with one sentence where transformers is not installed."""
-    if not RequirementCache("transformers>=4.51"):
-        raise UserError(f'{what} needs `transformers`; install it with `pip install "lit-shift[hf]"`.')
+    if not RequirementCache("transformers>=5.6"):
+        raise UserError(f'{what} needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.')
 
 
 def _locate(model: str) -> Path:

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import torch
+from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
@@ -17,6 +18,7 @@ from lit_moe.nn.router import RouterStats, check_top_k, recomputing
 
 #: Classes of transformers that are found without being named; they return logits, weights and chosen experts.
 KNOWN_GATES = frozenset({"MixtralTopKRouter", "OlmoeTopKRouter", "Qwen2MoeTopKRouter", "Qwen3MoeTopKRouter"})
+_RETURN_LOGITS = RequirementCache("transformers>=5.6")
 #: Where a watched gate, and a model that is given an attention mask, keep what watches them.
 _WATCH, _PADDING = "_lit_moe_watch", "_lit_moe_padding"
 
@@ -45,7 +47,7 @@ class GateRouter(PenaltyRouter):
         logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
         probs_TE = logits_TE.softmax(-1)
         if indices_Tk is None:
-            indices_Tk = self.infer(probs_TE.detach())
+            indices_Tk = self.infer(logits_TE, probs_TE.detach())
         return self._stats(logits_TE, probs_TE, indices_Tk, indices_Tk, mask_T)
 
     def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -196,7 +198,13 @@ def padding_of(model: nn.Module) -> Padding:
 
 def _is_known(module: nn.Module) -> bool:
     kinds = type(module).__mro__  # FSDP2 puts a class of its own before the module's
-    return any(kind.__name__ in KNOWN_GATES and kind.__module__.startswith("transformers.") for kind in kinds)
+    known = any(kind.__name__ in KNOWN_GATES and kind.__module__.startswith("transformers.") for kind in kinds)
+    if known and not _RETURN_LOGITS:
+        raise UserError(
+            f"{type(module).__name__} is read from `transformers>=5.6` on, as earlier ones return probabilities where "
+            "logits should be; install a newer one."
+        )
+    return known
 
 
 def _watched(module: nn.Module) -> WatchedGate | None:

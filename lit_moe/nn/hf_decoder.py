@@ -6,6 +6,7 @@ Shape suffixes: B batch, S sequence, D model width, V vocabulary.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -56,8 +57,9 @@ class HFDecoder(nn.Module):
     """A causal language model of transformers, dense or with mixtures of experts, behind the interface of `Decoder`.
 
     It routes as it was made to; `moe_layers` finds its gates, so that callbacks measure them. The auxiliary losses of
-    transformers are never computed; ours can be switched on. Weights are in float32 until the trainer's precision says
-    otherwise, and are named as in transformers, behind ``model.``.
+    transformers are never added; ours can be switched on. Weights are in float32 until the trainer's precision says
+    otherwise, and are named as in transformers, behind ``model.``. The frequencies of rotary positions, and what the
+    model says must be so, stay in float32.
 
     Args:
         config: Which model, and what is added to it.
@@ -76,8 +78,10 @@ class HFDecoder(nn.Module):
 
     def __init__(self, config: HFConfig, vocab_size: int | None = None) -> None:
         super().__init__()
-        if not RequirementCache("transformers>=4.51"):
-            raise UserError('A Hugging Face model needs `transformers`; install it with `pip install "lit-shift[hf]"`.')
+        if not RequirementCache("transformers>=5.6"):
+            raise UserError(
+                'A Hugging Face model needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.'
+            )
         self.tokenizer: Tokenizer | None = None
         if config.model is not None:
             pretrained = smollm2() if config.model == "smollm2" else HuggingFaceLM.from_pretrained(config.model)
@@ -161,7 +165,8 @@ class HFDecoder(nn.Module):
         elif mask is not None:
             attention = {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
         network = self.model.base_model if self._divides else self.model
-        return network(input_ids=input_ids_BS, use_cache=False, **attention)[0]
+        outputs = network(input_ids=input_ids_BS, use_cache=False, **attention)
+        return outputs.last_hidden_state if self._divides else outputs.logits
 
     def call(self, **inputs: Any) -> Any:
         """Call the model of transformers as it is, also where this network's weights are divided over devices."""
@@ -199,6 +204,24 @@ class HFDecoder(nn.Module):
                 return watched.router.top_k / watched.router.n_experts
         return 1.0
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HFDecoder:
+        exact = {name: buffer for name, buffer in self.model.named_buffers() if self._stays_exact(name)}
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            path, _, leaf = name.rpartition(".")
+            module = self.model.get_submodule(path)
+            if getattr(module, leaf).dtype != buffer.dtype:
+                setattr(module, leaf, buffer.to(getattr(module, leaf).device))
+        return self
+
+    def _stays_exact(self, name: str) -> bool:
+        """Tell whether transformers keeps a buffer in float32 when it loads a model in 16 bits."""
+        kept: set[str] = set()
+        for attribute in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+            kept |= set(getattr(self.model, attribute, None) or ())
+        parts = name.split(".")
+        return parts[-1].endswith("inv_freq") or not kept.isdisjoint(parts)
+
     def describe(self) -> dict[str, Any]:
         """Return a plain `HFConfig` of this network with random weights, without the files it came from."""
         config = json.loads(self.model.config.to_json_string(use_diff=False))
@@ -210,7 +233,7 @@ def _random(config: dict[str, Any]) -> Any:
 
     kind = config.get("model_type")
     try:
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
     except Exception as error:  # whatever the checks of each config raise
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(

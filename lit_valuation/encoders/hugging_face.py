@@ -35,9 +35,9 @@ class HuggingFaceEncoder(Encoder):
     """
 
     def __init__(self, model: str, revision: str | None = None, max_length: int | None = None) -> None:
-        if not RequirementCache("transformers>=4.51"):
+        if not RequirementCache("transformers>=5.6"):
             raise UserError(
-                f'{type(self).__name__} needs `transformers`; install it with `pip install "lit-shift[hf]"`.'
+                f'{type(self).__name__} needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.'
             )
         if max_length is not None and max_length < 1:
             raise UserError(f"max_length is {max_length}, but must be 1 or more; keep at least one token.")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hf_models import DENSE, MIXTURES, config, make, spread, tokens
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_core.errors import UserError
@@ -152,3 +153,34 @@ def test_what_cannot_be_is_refused_in_one_sentence(options, parts):
 def test_a_sequence_that_is_too_long_is_refused():
     with pytest.raises(UserError, match="65 tokens but the model takes 64"):
         decoder("llama")(tokens(1, 65))
+
+
+@pytest.mark.parametrize("kind", ["llama", "olmoe"])
+def test_rotary_positions_stay_exact_in_16_bits(kind):
+    exact, ours = decoder(kind), decoder(kind)
+    HalfPrecision("bf16-true").convert_module(ours)
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.bfloat16}
+    frequencies = [dict(each.model.named_buffers())["model.rotary_emb.inv_freq"] for each in (exact, ours)]
+    assert frequencies[1].dtype == torch.float32 and torch.equal(*frequencies)
+
+
+def test_what_transformers_keeps_in_float32_stays_exact():
+    ours = decoder("llama")
+    ours.model._keep_in_fp32_modules_strict = ["correction"]
+    ours.model.model.register_buffer("correction", torch.tensor([1.001]))
+    ours.model.model.register_buffer("other", torch.tensor([1.001]))
+    ours.to(torch.bfloat16)
+    assert ours.model.model.correction.item() == pytest.approx(1.001, abs=1e-6)
+    assert ours.model.model.other.dtype == torch.bfloat16
+    assert ours.to("meta").model.model.correction.dtype == torch.float32
+
+
+def test_the_auxiliary_loss_of_an_undivided_mixture_is_not_taken_for_its_logits():
+    mixture = dict(num_local_experts=4, num_experts_per_tok=2, logits_scaling=2.0)
+    shape = {key: value for key, value in config("mixtral").items() if key not in ("model_type", "num_local_experts")}
+    ours = HFDecoder(HFConfig(config={**shape, **mixture, "model_type": "granitemoe", "output_router_logits": True}))
+    assert ours(tokens(2, 5)).shape == (2, 5, 64)
+
+
+def test_random_weights_are_in_float32_whatever_the_config_says():
+    assert {parameter.dtype for parameter in decoder("llama", {"dtype": "bfloat16"}).parameters()} == {torch.float32}
