@@ -39,7 +39,7 @@ def upcycle(
     weights only add up to about top_k over n_experts, the nearer the smaller router_std.
 
     Args:
-        ckpt_path: Checkpoint of a dense decoder, of ``lit-moe fit`` or import.
+        ckpt_path: Checkpoint of a dense decoder of ours, of ``lit-moe fit`` or import.
         output: The .ckpt file to be written.
         n_experts: Number of routed experts, a multiple of granularity minus n_shared.
         top_k: Routed experts per token, a multiple of granularity minus n_shared.
@@ -57,6 +57,11 @@ def upcycle(
     """
     refuse_output(output, file=True)
     module, dense = load_module(ckpt_path, "meta")
+    if not isinstance(module.decoder, Decoder):
+        raise UserError(
+            f"--ckpt_path is {ckpt_path}, which is a model of transformers; `lit-moe export` it, `lit-moe import` the "
+            "folder, and upcycle what that wrote."
+        )
     config = module.decoder.config
     _check(config, ckpt_path, n_experts, top_k, granularity, n_shared, noise, router_std, seed)
     moe = MoEConfig(n_experts, top_k, config.d_ff // granularity, n_shared, normalize_top_k=normalize_top_k)

@@ -21,7 +21,7 @@ from lit_core.paths import sync_folder
 from lit_core.quiet import quiet_transformers
 from lit_core.tokenizer import Tokenizer
 from lit_moe.interop.families import Family, nearest_family
-from lit_moe.interop.folder import INDEX, need_transformers
+from lit_moe.interop.folder import COMPANIONS, INDEX, need_transformers
 from lit_moe.interop.importing import refuse_output
 from lit_moe.interop.pieces import Piece, pieces_of
 from lit_moe.lm import load_module
@@ -52,6 +52,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     if shard_bytes < 1:
         raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; set it so.")
     checkpoint = load_checkpoint_file(ckpt_path)
+    companions = _companions(checkpoint, ckpt_path)
     write = _write_ours if checkpoint.get("hyper_parameters", {}).get("hugging_face") is None else _write_theirs
     tokenizer = None if "tokenizer" not in checkpoint else Tokenizer.from_json(checkpoint["tokenizer"]["json"])
     target = Path(output)
@@ -62,7 +63,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         if tokenizer is not None:
             tokenizer.save(work / "tokenizer.json")
         name = write(work, ckpt_path, shard_bytes, None if tokenizer is None else tokenizer.end_of_text)
-        for file, text in checkpoint.get("companions", {}).items():
+        for file, text in companions.items():
             (work / file).write_text(text, encoding="utf-8")
         work.chmod(0o755)
         for path in work.iterdir():
@@ -77,6 +78,18 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     files = len(list(target.glob("*.safetensors")))
     print(f"Exported     {ckpt_path}: {name}, {files} file{'s' if files > 1 else ''} of weights")
     print(f"Wrote        {output}")
+
+
+def _companions(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, str]:
+    """Return the small files that travel along by name, none of which can lie elsewhere or replace the model."""
+    companions = checkpoint.get("companions", {})
+    for name, text in companions.items() if isinstance(companions, dict) else [(companions, "")]:
+        if name not in COMPANIONS or not isinstance(text, str):
+            raise UserError(
+                f"--ckpt_path is {ckpt_path}, whose companions name {name!r}, but they can only be the texts of "
+                f"{', '.join(COMPANIONS)}; it was not written by lit-moe, or was changed."
+            )
+    return dict(companions)
 
 
 def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int | None) -> str:

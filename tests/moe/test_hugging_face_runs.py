@@ -95,6 +95,10 @@ def test_a_folder_is_trained_tested_compared_and_written_with(place, token_root,
     expected = trained.generate(prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :].tolist()
     expected = expected[: expected.index(256)] if 256 in expected else expected
     assert capsys.readouterr().out == "It is a" + tokenizer.decode(expected) + "\n"
+    assert main(["upcycle", "--ckpt_path", last, "--output", "moe.ckpt"]) == 2
+    assert (
+        "is a model of transformers; `lit-moe export` it" in capsys.readouterr().err and not Path("moe.ckpt").exists()
+    )
 
 
 def test_two_processes_equal_one_that_accumulates(place, token_root, make_trainer, read_metrics):

@@ -172,3 +172,13 @@ def test_what_hugging_face_lacks_is_named(tmp_path, changes, named):
     with pytest.raises(UserError, match=named) as error:
         export_model(str(tmp_path / "ours.ckpt"), str(tmp_path / "out"))
     assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["ours.ckpt"]
+
+
+@pytest.mark.parametrize("name", ["../escaped.txt", "/escaped.txt", "config.json"])
+def test_a_companion_that_would_lie_elsewhere_is_refused(tmp_path, name):
+    write(tmp_path / "ours.ckpt")
+    checkpoint = torch.load(tmp_path / "ours.ckpt")
+    torch.save(checkpoint | {"companions": {name: "text"}}, tmp_path / "ours.ckpt")
+    with pytest.raises(UserError, match="whose companions name"):
+        export_model(str(tmp_path / "ours.ckpt"), str(tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["ours.ckpt"]
