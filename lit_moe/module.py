@@ -256,6 +256,14 @@ class MoELanguageModel(LightningModule):
         """Leave validation out of the speed."""
         self.meter.pause_clock()
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin new sums: those of an interrupted validation are not whole, a trainer in 16 bits rounded the others."""
+        self.metrics.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin new sums, as in validation."""
+        self.metrics.clear()
+
     def on_validation_end(self) -> None:
         """Take the clock up again."""
         self.meter.resume_clock()

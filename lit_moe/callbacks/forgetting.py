@@ -71,6 +71,11 @@ class Forgetting(Callback):
         """Return the keys for the HPARAMS page."""
         return [f"val/{name}/forgetting" for name in self.old] + [f"val/{name}/adaptation" for name in self.new]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier run; a resumed one loads its losses later."""
+        if stage == "fit" and trainer.global_step == 0:
+            self.baseline, self.costs = {}, []
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to go on without the losses before the shift."""
         charts = {name: [rf"val/.*/{name}$"] for name in ("forgetting", "adaptation")}

@@ -249,3 +249,30 @@ def test_the_hparams_page_names_keys_that_are_logged(token_root, make_trainer, t
     assert {"train/loss", "val/austen/forgetting", "val/stdlib/bits_per_byte", "train/router/mri/mean"} <= keys
     assert keys <= set(events.Tags()["scalars"])
     assert "data/global_batch_size" in {info.name for info in experiment.hparam_infos}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_a_second_validation_is_equal_to_the_first(precision, token_root, make_trainer):
+    model, data = tiny_model(), tiny_data(token_root, validation_samples=64)
+    first, second = (
+        make_trainer(precision=precision).validate(model, datamodule=data, verbose=False) for _ in range(2)
+    )
+    assert first == second
+
+
+def test_an_interrupted_validation_leaves_nothing_behind(token_root, make_trainer):
+    class Torn(MoELanguageModel):
+        broken = False
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            super().validation_step(batch, batch_idx, dataloader_idx)
+            if self.broken and batch_idx == 2:
+                raise RuntimeError("torn")
+
+    model, data = Torn(tiny_decoder()), tiny_data(token_root)
+    whole = make_trainer().validate(model, datamodule=data, verbose=False)
+    model.broken = True
+    with pytest.raises(RuntimeError, match="torn"):
+        make_trainer().validate(model, datamodule=data, verbose=False)
+    model.broken = False
+    assert make_trainer().validate(model, datamodule=data, verbose=False) == whole

@@ -161,3 +161,16 @@ def test_two_processes_agree(byte_model, byte_data, make_trainer, read_metrics):
     one, two = read_metrics("one"), read_metrics("two")
     for key in ("val/old/forgetting", "val/new/adaptation"):
         assert [v for _, v in two[key]] == pytest.approx([v for _, v in one[key]], abs=1e-5) and len(one[key]) == 4
+
+
+def test_a_second_run_compares_with_its_own_losses(byte_model, byte_data, make_trainer):
+    callback, seen = Forgetting(["old"], ["new"]), []
+    for _ in range(2):
+        model, data = byte_model(), byte_data()
+        with torch.no_grad():
+            next(model.parameters()).mul_(1 + len(seen))
+        before = losses_of(model, data)
+        make_trainer(callback, ReplayMixing(0.25), max_steps=2).fit(model, datamodule=data)
+        assert callback.baseline["old/loss"] == pytest.approx(before["old"], rel=1e-5)
+        seen.append([cost["step"] for cost in callback.costs])
+    assert seen[0] == seen[1]
