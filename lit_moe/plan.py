@@ -129,8 +129,8 @@ def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
     """Return the floating-point operations of training on one token: those of the model, and all that are done.
 
     The backward pass costs two forward passes. Activation checkpointing adds a forward pass of the layers, without the
-    last product of a dense feed-forward or of shared experts, which nothing in the backward pass needs. Logits that are
-    made chunk by chunk add a forward pass of the output layer.
+    last product of a dense feed-forward or of shared experts without a gate, which nothing in the backward pass needs.
+    Logits that are made chunk by chunk add a forward pass of the output layer.
 
     Args:
         decoder: The network, which may be on the meta device.
@@ -139,7 +139,8 @@ def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
     config, forward = decoder.config, decoder.flops_per_token(layout.sequence_length)
     head, again = 2 * config.vocab_size * config.d_model, 0
     if config.activation_checkpointing:
-        last = config.d_ff if config.moe is None else config.moe.n_shared * config.moe.expert_width
+        moe = config.moe
+        last = config.d_ff if moe is None else 0 if moe.shared_gate else moe.n_shared * moe.expert_width
         again += forward - head - 2 * config.n_layers * config.d_model * last
     if layout.tokens * config.vocab_size > MAX_LOGITS:
         again += head

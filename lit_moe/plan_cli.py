@@ -104,6 +104,10 @@ def _expert_parallel(strategy: Any) -> int | None:
         return None
     kind = pydoc.locate(name)
     if isinstance(kind, type) and issubclass(kind, ShardedStrategy):
+        if isinstance(strategy, str):
+            raise UserError(
+                f"`trainer.strategy` is {name}, a class without arguments; write it as gpu8_fsdp2.yaml does."
+            )
         return int(strategy["init_args"]["expert_parallel"])
     raise UserError(f"`trainer.strategy` is {name}, but a plan knows ddp and lit_moe.ShardedStrategy; set one of them.")
 

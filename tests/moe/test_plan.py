@@ -176,7 +176,9 @@ def test_a_plan_is_the_same_from_the_meta_device():
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("feed_forward", ["dense", "switch", "granular"])
+@pytest.mark.parametrize(
+    "feed_forward", ["dense", "switch", "granular", MoEConfig(4, 2, 24, n_shared=1, shared_gate=True)], ids=str
+)
 def test_flops_are_what_torch_counts(feed_forward, recompute):
     config = DecoderConfig(50, 2, 32, 4, d_ff=48, feed_forward=feed_forward, activation_checkpointing=recompute)
     decoder, ids = Decoder(config), torch.arange(48).view(3, 16)
@@ -286,6 +288,7 @@ def test_plan_without_data(run_plan):
         (["--trainer.devices=3"], "`data.global_batch_size` is 32, but 3 × 32"),
         (["--trainer.devices=-1"], "`trainer.devices` is -1"),
         (["--trainer.precision=64-true"], "`trainer.precision` is 64-true"),
+        (["--trainer.strategy=lit_moe.ShardedStrategy"], "a class without arguments"),
         (["--trainer.strategy=deepspeed"], "`trainer.strategy` is deepspeed"),
         (["--config=configs/trainer/ep_cpu2.yaml", "--trainer.devices=1"], "`expert_parallel` is 2, but must divide 1"),
         (["--config=configs/trainer/ep_cpu2.yaml", "--data.init_args.micro_batch_size=16"], "n_experts is 31, but 2"),
