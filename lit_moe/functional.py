@@ -27,7 +27,7 @@ def log_sinkhorn(
         logits_TE: Router logits of shape ``(tokens, experts)``.
         tolerance: Mean absolute change of log d1 at which to stop; 0 runs to the cap.
         max_iterations: Cap on the number of row and column scalings, at least 1.
-        mask_T: True for tokens that take part; None for all. Other rows are zero in the balanced matrix.
+        mask_T: True for tokens that take part, one at least; None for all. Other rows are zero in the balanced matrix.
 
     Returns:
         Logarithm of the balanced matrix of shape ``(tokens, experts)``, float32 or the logits' float64, no gradient.
@@ -64,7 +64,7 @@ def sinkhorn(
         logits_TE: Router logits of shape ``(tokens, experts)``.
         tolerance: Mean absolute change of the logarithmic column scale at which to stop.
         max_iterations: Cap on the number of row and column scalings, at least 1.
-        mask_T: True for tokens that take part; None for all.
+        mask_T: True for tokens that take part, one at least; None for all.
 
     Returns:
         Balanced matrix of shape ``(tokens, experts)``: columns sum to 1/experts, rows nearly to 1/tokens; no gradient.

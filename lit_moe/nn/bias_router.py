@@ -51,7 +51,7 @@ class BiasRouter(Router):
         """Return the sigmoid of each logit."""
         return logits_TE.sigmoid()
 
-    def infer(self, scores_TE: Tensor) -> Tensor:
+    def infer(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
         """Return the experts with the largest score plus bias."""
         return (scores_TE + self.bias).topk(self.top_k, dim=-1).indices
 

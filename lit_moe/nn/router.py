@@ -28,7 +28,7 @@ class RouterStats:
     Attributes:
         indices: Chosen experts of every token in order, masked ones too, shape ``(tokens, k)``, int64.
         counts: Tokens sent to each expert, shape ``(experts,)``, int64.
-        raw_counts: The same as inference routes; differs in training with Sinkhorn.
+        raw_counts: The same by the scores alone, as inference routes; differs in training with Sinkhorn.
         tokens: Number of tokens, int64 scalar (a tensor, so that no GPU has to be waited for).
         probs_mean: Mean softmax probability of each expert, shape ``(experts,)``, detached.
         balance_loss: Scaled balance loss with its graph; None if the router has none.
@@ -95,10 +95,11 @@ class Router(nn.Module, ABC):
             probs_TE: Their softmax over all experts.
         """
 
-    def infer(self, scores_TE: Tensor) -> Tensor:
+    def infer(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
         """Return the experts ``(tokens, k)`` that inference chooses, token by token; by default the largest scores.
 
         Args:
+            logits_TE: Logits in float32.
             scores_TE: What :meth:`scores` returned.
         """
         return scores_TE.topk(self.top_k, dim=-1).indices
@@ -111,7 +112,7 @@ class Router(nn.Module, ABC):
             scores_TE: What :meth:`scores` returned.
             mask_T: True for tokens that count; None for all.
         """
-        return self.infer(scores_TE)
+        return self.infer(logits_TE, scores_TE)
 
     def balance_counts(self, counts_E: Tensor) -> Tensor:
         """Return the tokens per expert that the balance loss counts; by default those of this call.
@@ -150,7 +151,7 @@ class Router(nn.Module, ABC):
         scores_TE = self.scores(logits_TE, probs_TE)
         with torch.no_grad():
             indices_Tk = self.select(logits_TE, scores_TE, mask_T)
-            raw_Tk = self.infer(scores_TE)
+            raw_Tk = self.infer(logits_TE, scores_TE)
         weights_Tk = scores_TE.gather(-1, indices_Tk)
         if self.normalize_top_k:
             weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)

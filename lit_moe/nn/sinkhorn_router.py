@@ -47,6 +47,10 @@ class SinkhornRouter(Router):
         """Return the sigmoid for one expert per token, the softmax for more."""
         return logits_TE.sigmoid() if self.top_k == 1 else probs_TE
 
+    def infer(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+        """Return the experts with the largest logits: the sigmoids of large ones are all 1 in float32."""
+        return logits_TE.topk(self.top_k, dim=-1).indices
+
     def select(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the top-k of the balanced matrix in training, of the logits in evaluation."""
         if not self.training:

@@ -222,3 +222,8 @@ def test_refuses_impossible_settings():
 @pytest.mark.parametrize("kind", ROUTERS)
 def test_keeps_nothing_but_a_bias_in_the_checkpoint(kind):
     assert list(kind(8, 2).state_dict()) == (["bias"] if kind is BiasRouter else [])
+
+
+def test_sinkhorn_infers_by_logits_whose_sigmoids_tie():
+    router = SinkhornRouter(3, 1).eval()
+    assert router(torch.tensor([[18.0, 25.0, 3.0]])).indices_Tk.tolist() == [[1]]

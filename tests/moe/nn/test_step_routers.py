@@ -115,7 +115,6 @@ def test_recomputation_changes_no_bias_and_no_gradient(kind, reentrant):
             for ours, theirs in zip(plain.parameters(), again.parameters(), strict=True):
                 assert torch.equal(ours.grad, theirs.grad)
         step_routers(plain), step_routers(again)
-    assert torch.equal(plain.state_dict()["gate.weight"], again.state_dict()["gate.weight"])
     if kind is BiasRouter:
         assert torch.equal(plain.router.bias, again.router.bias) and plain.router.bias.abs().max() > 0
 
