@@ -211,6 +211,14 @@ class DetectorTask(LightningModule):
                 "1 and leave out trainer.max_steps."
             )
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin new scores: the next run may have other sources, those of an interrupted one are not whole."""
+        self.metrics.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin new scores, as in validation."""
+        self.metrics.clear()
+
     def on_validation_epoch_end(self) -> None:
         """Log each validation source."""
         self._log_scores("val")
@@ -286,4 +294,3 @@ class DetectorTask(LightningModule):
             # summed over the ranks already; sync_dist spares a warning of Lightning's for each key
             known = {f"{stage}/{source}/{name}": float(value) for name, value in values.items()}
             self.log_dict({key: value for key, value in known.items() if not isnan(value)}, sync_dist=True)
-            del self.metrics[key]  # the next run may have other sources

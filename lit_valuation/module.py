@@ -179,6 +179,14 @@ class ClassifierTask(LightningModule):
         window, self._window = self._window, []
         log_step(self, optimizer, window)
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin new scores: the next run may have other sources, those of an interrupted one are not whole."""
+        self.metrics.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin new scores, as in validation."""
+        self.metrics.clear()
+
     def on_validation_epoch_end(self) -> None:
         """Log each validation source."""
         self._log_scores("val")
@@ -219,4 +227,3 @@ class ClassifierTask(LightningModule):
             # summed over the ranks already; sync_dist spares a warning of Lightning's for each key
             values = {f"{stage}/{source}/{name}": value for name, value in scores.compute().items()}  # type: ignore[operator]
             self.log_dict(values, sync_dist=True)
-            del self.metrics[key]  # the next run may have other sources
