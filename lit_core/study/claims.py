@@ -396,7 +396,7 @@ def _nothing(what: str, why: str, outcome: Outcome = "not testable here") -> Fin
 
 
 def _name(labels: Mapping[str, Any]) -> str:
-    return " ".join(str(value) for value in labels.values())
+    return " ".join(", ".join(map(str, v)) if isinstance(v, list) else str(v) for v in labels.values())
 
 
 def _limit(side: str, value: float) -> str:
