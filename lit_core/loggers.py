@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ class CSVLog(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._resume_step = resume_step
-        self._columns: list[str] | None = None
+        self._opened = False
         self._tail: dict[frozenset[str], dict[str, str]] = {}
         self._tail_step: int | None = None
 
@@ -61,39 +64,54 @@ class CSVLog(Logger):
             metrics: Values by key.
             step: Optimizer step of the row.
         """
-        self._open()
-        assert self._columns is not None
         row = {"step": str(step or 0)} | {key: f"{value:.9g}" for key, value in metrics.items()}
-        if self._tail_step != step:
-            self._tail, self._tail_step = {}, step
-        keys = frozenset(row)
-        if self._tail.get(keys) == row:
-            return
-        missing = [key for key in row if key not in self._columns]
-        if missing or keys in self._tail:
-            rows = self._read()
-            if keys in self._tail:
-                rows.remove(self._tail[keys])
-            self._columns += missing
-            self._write([*rows, row])
-        else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(row)
-        self._tail[keys] = row
+        with self._alone():
+            self._open()
+            if self._tail_step != step:
+                self._tail, self._tail_step = {}, step
+            keys = frozenset(row)
+            if self._tail.get(keys) == row:
+                return
+            columns = self._columns()  # another process, such as a test of this run, may have added some
+            missing = [key for key in row if key not in columns]
+            if missing or keys in self._tail:
+                rows = self._read()
+                if self._tail.get(keys) in rows:
+                    rows.remove(self._tail[keys])
+                self._write([*columns, *missing], [*rows, row])
+            else:
+                with self.path.open("a", newline="") as file:
+                    csv.DictWriter(file, columns).writerow(row)
+            self._tail[keys] = row
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from writing to the file, by a lock on its folder."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _columns(self) -> list[str]:
+        if not self.path.exists():
+            return ["step"]
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), ["step"])
 
     def _open(self) -> None:
         """Take up what a former process wrote, once."""
-        if self._columns is not None:
+        if self._opened:
             return
+        self._opened = True
         if not self.path.exists():
-            self._columns = ["step"]
             return
         rows = self._read()
-        with self.path.open(newline="") as file:
-            self._columns = next(csv.reader(file), ["step"])
         kept = [row for row in rows if self._resume_step is None or int(row["step"]) < self._resume_step]
         if len(kept) < len(rows) or not self.path.read_bytes().endswith(b"\n"):
-            self._write(kept)
+            self._write(self._columns(), kept)
         rows = kept
         if rows:
             self._tail_step = int(rows[-1]["step"])
@@ -112,10 +130,9 @@ class CSVLog(Logger):
             if row.get("step", "").isdigit()
         ]
 
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        assert self._columns is not None
+    def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns)
+        writer = csv.DictWriter(text, columns)
         writer.writeheader()
         writer.writerows(rows)
         atomic_write(self.path, text.getvalue())

@@ -10,26 +10,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_core.callbacks.run_checkpoint import RunCheckpoint, validation_follows
-
-
-class Stopped(Exception):
-    """Raised on every rank once the checkpoint of a stopped run is written.
-
-    Args:
-        signum: The signal that stopped the run.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name} and saved.")
-        self.signum = signum
+from lit_core.callbacks.run_checkpoint import RunCheckpoint, Stopped, validation_follows
 
 
 class GracefulStop(Callback):
-    """Stops a run at Ctrl-C or SIGTERM: saves a checkpoint at the next optimizer-step boundary and raises `Stopped`.
+    """Stops a run at Ctrl-C or SIGTERM, at the next optimizer-step boundary, by raising `Stopped`.
 
-    The signal may reach any of the ranks; they agree at each boundary. Where a validation is due there, the run is
-    saved before and after it: a resumed run would not repeat it. A second signal ends the process at once.
+    The signal may reach any of the ranks; they agree at each boundary. It is `RunCheckpoint`, behind all other
+    callbacks, that saves and raises; without one nothing is saved. Where a validation is due, the run is saved before
+    and after it: a resumed run would not repeat it. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -37,6 +26,10 @@ class GracefulStop(Callback):
         self._stopping = 0
         self._former: dict[int, Any] = {}
         self._step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin unstopped, also behind a run that was."""
+        self._received = self._stopping = 0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over from Lightning, whose SIGTERM handler calls a collective and can hang."""
@@ -58,17 +51,20 @@ class GracefulStop(Callback):
         if trainer.world_size > 1:
             flag = torch.tensor(signum, device=trainer.strategy.root_device)
             signum = int(trainer.strategy.reduce(flag, reduce_op="max"))
-        if signum:
-            self._save(trainer)
-            if not validation_follows(trainer):
-                raise Stopped(signum)
+        if not signum:
+            return
+        checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
+        if checkpoint is not None:
+            checkpoint.stopped_by = signum
+        elif validation_follows(trainer):
             self._stopping = signum
+        else:
+            raise Stopped(signum, saved=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after the validation that was due."""
+        """Stop after the validation that was due, where nobody saves."""
         if self._stopping:
-            self._save(trainer)
-            raise Stopped(self._stopping)
+            raise Stopped(self._stopping, saved=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back, where Lightning, whose handlers came before, has not done so already."""
@@ -80,12 +76,6 @@ class GracefulStop(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the signals back when the run fails; Lightning calls no teardown then."""
         self.teardown(trainer, pl_module, "fit")
-
-    @staticmethod
-    def _save(trainer: Trainer) -> None:
-        checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
-        if checkpoint is not None:
-            checkpoint.save_now(trainer)
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
+class Stopped(Exception):
+    """Raised on every rank once a run is stopped.
+
+    Args:
+        signum: The signal that stopped the run.
+        saved: Whether a checkpoint was written.
+    """
+
+    def __init__(self, signum: int, saved: bool) -> None:
+        super().__init__(f"Stopped by {signal.Signals(signum).name}{' and saved' if saved else ''}.")
+        self.signum, self.saved = signum, saved
+
+
 class RunCheckpoint(ModelCheckpoint):
     """Saves every n optimizer steps and at the end; where a validation is due at that step, after it.
 
-    A checkpoint written before a due validation would lose it on resume.
+    A checkpoint written before a due validation would lose it on resume. It is also where a stopped run ends, since all
+    other callbacks have then seen the step, and the validation.
 
     Args:
         every_n_train_steps: Optimizer steps between checkpoints; 0 saves at the end of training only.
         save_top_k: How many of the step checkpoints to keep: -1 all, 1 the newest, 0 none beside ``last.ckpt``.
         dirpath: Folder of the checkpoints; None takes ``checkpoints`` in the run folder.
+
+    Attributes:
+        stopped_by: Signal that asks to save and stop at this step, after a validation that is due; 0 for none.
     """
 
     def __init__(self, every_n_train_steps: int = 0, save_top_k: int = 1, dirpath: str | None = None) -> None:
@@ -32,9 +50,11 @@ class RunCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self._after_validation = False
+        self.stopped_by = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder."""
+        self.stopped_by = 0
         if self.dirpath is None:
             self.dirpath = f"{trainer.default_root_dir}/checkpoints"
         super().setup(trainer, pl_module, stage)
@@ -44,20 +64,24 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         """Save, or wait for the validation that is due."""
         step = trainer.global_step
-        if step == self._last_global_step_saved or step == 0:
-            return
-        if step != trainer.max_steps and (not self._every_n_train_steps or step % self._every_n_train_steps):
-            return
-        if validation_follows(trainer):
-            self._after_validation = True
-        else:
+        every = self._every_n_train_steps
+        due = step not in (0, self._last_global_step_saved)
+        due = due and (step == trainer.max_steps or bool(every and step % every == 0))
+        validates = (due or self.stopped_by) and validation_follows(trainer)
+        self._after_validation = bool(due and validates)
+        if self.stopped_by or (due and not validates):
             self.save_now(trainer)
+        if self.stopped_by and not validates:
+            raise Stopped(self.stopped_by, saved=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what waited for this validation."""
-        if self._after_validation and not trainer.sanity_checking:
-            self._after_validation = False
-            self.save_now(trainer)
+        if trainer.sanity_checking or not (self._after_validation or self.stopped_by):
+            return
+        self._after_validation = False
+        self.save_now(trainer)
+        if self.stopped_by:
+            raise Stopped(self.stopped_by, saved=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step of a run that ended by epochs."""

@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -135,7 +134,7 @@ class LitCLI(LightningCLI):
         kinds = {type(callback) for callback in callbacks}
         callbacks = [*[callback for callback in own if type(callback) not in kinds], *callbacks]
         saves = fit and trainer_config["enable_checkpointing"] is not False and not trainer_config["fast_dev_run"]
-        if saves and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+        if saves and not any(isinstance(callback, RunCheckpoint) for callback in callbacks):
             callbacks.append(RunCheckpoint())
         plugins = trainer_config["plugins"] or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -18,7 +17,7 @@ from lit_core.callbacks import Stopped
 from lit_core.cli.arguments import Parser, locate_configs
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
-from lit_core.cli.ranks import is_further_rank, is_lost_peer, rank_zero_ends, watch_rank_zero
+from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.errors import UserError, did_you_mean
 
@@ -83,7 +82,10 @@ def run(
             return 128 + signal.SIGINT
         return error.code if isinstance(error.code, int) else OK if error.code is None else FAILED
     except Stopped as error:
-        _say(program, f"stopped and saved; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
+        if error.saved:
+            _say(program, f"stopped and saved; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
+        else:
+            _say(program, "stopped, with nothing saved, since `trainer.enable_checkpointing` is false.")
         return OK if is_further_rank() else 128 + error.signum
     except KeyboardInterrupt:
         _say(program, "interrupted.")
@@ -92,7 +94,7 @@ def run(
         if debug:
             traceback.print_exc()
         cause = root_cause(error)
-        rank = os.environ.get("LOCAL_RANK", "0")
+        rank = launched_rank()
         if rank != "0":  # says what rank 0 does not
             told = rank_zero_ends() if is_further_rank() else is_user_error(cause)
             if not told and not is_lost_peer(cause):
@@ -201,7 +203,7 @@ def _relative(path: Path) -> Path:
 
 
 def _say(program: str, text: str) -> None:
-    rank = os.environ.get("LOCAL_RANK", "0")
+    rank = launched_rank()
     if rank == "0":
         print(f"{program}: {text}", file=sys.stderr, flush=True)
 

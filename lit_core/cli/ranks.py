@@ -25,6 +25,12 @@ def watch_rank_zero() -> None:
         threading.Thread(target=_end_with_rank_zero, daemon=True).start()
 
 
+def launched_rank() -> str:
+    """Return this process's rank as whoever launched it says: torchrun, SLURM or Lightning."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank != "0"), "0")
+
+
 def is_further_rank() -> bool:
     """Tell whether this process is a rank above 0 that Lightning started, not torchrun or SLURM."""
     return os.environ.get("LOCAL_RANK", "0") != "0" and os.environ.get(_RANK_ZERO, "") not in ("", str(os.getpid()))

@@ -10,10 +10,11 @@ from pathlib import Path
 from lit_core.errors import UserError, did_you_mean
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
+_EVENTS = "events.out.tfevents.*"
 #: Set by a study for the commands of its cells: the folder that takes the place of ``runs/<package>``.
 STUDY = "LITSHIFT_STUDY"
-#: What was in the run folder, and above it, before this command, with the number by which the system knows the file;
-#: None where no folder was chosen by this process.
+#: Which of the run folder, the folders above it, its configs and events were there before this command, with the number
+#: by which the system knows the file; None where no folder was chosen by this process.
 _before: dict[Path, int] | None = None
 
 
@@ -65,19 +66,21 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     root = Path(os.environ.get(STUDY) or Path("runs") / package)
     before = [parent for parent in (root, root.parent) if parent.exists()]
     former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
+    if former is not None and not (former / "config.yaml").is_file():  # a folder of that name, but of no run
+        former = None
     if run is not None:
         if Path(run).name != run or run in ("", ".", ".."):
             raise UserError(
                 f"--run is {run or 'empty'}, but a run's name is one folder below {root}; give it without a slash."
             )
         folder = root / run
-    elif former is not None and former.is_dir():
+    elif former is not None:
         folder = former
     elif "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
         raise UserError("--run is not given, but several processes were started that must agree on it; add --run NAME.")
     else:
         folder = _next_free(root, Path(configs[-1]).stem if configs else "run")
-    before += [folder, *folder.rglob("*")] if folder.exists() else []
+    before += [folder, *folder.glob("config*.yaml"), *folder.glob(_EVENTS)] if folder.exists() else []
     _before = {path.absolute(): path.stat().st_ino for path in before}
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[_AGREED] = str(folder.absolute())
@@ -92,18 +95,22 @@ def current_run_folder() -> Path | None:
 def discard_new_files() -> None:
     """Leave the runs as they were, unless this command has got so far that it wrote the run's config.
 
-    What goes wrong before that, with the loggers already at work, must leave nothing behind.
+    What goes wrong before that, with the loggers already at work, must leave nothing behind. In a folder that was there
+    before, where others may be at work, only the events that this process wrote are its own.
     """
     folder = current_run_folder()
     if folder is None or _before is None or not folder.exists():
         return
     if any(_before.get(config) != config.stat().st_ino for config in folder.glob("config*.yaml")):
         return
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path not in _before:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in (folder, folder.parent, folder.parent.parent):  # the run, its package, runs
-        if path not in _before and not any(path.iterdir()):
+    if folder in _before:
+        for events in folder.glob(f"{_EVENTS}.{os.getpid()}.*"):
+            if events not in _before:
+                events.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in (folder.parent, folder.parent.parent):  # its package, runs
+        if path not in _before and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
 

@@ -68,3 +68,23 @@ def test_tensorboard_shows_a_row_once_and_not_what_came_after_the_checkpoint(tmp
     second.finalize("success")
     shown = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in shown.Scalars("a")] == [(0, 0.0), (1, 1.0), (2, 20.0), (3, 30.0)]
+
+
+def test_a_test_of_a_run_that_goes_on_harms_neither(tmp_path):
+    fit, test = CSVLog(tmp_path), CSVLog(tmp_path)
+    fit.log_metrics({"train/loss": 3.0}, 0)
+    test.log_metrics({"test/loss": 9.0}, 0)
+    fit.log_metrics({"train/loss": 2.0}, 1)
+    fit.log_metrics({"val/loss": 5.0}, 1)
+    fit.log_metrics({"val/loss": 6.0}, 1)
+    test.log_metrics({"test/loss": 9.0, "test/other": 8.0}, 1)
+    fit.log_metrics({"train/loss": 1.0}, 2)
+    found = [{key: value for key, value in row.items() if value} for row in rows(tmp_path)]
+    assert found == [
+        {"step": "0", "train/loss": "3"},
+        {"step": "0", "test/loss": "9"},
+        {"step": "1", "train/loss": "2"},
+        {"step": "1", "val/loss": "6"},
+        {"step": "1", "test/loss": "9", "test/other": "8"},
+        {"step": "2", "train/loss": "1"},
+    ]

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -33,12 +34,15 @@ class Signal(Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
-def fit(folder, *callbacks, resume_step=None, ckpt_path=None, model=None):
+def fit(folder, *callbacks, resume_step=None, ckpt_path=None, model=None, saves=True):
     torch.manual_seed(0)
+    own = [ResumeStream(), RunRecord({}), *([RunCheckpoint()] if saves else [])]
+    own += [] if any(isinstance(callback, GracefulStop) for callback in callbacks) else [GracefulStop()]
     trainer = Trainer(
         default_root_dir=folder,
         logger=run_loggers(folder, resume_step),
-        callbacks=[GracefulStop(), ResumeStream(), RunRecord({}), RunCheckpoint(), *callbacks],
+        enable_checkpointing=saves,
+        callbacks=[*own, *callbacks],
         max_steps=8,
         val_check_interval=4,
         limit_val_batches=2,
@@ -91,3 +95,46 @@ def test_nothing_of_a_run_is_kept(tmp_path):
     fit(tmp_path, model=Ours())
     gc.collect()
     assert not [found for found in gc.get_objects() if type(found) is Ours]
+
+
+class Count(Callback):
+    """Counts what it has seen."""
+
+    def __init__(self):
+        self.seen = {"steps": 0, "validations": 0}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen["steps"] += 1
+
+    def on_validation_end(self, trainer, pl_module):
+        self.seen["validations"] += not trainer.sanity_checking
+
+    def state_dict(self):
+        return dict(self.seen)
+
+
+@pytest.mark.parametrize(("step", "validations"), [(2, 0), (3, 1)])
+def test_a_stop_waits_for_what_other_callbacks_do_at_the_step(tmp_path, step, validations):
+    patience = EarlyStopping("val/loss", patience=9, mode="max", min_delta=1e9, check_on_train_epoch_end=False)
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path, Signal(step), Count(), patience)
+    assert stopped.value.saved
+    callbacks = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert callbacks["Count"] == {"steps": step + 1, "validations": validations}
+    [state] = [state for name, state in callbacks.items() if name.startswith("EarlyStopping")]
+    assert torch.isfinite(torch.as_tensor(state["best_score"])) == bool(validations)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_stop_without_checkpoints_says_so(tmp_path, step):
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path, Signal(step), saves=False)
+    assert not stopped.value.saved and not (tmp_path / "checkpoints").exists()
+
+
+def test_the_next_run_of_the_same_callback_is_not_stopped(tmp_path):
+    stop = GracefulStop()
+    with pytest.raises(Stopped):
+        fit(tmp_path, Signal(2), stop)
+    fit(tmp_path, stop, resume_step=3, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert steps(tmp_path)[-1][0] == "7"

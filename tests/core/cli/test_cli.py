@@ -209,6 +209,31 @@ def test_an_existing_run_is_not_overwritten(first_run, capsys):
     assert listing() == before
 
 
+def test_a_command_that_fails_leaves_what_others_write_meanwhile(first_run, monkeypatch, capsys):
+    def fail(self, *arguments):
+        Path("runs/small/first/checkpoints/step=9.ckpt").write_text("of a fit that goes on")
+        Path("thesis.tex").write_text("of somebody else")
+        raise RuntimeError("no memory")
+
+    Path("checkpoints").mkdir()
+    Path("checkpoints/model.ckpt").write_bytes(Path(LAST).read_bytes())
+    monkeypatch.setattr(SmallModel, "test_step", fail)
+    for path in (LAST, "checkpoints/model.ckpt"):
+        before = listing()
+        assert main(["test", "--ckpt_path", path, "--trainer.enable_progress_bar", "false"]) == 1
+        others = {"runs/small/first/checkpoints/step=9.ckpt", "thesis.tex"}
+        assert listing().keys() == before.keys() | others
+        for name in others:
+            Path(name).unlink()
+
+
+def test_a_run_with_a_checkpoint_callback_of_the_users_saves_its_last_step_too(capsys):
+    kept = "lightning.pytorch.callbacks.ModelCheckpoint"
+    monitor = ["--trainer.callbacks.monitor", "val/loss", "--trainer.callbacks.save_last", "true"]
+    assert main([*FIT, "--run", "first", f"--trainer.callbacks={kept}", *monitor]) == 0
+    assert torch.load(LAST, weights_only=True)["global_step"] == 4
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_at_the_next_step_and_says_how_to_go_on(signum, code):
     args = [*FIT, "--run", "first", "--model.init_args.sleep", "0.1"]
