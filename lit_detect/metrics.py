@@ -96,6 +96,8 @@ class DetectionScores(Metric):
             UserError: If a score is not a finite number, or all texts of both classes have the same.
         """
         scores, labels, _ = self._rows()
+        if len(labels.unique()) == 2:
+            check_scores(scores)
         values = scores_of(scores[labels == HUMAN], scores[labels == MACHINE], threshold)
         return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
 
@@ -167,14 +169,14 @@ def scores_of(human: Tensor, machine: Tensor, threshold: float) -> dict[str, flo
         threshold: The detector's own threshold.
 
     Raises:
-        UserError: If a score is not a finite number, or all texts of both classes have the same.
+        UserError: If a score is not a finite number.
     """
     scores = torch.cat((human, machine))
     check_finite(scores)
     values: dict[str, float] = {}
     if len(human) and len(machine):
-        check_scores(scores)
-        values["auroc"] = auroc(human, machine)
+        tied = bool((scores == scores[0]).all())  # as in a small condition
+        values["auroc"] = 0.5 if tied else auroc(human, machine)
         for name, rate in RATES.items():
             fixed = threshold_at_fpr(human, rate)
             values[f"tpr_at_fpr_{name}"] = false_positive_rate(machine, fixed)

@@ -137,7 +137,7 @@ def conditions(found: Evaluated, fields: Sequence[str]) -> list[tuple[str, str, 
     """Return field, condition and values: of all clean texts, then one condition at a time.
 
     A condition that is no attack is looked at on clean texts; one that describes humans, such as a language, on the
-    human texts that have it.
+    human texts that have it, and left out where a domain has none.
     """
     machine, clean = found.labels == MACHINE, ~found.attacked
     rows = [("all", "clean", cell(found, machine & clean))]
@@ -152,9 +152,15 @@ def conditions(found: Evaluated, fields: Sequence[str]) -> list[tuple[str, str, 
             if describes_humans(field) and field != "domain":
                 keep = inside.nonzero().flatten().tolist()
                 theirs, chosen = _only(found, keep), chosen[inside]
-            if bool(chosen.any()):
+            if bool(chosen.any()) and _has_humans(theirs):
                 rows.append((field, name, cell(theirs, chosen)))
     return rows
+
+
+def _has_humans(found: Evaluated) -> bool:
+    """Tell whether each domain has clean human texts, on which its thresholds are fixed."""
+    clean = found.domains[(found.labels == HUMAN) & ~found.attacked]
+    return bool(torch.isin(found.domains, clean).all())
 
 
 def crossed(found: Evaluated, fields: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Value]]]:

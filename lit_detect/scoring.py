@@ -59,9 +59,9 @@ def score_tokens(
     """Score the tokens of texts, each after an end-of-text token and the tokens before it.
 
     A text of one token is scored like any other; one without tokens is scored as an end-of-text token. The batch a text
-    is in changes its numbers by rounding only. The logits are computed in float32 a few positions at a time, so memory
-    does not grow with texts times vocabulary. The models run in evaluation mode, without gradients or autocast, and are
-    left in the mode they were in.
+    is in changes its numbers by rounding only. Logits are computed a few positions at a time, in the model's precision,
+    so memory does not grow with texts times vocabulary. The models run in evaluation mode, without gradients or
+    autocast, and are left in the mode they were in.
 
     Args:
         lm: The model whose log-probabilities and ranks are meant. Token ids past its tokenizer's vocabulary, to which

@@ -133,7 +133,8 @@ class TextFile:
         def lines() -> Iterator[str]:
             for number, line in enumerate(file, 1):
                 taken.append(line)
-                yield decoded(line, f"{self.path}, line {number}")
+                text = decoded(line, f"{self.path}, line {number}")
+                yield text.removeprefix("\ufeff") if number == 1 else text
 
         csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
         rows = csv.reader(lines(), delimiter=self._separator, strict=True)
@@ -143,7 +144,7 @@ class TextFile:
                 content = b"".join(taken)
                 taken.clear()
                 if not self.header:
-                    self.header = [name.removeprefix("\ufeff") for name in row]
+                    self.header = row
                     if len(set(self.header)) != len(self.header):
                         raise UserError(f"{self.path}, line 1 names a column twice; give each its own name.")
                 elif row:

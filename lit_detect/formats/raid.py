@@ -11,7 +11,7 @@ from lit_detect.formats.reading import csv_rows, name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _DECODING = {"decoding": "strategy", "repetition_penalty": "repetition_penalty"}
-_META = ("title", "prompt", "num_edits")
+_META = ("title", "prompt", "num_edits", "adv_source_id")
 
 
 class RAIDCSV(FileSource):

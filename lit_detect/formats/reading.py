@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -100,8 +101,9 @@ def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, 
     try:
         with opened(path) as file:
             lines = (decoded(line, f"{path}, line {number}") for number, line in enumerate(file, 1))
-            rows = csv.reader(lines, delimiter=separator, strict=True)
-            header = [name.removeprefix("\ufeff") for name in next(rows, [])]
+            first = next(lines, "").removeprefix("\ufeff")
+            rows = csv.reader(chain([first], lines), delimiter=separator, strict=True)
+            header = next(rows, [])
             if not header or len(set(header)) != len(header):
                 raise UserError(f"{path}, line 1 must name each column once, but is {header}; mend the line.")
             for row in rows:

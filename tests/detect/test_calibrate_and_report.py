@@ -17,8 +17,9 @@ from lit_detect.cli import main
 from lit_detect.formats import LitShiftJSONL
 from lit_detect.functional.threshold import auroc, threshold_at_fpr
 from lit_detect.prepare import prepare
-from lit_detect.records import HUMAN
+from lit_detect.records import HUMAN, Record
 from lit_detect.report import gather, report
+from lit_detect.report_cells import Evaluated, conditions
 from lit_detect.score_many import LoadedDetector, score_many
 
 
@@ -245,3 +246,13 @@ def test_a_detector_that_an_attack_asks_reads_texts_as_it_was_trained(fitted, tm
     assert torch.allclose(normalizing.score(texts), plain.score([texts[0]]).expand(2))
     assert not torch.allclose(plain.score(texts)[0], plain.score(texts)[1])
     assert normalizing.count_tokens(texts) == plain.count_tokens([texts[0]] * 2) and normalizing.name == plain.name
+
+
+def test_a_condition_without_human_texts_is_left_out():
+    found = [(0, "en"), (0, "en"), (1, "en"), (1, "de")]
+    records = [Record(str(n), "", label=label, meta={"language": name}) for n, (label, name) in enumerate(found)]
+    evaluated = Evaluated("d", "D", records, torch.arange(4.0).double(), 1.5, 0.0, 0, resamples=2)
+    assert [(field, name) for field, name, _ in conditions(evaluated, ["language"])] == [
+        ("all", "clean"),
+        ("language", "en"),
+    ]

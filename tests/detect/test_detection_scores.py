@@ -116,6 +116,17 @@ def test_breakdown_fixes_thresholds_on_clean_human_texts_of_the_domain():
     assert "generator/c/recall/human" not in values
 
 
+def test_a_small_condition_whose_scores_tie_ends_nothing():
+    scores, labels, index, records = rows(
+        (0, "news", "human", "", 0.0),
+        (1, "news", "a", "", 2.0),
+        (0, "verse", "human", "", 7.0),
+        (1, "verse", "b", "", 7.0),
+    )
+    values = breakdown(scores, labels, index, records, threshold=1.0)
+    assert values["domain/verse/auroc"] == 0.5 and values["domain/news/auroc"] == 1
+
+
 def test_conditions_have_names():
     record = Record("1", "", decoding={"top_p": None, "top_k": 40, "temperature": 0.7, "priming_tokens": 8, "seed": 1})
     assert condition(record, "decoding") == "temperature=0.7,top_k=40"

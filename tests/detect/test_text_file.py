@@ -40,6 +40,12 @@ def test_samples_and_rows_in_any_order(path):
     assert "group" not in TextFile(path)[0]
 
 
+def test_a_byte_order_mark_before_a_quoted_name(tmp_path):
+    (tmp_path / "f.csv").write_bytes('\ufeff"text","n"\n"a","1"\n"b","2"\n'.encode())
+    found = TextFile(tmp_path / "f.csv")
+    assert [found[1]["text"], found.row(0)["n"]] == ["b", "1"]
+
+
 def test_a_column_that_is_not_there(path):
     with pytest.raises(UserError, match=r'f\.[a-z]+, line 2? ?.*has no .texts..*"text"'):
         TextFile(path, "texts")

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from austen_pairs import pairs, passages, shuffled
 from format_files import WRITERS, N, document, lines, table
@@ -20,6 +21,7 @@ from lit_core.errors import UserError
 from lit_detect.formats import TextSource
 from lit_detect.prepare import prepare
 from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.report_cells import Evaluated, attacks
 from lit_detect.texts import TextSet
 
 FOLDER = Path(__file__).parents[3] / "configs" / "detect" / "prepare"
@@ -141,7 +143,10 @@ def test_raid_groups_a_source_with_its_attacks():
     assert human.label == HUMAN and not human.decoding and human.attack == "" and attacked.attack == "homoglyph"
     assert greedy.decoding == {"strategy": "greedy", "repetition_penalty": "no"} and greedy.domain == "books"
     assert sampled.decoding == {"strategy": "sampling", "repetition_penalty": "yes"} and sampled.source == "mpt"
-    assert human.meta == {"title": 'A "title",\nin two lines'} and human.text == passages(1)[0]
+    assert human.meta == {"title": 'A "title",\nin two lines', "adv_source_id": "0-human"}
+    assert human.text == passages(1)[0]
+    [(name, values)] = attacks(Evaluated("d", "D", found, torch.ones(24).double(), 0.5, 0.0, 0, resamples=2))
+    assert name == "homoglyph" and values["texts"] == values["detected"] == 8  # each machine text has its original
     table("raid/test.csv", [{"id": "1", "generation": "x"}])
     with pytest.raises(UserError, match=r"test\.csv, line 2.*predict"):
         read("RAIDCSV", path="raid/test.csv")

@@ -40,6 +40,11 @@ def test_what_json_writes_is_read(tmp_path_factory, rows):
     assert [row for _, row in json_lines(path)] == rows
 
 
+def test_a_byte_order_mark_before_a_quoted_name(tmp_path):
+    (tmp_path / "f.csv").write_bytes('\ufeff"text","n"\n"a","1"\n'.encode())
+    assert [row for _, row in csv_rows(tmp_path / "f.csv")] == [{"text": "a", "n": "1"}]
+
+
 def test_places_are_lines_of_the_file(tmp_path):
     (tmp_path / "f.csv").write_bytes('\ufefftext,n\r\n"a\r\nb",1\r\n\r\nc,2\r\n'.encode())
     assert [(where.rpartition(" ")[2], row) for where, row in csv_rows(tmp_path / "f.csv")] == [
