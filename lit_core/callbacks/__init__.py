@@ -3,7 +3,8 @@
 from lit_core.callbacks.branch import BranchFrom
 from lit_core.callbacks.finite_loss import FiniteLoss
 from lit_core.callbacks.graceful_stop import GracefulStop
+from lit_core.callbacks.present_optimizer import PresentOptimizer
 from lit_core.callbacks.run_checkpoint import RunCheckpoint, Stopped
 from lit_core.callbacks.run_record import RunRecord
 
-__all__ = ["BranchFrom", "FiniteLoss", "GracefulStop", "RunCheckpoint", "RunRecord", "Stopped"]
+__all__ = ["BranchFrom", "FiniteLoss", "GracefulStop", "PresentOptimizer", "RunCheckpoint", "RunRecord", "Stopped"]

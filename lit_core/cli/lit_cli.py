@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, RunCheckpoint, RunRecord
+from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
 from lit_core.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.cli import arguments
 from lit_core.cli.run_folder import choose_run_folder
@@ -128,7 +128,14 @@ class LitCLI(LightningCLI):
                 kwargs["logger"] = run_loggers(folder, resume_step)
             name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
             record = RunRecord(self._plain_config(), folder / name)
-        own = [ResumeStream(), FiniteLoss(), GracefulStop(), *([BranchFrom(branch)] if branch else []), record]
+        own = [
+            ResumeStream(),
+            FiniteLoss(),
+            GracefulStop(),
+            PresentOptimizer(),
+            *([BranchFrom(branch)] if branch else []),
+            record,
+        ]
         callbacks = trainer_config["callbacks"] or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         kinds = {type(callback) for callback in callbacks}
