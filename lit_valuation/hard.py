@@ -38,7 +38,7 @@ def hard_cases(
 ) -> HardCases:
     """Divide a model's mistakes into queries and held-out hard cases, class by class.
 
-    At least half of a class's mistakes, rounded down, stay at home. A smaller ``per_class`` gives a part of the
+    Half of a class's mistakes, rounded down, stay at home, or more. A smaller ``per_class`` gives a part of the
     queries of a larger one.
 
     Args:

@@ -116,7 +116,33 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
         return {}
     for target in link_targets:
         _delete(source, target.split("."))
+    trainer = source.get("trainer") or {}
+    if isinstance(trainer.get("callbacks"), list):
+        source["trainer"] = {**trainer, "callbacks": _without(trainer["callbacks"], _appended_callbacks(args))}
     return {key: value for key, value in source.items() if value is not None and key not in _OWN_KEYS}
+
+
+def _appended_callbacks(args: list[str]) -> list[Any]:
+    """Return the callbacks that the command line appends by ``callbacks+``."""
+    found = [yaml.safe_load(value) for value in option(args, "--trainer.callbacks+")]
+    for path in option(args, "--config", "-c"):
+        found.append((_read_config(path).get("trainer") or {}).get("callbacks+"))
+    return [entry for entries in found if entries for entry in (entries if isinstance(entries, list) else [entries])]
+
+
+def _without(callbacks: list[Any], appended: list[Any]) -> list[Any]:
+    """Return a checkpoint's callbacks without those that are appended anew, as when a command is repeated to resume."""
+    left = list(callbacks)
+    for entry in appended:
+        same = [place for place, former in enumerate(left) if _class_name(former) == _class_name(entry)]
+        if same:
+            del left[same[-1]]
+    return left
+
+
+def _class_name(callback: Any) -> str:
+    path = callback.get("class_path") if isinstance(callback, dict) else callback
+    return str(path).rpartition(".")[2]
 
 
 def insert_config(args: list[str], command: str, config: dict[str, Any]) -> list[str]:

@@ -187,9 +187,11 @@ class ShardSet:
             content = self.buffer(shard)[offset : offset + size].tobytes()
             try:
                 sample[extension] = _decode(extension, content)
-            except (ValueError, EOFError) as error:  # includes UnicodeDecodeError and JSONDecodeError
+            # ValueError includes UnicodeDecodeError and JSONDecodeError; the last two are a liar's sizes and nesting
+            except (ValueError, EOFError, MemoryError, RecursionError) as error:
+                why = str(error) or "too large"
                 raise RunFailure(
-                    f"{self.files[shard]} is damaged: its member {name} cannot be decoded ({error}); "
+                    f"{self.files[shard]} is damaged: its member {name} cannot be decoded ({why}); "
                     "prepare the source again or restore the file."
                 ) from error
         return sample
@@ -293,7 +295,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no shard set: it has no {INDEX}; prepare the source or correct the path.")
     try:
         index = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); prepare the source again.") from error
 
     def require(holds: bool, rule: str) -> None:

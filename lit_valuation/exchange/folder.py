@@ -176,7 +176,7 @@ def _contents(folder: Path, samples: Samples, kind: str) -> Contents:
 
 def _members(path: Path) -> list[str]:
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, "r:") as archive:  # not compressed, which could unpack to anything
             return [member.name for member in archive if member.isfile() or member.name]
     except tarfile.TarError as error:
         raise UserError(f"{path} is no tar file ({error}); ask its sender for it again.") from error

@@ -151,11 +151,12 @@ class SharingLedger:
         }
         unsigned = Entry(**content)
         line = _dump(content | {"hash": unsigned.hashed()}).encode() + b"\n"
+        ended = b"\n" if entries and self._torn() else b""  # an editor took the last line's end away
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(handle).st_size
             try:
-                if os.write(handle, line) < len(line):
+                if os.write(handle, ended + line) < len(ended + line):
                     raise OSError(FULL_DISK[0], os.strerror(FULL_DISK[0]))
                 os.fsync(handle)
             except OSError as error:

@@ -38,7 +38,7 @@ def query(
         data: Folder of your own data, with the labelled shard sets train and val; mistakes are looked for in val.
         to: Names by which your ledger knows the owners that you will send it to.
         output: Folder to be written and sent.
-        per_class: Most queries of a class, 1 or more; half of a class's mistakes stay home in any case.
+        per_class: Most queries of a class, 1 or more; half of a class's mistakes, rounded down, stay home.
         budget: Most samples that an owner's answer may hold, 1 or more.
         classes: Names of the classes to ask for; null takes all with a mistake.
         encoder: Encoder that answers must be chosen with, where they are chosen with one; null leaves it to the owners.

@@ -136,6 +136,18 @@ def test_callbacks_plus_appends_and_interpolation_sees_flags():
     assert config["model"]["init_args"]["shape"]["width"] == 9
 
 
+@pytest.mark.parametrize("appended", ["file", "flag"])
+def test_a_repeated_command_resumes_with_what_it_appends_once(capsys, appended):
+    Path("b.yaml").write_text("trainer:\n  callbacks+:\n  - class_path: lightning.pytorch.callbacks.ModelSummary\n")
+    more = ["--config", "b.yaml"] if appended == "file" else ["--trainer.callbacks+=ModelSummary"]
+    assert main([*FIT, *more, "--trainer.callbacks+=LearningRateMonitor", "--run", "first"]) == 0
+    capsys.readouterr()
+    assert main([*FIT, *more, "--ckpt_path", LAST, "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    names = [callback["class_path"].rsplit(".", 1)[-1] for callback in config["trainer"]["callbacks"]]
+    assert sorted(names) == ["LearningRateMonitor", "ModelSummary"]
+
+
 class Interrupted(SmallModel):
     """Ctrl-C in a test: Lightning makes a SystemExit of it."""
 

@@ -200,6 +200,31 @@ def test_a_key_occurs_once(tmp_path):
         write_shard(tmp_path / "x.tar", [{"__key__": "a", "txt": ""}] * 2)
 
 
+def put_member(folder, name, content):
+    """Make the source one that holds a single member."""
+    with (folder / "000000.tar").open("wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    size = (folder / "000000.tar").stat().st_size
+    totals = {"samples": 1, "tokens": 0, "text_bytes": 0}
+    members = [{"name": name, "offset": 512, "size": len(content)}]
+    shard = {"file": "000000.tar", "sha256": "", "size": size, "members": members, **totals}
+    edit(folder, lambda index: index.update(shards=[shard], **totals))
+
+
+def test_an_array_or_a_nesting_that_is_too_large_is_damage(folder):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2**44,)})
+    for name, content in (("doc/0.npy", header.getvalue()), ("doc/0.json", b"[" * 200_000)):
+        put_member(folder, name, content)
+        with pytest.raises(RunFailure, match="cannot be decoded"):
+            ShardSet(folder)[0]
+    (folder / "index.json").write_bytes(b"[" * 200_000)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        ShardSet(folder)
+
+
 def test_pickles_in_an_array_are_not_loaded(folder):
     """An .npy file can hold a pickle; here one that would write a file."""
 
@@ -207,17 +232,9 @@ def test_pickles_in_an_array_are_not_loaded(folder):
         def __reduce__(self):
             return open, (str(folder / "harmed"), "w")
 
-    with (folder / "000000.tar").open("wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
-        content = io.BytesIO()
-        np.save(content, np.array([Harm()], dtype=object), allow_pickle=True)
-        member = tarfile.TarInfo("doc/0.npy")
-        member.size = len(content.getvalue())
-        archive.addfile(member, io.BytesIO(content.getvalue()))
-    size = (folder / "000000.tar").stat().st_size
-    members = [{"name": "doc/0.npy", "offset": 512, "size": member.size}]
-    totals = {"samples": 1, "tokens": 0, "text_bytes": 0}
-    shard = {"file": "000000.tar", "sha256": "", "size": size, "members": members, **totals}
-    edit(folder, lambda index: index.update(shards=[shard], **totals))
+    content = io.BytesIO()
+    np.save(content, np.array([Harm()], dtype=object), allow_pickle=True)
+    put_member(folder, "doc/0.npy", content.getvalue())
     with pytest.raises(RunFailure, match=r"doc/0\.npy cannot be decoded"):
         ShardSet(folder)[0]
     assert not (folder / "harmed").exists()

@@ -103,3 +103,10 @@ def test_a_fingerprint_is_of_content_and_label():
     turned = dataclasses.replace(samples, y=1 - samples.y, classes=("b", "a"))
     assert fingerprints(renamed) == fingerprints(samples) == fingerprints(turned)
     assert [a == b for a, b in zip(fingerprints(relabelled), fingerprints(samples), strict=True)] == [False, True, True]
+
+
+def test_a_last_line_whose_end_an_editor_took_away_is_whole(ledger):
+    ledger.path.write_bytes(ledger.path.read_bytes().rstrip(b"\n"))
+    with ledger.locked():
+        ledger.append(Entry("answer", "a", "d5", 4))
+    assert [entry.digest for entry in ledger.entries()][-2:] == ["d4", "d5"]
