@@ -54,13 +54,14 @@ def choose_coreset(
     """
     pool_y, target_y = rows_of_all_ranks(trainer, pool.y), rows_of_all_ranks(trainer, target.y)
     shares = split_budget(budget, pool_y, target_y)
-    classes = sorted(shares)
-    rows = [target.y == c for c in classes]
+    wanted = sorted(target_y.unique().tolist())
+    rows = [target.y == c for c in wanted]
     local = torch.stack([target.gradients.take(row.nonzero()[:, 0]).sum() for row in rows])
     targets = sum_over_ranks(trainer, local)
+    classes = sorted(shares)
     found = matching_pursuits(
         pool.gradients,
-        targets,
+        targets[[wanted.index(c) for c in classes]],
         [shares[c] for c in classes],
         ridge=ridge,
         allowed=torch.stack([pool.y == c for c in classes]),
@@ -72,7 +73,8 @@ def choose_coreset(
     if not len(numbers):
         raise UserError("The gradient to match is 0, so no sample comes nearer to it; use an earlier checkpoint.")
     lengths = [float(one.norm()) for one in targets]
-    left = [one.residual * length for one, length in zip(found, lengths, strict=True)]
+    residuals = dict.fromkeys(wanted, 1.0) | {c: one.residual for c, one in zip(classes, found, strict=True)}
+    left = [residuals[c] * length for c, length in zip(wanted, lengths, strict=True)]
     return Coreset(
         numbers=numbers,
         weights=(weights / weights.mean()).float(),

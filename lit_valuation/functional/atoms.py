@@ -101,6 +101,10 @@ class Atoms:
         line[self.numbers == number] = value
 
     def _over_ranks(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
-        if self.group is not None:
-            dist.all_reduce(values, operation, self.group)
-        return values
+        if self.group is None:
+            return values
+        # gradients are kept on the CPU, where GPUs' ranks cannot talk
+        place = torch.cuda.current_device() if dist.get_backend(self.group) == "nccl" else values.device
+        shared = values.to(place)
+        dist.all_reduce(shared, operation, self.group)
+        return shared.to(values.device)
