@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.paths import atomic_write, resolve_data_path
+from lit_core.paths import atomic_write, file_sha256, resolve_data_path
 from lit_detect.conditions import condition
 from lit_detect.functional.calibration import Platt, fit_platt, rate_interval
 from lit_detect.functional.threshold import check_scores, false_positive_rate, threshold_at_fpr
@@ -100,6 +100,27 @@ class Calibration:
             raise UserError(
                 f"`calibration` has thresholds of {self.detector}, but the detector is {detector}; calibrate this one."
             )
+
+    def check_checkpoint(self, path: str | Path) -> None:
+        """Refuse a checkpoint that the thresholds were not made for; one trained anew scores otherwise."""
+        if file_sha256(Path(path)) != self.checkpoint_sha256:
+            raise UserError(
+                f"`calibration` is of another checkpoint of {self.detector} than {path}; calibrate this one."
+            )
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of all texts.
+
+        Raises:
+            UserError: If each group has its own.
+        """
+        if self.by is not None:
+            raise UserError(
+                f"`calibration` has a threshold for each {self.by}, by which predict decides but no test does; leave "
+                "it out, or calibrate without `by`."
+            )
+        return self.groups[ALL].threshold
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as JSON, whole or not at all."""

@@ -170,6 +170,15 @@ class DetectorTask(LightningModule):
             "tokens": tokens,
         }
 
+    @property
+    def decisive_threshold(self) -> float:
+        """The score from which a text is a machine's: that of the calibration, if there is one, or the fitted one."""
+        return float(self.threshold) if self.calibration is None else self.calibration.threshold
+
+    def _check_calibration(self) -> None:
+        if self.calibration is not None and self.trainer.ckpt_path is not None:
+            self.calibration.check_checkpoint(self.trainer.ckpt_path)
+
     def decide(self, scores: Tensor, groups: list[str]) -> list[bool]:
         """Tell of each score whether it is that of a machine, by the calibration of its group where there is one."""
         if self.calibration is not None:
@@ -191,8 +200,13 @@ class DetectorTask(LightningModule):
         add_layout(self.trainer, {"detector": charts | ({"training loss": ["train/loss"]} if self.is_trained else {})})
         add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
 
+    def on_test_start(self) -> None:
+        """Refuse a calibration of another checkpoint."""
+        self._check_calibration()
+
     def on_predict_start(self) -> None:
-        """Refuse groups without a threshold before anything is scored."""
+        """Refuse a calibration of another checkpoint, and groups without a threshold, before anything is scored."""
+        self._check_calibration()
         texts = getattr(getattr(self.trainer, "datamodule", None), "predict_texts", None)
         if self.calibration is not None and texts is not None:
             self.calibration.check_groups(sorted(texts.groups or {""}))
@@ -284,7 +298,7 @@ class DetectorTask(LightningModule):
             metric: Any = self.metrics[key]
             source = named_loader(self.trainer, stage, int(key.rpartition("_")[2]))
             scores, y, index = metric.gathered()
-            threshold = float(self.threshold)
+            threshold = self.decisive_threshold
             values = metric.compute(threshold)
             values["loss"] = F.binary_cross_entropy(self.probability(scores), y.to(scores))
             if data is not None and hasattr(data, "records"):

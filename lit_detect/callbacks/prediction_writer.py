@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,8 +197,10 @@ def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: An
     how = ("batch_size", "micro_batch_size", "num_workers")  # which change nothing
     settings = {name: value for name, value in getattr(data, "hparams", {}).items() if name not in how}
     checkpoint = Path(trainer.ckpt_path or "")
+    calibration = getattr(pl_module, "calibration", None)
     found = {
         "model": dict(pl_module.hparams),
+        "calibration": None if calibration is None else asdict(calibration),
         "data": settings,
         "checkpoint": files_facts([checkpoint.resolve()]) if checkpoint.is_file() else None,
         "texts": files_facts(file.resolve() for file in texts.files) if hasattr(texts, "files") else None,

@@ -129,7 +129,7 @@ class RobustnessMonitor(Callback):
 
     def _attack(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         score = scorer(pl_module)
-        threshold = float(getattr(pl_module, "threshold", 0.0))
+        threshold = float(getattr(pl_module, "decisive_threshold", getattr(pl_module, "threshold", 0.0)))
         normalized = bool(getattr(getattr(trainer, "datamodule", None), "normalize", False))
         for source, kept in self._texts.items():  # every rank has every source
             found = rows_of_all_ranks(trainer, torch.tensor([index for index, _ in kept], dtype=torch.int64))

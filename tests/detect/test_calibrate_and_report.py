@@ -16,6 +16,7 @@ from lit_detect.calibrate import Calibration, Group, calibrate
 from lit_detect.cli import main
 from lit_detect.formats import LitShiftJSONL
 from lit_detect.functional.threshold import auroc, threshold_at_fpr
+from lit_detect.module import DetectorTask
 from lit_detect.prepare import prepare
 from lit_detect.records import HUMAN, Record
 from lit_detect.report import gather, report
@@ -144,6 +145,25 @@ def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
         # a score on the threshold itself may fall to either side by rounding, in another batch
         assert row["decision"] == ("machine" if row["score"] >= group.threshold else "human")
     assert rows[90]["decision"] == "abstain" and rows[90]["reason"] == "0 tokens, fewer than 1"
+
+
+def test_a_calibration_decides_a_test_too_and_only_of_its_checkpoint(fitted, tmp_path, monkeypatch, capsys):
+    found = run_calibrate(fitted, tmp_path, fpr=0.1)
+    task = DetectorTask.load(checkpoint(fitted))
+    assert task.decisive_threshold == float(task.threshold) != found.threshold
+    task.calibration = found
+    assert task.decisive_threshold == found.threshold
+    by_domain = replace(found, by="domain")
+    with pytest.raises(UserError, match="threshold for each domain"):
+        print(by_domain.threshold)
+    replace(found, checkpoint_sha256="ab").save(tmp_path / "old.json")
+    monkeypatch.chdir(fitted)
+    for command in ("test", "predict"):
+        arguments = [command, "--ckpt_path", checkpoint(fitted), "--run", "old", "--trainer.accelerator", "cpu"]
+        arguments += ["--model.init_args.calibration", str(tmp_path / "old.json")]
+        arguments += ["--data.init_args.predict", str(tmp_path / "human.jsonl")]
+        assert main(arguments) == 2
+        assert "`calibration` is of another checkpoint" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
