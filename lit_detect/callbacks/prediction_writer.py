@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -113,6 +114,15 @@ class PredictionWriter(Callback):
             self._measured_from = time.perf_counter(), self._rows
         elif not self._told and trainer.is_global_zero:
             self._tell_rate(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no folder of unfinished work where none was done."""
+        if self._journal is None:
+            return
+        self._journal.close()
+        self._journal = None
+        if trainer.is_global_zero and not read_rows(self._work(trainer)):
+            shutil.rmtree(self._work(trainer), ignore_errors=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the whole table on rank 0."""

@@ -13,6 +13,7 @@ import torch
 from austen_pairs import pairs
 
 from lit_core.errors import UserError
+from lit_core.paths import file_sha256
 from lit_detect.cli import main
 from lit_detect.detectors import EntityStatistics, ZeroShotDetector
 from lit_detect.module import DetectorTask
@@ -194,7 +195,8 @@ def test_a_group_without_threshold_is_refused_before_anything_is_scored(capsys):
     assert fit("--model.init_args.detector", "test_detector_task.WordLength", run="zero") == 0
     name = "test_detector_task.WordLength"
     groups = {"letters": {"threshold": 5.0, "achieved_fpr": 0.0, "low": 0.0, "high": 0.1, "n": 300}}
-    kept = {"fpr": 0.01, "by": "domain", "detector": "WordLength", "checkpoint_sha256": "", "platt": None}
+    digest = file_sha256(Path("runs/detect/zero/checkpoints/last.ckpt"))
+    kept = {"fpr": 0.01, "by": "domain", "detector": "WordLength", "checkpoint_sha256": digest, "platt": None}
     Path("calibration.json").write_text(json.dumps({**kept, "groups": groups}))
     Path("asked.csv").write_text("text,domain\nA short text.,letters\nAnother one.,recipes\n")
     predict = [
