@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -124,9 +125,13 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
 
 def _appended_callbacks(args: list[str]) -> list[Any]:
     """Return the callbacks that the command line appends by ``callbacks+``."""
-    found = [yaml.safe_load(value) for value in option(args, "--trainer.callbacks+")]
+    found = []
+    for value in option(args, "--trainer.callbacks+"):
+        with suppress(yaml.YAMLError):  # which the parser refuses
+            found.append(yaml.safe_load(value))
     for path in option(args, "--config", "-c"):
-        found.append((_read_config(path).get("trainer") or {}).get("callbacks+"))
+        trainer = _read_config(path).get("trainer")
+        found.append(trainer.get("callbacks+") if isinstance(trainer, dict) else None)
     return [entry for entries in found if entries for entry in (entries if isinstance(entries, list) else [entries])]
 
 
