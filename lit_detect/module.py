@@ -201,8 +201,9 @@ class DetectorTask(LightningModule):
         add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
 
     def on_test_start(self) -> None:
-        """Refuse a calibration of another checkpoint."""
+        """Refuse a calibration of another checkpoint, or with several thresholds, before anything is scored."""
         self._check_calibration()
+        _ = self.decisive_threshold
 
     def on_predict_start(self) -> None:
         """Refuse a calibration of another checkpoint, and groups without a threshold, before anything is scored."""

@@ -164,6 +164,10 @@ def test_a_calibration_decides_a_test_too_and_only_of_its_checkpoint(fitted, tmp
         arguments += ["--data.init_args.predict", str(tmp_path / "human.jsonl")]
         assert main(arguments) == 2
         assert "`calibration` is of another checkpoint" in capsys.readouterr().err
+    monkeypatch.setattr(DetectorTask, "test_step", lambda *arguments: pytest.fail("scored before"))
+    by_domain.save(tmp_path / "old.json")
+    assert main(["test", *arguments[1:]]) == 2
+    assert "a threshold for each domain" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
