@@ -99,8 +99,9 @@ class LanguageModel(ABC):
             The continuations, without the prompts, in the order of the prompts.
         """
         end = self.tokenizer.end_of_text
-        ids = self.generate_ids([self.tokenizer.encode(prompt) or [end] for prompt in prompts], **options)
-        return [self.tokenizer.decode(row) for row in ids]
+        encoded = [self.tokenizer.encode(prompt) or [end] for prompt in prompts]
+        rows = self.generate_ids(encoded, **options)
+        return [self.tokenizer.continuation(before, row) for before, row in zip(encoded, rows, strict=True)]
 
     def generate_ids(
         self,

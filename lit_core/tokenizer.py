@@ -191,6 +191,20 @@ class Tokenizer:
         """Return the text of some ids; special tokens stand for no text, and bytes that are no UTF-8 become U+FFFD."""
         return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
+    def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """Return the text that some ids add behind others.
+
+        Tokenizers that mark a word's start instead of keeping blanks (SentencePiece's) drop the blank at the start of
+        what they decode, so a continuation must not be decoded alone.
+
+        Args:
+            before: Ids that stand before.
+            ids: Ids of the continuation.
+        """
+        start, whole = self.decode(before), self.decode([*before, *ids])
+        # not so if the first ids end inside of a character's bytes
+        return whole.removeprefix(start) if whole.startswith(start) else self.decode(ids)
+
     def normalize(self, text: str) -> str:
         """Return the text as the tokenizer sees it, for example with composed accents; mostly the text itself."""
         normalizer = self._backend.normalizer

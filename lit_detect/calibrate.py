@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_core.errors import UserError, did_you_mean
 from lit_core.paths import atomic_write, file_sha256, resolve_data_path
 from lit_detect.conditions import condition
-from lit_detect.functional.calibration import Platt, fit_platt, rate_interval
+from lit_detect.functional.calibration import Platt, check_rising, fit_platt, rate_interval
 from lit_detect.functional.threshold import check_scores, false_positive_rate, threshold_at_fpr
 from lit_detect.records import HUMAN, MACHINE
 from lit_detect.text_file import TextFile
@@ -210,6 +210,8 @@ def calibrate(
         found[name] = group_of(chosen, fpr, f"scores of {by} {name!r}" if by else "scores of human texts")
     labels = torch.tensor([HUMAN] * len(ours) + [MACHINE] * len(theirs))
     platt = fit_platt(scores, labels) if machine is not None else None
+    if platt is not None:
+        check_rising(platt, detector.name, "leave `machine` out for thresholds without probabilities, or train another")
     Calibration(fpr, detector.name, detector.sha256, found, by, platt).save(output)
     print(f"{detector.name}, at most {fpr:.3g} of human texts:")
     for name, group in found.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_opti
 from lit_core.tensorboard import add_hparams, add_layout
 from lit_detect.calibrate import Calibration
 from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
-from lit_detect.functional.calibration import Platt, fit_platt
+from lit_detect.functional.calibration import Platt, check_rising, fit_platt
 from lit_detect.metrics import DetectionScores, breakdown
 
 
@@ -113,6 +113,14 @@ class DetectorTask(LightningModule):
     def is_trained(self) -> bool:
         """Whether the detector is trained by gradients."""
         return isinstance(self.detector, TrainedDetector)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DetectorTask:
+        exact = {"threshold": self.threshold, "platt": self.platt}
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            if getattr(self, name).dtype != buffer.dtype:  # bfloat16 keeps three digits, and decides otherwise
+                setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
 
     def probability(self, scores: Tensor) -> Tensor:
         """Return the probability of machine, float64, from scores ``(n,)``."""
@@ -282,7 +290,9 @@ class DetectorTask(LightningModule):
         if isinstance(detector, FeatureDetector):
             detector.fit_features(values, labels)
         else:
-            self.set_platt(fit_platt(values[:, 0], labels))
+            platt = fit_platt(values[:, 0], labels)
+            check_rising(platt, detector.name, "train another detector, or on texts of another generator")
+            self.set_platt(platt)
 
     def _evaluate(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         key = f"{stage}_{dataloader_idx}"

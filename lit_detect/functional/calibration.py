@@ -72,6 +72,24 @@ def fit_platt(scores: Tensor, labels: Tensor) -> Platt:
     return Platt(slope, float(weights[1]) - slope * float(mean))
 
 
+def check_rising(platt: Platt, detector: str, hint: str) -> None:
+    """Refuse a map by which a text of a higher score is less likely a machine's.
+
+    Args:
+        platt: The map.
+        detector: Name of the detector whose scores were mapped.
+        hint: What to do, for the message.
+
+    Raises:
+        UserError: If the map does not rise; a score above the threshold would have a probability below one half.
+    """
+    if not platt.slope > 0:
+        raise UserError(
+            f"{detector} gives the machine texts no higher scores than the human ones (slope {platt.slope:.3g} of the "
+            f"map to probabilities), so no threshold on its score tells them apart; {hint}."
+        )
+
+
 def rate_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of Clopper and Pearson of a rate, from a number of hits among independent trials.
 

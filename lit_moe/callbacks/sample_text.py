@@ -80,7 +80,8 @@ class SampleText(Callback):
         end = tokenizer.end_of_text
         prompts = [tokenizer.encode(prompt) or [end] for prompt in self.prompts]
         rows = language_model(decoder, tokenizer).generate_ids(prompts, stop_at_end=False, **self.options)
-        texts = [tokenizer.decode(row[: row.index(end)] if end in row else row) for row in rows]
+        rows = [row[: row.index(end)] if end in row else row for row in rows]
+        texts = [tokenizer.continuation(before, row) for before, row in zip(prompts, rows, strict=True)]
         # a resume hides what stands at the checkpoint's step, so the last text belongs to the last step trained on
         step = max(trainer.fit_loop.epoch_loop._batches_that_stepped - back, 0)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):

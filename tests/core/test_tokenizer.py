@@ -160,21 +160,41 @@ def blanks_tokenizer(normalizer, pre_tokenizer, decoder):
     return Tokenizer(json.loads(backend.to_str()))
 
 
+def marking_blanks(style):
+    if style == "metaspace":
+        return blanks_tokenizer(None, pre_tokenizers.Metaspace(), decoders.Metaspace())
+    return blanks_tokenizer(
+        normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
+        None,
+        decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        ),
+    )
+
+
 @pytest.mark.parametrize("text", ["a b  c", "größe 日本", "x"])
 @pytest.mark.parametrize("style", ["llama", "metaspace"])
 def test_tokens_that_mark_blanks_are_counted_to_within_the_first_one(text, style):
-    if style == "llama":
-        tokenizer = blanks_tokenizer(
-            normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
-            None,
-            decoders.Sequence(
-                [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-            ),
-        )
-    else:
-        tokenizer = blanks_tokenizer(None, pre_tokenizers.Metaspace(), decoders.Metaspace())
+    tokenizer = marking_blanks(style)
     assert not tokenizer.exact
     assert counted(tokenizer, text) == len(text.encode()) + 1
+
+
+@pytest.mark.parametrize("style", ["llama", "metaspace", "bpe", "bytes"])
+def test_a_continuation_keeps_the_blank_before_it(bpe, style):
+    tokenizer = {"bpe": bpe, "bytes": Tokenizer.bytes()}.get(style) or marking_blanks(style)
+    text = "it is a truth  universally acknowledged"
+    ids = tokenizer.encode(text)
+    for cut in range(len(ids) + 1):
+        before, after = ids[:cut], ids[cut:]
+        assert tokenizer.decode(before) + tokenizer.continuation(before, after) == text
+    assert tokenizer.continuation([tokenizer.end_of_text], ids) == text
+
+
+def test_a_continuation_inside_of_a_character_is_decoded_alone():
+    tokenizer = Tokenizer.bytes()
+    first, second = tokenizer.encode("ß")
+    assert tokenizer.continuation([first], [second, *tokenizer.encode("a")]) == "\ufffda"
 
 
 def test_composed_accents_are_counted_as_the_tokenizer_sees_them(bpe):

@@ -98,6 +98,18 @@ def test_a_threshold_for_each_group_and_a_map_to_probabilities(fitted, tmp_path)
         found.check("GLTRDetector[GPT-2]")
 
 
+def test_a_map_to_probabilities_that_falls_is_refused_and_nothing_is_written(fitted, tmp_path):
+    machine, human = tmp_path / "machine.txt", tmp_path / "human.txt"
+    originals, others = passages(40), [shuffled(text) for text in passages(40)]
+    detector = LoadedDetector.load(checkpoint(fitted))
+    higher, lower = sorted((originals, others), key=lambda texts: -float(score_many(detector, texts, 8).scores.mean()))
+    machine.write_text("\n".join(lower))
+    human.write_text("\n".join(higher))
+    with pytest.raises(UserError, match=r"no higher scores than the human ones .* leave `machine` out"):
+        calibrate(checkpoint(fitted), str(human), 0.1, machine=str(machine), output=str(tmp_path / "c.json"))
+    assert not (tmp_path / "c.json").exists()
+
+
 def test_prepared_texts_can_be_calibrated_on(fitted, tmp_path):
     calibrate(checkpoint(fitted), str(fitted / "texts/austen/train"), 0.2, output=str(tmp_path / "c.json"))
     assert Calibration.load(tmp_path / "c.json").groups[""].n >= 15

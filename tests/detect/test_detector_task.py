@@ -16,6 +16,7 @@ from lit_core.errors import UserError
 from lit_core.paths import file_sha256
 from lit_detect.cli import main
 from lit_detect.detectors import EntityStatistics, ZeroShotDetector
+from lit_detect.functional.calibration import Platt
 from lit_detect.module import DetectorTask
 from lit_detect.texts import TextSet
 
@@ -45,13 +46,14 @@ model:
 """
 
 
-class WordLength(ZeroShotDetector):
-    """A zero-shot detector without a language model: mean length of the words."""
+class LowerStarts(ZeroShotDetector):
+    """A zero-shot detector without a language model: share of the sentences that start in lower case."""
 
-    name, max_tokens = "WordLength", None
+    name, max_tokens = "LowerStarts", None
 
     def score(self, texts):
-        return torch.tensor([len(text) / max(1, len(text.split())) for text in texts], dtype=torch.float64)
+        starts = [re.findall(r"(?:^|[.!?]\s+)(\w)", text) for text in texts]
+        return torch.tensor([sum(map(str.islower, found)) / max(1, len(found)) for found in starts]).double()
 
     def count_tokens(self, texts):
         return [len(text.split()) for text in texts]
@@ -173,7 +175,7 @@ def test_gathering_goes_on_where_it_was_stopped():
 
 
 def test_a_zero_shot_detector_is_calibrated():
-    assert fit("--model.init_args.detector", "test_detector_task.WordLength", run="zero") == 0
+    assert fit("--model.init_args.detector", "test_detector_task.LowerStarts", run="zero") == 0
     task = DetectorTask.load("runs/detect/zero/checkpoints/last.ckpt")
     from sklearn.linear_model import LogisticRegression
 
@@ -191,12 +193,35 @@ def test_a_zero_shot_detector_is_calibrated():
     assert float(task.probability(task.threshold[None])) == pytest.approx(0.5)
 
 
+class UpperStarts(LowerStarts):
+    """Scores the other way round."""
+
+    def score(self, texts):
+        return -super().score(texts)
+
+
+def test_a_zero_shot_detector_that_scores_machines_lower_is_refused(capsys):
+    assert fit("--model.init_args.detector", "test_detector_task.UpperStarts", run="turned") == 2
+    said = capsys.readouterr().err
+    assert "gives the machine texts no higher scores than the human ones" in said and "train another detector" in said
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_precision_of_the_weights_leaves_the_threshold_as_it_is(dtype):
+    task = DetectorTask(LowerStarts())
+    task.set_platt(Platt(1 / 3, -5 / 7))
+    before = float(task.threshold), float(task.probability(torch.tensor([2.0])))
+    task = task.to(dtype)
+    assert task.placeholder.dtype == dtype
+    assert (float(task.threshold), float(task.probability(torch.tensor([2.0])))) == before
+
+
 def test_a_group_without_threshold_is_refused_before_anything_is_scored(capsys):
-    assert fit("--model.init_args.detector", "test_detector_task.WordLength", run="zero") == 0
-    name = "test_detector_task.WordLength"
-    groups = {"letters": {"threshold": 5.0, "achieved_fpr": 0.0, "low": 0.0, "high": 0.1, "n": 300}}
+    assert fit("--model.init_args.detector", "test_detector_task.LowerStarts", run="zero") == 0
+    name = "test_detector_task.LowerStarts"
+    groups = {"letters": {"threshold": 0.5, "achieved_fpr": 0.0, "low": 0.0, "high": 0.1, "n": 300}}
     digest = file_sha256(Path("runs/detect/zero/checkpoints/last.ckpt"))
-    kept = {"fpr": 0.01, "by": "domain", "detector": "WordLength", "checkpoint_sha256": digest, "platt": None}
+    kept = {"fpr": 0.01, "by": "domain", "detector": "LowerStarts", "checkpoint_sha256": digest, "platt": None}
     Path("calibration.json").write_text(json.dumps({**kept, "groups": groups}))
     Path("asked.csv").write_text("text,domain\nA short text.,letters\nAnother one.,recipes\n")
     predict = [
@@ -211,7 +236,7 @@ def test_a_group_without_threshold_is_refused_before_anything_is_scored(capsys):
     assert "domain is 'recipes', but there are thresholds for letters only" in capsys.readouterr().err
     assert main(predict) == 2  # no column is named
     assert "name the column by `data.group_column`" in capsys.readouterr().err
-    Path("asked.csv").write_text("text,domain\nA short text.,letters\nNotwithstanding hippopotamuses.,letters\n")
+    Path("asked.csv").write_text("text,domain\nA short text.,letters\na short text.,letters\n")
     assert main([*predict, "--data.init_args.group_column", "domain"]) == 0
     assert [row["decision"] for row in rows("runs/detect/zero/predictions.csv")] == ["human", "machine"]
 
