@@ -126,10 +126,10 @@ class ClassifierTask(LightningModule):
             x: Samples ``(batch, ...)``; uint8 images are scaled to [0, 1].
 
         Returns:
-            Logits ``(batch, classes)``.
+            Logits ``(batch, classes)``, of 32 bits or more whatever the precision of the weights.
         """
-        logits: Tensor = self.network(as_inputs(x))
-        return logits
+        logits: Tensor = self.network(as_inputs(x).to(self.dtype))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch."""

@@ -169,7 +169,10 @@ class Correlation(Criterion):
         if not found:
             return _nothing(what, "no seed has two different values of each")
         values = {seed: statistics.fmean(each) for seed, each in found.items()}
-        return _decided(what, values, above=self.above, below=self.below)
+        decided = _decided(what, values, above=self.above, below=self.below)
+        assert decided.interval is not None
+        low, high = max(-1.0, decided.interval.low), min(1.0, decided.interval.high)  # Student's may reach beyond
+        return replace(decided, interval=replace(decided.interval, low=low, high=high))
 
 
 class BudgetRatio(Criterion):

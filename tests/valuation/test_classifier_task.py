@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from digits_data import DigitsData, digits
@@ -38,6 +40,16 @@ def test_the_weights_come_from_the_seed_and_leave_the_global_rng_alone():
 def test_images_in_bytes_are_scaled():
     model, x = task(), (digits()[0][:3] * 255).to(torch.uint8)
     torch.testing.assert_close(model(x), model(x / 255))
+
+
+def test_weights_of_16_bits_train_and_learn(quiet):
+    model = task(optimizer=partial(torch.optim.AdamW, lr=1e-2))
+    trainer = quiet(ResumeStream(), precision="bf16-true", max_epochs=10)
+    before = trainer.validate(model, datamodule=DigitsData(), verbose=False)[0]
+    trainer.fit(model, datamodule=DigitsData())
+    assert model.network.head.weight.dtype == torch.bfloat16
+    after = trainer.validate(model, datamodule=DigitsData(), verbose=False)[0]
+    assert after["val/held_out/loss"] < 0.9 * before["val/held_out/loss"]
 
 
 def test_validation_counts_each_sample_once(quiet):

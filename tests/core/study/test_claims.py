@@ -98,6 +98,15 @@ def test_correlation_within_seeds():
     assert Correlation("epoch", "other", below=0).find(falling).outcome == "not testable here"
 
 
+def test_the_interval_of_a_correlation_stays_among_correlations():
+    values = {0: [1.0, 2.0, 3.0], 1: [3.0, 1.0, 2.0]}
+    found = Correlation("epoch", "accuracy", above=0).find(
+        [row(value, seed=seed, epoch=epoch) for seed, each in values.items() for epoch, value in enumerate(each)]
+    )
+    assert found.outcome == "undecided"
+    assert (found.interval.mean, found.interval.low, found.interval.high) == (0.25, -1.0, 1.0)
+
+
 def test_where_a_curve_reaches_a_goal():
     curve = {8: 0.2, 16: 0.6, 32: 0.5, 64: 0.9}
     assert reached(curve, 0.4) == pytest.approx(12)
