@@ -100,6 +100,7 @@ def report(
         return
     print("Drawing intervals.", flush=True)
     rows = [row for one in found for row in rows_of(one, fields)]
+    notes += left_out(found, rows, fields)
     kept = folder / "scores" / "quality.jsonl"
     costs = quality(records, kept, similarity or WordOverlap(), language_model, gruen, resamples, seed)
     rows += [Row("", "quality", {"attack": name}, values) for name, values in costs]
@@ -158,6 +159,17 @@ def rows_of(found: Evaluated, fields: Sequence[str]) -> Iterator[Row]:
         yield Row(found.name, "evasion", {"attack": name}, values)
     for labels, values in crossed(found, fields):
         yield Row(found.name, "crossed", labels, values)
+
+
+def left_out(found: Sequence[Evaluated], rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
+    """Name the conditions of machine texts that no row is of, one sentence each."""
+    shown = {(row.table, row.labels.get(row.table)) for row in rows}
+    several = [(field, names) for one in found for field in fields if len(names := one.conditions(field)) > 1]
+    missing = {(field, name) for field, names in several for name in names} - shown
+    return [
+        f"{field} {name} is left out: it has no clean machine texts, or lacks clean human ones in a domain."
+        for field, name in sorted(missing)
+    ]
 
 
 def gather(paths: Sequence[str], split: str) -> list[Record]:

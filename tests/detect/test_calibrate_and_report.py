@@ -19,8 +19,9 @@ from lit_detect.functional.threshold import auroc, threshold_at_fpr
 from lit_detect.module import DetectorTask
 from lit_detect.prepare import prepare
 from lit_detect.records import HUMAN, Record
-from lit_detect.report import gather, report
+from lit_detect.report import gather, left_out, report
 from lit_detect.report_cells import Evaluated, conditions
+from lit_detect.report_pages import Row
 from lit_detect.score_many import LoadedDetector, score_many
 
 
@@ -291,4 +292,8 @@ def test_a_condition_without_human_texts_is_left_out():
     assert [(field, name) for field, name, _ in conditions(evaluated, ["language"])] == [
         ("all", "clean"),
         ("language", "en"),
+    ]
+    rows = [Row("d", field, {field: name}, values) for field, name, values in conditions(evaluated, ["language"])]
+    assert left_out([evaluated], rows, ["language", "generator"]) == [
+        "language de is left out: it has no clean machine texts, or lacks clean human ones in a domain."
     ]
