@@ -68,6 +68,7 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
     if former is not None and not (former / "config.yaml").is_file():  # a folder of that name, but of no run
         former = None
+    made = None
     if run is not None:
         if Path(run).name != run or run in ("", ".", ".."):
             raise UserError(
@@ -79,8 +80,9 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     elif "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
         raise UserError("--run is not given, but several processes were started that must agree on it; add --run NAME.")
     else:
-        folder = _next_free(root, Path(configs[-1]).stem if configs else "run")
-    before += [folder, *folder.glob("config*.yaml"), *folder.glob(_EVENTS)] if folder.exists() else []
+        folder = made = _make_next(root, Path(configs[-1]).stem if configs else "run")
+    if folder != made and folder.exists():
+        before += [folder, *folder.glob("config*.yaml"), *folder.glob(_EVENTS)]
     _before = {path.absolute(): path.stat().st_ino for path in before}
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[_AGREED] = str(folder.absolute())
@@ -121,8 +123,15 @@ def forget_run_folder() -> None:
     os.environ.pop(_AGREED, None)
 
 
-def _next_free(root: Path, stem: str) -> Path:
+def _make_next(root: Path, stem: str) -> Path:
+    """Make the first folder of a name that is free, though another run may start at the same moment."""
+    root.mkdir(parents=True, exist_ok=True)
     number = 1
-    while (root / f"{stem}-{number}").exists():
-        number += 1
-    return root / f"{stem}-{number}"
+    while True:
+        folder = root / f"{stem}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder

@@ -1,0 +1,42 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from lit_core.cli.run_folder import choose_run_folder, discard_new_files, forget_run_folder
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LITSHIFT_RUN_FOLDER", raising=False)
+    yield
+    forget_run_folder()
+
+
+def test_runs_that_start_at_the_same_moment_have_folders_of_their_own(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})  # threads share it, processes do not
+    together, mkdir = Barrier(8, timeout=60), Path.mkdir
+
+    def all_at_once(folder, *arguments, **options):
+        if folder.name == "base-1" and not folder.exists():
+            together.wait()
+        mkdir(folder, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", all_at_once)
+    with ThreadPoolExecutor(8) as threads:
+        chosen = set(threads.map(lambda _: choose_run_folder("moe", None, ["a/base.yaml"], None), range(8)))
+    assert chosen == {Path("runs/moe") / f"base-{number}" for number in range(1, 9)}
+
+
+def test_a_new_folder_is_discarded_and_a_named_one_that_was_there_is_not():
+    Path("runs/moe/named").mkdir(parents=True)
+    choose_run_folder("moe", None, ["a/base.yaml"], None)
+    discard_new_files()
+    assert [path.name for path in Path("runs/moe").iterdir()] == ["named"]
+    forget_run_folder()
+    choose_run_folder("moe", "named", [], None)
+    discard_new_files()
+    assert [path.name for path in Path("runs/moe").iterdir()] == ["named"]
