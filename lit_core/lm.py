@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from lit_core.errors import UserError
 from lit_core.evaluating import evaluating
 from lit_core.paths import resolve_data_path
 from lit_core.quiet import quiet_transformers
+from lit_core.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.tokenizer import Tokenizer
 
 
@@ -149,8 +149,8 @@ class LanguageModel(ABC):
         with evaluating(self.module), torch.no_grad():
             for start in range(0, len(prompts), batch_size):
                 batch = prompts[start : start + batch_size]
-                uniforms = [_uniforms(seed, first_row + start + row) for row in range(len(batch))]
-                done += self._generate_batch(batch, max_new_tokens, choices, uniforms, stop)
+                numbers = [uniforms(seed, first_row + start + row) for row in range(len(batch))]
+                done += self._generate_batch(batch, max_new_tokens, choices, numbers, stop)
         return done
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -168,7 +168,7 @@ class LanguageModel(ABC):
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         choices: tuple[float, int | None, float | None, float],
-        uniforms: list[Iterator[float]],
+        numbers: list[Iterator[float]],
         stop: int | None,
     ) -> list[list[int]]:
         end, width = self.tokenizer.end_of_text, max(map(len, prompts))
@@ -195,7 +195,7 @@ class LanguageModel(ABC):
                         seen_BV[row, list(prompt)] = True
                 else:
                     seen_BV.scatter_(1, ids_BS, True)
-            drawn = [next(uniforms[place]) for place in places]
+            drawn = [next(numbers[place]) for place in places]
             ids_BS = choose_tokens(logits_BV, torch.tensor(drawn, device=self.device), *choices, seen_BV)[:, None]
             mask_BS = None
             for place, token in zip(places, ids_BS[:, 0].tolist(), strict=True):
@@ -211,109 +211,6 @@ class LanguageModel(ABC):
                 kept = [row for row, place in enumerate(places) if place in running]
                 places, ids_BS, cache = [places[row] for row in kept], ids_BS[kept], self.keep_rows(cache, kept)
                 seen_BV = None if seen_BV is None else seen_BV[kept]
-
-
-def choose_tokens(
-    logits_BV: Tensor,
-    uniform_B: Tensor,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seen_BV: Tensor | None = None,
-) -> Tensor:
-    """Choose the next token of each row: repetition penalty, temperature, top-k, top-p, in this order.
-
-    The cumulative distribution runs over the tokens in the order of their ids, which needs no sorting. Tokens that are
-    exactly as likely as the last one that top-k or top-p allows are allowed too.
-
-    Args:
-        logits_BV: Logits of shape ``(batch, vocabulary)``, float32.
-        uniform_B: A number in [0, 1) per row, at which the cumulative distribution is read.
-        temperature: Divisor of the logits; 0 takes the likeliest token.
-        top_k: How many of the likeliest tokens may be drawn; None allows all.
-        top_p: Probability that the fewest likeliest tokens that may be drawn must reach; None allows all.
-        repetition_penalty: Divisor of positive and factor of negative logits of seen tokens.
-        seen_BV: True for tokens that were seen, of the logits' shape; needed for a penalty other than 1.
-
-    Returns:
-        Token ids of shape ``(batch,)``.
-
-    Example:
-        >>> choose_tokens(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([0.9]), temperature=0)
-        tensor([1])
-    """
-    if repetition_penalty != 1 and seen_BV is not None:
-        penalised_BV = torch.where(logits_BV > 0, logits_BV / repetition_penalty, logits_BV * repetition_penalty)
-        logits_BV = torch.where(seen_BV, penalised_BV, logits_BV)
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    # Shifted before the division: a tiny temperature would overflow.
-    scaled_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature
-    if top_k is not None and top_k < scaled_BV.shape[-1]:
-        least_B1 = scaled_BV.topk(top_k, dim=-1).values[:, -1:]
-        scaled_BV = scaled_BV.masked_fill(scaled_BV < least_B1, -torch.inf)
-    probs_BV = scaled_BV.softmax(-1)
-    if top_p is not None and top_p < 1:
-        falling_BV = _falling(probs_BV)
-        last_B1 = (falling_BV.cumsum(-1) < top_p).sum(-1, keepdim=True).clamp(max=probs_BV.shape[-1] - 1)
-        probs_BV = probs_BV.masked_fill(probs_BV < falling_BV.gather(-1, last_B1), 0)
-    cumulative_BV = probs_BV.cumsum(-1)
-    total_B1 = cumulative_BV[:, -1:].contiguous()
-    place_B1 = torch.searchsorted(cumulative_BV, uniform_B.to(probs_BV)[:, None] * total_B1, right=True)
-    # Where rounding makes the threshold the total itself, the last token that may be drawn.
-    return place_B1.minimum(torch.searchsorted(cumulative_BV, total_B1))[:, 0]
-
-
-def _falling(values_BV: Tensor) -> Tensor:
-    """Return each row's values from the largest to the smallest."""
-    if values_BV.device.type != "cpu":
-        return values_BV.sort(dim=-1, descending=True).values
-    return torch.from_numpy(np.sort(values_BV.numpy(), axis=-1)).flip(-1)  # ten times as fast as torch's
-
-
-def check_sampling(
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    repetition_penalty: float,
-    seed: int,
-    batch_size: int,
-) -> None:
-    """Refuse sampling options out of their range.
-
-    Args:
-        max_new_tokens: 1 or more.
-        temperature: 0 or more.
-        top_k: 1 or more, or None.
-        top_p: In (0, 1], or None.
-        repetition_penalty: Above 0.
-        seed: 0 or more.
-        batch_size: 1 or more.
-
-    Raises:
-        UserError: If one is not.
-    """
-    infinity = float("inf")
-    rules = {
-        "max_new_tokens": (max_new_tokens, max_new_tokens >= 1, "1 or more"),
-        "temperature": (temperature, 0 <= temperature < infinity, "0 or more, where 0 takes the likeliest token"),
-        "top_k": (top_k, top_k is None or top_k >= 1, "1 or more, or null for all tokens"),
-        "top_p": (top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1, or null for all tokens"),
-        "repetition_penalty": (repetition_penalty, 0 < repetition_penalty < infinity, "above 0, where 1 does nothing"),
-        "seed": (seed, seed >= 0, "0 or more"),
-        "batch_size": (batch_size, batch_size >= 1, "1 or more"),
-    }
-    for name, (value, good, rule) in rules.items():
-        if not good:
-            raise UserError(f"{name} is {value} but must be {rule}; set it so.")
-
-
-def _uniforms(seed: int, row: int) -> Iterator[float]:
-    numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
-    while True:
-        yield float(numbers.random(dtype=np.float32))
 
 
 def divides(model: Any) -> bool:

@@ -18,9 +18,10 @@ from lit_core.checkpoint import weights_sha256
 from lit_core.corpora import Corpus
 from lit_core.devices import Devices
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel, check_sampling
+from lit_core.lm import LanguageModel
 from lit_core.paths import atomic_write, locked_folder, remove_torn_files
 from lit_core.progress import duration
+from lit_core.sampling import check_sampling
 from lit_core.tokenizer import Tokenizer
 from lit_core.workplace import plain, require
 from lit_detect.leak import leak_table

@@ -18,6 +18,7 @@ from lit_core.checkpoint import load_checkpoint_file
 from lit_core.data import ShardStream, StreamLoader
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.exact import keep_exact
 from lit_core.logged import log_step, rows_of_all_ranks
 from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.tensorboard import add_hparams, add_layout
@@ -117,9 +118,7 @@ class DetectorTask(LightningModule):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DetectorTask:
         exact = {"threshold": self.threshold, "platt": self.platt}
         super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            if getattr(self, name).dtype != buffer.dtype:  # bfloat16 keeps three digits, and decides otherwise
-                setattr(self, name, buffer.to(getattr(self, name).device))
+        keep_exact(self, exact)  # bfloat16 keeps three digits, and decides otherwise
         return self
 
     def probability(self, scores: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
-from lit_core.lm import check_sampling
+from lit_core.sampling import check_sampling
 from lit_core.tensorboard import add_text
 
 

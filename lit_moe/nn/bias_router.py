@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.exact import keep_exact
 from lit_moe.functional import balance_bias
 from lit_moe.nn.router import Router
 
@@ -60,9 +61,7 @@ class BiasRouter(Router):
         self.bias.copy_(balance_bias(self.bias, counts_E, self.update_rate))  # in place: others refer to it
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BiasRouter:
-        exact = self.bias
+        exact = {"bias": self.bias}
         super()._apply(fn, recurse)
-        if self.bias.dtype != torch.float32:
-            # One bfloat16 rounding moves a bias by more than a step does, and changes the chosen experts.
-            self.bias = exact.to(self.bias.device)
+        keep_exact(self, exact)  # one bfloat16 rounding moves a bias by more than a step does
         return self

@@ -15,6 +15,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
+from lit_core.exact import keep_exact
 from lit_core.lm import HuggingFaceLM, divides
 from lit_core.pretrained import smollm2
 from lit_core.tokenizer import Tokenizer
@@ -207,11 +208,7 @@ class HFDecoder(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HFDecoder:
         exact = {name: buffer for name, buffer in self.model.named_buffers() if self._stays_exact(name)}
         super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            path, _, leaf = name.rpartition(".")
-            module = self.model.get_submodule(path)
-            if getattr(module, leaf).dtype != buffer.dtype:
-                setattr(module, leaf, buffer.to(getattr(module, leaf).device))
+        keep_exact(self.model, exact)
         return self
 
     def _stays_exact(self, name: str) -> bool:
