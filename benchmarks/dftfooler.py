@@ -19,9 +19,9 @@ from report import conditions
 from side_by_side import OtherWork, arguments, finish, markdown, new_result, progress
 
 from lit_core.corpora import Austen
-from lit_core.lm import HuggingFaceLM
-from lit_core.paths import atomic_write
-from lit_core.tokenizer import Tokenizer
+from lit_core.files.paths import atomic_write
+from lit_core.lm.language_model import HuggingFaceLM
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.attacks import DFTFooler
 from lit_detect.similarity import SentenceSimilarity, Similarity, WordOverlap
 from lit_detect.wordnet import EmbeddedSynonyms
@@ -34,7 +34,7 @@ PROMPT_CHARACTERS, NEW_TOKENS = 200, 200
 
 def real_parts() -> tuple[HuggingFaceLM, Synonyms, Similarity]:
     """Return SmolLM2, GloVe and MiniLM."""
-    from lit_core.pretrained import smollm2
+    from lit_core.lm.pretrained import smollm2
 
     return smollm2(), WordVectors(), SentenceSimilarity()
 

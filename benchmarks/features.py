@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 from lit_valuation.functional.knn_shapley import knn_shapley
 from lit_valuation.functional.search import nearest
 

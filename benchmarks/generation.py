@@ -30,9 +30,9 @@ from side_by_side import (
 from torch import Tensor
 
 from lit_core.corpora import Austen
-from lit_core.lm import HuggingFaceLM
-from lit_core.paths import atomic_write
-from lit_core.pretrained import smollm2, smollm2_folder
+from lit_core.files.paths import atomic_write
+from lit_core.lm.language_model import HuggingFaceLM
+from lit_core.lm.pretrained import smollm2, smollm2_folder
 
 OURS, THEIRS = "ours", "transformers"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}

@@ -34,8 +34,8 @@ from side_by_side import (
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
-from lit_core.quiet import quiet_transformers
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
+from lit_core.lm.transformers_logging import quiet_transformers
 from lit_moe.interop import import_model
 from lit_moe.lm import load_module
 from lit_moe.loss import token_nll

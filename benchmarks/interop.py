@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "moe" / "interop"))
 
 from hugging_face import SHAPES, load, logits, make, save, tokens
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 from lit_moe.interop import export_model, import_model
 from lit_moe.lm import load_module
 from lit_moe.nn import moe_layers

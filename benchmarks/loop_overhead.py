@@ -44,8 +44,8 @@ from torch import Tensor
 from lit_core.callbacks import FiniteLoss, GracefulStop, RunRecord
 from lit_core.corpora import Austen
 from lit_core.data import MixtureStream, ResumeStream, StreamLoader, TokenWindows
-from lit_core.loggers import run_loggers
-from lit_core.optimizers import build_optimizers
+from lit_core.lightning.loggers import run_loggers
+from lit_core.lightning.optimizers import build_optimizers
 from lit_core.prepare import prepare
 from lit_moe.callbacks import ReplayMixing, RouterBalance
 from lit_moe.loss import token_nll

@@ -24,7 +24,7 @@ from report import conditions
 from side_by_side import OtherWork, arguments, finish, markdown, new_result, progress
 from torch import Tensor
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 from lit_valuation.functional.gradients import LastLayerGradients, last_layer_gradients
 from lit_valuation.functional.pursuit import matching_pursuit
 

@@ -19,7 +19,7 @@ import moe_ffn
 import train_step
 from side_by_side import ratios
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 
 LAYER_AIMS = {"fp32": 1.2, "bf16": 1.3}
 STEP_AIM = 1.3

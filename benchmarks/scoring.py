@@ -24,9 +24,9 @@ from side_by_side import Contender, OtherWork, arguments, finish, markdown, meas
 from torch import Tensor
 
 from lit_core.corpora import Austen
-from lit_core.lm import HuggingFaceLM, LanguageModel
-from lit_core.paths import atomic_write
-from lit_core.tokenizer import Tokenizer
+from lit_core.files.paths import atomic_write
+from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.scoring import Quantity, score_tokens
 
 OURS, SINGLY, PASSES = "ours", "one at a time", "forward passes alone"
@@ -65,7 +65,7 @@ SCORES: dict[str, tuple[tuple[Quantity, ...], Callable[[Tensor, Tensor], None]]]
 def model(quick: bool) -> HuggingFaceLM:
     """Return SmolLM2, or a tiny random model."""
     if not quick:
-        from lit_core.pretrained import smollm2
+        from lit_core.lm.pretrained import smollm2
 
         return smollm2(dtype="bfloat16")
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import lit_core
-from lit_core.schedules import WarmupCosine
+from lit_core.lightning.schedules import WarmupCosine
 from lit_core.study import t_interval
 from lit_valuation import ClassifierTask, GradientMatching
 from lit_valuation.nn import ConvNet

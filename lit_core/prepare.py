@@ -14,9 +14,9 @@ from lit_core.corpora.gather import SPLITS
 from lit_core.corpora.source import Source, encode, gather, sample
 from lit_core.data.shards import ShardSet
 from lit_core.errors import UserError, did_you_mean
-from lit_core.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.tokenizer import Tokenizer
-from lit_core.workplace import RECORD, is_prepared, plain, require, workplace
+from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
+from lit_core.lm.tokenizer import Tokenizer
 
 #: What the root's tokenizer was trained on.
 TRAINING = "tokenizer_training.json"

@@ -16,11 +16,11 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lit_core.checkpoint import weights_sha256
-from lit_core.devices import Devices, share
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
-from lit_core.paths import atomic_path, atomic_write, locked_folder, resolve_data_path
+from lit_core.files.paths import atomic_path, atomic_write, locked_folder, resolve_data_path
+from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.devices import Devices, share
+from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import duration
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.detectors import Detector

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.paths import atomic_write, file_sha256, resolve_data_path
+from lit_core.files.paths import atomic_write, file_sha256, resolve_data_path
 from lit_detect.conditions import condition
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt, rate_interval
 from lit_detect.functional.threshold import check_scores, false_positive_rate, threshold_at_fpr

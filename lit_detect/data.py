@@ -15,8 +15,8 @@ from lit_core.data import EvalStream, ShardStream, StreamLoader
 from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
 from lit_core.data.stream import Source
 from lit_core.errors import UserError, did_you_mean
-from lit_core.paths import resolve_data_path
-from lit_core.workplace import RECORD
+from lit_core.files.paths import resolve_data_path
+from lit_core.files.working_folder import RECORD
 from lit_detect.formats import TextSource
 from lit_detect.normalize import normalize_text
 from lit_detect.prepare import prepare

@@ -23,9 +23,9 @@ from torch.optim import AdamW
 
 from lit_core.data import ResumeStream, ShardStream, StreamLoader
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
-from lit_core.paths import atomic_write, data_root, files_facts, resolve_data_path
-from lit_core.schedules import WarmupCosine
+from lit_core.files.paths import atomic_write, data_root, files_facts, resolve_data_path
+from lit_core.lightning.schedules import WarmupCosine
+from lit_core.lm.language_model import LanguageModel
 from lit_core.study.cells import code_version
 from lit_detect.attacks import Attack, Attacked, Edit
 from lit_detect.callbacks import AdversarialTraining

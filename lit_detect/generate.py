@@ -14,16 +14,16 @@ from typing import Any
 from lightning.fabric import Fabric
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lit_core.checkpoint import weights_sha256
 from lit_core.corpora import Corpus
-from lit_core.devices import Devices
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
-from lit_core.paths import atomic_write, locked_folder, remove_torn_files
+from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
+from lit_core.files.working_folder import plain, require
+from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.devices import Devices
+from lit_core.lm.language_model import LanguageModel
+from lit_core.lm.sampling import check_sampling
+from lit_core.lm.tokenizer import Tokenizer
 from lit_core.progress import duration
-from lit_core.sampling import check_sampling
-from lit_core.tokenizer import Tokenizer
-from lit_core.workplace import plain, require
 from lit_detect.leak import leak_table
 from lit_detect.passages import Passage, cut_words, passages, split_continuation
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
@@ -91,7 +91,7 @@ def generate(
     Args:
         output: JSONL file to be written, one record per line.
         corpora: Where the human passages come from, by class name; documents are divided by a hash of their names.
-        language_model: The generator, such as lit_core.pretrained.smollm2.
+        language_model: The generator, such as lit_core.lm.smollm2.
         name: True name of the generator, the source of its texts.
         decodings: The settings of decoding, each with a name.
         priming_tokens: Numbers of tokens of a passage that the generator is given, 1 or more each.

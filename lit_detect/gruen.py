@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.quiet import quiet_transformers
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.transformers_logging import quiet_transformers
 from lit_detect.entities import split_sentences
 from lit_detect.functional.gruen import focus, grammaticality, gruen, parts_of, redundancy, word_mover_similarity
 from lit_detect.masked import MaskedLM

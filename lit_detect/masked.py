@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.quiet import quiet_transformers
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.transformers_logging import quiet_transformers
 
 
 class MaskedLM:

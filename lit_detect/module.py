@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
-from lit_core.checkpoint import load_checkpoint_file
 from lit_core.data import ShardStream, StreamLoader
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.exact import keep_exact
-from lit_core.logged import log_step, rows_of_all_ranks
-from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
-from lit_core.tensorboard import add_hparams, add_layout
+from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lightning.exact_buffers import keep_exact
+from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.lightning.step_logging import log_step, rows_of_all_ranks
+from lit_core.lightning.tensorboard import add_hparams, add_layout
 from lit_detect.calibrate import Calibration
 from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lit_core.corpora import Corpus
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.language_model import LanguageModel
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.passages import prose, split_of
 from lit_detect.records import SPLITS
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lit_core.corpora import Corpus, Document
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.records import SPLITS
 
 _LINK = re.compile(r"\S*(?:://|www\.)\S*")

@@ -15,8 +15,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core import __version__
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.workplace import RECORD, is_prepared, plain, require, workplace
+from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
 from lit_detect.division import Survey
 from lit_detect.formats import TextSource
 from lit_detect.formats.base import checked_name

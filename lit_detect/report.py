@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lightning.fabric import Fabric
 
-from lit_core.devices import Devices
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
-from lit_core.paths import atomic_write, resolve_data_path
-from lit_core.workplace import RECORD
+from lit_core.files.paths import atomic_write, resolve_data_path
+from lit_core.files.working_folder import RECORD
+from lit_core.lightning.devices import Devices
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.conditions import FIELDS, condition
 from lit_detect.formats.litshift import read_records
 from lit_detect.functional.threshold import check_scores

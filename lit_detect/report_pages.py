@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning_utilities.core.imports import RequirementCache
 
-from lit_core.paths import atomic_path, atomic_write
+from lit_core.files.paths import atomic_path, atomic_write
 from lit_core.study.statistics import Interval
 from lit_detect.records import HUMAN, MACHINE
 from lit_detect.report_cells import Evaluated, Value

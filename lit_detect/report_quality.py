@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lit_core.lm import LanguageModel
+from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import duration
 from lit_core.study.statistics import Interval
 from lit_detect.attacks import Edit

@@ -14,8 +14,8 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lit_core.checkpoint import load_checkpoint_file
-from lit_core.paths import file_sha256
+from lit_core.files.paths import file_sha256
+from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.progress import duration
 from lit_detect.journal import Journal, read_journal
 from lit_detect.module import DetectorTask

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.lm import LanguageModel
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.functional.ranks import ranks_of
 from lit_detect.masked import MaskedLM
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.quiet import quiet_transformers
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.transformers_logging import quiet_transformers
 
 
 class Similarity(ABC):
@@ -107,7 +107,7 @@ class SentenceSimilarity(Similarity):
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
-        from lit_core.pretrained import minilm_folder
+        from lit_core.lm.pretrained import minilm_folder
 
         name = str(minilm_folder()) if self.encoder == "minilm" else self.encoder
         try:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lit_core.debian import DebianPackage
 from lit_core.errors import RunFailure, UserError
+from lit_core.fetch.debian import DebianPackage
 from lit_detect.inflection import analyse, bases_of, inflect
 from lit_detect.words import WORD, Synonyms
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lit_core.errors import UserError
-from lit_core.fetch import fetch_wheel
-from lit_core.paths import resolve_data_path
+from lit_core.fetch.packages import fetch_wheel
+from lit_core.files.paths import resolve_data_path
 
 if TYPE_CHECKING:
     from lit_detect.wordnet import Lexical

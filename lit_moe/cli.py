@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lit_core.cli import LitCLI, run
+from lit_core.lightning.sharded_checkpoint import consolidate
 from lit_core.prepare import prepare
-from lit_core.sharded import consolidate
 from lit_core.study import study_verb
 from lit_moe.data import TokenDataModule
 from lit_moe.generate import generate

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningDataModule
 from lit_core.data import MixtureStream, StreamLoader, TokenWindows
 from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
 from lit_core.errors import UserError, did_you_mean
-from lit_core.paths import resolve_data_path
-from lit_core.tokenizer import Tokenizer
+from lit_core.files.paths import resolve_data_path
+from lit_core.lm.tokenizer import Tokenizer
 
 
 class TokenDataModule(LightningDataModule):

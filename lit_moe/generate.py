@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from lit_core.errors import UserError
-from lit_core.paths import atomic_write
-from lit_core.sampling import check_sampling
+from lit_core.files.paths import atomic_write
+from lit_core.lm.sampling import check_sampling
 from lit_moe.lm import DecoderLM
 
 

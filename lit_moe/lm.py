@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lit_core.checkpoint import load_checkpoint_file
 from lit_core.errors import UserError
-from lit_core.lm import HuggingFaceLM, LanguageModel
-from lit_core.tokenizer import Tokenizer
+from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.nn import Decoder, HFDecoder, KVCache
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lit_core.logged import sum_over_ranks
+from lit_core.lightning.step_logging import sum_over_ranks
 from lit_moe.functional import dead_experts, load_entropy, max_load, min_load, mri
 from lit_moe.nn import RouterStats
 

@@ -15,10 +15,10 @@ from torch.optim import AdamW, Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.logged import logs_this_step, sum_over_ranks
-from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
-from lit_core.tensorboard import add_hparams, add_layout
-from lit_core.tokenizer import Tokenizer
+from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
+from lit_core.lightning.tensorboard import add_hparams, add_layout
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.loss import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
 from lit_moe.metrics import BitsPerByte, TokenLoss

@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import LightningModule
 
 from lit_core.callbacks.branch import load_weights
-from lit_core.checkpoint import load_checkpoint_file
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.nn import moe_layers
 
 

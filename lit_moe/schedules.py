@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.optim import Optimizer
 
 from lit_core.errors import UserError
-from lit_core.schedules import StepSchedule, WarmupCosine, check_order, half_cosine, peak_rates
+from lit_core.lightning.schedules import StepSchedule, WarmupCosine, check_order, half_cosine, peak_rates
 
 __all__ = ["CosineInf", "InvSqrtInf", "StepSchedule", "WarmupCosine"]
 

@@ -12,9 +12,15 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_core.checkpoint import check_weights
 from lit_core.errors import UserError
-from lit_core.sharded import divided_like, gather_checkpoint, load_checkpoint_parts, replace_whole, write_parts
+from lit_core.lightning.checkpoint import check_weights
+from lit_core.lightning.sharded_checkpoint import (
+    divided_like,
+    gather_checkpoint,
+    load_checkpoint_parts,
+    replace_whole,
+    write_parts,
+)
 
 
 class ShardedStrategy(ModelParallelStrategy):

@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
-from lit_core.checkpoint import streamed_checkpoint
 from lit_core.errors import UserError
+from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_moe.interop.importing import new_checkpoint, refuse_output
 from lit_moe.lm import load_module
 from lit_moe.nn import Decoder, DecoderConfig, MoEConfig

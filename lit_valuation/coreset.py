@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.logged import rows_of_all_ranks, sum_over_ranks
+from lit_core.lightning.step_logging import rows_of_all_ranks, sum_over_ranks
 from lit_valuation.functional.pursuit import matching_pursuits
 from lit_valuation.last_layer import PoolGradients
 from lit_valuation.selectors import split_budget

@@ -17,7 +17,7 @@ from lit_core.data import ShardStream, StreamLoader
 from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
 from lit_core.data.stream import Source
 from lit_core.errors import UserError, did_you_mean
-from lit_core.paths import resolve_data_path
+from lit_core.files.paths import resolve_data_path
 from lit_valuation.labelled import LabelledSet
 from lit_valuation.samples import Samples
 

@@ -11,7 +11,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
+from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.batches import as_batch
 from lit_valuation.functional.gradients import LastLayerGradients, Loss, last_layer_gradients
 

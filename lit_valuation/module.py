@@ -14,9 +14,9 @@ from torch.optim import SGD, Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.logged import log_step
-from lit_core.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
-from lit_core.tensorboard import add_hparams, add_layout
+from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.lightning.step_logging import log_step
+from lit_core.lightning.tensorboard import add_hparams, add_layout
 from lit_valuation.batches import as_batch
 from lit_valuation.metrics import ClassifierScores, class_numbers
 from lit_valuation.samples import as_inputs

@@ -15,8 +15,8 @@ from typing import Any
 from lit_core import __version__
 from lit_core.data.shards import INDEX
 from lit_core.errors import UserError
-from lit_core.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.workplace import RECORD, WORK, is_prepared, plain, require, workplace
+from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.working_folder import RECORD, WORK, is_prepared, plain, require, workplace
 from lit_valuation.labelled import LabelledSet, write_labelled
 from lit_valuation.noise import Noise
 from lit_valuation.parties import Division, without_copies

@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.optimizers import build_optimizers
+from lit_core.lightning.optimizers import build_optimizers
 from lit_valuation.module import ClassifierTask
 from lit_valuation.retrain import Mode, Recipe, _Batches
 from lit_valuation.samples import Samples

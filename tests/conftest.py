@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lit_core.corpora import Austen, PythonStdlib
 from lit_core.data import EvalStream, MixtureStream, ResumeStream, StreamLoader, write_index, write_shard
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.nn import MoEConfig, MoEFeedForward, PenaltyRouter, auxiliary_losses
 
 torch.set_num_threads(1)

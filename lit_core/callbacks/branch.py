@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_core.checkpoint import check_weights, load_checkpoint_file
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_core.sharded import divided_like
+from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
+from lit_core.lightning.sharded_checkpoint import divided_like
 
 
 class BranchFrom(Callback):

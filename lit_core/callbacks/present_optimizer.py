@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_core.schedules import StepSchedule
+from lit_core.lightning.schedules import StepSchedule
 
 
 class PresentOptimizer(Callback):

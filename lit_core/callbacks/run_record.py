@@ -10,8 +10,8 @@ from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_core.loggers import CSVLog, EventLog
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
+from lit_core.lightning.loggers import CSVLog, EventLog
 
 
 class RunRecord(Callback):

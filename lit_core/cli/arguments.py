@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_core.checkpoint import checkpoint_facts
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
+from lit_core.lightning.checkpoint import checkpoint_facts
 
 #: What a checkpoint's config sets, by command. Devices, loggers and limits of a test are the tester's own.
 _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")

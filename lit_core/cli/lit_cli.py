@@ -14,13 +14,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
-from lit_core.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.cli import arguments
 from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_core.loggers import run_loggers
-from lit_core.paths import remove_torn_files
+from lit_core.files.paths import remove_torn_files
+from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
+from lit_core.lightning.loggers import run_loggers
 
 
 class LitCLI(LightningCLI):

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lit_core.cli.parser_messages import parser_sentence
 from lit_core.cli.ranks import is_lost_peer
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import FULL_DISK
+from lit_core.files.paths import FULL_DISK
 
 #: What the system says of a path that can't be used as it was given.
 _WRONG_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)

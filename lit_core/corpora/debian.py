@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lit_core.corpora.base import Corpus
-from lit_core.debian import DebianPackage
+from lit_core.fetch.debian import DebianPackage
 
 
 class DebianCorpus(DebianPackage, Corpus):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lit_core.corpora.base import Corpus
 from lit_core.errors import UserError
-from lit_core.paths import atomic_path, atomic_write
+from lit_core.files.paths import atomic_path, atomic_write
 
 SPLITS = ("train", "val", "test")
 

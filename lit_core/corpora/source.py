@@ -20,9 +20,9 @@ from lit_core.corpora.gather import Gathered, divide
 from lit_core.corpora.write import Job, jobs_of, token_dtype, write_jobs
 from lit_core.data.shards import write_index
 from lit_core.errors import RunFailure
-from lit_core.paths import atomic_write
-from lit_core.tokenizer import Tokenizer
-from lit_core.workplace import RECORD
+from lit_core.files.paths import atomic_write
+from lit_core.files.working_folder import RECORD
+from lit_core.lm.tokenizer import Tokenizer
 
 
 class Source:

@@ -13,8 +13,8 @@ from typing import IO, Any
 
 from lit_core.corpora.base import Corpus, Document
 from lit_core.errors import UserError, did_you_mean
-from lit_core.hub import HUB_ARGUMENTS, load_rows, need_datasets
-from lit_core.paths import files_facts
+from lit_core.fetch.hub import HUB_ARGUMENTS, load_rows, need_datasets
+from lit_core.files.paths import files_facts
 
 
 class TextFolder(Corpus):

@@ -19,8 +19,8 @@ import numpy as np
 from lit_core.corpora.gather import Span
 from lit_core.data.shards import write_shard
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import atomic_write
-from lit_core.tokenizer import Tokenizer
+from lit_core.files.paths import atomic_write
+from lit_core.lm.tokenizer import Tokenizer
 
 #: Tokens per member of a shard.
 CHUNK = 65536

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import atomic_path, atomic_write, file_sha256
+from lit_core.files.paths import atomic_path, atomic_write, file_sha256
 
 FORMAT, VERSION, INDEX = "litshift-shards", 1, "index.json"
 EXTENSIONS = ("json", "npy", "txt", "jpg", "jpeg", "png")

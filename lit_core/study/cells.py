@@ -25,7 +25,7 @@ from lit_core import __version__
 from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
-from lit_core.paths import atomic_write, resolve_data_path
+from lit_core.files.paths import atomic_write, resolve_data_path
 from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
 
 RESULT, ERROR, LOG = "result.json", "error.txt", "log.txt"

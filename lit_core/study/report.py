@@ -16,7 +16,7 @@ from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
 
-from lit_core.paths import atomic_path, atomic_write
+from lit_core.files.paths import atomic_path, atomic_write
 from lit_core.study.cells import Row
 from lit_core.study.claims import Claim, matching, verdict
 from lit_core.study.statistics import Interval, t_interval

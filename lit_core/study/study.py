@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
-from lit_core.paths import atomic_write, locked_folder, remove_torn_files
+from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
 from lit_core.study.cells import ERROR, Row, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
 from lit_core.study.grid import Cell, Grid, Size, expand

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_core.evaluating import evaluating
-from lit_core.lm import LanguageModel
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.word_scores import SIDE, WordScorer, divided_gap, pieces
 

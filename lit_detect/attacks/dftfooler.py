@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.document import Document

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lit_core.errors import UserError
-from lit_core.quiet import quiet_transformers
+from lit_core.lm.transformers_logging import quiet_transformers
 from lit_detect.attacks.base import Attack, Attacked, Edit
 from lit_detect.attacks.raid import attacked
 from lit_detect.entities import split_sentences

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from lit_core.lm import LanguageModel
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.document import Document

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lit_core.errors import UserError
-from lit_core.logged import logs_this_step, sum_over_ranks
+from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks
 from lit_detect.normalize import normalize_text

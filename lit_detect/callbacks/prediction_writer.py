@@ -15,7 +15,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
-from lit_core.paths import atomic_path, atomic_write, files_facts, remove_torn_files
+from lit_core.files.paths import atomic_path, atomic_write, files_facts, remove_torn_files
 from lit_core.progress import duration
 from lit_detect.journal import Journal, read_journal
 

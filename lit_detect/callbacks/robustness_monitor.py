@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.logged import rows_of_all_ranks
-from lit_core.tensorboard import add_layout, add_text
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lightning.step_logging import rows_of_all_ranks
+from lit_core.lightning.tensorboard import add_layout, add_text
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks, scorer
 from lit_detect.conditions import key_part

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lit_core.lm import LanguageModel
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.language_model import TokenStatistic
 from lit_detect.functional.scores import binoculars
 from lit_detect.scoring import Quantity, TokenScores

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.language_model import LanguageModelDetector
 from lit_detect.detectors.linear import LinearFeatureDetector
 from lit_detect.functional.ranks import RANK_BINS, rank_histogram

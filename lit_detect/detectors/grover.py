@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.base import TrainedDetector
 from lit_detect.nn.encoders import freeze_unused
 
@@ -22,7 +22,7 @@ class GroverDetector(TrainedDetector):
     them. The model may be cut to its first layers for small machines.
 
     Args:
-        lm: The language model, such as ``lit_core.pretrained.smollm2``, with weights in float32; it is trained whole
+        lm: The language model, such as ``lit_core.lm.smollm2``, with weights in float32; it is trained whole
             and belongs to the detector from then on.
         max_tokens: Tokens read of a text, the first ones, with the classification token; 2 or more, and no more than
             the model takes. GROVER reads 1,024.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from lit_core.lm import LanguageModel
+from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.base import Detector, ZeroShotDetector
 from lit_detect.masked import MaskedLM
 from lit_detect.scoring import Quantity, TokenScores, check_scoring, score_tokens

@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from lit_core.corpora import AnarchistFAQ, Austen, DebianHandbook
-from lit_core.paths import data_root
-from lit_core.pretrained import smollm2
-from lit_core.tokenizer import Tokenizer
+from lit_core.files.paths import data_root
+from lit_core.lm.pretrained import smollm2
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.ngram import training_texts
 
 SEED = 0

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_core.corpora import AnarchistFAQ, Austen, DebianHandbook
-from lit_core.lm import HuggingFaceLM, LanguageModel
-from lit_core.paths import data_root
-from lit_core.pretrained import smollm2, smollm2_folder
+from lit_core.files.paths import data_root
+from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
+from lit_core.lm.pretrained import smollm2, smollm2_folder
 from lit_detect.embedded.make_generators import folder
 from lit_detect.formats.litshift import read_records
 from lit_detect.generate import Decoding, generate, with_prefix

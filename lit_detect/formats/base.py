@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from lit_core.errors import UserError
-from lit_core.paths import files_facts
+from lit_core.files.paths import files_facts
 from lit_detect.records import SPLITS, Record
 
 Split = Literal["train", "val", "test"]

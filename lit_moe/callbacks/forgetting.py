@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.tensorboard import add_figure, add_layout, can_draw, curves
+from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves
 
 _SUFFIXES = {"loss": "", "bits_per_byte": "_bits_per_byte"}
 

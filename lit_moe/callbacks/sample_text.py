@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
-from lit_core.sampling import check_sampling
-from lit_core.tensorboard import add_text
+from lit_core.lightning.tensorboard import add_text
+from lit_core.lm.sampling import check_sampling
 
 
 class SampleText(Callback):

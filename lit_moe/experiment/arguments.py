@@ -16,7 +16,7 @@ from typing import Any, Literal
 from lightning.pytorch.cli import instantiate_class
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.paths import data_root
+from lit_core.files.paths import data_root
 from lit_core.prepare import prepare
 from lit_moe.nn import RouterCallable
 

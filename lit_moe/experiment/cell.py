@@ -9,7 +9,7 @@ import hashlib
 import statistics
 from typing import Literal
 
-from lit_core.checkpoint import load_checkpoint_file
+from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_moe.callbacks import Forgetting
 from lit_moe.experiment.arguments import Plain, Recipe, Texts, chosen, made, prepare_once
 from lit_moe.experiment.rows import (

@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, Trainer
 from torch.optim import AdamW
 
 from lit_core.callbacks import BranchFrom, RunCheckpoint
-from lit_core.checkpoint import AtomicCheckpointIO, load_checkpoint_file
 from lit_core.data import ResumeStream
-from lit_core.optimizers import SchedulerCallable
-from lit_core.paths import data_root, locked_folder, remove_torn_files
-from lit_core.schedules import WarmupCosine
+from lit_core.files.paths import data_root, locked_folder, remove_torn_files
+from lit_core.lightning.checkpoint import AtomicCheckpointIO, load_checkpoint_file
+from lit_core.lightning.optimizers import SchedulerCallable
+from lit_core.lightning.schedules import WarmupCosine
 from lit_moe.callbacks import ReplayMixing, RouterBalance
 from lit_moe.callbacks.router_drift import RouterDrift
 from lit_moe.data import TokenDataModule

@@ -12,7 +12,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.paths import resolve_data_path
+from lit_core.files.paths import resolve_data_path
 from lit_moe.interop.families import Family, family_of
 
 INDEX = "model.safetensors.index.json"
@@ -158,7 +158,7 @@ def need_transformers(what: str) -> None:
 
 def _locate(model: str) -> Path:
     if model == "smollm2":
-        from lit_core.pretrained import smollm2_folder
+        from lit_core.lm.pretrained import smollm2_folder
 
         return smollm2_folder()
     path = resolve_data_path(model)

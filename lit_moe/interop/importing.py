@@ -10,9 +10,9 @@ import lightning
 import torch
 from torch import Tensor
 
-from lit_core.checkpoint import streamed_checkpoint
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lightning.checkpoint import streamed_checkpoint
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.interop.folder import ModelFolder
 from lit_moe.interop.pieces import fill, pieces_of
 from lit_moe.nn import Decoder, DecoderConfig

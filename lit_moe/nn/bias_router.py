@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.exact import keep_exact
+from lit_core.lightning.exact_buffers import keep_exact
 from lit_moe.functional import balance_bias
 from lit_moe.nn.router import Router
 

@@ -15,10 +15,10 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
-from lit_core.exact import keep_exact
-from lit_core.lm import HuggingFaceLM, divides
-from lit_core.pretrained import smollm2
-from lit_core.tokenizer import Tokenizer
+from lit_core.lightning.exact_buffers import keep_exact
+from lit_core.lm.language_model import HuggingFaceLM, divides
+from lit_core.lm.pretrained import smollm2
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.nn.gates import padding_of, watch_gates
 
 

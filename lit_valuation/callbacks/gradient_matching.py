@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from lit_core.data import Stream, StreamLoader
 from lit_core.errors import UserError, did_you_mean
-from lit_core.logged import logs_this_step, rows_of_all_ranks
-from lit_core.tensorboard import add_layout, writers
+from lit_core.lightning.step_logging import logs_this_step, rows_of_all_ranks
+from lit_core.lightning.tensorboard import add_layout, writers
 from lit_valuation.batches import Batch, as_batch
 from lit_valuation.coreset import Coreset, choose_coreset
 from lit_valuation.functional.gradients import Loss

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_core.logged import rows_of_all_ranks
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
+from lit_core.lightning.step_logging import rows_of_all_ranks
 
 
 class PredictionTable(Callback):

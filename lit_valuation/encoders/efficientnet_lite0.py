@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.fetch import check_file, fetch_wheel
+from lit_core.fetch.packages import check_file, fetch_wheel
+from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.encoders.base import Encoder, Inputs, images, prepare_images
 from lit_valuation.nn import efficientnet_lite
 

@@ -9,10 +9,10 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
-from lit_core.checkpoint import weights_sha256
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.pretrained import MINILM_SHA256, minilm_folder
+from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.pretrained import MINILM_SHA256, minilm_folder
 from lit_valuation.encoders.base import (
     Encoder,
     Inputs,

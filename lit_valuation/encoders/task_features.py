@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_core.checkpoint import weights_sha256
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
+from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.encoders.base import Encoder, Inputs
 from lit_valuation.last_layer import find_last_linear, hidden_and_logits
 from lit_valuation.samples import as_inputs

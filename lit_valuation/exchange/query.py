@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lit_core.errors import UserError
-from lit_core.paths import resolve_data_path
+from lit_core.files.paths import resolve_data_path
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.folder import check_new, nameless, outgoing
 from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints

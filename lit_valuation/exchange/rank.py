@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_core.devices import Devices
 from lit_core.errors import UserError
-from lit_core.paths import file_sha256, resolve_data_path
+from lit_core.files.paths import file_sha256, resolve_data_path
+from lit_core.lightning.devices import Devices
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.cheap import mean_psi, relative_residual
 from lit_valuation.exchange.comparison import places

@@ -14,7 +14,7 @@ from pathlib import Path
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 from lit_core.study.statistics import Interval
 from lit_valuation.exchange.comparison import Place, verdict
 from lit_valuation.exchange.folder import Received

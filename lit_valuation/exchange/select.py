@@ -11,9 +11,9 @@ import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
-from lit_core.devices import Devices, gather_shares, share
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import resolve_data_path
+from lit_core.files.paths import resolve_data_path
+from lit_core.lightning.devices import Devices, gather_shares, share
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.folder import Received, check_new, incoming, nameless, outgoing
 from lit_valuation.exchange.ledger import Entry, SharingLedger, fingerprints

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 from lit_valuation.labelled import _pillow
 from lit_valuation.samples import Samples
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.retrain import Mode, Recipe, correct, retrain

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_core.debian import DebianPackage
 from lit_core.errors import UserError
+from lit_core.fetch.debian import DebianPackage
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, labelled
 

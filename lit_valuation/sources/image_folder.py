@@ -12,7 +12,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.paths import files_facts
+from lit_core.files.paths import files_facts
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, checked_name, labelled
 

@@ -6,8 +6,8 @@ import warnings
 
 from lightning_utilities.core.imports import RequirementCache
 
-from lit_core.debian import DebianPackage
 from lit_core.errors import UserError
+from lit_core.fetch.debian import DebianPackage
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, labelled
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_core.errors import UserError
-from lit_core.fetch import fetch_wheel, fetched_record
+from lit_core.fetch.packages import fetch_wheel, fetched_record
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, labelled

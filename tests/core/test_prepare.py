@@ -24,8 +24,8 @@ from lit_core.corpora import Austen, JSONLines, TextFolder
 from lit_core.data.shards import ShardSet
 from lit_core.data.tokens import TokenWindows
 from lit_core.errors import RunFailure, UserError
+from lit_core.lm.tokenizer import Tokenizer
 from lit_core.prepare import prepare
-from lit_core.tokenizer import Tokenizer
 
 CHAPTERS = list(Austen().documents())
 ARGUMENTS = {"vocab_size": 300, "tokenizer_bytes": 100_000, "shard_bytes": 30_000}

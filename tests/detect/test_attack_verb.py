@@ -146,7 +146,7 @@ def test_an_attack_of_an_attacked_text_names_both():
 
 
 def test_settings_hold_what_an_attack_is_built_from(tiny_gpt2):
-    from lit_core.lm import HuggingFaceLM
+    from lit_core.lm.language_model import HuggingFaceLM
 
     found = plain(DFTFooler(HuggingFaceLM.from_pretrained(tiny_gpt2), max_probability=0.5))
     assert found["max_probability"] == 0.5 and found["synonyms"]["senses"] == 3

@@ -13,7 +13,7 @@ import torch
 from austen_pairs import pairs
 
 from lit_core.errors import UserError
-from lit_core.paths import file_sha256
+from lit_core.files.paths import file_sha256
 from lit_detect.cli import main
 from lit_detect.detectors import EntityStatistics, ZeroShotDetector
 from lit_detect.functional.calibration import Platt

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from lit_core.checkpoint import weights_sha256
 from lit_core.corpora import Austen
 from lit_core.errors import UserError
-from lit_core.lm import HuggingFaceLM
+from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.formats.litshift import read_records
 from lit_detect.generate import Decoding, generate, with_prefix
 from lit_detect.leak import leak_test

@@ -83,7 +83,7 @@ def test_models_that_cannot_be_loaded_are_named(masked, tiny_bert):
 
 
 def test_the_price_of_an_attack_is_measured_once(masked, tiny_bert, tiny_gpt2, tmp_path):
-    from lit_core.lm import HuggingFaceLM
+    from lit_core.lm.language_model import HuggingFaceLM
     from lit_detect.scoring import score_tokens
 
     lm, scorer, attack = HuggingFaceLM.from_pretrained(tiny_gpt2), Gruen(masked, tiny_bert), ArticleDeletion(1.0)

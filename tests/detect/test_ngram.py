@@ -6,7 +6,7 @@ import torch
 
 from lit_core.corpora import Austen
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.ngram import NGramLM, training_texts
 
 

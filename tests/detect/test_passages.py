@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lit_core.corpora import Austen, Corpus, Document
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.passages import clean, cut_words, passages, prose, split_continuation, split_of
 
 

@@ -8,8 +8,8 @@ from austen_pairs import passages
 from naive_scores import naive_tokens
 
 from lit_core.errors import UserError
-from lit_core.lm import HuggingFaceLM
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.language_model import HuggingFaceLM
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect import scoring
 from lit_detect.functional.scores import log_likelihood
 from lit_detect.scoring import batches_by_length, remembering, score_tokens, token_quantities
@@ -165,7 +165,7 @@ def test_mistakes_are_named(lm):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_smollm2(dtype):
     """A real model, whose logits' scale is what it is; in bfloat16 against a loop over its own logits."""
-    from lit_core.pretrained import smollm2
+    from lit_core.lm.pretrained import smollm2
 
     lm, first = smollm2(dtype=dtype), smollm2(layers=20, dtype=dtype)
     texts = [text[:600] for text in passages(4)]

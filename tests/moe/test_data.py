@@ -6,7 +6,7 @@ import torch
 
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.callbacks import ReplayMixing
 from lit_moe.data import TokenDataModule
 

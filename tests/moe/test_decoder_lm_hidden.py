@@ -1,6 +1,6 @@
 import torch
 
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.lm import DecoderLM
 from lit_moe.nn import Decoder, DecoderConfig
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
 from lit_moe.generate import generate, read_prompts
 from lit_moe.lm import DecoderLM

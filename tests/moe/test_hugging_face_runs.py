@@ -9,7 +9,7 @@ import torch
 import yaml
 from bad_input import said
 
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.callbacks import RouterBalance
 from lit_moe.cli import main
 from lit_moe.data import TokenDataModule

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance
 from lit_moe.data import TokenDataModule
 from lit_moe.module import MoELanguageModel

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe import MoELanguageModel, RouterBalance, RouterDrift, ShardedStrategy
 from lit_moe.lm import DecoderLM
 from lit_moe.loss import token_nll

@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks import on_ranks
 
 from lit_core.callbacks import BranchFrom
-from lit_core.checkpoint import AtomicCheckpointIO, load_checkpoint_file
 from lit_core.errors import UserError
-from lit_core.sharded import consolidate, load_checkpoint_parts
+from lit_core.lightning.checkpoint import AtomicCheckpointIO, load_checkpoint_file
+from lit_core.lightning.sharded_checkpoint import consolidate, load_checkpoint_parts
 from lit_moe import MoELanguageModel, ShardedStrategy
 from lit_moe.nn import BiasRouter, DecoderConfig, MoEConfig
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import DecoderConfig, MoEConfig

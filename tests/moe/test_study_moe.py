@@ -11,9 +11,9 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from lit_core.checkpoint import load_checkpoint_file
 from lit_core.data import TokenWindows
 from lit_core.errors import UserError
+from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_moe.cli import main
 from lit_moe.experiment import experiment
 from lit_moe.nn import Decoder, DecoderConfig, PenaltyRouter, moe_layers

@@ -22,7 +22,7 @@ model:
   init_args:
     network: {class_path: lit_valuation.nn.ConvNet, init_args: {channels: [4], hidden: 16}}
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1, momentum: 0.9}}
-    scheduler: {class_path: lit_core.schedules.WarmupCosine, init_args: {total_steps: "${trainer.max_steps}"}}
+    scheduler: {class_path: lit_core.lightning.WarmupCosine, init_args: {total_steps: "${trainer.max_steps}"}}
     hard_classes: ["8"]
 trainer:
   accelerator: cpu

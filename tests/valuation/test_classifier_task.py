@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_core.schedules import WarmupCosine
+from lit_core.lightning.schedules import WarmupCosine
 from lit_valuation.module import ClassifierTask
 from lit_valuation.nn import ConvNet
 

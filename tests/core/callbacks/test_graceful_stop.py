@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_core.callbacks import GracefulStop, RunCheckpoint, RunRecord, Stopped
 from lit_core.data import ResumeStream
-from lit_core.loggers import run_loggers
+from lit_core.lightning.loggers import run_loggers
 
 
 class Model(BoringModel):

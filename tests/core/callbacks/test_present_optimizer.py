@@ -6,8 +6,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from lit_core.callbacks import PresentOptimizer, RunCheckpoint
-from lit_core.optimizers import build_optimizers
-from lit_core.schedules import WarmupCosine
+from lit_core.lightning.optimizers import build_optimizers
+from lit_core.lightning.schedules import WarmupCosine
 
 
 class Model(BoringModel):

@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_core.checkpoint import AtomicCheckpointIO
 from lit_core.data import (
     EvalStream,
     MixtureStream,
@@ -24,6 +23,7 @@ from lit_core.data import (
     write_index,
     write_shard,
 )
+from lit_core.lightning.checkpoint import AtomicCheckpointIO
 
 LENGTH, END = 16, 256
 

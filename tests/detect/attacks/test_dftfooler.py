@@ -13,8 +13,8 @@ from published_dftfooler import Published, causal_reader, masked_reader
 from tiny_language_models import TEXTS, causal, masked
 
 from lit_core.errors import UserError
-from lit_core.lm import LanguageModel
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.language_model import LanguageModel
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.attacks import DFTFooler, RandomPerturbation, apply_edits, substitution_similarities
 from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.document import Document

@@ -1,6 +1,6 @@
 """Tiny random language models, and texts that have synonyms."""
 
-from lit_core.lm import HuggingFaceLM
+from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.masked import MaskedLM
 
 TEXTS = [

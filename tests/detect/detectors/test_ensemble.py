@@ -5,7 +5,7 @@ import torch
 from austen_pairs import passages, shuffled
 
 from lit_core.errors import UserError
-from lit_core.lm import HuggingFaceLM
+from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.detectors import (
     EncoderDetector,
     Ensemble,

@@ -6,7 +6,7 @@ from austen_pairs import passages, shuffled
 from naive_scores import naive_tokens
 
 from lit_core.errors import UserError
-from lit_core.lm import HuggingFaceLM
+from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.detectors import GLTRDetector
 from lit_detect.masked import MaskedLM
 from lit_detect.masked_scoring import score_masked

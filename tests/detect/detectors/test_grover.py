@@ -5,8 +5,8 @@ import torch
 from tiny_models import HUMAN, MACHINE, overfit
 
 from lit_core.errors import UserError
-from lit_core.lm import HuggingFaceLM
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.language_model import HuggingFaceLM
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.detectors import GroverDetector
 
 TEXTS = [*HUMAN, "", "one " * 200, "😀😀", "<|endoftext|>"]
@@ -74,7 +74,7 @@ def test_mistakes(tiny_gpt2):
 
 @pytest.mark.slow
 def test_smollm2():
-    from lit_core.pretrained import smollm2
+    from lit_core.lm.pretrained import smollm2
 
     detector = GroverDetector(smollm2(layers=2))
     assert detector.score([*HUMAN, ""]).isfinite().all()

@@ -10,8 +10,8 @@ import torch
 import yaml
 from austen_pairs import pairs
 
-from lit_core import pretrained
-from lit_core.lm import HuggingFaceLM
+from lit_core.lm import pretrained
+from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.cli import main
 from lit_detect.masked import MaskedLM
 from lit_detect.module import DetectorTask

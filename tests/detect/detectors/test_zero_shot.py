@@ -8,8 +8,8 @@ from austen_pairs import passages
 from naive_scores import naive_tokens
 
 from lit_core.errors import UserError
-from lit_core.lm import HuggingFaceLM
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.language_model import HuggingFaceLM
+from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.detectors import LRR, Binoculars, FastDetectGPT, LogLikelihood, LogRank
 
 TEXTS = ["", "Emma", *(text[:150] for text in passages(4))]
@@ -82,7 +82,7 @@ def test_scores_are_the_published_ones(lm, other, case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_what_smollm2_writes_scores_higher_than_austen(case):
-    from lit_core.pretrained import smollm2
+    from lit_core.lm.pretrained import smollm2
 
     lm, observer = smollm2(dtype="bfloat16"), smollm2(layers=28, dtype="bfloat16")
     human = [text[:400] for text in passages(6)]

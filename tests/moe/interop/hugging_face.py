@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.bytes()
 _SHAPE = dict(

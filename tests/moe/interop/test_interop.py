@@ -8,7 +8,7 @@ pytest.importorskip("transformers")
 
 from hugging_face import CASES, TOKENIZER, load, logits, make, save, tokens
 
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
 from lit_moe.interop import export_model, import_model
 from lit_moe.interop.importing import new_checkpoint
@@ -158,7 +158,7 @@ def test_a_checkpoint_of_a_hugging_face_model_comes_out_as_it_is(token_root, tmp
 
 
 def test_lit_detect_scores_with_an_imported_model(tmp_path):
-    from lit_core.lm import HuggingFaceLM
+    from lit_core.lm.language_model import HuggingFaceLM
     from lit_detect.detectors import LogLikelihood
 
     theirs = make("Qwen2Moe", 1)

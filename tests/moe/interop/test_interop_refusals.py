@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 from hugging_face import TOKENIZER, make, save
 
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
 from lit_moe.interop import FAMILIES, export_model, import_model
 from lit_moe.interop.importing import new_checkpoint

@@ -7,7 +7,7 @@ from lightning.pytorch.plugins.precision import HalfPrecision
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_core.errors import UserError
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.loss import token_nll
 from lit_moe.nn import HFConfig, HFDecoder, auxiliary_losses, moe_layers
 

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import lit_valuation.encoders
-from lit_core.checkpoint import weights_sha256
 from lit_core.errors import RunFailure, UserError
-from lit_core.fetch import check_file
-from lit_core.paths import data_root
+from lit_core.fetch.packages import check_file
+from lit_core.files.paths import data_root
+from lit_core.lightning.checkpoint import weights_sha256
 from lit_valuation.encoders import (
     EfficientNetLite0,
     Encoder,

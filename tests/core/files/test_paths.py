@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lit_core.errors import RunFailure, did_you_mean
-from lit_core.paths import atomic_path, atomic_write, data_root, resolve_data_path
+from lit_core.files.paths import atomic_path, atomic_write, data_root, resolve_data_path
 
 
 def test_data_root_is_the_environment_or_the_cache(monkeypatch, tmp_path):
@@ -39,7 +39,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(tmp_path):
     script = f"""
 import resource, signal
 from pathlib import Path
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 atomic_write(Path({str(tmp_path / "a.bin")!r}), b"former")
 resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lit_core.decoding import causal_attention, use_packed_attention
+from lit_core.lm.decoding import causal_attention, use_packed_attention
 
 transformers = pytest.importorskip("transformers")
 

@@ -3,7 +3,16 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lit_core.tensorboard import add_figure, add_hparams, add_layout, add_text, can_draw, curves, flatten, heat_map
+from lit_core.lightning.tensorboard import (
+    add_figure,
+    add_hparams,
+    add_layout,
+    add_text,
+    can_draw,
+    curves,
+    flatten,
+    heat_map,
+)
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

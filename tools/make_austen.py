@@ -1,7 +1,7 @@
 """Make ``austen.jsonl.xz`` from Debian's package of Jane Austen's six novels.
 
 Run it with the folder into which ``dpkg-deb -x r-cran-janeaustenr_*.deb FOLDER`` unpacked the package:
-``python lit_core/corpora/embedded/make_austen.py FOLDER``. It needs ``rdata`` (``pip install "lit-shift[hf]"``).
+``python tools/make_austen.py FOLDER``. It needs ``rdata`` (``pip install "lit-shift[hf]"``).
 Each line of the result is a chapter: ``{"id": "emma/01", "text": ...}``.
 """
 

@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_core.decoding import new_cache, use_packed_attention
 from lit_core.errors import UserError
-from lit_core.evaluating import evaluating
-from lit_core.paths import resolve_data_path
-from lit_core.quiet import quiet_transformers
-from lit_core.sampling import check_sampling, choose_tokens, uniforms
-from lit_core.tokenizer import Tokenizer
+from lit_core.files.paths import resolve_data_path
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.decoding import new_cache, use_packed_attention
+from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
+from lit_core.lm.tokenizer import Tokenizer
+from lit_core.lm.transformers_logging import quiet_transformers
 
 
 class LanguageModel(ABC):

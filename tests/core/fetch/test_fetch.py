@@ -9,8 +9,8 @@ import pytest
 
 from lit_core.corpora import GermanManPages
 from lit_core.errors import RunFailure, UserError
-from lit_core.fetch import fetch_deb, fetch_npm, fetch_wheel, fetched_record
-from lit_core.paths import data_root
+from lit_core.fetch.packages import fetch_deb, fetch_npm, fetch_wheel, fetched_record
+from lit_core.files.paths import data_root
 
 WRONG = "0" * 64
 

@@ -13,7 +13,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from lit_core.corpora import Austen, PythonStdlib
 from lit_core.errors import UserError
-from lit_core.tokenizer import END_OF_TEXT, Tokenizer
+from lit_core.lm.tokenizer import END_OF_TEXT, Tokenizer
 
 TEXTS = [document.text for _, document in zip(range(12), Austen().documents(), strict=False)]
 CODE = [document.text for _, document in zip(range(12), PythonStdlib().documents(), strict=False)]
@@ -67,7 +67,7 @@ def test_a_text_cannot_end_a_document(tokenizer):
 
 def test_training_is_deterministic_in_other_processes_with_and_without_threads():
     script = (
-        "from lit_core.corpora import Austen\nfrom lit_core.tokenizer import Tokenizer\n"
+        "from lit_core.corpora import Austen\nfrom lit_core.lm.tokenizer import Tokenizer\n"
         "texts = [document.text for document in Austen().documents()][:40]\n"
         "print(Tokenizer.train_bpe(texts, 500).sha256)"
     )
@@ -87,7 +87,7 @@ def test_training_is_deterministic_in_other_processes_with_and_without_threads()
 def test_a_long_text_is_encoded_in_pieces_with_the_same_tokens(bpe, monkeypatch):
     text = "\n".join(CODE)
     whole = bpe._backend.encode(text, add_special_tokens=False).ids
-    monkeypatch.setattr("lit_core.tokenizer._PIECE", 1000)
+    monkeypatch.setattr("lit_core.lm.tokenizer._PIECE", 1000)
     assert len(list(bpe._pieces(text))) > 10
     assert bpe.encode(text) == whole
 
@@ -129,7 +129,11 @@ def test_a_hugging_face_name_is_read_from_its_cache(bpe, tmp_path):
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
     done = subprocess.run(
-        [sys.executable, "-c", "from lit_core.tokenizer import Tokenizer as T; print(T.load('someone/model').sha256)"],
+        [
+            sys.executable,
+            "-c",
+            "from lit_core.lm.tokenizer import Tokenizer as T; print(T.load('someone/model').sha256)",
+        ],
         env=os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lit_core.lm import HuggingFaceLM
-from lit_core.tokenizer import Tokenizer
+from lit_core.lm.language_model import HuggingFaceLM
+from lit_core.lm.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 

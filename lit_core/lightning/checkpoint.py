@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
-from lit_core.paths import atomic_path, undo_torn_replacement
+from lit_core.files.paths import atomic_path, undo_torn_replacement
 
 #: In a checkpoint folder, the file with all but the divided tensors.
 META = "meta.pt"

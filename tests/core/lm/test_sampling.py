@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_core.sampling import choose_tokens
+from lit_core.lm.sampling import choose_tokens
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from lit_core.exact import keep_exact
+from lit_core.lightning.exact_buffers import keep_exact
 
 
 def test_buffers_get_their_values_back_and_weights_do_not():

@@ -15,7 +15,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_core.paths import atomic_write
+from lit_core.files.paths import atomic_write
 
 
 class CSVLog(Logger):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
-from lit_core.fetch import fetch_deb, fetched_record
+from lit_core.fetch.packages import fetch_deb, fetched_record
 
 
 class DebianPackage:

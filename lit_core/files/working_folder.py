@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
-from lit_core.paths import locked_folder
+from lit_core.files.paths import locked_folder
 
 #: Unfinished work, inside the root so that finishing is a rename.
 WORK = ".prepare"

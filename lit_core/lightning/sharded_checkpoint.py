@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from lit_core.checkpoint import (
+from lit_core.errors import UserError
+from lit_core.files.paths import former_of, sync_folder, undo_torn_replacement
+from lit_core.lightning.checkpoint import (
     META,
     AtomicCheckpointIO,
     checkpoint_facts,
     is_checkpoint_folder,
     load_checkpoint_file,
 )
-from lit_core.errors import UserError
-from lit_core.paths import former_of, sync_folder, undo_torn_replacement
 
 #: Name of a device's file in a checkpoint folder.
 PART = "part_{:05d}.pt"

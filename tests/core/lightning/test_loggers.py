@@ -2,7 +2,7 @@ import csv
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_core.loggers import CSVLog, EventLog
+from lit_core.lightning.loggers import CSVLog, EventLog
 
 
 def rows(folder):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError
-from lit_core.paths import atomic_write, resolve_data_path
+from lit_core.files.paths import atomic_write, resolve_data_path
 
 END_OF_TEXT = "<|endoftext|>"
 #: What a tokenizer.json may call its end-of-text token, when no tokenizer_config.json says so; the first one wins.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.paths import FULL_DISK, atomic_write, data_root
+from lit_core.files.paths import FULL_DISK, atomic_write, data_root
 
 _log = logging.getLogger(__name__)
 _RECORD = "fetched.json"
