@@ -36,9 +36,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCau
 
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_logging import quiet_transformers
+from lit_moe.functional.token_nll import token_nll
 from lit_moe.interop import import_model
 from lit_moe.lm import load_module
-from lit_moe.loss import token_nll
 from lit_moe.nn import HFConfig, HFDecoder, preset
 
 THEIRS, EAGER, WRAPPED, OURS = "Hugging Face", "Hugging Face, eager", "Hugging Face in HFDecoder", "ours"

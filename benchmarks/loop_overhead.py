@@ -48,7 +48,7 @@ from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.optimizers import build_optimizers
 from lit_core.prepare import prepare
 from lit_moe.callbacks import ReplayMixing, RouterBalance
-from lit_moe.loss import token_nll
+from lit_moe.functional.token_nll import token_nll
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import DecoderConfig, PenaltyRouter, auxiliary_losses
 from lit_moe.schedules import CosineInf

@@ -3,8 +3,8 @@
 from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance, RouterDrift, SampleText
 from lit_moe.data import TokenDataModule
 from lit_moe.module import MoELanguageModel
+from lit_moe.parallel.strategy import ShardedStrategy
 from lit_moe.schedules import CosineInf, InvSqrtInf, WarmupCosine
-from lit_moe.strategy import ShardedStrategy
 
 __all__ = [
     "CosineInf",

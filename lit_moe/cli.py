@@ -9,13 +9,13 @@ from lit_core.cli import LitCLI, run
 from lit_core.lightning.sharded_checkpoint import consolidate
 from lit_core.prepare import prepare
 from lit_core.study import study_verb
+from lit_moe.commands.generate import generate
+from lit_moe.commands.plan import PlanCLI
 from lit_moe.data import TokenDataModule
-from lit_moe.generate import generate
 from lit_moe.interop import export_model, import_model
+from lit_moe.interop.upcycle import upcycle
 from lit_moe.module import MoELanguageModel
-from lit_moe.plan import plan
-from lit_moe.plan_cli import PlanCLI
-from lit_moe.upcycle import upcycle
+from lit_moe.plan.costs import plan
 
 
 def main(args: Sequence[str] | None = None) -> int:

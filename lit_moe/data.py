@@ -230,7 +230,7 @@ class TokenDataModule(LightningDataModule):
 
     def _check_callbacks(self, callbacks: list[Any]) -> None:
         """Check that the callbacks are there without which a run would be wrong."""
-        from lit_moe.callbacks.replay_mixing import ReplayMixing
+        from lit_core.callbacks.replay_mixing import ReplayMixing
 
         need_resume_stream("TokenDataModule", callbacks)
         if self.replay and not any(isinstance(callback, ReplayMixing) for callback in callbacks):

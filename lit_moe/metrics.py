@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_core.errors import UserError
-from lit_moe.drift import (
+from lit_moe.functional.drift import (
     Coactivation,
     VocabularySpecialization,
     add_id_counts,

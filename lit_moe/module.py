@@ -19,7 +19,7 @@ from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, 
 from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
 from lit_core.lightning.tensorboard import add_hparams, add_layout
 from lit_core.lm.tokenizer import Tokenizer
-from lit_moe.loss import IGNORED, token_nll
+from lit_moe.functional.token_nll import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
 from lit_moe.metrics import BitsPerByte, TokenLoss
 from lit_moe.nn import (
@@ -32,8 +32,8 @@ from lit_moe.nn import (
     auxiliary_losses,
     step_routers,
 )
-from lit_moe.parallel import clip_gradients, gradient_norm, is_sharded, shard
-from lit_moe.strategy import ShardedStrategy
+from lit_moe.parallel.sharding import clip_gradients, gradient_norm, is_sharded, shard
+from lit_moe.parallel.strategy import ShardedStrategy
 
 
 def adamw(params: Iterable[Any]) -> Optimizer:

@@ -12,7 +12,7 @@ from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
 from lit_core.lightning.step_logging import logs_this_step
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, heat_map
-from lit_moe.load import LayerLoad, measures, reduce_over_ranks
+from lit_moe.callbacks.router_load import LayerLoad, measures, reduce_over_ranks
 from lit_moe.nn import MoELayer, RouterStats, SinkhornRouter, moe_layers
 
 

@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves, heat_map
-from lit_moe.layer_drift import LayerDrift, by_key
+from lit_moe.callbacks.layer_drift import LayerDrift, by_key
+from lit_moe.callbacks.reference import load_reference, vocab_size
 from lit_moe.nn import MoELayer, moe_layers
-from lit_moe.reference import load_reference, vocab_size
 
 
 class RouterDrift(Callback):

@@ -23,7 +23,7 @@ from lit_core.lm.transformers_logging import quiet_transformers
 from lit_moe.interop.families import Family, nearest_family
 from lit_moe.interop.folder import COMPANIONS, INDEX, need_transformers
 from lit_moe.interop.importing import refuse_output
-from lit_moe.interop.pieces import Piece, pieces_of
+from lit_moe.interop.tensor_map import Piece, pieces_of
 from lit_moe.lm import load_module
 from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, PenaltyRouter, Router, SinkhornRouter, TopKRouter, moe_layers
 

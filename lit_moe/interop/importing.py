@@ -14,7 +14,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.interop.folder import ModelFolder
-from lit_moe.interop.pieces import fill, pieces_of
+from lit_moe.interop.tensor_map import fill, pieces_of
 from lit_moe.nn import Decoder, DecoderConfig
 
 #: What weighs experts as all supported families do: by the softmax over all of them.

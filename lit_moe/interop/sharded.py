@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_core.errors import UserError
 from lit_moe.interop.folder import ModelFolder
-from lit_moe.interop.pieces import fill, pieces_of
+from lit_moe.interop.tensor_map import fill, pieces_of
 from lit_moe.nn import Decoder
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.lightning.exact_buffers import keep_exact
-from lit_moe.functional import balance_bias
+from lit_moe.functional.routing import balance_bias
 from lit_moe.nn.router import Router
 
 

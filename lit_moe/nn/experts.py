@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
 from lit_core.errors import UserError
-from lit_moe.functional import count_experts
+from lit_moe.functional.routing import count_experts
 from lit_moe.nn.config import Activation, Backend
-from lit_moe.nn.rows import Collect, ExpertExchange, Spread
+from lit_moe.nn.dispatch import Collect, ExpertExchange, Spread
 
 ExpertFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], Tensor]
 """A backend: rows ``(N, D)`` sorted by expert, their weights ``(N,)``, the stacked ``gate_up (E, 2 I, D)`` and

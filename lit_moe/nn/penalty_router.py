@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_moe.functional import jitter
+from lit_moe.functional.routing import jitter
 from lit_moe.nn.router import Router, recomputing, sum_over_devices
 
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
-from lit_moe import functional as F
+from lit_moe.functional import routing as F
 
 
 @dataclass

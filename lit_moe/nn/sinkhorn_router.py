@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_moe.functional import log_sinkhorn
+from lit_moe.functional.routing import log_sinkhorn
 from lit_moe.nn.router import Router
 
 

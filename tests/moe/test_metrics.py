@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lit_moe.loss import IGNORED, token_nll
+from lit_moe.functional.token_nll import IGNORED, token_nll
 from lit_moe.metrics import BitsPerByte, TokenLoss
 
 TEXT = "It is a truth universally acknowledged, that a single man — wanting a wife — has a good fortune. Größe: 1,80 m."

@@ -14,7 +14,7 @@ from lit_core.errors import UserError
 from lit_moe.interop import load_sharded
 from lit_moe.interop.folder import ModelFolder
 from lit_moe.nn import Decoder
-from lit_moe.parallel import shard
+from lit_moe.parallel.sharding import shard
 
 
 def decoder_like(model, seed=0, **changes):

@@ -9,9 +9,9 @@ from hugging_face import logits, make, save, tokens
 
 from lit_core.errors import UserError
 from lit_moe.interop import import_model
+from lit_moe.interop.upcycle import upcycle
 from lit_moe.lm import DecoderLM
 from lit_moe.nn import moe_layers
-from lit_moe.upcycle import upcycle
 
 
 @pytest.fixture(scope="module")

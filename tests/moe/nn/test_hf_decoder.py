@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
-from lit_moe.loss import token_nll
+from lit_moe.functional.token_nll import token_nll
 from lit_moe.nn import HFConfig, HFDecoder, auxiliary_losses, moe_layers
 
 transformers = pytest.importorskip("transformers")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_moe import functional as F
+from lit_moe.functional import routing as F
 from lit_moe.nn import BiasRouter, MoEConfig, MoEFeedForward, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter
 
 ROUTERS = [BiasRouter, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]

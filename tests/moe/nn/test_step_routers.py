@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_core.errors import UserError
-from lit_moe import functional as F
+from lit_moe.functional import routing as F
 from lit_moe.nn import (
     BiasRouter,
     Decoder,

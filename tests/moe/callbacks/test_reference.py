@@ -9,10 +9,10 @@ import yaml
 
 from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
+from lit_moe.callbacks.reference import load_reference
 from lit_moe.cli import main
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import DecoderConfig, MoEConfig
-from lit_moe.reference import load_reference
 
 CONFIG = """
 data: {class_path: lit_moe.TokenDataModule, init_args: {root: %s, sources: {stdlib: 1},

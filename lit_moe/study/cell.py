@@ -11,8 +11,8 @@ from typing import Literal
 
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_moe.callbacks import Forgetting
-from lit_moe.experiment.arguments import Plain, Recipe, Texts, chosen, made, prepare_once
-from lit_moe.experiment.rows import (
+from lit_moe.study.arguments import Plain, Recipe, Texts, chosen, made, prepare_once
+from lit_moe.study.rows import (
     Metrics,
     Row,
     band_rows,
@@ -24,8 +24,8 @@ from lit_moe.experiment.rows import (
     step_rows,
     text_rows,
 )
-from lit_moe.experiment.runs import TRACED, Moment, Runs
-from lit_moe.experiment.shift import Trace
+from lit_moe.study.runs import TRACED, Moment, Runs
+from lit_moe.study.shift import Trace
 
 Schedule = Literal["infinite", "cosine", "union"]
 #: Where a run goes on from: the end of the constant phase, or the end of the annealing.

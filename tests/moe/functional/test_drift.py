@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_moe import drift
+from lit_moe.functional import drift
 from lit_moe.metrics import CoactivationOverlap, ContinualRouterSaturation, ContinualVocabularySpecialization
 
 IDS = torch.tensor(

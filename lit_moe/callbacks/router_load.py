@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_core.lightning.step_logging import sum_over_ranks
-from lit_moe.functional import dead_experts, load_entropy, max_load, min_load, mri
+from lit_moe.functional.routing import dead_experts, load_entropy, max_load, min_load, mri
 from lit_moe.nn import RouterStats
 
 _LOSSES = ("balance_loss", "raw_balance_loss", "z_loss", "raw_z_loss")

@@ -18,7 +18,7 @@ from lit_moe.cli import main
 from lit_moe.experiment import experiment
 from lit_moe.nn import Decoder, DecoderConfig, PenaltyRouter, moe_layers
 
-CONFIG = Path(__file__).parents[2] / "configs" / "moe" / "studies" / "continual.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "moe" / "studies" / "continual.yaml"
 FOLDER = Path("runs/moe/continual-smoke")
 CELL = {"seed": 0, "model": "granular_penalty", "schedule": "infinite", "replay": 0.3, "shift": "code"}
 

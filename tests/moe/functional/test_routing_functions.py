@@ -5,7 +5,7 @@ import ot
 import pytest
 import torch
 
-from lit_moe import functional as F
+from lit_moe.functional import routing as F
 
 
 def paper_sinkhorn(logits, iterations):

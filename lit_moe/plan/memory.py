@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lit_core.errors import UserError
-from lit_moe.loss import MAX_LOGITS
+from lit_moe.functional.token_nll import MAX_LOGITS
 from lit_moe.nn import Decoder, DecoderConfig, MoEFeedForward
 
 #: Bytes of a stored number and of an operand of a matrix product, by Lightning's name of the precision.

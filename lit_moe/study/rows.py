@@ -8,10 +8,10 @@ from itertools import count
 from typing import Any
 
 from lit_moe.callbacks import Forgetting
-from lit_moe.experiment.arguments import Texts
-from lit_moe.experiment.shift import BANDS, around_shift, layers_of
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import moe_layers
+from lit_moe.study.arguments import Texts
+from lit_moe.study.shift import BANDS, around_shift, layers_of
 
 Row = dict[str, Any]
 Metrics = Mapping[str, float]

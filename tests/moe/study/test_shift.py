@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lit_moe.experiment.shift import BANDS, around_shift, layers_of
+from lit_moe.study.shift import BANDS, around_shift, layers_of
 
 
 def naive(before, after, window, tolerance, smooth):

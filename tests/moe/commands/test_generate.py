@@ -7,7 +7,7 @@ import torch
 from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
-from lit_moe.generate import generate, read_prompts
+from lit_moe.commands.generate import generate, read_prompts
 from lit_moe.lm import DecoderLM
 from lit_moe.nn import Decoder, DecoderConfig, SinkhornRouter, moe_layers
 

@@ -22,11 +22,11 @@ from lit_core.lightning.schedules import WarmupCosine
 from lit_moe.callbacks import ReplayMixing, RouterBalance
 from lit_moe.callbacks.router_drift import RouterDrift
 from lit_moe.data import TokenDataModule
-from lit_moe.experiment.arguments import Plain, Recipe, Texts, digest, made, router_of
-from lit_moe.experiment.shift import Trace
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import DecoderConfig, PenaltyRouter
 from lit_moe.schedules import CosineInf
+from lit_moe.study.arguments import Plain, Recipe, Texts, digest, made, router_of
+from lit_moe.study.shift import Trace
 
 Moment = Literal["constant", "annealed"]
 

@@ -14,12 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lit_core.errors import UserError
 from lit_moe.cli import main
-from lit_moe.loss import token_nll
-from lit_moe.memory import Layout, StepMemory, total
+from lit_moe.functional.token_nll import token_nll
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, DecoderConfig, MoEConfig, PenaltyRouter
-from lit_moe.parallel import shard
-from lit_moe.plan import optimizer_memory, plan, training_flops, wire_bytes
+from lit_moe.parallel.sharding import shard
+from lit_moe.plan.costs import optimizer_memory, plan, training_flops, wire_bytes
+from lit_moe.plan.memory import Layout, StepMemory, total
 
 BATCH, LENGTH = 4, 192
 LAYOUT = Layout(micro_batch_size=BATCH, sequence_length=LENGTH)

@@ -12,10 +12,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_core.cli import LitCLI
 from lit_core.errors import UserError
-from lit_moe.memory import Layout
 from lit_moe.module import MoELanguageModel
-from lit_moe.plan import OURS_ONLY, plan
-from lit_moe.strategy import ShardedStrategy
+from lit_moe.parallel.strategy import ShardedStrategy
+from lit_moe.plan.costs import OURS_ONLY, plan
+from lit_moe.plan.memory import Layout
 
 _ALIASES = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 _OWN = ("tflops", "utilisation", "price", "device_memory")

@@ -13,10 +13,10 @@ from torch.distributed.tensor import DTensor
 from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe import MoELanguageModel, RouterBalance, RouterDrift, ShardedStrategy
+from lit_moe.functional.token_nll import token_nll
 from lit_moe.lm import DecoderLM
-from lit_moe.loss import token_nll
 from lit_moe.nn import BiasRouter, Decoder, DecoderConfig, MoEConfig, PenaltyRouter, SinkhornRouter
-from lit_moe.parallel import clip_gradients, gradient_norm, shard
+from lit_moe.parallel.sharding import clip_gradients, gradient_norm, shard
 
 #: float32 sums in another order; seen: 5e-8 of a gradient, 4e-7 of a weight
 GRADIENT, WEIGHT = {"rtol": 1e-4, "atol": 1e-6}, {"rtol": 1e-4, "atol": 5e-6}

@@ -7,11 +7,11 @@ from torch import nn
 
 from lit_core.errors import UserError
 from lit_core.progress import duration
-from lit_moe.loss import MAX_LOGITS
-from lit_moe.memory import Layout, StepMemory, count, mixtures, total
+from lit_moe.functional.token_nll import MAX_LOGITS
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, FeedForward
 from lit_moe.nn.attention import Attention
+from lit_moe.plan.memory import Layout, StepMemory, count, mixtures, total
 
 Rows = list[tuple[str, ...]]
 OURS_ONLY = "a plan knows the activations of lit_moe's own decoder only; give a decoder of its shape"

@@ -1,0 +1,1 @@
+"""Pure tensor functions: routing, routing drift, and the loss of each token."""

@@ -1,0 +1,1 @@
+"""Time, money and memory of a run, computed before it starts."""
