@@ -6,14 +6,14 @@ from pathlib import Path
 
 from lit_core.errors import UserError
 from lit_core.files.paths import resolve_data_path
+from lit_valuation.data.hard_cases import hard_cases
+from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.folder import check_new, nameless, outgoing
 from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints
 from lit_valuation.exchange.manifest import Contents, Query, Stamp, digest, public_name
 from lit_valuation.exchange.sheet import write_sheet
-from lit_valuation.hard import hard_cases
-from lit_valuation.labelled import LabelledSet
-from lit_valuation.retrain import load_task, outputs
+from lit_valuation.training.retrain import load_task, outputs
 
 LEDGER = "ledger.jsonl"
 

@@ -19,7 +19,7 @@ from lit_core.study.statistics import Interval
 from lit_valuation.exchange.comparison import Place, verdict
 from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Answer, Query
-from lit_valuation.retrain import Mode
+from lit_valuation.training.retrain import Mode
 
 _MATPLOTLIB = RequirementCache("matplotlib>=3.7")
 _SCORES = {

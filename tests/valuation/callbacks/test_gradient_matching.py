@@ -18,7 +18,7 @@ from lit_valuation.last_layer import gather_gradients
 from lit_valuation.module import ClassifierTask
 from lit_valuation.nn import MLP
 from lit_valuation.selectors import split_budget
-from lit_valuation.subset import drawn
+from lit_valuation.training.subset import drawn
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

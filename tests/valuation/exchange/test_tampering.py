@@ -106,7 +106,7 @@ def refusal(place, folder):
 @pytest.fixture
 def own(place):
     """Samples of the owner whose answer is forged, of the classes asked for."""
-    from lit_valuation.labelled import LabelledSet
+    from lit_valuation.data.labelled_sets import LabelledSet
 
     asked = incoming(place / "query", Query)
     return LabelledSet(place / "data/owners/owner_1/train").load().of_classes(list(asked.manifest.contents.classes))
@@ -222,7 +222,7 @@ def test_bad_input_of_select(place, changes, reason, monkeypatch):
 
 def test_an_owner_without_the_classes(place):
     ask(place, output=str(place / "eights"), classes=["8"])
-    from lit_valuation.labelled import LabelledSet, write_labelled
+    from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 
     mine = LabelledSet(place / "data/owners/owner_1/train").load()
     others = mine.of_classes([name for name in mine.classes if name != "8"])

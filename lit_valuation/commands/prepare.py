@@ -17,10 +17,10 @@ from lit_core.data.shards import INDEX
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import RECORD, WORK, is_prepared, plain, require, workplace
-from lit_valuation.labelled import LabelledSet, write_labelled
-from lit_valuation.noise import Noise
-from lit_valuation.parties import Division, without_copies
-from lit_valuation.planting import Planting
+from lit_valuation.data.division import Division, without_copies
+from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
+from lit_valuation.data.noise import Noise
+from lit_valuation.data.planting import Planting
 from lit_valuation.sources import LabelledSource
 
 #: What a root holds, in the order in which it comes there.

@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from lit_core.errors import RunFailure, UserError
 from lit_valuation.module import ClassifierTask, sgd
 from lit_valuation.nn import MLP, ConvNet
-from lit_valuation.retrain import Recipe, retrain
-from lit_valuation.retrain_many import retrain_many
 from lit_valuation.sources import Digits
+from lit_valuation.training.retrain import Recipe, retrain
+from lit_valuation.training.retrain_many import retrain_many
 
 
 @pytest.fixture(scope="module")

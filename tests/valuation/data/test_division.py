@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_valuation.parties import SHARES, Division, Owner, apportion, check_disjoint, without_copies
-from lit_valuation.planting import HARD, PlantedBackground, ScarceClasses
+from lit_valuation.data.division import SHARES, Division, Owner, apportion, check_disjoint, without_copies
+from lit_valuation.data.planting import HARD, PlantedBackground, ScarceClasses
 from lit_valuation.sources import Digits, SklearnTable
 
 DIGITS = PlantedBackground(["3", "8"], 0.4).plant(Digits().samples())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_valuation.planting import HARD, OTHER, USUAL, PlantedBackground, ScarceClasses, paint, stripes
+from lit_valuation.data.planting import HARD, OTHER, USUAL, PlantedBackground, ScarceClasses, paint, stripes
 from lit_valuation.sources import Digits, SklearnTable
 
 DIGITS = Digits().samples()

@@ -8,11 +8,11 @@ import torch
 
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_valuation.data import OwnersDataModule
-from lit_valuation.labelled import LabelledSet, write_labelled
-from lit_valuation.parties import Division
-from lit_valuation.planting import PlantedBackground
-from lit_valuation.prepare import prepare
+from lit_valuation.commands.prepare import prepare
+from lit_valuation.data.division import Division
+from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
+from lit_valuation.data.module import OwnersDataModule
+from lit_valuation.data.planting import PlantedBackground
 from lit_valuation.sources import Digits
 
 
@@ -85,7 +85,7 @@ def test_the_selection_view_is_the_training_set_in_its_order(root):
 def test_large_sets_are_decoded_as_they_are_needed(root, monkeypatch):
     loader = OwnersDataModule(str(root), "owner_1").selection_dataloader
     kept = list(loader())
-    monkeypatch.setattr("lit_valuation.data.IN_MEMORY", 0)
+    monkeypatch.setattr("lit_valuation.data.module.IN_MEMORY", 0)
     for one, other in zip(kept, loader(), strict=True):
         assert all(torch.equal(one[key], other[key]) for key in ("x", "y", "index"))
 

@@ -20,20 +20,20 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lit_core.study.statistics import kendall
+from lit_valuation.data.division import Division, Owner
+from lit_valuation.data.hard_cases import HardCases, hard_cases
+from lit_valuation.data.noise import Noise
+from lit_valuation.data.planting import HARD
+from lit_valuation.data.samples import Samples
 from lit_valuation.encoders import Encoder, TaskFeatures, embed
 from lit_valuation.encoders.base import Inputs
 from lit_valuation.exchange.cheap import relative_residual
 from lit_valuation.functional.median import geometric_median, psi
-from lit_valuation.hard import HardCases, hard_cases
 from lit_valuation.last_layer import gather_gradients
 from lit_valuation.module import ClassifierTask
-from lit_valuation.noise import Noise
-from lit_valuation.parties import Division, Owner
-from lit_valuation.planting import HARD
-from lit_valuation.retrain import Mode, Recipe, outputs, score
-from lit_valuation.retrain_many import retrain_many
-from lit_valuation.samples import Samples
 from lit_valuation.selectors import FullInformation, Pool, Selection
+from lit_valuation.training.retrain import Mode, Recipe, outputs, score
+from lit_valuation.training.retrain_many import retrain_many
 
 Plain = dict[str, Any]
 #: Owner, selector and budget.

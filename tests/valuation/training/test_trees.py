@@ -4,8 +4,8 @@ from sklearn.datasets import load_wine
 from sklearn.tree import DecisionTreeClassifier
 
 from lit_core.errors import UserError
-from lit_valuation.samples import Samples
-from lit_valuation.trees import SIZES, fit_trees
+from lit_valuation.data.samples import Samples
+from lit_valuation.training.trees import SIZES, fit_trees
 
 
 @pytest.fixture(scope="module")

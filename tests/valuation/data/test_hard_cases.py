@@ -3,8 +3,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from lit_core.errors import UserError
-from lit_valuation.hard import hard_cases, perfect_hard_cases
-from lit_valuation.samples import Samples
+from lit_valuation.data.hard_cases import hard_cases, perfect_hard_cases
+from lit_valuation.data.samples import Samples
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from lit_valuation.cli import main
-from lit_valuation.simulate import simulate
-from lit_valuation.simulate_tables import simulate_tables
+from lit_valuation.study.images import simulate
+from lit_valuation.study.tables import simulate_tables
 
-CONFIG = Path(__file__).parents[2] / "configs" / "valuation" / "studies" / "mycroft.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "valuation" / "studies" / "mycroft.yaml"
 FOLDER = Path("runs/valuation/mycroft-smoke")
 
 

@@ -17,11 +17,11 @@ from jsonargparse import ArgumentParser
 
 import lit_valuation.sources
 from lit_core.errors import RunFailure, UserError
-from lit_valuation.labelled import LabelledSet
-from lit_valuation.noise import Noise
-from lit_valuation.parties import Division, Owner
-from lit_valuation.planting import PlantedBackground, ScarceClasses
-from lit_valuation.prepare import prepare
+from lit_valuation.commands.prepare import prepare
+from lit_valuation.data.division import Division, Owner
+from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.data.noise import Noise
+from lit_valuation.data.planting import PlantedBackground, ScarceClasses
 from lit_valuation.sources import Digits, LabelledSource, ShardFolder, SklearnTable
 
 PLANTING = PlantedBackground(["3", "8"], 0.3)
@@ -158,10 +158,10 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path):
 
 SCRIPT = """
 import os, sys
-import lit_valuation.prepare as module
-from lit_valuation.noise import Noise
-from lit_valuation.parties import Division
-from lit_valuation.planting import PlantedBackground
+import lit_valuation.commands.prepare as module
+from lit_valuation.data.noise import Noise
+from lit_valuation.data.division import Division
+from lit_valuation.data.planting import PlantedBackground
 from lit_valuation.sources import Digits
 {before}
 division = Division(train=350, val=300, test=300, owner_samples=110)
@@ -187,7 +187,7 @@ KILLS = {
 
 @pytest.mark.parametrize(("name", "call"), [("write_labelled", 5), ("sync_folder", 2)])
 def test_interrupted_it_goes_on_and_ends_the_same(name, call, prepared, tmp_path, monkeypatch):
-    import lit_valuation.prepare as module
+    import lit_valuation.commands.prepare as module
 
     original, calls = getattr(module, name), itertools.count(1)
 
@@ -210,7 +210,7 @@ def test_interrupted_it_goes_on_and_ends_the_same(name, call, prepared, tmp_path
 @pytest.mark.parametrize("moment", KILLS)
 def test_killed_it_goes_on_and_ends_the_same(moment, prepared, tmp_path):
     script = [sys.executable, "-c", SCRIPT.replace("{before}", KILLS[moment]), str(tmp_path / "root")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     assert subprocess.run(script, env=environment, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "root" / "prepare.json").exists() and (tmp_path / "root" / ".prepare").exists()
     noise = Noise(labels=0.2, owners=["owner_2"])
@@ -223,12 +223,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     script = [sys.executable, "-c", SCRIPT.replace("{before}", limit), str(tmp_path / "root")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(script, env=environment, capture_output=True, text=True)
     assert f"{RunFailure.__name__}: The disk is full" in done.stderr and not (tmp_path / "root").exists()
 
 
-FOLDER = Path(__file__).parents[2] / "configs" / "valuation" / "prepare"
+FOLDER = Path(__file__).parents[3] / "configs" / "valuation" / "prepare"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
 CLASSES = [getattr(lit_valuation.sources, name) for name in lit_valuation.sources.__all__]
 SOURCES = [found.__name__ for found in CLASSES if found is not LabelledSource]

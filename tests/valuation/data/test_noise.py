@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_valuation.noise import Noise
+from lit_valuation.data.noise import Noise
 from lit_valuation.sources import Digits, SklearnTable
 
 DIGITS = Digits().samples()

@@ -1,0 +1,6 @@
+"""The trainer's and the owners' samples: the data module, labelled sets, their division, noise and hard cases."""
+
+from lit_valuation.data.module import OwnersDataModule
+from lit_valuation.data.planting import PlantedBackground
+
+__all__ = ["OwnersDataModule", "PlantedBackground"]

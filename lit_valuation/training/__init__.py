@@ -1,0 +1,1 @@
+"""Training a classifier again with shared samples, with coresets, or as trees."""
