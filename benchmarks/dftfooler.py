@@ -23,9 +23,9 @@ from lit_core.files.paths import atomic_write
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.attacks import DFTFooler
-from lit_detect.similarity import SentenceSimilarity, Similarity, WordOverlap
-from lit_detect.wordnet import EmbeddedSynonyms
-from lit_detect.words import Synonyms, WordVectors
+from lit_detect.language.similarity import SentenceSimilarity, Similarity, WordOverlap
+from lit_detect.language.word_vectors import Synonyms, WordVectors
+from lit_detect.language.wordnet import EmbeddedSynonyms
 
 OURS, PUBLISHED, MENDED = "ours, faithful", "published loop", "ours, mended"
 AIM = 10

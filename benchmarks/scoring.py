@@ -27,7 +27,7 @@ from lit_core.corpora import Austen
 from lit_core.files.paths import atomic_write
 from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
 from lit_core.lm.tokenizer import Tokenizer
-from lit_detect.scoring import Quantity, score_tokens
+from lit_detect.scoring.causal import Quantity, score_tokens
 
 OURS, SINGLY, PASSES = "ours", "one at a time", "forward passes alone"
 AIM = 4

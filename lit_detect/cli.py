@@ -12,14 +12,14 @@ import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
 from lit_core.cli import LitCLI, run
 from lit_core.study import study_verb
-from lit_detect.attack import attack
-from lit_detect.calibrate import calibrate
 from lit_detect.callbacks import PredictionWriter
-from lit_detect.data import TextDataModule  # noqa: F401
-from lit_detect.generate import generate
+from lit_detect.commands.attack import attack
+from lit_detect.commands.calibrate import calibrate
+from lit_detect.commands.report import report
+from lit_detect.data.module import TextDataModule  # noqa: F401
+from lit_detect.data.prepare import prepare
+from lit_detect.generation.generate import generate
 from lit_detect.module import DetectorTask
-from lit_detect.prepare import prepare
-from lit_detect.report import report
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -13,10 +13,10 @@ from lit_detect.attacks.masked_scores import MaskedScorer
 from lit_detect.attacks.random_perturbation import checked_replacements
 from lit_detect.attacks.substitution import Substitution
 from lit_detect.attacks.word_scores import WordScorer
-from lit_detect.masked import MaskedLM
-from lit_detect.parts_of_speech import Tagger
-from lit_detect.similarity import Similarity
-from lit_detect.words import Synonyms
+from lit_detect.language.parts_of_speech import Tagger
+from lit_detect.language.similarity import Similarity
+from lit_detect.language.word_vectors import Synonyms
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 
 class DFTFooler(Substitution):
@@ -40,7 +40,7 @@ class DFTFooler(Substitution):
     the order of work and not what is chosen.
 
     Args:
-        language_model: What tells how likely words are: a causal language model, or lit_detect.masked.MaskedLM.
+        language_model: What tells how likely words are: a causal language model, or lit_detect.scoring.MaskedLM.
         synonyms: Where the synonyms come from; null takes EmbeddedSynonyms. Published are the 50 nearest counter-fitted
             vectors with a cosine of 0.7 or more.
         tagger: What tells the parts of speech; null takes RuleTagger.

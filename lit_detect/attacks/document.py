@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lit_detect.attacks.base import Edit
-from lit_detect.words import WORD
+from lit_detect.language.word_vectors import WORD
 
 _PART = re.compile(r"[^ ]+")
 #: What attacks on words leave alone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lit_detect.attacks.raid import PlaceAttack
-from lit_detect.entities import split_sentences
+from lit_detect.language.entities import split_sentences
 
 
 class InsertParagraphs(PlaceAttack):

@@ -9,7 +9,7 @@ import torch
 
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.word_scores import SIDE, WordScorer, divided_gap, pieces
-from lit_detect.masked import MaskedLM
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 #: Tokens on each side of a masked one that are seen.
 _TOKENS = 20

@@ -8,9 +8,9 @@ from lit_core.errors import UserError
 from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.document import STOP_WORDS, Document
 from lit_detect.attacks.raid import attacked, checked_fraction
-from lit_detect.masked import MaskedLM
-from lit_detect.parts_of_speech import RuleTagger, Tagger
-from lit_detect.words import WordVectors
+from lit_detect.language.parts_of_speech import RuleTagger, Tagger
+from lit_detect.language.word_vectors import WordVectors
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 _SIDE, _TAG_SIDE, _CANDIDATES = 20, 4, 20
 

@@ -11,7 +11,7 @@ from lit_core.errors import UserError
 from lit_core.lm.transformers_logging import quiet_transformers
 from lit_detect.attacks.base import Attack, Attacked, Edit
 from lit_detect.attacks.raid import attacked
-from lit_detect.entities import split_sentences
+from lit_detect.language.entities import split_sentences
 
 
 class Paraphrase(Attack):

@@ -7,9 +7,9 @@ import numpy as np
 from lit_core.errors import UserError
 from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.substitution import Substitution
-from lit_detect.parts_of_speech import Tagger
-from lit_detect.similarity import Similarity
-from lit_detect.words import Synonyms
+from lit_detect.language.parts_of_speech import Tagger
+from lit_detect.language.similarity import Similarity
+from lit_detect.language.word_vectors import Synonyms
 
 
 class RandomPerturbation(Substitution):

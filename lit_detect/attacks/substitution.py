@@ -11,10 +11,10 @@ from lit_core.errors import UserError
 from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.document import STOP_WORDS, Document
 from lit_detect.attacks.raid import attacked, like_case
-from lit_detect.parts_of_speech import RuleTagger, Tagger, same_part
-from lit_detect.similarity import Similarity, WordOverlap
-from lit_detect.wordnet import EmbeddedSynonyms
-from lit_detect.words import Synonyms
+from lit_detect.language.parts_of_speech import RuleTagger, Tagger, same_part
+from lit_detect.language.similarity import Similarity, WordOverlap
+from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.wordnet import EmbeddedSynonyms
 
 #: Words on each side of a replaced one that its part of speech is told from, and its similarity.
 _TAG_SIDE, _SIMILARITY_SIDE = 4, 7

@@ -11,9 +11,9 @@ from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.substitution import Substitution
 from lit_detect.detectors.base import Detector
-from lit_detect.parts_of_speech import Tagger
-from lit_detect.similarity import Similarity
-from lit_detect.words import Synonyms
+from lit_detect.language.parts_of_speech import Tagger
+from lit_detect.language.similarity import Similarity
+from lit_detect.language.word_vectors import Synonyms
 
 
 class TextFooler(Substitution):

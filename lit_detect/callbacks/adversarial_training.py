@@ -15,7 +15,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks
-from lit_detect.normalize import normalize_text
+from lit_detect.language.normalize import normalize_text
 from lit_detect.records import MACHINE
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_path, atomic_write, files_facts, remove_torn_files
 from lit_core.progress import duration
-from lit_detect.journal import Journal, read_journal
+from lit_core.work import Journal, read_journal
 
 #: Columns of the table.
 COLUMNS = ("index", "id", "score", "probability", "decision", "tokens", "reason")

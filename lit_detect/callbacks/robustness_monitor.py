@@ -16,7 +16,7 @@ from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks, scorer
 from lit_detect.conditions import key_part
 from lit_detect.functional.evasion import evasion, words_changed
-from lit_detect.normalize import normalize_text
+from lit_detect.language.normalize import normalize_text
 from lit_detect.records import MACHINE
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_detect.detectors.linear import LinearFeatureDetector
-from lit_detect.entities import Extractor, split_sentences
 from lit_detect.functional.name_statistics import NameStatistics, name_statistics
+from lit_detect.language.entities import Extractor, split_sentences
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _PRONOUNS = frozenset("he him his himself she her hers herself it its itself they them their theirs themselves".split())

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_detect.detectors.base import TrainedDetector
-from lit_detect.entities import Extractor, split_sentences
 from lit_detect.functional.graph import EntityGraph, batch_graphs, entity_graph
+from lit_detect.language.entities import Extractor, split_sentences
 from lit_detect.nn.encoders import load_encoder
 from lit_detect.nn.fast import FASTNetwork
 

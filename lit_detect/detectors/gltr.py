@@ -13,9 +13,9 @@ from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.language_model import LanguageModelDetector
 from lit_detect.detectors.linear import LinearFeatureDetector
 from lit_detect.functional.ranks import RANK_BINS, rank_histogram
-from lit_detect.masked import MaskedLM
-from lit_detect.masked_scoring import check_masked, score_masked
-from lit_detect.scoring import check_scoring, score_tokens
+from lit_detect.scoring.causal import check_scoring, score_tokens
+from lit_detect.scoring.masked import check_masked, score_masked
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 
 class GLTRDetector(LanguageModelDetector, LinearFeatureDetector):
@@ -26,7 +26,7 @@ class GLTRDetector(LanguageModelDetector, LinearFeatureDetector):
     each token masked in turn and 20 tokens seen on each side.
 
     Args:
-        language_model: What ranks the tokens: a causal language model, or lit_detect.masked.MaskedLM.
+        language_model: What ranks the tokens: a causal language model, or lit_detect.scoring.MaskedLM.
         counts: Whether the counts are taken as they are, which is raw and what the paper did, so that a text's length
             counts as well; or divided by its number of tokens, which is fractions.
         max_tokens: Tokens read of a text, the first ones, 1 or more, no more than a causal model takes.

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.base import Detector, ZeroShotDetector
-from lit_detect.masked import MaskedLM
-from lit_detect.scoring import Quantity, TokenScores, check_scoring, score_tokens
+from lit_detect.scoring.causal import Quantity, TokenScores, check_scoring, score_tokens
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 _Self = TypeVar("_Self", bound="LanguageModelDetector")
 

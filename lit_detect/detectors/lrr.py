@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.language_model import TokenStatistic
 from lit_detect.functional.scores import lrr
-from lit_detect.scoring import Quantity, TokenScores
+from lit_detect.scoring.causal import Quantity, TokenScores
 
 
 class LRR(TokenStatistic):

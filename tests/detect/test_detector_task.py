@@ -15,10 +15,10 @@ from austen_pairs import pairs
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
 from lit_detect.cli import main
+from lit_detect.data.text_shards import TextSet
 from lit_detect.detectors import EntityStatistics, ZeroShotDetector
 from lit_detect.functional.calibration import Platt
 from lit_detect.module import DetectorTask
-from lit_detect.texts import TextSet
 
 SETTINGS = """
 seed_everything: 0

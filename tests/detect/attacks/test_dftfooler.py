@@ -19,10 +19,10 @@ from lit_detect.attacks import DFTFooler, RandomPerturbation, apply_edits, subst
 from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.masked_scores import MaskedScorer
-from lit_detect.parts_of_speech import RuleTagger, Tagger
-from lit_detect.similarity import Similarity, WordOverlap, calibrate_threshold
-from lit_detect.wordnet import EmbeddedSynonyms
-from lit_detect.words import Synonyms
+from lit_detect.language.parts_of_speech import RuleTagger, Tagger
+from lit_detect.language.similarity import Similarity, WordOverlap, calibrate_threshold
+from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.wordnet import EmbeddedSynonyms
 
 
 @pytest.fixture(scope="module")

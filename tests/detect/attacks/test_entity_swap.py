@@ -1,5 +1,5 @@
 from lit_detect.attacks import EntitySwap, apply_edits
-from lit_detect.entities import extract_entities
+from lit_detect.language.entities import extract_entities
 
 TEXT = (
     "Emma Woodhouse lived in Highbury. Everybody in Highbury knew Emma Woodhouse and her friend Harriet. "

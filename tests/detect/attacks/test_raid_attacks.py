@@ -29,7 +29,7 @@ from lit_detect.attacks import (
 from lit_detect.attacks.alternative_spelling import british
 from lit_detect.attacks.homoglyph import GLYPHS
 from lit_detect.attacks.perplexity_misspelling import misspellings
-from lit_detect.words import WordVectors
+from lit_detect.language.word_vectors import WordVectors
 
 TEXT = (
     "The color of an apple a day is the best, said Mr. Bennet in 1813. It cost 3.50 or 12 pounds! Did a theater "

@@ -5,9 +5,9 @@ import torch
 from lit_core.errors import UserError
 from lit_detect.attacks import TextFooler, apply_edits
 from lit_detect.detectors.base import ZeroShotDetector
-from lit_detect.parts_of_speech import Tagger
-from lit_detect.similarity import Similarity
-from lit_detect.words import Synonyms
+from lit_detect.language.parts_of_speech import Tagger
+from lit_detect.language.similarity import Similarity
+from lit_detect.language.word_vectors import Synonyms
 
 
 class ByWords(ZeroShotDetector):

@@ -1,7 +1,7 @@
 """Tiny random language models, and texts that have synonyms."""
 
 from lit_core.lm.language_model import HuggingFaceLM
-from lit_detect.masked import MaskedLM
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 TEXTS = [
     "the happy child walked quickly to the old house and found a large box near the door which was very strange "

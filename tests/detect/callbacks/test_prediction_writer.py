@@ -11,7 +11,7 @@ import torch
 from lit_core.errors import UserError
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.callbacks.prediction_writer import WORK
-from lit_detect.data import TextDataModule
+from lit_detect.data.module import TextDataModule
 
 TEXTS = [f"text number {number} " + "word " * (number % 4) for number in range(23)]
 

@@ -6,8 +6,8 @@ from tiny_models import HUMAN, MACHINE, overfit
 
 from lit_core.errors import UserError
 from lit_detect.detectors import DistilFAST, FASTDetector
-from lit_detect.entities import extract_entities, split_sentences
 from lit_detect.functional.graph import batch_graphs, entity_graph
+from lit_detect.language.entities import extract_entities, split_sentences
 from lit_detect.nn.fast import FASTNetwork
 from lit_detect.nn.graph_convolution import GraphConvolution
 

@@ -8,8 +8,8 @@ from naive_scores import naive_tokens
 from lit_core.errors import UserError
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.detectors import GLTRDetector
-from lit_detect.masked import MaskedLM
-from lit_detect.masked_scoring import score_masked
+from lit_detect.scoring.masked import score_masked
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 HUMAN = [text[:150] for text in passages(12)]
 MACHINE = [shuffled(text)[:80] for text in HUMAN]

@@ -13,8 +13,8 @@ from austen_pairs import pairs
 from lit_core.lm import pretrained
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.cli import main
-from lit_detect.masked import MaskedLM
 from lit_detect.module import DetectorTask
+from lit_detect.scoring.masked_language_model import MaskedLM
 
 SETTINGS = """
 seed_everything: 0

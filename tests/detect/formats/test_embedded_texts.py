@@ -6,7 +6,7 @@ from lit_core.corpora import Austen
 from lit_core.errors import RunFailure
 from lit_detect.formats import EmbeddedPairs, EmbeddedWild, embedded
 from lit_detect.functional.shape import LEAK, character_auroc
-from lit_detect.passages import clean, split_of
+from lit_detect.generation.passages import clean, split_of
 
 GENERATORS = ("fewer_layers", "continued", "scratch", "ngram")
 

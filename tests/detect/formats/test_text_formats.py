@@ -18,11 +18,11 @@ from jsonargparse import ArgumentParser
 import lit_detect.formats as formats
 from lit_core.cli import run
 from lit_core.errors import UserError
+from lit_detect.data.prepare import prepare
+from lit_detect.data.text_shards import TextSet
 from lit_detect.formats import TextSource
-from lit_detect.prepare import prepare
 from lit_detect.records import HUMAN, MACHINE, Record
-from lit_detect.report_cells import Evaluated, attacks
-from lit_detect.texts import TextSet
+from lit_detect.report.evaluate import Evaluated, attacks
 
 FOLDER = Path(__file__).parents[3] / "configs" / "detect" / "prepare"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_core.errors import UserError
+from lit_detect.data.user_texts import TextFile
 from lit_detect.formats.base import split_of_name, stem
 from lit_detect.formats.reading import as_label, as_split, as_text, csv_rows, decoded, json_lines
-from lit_detect.text_file import TextFile
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 

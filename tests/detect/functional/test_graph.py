@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from lit_detect.entities import Mention, extract_entities, split_sentences
 from lit_detect.functional.graph import (
     MAX_NODES,
     MAX_SENTENCES,
@@ -10,6 +9,7 @@ from lit_detect.functional.graph import (
     entity_graph,
     normalize_adjacency,
 )
+from lit_detect.language.entities import Mention, extract_entities, split_sentences
 
 
 def word_offsets(text, tokens=None):

@@ -1,0 +1,267 @@
+"""The verb ``attack``: texts as an attacker would change them, with every edit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from lit_core.errors import UserError
+from lit_core.files.paths import atomic_path, atomic_write, locked_folder, resolve_data_path
+from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.devices import Devices, share
+from lit_core.lm.language_model import LanguageModel
+from lit_core.progress import duration
+from lit_core.work import Journal, read_journal
+from lit_detect.attacks import Attack, Attacked
+from lit_detect.data.text_shards import TextSet
+from lit_detect.detectors import Detector
+from lit_detect.formats import LitShiftJSONL, TextSource, TextTable
+from lit_detect.language.normalize import normalize_text
+from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.scoring.masked_language_model import MaskedLM
+
+Labels = Literal["machine", "human", "both"]
+_SETTINGS = "settings.json"
+
+
+def attack(
+    attack: Attack,
+    output: str,
+    input: str | None = None,
+    source: TextSource | None = None,
+    labels: Labels = "machine",
+    limit: int | None = None,
+    seed: int = 0,
+    trainer: Devices = Devices(),  # noqa: B008
+) -> None:
+    """Attack texts and write what became of them: records as JSONL, each with its original and all edits.
+
+    A killed run goes on where it stopped when the same command is given again, also with another number of devices.
+    Equal arguments and texts give equal files.
+
+    Args:
+        attack: The attack, by class name.
+        output: The .jsonl file to write; there must be none of that name.
+        input: Texts to attack: records as .jsonl such as generate writes, a .csv with the columns text and label, or a
+            folder of a prepared split such as texts/embedded/test; null where source is given.
+        source: Texts of any other format, by class name, instead of input.
+        labels: Whose texts are attacked and written: machine, human, or both, as in RAID.
+        limit: Most texts to attack, the first ones, 1 or more; null attacks all.
+        seed: Seed of what the attack draws, 0 or more; each text is attacked as if alone with it.
+        trainer: Devices to work on.
+
+    Raises:
+        UserError: If an argument is wrong, the output exists, there is no such text, or another attack is unfinished at
+            that output.
+        RunFailure: If the disk is full.
+    """
+    target = Path(output).expanduser()
+    _check(target, input, source, limit, seed)
+    records = chosen(_records(input, source), labels, limit)
+    settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
+    fabric = trainer.launch()
+    work, zero = target.with_name(f".{target.name}.attack"), fabric.is_global_zero
+    if zero:
+        _open_work(work, settings, target)
+    fabric.barrier()
+    busy = f"output is {target}, which another attack is writing; wait for it."
+    with locked_folder(work, busy) if zero else nullcontext():
+        done = _finished(work)
+        fabric.barrier()  # nobody appends before all have read
+        left = [number for number in range(len(records)) if number not in done]
+        mine = [left[i] for i in share(len(left), fabric.global_rank, fabric.world_size)]
+        _attack_some(attack, records, mine, seed, work / f"{fabric.global_rank}.jsonl", fabric)
+        fabric.barrier()
+        if zero:
+            done = _finished(work)
+            with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(done[number]) + "\n" for number in range(len(records)))
+            shutil.rmtree(work)
+            _summarise(attack, target, list(done.values()))
+    fabric.barrier()
+
+
+def load_detector(ckpt_path: str) -> Detector:
+    """Load the detector of a checkpoint, for attacks that ask it: ``lit_detect.commands.attack.load_detector`` as class path.
+
+    Args:
+        ckpt_path: Checkpoint file of ``lit-detect fit``.
+
+    Raises:
+        UserError: If there is no such file, or it holds no detector.
+    """
+    from lit_detect.loading import LoadedDetector
+
+    loaded = LoadedDetector.load(ckpt_path)
+    return _Normalizing(loaded.task.detector) if loaded.normalize else loaded.task.detector
+
+
+class _Normalizing(Detector):
+    """A detector that reads all texts with their Unicode normalised, as it was trained."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector, self.name, self.max_tokens = detector, detector.name, detector.max_tokens
+
+    def score(self, texts: Sequence[str]) -> Tensor:
+        return self.detector.score([normalize_text(text) for text in texts])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self.detector.count_tokens([normalize_text(text) for text in texts])
+
+
+def chosen(records: Iterable[Record], labels: Labels, limit: int | None) -> list[Record]:
+    """Return the records that are attacked, in their order.
+
+    Args:
+        records: All of them.
+        labels: Whose texts: machine, human, or both, texts of unknown origin among them.
+        limit: Most texts; None takes all.
+
+    Raises:
+        UserError: If there is none.
+    """
+    wanted = {"machine": (MACHINE,), "human": (HUMAN,), "both": (HUMAN, MACHINE, None)}[labels]
+    found = [record for record in records if record.label in wanted]
+    if not found:
+        raise UserError(f"labels is {labels}, but there is no such text; set it to both, or give other texts.")
+    return found[:limit]
+
+
+def attacked_record(record: Record, name: str, found: Attacked) -> Record:
+    """Return a record of an attacked text; its meta says what the attack did.
+
+    Args:
+        record: The record of the original.
+        name: Name of the attack.
+        found: What the attack made of it.
+    """
+    meta = {
+        **record.meta,
+        "original": record.text,
+        "edits": [[edit.start, edit.end, edit.after] for edit in found.edits],
+        "queries": found.queries,
+        "attacked": dict(found.meta),
+    }
+    return replace(record, text=found.text, attack=f"{record.attack} + {name}" if record.attack else name, meta=meta)
+
+
+def plain(thing: Any) -> Any:
+    """Return what a part is built from as plain values: class and public attributes, of parts inside it too.
+
+    Language models and networks are told by name and a hash of their weights.
+    """
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, Mapping):
+        return {str(key): plain(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [plain(value) for value in thing]
+    name = type(thing).__name__
+    if isinstance(thing, (LanguageModel, MaskedLM)):
+        return {"class": name, "name": thing.name, "sha256": weights_sha256(thing.module)}
+    if isinstance(thing, nn.Module):  # a detector; the language models that it asks are no part of its weights
+        asked = plain(getattr(thing, "language_models", ()))
+        return {"class": name, "name": plain(thing.name), "sha256": weights_sha256(thing), "language_models": asked}
+    if not type(thing).__module__.startswith("lit_detect"):
+        return name
+    public = {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_") and key != "lexicon"}
+    return {"class": name} | {key: plain(value) for key, value in public.items()}
+
+
+def _check(target: Path, input: str | None, source: TextSource | None, limit: int | None, seed: int) -> None:
+    if target.suffix != ".jsonl" or target.is_dir():
+        raise UserError(f"output is {target}, but must be a file that ends in .jsonl; rename it.")
+    if target.exists():
+        raise UserError(f"output is {target}, which exists already; give another name or remove the file.")
+    if (input is None) == (source is None):
+        raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}, but must be 1 or more, or null for all; set it so.")
+    if seed < 0:
+        raise UserError(f"seed is {seed}, but must be 0 or more; set it so.")
+
+
+def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:
+    if path is None:
+        assert source is not None
+        return source.records()
+    found = resolve_data_path(path)
+    if (found / "index.json").is_file():
+        texts = TextSet(found)
+        return (texts.record(index) for index in range(len(texts)))
+    if found.name.endswith((".jsonl", ".jsonl.gz")):
+        return LitShiftJSONL(str(found), "input").records()
+    if found.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+        return TextTable("input", str(found)).records()
+    raise UserError(
+        f"input is {path}, but must be records as .jsonl, a .csv, or the folder of a prepared split; name other "
+        "formats by source."
+    )
+
+
+def _digest(records: Sequence[Record]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(record.to_dict(), sort_keys=True).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+# Unfinished work: the lines that each process wrote, in a folder beside the output
+
+
+def _open_work(work: Path, settings: dict[str, Any], target: Path) -> None:
+    content = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+    if (work / _SETTINGS).is_file():
+        if (work / _SETTINGS).read_text(encoding="utf-8") != content:
+            raise UserError(
+                f"output is {target}, where an attack with other settings or texts is unfinished; remove {work}, or "
+                "choose another output."
+            )
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    atomic_write(work / _SETTINGS, content)
+
+
+def _finished(work: Path) -> dict[int, dict[str, Any]]:
+    """Return the finished records by their number."""
+    rows = [row for path in sorted(work.glob("*.jsonl")) for row in read_journal(path)]
+    return {row["number"]: row["record"] for row in rows}
+
+
+def _attack_some(
+    attack: Attack, records: Sequence[Record], numbers: Sequence[int], seed: int, part: Path, fabric: Fabric
+) -> None:
+    """Attack some records and write each to a journal as soon as it is done."""
+    zero, begin = fabric.is_global_zero, time.perf_counter()
+    bar = tqdm(numbers, desc=attack.name, unit="text", disable=None if zero else True, leave=False)
+    journal = Journal(part)
+    try:
+        for count, number in enumerate(bar):
+            found = attacked_record(records[number], attack.name, attack(records[number].text, seed))
+            journal.append([{"number": number, "record": found.to_dict()}])
+            if zero and count == min(1, len(numbers) - 1):  # the first one also loads and warms up
+                expected = (time.perf_counter() - begin) / (count + 1) * (len(numbers) - count - 1)
+                bar.write(f"{attack.name}: {len(numbers):,} texts on this device, about {duration(expected)} to go.")
+    finally:
+        journal.close()
+
+
+def _summarise(attack: Attack, target: Path, rows: Sequence[dict[str, Any]]) -> None:
+    changed = sum(row["text"] != row["meta"]["original"] for row in rows)
+    edits = sum(len(row["meta"]["edits"]) for row in rows) / len(rows)
+    queries = sum(row["meta"]["queries"] for row in rows) / len(rows)
+    asked = f", {queries:.1f} queries of the detector" if queries else ""
+    print(f"\n{attack.name}: {changed:,} of {len(rows):,} texts changed, {edits:.1f} edits a text{asked}.")
+    print(f"In  {target}", flush=True)

@@ -1,0 +1,236 @@
+"""The verb ``report``: detectors under attacks, in domains, against generators and decodings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lightning.fabric import Fabric
+
+from lit_core.errors import UserError
+from lit_core.files.paths import atomic_write, resolve_data_path
+from lit_core.files.working_folder import RECORD
+from lit_core.lightning.devices import Devices
+from lit_core.lm.language_model import LanguageModel
+from lit_detect.conditions import FIELDS, condition
+from lit_detect.data.text_shards import TextSet
+from lit_detect.formats.litshift import read_records
+from lit_detect.functional.threshold import check_scores
+from lit_detect.language.similarity import Similarity, WordOverlap
+from lit_detect.loading import LoadedDetector, score_many
+from lit_detect.metrics import RATES
+from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed
+from lit_detect.report.pages import Row, draw, markdown, write_csv, write_tensorboard
+from lit_detect.report.quality import quality
+from lit_detect.scoring.gruen import Gruen
+
+_NO_PERPLEXITY = "Perplexities are left out, since no `language_model` is given."
+_NO_GRUEN = (
+    "GRUEN is left out, since its models are not given: `gruen` takes a masked language model and a classifier that "
+    "was fine-tuned on CoLA."
+)
+
+
+def report(
+    detectors: dict[str, str],
+    texts: list[str],
+    output: str = "report",
+    by: list[str] | None = None,
+    split: str = "test",
+    similarity: Similarity | None = None,
+    language_model: LanguageModel | None = None,
+    gruen: Gruen | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    batch_size: int = 16,
+    trainer: Devices = Devices(),  # noqa: B008
+) -> None:
+    """Evaluate detectors on texts by condition: tables, figures and TensorBoard.
+
+    Thresholds at a false-positive rate are fixed on the clean human texts of each domain. Scores are kept as they come,
+    so the same command goes on after a kill, and further detectors or texts cost their own scores only. A detector
+    whose scores are not finite or all the same is refused with the reason, and the others are reported.
+
+    Args:
+        detectors: Checkpoints of ``lit-detect fit`` by the names under which they are reported.
+        texts: Files of records as ``lit-detect generate`` and ``attack`` write them (.jsonl), and folders that
+            ``lit-detect prepare`` wrote: a root, a source, or one split.
+        output: Folder for report.md, report.csv, figures, TensorBoard and the kept scores.
+        by: Conditions to look at: domain, generator, decoding, priming, attack, or a key of meta such as language;
+            null takes the first five.
+        split: Split that is taken of a root or a source.
+        similarity: What compares attacked texts with their originals, by class name; null takes the words in common.
+        language_model: Language model whose perplexity of attacked texts and originals is reported, by class name or
+            function; null reports none.
+        gruen: Models for GRUEN, the quality of attacked texts and originals without a reference; null leaves it out.
+        resamples: How often texts are drawn for an interval, 1 or more.
+        seed: Seed of the drawing, 0 or more.
+        batch_size: Texts per forward pass.
+        trainer: Devices to score on.
+
+    Raises:
+        UserError: If an argument is wrong, a domain lacks human texts, or every detector is refused.
+    """
+    if not detectors:
+        raise UserError("`detectors` is empty; give a checkpoint, as in --detectors.NAME=FILE.")
+    folder, fields = Path(output), list(FIELDS) if by is None else by
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"`output` is {folder}, which is a file; name a folder.")
+    records = gather(texts, split)
+    notes = check_coverage(records)
+    loaded = {name: LoadedDetector.load(path) for name, path in detectors.items()}
+    fabric = trainer.launch()
+    zero = fabric.is_global_zero
+    if zero:
+        print(f"{len(loaded)} detectors, {len(records):,} texts; a killed report goes on where it was.", flush=True)
+    found: list[Evaluated] = []
+    refused: dict[str, str] = {}
+    for name, detector in loaded.items():
+        try:
+            found.append(evaluate(name, detector, records, folder / "scores", batch_size, resamples, seed, fabric))
+        except UserError as error:
+            refused[name] = str(error)
+            if zero:
+                print(f"{name} is refused: {error}", flush=True)
+    if not found:
+        raise UserError(f"Every detector is refused; {next(iter(refused.values()))}")
+    if not zero:
+        return
+    print("Drawing intervals.", flush=True)
+    rows = [row for one in found for row in rows_of(one, fields)]
+    notes += left_out(found, rows, fields)
+    kept = folder / "scores" / "quality.jsonl"
+    costs = quality(records, kept, similarity or WordOverlap(), language_model, gruen, resamples, seed)
+    rows += [Row("", "quality", {"attack": name}, values) for name, values in costs]
+    if costs:
+        notes += [sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given]
+    notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
+    figures = draw(folder, found, rows)
+    page = markdown(found, rows, notes, list(figures))
+    write_csv(folder / "report.csv", rows)
+    atomic_write(folder / "report.md", page)
+    write_tensorboard(folder / "tensorboard", rows, figures, page)
+    print(
+        f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {folder / 'tensorboard'}", flush=True
+    )
+
+
+def evaluate(
+    name: str,
+    detector: LoadedDetector,
+    records: Sequence[Record],
+    kept: Path,
+    batch_size: int = 16,
+    resamples: int = 1000,
+    seed: int = 0,
+    fabric: Fabric | None = None,
+) -> Evaluated:
+    """Score the texts that are long enough for a detector.
+
+    Args:
+        name: Name of the detector in the report.
+        detector: The detector.
+        records: The texts.
+        kept: Folder of finished scores.
+        batch_size: Texts per forward pass.
+        resamples: How often texts are drawn for an interval.
+        seed: Seed of the drawing.
+        fabric: This process's place among others; None for one process.
+
+    Raises:
+        UserError: If a score is not a finite number, or all are the same.
+    """
+    long = detector.long_enough([record.text for record in records])
+    chosen = [record for record, is_long in zip(records, long, strict=True) if is_long]
+    check_coverage(chosen, f" that {name} reads")
+    scored = score_many(detector, [record.text for record in chosen], batch_size, kept, fabric)
+    check_scores(scored.scores, f"scores of {name}")
+    threshold, abstains = float(detector.task.threshold), len(records) - len(chosen)
+    return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains, resamples, seed)
+
+
+def rows_of(found: Evaluated, fields: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of a detector: all texts, each condition, attacks, and all conditions crossed."""
+    for field, name, values in conditions(found, fields):
+        yield Row(found.name, field, {} if field == "all" else {field: name}, values)
+    for name, values in attacks(found):
+        yield Row(found.name, "evasion", {"attack": name}, values)
+    for labels, values in crossed(found, fields):
+        yield Row(found.name, "crossed", labels, values)
+
+
+def left_out(found: Sequence[Evaluated], rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
+    """Name the conditions of machine texts that no row is of, one sentence each."""
+    shown = {(row.table, row.labels.get(row.table)) for row in rows}
+    several = [(field, names) for one in found for field in fields if len(names := one.conditions(field)) > 1]
+    missing = {(field, name) for field, names in several for name in names} - shown
+    return [
+        f"{field} {name} is left out: it has no clean machine texts, or lacks clean human ones in a domain."
+        for field, name in sorted(missing)
+    ]
+
+
+def gather(paths: Sequence[str], split: str) -> list[Record]:
+    """Return the labelled records of files and folders.
+
+    Raises:
+        UserError: If a path is none of both, a record has no label, or there is none.
+    """
+    records: list[Record] = []
+    for path in paths:
+        place = resolve_data_path(path)
+        if place.is_file():
+            records += read_records(place)
+            continue
+        folders = [place] if (place / "index.json").is_file() else _splits(place, split)
+        if not folders:
+            raise UserError(
+                f"`texts` names {path}, which is no file of records and has no {split} split that lit-detect prepare "
+                "wrote; correct the path or `split`."
+            )
+        for folder in folders:
+            found = TextSet(folder)
+            records += [found.record(number) for number in range(len(found))]
+    if not records:
+        raise UserError("`texts` holds no texts; name files or folders with some.")
+    unknown = sum(record.label not in (HUMAN, MACHINE) for record in records)
+    if unknown:
+        raise UserError(f"{unknown} of {len(records)} texts have no label, so nothing can be said of them; label them.")
+    return records
+
+
+def check_coverage(records: Sequence[Record], which: str = "") -> list[str]:
+    """Refuse machine texts of a domain without clean human texts, and return what to know of small domains.
+
+    Args:
+        records: The texts.
+        which: What the sentence says of which texts are meant.
+    """
+    human = Counter(condition(one, "domain") for one in records if one.label == HUMAN and not one.attack)
+    machine = Counter(condition(one, "domain") for one in records if one.label == MACHINE)
+    if not machine:
+        raise UserError(f"There are no machine texts{which}; add some.")
+    for domain in sorted(machine):
+        if not human[domain]:
+            named = "" if domain == "none" and len(machine) == 1 else f" of the domain {domain}"
+            raise UserError(
+                f"There are {machine[domain]} machine texts{named}, but no clean human ones{which} to fix the "
+                "threshold on; add some, or leave those out."
+            )
+    notes = []
+    for domain in sorted(machine):
+        rates = [f"{rate:.0%}" for rate in RATES.values() if human[domain] < 3 / rate]
+        if rates:
+            notes.append(
+                f"Domain {domain} has {human[domain]} clean human texts, too few for a sure false-positive rate of "
+                f"{' or '.join(rates)}; look at the rate achieved."
+            )
+    return notes
+
+
+def _splits(place: Path, split: str) -> list[Path]:
+    """Return the folders of a split in a source or a root."""
+    sources = [place] if (place / RECORD).is_file() else [file.parent for file in sorted(place.glob(f"*/{RECORD}"))]
+    return [source / split for source in sources if (source / split / "index.json").is_file()]

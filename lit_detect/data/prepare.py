@@ -1,0 +1,205 @@
+"""The verb ``prepare``: from files of texts to text shards that training reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from lit_core import __version__
+from lit_core.errors import RunFailure, UserError
+from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
+from lit_detect.data.splitting import Survey
+from lit_detect.data.text_shards import TextSet, TextWriter
+from lit_detect.formats import TextSource
+from lit_detect.formats.base import checked_name
+from lit_detect.records import HUMAN, SPLITS, Record
+
+#: Human and machine texts and their median length in characters, by source and split.
+Summary = dict[str, dict[str, dict[str, float]]]
+
+
+def prepare(
+    root: str,
+    sources: list[TextSource] | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    keep_splits: bool = True,
+    seed: int = 0,
+    shard_size: int = 2000,
+    verify: bool = False,
+) -> Summary:
+    """Turn files of texts into shards, one folder per source with the splits train, val and test.
+
+    Splits that a source gives are kept; a source without any is divided, and where one gives a training set but no
+    validation set, that is taken from its training set. Texts of one pair, and texts that are equal, stay on one side;
+    repetitions are left out and counted. Each split that is there has texts of both classes. Sources may be added to a
+    root later, a source appears whole or not at all, and equal arguments give equal files.
+
+    Args:
+        root: Folder of the sources, absolute, from the working directory, or below the data root.
+        sources: The sources, by class name; each gets a folder of its own name.
+        val_fraction: Fraction of the pairs for validation, from 0 to 1.
+        test_fraction: Fraction of the pairs for the test, from 0 to 1.
+        keep_splits: Whether splits that a source gives are kept; false divides everything anew.
+        seed: Seed of the division, 0 or more.
+        shard_size: Texts per shard, 1 or more; shards of long texts have fewer.
+        verify: Whether to only compare what is in the root with its recorded hashes.
+
+    Returns:
+        Human texts, machine texts and their median number of characters, by source and split.
+
+    Raises:
+        UserError: If an argument or a source is wrong, or the root holds something else.
+        RunFailure: If the disk is full.
+    """
+    folder = resolve_data_path(root)
+    if verify:
+        return _verify(folder)
+    settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size)
+    kept, left_out = set(), {}
+    with workplace(folder) as work:
+        for source in sources or ():
+            name = source.name
+            if is_prepared(folder / name, settings[name]):
+                kept.add(name)
+                continue
+            shutil.rmtree(work / name, ignore_errors=True)  # of a killed run
+            left_out[name] = _write(work / name, source, settings[name])
+            os.replace(work / name, folder / name)
+            sync_folder(folder)
+    summary = {name: _summary(folder / name) for name in settings}
+    _print(summary, kept)
+    for name, count in left_out.items():
+        if count:
+            print(f"{count:,} texts of {name} were left out, since they repeat others.")
+    print(f"\nIn           {folder}")
+    trained = [name for name, splits in summary.items() if "train" in splits]
+    if trained:
+        print(f"Train on it  lit-detect fit --config CONFIG --data.root {root} --data.train '{json.dumps(trained)}'")
+    else:
+        names = json.dumps(list(summary))
+        print(f"Test on it   lit-detect test --ckpt_path CHECKPOINT --data.root {root} --data.test '{names}'")
+    return summary
+
+
+def _settings(
+    sources: list[TextSource] | None,
+    val_fraction: float,
+    test_fraction: float,
+    keep_splits: bool,
+    seed: int,
+    shard_size: int,
+) -> dict[str, dict[str, Any]]:
+    """Check the arguments on which the shards depend and return them by source."""
+    require(0 <= val_fraction <= 1, "val_fraction", val_fraction, "from 0 to 1")
+    require(0 <= test_fraction <= 1, "test_fraction", test_fraction, "from 0 to 1")
+    both = val_fraction + test_fraction
+    require(both <= 1, "val_fraction + test_fraction", both, "at most 1")
+    require(seed >= 0, "seed", seed, "0 or more")
+    require(shard_size >= 1, "shard_size", shard_size, "1 or more")
+    if not sources:
+        raise UserError("sources is empty; name at least one, such as `--sources+=LitShiftJSONL`, or set verify.")
+    for name, count in Counter(checked_name(source.name) for source in sources).items():
+        if count > 1:
+            raise UserError(f"{count} sources are named {name}; give each its own `name`.")
+    options = {
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+        "keep_splits": keep_splits,
+        "seed": seed,
+        "shard_size": shard_size,
+    }
+    return plain({source.name: {"source": source.describe(), **options} for source in sources})
+
+
+def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
+    """Write one source, the record last; return how many texts were left out."""
+    survey = Survey(source.name, settings["keep_splits"])
+    for record in _counted(source.records(), f"Reading {source.name}"):
+        survey.add(record)
+    splits = survey.splits(settings["val_fraction"], settings["test_fraction"], settings["seed"])
+    if not splits:
+        raise UserError(f"The source {source.name} has no texts; correct its path.")
+    writers: dict[str, TextWriter] = {}
+    classes: dict[str, Counter[tuple[str, int]]] = {}
+    read = 0
+    for read, record in enumerate(_counted(source.records(), f"Writing {source.name}", len(splits)), 1):
+        split = splits[read - 1] if read <= len(splits) else ""
+        if split:
+            writers.setdefault(split, TextWriter(folder / split, settings["shard_size"])).add(
+                replace(record, split=split)
+            )
+            classes.setdefault(split, Counter())[record.domain, int(record.label or HUMAN)] += 1
+    if read != len(splits):
+        raise RunFailure(f"The source {source.name} changed while it was read; repeat the command.")
+    for split in filter(writers.__contains__, SPLITS):
+        _check_classes(source.name, split, classes)
+        writers[split].finish(source=source.name, split=split, licence=source.licence, origin=source.origin)
+    left_out = splits.count("")
+    record_of_it = {"version": __version__, "settings": settings, "texts": {"found": read, "left_out": left_out}}
+    atomic_write(folder / RECORD, json.dumps(record_of_it, ensure_ascii=False, indent=1) + "\n")
+    return left_out
+
+
+def _counted(records: Iterator[Record], what: str, total: int | None = None) -> Iterable[Record]:
+    return tqdm(records, desc=what, total=total, unit=" texts", disable=None, leave=False)
+
+
+def _check_classes(name: str, split: str, classes: dict[str, Counter[tuple[str, int]]]) -> None:
+    """Refuse a split without one of the classes; say which domains lack one that they have elsewhere."""
+    found = {label for _, label in classes[split]}
+    for label, kind in enumerate(("human", "machine")):
+        if label not in found:
+            raise UserError(
+                f"{split} of the source {name} has {classes[split].total():,} texts, but none that is {kind}, and a "
+                "detector is trained and tested on both; give texts of both classes, or other fractions."
+            )
+    anywhere = {pair for counts in classes.values() for pair in counts}
+    missing = sorted({domain for domain, _ in anywhere - classes[split].keys()})
+    if missing:
+        shown = ", ".join(domain or "no domain" for domain in missing[:5]) + (", …" if len(missing) > 5 else "")
+        print(f"{split} of {name} lacks human or machine texts of {len(missing)} domains: {shown}.")
+
+
+def _verify(root: Path) -> Summary:
+    records = sorted(root.glob(f"*/{RECORD}"))
+    if not records:
+        raise UserError(f"root is {root}, but there is nothing prepared in it; correct the path.")
+    for record in records:
+        for split in _splits(record.parent):
+            TextSet(record.parent / split).verify()
+    summary = {record.parent.name: _summary(record.parent) for record in records}
+    _print(summary, kept=set())
+    print(f"\nAll shards of {root} are what their indices say.")
+    return summary
+
+
+def _splits(folder: Path) -> list[str]:
+    return [split for split in SPLITS if (folder / split).is_dir()]
+
+
+def _summary(folder: Path) -> dict[str, dict[str, float]]:
+    found = {}
+    for split in _splits(folder):
+        meta = TextSet(folder / split).meta
+        found[split] = {key: meta[key] for key in ("human", "machine", "median_characters")}
+    return found
+
+
+def _print(summary: Summary, kept: set[str]) -> None:
+    print(f"\n{'source':<24}{'split':<7}{'human':>10}{'machine':>10}{'median characters':>19}")
+    for name, splits in summary.items():
+        for split, row in splits.items():
+            print(
+                f"{name:<24}{split:<7}{row['human']:>10,}{row['machine']:>10,}{row['median_characters']:>19,.0f}"
+                + ("   was there" if name in kept else "")
+            )

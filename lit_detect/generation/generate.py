@@ -1,0 +1,340 @@
+"""The verb ``generate``: human passages, and what a language model makes of their beginnings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from lit_core.corpora import Corpus
+from lit_core.errors import UserError
+from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
+from lit_core.files.working_folder import plain, require
+from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.devices import Devices
+from lit_core.lm.language_model import LanguageModel
+from lit_core.lm.sampling import check_sampling
+from lit_core.lm.tokenizer import Tokenizer
+from lit_core.progress import duration
+from lit_detect.generation.leak import leak_table
+from lit_detect.generation.passages import Passage, cut_words, passages, split_continuation
+from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen.
+
+    Args:
+        name: Name of the setting, such as pure or top_k_40.
+        temperature: Divisor of the logits, 0 or more; 0 takes the likeliest token.
+        top_k: How many of the likeliest tokens may be drawn, 1 or more; None allows all.
+        top_p: Probability, in (0, 1], that the fewest likeliest tokens to draw from must reach; None allows all.
+        repetition_penalty: Factor, above 0, that makes tokens rarer which stand in the text already; 1 does nothing.
+    """
+
+    name: str
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some passages under one setting: what is generated at once.
+
+    Args:
+        decoding: How.
+        priming: From how many tokens.
+        passages: From what.
+        first_row: Place of the first text among all that are generated, which its random numbers depend on.
+    """
+
+    decoding: Decoding
+    priming: int
+    passages: Sequence[Passage]
+    first_row: int
+
+
+def generate(
+    output: str,
+    corpora: list[Corpus],
+    language_model: LanguageModel,
+    name: str,
+    decodings: list[Decoding],
+    priming_tokens: list[int],
+    train: int = 0,
+    val: int = 0,
+    test: int = 0,
+    words: int = 80,
+    max_new_tokens: int = 150,
+    tokenizer: str | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    trainer: Devices | None = None,
+) -> None:
+    """Let a language model continue human passages, and write its continuations beside the humans' own.
+
+    Every text has the same number of words and is cleaned in the same way, so that formatting tells nothing; how well
+    the shape of the texts tells them apart all the same is said at the end. A killed run goes on where it stopped when
+    the same command is given again, and ends with the same file.
+
+    Args:
+        output: JSONL file to be written, one record per line.
+        corpora: Where the human passages come from, by class name; documents are divided by a hash of their names.
+        language_model: The generator, such as lit_core.lm.smollm2.
+        name: True name of the generator, the source of its texts.
+        decodings: The settings of decoding, each with a name.
+        priming_tokens: Numbers of tokens of a passage that the generator is given, 1 or more each.
+        train: Number of passages of each corpus for training.
+        val: Number of passages of each corpus for validation.
+        test: Number of passages of each corpus for the test.
+        words: Number of words of each text, 1 or more; a continuation that has fewer is left out.
+        max_new_tokens: Number of tokens to generate, enough for the words and one more.
+        tokenizer: What counts priming tokens, as a path or Hugging Face name; None takes the generator's own.
+        seed: Seed of the choice of passages and of what is drawn, 0 or more.
+        batch_size: Number of texts continued at once; texts do not depend on it but for rounding.
+        trainer: Devices to work on; None takes one.
+
+    Raises:
+        UserError: If an argument is out of its range, a corpus has too few passages, or the output exists.
+    """
+    path, counts = Path(output), {"train": train, "val": val, "test": test}
+    _check(path, decodings, priming_tokens, counts, words, max_new_tokens, seed, batch_size)
+    counter = language_model.tokenizer if tokenizer is None else Tokenizer.load(tokenizer)
+    chosen = [p for corpus in corpora for p in passages(corpus, counter, counts, priming_tokens, words, seed)]
+    pieces = _pieces(chosen, decodings, priming_tokens, batch_size)
+    settings = {
+        "corpora": [corpus.describe() for corpus in corpora],
+        "generator": {"name": name, "sha256": weights_sha256(language_model.module)},
+        "decodings": [asdict(decoding) for decoding in decodings],
+        "priming_tokens": priming_tokens,
+        "counts": counts,
+        "words": words,
+        "max_new_tokens": max_new_tokens,
+        "tokenizer": counter.sha256,
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    fabric = (trainer or Devices()).launch()
+    work = path.with_name(f".{path.name}.parts")
+    if fabric.global_rank == 0:
+        _open(work, plain(settings))
+    fabric.barrier()
+    busy = f"output is {path}, which another generate is writing; wait for it."
+    with locked_folder(work, busy) if fabric.global_rank == 0 else nullcontext():
+        _write_pieces(work, pieces, language_model, fabric, words, max_new_tokens, seed)
+        fabric.barrier()
+        if fabric.global_rank > 0:
+            return
+        finished = [json.loads((work / f"{number:06}.json").read_bytes()) for number in range(len(pieces))]
+        continuations = [row for part in finished for row in part]
+        records = list(_records(chosen, pieces, continuations, settings))
+        atomic_write(path, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in records))
+        shutil.rmtree(work)
+    short = sum(row is None for row in continuations)
+    print(f"\n{len(records):,} records in {path}; {short:,} continuations had fewer than {words + 1} words.")
+    print(leak_table(records))
+
+
+def _check(
+    path: Path,
+    decodings: Sequence[Decoding],
+    priming_tokens: Sequence[int],
+    counts: dict[str, int],
+    words: int,
+    max_new_tokens: int,
+    seed: int,
+    batch_size: int,
+) -> None:
+    if path.exists():
+        raise UserError(f"output is {path}, which exists already; give another name or remove the file.")
+    if path.suffix != ".jsonl":
+        raise UserError(f"output is {path}, but must end in .jsonl; rename it.")
+    for label, values in (
+        ("decodings", [decoding.name for decoding in decodings]),
+        ("priming_tokens", list(priming_tokens)),
+    ):
+        require(len(values) > 0 and len(set(values)) == len(values), label, values, "one or more, all different")
+    require(min(priming_tokens) >= 1, "priming_tokens", priming_tokens, "1 or more each")
+    require(min(counts.values()) >= 0 and any(counts.values()), "train, val and test", counts, "0 or more, not all 0")
+    require(words >= 1, "words", words, "1 or more")
+    require(max_new_tokens > words, "max_new_tokens", max_new_tokens, f"more than the {words} words")
+    for decoding in decodings:
+        options = {key: value for key, value in asdict(decoding).items() if key != "name"}
+        check_sampling(max_new_tokens, **options, seed=seed, batch_size=batch_size)
+
+
+def _pieces(
+    chosen: Sequence[Passage], decodings: Sequence[Decoding], priming_tokens: Sequence[int], batch_size: int
+) -> list[Piece]:
+    found, row = [], 0
+    for priming in priming_tokens:
+        for decoding in decodings:
+            for start in range(0, len(chosen), batch_size):
+                batch = chosen[start : start + batch_size]
+                found.append(Piece(decoding, priming, batch, row))
+                row += len(batch)
+    return found
+
+
+def _open(work: Path, settings: dict[str, Any]) -> None:
+    """Begin the folder of finished pieces, or go on with one of the same settings."""
+    record = work / "settings.json"
+    if record.is_file():
+        former = json.loads(record.read_bytes())
+        for key, value in settings.items():
+            if former.get(key) != value:
+                raise UserError(
+                    f"{work} was begun with {key} {former.get(key)}, and now it is {value}; give the former settings, "
+                    "another output, or remove that folder."
+                )
+        remove_torn_files(work)
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    atomic_write(record, json.dumps(settings, ensure_ascii=False, indent=1) + "\n")
+
+
+def _write_pieces(
+    work: Path,
+    pieces: Sequence[Piece],
+    language_model: LanguageModel,
+    fabric: Fabric,
+    words: int,
+    max_new_tokens: int,
+    seed: int,
+) -> None:
+    """Generate this rank's pieces that are missing, each into a file of its own."""
+    missing = [number for number in range(len(pieces)) if not (work / f"{number:06}.json").is_file()]
+    mine = missing[fabric.global_rank :: fabric.world_size]
+    shown = fabric.global_rank == 0 and bool(mine)
+    if shown and len(missing) < len(pieces):
+        print(f"Going on: {len(pieces) - len(missing)} of {len(pieces)} pieces are there.", flush=True)
+    language_model.module.to(fabric.device)
+    with tqdm(total=len(mine), unit="piece", disable=None if shown else True, leave=False) as bar:
+        for done, number in enumerate(mine):
+            begin = time.perf_counter()
+            rows = continuations_of(pieces[number], language_model, words, max_new_tokens, seed)
+            atomic_write(work / f"{number:06}.json", json.dumps(rows, ensure_ascii=False) + "\n")
+            bar.update()
+            if shown and done == 0 and len(mine) > 1:
+                seconds = (time.perf_counter() - begin) * (len(mine) - 1)
+                count = sum(len(pieces[number].passages) for number in missing)
+                bar.write(f"{count:,} texts of {max_new_tokens} tokens to generate, about {duration(seconds)} to go.")
+
+
+def continuations_of(
+    piece: Piece, language_model: LanguageModel, words: int, max_new_tokens: int, seed: int
+) -> list[dict[str, str] | None]:
+    """Return the cleaned prefix and continuation of each passage; None where it has too few words.
+
+    Args:
+        piece: Passages and setting.
+        language_model: The generator.
+        words: Words of a continuation.
+        max_new_tokens: Tokens to generate.
+        seed: Seed of what is drawn.
+    """
+    options = {key: value for key, value in asdict(piece.decoding).items() if key != "name"}
+    prefixes = [passage.prefix(piece.priming) for passage in piece.passages]
+    raw = language_model.generate(
+        prefixes,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        batch_size=len(prefixes),
+        first_row=piece.first_row,
+        **options,
+    )
+    found: list[dict[str, str] | None] = []
+    for given, text in zip(prefixes, raw, strict=True):
+        prefix, continuation = split_continuation(given, text)
+        cut = cut_words(continuation, words)
+        found.append(None if cut is None else {"prefix": prefix, "text": cut})
+    return found
+
+
+def _records(
+    chosen: Sequence[Passage],
+    pieces: Sequence[Piece],
+    continuations: Sequence[dict[str, str] | None],
+    settings: dict[str, Any],
+) -> Iterator[Record]:
+    """Yield each human passage once per priming length, then the machine's."""
+    corpora = {corpus["name"]: corpus for corpus in settings["corpora"]}
+    for priming in settings["priming_tokens"]:
+        for passage in chosen:
+            yield _record(
+                passage,
+                priming,
+                passage.continuation(priming, settings["words"]),
+                passage.prefix(priming),
+                "",
+                label=HUMAN,
+                source=HUMAN_SOURCE,
+                decoding={},
+                licence=corpora[passage.domain]["licence"],
+            )
+    places = [(piece, passage) for piece in pieces for passage in piece.passages]
+    name = settings["generator"]["name"]
+    for (piece, passage), row in zip(places, continuations, strict=True):
+        if row is None:
+            continue
+        decoding = asdict(piece.decoding) | {
+            "priming_tokens": piece.priming,
+            "seed": settings["seed"],
+            "max_new_tokens": settings["max_new_tokens"],
+        }
+        yield _record(
+            passage,
+            piece.priming,
+            row["text"],
+            row["prefix"],
+            f"/{name}/{piece.decoding.name}",
+            label=MACHINE,
+            source=name,
+            decoding=decoding,
+            generator_sha256=settings["generator"]["sha256"],
+        )
+
+
+def _record(
+    passage: Passage,
+    priming: int,
+    text: str,
+    prefix: str,
+    suffix: str,
+    label: int,
+    source: str,
+    decoding: dict[str, Any],
+    **meta: Any,
+) -> Record:
+    return Record(
+        id=f"{passage.domain}/{passage.id}/{priming}{suffix}",
+        text=text,
+        label=label,
+        split=passage.split,
+        source=source,
+        domain=passage.domain,
+        pair_id=f"{passage.domain}/{passage.document}",
+        decoding=decoding,
+        meta={
+            "prefix": prefix,
+            "priming_tokens": priming,
+            "passage": f"{passage.domain}/{passage.id}",
+            **meta,
+        },
+    )
+
+
+def with_prefix(record: Record) -> str:
+    """Return the text of a generated record together with the prefix that it continues."""
+    return f"{record.meta['prefix']} {record.text}"

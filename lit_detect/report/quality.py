@@ -1,0 +1,152 @@
+"""What attacks cost the text: edits, words changed, similarity, perplexity, GRUEN; the same for every detector."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from lit_core.lm.language_model import LanguageModel
+from lit_core.progress import duration
+from lit_core.study.statistics import Interval
+from lit_core.work import Journal, read_journal
+from lit_detect.attacks import Edit
+from lit_detect.functional.bootstrap import bootstrap_many, ratio_statistic
+from lit_detect.functional.evasion import perplexity, words_changed
+from lit_detect.language.similarity import Similarity
+from lit_detect.records import MACHINE, Record
+from lit_detect.report.evaluate import Value, original
+from lit_detect.scoring.causal import score_tokens
+from lit_detect.scoring.gruen import Gruen
+
+#: Measures a text, or a text and what became of it.
+Measure = Callable[[Sequence[tuple[str, str]]], list[float]]
+_BATCH = 8
+#: Tokens of a text of which the perplexity is, the first ones.
+_TOKENS = 512
+
+
+def quality(
+    records: Sequence[Record],
+    kept: Path,
+    similarity: Similarity,
+    language_model: LanguageModel | None = None,
+    gruen: Gruen | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[tuple[str, dict[str, Value]]]:
+    """Return what each attack cost the machine texts whose originals are there.
+
+    Args:
+        records: All texts.
+        kept: File of finished measurements, so that a killed report goes on.
+        similarity: Compares the originals with the attacked texts.
+        language_model: Model of the perplexities; None leaves them out.
+        gruen: Scores the quality; None leaves it out.
+        resamples: How often texts are drawn for an interval.
+        seed: Seed of the drawing.
+
+    Returns:
+        By attack: ``edits`` and ``words_changed`` (a share) where the record says what was edited, ``queries``,
+        ``similarity``, ``perplexity_before`` and ``perplexity_after`` (of the first 512 tokens), ``gruen_before`` and
+        ``gruen_after``: means over the texts, the perplexities geometric; and ``texts``, their number.
+    """
+    originals = {original(record): record for record in records if not record.attack}
+    pairs: dict[str, list[tuple[Record, Record]]] = {}
+    for record in records:
+        if record.attack and record.label == MACHINE and original(record) in originals:
+            pairs.setdefault(record.attack, []).append((originals[original(record)], record))
+    measures: dict[str, tuple[str, Measure]] = {}
+    measures["similarity"] = (similarity.name, lambda some: [float(similarity(a, [b])[0]) for a, b in some])
+    for suffix, place in (("before", 0), ("after", 1)):
+        if language_model is not None:
+            measures[f"perplexity_{suffix}"] = language_model.name, _log_perplexity(language_model, place)
+        if gruen is not None:
+            measures[f"gruen_{suffix}"] = gruen.name, _gruen(gruen, place)
+    texts = [(before.text, after.text) for some in pairs.values() for before, after in some]
+    measured = {name: _measured(name, *measure, texts, kept) for name, measure in measures.items()}
+    rows, start = [], 0
+    for attack, some in pairs.items():
+        values = {name: found[start : start + len(some)] for name, found in measured.items()} | _edits(some)
+        start += len(some)
+        groups = torch.tensor(_numbers([before.pair_id or original(before) for before, _ in some]))
+        labels = torch.ones(len(some), dtype=torch.int64)
+        every = torch.ones(len(some))
+        statistics = {name: ratio_statistic(torch.tensor(numbers), every) for name, numbers in values.items()}
+        means = bootstrap_many(statistics, labels, groups, resamples, seed=seed)
+        row: dict[str, Value] = {"texts": float(len(some))}
+        for name, mean in means.items():
+            row[name] = _exp(mean) if name.startswith("perplexity") else mean
+        rows.append((attack, row))
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _edits(some: Sequence[tuple[Record, Record]]) -> dict[str, list[float]]:
+    """Return the costs that the records tell, where they do."""
+    found: dict[str, list[float]] = {}
+    if all(isinstance(after.meta.get("edits"), list) for _, after in some):
+        edits = [
+            [Edit(start, end, before.text[start:end], text) for start, end, text in after.meta["edits"]]
+            for before, after in some
+        ]
+        found["edits"] = [float(len(own)) for own in edits]
+        found["words_changed"] = [
+            words_changed(before.text, own) / max(1, len(before.text.split()))
+            for (before, _), own in zip(some, edits, strict=True)
+        ]
+    if all(isinstance(after.meta.get("queries"), int) for _, after in some):
+        found["queries"] = [float(after.meta["queries"]) for _, after in some]
+    return found
+
+
+def _log_perplexity(language_model: LanguageModel, place: int) -> Measure:
+    def measure(some: Sequence[tuple[str, str]]) -> list[float]:
+        most = min(_TOKENS, language_model.max_length or _TOKENS)
+        found = score_tokens(language_model, [pair[place] for pair in some], most, ("log_prob",))
+        return perplexity([tokens["log_prob"] for tokens in found]).log().tolist()
+
+    return measure
+
+
+def _gruen(gruen: Gruen, place: int) -> Measure:
+    return lambda some: gruen([pair[place] for pair in some])
+
+
+def _measured(name: str, by: str, measure: Measure, pairs: Sequence[tuple[str, str]], kept: Path) -> list[float]:
+    """Return a measure of each pair, from those that are kept and by measuring the others."""
+    keys = [_key(name, by, *pair) for pair in pairs]
+    done = {row["pair"]: float(row["value"]) for row in read_journal(kept)}
+    missing = list({key: pair for key, pair in zip(keys, pairs, strict=True) if key not in done}.items())
+    journal, begin = Journal(kept), time.perf_counter()
+    batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+    bar = tqdm(batches, desc=f"{name} by {by}", unit="batch", disable=None if batches else True, leave=False)
+    for number, batch in enumerate(bar):
+        found = dict(zip((key for key, _ in batch), measure([pair for _, pair in batch]), strict=True))
+        journal.append({"pair": key, "value": value} for key, value in found.items())
+        done |= found
+        if number == min(1, len(batches) - 1):  # the first one also loads and warms up
+            left = (time.perf_counter() - begin) / (number + 1) * (len(batches) - number - 1)
+            if left >= 1:
+                bar.write(f"{name} by {by}: {len(missing):,} texts, about {duration(left)} to go.")
+    journal.close()
+    return [done[key] for key in keys]
+
+
+def _key(name: str, by: str, before: str, after: str) -> str:
+    read = {"before": (before,), "after": (after,)}.get(name.rpartition("_")[2], (before, after))
+    text = "\0".join([name.rpartition("_")[0] or name, by, *read])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _exp(interval: Interval) -> Interval:
+    return Interval(math.exp(interval.mean), math.exp(interval.low), math.exp(interval.high), interval.n)
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    known = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [known[name] for name in names]

@@ -1,0 +1,125 @@
+"""GRUEN with the models that it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from lit_core.errors import UserError
+from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lm.transformers_logging import quiet_transformers
+from lit_detect.functional.gruen import focus, grammaticality, gruen, parts_of, redundancy, word_mover_similarity
+from lit_detect.language.entities import split_sentences
+from lit_detect.language.word_vectors import WordVectors
+from lit_detect.scoring.masked_language_model import MaskedLM
+
+_WORD = re.compile(r"\w+")
+
+
+class Gruen:
+    """Scores the quality of texts, 0 to 1, without a reference; see `lit_detect.functional.gruen`.
+
+    Published with ``bert-base-cased`` as language model, the same fine-tuned on CoLA as classifier, and the vectors of
+    spaCy's ``en_core_web_md``. With other models the scores mean something else: compare only those of the same.
+
+    Args:
+        language_model: Name of a Hugging Face masked language model, or a local folder.
+        acceptability: Name of a classifier that was fine-tuned on CoLA, whose second label is acceptable, or a folder.
+        vectors: Word vectors that tell whether neighbouring sentences have to do with each other; null leaves the
+            penalty for a lack of focus out.
+        batch_size: Sentences per forward pass, 1 or more.
+
+    Raises:
+        UserError: If a model cannot be loaded, or the batch size is below 1.
+    """
+
+    def __init__(
+        self, language_model: str, acceptability: str, vectors: WordVectors | None = None, batch_size: int = 32
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}, but must be 1 or more; set it so.")
+        self.lm = MaskedLM.from_pretrained(language_model)
+        self.acceptability, self.vectors, self.batch_size = acceptability, vectors, batch_size
+        self.name = f"Gruen[{self.lm.name}, {acceptability.rstrip('/').split('/')[-1]}]"
+        _ = self._classifier
+
+    def __call__(self, texts: Sequence[str]) -> list[float]:
+        """Return the score of each text; 0 for one without a sentence of two words, as published."""
+        parts, owners = list[list[str]](), list[int]()
+        for number, text in enumerate(texts):
+            found = [" ".join(text[start:end].split()) for start, end in split_sentences(text)]
+            found = [sentence for sentence in found if len(_WORD.findall(sentence)) > 1]
+            for part in parts_of(found) if found else []:
+                parts.append(part)
+                owners.append(number)
+        sentences = [sentence for part in parts for sentence in part]
+        losses, logits = self._losses(sentences), self._logits(sentences)
+        scores: list[list[float]] = [[] for _ in texts]
+        place = 0
+        for owner, part in zip(owners, parts, strict=True):
+            rows = slice(place, place := place + len(part))
+            similarities = [] if self.vectors is None else [self._similarity(a, b) for a, b in pairwise(part)]
+            scores[owner].append(
+                gruen(grammaticality(losses[rows], logits[rows]), redundancy(part), focus(similarities))
+            )
+        return [sum(own) / len(own) if own else 0.0 for own in scores]
+
+    @torch.no_grad()
+    def _losses(self, sentences: Sequence[str]) -> list[float]:
+        """Return the mean loss of the tokens of each sentence, none of them masked, with those that mark the ends."""
+        losses: list[float] = []
+        tokenizer, module = self.lm.tokenizer, self.lm.module
+        for batch in self._batches(tokenizer, sentences, self.lm.max_length):
+            with evaluating(module):
+                log_probs = module(**batch).logits.float().log_softmax(-1)
+            nll = -log_probs.gather(2, batch["input_ids"][..., None]).squeeze(2).double()
+            mask = batch["attention_mask"].double()
+            losses += ((nll * mask).sum(1) / mask.sum(1)).tolist()
+        return losses
+
+    @torch.no_grad()
+    def _logits(self, sentences: Sequence[str]) -> list[float]:
+        tokenizer, module = self._classifier
+        logits: list[float] = []
+        for batch in self._batches(tokenizer, sentences, 128):  # as published
+            with evaluating(module):
+                logits += module(**batch).logits[:, 1].double().tolist()
+        return logits
+
+    def _batches(self, tokenizer: Any, sentences: Sequence[str], limit: int) -> list[Any]:
+        most = min(limit, tokenizer.model_max_length)
+        rows = [sentences[start : start + self.batch_size] for start in range(0, len(sentences), self.batch_size)]
+        return [
+            tokenizer(list(some), padding=True, truncation=True, max_length=most, return_tensors="pt") for some in rows
+        ]
+
+    def _similarity(self, a: str, b: str) -> float:
+        """Return the similarity of two sentences; 1 where one has no word with a vector."""
+        vectors = self.vectors
+        assert vectors is not None
+        first, second = ([word for word in _WORD.findall(text.lower()) if word in vectors] for text in (a, b))
+        if not first or not second:
+            return 1.0
+        return word_mover_similarity(first, second, lambda x, y: vectors.cosine(x, y) or 0.0)
+
+    @cached_property
+    def _classifier(self) -> tuple[Any, Any]:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        try:
+            with quiet_transformers():
+                module = AutoModelForSequenceClassification.from_pretrained(self.acceptability, use_safetensors=True)
+            if module.config.num_labels != 2:
+                raise ValueError(f"it has {module.config.num_labels} labels, not 2")
+            return AutoTokenizer.from_pretrained(self.acceptability), module.eval()
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UserError(
+                f"`acceptability` is {self.acceptability}, which cannot be loaded ({reason}); give a classifier of "
+                "acceptable sentences by its Hugging Face name or a folder with safetensors."
+            ) from error

@@ -1,0 +1,299 @@
+"""calibrate and report with a detector that was trained by the command line, on real paragraphs and shuffled ones."""
+
+import csv
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from austen_pairs import pairs, passages, shuffled
+
+from lit_core.errors import UserError
+from lit_detect.cli import main
+from lit_detect.commands.attack import load_detector
+from lit_detect.commands.calibrate import Calibration, Group, calibrate
+from lit_detect.commands.report import gather, left_out, report
+from lit_detect.data.prepare import prepare
+from lit_detect.formats import LitShiftJSONL
+from lit_detect.functional.threshold import auroc, threshold_at_fpr
+from lit_detect.loading import LoadedDetector, score_many
+from lit_detect.module import DetectorTask
+from lit_detect.records import HUMAN, Record
+from lit_detect.report.evaluate import Evaluated, conditions
+from lit_detect.report.pages import Row
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A folder with two checkpoints, prepared texts, and files of records with and without attacks."""
+    folder = tmp_path_factory.mktemp("fitted")
+    records = list(pairs(48))
+    write(folder / "pairs.jsonl", records)
+    prepare(str(folder / "texts"), [LitShiftJSONL(str(folder / "pairs.jsonl"), "austen")])
+    texts = ["--data", "TextDataModule", "--data.root", str(folder / "texts"), "--data.train", "[austen]"]
+    for seed, name in enumerate(("one", "two")):
+        model = {"class_path": "EncoderDetector", "init_args": {"model": "scratch-1x32", "seed": seed}}
+        arguments = ["fit", "--model", "DetectorTask", "--model.detector", json.dumps(model), *texts]
+        arguments += ["--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "1"]
+        arguments += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--run", name]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert main(arguments) == 0
+    test = [replace(record, split="test") for record in list(pairs(90))[96:]]
+    write(folder / "clean.jsonl", test)
+    upper = [
+        replace(record, text=record.text.upper(), attack="Upper", meta={"edits": [], "queries": 0})
+        for record in test
+        if record.label
+    ]
+    write(folder / "upper.jsonl", upper)
+    return folder
+
+
+def numbers(path):
+    with path.open(newline="") as file:
+        found = {(i, key): cell for i, row in enumerate(csv.DictReader(file)) for key, cell in row.items()}
+    return {place: float(cell) for place, cell in found.items() if re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)}
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(record.to_dict()) + "\n" for record in records))
+
+
+def checkpoint(folder, name="one"):
+    return str(folder / "runs/detect" / name / "checkpoints/last.ckpt")
+
+
+def run_calibrate(fitted, tmp_path, **arguments):
+    path = tmp_path / "human.jsonl"
+    rows = [{"text": text, "domain": ("a", "b")[number % 2]} for number, text in enumerate(passages(90))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": "", "domain": "a"}]))
+    calibrate(checkpoint(fitted), str(path), output=str(tmp_path / "calibration.json"), **arguments)
+    return Calibration.load(tmp_path / "calibration.json")
+
+
+def test_the_threshold_is_the_quantile_of_the_human_scores(fitted, tmp_path, capsys):
+    found = run_calibrate(fitted, tmp_path, fpr=0.1)
+    detector = LoadedDetector.load(checkpoint(fitted))
+    scores = detector.task.detector.score(list(passages(90)))
+    assert found.groups[""].threshold == pytest.approx(threshold_at_fpr(scores, 0.1), rel=1e-6)
+    group = found.groups[""]
+    assert group.n == 90 and group.achieved_fpr <= 0.1 < group.high and group.low < group.achieved_fpr
+    assert found.detector == detector.name and len(found.checkpoint_sha256) == 64 and found.platt is None
+    assert found.decide(group.threshold) and not found.decide(math.nextafter(group.threshold, -math.inf))
+    said = capsys.readouterr().out
+    assert "1 texts of fewer than 1 tokens are left out." in said and "--model.init_args.calibration" in said
+
+
+def test_a_threshold_for_each_group_and_a_map_to_probabilities(fitted, tmp_path):
+    machine = tmp_path / "machine.txt"
+    machine.write_text("\n".join(shuffled(text) for text in passages(40)))
+    found = run_calibrate(fitted, tmp_path, fpr=0.1, by="domain", machine=str(machine))
+    assert set(found.groups) == {"a", "b"} and all(group.n == 45 for group in found.groups.values())
+    assert found.groups["a"] != found.groups["b"] and found.platt is not None
+    with pytest.raises(UserError, match="domain is 'c', but there are thresholds for a, b only"):
+        found.decide(0.0, "c")
+    with pytest.raises(UserError, match="thresholds of EncoderDetector"):
+        found.check("GLTRDetector[GPT-2]")
+
+
+def test_a_map_to_probabilities_that_falls_is_refused_and_nothing_is_written(fitted, tmp_path):
+    machine, human = tmp_path / "machine.txt", tmp_path / "human.txt"
+    originals, others = passages(40), [shuffled(text) for text in passages(40)]
+    detector = LoadedDetector.load(checkpoint(fitted))
+    higher, lower = sorted((originals, others), key=lambda texts: -float(score_many(detector, texts, 8).scores.mean()))
+    machine.write_text("\n".join(lower))
+    human.write_text("\n".join(higher))
+    with pytest.raises(UserError, match=r"no higher scores than the human ones .* leave `machine` out"):
+        calibrate(checkpoint(fitted), str(human), 0.1, machine=str(machine), output=str(tmp_path / "c.json"))
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_prepared_texts_can_be_calibrated_on(fitted, tmp_path):
+    calibrate(checkpoint(fitted), str(fitted / "texts/austen/train"), 0.2, output=str(tmp_path / "c.json"))
+    assert Calibration.load(tmp_path / "c.json").groups[""].n >= 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"fpr": 0.01}, "There are 91 human texts, but a false-positive rate of 0.01 needs 300"),
+        ({"fpr": 0.05, "by": "domain"}, "There are 46 human texts with domain 'a', .* needs 60"),
+        ({"fpr": 0.0}, "`fpr` is 0"),
+        ({"by": "language"}, "language"),
+    ],
+)
+def test_too_few_texts_and_other_mistakes_are_refused(fitted, tmp_path, arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        run_calibrate(fitted, tmp_path, **arguments)
+    assert not (tmp_path / "calibration.json").exists()
+
+
+def test_a_calibration_is_what_was_saved(tmp_path):
+    groups = {"": Group(0.1 + 0.2, 0.01, 0.0, 0.03, 300)}
+    saved = Calibration(0.01, "Name", "ab", groups)
+    saved.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json") == saved  # the threshold to the last bit
+    for content in ("{}", "no JSON", '{"groups": {}, "fpr": 1}'):
+        (tmp_path / "c.json").write_text(content)
+        with pytest.raises(UserError, match="holds no thresholds"):
+            Calibration.load(tmp_path / "c.json")
+    with pytest.raises(UserError, match="no such file"):
+        Calibration.load(tmp_path / "none.json")
+
+
+def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
+    found = run_calibrate(fitted, tmp_path, fpr=0.1, by="domain")
+    monkeypatch.chdir(fitted)
+    arguments = ["predict", "--ckpt_path", checkpoint(fitted), "--run", "predicted", "--trainer.accelerator", "cpu"]
+    arguments += ["--model.init_args.calibration", str(tmp_path / "calibration.json")]
+    arguments += ["--data.init_args.predict", str(tmp_path / "human.jsonl"), "--data.init_args.group_column", "domain"]
+    assert main(arguments) == 0
+    rows = [json.loads(line) for line in (fitted / "runs/detect/predicted/predictions.jsonl").read_text().splitlines()]
+    assert [row["index"] for row in rows] == list(range(91))
+    for row in rows[:90]:
+        group = found.groups["ab"[row["index"] % 2]]
+        # a score on the threshold itself may fall to either side by rounding, in another batch
+        assert row["decision"] == ("machine" if row["score"] >= group.threshold else "human")
+    assert rows[90]["decision"] == "abstain" and rows[90]["reason"] == "0 tokens, fewer than 1"
+
+
+def test_a_calibration_decides_a_test_too_and_only_of_its_checkpoint(fitted, tmp_path, monkeypatch, capsys):
+    found = run_calibrate(fitted, tmp_path, fpr=0.1)
+    task = DetectorTask.load(checkpoint(fitted))
+    assert task.decisive_threshold == float(task.threshold) != found.threshold
+    task.calibration = found
+    assert task.decisive_threshold == found.threshold
+    by_domain = replace(found, by="domain")
+    with pytest.raises(UserError, match="threshold for each domain"):
+        print(by_domain.threshold)
+    replace(found, checkpoint_sha256="ab").save(tmp_path / "old.json")
+    monkeypatch.chdir(fitted)
+    for command in ("test", "predict"):
+        arguments = [command, "--ckpt_path", checkpoint(fitted), "--run", "old", "--trainer.accelerator", "cpu"]
+        arguments += ["--model.init_args.calibration", str(tmp_path / "old.json")]
+        arguments += ["--data.init_args.predict", str(tmp_path / "human.jsonl")]
+        assert main(arguments) == 2
+        assert "`calibration` is of another checkpoint" in capsys.readouterr().err
+    monkeypatch.setattr(DetectorTask, "test_step", lambda *arguments: pytest.fail("scored before"))
+    by_domain.save(tmp_path / "old.json")
+    assert main(["test", *arguments[1:]]) == 2
+    assert "a threshold for each domain" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def reported(fitted):
+    texts = [str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")]
+    report({"one": checkpoint(fitted), "two": checkpoint(fitted, "two")}, texts, str(fitted / "report"), resamples=50)
+    return fitted / "report"
+
+
+def rows_of(folder):
+    with (folder / "report.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_report_has_tables_figures_and_tensorboard(reported):
+    rows = rows_of(reported)
+    assert {row["table"] for row in rows} == {"all", "domain", "decoding", "attack", "evasion", "quality", "crossed"}
+    assert {row["detector"] for row in rows if row["table"] != "quality"} == {"one", "two"}
+    page = (reported / "report.md").read_text()
+    for title in ("## All clean texts", "## By domain", "## By attack", "## Attacks on texts", "![roc](roc.png)"):
+        assert title in page
+    assert "GRUEN is left out, since its models are not given" in page and "Perplexities are left out" in page
+    assert "Domain emma has 21 clean human texts, too few" in page
+    for name in ("roc.png", "auroc.png", "tpr_at_fpr_05.png"):
+        assert (reported / name).read_bytes().startswith(b"\x89PNG")
+    assert list((reported / "tensorboard").glob("events*"))
+
+
+def test_the_numbers_are_those_of_the_scores(fitted, reported):
+    records = gather([str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")], "test")
+    detector = LoadedDetector.load(checkpoint(fitted))
+    scores = score_many(detector, [record.text for record in records]).scores
+    human = torch.tensor([record.label == HUMAN for record in records])
+    clean = torch.tensor([not record.attack for record in records])
+    emma = torch.tensor([record.domain == "emma" for record in records])
+    rows = {
+        (row["table"], row["domain"] or row["attack"]): row for row in rows_of(reported) if row["detector"] == "one"
+    }
+    assert float(rows["all", ""]["auroc"]) == pytest.approx(auroc(scores[human], scores[~human & clean]))
+    assert float(rows["domain", "emma"]["auroc"]) == pytest.approx(
+        auroc(scores[human & emma], scores[~human & clean & emma])
+    )
+    assert float(rows["attack", "Upper"]["auroc"]) == pytest.approx(auroc(scores[human], scores[~clean]))
+    found = 0
+    for domain in (emma, ~emma):
+        threshold = threshold_at_fpr(scores[human & domain], 0.05)
+        found += int((scores[~clean & domain] >= threshold).sum())
+    assert float(rows["attack", "Upper"]["tpr_at_fpr_05"]) == pytest.approx(found / int((~clean).sum()))
+    threshold = float(detector.task.threshold)
+    before, after = scores[~human & clean] >= threshold, scores[~clean] >= threshold  # in the same order
+    if before.any():
+        evaded = float((before & ~after).sum() / before.sum())
+        assert float(rows["evasion", "Upper"]["evasion"]) == pytest.approx(evaded)
+    low, high = (float(rows["all", ""][f"auroc_{end}"]) for end in ("low", "high"))
+    assert low <= float(rows["all", ""]["auroc"]) <= high and low < high
+
+
+def test_a_report_scores_nothing_twice(fitted, reported, monkeypatch):
+    torn = next((reported / "scores").glob("*.0.jsonl"))  # a detector's scores by the first process
+    lines = torn.read_bytes().splitlines(keepends=True)
+    torn.write_bytes(b"".join(lines[:-3]) + lines[-3][:9])  # killed with three left, in the middle of a row
+    scored = []
+    score_of = LoadedDetector.read
+    monkeypatch.setattr(LoadedDetector, "read", lambda self, text: scored.append(text) or score_of(self, text))
+    before = numbers(reported / "report.csv")
+    texts = [str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")]
+    report({"one": checkpoint(fitted), "two": checkpoint(fitted, "two")}, texts, str(reported), resamples=50)
+    assert len(scored) == 3 + 2 * len(gather(texts, "test"))  # those left, and the count of tokens by each detector
+    # three texts alone are rounded otherwise than in the batches that they were in
+    assert numbers(reported / "report.csv") == pytest.approx(before, rel=1e-4)
+
+
+def test_mistakes_in_a_report_are_said(fitted, tmp_path):
+    clean, output = str(fitted / "clean.jsonl"), str(tmp_path / "report")
+    with pytest.raises(UserError, match="`detectors` is empty"):
+        report({}, [clean], output)
+    with pytest.raises(UserError, match="`texts` names nowhere"):
+        report({"one": checkpoint(fitted)}, ["nowhere"], output)
+    records = gather([clean], "test")
+    write(tmp_path / "lone.jsonl", [one for one in records if one.label or one.domain == "emma"])
+    with pytest.raises(UserError, match="machine texts of the domain lady susan, but no clean human ones"):
+        report({"one": checkpoint(fitted)}, [str(tmp_path / "lone.jsonl")], output)
+    write(tmp_path / "unknown.jsonl", [replace(records[0], label=None)])
+    with pytest.raises(UserError, match="1 of 1 texts have no label"):
+        report({"one": checkpoint(fitted)}, [str(tmp_path / "unknown.jsonl")], output)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_of_a_prepared_root_is_found(fitted):
+    test = gather([str(fitted / "texts")], "test")
+    assert test == gather([str(fitted / "texts/austen")], "test") == gather([str(fitted / "texts/austen/test")], "val")
+
+
+def test_a_detector_that_an_attack_asks_reads_texts_as_it_was_trained(fitted, tmp_path):
+    content = torch.load(checkpoint(fitted), weights_only=True)
+    content["config"]["data"].setdefault("init_args", {})["normalize"] = True
+    torch.save(content, tmp_path / "normalizing.ckpt")
+    plain, normalizing = load_detector(checkpoint(fitted)), load_detector(str(tmp_path / "normalizing.ckpt"))
+    texts = ["A cat sat on the mat.", "\u0410 \u0441\u0430t s\u0430t on the m\u0430t."]  # Cyrillic letters
+    assert torch.allclose(normalizing.score(texts), plain.score([texts[0]]).expand(2))
+    assert not torch.allclose(plain.score(texts)[0], plain.score(texts)[1])
+    assert normalizing.count_tokens(texts) == plain.count_tokens([texts[0]] * 2) and normalizing.name == plain.name
+
+
+def test_a_condition_without_human_texts_is_left_out():
+    found = [(0, "en"), (0, "en"), (1, "en"), (1, "de")]
+    records = [Record(str(n), "", label=label, meta={"language": name}) for n, (label, name) in enumerate(found)]
+    evaluated = Evaluated("d", "D", records, torch.arange(4.0).double(), 1.5, 0.0, 0, resamples=2)
+    assert [(field, name) for field, name, _ in conditions(evaluated, ["language"])] == [
+        ("all", "clean"),
+        ("language", "en"),
+    ]
+    rows = [Row("d", field, {field: name}, values) for field, name, values in conditions(evaluated, ["language"])]
+    assert left_out([evaluated], rows, ["language", "generator"]) == [
+        "language de is left out: it has no clean machine texts, or lacks clean human ones in a domain."
+    ]
