@@ -1,5 +1,5 @@
-"""Metadata live in pyproject.toml; this file serves tools that still call it."""
+"""Finds the packages; all else is in pyproject.toml."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(packages=[*find_packages(include=["lit_*"]), "lit_core.configs"])
