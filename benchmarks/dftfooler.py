@@ -24,7 +24,8 @@ from lit_core.lm.language_model import HuggingFaceLM
 from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.attacks import DFTFooler
 from lit_detect.language.similarity import SentenceSimilarity, Similarity, WordOverlap
-from lit_detect.language.word_vectors import Synonyms, WordVectors
+from lit_detect.language.synonyms import Synonyms
+from lit_detect.language.word_vectors import WordVectors
 from lit_detect.language.wordnet import EmbeddedSynonyms
 
 OURS, PUBLISHED, MENDED = "ours, faithful", "published loop", "ours, mended"

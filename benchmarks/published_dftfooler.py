@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_detect.attacks.document import STOP_WORDS
 from lit_detect.language.parts_of_speech import Tagger
-from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.synonyms import Synonyms
 
 #: Probability of the first token of each word of a text of words; None of a word that is not read.
 Reader = Callable[[list[str]], list[float | None]]

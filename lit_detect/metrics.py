@@ -9,7 +9,6 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_detect.conditions import FIELDS, condition, describes_humans, key_part
 from lit_detect.functional.threshold import (
     auroc,
     check_finite,
@@ -18,7 +17,7 @@ from lit_detect.functional.threshold import (
     false_positive_rate,
     threshold_at_fpr,
 )
-from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, describes_humans, key_part
 
 #: Wanted false-positive rates by the ending of their keys.
 RATES = {"01": 0.01, "05": 0.05}

@@ -22,7 +22,7 @@ from lit_core.lightning.exact_buffers import keep_exact
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step, rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_hparams, add_layout
-from lit_detect.commands.calibrate import Calibration
+from lit_detect.calibration import Calibration
 from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt
 from lit_detect.metrics import DetectionScores, breakdown

@@ -2,7 +2,7 @@
 
 from lit_detect.attacks.alternative_spelling import AlternativeSpelling
 from lit_detect.attacks.article_deletion import ArticleDeletion
-from lit_detect.attacks.base import Attack, Attacked, Edit, apply_edits
+from lit_detect.attacks.base import Attack, Attacked, apply_edits
 from lit_detect.attacks.dftfooler import DFTFooler
 from lit_detect.attacks.entity_swap import EntitySwap
 from lit_detect.attacks.homoglyph import Homoglyph
@@ -17,6 +17,7 @@ from lit_detect.attacks.textfooler import TextFooler
 from lit_detect.attacks.upper_lower import UpperLower
 from lit_detect.attacks.whitespace import Whitespace
 from lit_detect.attacks.zero_width_space import ZeroWidthSpace
+from lit_detect.records import Edit
 
 __all__ = [
     "AlternativeSpelling",

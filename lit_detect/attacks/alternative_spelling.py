@@ -8,7 +8,7 @@ import numpy as np
 
 from lit_detect.attacks.raid import PlaceAttack, like_case
 from lit_detect.attacks.word_lists import lines_of
-from lit_detect.language.word_vectors import WORD
+from lit_detect.language.synonyms import WORD
 
 
 class AlternativeSpelling(PlaceAttack):

@@ -11,22 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Edit:
-    """One change.
-
-    Args:
-        start: Where it begins in the original text, in characters.
-        end: Where it ends there; equal to start for an insertion.
-        before: What stood there.
-        after: What stands there now.
-    """
-
-    start: int
-    end: int
-    before: str
-    after: str
+from lit_detect.records import Edit
 
 
 @dataclass(frozen=True)

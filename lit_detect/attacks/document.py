@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from lit_detect.attacks.base import Edit
-from lit_detect.language.word_vectors import WORD
+from lit_detect.language.synonyms import WORD
+from lit_detect.records import Edit
 
 _PART = re.compile(r"[^ ]+")
 #: What attacks on words leave alone.

@@ -6,10 +6,11 @@ from functools import cache
 
 import numpy as np
 
-from lit_detect.attacks.base import Attack, Attacked, Edit
+from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.raid import attacked, checked_fraction
 from lit_detect.attacks.word_lists import lines_of
 from lit_detect.language.entities import Extractor
+from lit_detect.records import Edit
 
 _PLACE_BEFORE = frozenset("in at near from to towards toward around outside inside".split())
 

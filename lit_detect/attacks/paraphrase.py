@@ -9,9 +9,10 @@ import torch
 
 from lit_core.errors import UserError
 from lit_core.lm.transformers_logging import quiet_transformers
-from lit_detect.attacks.base import Attack, Attacked, Edit
+from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.raid import attacked
 from lit_detect.language.entities import split_sentences
+from lit_detect.records import Edit
 
 
 class Paraphrase(Attack):

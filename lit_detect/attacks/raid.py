@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lit_core.errors import UserError
-from lit_detect.attacks.base import Attack, Attacked, Edit, apply_edits
+from lit_detect.attacks.base import Attack, Attacked, apply_edits
+from lit_detect.records import Edit
 
 
 class PlaceAttack(Attack):

@@ -9,7 +9,7 @@ from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.substitution import Substitution
 from lit_detect.language.parts_of_speech import Tagger
 from lit_detect.language.similarity import Similarity
-from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.synonyms import Synonyms
 
 
 class RandomPerturbation(Substitution):

@@ -13,7 +13,7 @@ from lit_detect.attacks.document import STOP_WORDS, Document
 from lit_detect.attacks.raid import attacked, like_case
 from lit_detect.language.parts_of_speech import RuleTagger, Tagger, same_part
 from lit_detect.language.similarity import Similarity, WordOverlap
-from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.synonyms import Synonyms
 from lit_detect.language.wordnet import EmbeddedSynonyms
 
 #: Words on each side of a replaced one that its part of speech is told from, and its similarity.

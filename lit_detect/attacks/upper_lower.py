@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lit_detect.attacks.raid import PlaceAttack
-from lit_detect.language.word_vectors import WORD
+from lit_detect.language.synonyms import WORD
 
 
 class UpperLower(PlaceAttack):

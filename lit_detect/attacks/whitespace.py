@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lit_detect.attacks.base import Attack, Attacked, Edit
+from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.raid import attacked, checked_fraction
+from lit_detect.records import Edit
 
 
 class Whitespace(Attack):

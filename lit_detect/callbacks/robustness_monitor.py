@@ -14,10 +14,9 @@ from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout, add_text
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks, scorer
-from lit_detect.conditions import key_part
 from lit_detect.functional.evasion import evasion, words_changed
 from lit_detect.language.normalize import normalize_text
-from lit_detect.records import MACHINE
+from lit_detect.records import MACHINE, key_part
 
 
 class RobustnessMonitor(Callback):

@@ -93,7 +93,7 @@ def attack(
 
 
 def load_detector(ckpt_path: str) -> Detector:
-    """Load the detector of a checkpoint, for attacks that ask it: ``lit_detect.commands.attack.load_detector`` as class path.
+    """Load the detector of a checkpoint, for attacks that ask it.
 
     Args:
         ckpt_path: Checkpoint file of ``lit-detect fit``.

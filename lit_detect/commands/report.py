@@ -13,14 +13,13 @@ from lit_core.files.paths import atomic_write, resolve_data_path
 from lit_core.files.working_folder import RECORD
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
-from lit_detect.conditions import FIELDS, condition
 from lit_detect.data.text_shards import TextSet
 from lit_detect.formats.litshift import read_records
 from lit_detect.functional.threshold import check_scores
 from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.loading import LoadedDetector, score_many
 from lit_detect.metrics import RATES
-from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition
 from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed
 from lit_detect.report.pages import Row, draw, markdown, write_csv, write_tensorboard
 from lit_detect.report.quality import quality

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_detect.attacks.base import Edit
+from lit_detect.records import Edit
 
 _WORD = re.compile(r"\S+")
 

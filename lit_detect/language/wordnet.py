@@ -13,7 +13,7 @@ from pathlib import Path
 from lit_core.errors import RunFailure, UserError
 from lit_core.fetch.debian import DebianPackage
 from lit_detect.language.inflection import analyse, bases_of, inflect
-from lit_detect.language.word_vectors import WORD, Synonyms
+from lit_detect.language.synonyms import WORD, Synonyms
 
 _FILE = Path(__file__).parent / "embedded" / "synonyms.tsv.xz"
 #: Of the decompressed file.

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lit_core.study.statistics import Interval
-from lit_detect.conditions import NONE, condition, describes_humans
 from lit_detect.functional.bootstrap import (
     auroc_statistic,
     bootstrap_many,
@@ -21,7 +20,7 @@ from lit_detect.functional.bootstrap import (
 )
 from lit_detect.functional.threshold import class_scores, threshold_at_fpr
 from lit_detect.metrics import RATES
-from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.records import HUMAN, MACHINE, NONE, Record, condition, describes_humans
 
 #: A value of a table: with an interval, or a plain number.
 Value = Interval | float

@@ -15,11 +15,10 @@ from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import duration
 from lit_core.study.statistics import Interval
 from lit_core.work import Journal, read_journal
-from lit_detect.attacks import Edit
 from lit_detect.functional.bootstrap import bootstrap_many, ratio_statistic
 from lit_detect.functional.evasion import perplexity, words_changed
 from lit_detect.language.similarity import Similarity
-from lit_detect.records import MACHINE, Record
+from lit_detect.records import MACHINE, Edit, Record
 from lit_detect.report.evaluate import Value, original
 from lit_detect.scoring.causal import score_tokens
 from lit_detect.scoring.gruen import Gruen

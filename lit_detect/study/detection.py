@@ -27,9 +27,8 @@ from lit_core.files.paths import atomic_write, data_root, files_facts, resolve_d
 from lit_core.lightning.schedules import WarmupCosine
 from lit_core.lm.language_model import LanguageModel
 from lit_core.study.cells import code_version
-from lit_detect.attacks import Attack, Attacked, Edit
+from lit_detect.attacks import Attack, Attacked
 from lit_detect.callbacks import AdversarialTraining
-from lit_detect.conditions import condition
 from lit_detect.detectors import Detector, Ensemble, FeatureDetector, TrainedDetector
 from lit_detect.formats import TextSource
 from lit_detect.formats.litshift import read_records
@@ -37,7 +36,7 @@ from lit_detect.functional.calibration import fit_platt
 from lit_detect.language.normalize import normalize_text
 from lit_detect.metrics import scores_of
 from lit_detect.module import DetectorTask
-from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.records import HUMAN, MACHINE, Edit, Record, condition
 from lit_detect.scoring.causal import TokenMemory, remembering
 
 Plain = dict[str, Any]

@@ -9,10 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lit_core.errors import UserError
-from lit_detect.conditions import condition, key_part
 from lit_detect.functional.threshold import auroc, threshold_at_fpr
 from lit_detect.metrics import DetectionScores, breakdown
-from lit_detect.records import Record
+from lit_detect.records import Record, condition, key_part
 
 
 def texts(n=101, seed=0):

@@ -15,13 +15,18 @@ from tiny_language_models import TEXTS, causal, masked
 from lit_core.errors import UserError
 from lit_core.lm.language_model import LanguageModel
 from lit_core.lm.tokenizer import Tokenizer
-from lit_detect.attacks import DFTFooler, RandomPerturbation, apply_edits, substitution_similarities
+from lit_detect.attacks import (
+    DFTFooler,
+    RandomPerturbation,
+    apply_edits,
+    substitution_similarities,
+)
 from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.document import Document
 from lit_detect.attacks.masked_scores import MaskedScorer
 from lit_detect.language.parts_of_speech import RuleTagger, Tagger
 from lit_detect.language.similarity import Similarity, WordOverlap, calibrate_threshold
-from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.synonyms import Synonyms
 from lit_detect.language.wordnet import EmbeddedSynonyms
 
 

@@ -7,7 +7,7 @@ from lit_detect.attacks import TextFooler, apply_edits
 from lit_detect.detectors.base import ZeroShotDetector
 from lit_detect.language.parts_of_speech import Tagger
 from lit_detect.language.similarity import Similarity
-from lit_detect.language.word_vectors import Synonyms
+from lit_detect.language.synonyms import Synonyms
 
 
 class ByWords(ZeroShotDetector):

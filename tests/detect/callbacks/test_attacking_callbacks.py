@@ -8,8 +8,9 @@ from torch.utils.data import DataLoader
 
 from lit_core.errors import UserError
 from lit_detect.attacks import Attack
-from lit_detect.attacks.base import Attacked, Edit
+from lit_detect.attacks.base import Attacked
 from lit_detect.callbacks import AdversarialTraining, RobustnessMonitor
+from lit_detect.records import Edit
 
 # machine texts say "alpha", some of them twice; an attack that replaces the first one hides those that say it once
 MACHINE = [f"alpha number {number}" + " alpha" * (number % 3 == 0) for number in range(12)]

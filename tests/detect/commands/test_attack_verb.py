@@ -6,14 +6,20 @@ import torch
 
 from lit_core.cli.main import run
 from lit_core.errors import UserError
-from lit_detect.attacks import Attack, DFTFooler, Homoglyph, RandomPerturbation, TextFooler, apply_edits
-from lit_detect.attacks.base import Edit
+from lit_detect.attacks import (
+    Attack,
+    DFTFooler,
+    Homoglyph,
+    RandomPerturbation,
+    TextFooler,
+    apply_edits,
+)
 from lit_detect.commands.attack import attack, attacked_record, chosen, plain
 from lit_detect.data.text_shards import write_texts
 from lit_detect.detectors import LogLikelihood
 from lit_detect.formats import PuJSONL
 from lit_detect.formats.litshift import read_records
-from lit_detect.records import Record
+from lit_detect.records import Edit, Record
 
 RECORDS = [
     Record(

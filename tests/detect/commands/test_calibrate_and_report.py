@@ -11,9 +11,10 @@ import torch
 from austen_pairs import pairs, passages, shuffled
 
 from lit_core.errors import UserError
+from lit_detect.calibration import Calibration, Group
 from lit_detect.cli import main
 from lit_detect.commands.attack import load_detector
-from lit_detect.commands.calibrate import Calibration, Group, calibrate
+from lit_detect.commands.calibrate import calibrate
 from lit_detect.commands.report import gather, left_out, report
 from lit_detect.data.prepare import prepare
 from lit_detect.formats import LitShiftJSONL

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_detect.attacks.base import Edit
 from lit_detect.functional.evasion import evasion, perplexity, words_changed
+from lit_detect.records import Edit
 
 
 def test_evasion_is_over_what_was_detected_before():
