@@ -21,8 +21,8 @@ import lit_core
 from lit_core.lightning.schedules import WarmupCosine
 from lit_core.study import t_interval
 from lit_valuation import ClassifierTask, GradientMatching
-from lit_valuation.data.samples import Samples
 from lit_valuation.nn import ConvNet
+from lit_valuation.samples import Samples
 from lit_valuation.sources import FashionMNIST
 
 METHODS = {
@@ -51,8 +51,8 @@ class RandomSubset(GradientMatching):
     """Chooses at random, class by class, where the other matches gradients; all weights are 1."""
 
     def _select(self, trainer: pl.Trainer, pl_module: pl.LightningModule):  # noqa: ANN202
+        from lit_valuation.callbacks.coreset import Coreset
         from lit_valuation.selectors import split_budget
-        from lit_valuation.training.coreset import Coreset
 
         y = trainer.datamodule.train.y
         generator = torch.Generator().manual_seed(self.seed * 1000 + trainer.current_epoch)

@@ -11,10 +11,10 @@ from lit_core.cli import LitCLI, run
 from lit_core.study import study_verb
 from lit_valuation.callbacks import PredictionTable
 from lit_valuation.commands.prepare import prepare
+from lit_valuation.commands.query import query
+from lit_valuation.commands.rank import rank
+from lit_valuation.commands.select import select
 from lit_valuation.data.module import OwnersDataModule  # noqa: F401  # so that its short name is known
-from lit_valuation.exchange.query import query
-from lit_valuation.exchange.rank import rank
-from lit_valuation.exchange.select import select
 from lit_valuation.module import ClassifierTask
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_valuation.data.batches import as_batch
+from lit_valuation.batches import as_batch
 from lit_valuation.functional.gradients import LastLayerGradients, Loss, last_layer_gradients
 
 

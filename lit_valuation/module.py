@@ -17,9 +17,9 @@ from lit_core.errors import UserError
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.tensorboard import add_hparams, add_layout
-from lit_valuation.data.batches import as_batch
-from lit_valuation.data.samples import as_inputs
+from lit_valuation.batches import as_batch
 from lit_valuation.metrics import ClassifierScores, class_numbers
+from lit_valuation.samples import as_inputs
 
 NetworkCallable = Callable[[Sequence[int], int], nn.Module]
 

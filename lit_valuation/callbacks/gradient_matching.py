@@ -19,12 +19,12 @@ from lit_core.data import Stream, StreamLoader
 from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.step_logging import logs_this_step, rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout, writers
-from lit_valuation.data.batches import Batch, as_batch
-from lit_valuation.data.samples import as_inputs
+from lit_valuation.batches import Batch, as_batch
+from lit_valuation.callbacks.coreset import Coreset, choose_coreset
+from lit_valuation.data.weighted_subset import Rows, Subset, SubsetLoader, SubsetStream
 from lit_valuation.functional.gradients import Loss
 from lit_valuation.last_layer import PoolGradients, gather_gradients
-from lit_valuation.training.coreset import Coreset, choose_coreset
-from lit_valuation.training.subset import Rows, Subset, SubsetLoader, SubsetStream
+from lit_valuation.samples import as_inputs
 
 log = logging.getLogger(__name__)
 

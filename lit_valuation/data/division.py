@@ -13,7 +13,7 @@ import numpy as np
 
 from lit_core.errors import UserError, did_you_mean
 from lit_valuation.data.planting import HARD
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 #: Useful shares of the six owners, from much to none.
 SHARES = (0.5, 0.3, 0.2, 0.1, 0.03, 0.0)

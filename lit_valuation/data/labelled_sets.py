@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lit_core.data.shards import ShardSet, write_index, write_shard
 from lit_core.errors import RunFailure, UserError
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 KIND = "labelled"
 #: What an input can be.

@@ -19,7 +19,7 @@ from lit_core.data.stream import Source
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 
 class OwnersDataModule(LightningDataModule):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, did_you_mean
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 USUAL, HARD, OTHER = "usual", "hard", "other"
 

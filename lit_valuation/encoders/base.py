@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_core.errors import UserError
-from lit_valuation.data.samples import as_inputs
+from lit_valuation.samples import as_inputs
 
 #: Images, tables or embeddings as `Samples.x` holds them, or texts.
 Inputs = Tensor | Sequence[str]

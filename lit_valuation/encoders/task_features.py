@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_valuation.data.samples import as_inputs
 from lit_valuation.encoders.base import Encoder, Inputs
 from lit_valuation.last_layer import find_last_linear, hidden_and_logits
+from lit_valuation.samples import as_inputs
 
 
 class TaskFeatures(Encoder):

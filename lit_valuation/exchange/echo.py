@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_valuation.data.samples import Samples
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.ledger import fingerprints
+from lit_valuation.samples import Samples
 
 _BLOCK = 1024
 

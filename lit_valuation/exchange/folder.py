@@ -18,9 +18,9 @@ from lit_core.data.shards import INDEX
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_write, file_sha256, sync_folder
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
-from lit_valuation.data.samples import Samples
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, to_bytes
+from lit_valuation.samples import Samples
 
 
 @dataclass(frozen=True)

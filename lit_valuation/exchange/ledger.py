@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import FULL_DISK, locked_folder, sync_folder
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 Event = Literal["query", "answer", "received", "withdrawal"]
 #: What gives samples away.

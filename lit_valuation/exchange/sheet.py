@@ -12,7 +12,7 @@ import torch
 
 from lit_core.files.paths import atomic_write
 from lit_valuation.data.labelled_sets import _pillow
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 _SIDE, _LINE, _GAP = 96, 12, 6
 

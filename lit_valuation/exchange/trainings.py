@@ -16,8 +16,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
-from lit_valuation.data.samples import Samples
 from lit_valuation.exchange.ledger import fingerprints
+from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Mode, Recipe, correct, retrain
 
 _TIMED_STEPS = 20

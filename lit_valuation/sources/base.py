@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 #: The largest number of a table, whose cells become float32.
 LARGEST = float(np.finfo(np.float32).max)

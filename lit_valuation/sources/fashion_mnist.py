@@ -10,7 +10,7 @@ import numpy as np
 
 from lit_core.errors import UserError
 from lit_core.fetch.debian import DebianPackage
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, labelled
 
 CLASSES = (

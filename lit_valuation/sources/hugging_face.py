@@ -12,8 +12,8 @@ from torch import Tensor
 from lit_core.errors import UserError, did_you_mean
 from lit_core.fetch.hub import load_rows, need_datasets
 from lit_core.files.paths import files_facts
-from lit_valuation.data.samples import Samples
 from lit_valuation.encoders import Encoder, embed
+from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LARGEST, LabelledSource, checked_name, labelled
 from lit_valuation.sources.image_folder import as_square
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.files.paths import files_facts
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, checked_name, labelled
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})

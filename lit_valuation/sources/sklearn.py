@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, labelled
 
 _LICENCE = "BSD-3-Clause, with scikit-learn; from the UCI repository"

@@ -13,7 +13,7 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import files_facts
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LARGEST, LabelledSource, checked_name, labelled
 
 

@@ -24,13 +24,13 @@ from lit_valuation.data.division import Division, Owner
 from lit_valuation.data.hard_cases import HardCases, hard_cases
 from lit_valuation.data.noise import Noise
 from lit_valuation.data.planting import HARD
-from lit_valuation.data.samples import Samples
 from lit_valuation.encoders import Encoder, TaskFeatures, embed
 from lit_valuation.encoders.base import Inputs
-from lit_valuation.exchange.cheap import relative_residual
+from lit_valuation.exchange.proxy_scores import relative_residual
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.last_layer import gather_gradients
 from lit_valuation.module import ClassifierTask
+from lit_valuation.samples import Samples
 from lit_valuation.selectors import FullInformation, Pool, Selection
 from lit_valuation.training.retrain import Mode, Recipe, outputs, score
 from lit_valuation.training.retrain_many import retrain_many

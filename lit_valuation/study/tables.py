@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_valuation.data.samples import Samples, together
+from lit_valuation.samples import Samples, together
 from lit_valuation.selectors import Pool
 from lit_valuation.study.images import FULL, NONE, Plain, build, digest
 from lit_valuation.training.trees import Kind, Trees, fit_trees

@@ -21,7 +21,7 @@ from lit_core.callbacks import FiniteLoss
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_valuation.data.samples import Samples, as_inputs
+from lit_valuation.samples import Samples, as_inputs
 
 Mode = Literal["scratch", "finetune"]
 

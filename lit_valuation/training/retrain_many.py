@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from lit_core.errors import RunFailure, UserError
 from lit_core.lightning.optimizers import build_optimizers
-from lit_valuation.data.samples import Samples
 from lit_valuation.module import ClassifierTask
+from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Mode, Recipe, _Batches
 
 

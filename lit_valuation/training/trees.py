@@ -12,7 +12,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 Kind = Literal["tree", "forest", "boosting"]
 

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_valuation.callbacks import GradientMatching
+from lit_valuation.data.weighted_subset import drawn
 from lit_valuation.functional.pursuit import matching_pursuit
 from lit_valuation.last_layer import gather_gradients
 from lit_valuation.module import ClassifierTask
 from lit_valuation.nn import MLP
 from lit_valuation.selectors import split_budget
-from lit_valuation.training.subset import drawn
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 
 from lit_core.errors import UserError
 from lit_valuation.data.hard_cases import hard_cases, perfect_hard_cases
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from lit_core.data import write_index, write_shard
 from lit_core.errors import RunFailure, UserError
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 
 FACTS = {"source": "digits", "split": "train", "licence": "BSD", "origin": "scikit-learn"}
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lit_valuation.commands.query import query
+from lit_valuation.commands.select import select
 from lit_valuation.encoders import Identity
-from lit_valuation.exchange.query import query
-from lit_valuation.exchange.select import select
 from lit_valuation.selectors import FeatureSimilaritySelector
 
 SHORT = """

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from lit_core.errors import UserError
 from lit_valuation.cli import main
+from lit_valuation.commands.rank import accept
 from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Query, digest
-from lit_valuation.exchange.rank import accept
 
 quickly = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LEAVES = (

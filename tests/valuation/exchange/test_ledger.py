@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_valuation.data.samples import Samples
 from lit_valuation.exchange.ledger import Entry, SharingLedger, fingerprints
+from lit_valuation.samples import Samples
 
 
 @pytest.fixture

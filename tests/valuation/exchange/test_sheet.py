@@ -2,8 +2,8 @@ import csv
 
 import torch
 
-from lit_valuation.data.samples import Samples
 from lit_valuation.exchange.sheet import write_sheet
+from lit_valuation.samples import Samples
 
 
 def test_a_table_becomes_a_csv(tmp_path):

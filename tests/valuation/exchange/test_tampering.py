@@ -10,11 +10,11 @@ import torch
 from crossing import answer, ask, checkpoint, files
 
 from lit_core.errors import RunFailure, UserError
+from lit_valuation.commands.rank import accept, rank
 from lit_valuation.encoders import Identity
 from lit_valuation.exchange.folder import incoming, nameless, outgoing
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Query, Stamp, digest
-from lit_valuation.exchange.rank import accept, rank
 from lit_valuation.selectors import RandomSelector, Selection, Selector
 
 

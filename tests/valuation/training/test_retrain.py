@@ -5,9 +5,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_core.errors import UserError
-from lit_valuation.data.samples import Samples
 from lit_valuation.module import ClassifierTask
 from lit_valuation.nn import MLP
+from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Recipe, correct, outputs, retrain, score
 
 NAMES = tuple(map(str, range(10)))

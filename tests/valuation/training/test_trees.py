@@ -4,7 +4,7 @@ from sklearn.datasets import load_wine
 from sklearn.tree import DecisionTreeClassifier
 
 from lit_core.errors import UserError
-from lit_valuation.data.samples import Samples
+from lit_valuation.samples import Samples
 from lit_valuation.training.trees import SIZES, fit_trees
 
 

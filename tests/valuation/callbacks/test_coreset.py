@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lit_valuation.callbacks.coreset import choose_coreset
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.last_layer import PoolGradients
-from lit_valuation.training.coreset import choose_coreset
 
 
 def pool(n, classes, seed):

@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_valuation.data.samples import Samples
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.functional.pursuit import matching_pursuit
 from lit_valuation.last_layer import gather_gradients
+from lit_valuation.samples import Samples
 
 
 def relative_residual(task: LightningModule, answer: Samples, queries: Samples) -> float:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from lit_core.data import ShardStream, Stream, StreamLoader
 from lit_core.errors import UserError
-from lit_valuation.data.batches import as_batch
+from lit_valuation.batches import as_batch
 
 
 class Rows:
