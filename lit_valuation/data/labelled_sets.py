@@ -185,7 +185,7 @@ class LabelledSet:
         return key, label, torch.from_numpy(np.array(array, dtype=np.float32))
 
     def _image(self, key: str, encoded: bytes) -> Tensor:
-        image = _pillow()
+        image = pillow_image()
         try:
             with image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as opened:
                 if len(self.shape) != 3 or opened.size != self.shape[:0:-1] or self.shape[0] not in _MODES:
@@ -220,12 +220,17 @@ def _rows(samples: Samples, start: int, stop: int) -> Iterator[dict[str, Any]]:
 def _png(x: Tensor) -> bytes:
     buffer = io.BytesIO()
     pixels = x.permute(1, 2, 0).numpy()
-    _pillow().fromarray(pixels[..., 0] if x.shape[0] == 1 else pixels).save(buffer, format="PNG")
+    pillow_image().fromarray(pixels[..., 0] if x.shape[0] == 1 else pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-@cache  # to look a requirement up takes longer than to decode a small image
-def _pillow() -> Any:
+@cache  # looking up a requirement takes longer than decoding a small image
+def pillow_image() -> Any:
+    """Return the module ``PIL.Image``.
+
+    Raises:
+        UserError: If Pillow is not installed.
+    """
     if not RequirementCache("pillow>=9.4"):
         raise UserError('Images need `pillow`; install it with `pip install "lit-shift[valuation]"`.')
     from PIL import Image

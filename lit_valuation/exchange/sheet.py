@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lit_core.files.paths import atomic_write
-from lit_valuation.data.labelled_sets import _pillow
+from lit_valuation.data.labelled_sets import pillow_image
 from lit_valuation.samples import Samples
 
 _SIDE, _LINE, _GAP = 96, 12, 6
@@ -48,7 +48,7 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
 
 
 def _contact_sheet(samples: Samples, captions: Sequence[str]) -> bytes:
-    image = _pillow()
+    image = pillow_image()
     from PIL import ImageDraw
 
     pixels = samples.x if samples.x.dtype == torch.uint8 else (samples.x.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -190,19 +190,35 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
         ) from error
 
 
-class _Batches(Dataset[dict[str, Tensor]]):
-    """The global batches of a whole training; each epoch has an order of its own, each rank takes its rows.
+def batch_rows(size: int, steps: int, batch_size: int, seed: int) -> Tensor:
+    """Return which samples make up each global batch of a training.
 
-    All batches are full, the last of an epoch is completed from the next: the few samples of a rest would move the
-    weights as much as a whole batch, and how few they are would depend on how much was shared.
+    Every epoch has a random order of its own. All batches are full: the last batch of an epoch is completed from the
+    next epoch. A partial batch would move the weights as much as a full one, and its size would depend on how many
+    samples were shared.
+
+    Args:
+        size: Number of samples in the training set, 1 or more.
+        steps: Number of batches, 1 or more.
+        batch_size: Samples per batch, 1 or more.
+        seed: Seed of the order, 0 or more.
+
+    Returns:
+        Indices of samples, int64 of shape ``(steps, batch_size)``.
     """
+    generator = torch.Generator().manual_seed(seed)
+    epochs = -(-steps * batch_size // size)
+    order = torch.cat([torch.randperm(size, generator=generator) for _ in range(epochs)])
+    return order[: steps * batch_size].view(steps, batch_size)
+
+
+class _Batches(Dataset[dict[str, Tensor]]):
+    """One rank's rows of the global batches of a whole training, in the order of `batch_rows`."""
 
     def __init__(self, sets: list[Samples], recipe: Recipe, seed: int, rank: int, world_size: int) -> None:
         self.sets = sets
-        generator = torch.Generator().manual_seed(seed)
-        size, needed = sum(map(len, sets)), recipe.steps * recipe.batch_size
-        order = torch.cat([torch.randperm(size, generator=generator) for _ in range(-(-needed // size))])[:needed]
-        self.rows = [batch[rank::world_size] for batch in order.split(recipe.batch_size)]
+        size = sum(map(len, sets))
+        self.rows = batch_rows(size, recipe.steps, recipe.batch_size, seed)[:, rank::world_size]
 
     def __len__(self) -> int:
         return len(self.rows)

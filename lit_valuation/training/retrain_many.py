@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.lightning.optimizers import build_optimizers
 from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
-from lit_valuation.training.retrain import Mode, Recipe, _Batches
+from lit_valuation.training.retrain import Mode, Recipe, batch_rows
 
 
 def retrain_many(
@@ -119,12 +118,10 @@ def _data(
     x, y = torch.cat([part.inputs() for part in sets]), torch.cat([part.y for part in sets])
     orders, begin = [], len(train)
     for answer in shared:
-        parts = [train] if answer is None else [train, answer]
-        end = begin + sum(map(len, parts[1:]))
+        end = begin + (0 if answer is None else len(answer))
         rows = torch.cat([torch.arange(len(train)), torch.arange(begin, end)])
         begin = end
-        batches = _Batches(parts, replace(recipe, steps=steps), seed, rank=0, world_size=1).rows
-        orders.append(rows[torch.stack(batches)])
+        orders.append(rows[batch_rows(len(rows), steps, recipe.batch_size, seed)])
     return x, y, torch.stack(orders)
 
 
