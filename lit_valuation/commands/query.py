@@ -10,12 +10,10 @@ from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.folder import check_new, nameless, outgoing
-from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints
+from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, named_fingerprints
 from lit_valuation.exchange.manifest import Contents, Query, Stamp, digest, public_name
 from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.training.retrain import load_task, outputs
-
-LEDGER = "ledger.jsonl"
 
 
 def query(

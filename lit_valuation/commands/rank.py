@@ -13,13 +13,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
-from lit_valuation.commands.query import LEDGER
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.comparison import places
 from lit_valuation.exchange.echo import exact_echoes, near_echoes
 from lit_valuation.exchange.folder import Received, incoming
-from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints
+from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, named_fingerprints
 from lit_valuation.exchange.manifest import Answer, Query
 from lit_valuation.exchange.proxy_scores import mean_psi, relative_residual
 from lit_valuation.exchange.report import Ranking, Row, check_plotting, write_report

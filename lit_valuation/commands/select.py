@@ -14,11 +14,10 @@ from lightning.pytorch import LightningModule
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices, gather_shares, share
-from lit_valuation.commands.query import LEDGER
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.folder import Received, check_new, incoming, nameless, outgoing
-from lit_valuation.exchange.ledger import Entry, SharingLedger, fingerprints
+from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, fingerprints
 from lit_valuation.exchange.manifest import Answer, Choice, Contents, Plain, Query, Stamp, digest, public_name
 from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.functional.gradients import LastLayerGradients

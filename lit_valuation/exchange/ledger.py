@@ -17,7 +17,9 @@ from lit_core.files.paths import FULL_DISK, locked_folder, sync_folder
 from lit_valuation.samples import Samples
 
 Event = Literal["query", "answer", "received", "withdrawal"]
-#: What gives samples away.
+#: Name of a party's ledger in the folder of its data.
+LEDGER = "ledger.jsonl"
+#: Events that disclose samples to the other party.
 DISCLOSING = ("query", "answer")
 _START = "0" * 64
 
