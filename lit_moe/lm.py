@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,8 @@ from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
 from lit_core.lm.tokenizer import Tokenizer
+from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, HFDecoder, KVCache
-
-if TYPE_CHECKING:
-    from lit_moe.module import MoELanguageModel
 
 
 class DecoderLM(LanguageModel):
@@ -100,8 +98,6 @@ def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel
     Raises:
         UserError: If the file is no checkpoint of a language model of ``lit-moe``.
     """
-    from lit_moe.module import MoELanguageModel
-
     checkpoint = load_checkpoint_file(path)
     if "hyper_parameters" not in checkpoint:
         raise UserError(

@@ -1,10 +1,22 @@
-"""Callbacks that every run of a LitShift command has; each is usable on any LightningModule."""
+"""Callbacks for any LightningModule: those that each run of a LitShift command has, and replay of earlier data."""
 
 from lit_core.callbacks.branch import BranchFrom
 from lit_core.callbacks.finite_loss import FiniteLoss
 from lit_core.callbacks.graceful_stop import GracefulStop
 from lit_core.callbacks.present_optimizer import PresentOptimizer
+from lit_core.callbacks.replay_mixing import LinearReplay, ReplayMixing, ReplaySchedule
 from lit_core.callbacks.run_checkpoint import RunCheckpoint, Stopped
 from lit_core.callbacks.run_record import RunRecord
 
-__all__ = ["BranchFrom", "FiniteLoss", "GracefulStop", "PresentOptimizer", "RunCheckpoint", "RunRecord", "Stopped"]
+__all__ = [
+    "BranchFrom",
+    "FiniteLoss",
+    "GracefulStop",
+    "LinearReplay",
+    "PresentOptimizer",
+    "ReplayMixing",
+    "ReplaySchedule",
+    "RunCheckpoint",
+    "RunRecord",
+    "Stopped",
+]

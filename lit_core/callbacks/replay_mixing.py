@@ -1,4 +1,4 @@
-"""How much of each batch is old data."""
+"""Replay: a share of each training batch is drawn from earlier data, constant or by a schedule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
 
 
 class ReplaySchedule:
-    """Replay fraction as a function of the optimizer step: a base class for one's own."""
+    """Base class of schedules that give the replayed fraction as a function of the optimizer step."""
 
     def __call__(self, step: int) -> float:
         """Return the fraction of a global batch that is replayed, from 0 to 1.
@@ -27,12 +27,12 @@ class ReplaySchedule:
 
 
 class LinearReplay(ReplaySchedule):
-    """A fraction that goes from one value to another, then stays.
+    """Replayed fraction that changes linearly from `start` to `end` and stays there.
 
     Args:
         start: Replayed fraction at the first step, from 0 to 1.
         end: Replayed fraction after `steps` optimizer steps, from 0 to 1.
-        steps: Optimizer steps from the one to the other, 1 or more.
+        steps: Optimizer steps of the linear change, 1 or more.
     """
 
     def __init__(self, start: float, end: float, steps: int) -> None:
@@ -42,16 +42,17 @@ class LinearReplay(ReplaySchedule):
         self.steps = steps
 
     def __call__(self, step: int) -> float:
-        """Return the fraction of a step."""
+        """Return the replayed fraction of a step, from 0 to 1."""
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
 
 class ReplayMixing(Callback):
     """Changes training: sets which fraction of each global batch is drawn from the replayed sources.
 
-    Replay is compute-equivalent: it displaces new data, the batch stays as large. The fraction is a pure function of
-    the step, so a resumed run draws what it would have drawn. Works on any DataModule whose training loader is a
-    `StreamLoader` over a `MixtureStream`.
+    Works on any LightningModule, whose training loader is a `StreamLoader` over a `MixtureStream` of new and replayed
+    sources, for example of texts, token windows or images. Replayed samples displace new ones, so the batch size and
+    the compute per step do not change. The fraction is a pure function of the optimizer step, so a resumed run draws
+    the samples that an uninterrupted run would have drawn.
 
     ===============================  ========  ==============================================================
     key                              unit      moment
@@ -59,12 +60,12 @@ class ReplayMixing(Callback):
     ``train/replay_fraction``        0 to 1    logged step; drawn share of replayed samples in its global batch
     ``train/{source}/fraction``      0 to 1    same; drawn share of each source in its global batch
     ``train/{source}/samples``       samples   same; drawn since the start, this step included
-    ``train/{source}/tokens``        tokens    same; where batches have ``input_ids``
+    ``train/{source}/tokens``        tokens    same; where batches have ``input_ids`` of shape ``(batch, tokens)``
     ``train/{source}/epochs``        epochs    same; passes over the source, with decimals
     ===============================  ========  ==============================================================
 
     Args:
-        fraction: Replayed fraction from 0 to 1, or a schedule of it over the optimizer steps.
+        fraction: Replayed fraction of each global batch, from 0 to 1, or a schedule of it over the optimizer steps.
     """
 
     def __init__(self, fraction: float | ReplaySchedule) -> None:
@@ -74,7 +75,7 @@ class ReplayMixing(Callback):
         self._length: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the stream its fraction, before the first batch is drawn."""
+        """Set the fraction of the stream before the first batch is drawn."""
         loader = trainer.train_dataloader
         stream = loader.stream if isinstance(loader, StreamLoader) else None
         if not isinstance(stream, MixtureStream):
@@ -88,14 +89,14 @@ class ReplayMixing(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
-        """Count what a micro-batch holds."""
+        """Count the samples of each source in a micro-batch."""
         assert self._stream is not None
         drawn = torch.bincount(batch["source"].flatten(), minlength=len(self._stream.names))
         self._drawn = drawn if self._drawn is None else self._drawn + drawn
         self._length = batch["input_ids"].shape[-1] if "input_ids" in batch else None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log what was drawn for this optimizer step, over all ranks."""
+        """Log how many samples of each source this optimizer step drew, summed over all ranks."""
         drawn, self._drawn, stream = self._drawn, None, self._stream
         assert drawn is not None and stream is not None
         if not logs_this_step(trainer):

@@ -1,6 +1,6 @@
 """Callbacks for continual pre-training; each is usable on any LightningModule."""
 
-from lit_core.callbacks.replay_mixing import LinearReplay, ReplayMixing, ReplaySchedule
+from lit_core.callbacks import LinearReplay, ReplayMixing, ReplaySchedule
 from lit_moe.callbacks.forgetting import Forgetting
 from lit_moe.callbacks.router_balance import RouterBalance
 from lit_moe.callbacks.router_drift import RouterDrift

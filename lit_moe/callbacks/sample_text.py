@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_core.errors import UserError
 from lit_core.lightning.tensorboard import add_text
 from lit_core.lm.sampling import check_sampling
+from lit_moe.lm import language_model
 
 
 class SampleText(Callback):
@@ -68,8 +69,6 @@ class SampleText(Callback):
         self._show(trainer, pl_module, "test/samples")
 
     def _show(self, trainer: Trainer, pl_module: LightningModule, key: str, back: int = 0) -> None:
-        from lit_moe.lm import language_model
-
         decoder, tokenizer = getattr(pl_module, "decoder", None), getattr(pl_module, "tokenizer", None)
         if decoder is None or tokenizer is None:
             raise UserError(

@@ -3,8 +3,8 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
+from lit_core.callbacks import LinearReplay, ReplayMixing
 from lit_core.errors import UserError
-from lit_moe.callbacks import LinearReplay, ReplayMixing
 
 
 class Drawn(Callback):
