@@ -87,7 +87,7 @@ def as_inputs(x: Tensor) -> Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
-def together(parts: Sequence[Samples]) -> Samples:
+def merge_samples(parts: Sequence[Samples]) -> Samples:
     """Return samples of several sets as one, numbered by the classes of the first, with further ones appended.
 
     Groups are kept where all sets have them.

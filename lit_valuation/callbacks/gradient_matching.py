@@ -21,7 +21,7 @@ from lit_core.lightning.step_logging import logs_this_step, rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout, writers
 from lit_valuation.batches import Batch, as_batch
 from lit_valuation.callbacks.coreset import Coreset, choose_coreset
-from lit_valuation.data.weighted_subset import Rows, Subset, SubsetLoader, SubsetStream
+from lit_valuation.data.weighted_subset import LoaderRows, SubsetLoader, SubsetStream, WeightedSubset
 from lit_valuation.functional.gradients import Loss
 from lit_valuation.last_layer import PoolGradients, gather_gradients
 from lit_valuation.samples import as_inputs
@@ -104,7 +104,7 @@ class GradientMatching(Callback):
         self.weights: Tensor | None = None
         self._made = {"count": 0, "epoch": -1, "step": 0}
         self._facts: dict[str, float] = {}
-        self._rows: Rows | None = None
+        self._rows: LoaderRows | None = None
         self._sizes: dict[str, int] = {}
         self._workers = 0
 
@@ -115,7 +115,7 @@ class GradientMatching(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note how training reads, and go on with the selection of a resumed run."""
         loader = trainer.train_dataloader
-        self._rows = Rows(loader if self.pool is None else self.pool)
+        self._rows = LoaderRows(loader if self.pool is None else self.pool)
         self._sizes, self._workers = _batch_sizes(trainer, loader), int(getattr(loader, "num_workers", 0))
         charts = {name: [f"train/selection/{name}"] for name in ("relative_residual", "overlap")}
         add_layout(trainer, {"gradient matching": charts})
@@ -236,7 +236,7 @@ class GradientMatching(Callback):
         assert self._rows is not None and self.numbers is not None and self.weights is not None
         weighted = bool(getattr(pl_module, "takes_weights", False))
         name, first = f"selection {self._made['count']}", self._made["step"]
-        subset = Subset(self._rows, self.numbers, self.weights)
+        subset = WeightedSubset(self._rows, self.numbers, self.weights)
         layout = {"rank": trainer.global_rank, "world_size": trainer.world_size, "seed": self.seed}
         stream = SubsetStream(subset, name, by_weight=not weighted, **self._sizes, **layout)
         loader = SubsetLoader(stream, weighted, self.keys, num_workers=self._workers)

@@ -9,11 +9,11 @@ from lit_core.files.paths import resolve_data_path
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
-from lit_valuation.exchange.folder import check_new, nameless, outgoing
+from lit_valuation.exchange.folder import anonymized, check_new, outgoing
 from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, named_fingerprints
-from lit_valuation.exchange.manifest import Contents, Query, Stamp, digest, public_name
+from lit_valuation.exchange.manifest import Contents, EncoderStamp, Query, digest, public_name
 from lit_valuation.exchange.sheet import write_sheet
-from lit_valuation.training.retrain import load_task, outputs
+from lit_valuation.training.retrain import load_task, predict_logits
 
 
 def query(
@@ -56,7 +56,7 @@ def query(
     source = LabelledSet(home / "val")
     samples = source.load().renumbered(task.classes)  # type: ignore[arg-type]
     print(f"Classifying {len(samples)} samples of {home / 'val'}.", flush=True)
-    predicted = outputs(task, samples).argmax(1)
+    predicted = predict_logits(task, samples).argmax(1)
     cases = hard_cases(samples, predicted, per_class, seed, classes)
     columns = source.meta.get("columns")
     mistakes = int((predicted != samples.y).sum())
@@ -68,14 +68,14 @@ def query(
         print(f"Nothing left. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
         return
 
-    stamp = None if encoder is None else Stamp(public_name(encoder.name), encoder.sha256)
+    stamp = None if encoder is None else EncoderStamp(public_name(encoder.name), encoder.sha256)
 
     def describe(contents: Contents) -> Query:
         return Query(contents, None if columns is None else tuple(columns), budget, stamp)
 
     book = SharingLedger(home / LEDGER if ledger is None else ledger)
     licence = source.shards.index["licence"]
-    with book.locked(), outgoing(folder, nameless(cases.queries), source.kind, licence, describe) as manifest:
+    with book.locked(), outgoing(folder, anonymized(cases.queries), source.kind, licence, describe) as manifest:
         book.entries()  # refuses a damaged ledger before the first line
         for name in to:
             book.append(

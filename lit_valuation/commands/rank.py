@@ -15,16 +15,16 @@ from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
-from lit_valuation.exchange.comparison import places
+from lit_valuation.exchange.comparison import rank_owners
 from lit_valuation.exchange.echo import exact_echoes, near_echoes
 from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, named_fingerprints
 from lit_valuation.exchange.manifest import Answer, Query
 from lit_valuation.exchange.proxy_scores import mean_psi, relative_residual
-from lit_valuation.exchange.report import Ranking, Row, check_plotting, write_report
-from lit_valuation.exchange.trainings import Trainings, stack
-from lit_valuation.samples import Samples, together
-from lit_valuation.training.retrain import Mode, Recipe, load_task
+from lit_valuation.exchange.report import Ranking, RankingRow, check_plotting, write_report
+from lit_valuation.exchange.trainings import TrainingRuns, stack
+from lit_valuation.samples import Samples, merge_samples
+from lit_valuation.training.retrain import Mode, TrainingRecipe, load_task
 
 #: Name of the training without any answer.
 NOTHING = "(nothing shared)"
@@ -118,14 +118,14 @@ def rank(
         raise UserError(f"Every answer is refused; {next(iter(refused.values()))}")
 
     sets = {"held_out": home.held_out, "queries": home.queries} | ({} if home.test is None else {"test": home.test})
-    recipe = Recipe.from_checkpoint(ckpt_path, **trainer.arguments())
+    recipe = TrainingRecipe.from_checkpoint(ckpt_path, **trainer.arguments())
     identity = {**home.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": asked.digest}
-    trainings = Trainings(folder / "trainings", recipe, home.train, sets, mode, identity)
+    trainings = TrainingRuns(folder / "trainings", recipe, home.train, sets, mode, identity)
     done = trainings.run(shared, range(seeds), says)
     if not says:
         return
 
-    found = places({name: stack(done[name], "held_out") for name in accepted}, stack(done[NOTHING], "held_out"))
+    found = rank_owners({name: stack(done[name], "held_out") for name in accepted}, stack(done[NOTHING], "held_out"))
     hard = None if home.test is None else torch.isin(home.test.y, home.queries.y.unique())
     rows = []
     for name, trained in done.items():
@@ -135,7 +135,7 @@ def rank(
         if hard is not None:
             scores["hard_classes"] = float(stack(trained, "test")[:, hard].double().mean())
         rows.append(
-            Row(
+            RankingRow(
                 name,
                 None if name == NOTHING else accepted[name].manifest,
                 scores,
@@ -198,7 +198,7 @@ def without_copies(
     Raises:
         UserError: If there are more, as where an owner gives the queries back, or nothing else.
     """
-    hard = together([_named(home.queries, "q"), _named(home.held_out, "h")])
+    hard = merge_samples([_named(home.queries, "q"), _named(home.held_out, "h")])
     copied = exact_echoes(samples, hard)
     exact = int(copied.sum())
     if near:

@@ -16,9 +16,9 @@ from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices, gather_shares, share
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder, embed
-from lit_valuation.exchange.folder import Received, check_new, incoming, nameless, outgoing
+from lit_valuation.exchange.folder import Received, anonymized, check_new, incoming, outgoing
 from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, fingerprints
-from lit_valuation.exchange.manifest import Answer, Choice, Contents, Plain, Query, Stamp, digest, public_name
+from lit_valuation.exchange.manifest import Answer, Choice, Contents, EncoderStamp, Plain, Query, digest, public_name
 from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.last_layer import gather_gradients
@@ -123,7 +123,7 @@ def select(
             return Answer(asked.digest, contents, budget, keys, weights, total, choice)
 
         licence = source.shards.index["licence"]
-        with outgoing(folder, nameless(shared), source.kind, licence, describe) as manifest:
+        with outgoing(folder, anonymized(shared), source.kind, licence, describe) as manifest:
             notes = {"query": asked.digest, "withheld": withhold or [], "limit": limit}
             book.append(Entry("answer", to, digest(manifest), budget, content, notes))
     for name, value in chosen.facts.items():
@@ -159,7 +159,7 @@ def _check_inputs(source: LabelledSet, asked: Received[Query]) -> None:
         )
 
 
-def _stamp(selector: Selector, encoder: Encoder | None, manifest: Query) -> Stamp | None:
+def _stamp(selector: Selector, encoder: Encoder | None, manifest: Query) -> EncoderStamp | None:
     """Return the encoder's name and hash; refuse another than the one that is asked for."""
     if "features" not in selector.needs:
         return None
@@ -169,7 +169,7 @@ def _stamp(selector: Selector, encoder: Encoder | None, manifest: Query) -> Stam
         raise UserError(
             f"{type(selector).__name__} looks at features, but there is no encoder; give --encoder {which}."
         )
-    stamp = Stamp(public_name(encoder.name), encoder.sha256)
+    stamp = EncoderStamp(public_name(encoder.name), encoder.sha256)
     if wanted is not None and stamp != wanted:
         raise UserError(
             f"encoder is {stamp.name} ({(stamp.sha256 or 'no weights')[:12]}), but the query asks for {wanted.name} "
@@ -248,7 +248,11 @@ def _pool(
 
 
 def _choice(
-    selector: Selector, stamp: Stamp | None, task: LightningModule | None, checkpoint: Path | None, chosen: Selection
+    selector: Selector,
+    stamp: EncoderStamp | None,
+    task: LightningModule | None,
+    checkpoint: Path | None,
+    chosen: Selection,
 ) -> Choice:
     kind = type(selector)
     return Choice(

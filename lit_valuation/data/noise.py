@@ -60,8 +60,8 @@ class Noise:
         Returns:
             The corrupted samples, and the keys with wrong ``labels`` and disturbed ``inputs``.
         """
-        wrong = drawn(samples, self.labels, seed, protect)
-        disturbed = drawn(samples, self.inputs, seed + 1, protect)
+        wrong = draw_samples(samples, self.labels, seed, protect)
+        disturbed = draw_samples(samples, self.inputs, seed + 1, protect)
         corrupted = disturb_inputs(flip_labels(samples, wrong, seed), disturbed, self.strength, seed + 1)
         return corrupted, {
             name: [samples.keys[index] for index in chosen.tolist()]
@@ -69,7 +69,7 @@ class Noise:
         }
 
 
-def drawn(samples: Samples, share: float, seed: int, protect: Collection[str] = ()) -> Tensor:
+def draw_samples(samples: Samples, share: float, seed: int, protect: Collection[str] = ()) -> Tensor:
     """Draw a share of the samples that are not protected.
 
     Returns:

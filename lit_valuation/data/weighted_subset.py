@@ -14,7 +14,7 @@ from lit_core.errors import UserError
 from lit_valuation.batches import as_batch
 
 
-class Rows:
+class LoaderRows:
     """The samples behind a loader, by number, collated as the loader does.
 
     Args:
@@ -53,7 +53,7 @@ class Rows:
         return at_once(numbers) if at_once is not None else self.collate([self[number] for number in numbers])
 
 
-class Subset:
+class WeightedSubset:
     """A weighted subset as the source of a stream.
 
     Args:
@@ -62,7 +62,7 @@ class Subset:
         weights: Weight of each, ``(k,)``.
     """
 
-    def __init__(self, rows: Rows, numbers: Tensor, weights: Tensor) -> None:
+    def __init__(self, rows: LoaderRows, numbers: Tensor, weights: Tensor) -> None:
         self.rows, self.numbers, self.weights = rows, numbers.tolist(), weights
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class SubsetStream(ShardStream):
 
     tells_epochs = False  # many passes are what a subset is for
 
-    def __init__(self, subset: Subset, name: str, by_weight: bool, **sizes: int) -> None:
+    def __init__(self, subset: WeightedSubset, name: str, by_weight: bool, **sizes: int) -> None:
         super().__init__(subset, name, **sizes)
         self.by_weight, self.weights = by_weight, subset.weights
         self._drawn: tuple[int, list[int]] = (-1, [])
@@ -100,7 +100,7 @@ class SubsetStream(ShardStream):
             return place
         epoch = number // len(self.weights)
         if self._drawn[0] != epoch:
-            self._drawn = epoch, drawn(self.weights, self.seed, epoch)
+            self._drawn = epoch, draw_by_weight(self.weights, self.seed, epoch)
         return self._drawn[1][place]
 
 
@@ -131,7 +131,7 @@ class SubsetLoader(StreamLoader):
                 yield {self.keys[0]: pair.x, self.keys[1]: pair.y, "weight": batch["weight"]}
 
 
-def drawn(weights: Tensor, seed: int, epoch: int) -> list[int]:
+def draw_by_weight(weights: Tensor, seed: int, epoch: int) -> list[int]:
     """Draw as many samples as there are, each as often as its weight says, rounded up or down at random.
 
     Args:

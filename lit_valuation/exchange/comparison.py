@@ -40,7 +40,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Place:
+class OwnerRank:
     """Where an owner stands.
 
     Args:
@@ -95,7 +95,7 @@ def bootstrap(values: Tensor, level: float = 0.95, seed: int = 0) -> Interval:
     return Interval(float(values.double().mean()), low, high, n)
 
 
-def places(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95) -> list[Place]:
+def rank_owners(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95) -> list[OwnerRank]:
     """Rank owners by what their samples do for the held-out hard cases, the best first.
 
     Args:
@@ -106,7 +106,7 @@ def places(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95) -
     order = sorted(owners, key=lambda name: -float(owners[name].double().mean()))
     signs = {(a, b): difference(owners[a], owners[b], level).sign for a in order for b in order if a != b}
     return [
-        Place(
+        OwnerRank(
             name,
             t_interval(owners[name].double().mean(1).tolist(), level),
             difference(owners[name], without, level),
@@ -118,7 +118,7 @@ def places(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95) -
     ]
 
 
-def verdict(found: Sequence[Place]) -> str:
+def verdict(found: Sequence[OwnerRank]) -> str:
     """Say what the order is, as far as there is one, and who helps at all."""
     if not found:
         return "No answer can be ranked."
@@ -127,7 +127,7 @@ def verdict(found: Sequence[Place]) -> str:
     return f"{_order(found)} {who} {'help' if len(helping) > 1 else 'helps'}, compared with nothing shared."
 
 
-def _order(found: Sequence[Place]) -> str:
+def _order(found: Sequence[OwnerRank]) -> str:
     if len(found) == 1:
         return f"{found[0].name} is the only answer."
     leaders = [place.name for place in found if place.best == 1]

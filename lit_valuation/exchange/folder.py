@@ -38,7 +38,7 @@ class Received(Generic[Manifest]):
     samples: Samples
 
 
-def nameless(samples: Samples) -> Samples:
+def anonymized(samples: Samples) -> Samples:
     """Return samples as they may leave: numbered anew, without groups, with their own classes only."""
     present = [name for number, name in enumerate(samples.classes) if (samples.y == number).any()]
     keys = tuple(f"{number:06d}" for number in range(len(samples)))
@@ -67,7 +67,7 @@ def outgoing(
 
     Args:
         folder: Where it appears.
-        samples: What leaves, as `nameless` makes them.
+        samples: What leaves, as `anonymized` makes them.
         kind: ``image``, ``table`` or ``embedding``.
         licence: Licence of the data.
         describe: Makes the manifest from the contents.

@@ -24,7 +24,7 @@ Plain = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
-class Stamp:
+class EncoderStamp:
     """A public thing that both sides use.
 
     Args:
@@ -91,7 +91,7 @@ class Query:
     contents: Contents
     columns: tuple[str, ...] | None
     budget: int
-    encoder: Stamp | None
+    encoder: EncoderStamp | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Choice:
 
     selector: str
     settings: dict[str, Plain]
-    encoder: Stamp | None
+    encoder: EncoderStamp | None
     model: str | None
     checkpoint: str | None
     facts: dict[str, float]

@@ -16,7 +16,7 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write
 from lit_core.study.statistics import Interval
-from lit_valuation.exchange.comparison import Place, verdict
+from lit_valuation.exchange.comparison import OwnerRank, verdict
 from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Answer, Query
 from lit_valuation.training.retrain import Mode
@@ -35,7 +35,7 @@ small{color:#666}"""
 
 
 @dataclass(frozen=True)
-class Row:
+class RankingRow:
     """What is known of an owner.
 
     Args:
@@ -70,8 +70,8 @@ class Ranking:
     """
 
     asked: Received[Query]
-    places: Sequence[Place]
-    rows: Sequence[Row]
+    places: Sequence[OwnerRank]
+    rows: Sequence[RankingRow]
     refused: Mapping[str, str]
     seeds: int
     mode: Mode

@@ -18,13 +18,13 @@ from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.samples import Samples
-from lit_valuation.training.retrain import Mode, Recipe, correct, retrain
+from lit_valuation.training.retrain import Mode, TrainingRecipe, is_correct, retrain
 
 _TIMED_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What came of a training.
 
     Args:
@@ -37,7 +37,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Trainings:
+class TrainingRuns:
     """Trains with each owner's samples, over seeds.
 
     Args:
@@ -50,13 +50,15 @@ class Trainings:
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: TrainingRecipe
     train: Samples
     sets: Mapping[str, Samples]
     mode: Mode
     identity: Mapping[str, Any]
 
-    def run(self, shared: Mapping[str, Samples | None], seeds: Sequence[int], says: bool) -> dict[str, list[Trained]]:
+    def run(
+        self, shared: Mapping[str, Samples | None], seeds: Sequence[int], says: bool
+    ) -> dict[str, list[TrainingResult]]:
         """Return what came of each training, by owner and in the order of the seeds.
 
         Args:
@@ -67,7 +69,7 @@ class Trainings:
         files = {(name, seed): self._file(samples, seed) for name, samples in shared.items() for seed in seeds}
         # Looked up before the first training: the processes of a run on several devices must agree on what is missing.
         missing = [cell for cell, path in files.items() if not path.exists()]
-        done: dict[tuple[str, int], Trained] = {}
+        done: dict[tuple[str, int], TrainingResult] = {}
         if missing and says:
             print(
                 f"{len(missing)} trainings of {self.recipe.steps} steps; {len(files) - len(missing)} are there.",
@@ -82,8 +84,8 @@ class Trainings:
         ):
             start = time.perf_counter()
             task = retrain(self.recipe, self.train, shared[name], seed, self.mode)
-            found = {key: correct(task, samples) for key, samples in self.sets.items()}
-            done[name, seed] = Trained(found, time.perf_counter() - start)
+            found = {key: is_correct(task, samples) for key, samples in self.sets.items()}
+            done[name, seed] = TrainingResult(found, time.perf_counter() - start)
             if says:
                 atomic_write(files[name, seed], _dump(done[name, seed]))
         return {name: [done.get((name, seed)) or _load(files[name, seed]) for seed in seeds] for name in shared}
@@ -102,21 +104,21 @@ class Trainings:
         task = retrain(replace(self.recipe, steps=steps), self.train, None, 0, self.mode)
         trained = time.perf_counter()
         for samples in self.sets.values():
-            correct(task, samples)
+            is_correct(task, samples)
         return (trained - start) * self.recipe.steps / steps + time.perf_counter() - trained
 
 
-def stack(trained: Sequence[Trained], key: str) -> Tensor:
+def stack(trained: Sequence[TrainingResult], key: str) -> Tensor:
     """Return whether each sample of a set is classified correctly, ``(seeds, samples)``."""
     return torch.stack([one.correct[key] for one in trained])
 
 
-def _dump(trained: Trained) -> str:
+def _dump(trained: TrainingResult) -> str:
     rows = {key: "".join("01"[right] for right in row.long().tolist()) for key, row in trained.correct.items()}
     return json.dumps({"correct": rows, "seconds": trained.seconds})
 
 
-def _load(path: Path) -> Trained:
+def _load(path: Path) -> TrainingResult:
     content = json.loads(path.read_bytes())
     rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
-    return Trained(rows, float(content["seconds"]))
+    return TrainingResult(rows, float(content["seconds"]))

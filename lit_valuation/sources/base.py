@@ -61,7 +61,7 @@ class LabelledSource(ABC):
         }
 
 
-def labelled(
+def to_samples(
     name: str,
     x: Tensor | np.ndarray,
     labels: Sequence[Any],
@@ -93,7 +93,7 @@ def labelled(
     )
 
 
-def checked_name(name: str) -> str:
+def check_name(name: str) -> str:
     """Return the name that a user gave to a source.
 
     Raises:

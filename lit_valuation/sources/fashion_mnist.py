@@ -11,7 +11,7 @@ import numpy as np
 from lit_core.errors import UserError
 from lit_core.fetch.debian import DebianPackage
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, labelled
+from lit_valuation.sources.base import LabelledSource, to_samples
 
 CLASSES = (
     "T-shirt",
@@ -53,7 +53,7 @@ class FashionMNIST(DebianPackage, LabelledSource):
             np.concatenate([read_idx(*self.files(folder, f"{part}-{kind}-ubyte.gz")) for part in ("train", "t10k")])
             for kind in ("images-idx3", "labels-idx1")
         )
-        return labelled(self.name, images[:, None], [CLASSES[label] for label in labels], classes=CLASSES)
+        return to_samples(self.name, images[:, None], [CLASSES[label] for label in labels], classes=CLASSES)
 
 
 def read_idx(path: Path) -> np.ndarray:

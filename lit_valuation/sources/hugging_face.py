@@ -14,7 +14,7 @@ from lit_core.fetch.hub import load_rows, need_datasets
 from lit_core.files.paths import files_facts
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LARGEST, LabelledSource, checked_name, labelled
+from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_samples
 from lit_valuation.sources.image_folder import as_square
 
 
@@ -71,7 +71,7 @@ class HuggingFaceSamples(LabelledSource):
         for argument, count in (("size", size), ("max_samples", max_samples)):
             if count is not None and count < 1:
                 raise UserError(f"{argument} of the source {name} is {count}, but must be 1 or more.")
-        self.name, self.licence = checked_name(name), licence
+        self.name, self.licence = check_name(name), licence
         self.origin = path if data_files is None else f"{path} files"
         self.input = "image" if image else "table" if columns else "embedding"
         self.columns = tuple(columns) if columns else None
@@ -115,7 +115,7 @@ class HuggingFaceSamples(LabelledSource):
             x = embed(self.encoder, inputs)
         else:
             x = torch.stack(inputs)
-        return labelled(self.name, x, labels, groups or None)
+        return to_samples(self.name, x, labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and names, sizes and times of local files."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_core.errors import UserError
 from lit_core.files.paths import files_facts
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, checked_name, labelled
+from lit_valuation.sources.base import LabelledSource, check_name, to_samples
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
@@ -54,7 +54,7 @@ class ImageFolder(LabelledSource):
             raise UserError(f"folder of the source {name} is {folder}, but there is no such folder; correct the path.")
         if size < 1:
             raise UserError(f"size of the source {name} is {size}, but must be 1 or more.")
-        self.name, self.licence, self.origin = checked_name(name), licence, "a folder of pictures"
+        self.name, self.licence, self.origin = check_name(name), licence, "a folder of pictures"
         self.size, self.channels, self.groups = size, channels, groups
 
     def samples(self) -> Samples:
@@ -66,7 +66,7 @@ class ImageFolder(LabelledSource):
         found = list(self._files())
         x = torch.stack([self._picture(path) for path, _, _ in found])
         groups = [group for _, _, group in found] if self.groups else None
-        return labelled(self.name, x, [label for _, label, _ in found], groups)
+        return to_samples(self.name, x, [label for _, label, _ in found], groups)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and names, sizes and times of the files."""

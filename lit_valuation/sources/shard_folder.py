@@ -8,8 +8,8 @@ from typing import Any
 from lit_core.errors import UserError
 from lit_core.files.paths import files_facts, resolve_data_path
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.samples import Samples, together
-from lit_valuation.sources.base import LabelledSource, checked_name
+from lit_valuation.samples import Samples, merge_samples
+from lit_valuation.sources.base import LabelledSource, check_name
 
 
 class ShardFolder(LabelledSource):
@@ -25,7 +25,7 @@ class ShardFolder(LabelledSource):
 
     def __init__(self, folder: str, name: str) -> None:
         self.folder = resolve_data_path(folder)
-        self.name = checked_name(name)
+        self.name = check_name(name)
         found = sorted(Path(index).parent for index in self.folder.rglob("index.json"))
         if not found:
             raise UserError(
@@ -52,7 +52,7 @@ class ShardFolder(LabelledSource):
         """
         for labelled in self.sets:
             labelled.verify()
-        return together([labelled.load() for labelled in self.sets])
+        return merge_samples([labelled.load() for labelled in self.sets])
 
     def facts(self) -> dict[str, Any]:
         """Return names, sizes and times of the files."""

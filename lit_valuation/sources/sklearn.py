@@ -9,7 +9,7 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, labelled
+from lit_valuation.sources.base import LabelledSource, to_samples
 
 _LICENCE = "BSD-3-Clause, with scikit-learn; from the UCI repository"
 
@@ -26,7 +26,7 @@ class Digits(LabelledSource):
     def samples(self) -> Samples:
         """Return the digits."""
         data = _datasets(self).load_digits()
-        return labelled(self.name, (data.images * 15).astype("uint8")[:, None], data.target)
+        return to_samples(self.name, (data.images * 15).astype("uint8")[:, None], data.target)
 
     def facts(self) -> dict[str, Any]:
         """Return scikit-learn's version."""
@@ -50,7 +50,7 @@ class SklearnTable(LabelledSource):
         """Return the rows."""
         data = getattr(_datasets(self), f"load_{self.name}")()
         self.columns = tuple(data.feature_names)
-        return labelled(self.name, data.data, data.target_names[data.target], classes=data.target_names.tolist())
+        return to_samples(self.name, data.data, data.target_names[data.target], classes=data.target_names.tolist())
 
     def facts(self) -> dict[str, Any]:
         """Return scikit-learn's version."""

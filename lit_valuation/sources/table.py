@@ -14,7 +14,7 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import files_facts
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LARGEST, LabelledSource, checked_name, labelled
+from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_samples
 
 
 class Table(LabelledSource):
@@ -52,7 +52,7 @@ class Table(LabelledSource):
             raise UserError(f"path of the source {name} is {path}, but must end in .csv or .parquet; convert the file.")
         if len(separator) != 1:
             raise UserError(f"separator of the source {name} is {separator!r}, but must be one character, such as ;.")
-        self.name, self.licence, self.origin = checked_name(name), licence, "a table"
+        self.name, self.licence, self.origin = check_name(name), licence, "a table"
         self.label, self.group, self.given, self.separator = label, group, columns, separator
 
     def samples(self) -> Samples:
@@ -79,7 +79,7 @@ class Table(LabelledSource):
                 groups.append(self._name(row[places[self.group]], where, self.group))
         if not x:
             raise UserError(f"{self.path} has no rows; add some.")
-        return labelled(self.name, np.array(x, dtype=np.float32), labels, groups or None)
+        return to_samples(self.name, np.array(x, dtype=np.float32), labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and name, size and time of the file."""

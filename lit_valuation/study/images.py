@@ -32,7 +32,7 @@ from lit_valuation.last_layer import gather_gradients
 from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
 from lit_valuation.selectors import FullInformation, Pool, Selection
-from lit_valuation.training.retrain import Mode, Recipe, outputs, score
+from lit_valuation.training.retrain import Mode, TrainingRecipe, accuracies, predict_logits
 from lit_valuation.training.retrain_many import retrain_many
 
 Plain = dict[str, Any]
@@ -117,7 +117,7 @@ def simulate(
     asked = sorted(
         {samples.classes[c] for c, g in zip(samples.y.tolist(), samples.groups or (), strict=True) if g == HARD}
     )
-    cases = hard_cases(val, outputs(baseline, val).argmax(1), queries_per_class, seed, asked)
+    cases = hard_cases(val, predict_logits(baseline, val).argmax(1), queries_per_class, seed, asked)
     look = partial(_look, recipe, cases, _encoder(json.dumps(encoder)), seed, checkpoint, features)
     corrupt = Noise(labels=noise_share * (noise == "labels"), inputs=noise_share * (noise == "inputs"))
     spared: dict[str, set[str]] = {name: set() for name in names}
@@ -147,7 +147,7 @@ def simulate(
             "hard_classes": test.of_classes(cases.classes),
             "test": test,
         }
-        base = score(baseline, sets)
+        base = accuracies(baseline, sets)
         scores = _retrained(recipe, baseline, learning_rate, mode, train, owners, selections, sets, seed)
         rows = [row | scores[key] for row, key in zip(rows, selections, strict=True)]
         rows += [
@@ -199,7 +199,7 @@ def make_division(division: Plain) -> Division:
     return Division(**{**division, **({"owners": owners} if owners else {})})
 
 
-def make_recipe(network: Plain, train: Samples, steps: int, batch_size: int, learning_rate: float) -> Recipe:
+def make_recipe(network: Plain, train: Samples, steps: int, batch_size: int, learning_rate: float) -> TrainingRecipe:
     """Return how all parties train."""
 
     def make(seed: int) -> ClassifierTask:
@@ -213,11 +213,11 @@ def make_recipe(network: Plain, train: Samples, steps: int, batch_size: int, lea
             seed=seed,
         )
 
-    return Recipe(make, steps, batch_size)
+    return TrainingRecipe(make, steps, batch_size)
 
 
 def _look(
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     cases: HardCases,
     encoder: Encoder,
     seed: int,
@@ -257,7 +257,7 @@ def _selection_row(owner: Data, key: Key, selection: Selection) -> dict[str, Any
 
 
 def _retrained(
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     baseline: ClassifierTask,
     learning_rate: float,
     mode: Mode,
@@ -273,12 +273,12 @@ def _retrained(
     places = {key: (key[0], tuple(sorted(selection.indices.tolist()))) for key, selection in selections.items()}
     different = list(dict.fromkeys(places.values()))
     answers = [owners[name].samples.take(list(indices)) for name, indices in different]
-    found = [score(task, sets) for task in retrain_many(recipe, train, answers, seed, mode)]
+    found = [accuracies(task, sets) for task in retrain_many(recipe, train, answers, seed, mode)]
     by_place = dict(zip(different, found, strict=True))
     return {key: by_place[place] for key, place in places.items()}
 
 
-def _slower(recipe: Recipe, learning_rate: float, baseline: ClassifierTask) -> Recipe:
+def _slower(recipe: TrainingRecipe, learning_rate: float, baseline: ClassifierTask) -> TrainingRecipe:
     def make(seed: int) -> ClassifierTask:
         task = recipe.make(seed)
         assert isinstance(task, ClassifierTask)

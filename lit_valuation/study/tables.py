@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_valuation.samples import Samples, together
+from lit_valuation.samples import Samples, merge_samples
 from lit_valuation.selectors import Pool
 from lit_valuation.study.images import FULL, NONE, Plain, build, digest
 from lit_valuation.training.trees import Kind, Trees, fit_trees
@@ -68,7 +68,9 @@ def simulate_tables(
             for kind in models or ["tree", "forest"]:
                 key = (kind, *picked.tolist())
                 if key not in found:
-                    trees = fit_trees(together([train, owner.take(picked)]), together([val, asked]), kind, seed)
+                    trees = fit_trees(
+                        merge_samples([train, owner.take(picked)]), merge_samples([val, asked]), kind, seed
+                    )
                     found[key] = _recall(trees, val, test, false_positives)
                 about = {"useful": float(useful[picked].float().mean()), "selected": float(len(picked))}
                 row = {"selector": name, "budget": budget, "model": kind}

@@ -27,7 +27,7 @@ Mode = Literal["scratch", "finetune"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a classifier is trained.
 
     Args:
@@ -45,7 +45,7 @@ class Recipe:
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, **trainer: Any) -> Recipe:
+    def from_checkpoint(cls, path: str | Path, **trainer: Any) -> TrainingRecipe:
         """Train as the run behind a ``lit-valuation fit`` checkpoint did, for as many steps.
 
         Args:
@@ -94,7 +94,7 @@ def load_task(path: str | Path) -> LightningModule:
 
 
 def retrain(
-    recipe: Recipe, train: Samples, shared: Samples | None = None, seed: int = 0, mode: Mode = "scratch"
+    recipe: TrainingRecipe, train: Samples, shared: Samples | None = None, seed: int = 0, mode: Mode = "scratch"
 ) -> LightningModule:
     """Train a classifier on the trainer's own samples and those that an owner shares.
 
@@ -145,7 +145,7 @@ def retrain(
     return task.cpu().eval()
 
 
-def outputs(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
+def predict_logits(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
     """Return a classifier's logits for samples, of shape ``(n, classes)``, in evaluation mode.
 
     Args:
@@ -162,14 +162,14 @@ def outputs(task: LightningModule, samples: Samples, batch_size: int = 256) -> T
     return torch.cat(blocks) if blocks else torch.empty(0, len(samples.classes))
 
 
-def correct(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
+def is_correct(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
     """Tell which samples a classifier classifies correctly, bool of shape ``(n,)``."""
-    return outputs(task, samples, batch_size).argmax(1) == samples.y
+    return predict_logits(task, samples, batch_size).argmax(1) == samples.y
 
 
-def score(task: LightningModule, sets: Mapping[str, Samples]) -> dict[str, float]:
+def accuracies(task: LightningModule, sets: Mapping[str, Samples]) -> dict[str, float]:
     """Return a classifier's accuracy, from 0 to 1, on each of some named sets; NaN on an empty one."""
-    return {name: float(correct(task, samples).float().mean()) for name, samples in sets.items()}
+    return {name: float(is_correct(task, samples).float().mean()) for name, samples in sets.items()}
 
 
 def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> LightningModule:
@@ -215,7 +215,7 @@ def batch_rows(size: int, steps: int, batch_size: int, seed: int) -> Tensor:
 class _Batches(Dataset[dict[str, Tensor]]):
     """One rank's rows of the global batches of a whole training, in the order of `batch_rows`."""
 
-    def __init__(self, sets: list[Samples], recipe: Recipe, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, sets: list[Samples], recipe: TrainingRecipe, seed: int, rank: int, world_size: int) -> None:
         self.sets = sets
         size = sum(map(len, sets))
         self.rows = batch_rows(size, recipe.steps, recipe.batch_size, seed)[:, rank::world_size]
@@ -237,7 +237,7 @@ class _Batches(Dataset[dict[str, Tensor]]):
 class _InMemory(LightningDataModule):
     """Gives each rank of a Trainer its batches."""
 
-    def __init__(self, sets: list[Samples], recipe: Recipe, seed: int) -> None:
+    def __init__(self, sets: list[Samples], recipe: TrainingRecipe, seed: int) -> None:
         super().__init__()
         self.sets, self.recipe, self.seed = sets, recipe, seed
 

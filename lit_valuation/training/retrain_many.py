@@ -14,11 +14,11 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.lightning.optimizers import build_optimizers
 from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
-from lit_valuation.training.retrain import Mode, Recipe, batch_rows
+from lit_valuation.training.retrain import Mode, TrainingRecipe, batch_rows
 
 
 def retrain_many(
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     train: Samples,
     shared: Sequence[Samples | None],
     seed: int = 0,
@@ -57,7 +57,12 @@ def retrain_many(
 
 
 def _train(
-    recipe: Recipe, train: Samples, shared: Sequence[Samples | None], seed: int, mode: Mode, moments: Sequence[int]
+    recipe: TrainingRecipe,
+    train: Samples,
+    shared: Sequence[Samples | None],
+    seed: int,
+    mode: Mode,
+    moments: Sequence[int],
 ) -> list[ClassifierTask]:
     task = _made(recipe, seed)
     if mode == "finetune":
@@ -79,7 +84,7 @@ def _train(
             rows = rows_JSB[:, step - 1]
             total = losses(stacked, x[rows], y[rows]).sum()
             if not torch.isfinite(total):
-                raise RunFailure(f"The loss became {float(total)} at step {step - 1}; lower the learning rate.")
+                raise RunFailure(f"The loss became {total.item()} at step {step - 1}; lower the learning rate.")
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
@@ -90,7 +95,7 @@ def _train(
     return [trained[step][row] for row in range(len(shared)) for step in moments]
 
 
-def _made(recipe: Recipe, seed: int) -> ClassifierTask:
+def _made(recipe: TrainingRecipe, seed: int) -> ClassifierTask:
     task = recipe.make(seed)
     assert isinstance(task, ClassifierTask)
     return task
@@ -111,7 +116,7 @@ def _optimizer(task: ClassifierTask, parameters: dict[str, Tensor]) -> tuple[tor
 
 
 def _data(
-    recipe: Recipe, train: Samples, shared: Sequence[Samples | None], seed: int, steps: int
+    recipe: TrainingRecipe, train: Samples, shared: Sequence[Samples | None], seed: int, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return all samples, and by classifier and step the rows of the batch, as `retrain` orders them."""
     sets = [train, *(answer.renumbered(train.classes) for answer in shared if answer is not None)]
@@ -125,7 +130,7 @@ def _data(
     return x, y, torch.stack(orders)
 
 
-def _unstacked(recipe: Recipe, seed: int, stacked: dict[str, Tensor], row: int) -> ClassifierTask:
+def _unstacked(recipe: TrainingRecipe, seed: int, stacked: dict[str, Tensor], row: int) -> ClassifierTask:
     task = _made(recipe, seed)
     task.network.load_state_dict({name: value[row].detach() for name, value in stacked.items()})
     return task.eval()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_valuation.callbacks import GradientMatching
-from lit_valuation.data.weighted_subset import drawn
+from lit_valuation.data.weighted_subset import draw_by_weight
 from lit_valuation.functional.pursuit import matching_pursuit
 from lit_valuation.last_layer import gather_gradients
 from lit_valuation.module import ClassifierTask
@@ -136,7 +136,9 @@ def test_in_a_foreign_module_samples_are_drawn_by_weight(quiet):
 
 def test_a_draw_has_each_sample_as_often_as_its_weight_rounded_up_or_down():
     weights = torch.tensor([0.0, 3.0, 1.5, 1.0, 0.1])
-    counts = torch.stack([torch.bincount(torch.tensor(drawn(weights, 0, epoch)), minlength=5) for epoch in range(400)])
+    counts = torch.stack(
+        [torch.bincount(torch.tensor(draw_by_weight(weights, 0, epoch)), minlength=5) for epoch in range(400)]
+    )
     expected = 5 * weights / weights.sum()
     assert bool(((counts >= expected.floor()) & (counts <= expected.ceil())).all())
     torch.testing.assert_close(counts.float().mean(0), expected, atol=0.06, rtol=0)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lit_valuation.exchange.comparison import bootstrap, difference, places, verdict
+from lit_valuation.exchange.comparison import bootstrap, difference, rank_owners, verdict
 
 
 def trained(rate, seeds=5, cases=200, seed=0):
@@ -23,7 +23,7 @@ def test_intervals_are_scipys():
 
 
 def test_owners_are_in_order_only_where_both_intervals_say_so():
-    found = places(
+    found = rank_owners(
         {"good": trained(0.8), "bad": trained(0.3, seed=1), "alike": trained(0.8, seed=2)}, trained(0.3, seed=3)
     )
     by_name = {place.name: place for place in found}
@@ -32,14 +32,16 @@ def test_owners_are_in_order_only_where_both_intervals_say_so():
     assert by_name["good"].gain.sign == 1 and by_name["bad"].gain.sign == 0
     assert "not distinguishable from each other" in verdict(found)
     assert verdict(found).endswith("alike, good distinguishably help, compared with nothing shared.")
-    assert "distinguishably so" in verdict(places({"good": trained(0.8), "bad": trained(0.3, seed=1)}, trained(0.3)))
-    alone = places({"good": trained(0.3)}, trained(0.3, seed=1))
+    assert "distinguishably so" in verdict(
+        rank_owners({"good": trained(0.8), "bad": trained(0.3, seed=1)}, trained(0.3))
+    )
+    alone = rank_owners({"good": trained(0.3)}, trained(0.3, seed=1))
     assert verdict(alone) == "good is the only answer. Nobody distinguishably helps, compared with nothing shared."
 
 
 def test_few_cases_or_seeds_tell_nothing():
     assert "not distinguishable" in verdict(
-        places({"a": trained(0.9, cases=3), "b": trained(0.5, cases=3, seed=1)}, trained(0.5, cases=3))
+        rank_owners({"a": trained(0.9, cases=3), "b": trained(0.5, cases=3, seed=1)}, trained(0.5, cases=3))
     )
     assert difference(trained(0.9, seeds=1), trained(0.1, seeds=1, seed=1)).sign == 0
     assert bootstrap(torch.ones(9)).low == -float("inf")

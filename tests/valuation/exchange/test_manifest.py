@@ -8,9 +8,9 @@ from lit_valuation.exchange.manifest import (
     Answer,
     Choice,
     Contents,
+    EncoderStamp,
     Query,
     Shard,
-    Stamp,
     digest,
     from_bytes,
     public_name,
@@ -18,7 +18,7 @@ from lit_valuation.exchange.manifest import (
 )
 
 CONTENTS = Contents("table", (3,), {"ä": 2, "b": 1}, "1" * 64, (Shard("000000.tar", "2" * 64, 10240, ("000000.npy",)),))
-QUERY = Query(CONTENTS, ("height", "width", "age"), 8, Stamp("Identity", None))
+QUERY = Query(CONTENTS, ("height", "width", "age"), 8, EncoderStamp("Identity", None))
 CHOICE = Choice(
     "lit_valuation.selectors.RandomSelector", {"vote": "veto", "k": 3, "x": None}, None, None, None, {"a": 0.5}
 )

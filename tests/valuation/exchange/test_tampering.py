@@ -12,9 +12,9 @@ from crossing import answer, ask, checkpoint, files
 from lit_core.errors import RunFailure, UserError
 from lit_valuation.commands.rank import accept, rank
 from lit_valuation.encoders import Identity
-from lit_valuation.exchange.folder import incoming, nameless, outgoing
+from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.ledger import SharingLedger
-from lit_valuation.exchange.manifest import Answer, Query, Stamp, digest
+from lit_valuation.exchange.manifest import Answer, EncoderStamp, Query, digest
 from lit_valuation.selectors import RandomSelector, Selection, Selector
 
 
@@ -90,7 +90,7 @@ def forge(place, samples, name="forged", keys=None, **changes):
         base = dataclasses.replace(honest, contents=contents, keys=given, weights=(1.0,) * len(given), disclosed=99)
         return dataclasses.replace(base, **changes)
 
-    with outgoing(place / name, nameless(samples), "image", "", describe):
+    with outgoing(place / name, anonymized(samples), "image", "", describe):
         pass
     return place / name
 
@@ -135,7 +135,7 @@ def test_other_classes_encoder_query_and_weights(place, own):
     ask(place, output=str(place / "asks"), encoder=Identity())
     asked = incoming(place / "asks", Query)
     choice = incoming(place / "answer_1", Answer).manifest.choice
-    other = dataclasses.replace(choice, encoder=Stamp("Identity", "1" * 64))
+    other = dataclasses.replace(choice, encoder=EncoderStamp("Identity", "1" * 64))
     forged = forge(place, few, "encoder", query=asked.digest, choice=other)
     with pytest.raises(UserError, match="another name or hash"):
         accept(str(forged), asked, None, SharingLedger(place / "data/trainer/ledger.jsonl"))

@@ -8,7 +8,7 @@ from lit_core.errors import UserError
 from lit_valuation.module import ClassifierTask
 from lit_valuation.nn import MLP
 from lit_valuation.samples import Samples
-from lit_valuation.training.retrain import Recipe, correct, outputs, retrain, score
+from lit_valuation.training.retrain import TrainingRecipe, accuracies, is_correct, predict_logits, retrain
 
 NAMES = tuple(map(str, range(10)))
 
@@ -25,12 +25,12 @@ def make(seed):
     return ClassifierTask(network, NAMES, (1, 8, 8), seed=seed)
 
 
-RECIPE = Recipe(make, steps=60, batch_size=32)
+RECIPE = TrainingRecipe(make, steps=60, batch_size=32)
 
 
 def test_training_equals_a_plain_loop():
     train, shared = digits(0, 100), digits(100, 130, tuple(reversed(NAMES)))
-    task = retrain(Recipe(make, steps=9, batch_size=32), train, shared, seed=4)
+    task = retrain(TrainingRecipe(make, steps=9, batch_size=32), train, shared, seed=4)
     plain = make(4).network
     optimizer = torch.optim.SGD(
         [
@@ -65,15 +65,15 @@ def test_what_is_shared_helps_where_the_trainer_has_nothing():
     everything, test = digits(0, 900), digits(900, 1400)
     own = everything.of_classes([name for name in NAMES if name != "7"])
     sets = {"7": test.of_classes(["7"]), "all": test}
-    without = score(retrain(RECIPE, own), sets)
-    with_shared = score(retrain(RECIPE, own, everything.of_classes(["7"])), sets)
+    without = accuracies(retrain(RECIPE, own), sets)
+    with_shared = accuracies(retrain(RECIPE, own, everything.of_classes(["7"])), sets)
     assert without["7"] == 0 and with_shared["7"] > 0.7 and with_shared["all"] > without["all"]
 
 
 def test_finetuning_starts_from_the_weights():
     train = digits(0, 200)
     weights = retrain(RECIPE, train).state_dict()
-    tuned = retrain(Recipe(make, 1, 32, weights), train, seed=5, mode="finetune")
+    tuned = retrain(TrainingRecipe(make, 1, 32, weights), train, seed=5, mode="finetune")
     difference = max(float((tuned.state_dict()[name] - weights[name]).abs().max()) for name in weights)
     assert 0 < difference < 0.05
     with pytest.raises(UserError, match="mode is finetune"):
@@ -83,10 +83,10 @@ def test_finetuning_starts_from_the_weights():
 def test_scores_are_those_of_the_whole_set_at_once():
     samples = digits(0, 300)
     task = retrain(RECIPE, samples)
-    logits = outputs(task, samples, batch_size=7)
+    logits = predict_logits(task, samples, batch_size=7)
     torch.testing.assert_close(logits, task(samples.x))
-    assert torch.equal(correct(task, samples), logits.argmax(1) == samples.y)
-    assert score(task, {"": samples})[""] == pytest.approx(float((logits.argmax(1) == samples.y).float().mean()))
+    assert torch.equal(is_correct(task, samples), logits.argmax(1) == samples.y)
+    assert accuracies(task, {"": samples})[""] == pytest.approx(float((logits.argmax(1) == samples.y).float().mean()))
 
 
 def test_shared_samples_must_fit():

@@ -10,7 +10,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_valuation.module import ClassifierTask, sgd
 from lit_valuation.nn import MLP, ConvNet
 from lit_valuation.sources import Digits
-from lit_valuation.training.retrain import Recipe, retrain
+from lit_valuation.training.retrain import TrainingRecipe, retrain
 from lit_valuation.training.retrain_many import retrain_many
 
 
@@ -31,7 +31,7 @@ def recipe(digits, network, optimizer=sgd, **arguments):
             seed=seed,
         )
 
-    return Recipe(make, steps=12, batch_size=16, **arguments)
+    return TrainingRecipe(make, steps=12, batch_size=16, **arguments)
 
 
 @pytest.mark.parametrize("network", [partial(MLP, hidden=[8]), partial(ConvNet, channels=[4], hidden=8)])
