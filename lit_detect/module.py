@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
@@ -19,6 +18,7 @@ from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lightning.exact_buffers import keep_exact
+from lit_core.lightning.internals import is_built_by_cli, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step, rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_hparams, add_layout
@@ -76,7 +76,7 @@ class DetectorTask(LightningModule):
         calibration: str | None = None,
     ) -> None:
         super().__init__()
-        if _given_hyperparameters.get() is not None:
+        if is_built_by_cli():
             # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
             self.save_hyperparameters(logger=False)
         if min_tokens < 0:
@@ -259,7 +259,7 @@ class DetectorTask(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on gathering where the run was; one rank holds what all had."""
-        if "gathered" in checkpoint and self._trainer is not None and self.trainer.is_global_zero:
+        if "gathered" in checkpoint and trainer_of(self) is not None and self.trainer.is_global_zero:
             self._rows = [checkpoint["gathered"]]
 
     def _gather(self, batch: Any) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.internals import is_built_by_cli, logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
-from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
+from lit_core.lightning.step_logging import sum_over_ranks
 from lit_core.lightning.tensorboard import add_hparams, add_layout
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.functional.token_nll import IGNORED, token_nll
@@ -87,7 +87,7 @@ class MoELanguageModel(LightningModule):
         hugging_face: HFConfig | None = None,
     ) -> None:
         super().__init__()
-        if _given_hyperparameters.get() is not None:
+        if is_built_by_cli():
             # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
             self.save_hyperparameters(logger=False)
         self.optimizer = optimizer
@@ -293,8 +293,7 @@ class MoELanguageModel(LightningModule):
             )
 
     def _data_tokenizer(self) -> Tokenizer | None:
-        datamodule = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        return getattr(datamodule, "tokenizer", None)
+        return getattr(getattr(trainer_of(self), "datamodule", None), "tokenizer", None)
 
     def _hidden(self, batch: dict[str, Tensor], routed: Tensor | None) -> Tensor:
         mask = None if routed is None or bool(routed.all()) else routed

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.internals import is_built_by_cli
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.tensorboard import add_hparams, add_layout
@@ -82,7 +82,7 @@ class ClassifierTask(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if _given_hyperparameters.get() is not None:
+        if is_built_by_cli():
             # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
             self.save_hyperparameters(logger=False)
         if not 0 <= label_smoothing < 1:

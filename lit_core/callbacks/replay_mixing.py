@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from lit_core.data import MixtureStream, StreamLoader
 from lit_core.errors import UserError
-from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
+from lit_core.lightning.internals import logs_this_step
+from lit_core.lightning.step_logging import sum_over_ranks
 
 
 class ReplaySchedule:

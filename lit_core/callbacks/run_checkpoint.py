@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_core.lightning.internals import last_saved_step, save_files, validation_follows
+
 
 class Stopped(Exception):
     """Raised on every rank once a run is stopped.
@@ -49,6 +51,7 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self._every = every_n_train_steps
         self._after_validation = False
         self.stopped_by = 0
 
@@ -64,9 +67,8 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         """Save, or wait for the validation that is due."""
         step = trainer.global_step
-        every = self._every_n_train_steps
-        due = step not in (0, self._last_global_step_saved)
-        due = due and (step == trainer.max_steps or bool(every and step % every == 0))
+        due = step not in (0, last_saved_step(self))
+        due = due and (step == trainer.max_steps or bool(self._every and step % self._every == 0))
         validates = (due or self.stopped_by) and validation_follows(trainer)
         self._after_validation = bool(due and validates)
         if self.stopped_by or (due and not validates):
@@ -85,19 +87,9 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step of a run that ended by epochs."""
-        if self._last_global_step_saved != trainer.global_step:
+        if last_saved_step(self) != trainer.global_step:
             self.save_now(trainer)
 
     def save_now(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``, and the step's own file where those are kept."""
-        candidates = self._monitor_candidates(trainer)
-        if self._every_n_train_steps:
-            self._save_topk_checkpoint(trainer, candidates)
-        self._save_last_checkpoint(trainer, candidates)
-
-
-def validation_follows(trainer: Trainer) -> bool:
-    """Tell, at the end of a training batch, whether a validation is due before the next one."""
-    loop = trainer.fit_loop
-    assert loop._data_fetcher is not None
-    return bool(trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+        save_files(self, trainer, step_file=self._every > 0)

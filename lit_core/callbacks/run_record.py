@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_core.files.paths import atomic_write
+from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
 
 
@@ -65,10 +65,7 @@ class RunRecord(Callback):
 
     @staticmethod
     def _write_pending_row(trainer: Trainer, logger: CSVLog | EventLog) -> None:
-        connector = trainer._logger_connector
-        if not trainer.training or connector._first_loop_iter is None or not connector.should_update_logs:
-            return
-        metrics = convert_tensors_to_scalars(connector.metrics["log"])
+        metrics = pending_row(trainer)
         if metrics:
             metrics.setdefault("epoch", trainer.current_epoch)
-            logger.log_metrics(metrics, trainer.fit_loop.epoch_loop._batches_that_stepped)
+            logger.log_metrics(metrics, logged_step(trainer))

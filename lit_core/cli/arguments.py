@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import checkpoint_facts
+from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 
 #: What a checkpoint's config sets, by command. Devices, loggers and limits of a test are the tester's own.
 _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
@@ -162,8 +163,8 @@ def _run_config(path: str, argument: str) -> dict[str, Any]:
     checkpoint = checkpoint_facts(path, argument)
     if "config" in checkpoint:
         return dict(checkpoint["config"])
-    parameters = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != "_instantiator"}
-    class_path = parameters.pop("_class_path", None)
+    parameters = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != INSTANTIATOR}
+    class_path = parameters.pop(CLASS_PATH, None)
     return {"model": {"class_path": class_path, "init_args": parameters}} if class_path else {}
 
 

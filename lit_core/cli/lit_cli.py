@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -20,10 +20,11 @@ from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
+from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
 
 
-class LitCLI(LightningCLI):
+class LitCLI(CommandLine):
     """Runs ``fit``, ``validate``, ``test`` and ``predict`` with class defaults < checkpoint < config files < flags.
 
     Args:
@@ -99,8 +100,8 @@ class LitCLI(LightningCLI):
         finally:
             set_parsing_settings(unset_sentinel=False)
 
-    def _parse_ckpt_path(self) -> None:
-        """Do not put the checkpoint's hyperparameters over the command line, as Lightning does."""
+    def merge_checkpoint_hyperparameters(self) -> None:
+        """Do nothing: the command line wins over the checkpoint."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the run folder, its loggers and the callbacks of every run."""
@@ -147,15 +148,15 @@ class LitCLI(LightningCLI):
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         kwargs["callbacks"] = callbacks
         try:
-            return self._instantiate_trainer({**trainer_config, **kwargs}, [])
+            return self.build_trainer({**trainer_config, **kwargs})
         except (TypeError, ValueError) as error:
             raise MisconfigurationException(str(error)) from error
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_subcommand(self, subcommand: str) -> None:
         """Run the command, and say of a checkpoint that does not fit the model where it does not."""
         ckpt_path = self.config[subcommand].get("ckpt_path")
         try:
-            super()._run_subcommand(subcommand)
+            super().run_subcommand(subcommand)
         except RuntimeError as error:
             if ckpt_path and "loading state_dict" in str(error):
                 check_weights(self.model, load_checkpoint_file(ckpt_path)["state_dict"], ckpt_path, "--ckpt_path")
@@ -176,11 +177,11 @@ class LitCLI(LightningCLI):
         else:
             steps = int(checkpoint_facts(ckpt_path)["global_step"])
             # where fit logs a validation after so many steps; a later resume cuts what is logged at `steps` and behind
-            self.trainer.fit_loop.epoch_loop._batches_that_stepped = max(steps - 1, 0)
+            set_logged_step(self.trainer, max(steps - 1, 0))
 
     def _plain_config(self) -> dict[str, Any]:
         assert self.subcommand is not None
-        parser = self._subcommand_parsers[self.subcommand]
+        parser = self.subcommand_parser(self.subcommand)
         config = self.config[self.subcommand].clone()
         for key in ("config", "run", "branch_from"):
             config.pop(key, None)

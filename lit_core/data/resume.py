@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lit_core.data.loader import StreamLoader
 from lit_core.data.stream import Stream
 from lit_core.errors import UserError
+from lit_core.lightning.internals import set_logged_step
 
 _COUNTERS = ("ready", "started", "processed", "completed")
 
@@ -89,7 +90,7 @@ class ResumeStream(Callback):
         if self._stream is None:
             return
         if self._first_batch:  # Lightning's own count, the x axis of its loggers, is not exact after a resume
-            trainer.fit_loop.epoch_loop._batches_that_stepped = self.step
+            set_logged_step(trainer, self.step)
             self._first_batch = False
         digest = hashlib.blake2b(f"{self._stream.seed}\0{self._seen}\0{self._stream.rank}".encode(), digest_size=8)
         seed = int.from_bytes(digest.digest(), "little")

@@ -10,11 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-
-def logs_this_step(trainer: Trainer) -> bool:
-    """Tell, at any moment of an optimizer step, whether its metrics go to the loggers; the same on every rank."""
-    # private: the public log_every_n_steps counts on an axis of its own, which a resume shifts
-    return bool(trainer._logger_connector.should_update_logs) or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+from lit_core.lightning.internals import logs_this_step
 
 
 def log_step(module: LightningModule, optimizer: Optimizer, window: Sequence[Tensor]) -> None:

@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lit_core.errors import UserError
-from lit_core.lightning.step_logging import logs_this_step, sum_over_ranks
+from lit_core.lightning.internals import logs_this_step
+from lit_core.lightning.step_logging import sum_over_ranks
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks
 from lit_detect.language.normalize import normalize_text

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.lightning.internals import run_validation
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves
 
 _SUFFIXES = {"loss": "", "bits_per_byte": "_bits_per_byte"}
@@ -92,14 +93,8 @@ class Forgetting(Callback):
             return
         if not trainer.enable_validation:
             raise UserError("Forgetting needs validation, but there is none; add a validation loader to the data.")
-        loop = trainer.fit_loop.epoch_loop.val_loop
-        # the state Lightning itself sets around a validation in the middle of an epoch
-        first = trainer._logger_connector._first_loop_iter
-        trainer.validating = True
         with isolate_rng():
-            loop.run()
-        trainer.training = True
-        trainer._logger_connector._first_loop_iter = first
+            run_validation(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare each source with its loss before the shift."""

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.lightning.step_logging import logs_this_step
+from lit_core.lightning.internals import logged_step, logs_this_step
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, heat_map
 from lit_moe.callbacks.router_load import LayerLoad, measures, reduce_over_ranks
 from lit_moe.nn import MoELayer, RouterStats, SinkhornRouter, moe_layers
@@ -160,7 +160,7 @@ class RouterBalance(Callback):
             where = f"{stage}/{named_loader(trainer, stage, dataloader_idx)}"
             # the same on all ranks already; sync_dist spares a warning of Lightning's for each key
             pl_module.log_dict(measures(loads, where, training=False), sync_dist=True)
-            self._draw(trainer, where, loads, trainer.fit_loop.epoch_loop._batches_that_stepped)
+            self._draw(trainer, where, loads, logged_step(trainer))
         pl_module.log(f"{stage}/router/mri_floor", self._floor(), sync_dist=True)
 
     def _draw(self, trainer: Trainer, where: str, loads: list[LayerLoad], step: int) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.internals import logged_step
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves, heat_map
 from lit_moe.callbacks.layer_drift import LayerDrift, by_key
 from lit_moe.callbacks.reference import load_reference, vocab_size
@@ -159,7 +160,7 @@ class RouterDrift(Callback):
     def _draw(self, trainer: Trainer, where: str, layers: Sequence[tuple[dict[str, float], list[float]]]) -> None:
         if not can_draw(trainer):
             return
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = logged_step(trainer)
         lines: dict[str, tuple[list[float], list[float]]] = {}
         for name in ("crs", "cvs_per_occurrence", "cvs_per_id", "coactivation"):
             found = [(float(index), values[name]) for index, (values, _) in enumerate(layers) if name in values]

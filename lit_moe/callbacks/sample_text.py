@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
+from lit_core.lightning.internals import logged_step
 from lit_core.lightning.tensorboard import add_text
 from lit_core.lm.sampling import check_sampling
 from lit_moe.lm import language_model
@@ -82,6 +83,6 @@ class SampleText(Callback):
         rows = [row[: row.index(end)] if end in row else row for row in rows]
         texts = [tokenizer.continuation(before, row) for before, row in zip(prompts, rows, strict=True)]
         # a resume hides what stands at the checkpoint's step, so the last text belongs to the last step trained on
-        step = max(trainer.fit_loop.epoch_loop._batches_that_stepped - back, 0)
+        step = max(logged_step(trainer) - back, 0)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
             add_text(trainer, f"{key}/{number:02d}", prompt + text, step)

@@ -40,13 +40,14 @@ class PlanCLI(LitCLI):
             help="Number of token ids; null takes it from the data's tokenizer, which then has to be there.",
         )
 
-    def _set_seed(self) -> None:
+    def seed(self) -> None:
         """Draw nothing."""
 
     def instantiate_classes(self) -> None:
         """Build nothing: data and devices need not be there."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_subcommand(self, subcommand: str) -> None:
+        """Print what the training would cost."""
         config = self.config[subcommand]
         trainer, data = config.trainer, config.data.init_args
         layout = layout_of(trainer, data)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import streamed_checkpoint
+from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.interop.folder import ModelFolder
 from lit_moe.interop.tensor_map import fill, pieces_of
@@ -89,10 +90,10 @@ def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[st
         "lr_schedulers": [],
         "hparams_name": "kwargs",
         "hyper_parameters": {
-            "_class_path": "lit_moe.MoELanguageModel",
+            CLASS_PATH: "lit_moe.MoELanguageModel",
             "decoder": asdict(config),
             "router": {"class_path": ROUTER},
-            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+            INSTANTIATOR: "lightning.pytorch.cli.instantiate_module",
         },
     }
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights
+from lit_core.lightning.internals import set_data_parallel_size
 from lit_core.lightning.sharded_checkpoint import (
     divided_like,
     gather_checkpoint,
@@ -44,7 +45,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if expert_parallel < 1:
             raise UserError(f"`expert_parallel` is {expert_parallel}, but must be 1 or more; set it to 1 for none.")
         super().__init__(tensor_parallel_size=expert_parallel, save_distributed_checkpoint=checkpoint_folders)
-        self.expert_parallel = expert_parallel
+        self.expert_parallel, self.checkpoint_folders = expert_parallel, checkpoint_folders
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int]:
@@ -59,7 +60,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 f"`expert_parallel` is {self.expert_parallel}, but the number of devices is {devices}, which can't be "
                 f"divided into groups of {self.expert_parallel}; set it to a divisor of {devices}."
             )
-        self._data_parallel_size = devices // self.expert_parallel
+        set_data_parallel_size(self, devices // self.expert_parallel)
         super().setup_environment()
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
@@ -78,7 +79,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return an optimizer's states, still divided, by the number of their parameter as everywhere."""
-        return (optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict()
+        return (optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -91,7 +92,7 @@ class ShardedStrategy(ModelParallelStrategy):
             storage_options: Not supported.
         """
         path = Path(self.broadcast(str(filepath)))
-        if not self._save_distributed_checkpoint:
+        if not self.checkpoint_folders:
             whole = gather_checkpoint(checkpoint)
             if self.is_global_zero:
                 # a run that began with folders keeps the last until the file is there

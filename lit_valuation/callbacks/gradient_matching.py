@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from lit_core.data import Stream, StreamLoader
 from lit_core.errors import UserError, did_you_mean
-from lit_core.lightning.step_logging import logs_this_step, rows_of_all_ranks
+from lit_core.lightning.internals import logged_step, logs_this_step, replace_train_loader, validation_loaders
+from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout, writers
 from lit_valuation.batches import Batch, as_batch
 from lit_valuation.callbacks.coreset import Coreset, choose_coreset
@@ -150,7 +151,7 @@ class GradientMatching(Callback):
         if self._facts and logs_this_step(trainer):
             values = {f"train/selection/{name}": value for name, value in self._facts.items()}
             for logger in trainer.loggers:  # Lightning would repeat them at each step of the epoch
-                logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+                logger.log_metrics(values, step=logged_step(trainer))
             self._facts = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,10 +216,9 @@ class GradientMatching(Callback):
 
     def _validation(self, trainer: Trainer) -> list[Any]:
         """Return fresh loaders of the validation sets."""
-        source = trainer.fit_loop.epoch_loop.val_loop._data_source
-        if not source.is_defined() or source.instance is None:
+        loaders = validation_loaders(trainer)
+        if loaders is None:
             raise UserError(f"`match` is {self.match}, but there is no validation set; add one, or set it to train.")
-        loaders: Any = source.dataloader()
         if not isinstance(loaders, Mapping):
             loaders = dict(enumerate(loaders if isinstance(loaders, list | tuple) else [loaders]))
         if self.source is None:
@@ -242,10 +242,7 @@ class GradientMatching(Callback):
         loader = SubsetLoader(stream, weighted, self.keys, num_workers=self._workers)
         # the steps since the selection are the whole state: a resumed run reads what it would have read
         loader.position = lambda: (trainer.global_step - first, stream.consumed(trainer.global_step - first))
-        loop = trainer.fit_loop
-        loop._data_source.instance = loader
-        loop._combined_loader = None
-        loop.setup_data()  # private, as the lines above: what reload_dataloaders_every_n_epochs does
+        replace_train_loader(trainer, loader)
 
     def _show(self, trainer: Trainer) -> None:
         """Show the samples with the largest weights, where that was asked for."""

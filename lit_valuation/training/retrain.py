@@ -21,6 +21,7 @@ from lit_core.callbacks import FiniteLoss
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
 from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lightning.internals import INSTANTIATOR
 from lit_valuation.samples import Samples, as_inputs
 
 Mode = Literal["scratch", "finetune"]
@@ -180,7 +181,7 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
 
     known = {key: checkpoint[key] for key in ("classes", "input_shape") if key in checkpoint}
     parameters = {**checkpoint["hyper_parameters"], **known, **changes}
-    parameters.pop("_instantiator", None)
+    parameters.pop(INSTANTIATOR, None)
     try:
         return instantiate_module(ClassifierTask, copy.deepcopy(parameters))  # as Lightning does with these values
     except (ArgumentError, KeyError, TypeError, ValueError) as error:

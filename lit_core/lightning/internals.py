@@ -1,0 +1,189 @@
+"""Private names of Lightning: each that LitShift uses, once, with a public name and the reason.
+
+No other module uses one; a test reads all sources to see to it. Another test pins each name here to Lightning 2.6.6, so
+that a version of Lightning that drops a name fails that test and not a run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+#: Keys of a checkpoint's ``hyper_parameters`` in which LightningCLI notes the class and the function that built it.
+#: LightningCLI writes them as literals.
+CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
+
+
+class CommandLine(LightningCLI):
+    """A `LightningCLI` whose steps can be replaced one by one.
+
+    LightningCLI runs all its steps in ``__init__`` and names only some of them publicly.
+    """
+
+    def merge_checkpoint_hyperparameters(self) -> None:
+        """Give a checkpoint's hyperparameters precedence over the command line, as Lightning does."""
+        super()._parse_ckpt_path()
+
+    def seed(self) -> None:
+        """Seed the random number generators from ``--seed_everything``."""
+        super()._set_seed()
+
+    def run_subcommand(self, subcommand: str) -> None:
+        """Run the trainer's method of this name with the parsed arguments."""
+        super()._run_subcommand(subcommand)
+
+    def build_trainer(self, config: dict[str, Any]) -> Trainer:
+        """Return a trainer with these arguments, after the defaults that the CLI was given."""
+        return self._instantiate_trainer(config, [])
+
+    def subcommand_parser(self, subcommand: str) -> LightningArgumentParser:
+        """Return the parser of a subcommand."""
+        return self._subcommand_parsers[subcommand]
+
+    def _parse_ckpt_path(self) -> None:
+        self.merge_checkpoint_hyperparameters()
+
+    def _set_seed(self) -> None:
+        self.seed()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self.run_subcommand(subcommand)
+
+
+def is_built_by_cli() -> bool:
+    """Tell whether LightningCLI builds the module that is under construction, from a parsed config.
+
+    LightningCLI hands the config to ``save_hyperparameters`` through this variable only.
+    """
+    return _given_hyperparameters.get() is not None
+
+
+def trainer_of(module: LightningModule) -> Trainer | None:
+    """Return the trainer that a module is attached to; None if there is none.
+
+    The public property ``trainer`` raises an error for a module without a trainer.
+    """
+    return module._trainer
+
+
+def logged_step(trainer: Trainer) -> int:
+    """Return the step under which Lightning logs: the optimizer steps of the run, on the x axis of its loggers.
+
+    The public ``global_step`` counts the steps of all optimizers and is ahead by one at the end of a batch.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def set_logged_step(trainer: Trainer, step: int) -> None:
+    """Set the step under which Lightning logs; see `logged_step`.
+
+    Args:
+        trainer: Its loggers log at this step.
+        step: Optimizer steps, 0 or more.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def logs_this_step(trainer: Trainer) -> bool:
+    """Tell, at any moment of an optimizer step, whether its metrics go to the loggers; the same on every rank.
+
+    The public ``log_every_n_steps`` does not tell from which step Lightning counts, which a resume shifts.
+    """
+    connector = trainer._logger_connector
+    return bool(connector.should_update_logs) or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def pending_row(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics of the current training step that Lightning has not yet given to the loggers; may be empty.
+
+    The public ``logged_metrics`` holds only those that it has given.
+    """
+    connector = trainer._logger_connector
+    if not trainer.training or connector._first_loop_iter is None or not connector.should_update_logs:
+        return {}
+    return convert_tensors_to_scalars(connector.metrics["log"])
+
+
+def run_validation(trainer: Trainer) -> None:
+    """Run a full validation in the middle of ``fit``, with the state that Lightning sets around its own validations.
+
+    The public ``validate`` can't be called inside ``fit``.
+    """
+    connector = trainer._logger_connector
+    first = connector._first_loop_iter
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    connector._first_loop_iter = first
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Tell, at the end of a training batch, whether a validation is due before the next one.
+
+    The rule has many cases (``val_check_interval``, ``check_val_every_n_epoch``, the last batch) and no public name.
+    """
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return bool(trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+
+
+def validation_loaders(trainer: Trainer) -> Any:
+    """Return new validation loaders, as ``val_dataloader`` returns them; None without a validation set.
+
+    The public ``val_dataloaders`` is empty before the first validation.
+    """
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+    return source.dataloader() if source.is_defined() and source.instance is not None else None
+
+
+def replace_train_loader(trainer: Trainer, loader: Any) -> None:
+    """Make ``fit`` read its training batches from another loader, from the next epoch on.
+
+    Lightning replaces loaders only by ``reload_dataloaders_every_n_epochs``, at fixed epochs and from the same method.
+
+    Args:
+        trainer: The trainer, in ``on_train_epoch_start`` or earlier.
+        loader: The new loader.
+    """
+    loop = trainer.fit_loop
+    loop._data_source.instance = loader
+    loop._combined_loader = None
+    loop.setup_data()
+
+
+def last_saved_step(checkpoint: ModelCheckpoint) -> int:
+    """Return the step of the last file that a checkpoint callback wrote, 0 before the first.
+
+    A callback has no public name for it.
+    """
+    return checkpoint._last_global_step_saved
+
+
+def save_files(checkpoint: ModelCheckpoint, trainer: Trainer, *, step_file: bool) -> None:
+    """Let a checkpoint callback save now, under its own rules of names and of what is removed.
+
+    The public hooks save only at the moments that the callback's own arguments name.
+
+    Args:
+        checkpoint: The callback.
+        trainer: The trainer that is saved.
+        step_file: Whether to write the step's own file too, besides ``last.ckpt``.
+    """
+    candidates = checkpoint._monitor_candidates(trainer)
+    if step_file:
+        checkpoint._save_topk_checkpoint(trainer, candidates)
+    checkpoint._save_last_checkpoint(trainer, candidates)
+
+
+def set_data_parallel_size(strategy: ModelParallelStrategy, size: int) -> None:
+    """Set the number of groups of devices once the number of devices is known.
+
+    The public argument ``data_parallel_size`` is read when the strategy is made, before the devices are counted.
+    """
+    strategy._data_parallel_size = size
