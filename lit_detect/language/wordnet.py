@@ -15,7 +15,7 @@ from lit_core.fetch.debian import DebianPackage
 from lit_detect.language.inflection import analyse, bases_of, inflect
 from lit_detect.language.synonyms import WORD, Synonyms
 
-_FILE = Path(__file__).parent / "embedded" / "synonyms.tsv.xz"
+_FILE = Path(__file__).parents[1] / "embedded" / "synonyms.tsv.xz"
 #: Of the decompressed file.
 SHA256 = "a8047674fac4b808178eed332dd7af57e90ae8af8c68b1608583f029f6903443"
 _KNOWN = {"1%3a3.0-37": "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752"}
