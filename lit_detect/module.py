@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
@@ -16,7 +15,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from lit_core.data import ShardStream, StreamLoader
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lightning.checkpoint import CheckpointModule, load_checkpoint_file
 from lit_core.lightning.exact_buffers import keep_exact
 from lit_core.lightning.internals import is_built_by_cli, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
@@ -33,7 +32,7 @@ def adamw(params: Iterable[Any]) -> Optimizer:
     return AdamW(params, lr=5e-5, weight_decay=1e-4)
 
 
-class DetectorTask(LightningModule):
+class DetectorTask(CheckpointModule):
     """Trains a detector of machine-written text and evaluates it.
 
     A `TrainedDetector` is trained by cross-entropy. Of a `FeatureDetector` the features of the training set are

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.checkpoint import CheckpointModule
 from lit_core.lightning.internals import is_built_by_cli, logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import sum_over_ranks
@@ -41,7 +41,7 @@ def adamw(params: Iterable[Any]) -> Optimizer:
     return AdamW(params, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
 
 
-class MoELanguageModel(LightningModule):
+class MoELanguageModel(CheckpointModule):
     """Pre-trains a decoder, dense or with a mixture of experts, to predict the next token.
 
     The loss of a micro-batch is the mean negative log-likelihood of its tokens plus the routers' auxiliary losses, so

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
 from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.checkpoint import CheckpointModule
 from lit_core.lightning.internals import is_built_by_cli
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
@@ -29,7 +29,7 @@ def sgd(params: Iterable[Any]) -> Optimizer:
     return SGD(params, lr=0.05, momentum=0.9, weight_decay=1e-4)
 
 
-class ClassifierTask(LightningModule):
+class ClassifierTask(CheckpointModule):
     """Trains a classifier of images, tables or embeddings, whose last layer should be linear.
 
     The loss of a micro-batch is the mean cross-entropy of its samples, each times its ``weight`` where the batch has

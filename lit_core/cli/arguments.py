@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import checkpoint_facts
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
+from lit_core.moved_names import current_path, current_paths
 
+#: How our command lines and configs are read: with ``${...}`` resolved after all of them are put together.
+PARSER_MODE = "omegaconf+"
 #: What a checkpoint's config sets, by command. Devices, loggers and limits of a test are the tester's own.
 _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
 #: Keys that belong to one command line, not to the run.
@@ -25,6 +30,23 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
+
+
+@cache
+def accept_former_paths() -> None:
+    """Make the parser replace former import paths in configs and in values written as YAML by the present ones."""
+    ArgumentParser(parser_mode=PARSER_MODE).parse_string("{}")  # the loader of a mode is made when it is first used
+    load = get_loader(PARSER_MODE)
+    set_loader(PARSER_MODE, lambda text: current_paths(load(text)), exceptions=(yaml.YAMLError,))
+
+
+def replace_former_paths(args: list[str]) -> list[str]:
+    """Replace former import paths that are given as the whole value of an option by the present ones."""
+    replaced = []
+    for arg in args:
+        name, equals, value = arg.rpartition("=")
+        replaced.append(f"{name}{equals}{current_path(value)}")
+    return replaced
 
 
 def option(args: list[str], *names: str) -> list[str]:

@@ -47,7 +47,8 @@ class LitCLI(CommandLine):
         self.links = links
         self.run_folder: Path | None = None
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-        parser_kwargs: dict[str, Any] = {"parser_mode": "omegaconf+", "exit_on_error": False}
+        arguments.accept_former_paths()
+        parser_kwargs: dict[str, Any] = {"parser_mode": arguments.PARSER_MODE, "exit_on_error": False}
         super().__init__(
             model_class,
             datamodule_class,
@@ -75,7 +76,7 @@ class LitCLI(CommandLine):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse with packaged configs found and the checkpoint's config below what the user gives."""
-        located = arguments.locate_configs(args)
+        located = arguments.locate_configs(arguments.replace_former_paths(args))
         self.config_files = arguments.option(located, "--config", "-c")
         command = next((arg for arg in located if arg in self.subcommands()), None)
         if command is not None and "--help" not in located and "-h" not in located:

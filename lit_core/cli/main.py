@@ -14,7 +14,7 @@ from typing import Any
 from jsonargparse import auto_cli, set_parsing_settings
 
 from lit_core.callbacks import Stopped
-from lit_core.cli.arguments import Parser, locate_configs
+from lit_core.cli.arguments import PARSER_MODE, Parser, accept_former_paths, locate_configs, replace_former_paths
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
@@ -116,13 +116,14 @@ def run(
 def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> None:
     printing = any(arg.partition("=")[0] == "--print_config" for arg in args)  # as null, not as unset
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True, unset_sentinel=not printing)
+    accept_former_paths()
     try:
         auto_cli(
             function,
-            args=locate_configs(args),
+            args=locate_configs(replace_former_paths(args)),
             prog=f"{program} {name}",
             as_positional=False,
-            parser_mode="omegaconf+",
+            parser_mode=PARSER_MODE,
             exit_on_error=False,
             parser_class=Parser,
             fail_untyped=False,

@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_path, undo_torn_replacement
+from lit_core.moved_names import current_paths
 
 #: In a checkpoint folder, the file with all but the divided tensors.
 META = "meta.pt"
+#: What a checkpoint says in import paths.
+_NAMING = ("config", "hyper_parameters", "datamodule_hyper_parameters")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -67,6 +71,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         refuse_folder(path, "--ckpt_path")
         return super().load_checkpoint(path, *args, **options)
+
+
+class CheckpointModule(LightningModule):
+    """A LightningModule that also loads checkpoints whose hyperparameters name classes by former import paths."""
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """Rebuild a module from its checkpoint.
+
+        Args:
+            checkpoint_path: The file.
+            args: Those of Lightning's method.
+            options: Those of Lightning's method, and arguments of the module that replace the checkpoint's.
+        """
+        saved: dict[str, Any] = {}
+        if isinstance(checkpoint_path, str | Path) and zipfile.is_zipfile(checkpoint_path):
+            weights_only = options.get("weights_only")
+            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only, mmap=True)
+            saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+        renamed = {key: current_paths(value) for key, value in saved.items()}
+        options = {key: value for key, value in renamed.items() if value != saved[key]} | options
+        return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
 
 def is_checkpoint_folder(path: Path) -> bool:
@@ -124,6 +150,9 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
         path: The file; tensors are mapped from it, not copied.
         argument: Name of the argument that gave the path, for the message.
 
+    Returns:
+        The checkpoint; former import paths in its config and hyperparameters are replaced by the present ones.
+
     Raises:
         UserError: If there is no such file or it is no checkpoint.
     """
@@ -144,7 +173,7 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
     )
     if not whole:
         raise UserError(f"{argument} is {path}, which holds no Lightning checkpoint; give a .ckpt file of a run.")
-    return dict(checkpoint)
+    return {key: current_paths(value) if key in _NAMING else value for key, value in checkpoint.items()}
 
 
 def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:

@@ -136,6 +136,28 @@ def test_callbacks_plus_appends_and_interpolation_sees_flags():
     assert config["model"]["init_args"]["shape"]["width"] == 9
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--trainer.callbacks", "lit_moe.callbacks.replay_mixing.ReplayMixing", "--trainer.callbacks.fraction", "0.5"],
+        ["--trainer.callbacks=lit_moe.callbacks.replay_mixing.ReplayMixing", "--trainer.callbacks.fraction=0.5"],
+        [
+            "--trainer.callbacks",
+            "{class_path: lit_moe.callbacks.replay_mixing.ReplayMixing, init_args: {fraction: 0.5}}",
+        ],
+        ["--config", "former.yaml"],
+    ],
+    ids=["flag", "flag=", "yaml", "config"],
+)
+def test_a_former_class_path_leads_to_the_present_class(given, capsys):
+    part = {"class_path": "lit_moe.callbacks.replay_mixing.ReplayMixing", "init_args": {"fraction": 0.5}}
+    Path("former.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [part]}}))
+    assert main([*FIT, *given, "--print_config"]) == 0
+    callbacks = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    callback = callbacks[0] if isinstance(callbacks, list) else callbacks
+    assert callback["class_path"].startswith("lit_core.callbacks.") and callback["init_args"] == {"fraction": 0.5}
+
+
 @pytest.mark.parametrize("appended", ["file", "flag"])
 def test_a_repeated_command_resumes_with_what_it_appends_once(capsys, appended):
     Path("b.yaml").write_text("trainer:\n  callbacks+:\n  - class_path: lightning.pytorch.callbacks.ModelSummary\n")
