@@ -13,7 +13,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.internals import logged_step, logs_this_step
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, heat_map
 from lit_moe.callbacks.router_load import LayerLoad, measures, reduce_over_ranks
-from lit_moe.nn import MoELayer, RouterStats, SinkhornRouter, moe_layers
+from lit_moe.nn import MoELayer, RouterStats, moe_layers
 
 
 class RouterBalance(Callback):
@@ -22,8 +22,8 @@ class RouterBalance(Callback):
     The maximum routing imbalance (MRI, Eq. 1 of `Thérien et al. 2025 <https://arxiv.org/abs/2503.05029>`_) of a layer
     is the largest share of a batch's tokens that one expert gets; it lies between k/E, its floor, and 1. In training
     the batch is that of an optimizer step: all its micro-batches on all devices. In validation and test it is the whole
-    source, routed as in inference. A Sinkhorn router balances in training only, so there the inference routing of the
-    same tokens is logged as well, as ``raw_mri``.
+    source, routed as in inference. Where a router chooses other experts in training than in inference, as
+    `SinkhornRouter` does, the inference routing of the same tokens is logged as well, as ``raw_mri``.
 
     =================================================  ========  ==================================================
     key                                                unit      moment
@@ -35,7 +35,7 @@ class RouterBalance(Callback):
     ``{where}/router/max_load/layer_{ii}``             ratio     same; fullest expert over the mean load
     ``{where}/router/min_load/layer_{ii}``             ratio     same; emptiest expert over the mean load
     ``{stage}/router/mri_floor``                       share     same; k/E, mean over the layers
-    ``train/router/raw_mri/layer_{ii}``                share     logged step; Sinkhorn only
+    ``train/router/raw_mri/layer_{ii}``                share     logged step; routers that differ in training
     ``train/router/raw_mri/mean``                      share     same; mean over these layers
     ``train/router/balance_loss/layer_{ii}``           nats      same; as added to the loss, mean over micro-batches
     ``train/router/raw_balance_loss/layer_{ii}``       1         same; before its weight, any router; 1 is balance
@@ -77,7 +77,7 @@ class RouterBalance(Callback):
             "MRI by source": ["val/.*/router/mri/mean", "val/router/mri_floor"],
             "load entropy": ["train/router/load_entropy.*"],
         }
-        if any(isinstance(layer.router, SinkhornRouter) for layer in self._layers.values()):
+        if any(layer.router.differs_in_training for layer in self._layers.values()):
             layout["MRI of the inference routing"] = ["train/router/raw_mri.*"]
         add_layout(trainer, {"router balance": layout})
 
@@ -138,7 +138,7 @@ class RouterBalance(Callback):
 
     def _empty(self) -> list[LayerLoad]:
         routers = [layer.router for layer in self._layers.values()]
-        return [LayerLoad(router.n_experts, isinstance(router, SinkhornRouter)) for router in routers]
+        return [LayerLoad(router.n_experts, router.differs_in_training) for router in routers]
 
     def _count(self, loads: list[LayerLoad]) -> None:
         for load, (name, layer) in zip(loads, self._layers.items(), strict=True):

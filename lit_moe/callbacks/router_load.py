@@ -22,11 +22,12 @@ class LayerLoad:
 
     Args:
         n_experts: Routed experts of the layer.
-        balances: Whether the router balances in training by other means than its inference routing, as Sinkhorn does.
+        differs_in_training: Whether the router chooses other experts in training than in inference, so that the
+            inference routing is measured as well.
     """
 
     n_experts: int
-    balances: bool = False
+    differs_in_training: bool = False
     counts: Tensor | None = None
     raw_counts: Tensor | None = None
     tokens: int | Tensor = 0
@@ -105,7 +106,7 @@ def measures(loads: Sequence[LayerLoad], where: str, *, training: bool) -> dict[
             "max_load": max_load(load.counts),
             "min_load": min_load(load.counts),
         }
-        if training and load.balances:
+        if training and load.differs_in_training:
             layer["raw_mri"] = mri(load.raw_counts, int(load.tokens))
         if training:
             layer |= {name: loss / load.batches for name, loss in load.losses.items()}

@@ -25,7 +25,7 @@ from lit_moe.interop.folder import COMPANIONS, INDEX, need_transformers
 from lit_moe.interop.importing import refuse_output
 from lit_moe.interop.tensor_map import Piece, pieces_of
 from lit_moe.lm import load_module
-from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, PenaltyRouter, Router, SinkhornRouter, TopKRouter, moe_layers
+from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, moe_layers
 
 Tensors = dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]]
 """Shape, number format and content of each tensor by its name; the content is made when it is written."""
@@ -127,24 +127,18 @@ def _family(config: DecoderConfig, ckpt_path: str) -> Family:
 
 
 def _with_routers(decoder: Decoder, ckpt_path: str) -> DecoderConfig:
-    """Return the shape of a decoder with what its routers add to it."""
+    """Return the shape of a decoder, with its routers' normalisation of weights."""
     config = decoder.config
     for layer in moe_layers(decoder).values():
-        if not _is_plain(layer.router):
+        if not layer.router.is_softmax_top_k():
             raise UserError(
-                f"--ckpt_path is {ckpt_path}, whose {type(layer.router).__name__} chooses or weighs experts as none of "
-                "Hugging Face's architectures does; use it through lit-moe."
+                f"--ckpt_path is {ckpt_path}, whose {type(layer.router).__name__} does not choose and weigh experts by "
+                "a softmax alone, as Hugging Face's architectures do; use it through lit-moe."
             )
         assert config.moe is not None
         moe = replace(config.moe, normalize_top_k=layer.router.normalize_top_k)
         config = replace(config, feed_forward=moe)
     return config
-
-
-def _is_plain(router: Router) -> bool:
-    """Tell whether a router, in evaluation, takes the largest softmax scores and weighs by them."""
-    softmax = isinstance(router, SinkhornRouter) and router.top_k > 1
-    return softmax or type(router) in (TopKRouter, PenaltyRouter)
 
 
 def _tensors(decoder: Decoder, family: Family, state: dict[str, Tensor]) -> Iterator[tuple[str, Any]]:

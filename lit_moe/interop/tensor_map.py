@@ -73,13 +73,14 @@ def fill(target: Tensor, offset: Sequence[int], pieces: Sequence[Piece], read: R
 
 
 def pieces_of(decoder: nn.Module, family: Family) -> dict[str, list[Piece]]:
-    """Return the pieces of each of a decoder's tensors by its name.
+    """Return the pieces of each of a decoder's tensors by its name, without those of routers, which theirs have not.
 
     Args:
         decoder: A `Decoder`, which may be on the meta device.
         family: The architecture in whose names they are to be found.
     """
-    return {name: _pieces(name, tuple(tensor.shape), family) for name, tensor in decoder.state_dict().items()}
+    tensors = {name: tensor for name, tensor in decoder.state_dict().items() if ".feed_forward.router." not in name}
+    return {name: _pieces(name, tuple(tensor.shape), family) for name, tensor in tensors.items()}
 
 
 def _pieces(name: str, shape: tuple[int, ...], family: Family) -> list[Piece]:

@@ -14,16 +14,16 @@ from lit_moe.nn.router import Router
 
 
 class BiasRouter(Router):
-    """Route by a sigmoid of each logit; experts are chosen by score plus bias and weighed by the score alone.
+    """Routes by a sigmoid of each logit: experts are chosen by score plus bias and weighed by the score alone.
 
     After each optimizer step the bias of an expert moves by a fixed amount γ, up if it got fewer tokens than the mean
     expert and down if it got more, counted over all micro-batches and devices of the step; then the mean bias is
-    removed. So nothing but the language loss trains the weights. Inference chooses by score plus bias too. The bias is
-    no parameter: it is saved with the weights, in float32 under every precision.
+    subtracted. So only the language loss trains the weights. Inference chooses by score plus bias too. The bias is a
+    buffer, not a parameter: it is saved with the weights, in float32 under every precision.
     Algorithm 1 of Wang et al. 2024 (arXiv 2408.15664); DeepSeek-AI 2024 (arXiv 2412.19437).
 
-    `MoELanguageModel` ends the router's steps. Another LightningModule calls `lit_moe.nn.step_routers(self)` in its
-    ``on_before_optimizer_step``; if the weights change without it, the next forward pass is refused.
+    `MoELanguageModel` calls `lit_moe.nn.step_routers(self)` in its ``on_before_optimizer_step``, and another
+    LightningModule has to. If the weights change without that call, the next forward pass raises an error.
 
     Args:
         n_experts: Number of routed experts.
@@ -41,10 +41,9 @@ class BiasRouter(Router):
                 f"update_rate is {update_rate} but must be a positive number; set it to 0.001, for example."
             )
         self.update_rate = update_rate
-        self.counts_steps = True
         self.register_buffer("bias", torch.zeros(n_experts, dtype=torch.float32))
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Set all biases to 0."""
         self.bias.zero_()
 
@@ -52,12 +51,12 @@ class BiasRouter(Router):
         """Return the sigmoid of each logit."""
         return logits_TE.sigmoid()
 
-    def infer(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+    def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts with the largest score plus bias."""
         return (scores_TE + self.bias).topk(self.top_k, dim=-1).indices
 
     def end_step(self, counts_E: Tensor) -> None:
-        """Move the bias by the loads of an optimizer step."""
+        """Move the biases by γ towards an even load."""
         self.bias.copy_(balance_bias(self.bias, counts_E, self.update_rate))  # in place: others refer to it
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BiasRouter:

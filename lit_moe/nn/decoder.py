@@ -14,13 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_core.errors import UserError
 from lit_moe.nn.attention import Attention, rope_table
-from lit_moe.nn.bias_router import BiasRouter
 from lit_moe.nn.cache import KVCache
 from lit_moe.nn.config import DecoderConfig
 from lit_moe.nn.experts import GroupedExperts
 from lit_moe.nn.feed_forward import FeedForward, MoEFeedForward
 from lit_moe.nn.penalty_router import PenaltyRouter
-from lit_moe.nn.router import RouterCallable
+from lit_moe.nn.router import Router, RouterCallable
 
 
 class ParameterCounts(NamedTuple):
@@ -73,7 +72,8 @@ class Decoder(nn.Module):
 
     Weights start normally distributed: standard deviation sqrt(2 / (5 d_model)) (Nguyen and Salazar 2019,
     arXiv 1910.05895), and 2 / (n_layers sqrt(d_model)) for the projections that write into the residual stream
-    (Wang and Komatsuzaki 2021, GPT-J). Norm gains start at 1, biases at 0, also those of routers.
+    (Wang and Komatsuzaki 2021, GPT-J). Norm gains start at 1, biases at 0. Routers initialise what they have of their
+    own by `Router.reset_parameters`.
 
     Args:
         config: Shape of the decoder.
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew, in a fixed order.
+        """Initialise all weights again, in a fixed order, and the parameters and buffers of routers.
 
         Args:
             generator: Source of randomness on the weights' device; None for torch's global one.
@@ -105,8 +105,10 @@ class Decoder(nn.Module):
             elif isinstance(module, GroupedExperts):
                 nn.init.normal_(module.gate_up, std=small, generator=generator)
                 nn.init.normal_(module.down, std=into_residual, generator=generator)
-            elif isinstance(module, (nn.RMSNorm, nn.LayerNorm, BiasRouter)):
+            elif isinstance(module, (nn.RMSNorm, nn.LayerNorm)):
                 module.reset_parameters()
+            elif isinstance(module, Router):
+                module.reset_parameters(generator)
         for module in self.modules():
             if isinstance(module, Attention):
                 nn.init.normal_(module.out.weight, std=into_residual, generator=generator)

@@ -47,7 +47,7 @@ class GateRouter(PenaltyRouter):
         logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
         probs_TE = logits_TE.softmax(-1)
         if indices_Tk is None:
-            indices_Tk = self.infer(logits_TE, probs_TE.detach())
+            indices_Tk = self.infer(logits_TE, probs_TE.detach(), mask_T)
         return self._stats(logits_TE, probs_TE, indices_Tk, indices_Tk, mask_T)
 
     def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -12,7 +12,7 @@ from lit_moe.nn.router import Router, recomputing, sum_over_devices
 
 
 class PenaltyRouter(Router):
-    """Route by a softmax over all experts, then top-k, balanced by an auxiliary loss (PBTk).
+    """Routes by a softmax over all experts, then top-k, balanced by an auxiliary loss (PBTk).
 
     The losses are α E Σ f_i P_i, with f_i = count_i / (k T) and P_i the mean probability, and λ times the mean of
     (log Σ exp z)². Each layer's losses are added to the objective, not averaged over layers.
@@ -61,7 +61,7 @@ class PenaltyRouter(Router):
         self.z_weight = z_weight
         self.scope = scope
         self.jitter = jitter
-        self.counts_steps = scope == "global_batch"
+        self.counts_steps |= scope == "global_batch"
         self._counts_of_all: Tensor | None = None
 
     def perturb(self, x_TD: Tensor) -> Tensor:
@@ -71,6 +71,10 @@ class PenaltyRouter(Router):
     def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
         """Return the softmax over all experts."""
         return probs_TE
+
+    def is_softmax_top_k(self) -> bool:
+        """Tell whether inference is that of Hugging Face's mixtures: always."""
+        return True
 
     def balance_counts(self, counts_E: Tensor) -> Tensor:
         """Return the tokens per expert in the scope of the balance loss."""

@@ -1,7 +1,7 @@
-"""What all routers share: which experts a token visits, with which weights, and what is known about the balance.
+"""Base class of routers: which experts a token visits, with which weights, and statistics of the balance.
 
-Some routers need the load of a whole optimizer step, over its micro-batches and devices. They count in training, and
-`step_routers` tells them where a step ends.
+A router may learn from the load of a whole optimizer step, summed over its micro-batches and devices. It counts tokens
+in training, and `step_routers` ends the step.
 
 Shape suffixes: T tokens of one call, E routed experts, k selected experts per token.
 """
@@ -23,12 +23,13 @@ from lit_moe.functional import routing as F
 
 @dataclass
 class RouterStats:
-    """What one call of a router saw, as plain tensors; masked tokens are in none of them but `indices`.
+    """Statistics of one call of a router, as plain tensors. Masked tokens are only in `indices`.
 
     Attributes:
-        indices: Chosen experts of every token in order, masked ones too, shape ``(tokens, k)``, int64.
+        indices: Chosen experts of every token in order, masked tokens included, shape ``(tokens, k)``, int64.
         counts: Tokens sent to each expert, shape ``(experts,)``, int64.
-        raw_counts: The same by the scores alone, as inference routes; differs in training with Sinkhorn.
+        raw_counts: Tokens that inference would send to each expert; the same as `counts` unless the router differs in
+            training, shape ``(experts,)``, int64.
         tokens: Number of tokens, int64 scalar (a tensor, so that no GPU has to be waited for).
         probs_mean: Mean softmax probability of each expert, shape ``(experts,)``, detached.
         balance_loss: Scaled balance loss with its graph; None if the router has none.
@@ -57,7 +58,17 @@ class RouterOutput(NamedTuple):
 
 
 class Router(nn.Module, ABC):
-    """Choose top-k experts for each token from its logits; a subclass says how.
+    """Chooses top-k experts for each token from its logits. A subclass defines `scores` and what else it changes.
+
+    Other code asks a router only for the attributes and methods below, never for its class, so a subclass takes part in
+    logging, initialisation, planning and export as soon as it defines them:
+
+    - `scores` and `infer`: the routing of inference; they do not read `training`.
+    - `select_in_training`: another choice of experts in training; the inference routing is then logged beside it.
+    - `losses` and `balance_counts`: the auxiliary losses.
+    - `end_step`: what it learns from the load of an optimizer step; `step_routers` then has to be called.
+    - `reset_parameters`: initial values of its own parameters and buffers; required if it has any.
+    - `is_softmax_top_k`: whether Hugging Face's mixtures route in the same way, which an export needs.
 
     All routing is in float32, also under autocast and in bfloat16 models, where rounding makes ties that change the
     chosen experts.
@@ -68,9 +79,13 @@ class Router(nn.Module, ABC):
         normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
 
     Attributes:
-        counts_steps: Whether the router counts the load of each optimizer step, so that `step_routers` must be called.
+        differs_in_training: Whether training chooses other experts than inference; true of a class that defines
+            `select_in_training`.
+        counts_steps: Whether the router counts the load of each optimizer step, so that `step_routers` must be called;
+            true of a class that defines `end_step`, and of others that set it.
         step_counts: Tokens this device sent to each expert in the optimizer step so far, ``(experts,)``; None before
-            its first. No buffer: data-parallel training would overwrite it by the first device's at each forward pass.
+            the first. Not a buffer: data-parallel training would overwrite it by the first device's in each forward
+            pass.
     """
 
     def __init__(self, n_experts: int, top_k: int, normalize_top_k: bool = False) -> None:
@@ -79,11 +94,39 @@ class Router(nn.Module, ABC):
         self.n_experts = n_experts
         self.top_k = top_k
         self.normalize_top_k = normalize_top_k
-        self.counts_steps = False
+        self.differs_in_training = type(self).select_in_training is not Router.select_in_training
+        self.counts_steps = type(self).end_step is not Router.end_step
         self.step_counts: Tensor | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "is_softmax_top_k" not in vars(cls):  # a subclass may route otherwise than its base class
+            cls.is_softmax_top_k = Router.is_softmax_top_k  # type: ignore[method-assign]
+
+    def is_softmax_top_k(self) -> bool:
+        """Tell whether inference takes the largest softmax scores and weighs by them, as Hugging Face's mixtures do.
+
+        Not inherited: False for each class that does not define it itself.
+        """
+        return False
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Set the router's own parameters and buffers to their initial values; a router that has any defines this.
+
+        Args:
+            generator: Source of randomness; None for torch's global one.
+
+        Raises:
+            NotImplementedError: If the router has parameters or buffers, but its class does not define this method.
+        """
+        own = [name for name, _ in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False))]
+        if own:
+            raise NotImplementedError(
+                f"{type(self).__name__} has {', '.join(own)} but no initial values of them; define reset_parameters."
+            )
+
     def perturb(self, x_TD: Tensor) -> Tensor:
-        """Return what the router's projection reads of the tokens ``(tokens, d_model)``; by default the tokens."""
+        """Return the tokens ``(tokens, d_model)`` as the router's projection reads them; by default unchanged."""
         return x_TD
 
     @abstractmethod
@@ -95,24 +138,27 @@ class Router(nn.Module, ABC):
             probs_TE: Their softmax over all experts.
         """
 
-    def infer(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
-        """Return the experts ``(tokens, k)`` that inference chooses, token by token; by default the largest scores.
+    def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
+        """Return the experts ``(tokens, k)`` that inference chooses; by default those with the largest scores.
 
         Args:
             logits_TE: Logits in float32.
-            scores_TE: What :meth:`scores` returned.
+            scores_TE: The scores that :meth:`scores` returned.
+            mask_T: True for tokens that count; None for all.
         """
         return scores_TE.topk(self.top_k, dim=-1).indices
 
-    def select(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
-        """Return the chosen experts ``(tokens, k)``; by default those of inference.
+    def select_in_training(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
+        """Return the experts ``(tokens, k)`` that training chooses, where they differ from those of inference.
+
+        Not called in evaluation, nor where a class does not define it.
 
         Args:
             logits_TE: Logits in float32.
-            scores_TE: What :meth:`scores` returned.
+            scores_TE: The scores that :meth:`scores` returned.
             mask_T: True for tokens that count; None for all.
         """
-        return self.infer(logits_TE, scores_TE)
+        return self.infer(logits_TE, scores_TE, mask_T)
 
     def balance_counts(self, counts_E: Tensor) -> Tensor:
         """Return the tokens per expert that the balance loss counts; by default those of this call.
@@ -123,7 +169,7 @@ class Router(nn.Module, ABC):
         return counts_E
 
     def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the scaled balance loss and z-loss that belong to the training objective; by default neither.
+        """Return the scaled balance loss and z-loss of the training objective; None for one that the router lacks.
 
         Args:
             raw_balance: Unscaled balance loss, with its graph.
@@ -145,13 +191,17 @@ class Router(nn.Module, ABC):
             logits_TE: Router logits of shape ``(tokens, experts)``.
             mask_T: True for tokens that count, shape ``(tokens,)``; None for all. The others are routed as well, but
                 enter no count, no loss and no balancing.
+
+        Returns:
+            The experts and weights of each token, and the statistics of the call.
         """
         logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
         probs_TE = logits_TE.softmax(-1)
         scores_TE = self.scores(logits_TE, probs_TE)
         with torch.no_grad():
-            indices_Tk = self.select(logits_TE, scores_TE, mask_T)
-            raw_Tk = self.infer(logits_TE, scores_TE)
+            raw_Tk = indices_Tk = self.infer(logits_TE, scores_TE, mask_T)
+            if self.training and self.differs_in_training:
+                indices_Tk = self.select_in_training(logits_TE, scores_TE, mask_T)
         weights_Tk = scores_TE.gather(-1, indices_Tk)
         if self.normalize_top_k:
             weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
@@ -172,7 +222,7 @@ class Router(nn.Module, ABC):
         return RouterStats(
             indices=indices_Tk,
             counts=counts_E,
-            raw_counts=F.count_experts(raw_Tk, self.n_experts, mask_T),
+            raw_counts=counts_E if raw_Tk is indices_Tk else F.count_experts(raw_Tk, self.n_experts, mask_T),
             tokens=tokens,
             probs_mean=probs_mean_E.detach(),
             balance_loss=balance,
@@ -186,19 +236,19 @@ class Router(nn.Module, ABC):
         self.step_counts = None  # counted under other weights
 
     def extra_repr(self) -> str:
-        """Name the sizes when the model is printed."""
+        """Return the sizes that are shown when the model is printed."""
         return f"n_experts={self.n_experts}, top_k={self.top_k}, normalize_top_k={self.normalize_top_k}"
 
 
 RouterCallable = Callable[[int, int], Router]
-"""Makes a router from the number of experts and of experts per token."""
+"""Makes a router from the number of experts and the number of experts per token."""
 
 
 def step_routers(model: nn.Module) -> None:
-    """End an optimizer step for all routers: they learn its load over all micro-batches and devices, and count anew.
+    """End an optimizer step: give routers their load over its micro-batches and devices, and reset their counts.
 
-    To be called once per optimizer step, on every device, after the step's last forward pass: in a LightningModule from
-    ``on_before_optimizer_step``. Only `BiasRouter` and the global scope of `PenaltyRouter` need it.
+    Call it once per optimizer step, on every device, after the step's last forward pass: in a LightningModule from
+    ``on_before_optimizer_step``. It has an effect only on routers whose `counts_steps` is true.
 
     Args:
         model: A module that may hold routers at any depth.
@@ -207,7 +257,7 @@ def step_routers(model: nn.Module) -> None:
     counted = next((router.step_counts for router in routers if router.step_counts is not None), None)
     if counted is None:
         return
-    # A layer that was not run still has its place, so that all devices send as much.
+    # A layer that did not run sends zeros, so that all devices send tensors of the same shape.
     counts = [
         counted.new_zeros(router.n_experts) if router.step_counts is None else router.step_counts for router in routers
     ]
@@ -218,10 +268,13 @@ def step_routers(model: nn.Module) -> None:
 
 
 def sum_over_devices(counts: Tensor) -> Tensor:
-    """Add up counts over the processes of the default group, all of which must call it; one process alone has them.
+    """Return the sum of counts over the processes of the default group; all of them must call it.
 
     Args:
-        counts: Whole numbers of the same shape in each process.
+        counts: Integers, of the same shape in each process.
+
+    Returns:
+        A tensor of the same shape; without a process group, the counts themselves.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return counts
@@ -231,15 +284,15 @@ def sum_over_devices(counts: Tensor) -> Tensor:
 
 
 def recomputing() -> bool:
-    """Tell whether this forward is activation checkpointing's recomputation, which must count nothing a second time.
+    """Tell whether activation checkpointing repeats this forward pass, whose tokens must not be counted twice.
 
-    Recomputation of any flavour runs inside autograd's engine; torch's own checkpointing asks in the same way.
+    Every kind of recomputation runs inside autograd's engine; torch's own checkpointing asks in the same way.
     """
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def check_top_k(n_experts: int, top_k: int, normalize_top_k: bool) -> None:
-    """Refuse an impossible choice of experts.
+    """Check numbers of experts.
 
     Args:
         n_experts: Number of routed experts.

@@ -10,11 +10,11 @@ from lit_moe.nn.router import Router
 
 
 class SinkhornRouter(Router):
-    """Balance the choice of experts over the batch by Sinkhorn's algorithm, without an auxiliary loss.
+    """Balances the choice of experts over the batch by Sinkhorn's algorithm, without an auxiliary loss.
 
     In training the experts are the top-k of the balanced matrix, but their weights come from the unbalanced logits:
     a sigmoid for one expert per token, a softmax over all experts for more. The balanced matrix carries no gradient.
-    In evaluation there is no balancing, as one token alone cannot be balanced. Clark et al. 2022 (arXiv 2202.01169),
+    Evaluation does not balance, as one token alone cannot be balanced. Clark et al. 2022 (arXiv 2202.01169),
     Anthony et al. 2024 (arXiv 2402.01771), Thérien et al. 2025 (arXiv 2503.05029).
 
     Args:
@@ -47,14 +47,16 @@ class SinkhornRouter(Router):
         """Return the sigmoid for one expert per token, the softmax for more."""
         return logits_TE.sigmoid() if self.top_k == 1 else probs_TE
 
-    def infer(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+    def is_softmax_top_k(self) -> bool:
+        """Tell whether inference is that of Hugging Face's mixtures; with one expert per token the weight is not."""
+        return self.top_k > 1
+
+    def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts with the largest logits: the sigmoids of large ones are all 1 in float32."""
         return logits_TE.topk(self.top_k, dim=-1).indices
 
-    def select(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
-        """Return the top-k of the balanced matrix in training, of the logits in evaluation."""
-        if not self.training:
-            return super().select(logits_TE, scores_TE, mask_T)
+    def select_in_training(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
+        """Return the top-k of the balanced matrix; masked tokens take those of their logits."""
         # Compared as logarithms: small entries of the balanced matrix vanish in float32 and would tie.
         if mask_T is None:
             return log_sinkhorn(logits_TE, self.tolerance, self.max_iterations).topk(self.top_k, dim=-1).indices

@@ -8,7 +8,7 @@ from lit_moe.nn.router import Router
 
 
 class TopKRouter(Router):
-    """Route by a softmax over all experts, then top-k, with nothing that balances.
+    """Routes by a softmax over all experts, then top-k, without any balancing.
 
     Args:
         n_experts: Number of routed experts.
@@ -19,3 +19,7 @@ class TopKRouter(Router):
     def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
         """Return the softmax over all experts."""
         return probs_TE
+
+    def is_softmax_top_k(self) -> bool:
+        """Tell whether inference is that of Hugging Face's mixtures: always."""
+        return True

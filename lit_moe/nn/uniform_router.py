@@ -9,9 +9,9 @@ from lit_moe.nn.router import Router
 
 
 class UniformRouter(Router):
-    """Deal the experts to the tokens in turn, so that every expert gets the same load; for benchmarks.
+    """Assigns the experts to the tokens in turn, so that every expert gets the same load; for benchmarks.
 
-    The weights are still the softmax of the logits, so that the router has a gradient.
+    The weights are the softmax of the logits, so that the router has a gradient.
 
     Args:
         n_experts: Number of routed experts.
@@ -23,7 +23,7 @@ class UniformRouter(Router):
         """Return the softmax over all experts."""
         return probs_TE
 
-    def select(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
+    def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts t k, t k + 1, … modulo their number for the t-th token that counts."""
         if mask_T is None:
             turn_T = torch.arange(len(logits_TE), device=logits_TE.device)

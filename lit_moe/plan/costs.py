@@ -112,7 +112,7 @@ def parameters_by_part(decoder: Decoder) -> dict[str, tuple[int, int]]:
         "embedding": count([decoder.embedding]),
         "attention": count(attention),
         "feed-forward": count(feed_forward),
-        "routers": count(layer.gate for layer in layers),
+        "routers": count(part for layer in layers for part in (layer.gate, layer.router)),
         "routed experts": count(layer.experts for layer in layers),
         "shared experts": count(part for layer in layers for part in (layer.shared, layer.shared_gate)),
         "output layer": count([decoder.output]),

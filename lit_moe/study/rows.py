@@ -127,7 +127,7 @@ def _mri(steps: Steps) -> list[float]:
 
 
 def _inference(steps: Steps) -> list[float]:
-    """Return the imbalance of the inference routing, which Sinkhorn alone has apart."""
+    """Return the imbalance of the inference routing, which is logged apart where training chooses other experts."""
     return [step.get("raw_mri", step["mri"]) for step in steps]
 
 

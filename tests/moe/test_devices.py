@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from all_routers import BALANCED
 from fit_run import (
     VALUE,
     assert_close_rows,
@@ -35,7 +36,7 @@ def fit(name, *flags, **options):
     run("fit", "--config", "tiny.yaml", "--run", name, *flags, **options)
 
 
-ROUTERS = ["SinkhornRouter", *(pytest.param(name, marks=pytest.mark.slow) for name in ("PenaltyRouter", "BiasRouter"))]
+ROUTERS = [pytest.param(name, marks=() if name == "SinkhornRouter" else pytest.mark.slow) for name in BALANCED]
 
 
 @pytest.mark.parametrize("router", ROUTERS)

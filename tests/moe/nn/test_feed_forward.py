@@ -3,11 +3,11 @@ import pickle
 
 import pytest
 import torch
+from all_routers import ROUTERS
 from torch.utils.checkpoint import checkpoint
 
 from lit_core.errors import UserError
 from lit_moe.nn import (
-    BiasRouter,
     FeedForward,
     MoEConfig,
     MoEFeedForward,
@@ -19,8 +19,6 @@ from lit_moe.nn import (
     moe_layers,
     preset,
 )
-
-ROUTERS = [BiasRouter, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
 
 
 def make(config, router=PenaltyRouter, seed=0, dtype=torch.float32, activation="silu"):

@@ -2,12 +2,23 @@ import math
 
 import pytest
 import torch
+from all_routers import ROUTERS
 
 from lit_core.errors import UserError
 from lit_moe.functional import routing as F
-from lit_moe.nn import BiasRouter, MoEConfig, MoEFeedForward, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter
+from lit_moe.nn import (
+    BiasRouter,
+    MoEConfig,
+    MoEFeedForward,
+    PenaltyRouter,
+    Router,
+    SinkhornRouter,
+    TopKRouter,
+    UniformRouter,
+)
 
-ROUTERS = [BiasRouter, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
+#: Those that `naive` describes.
+KNOWN = [BiasRouter, PenaltyRouter, SinkhornRouter, TopKRouter, UniformRouter]
 SHAPES = [(8, 1), (31, 3)]
 
 
@@ -38,7 +49,7 @@ def naive(router, logits, training):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("n_experts", "k"), SHAPES)
-@pytest.mark.parametrize("kind", ROUTERS)
+@pytest.mark.parametrize("kind", KNOWN)
 def test_equals_a_loop_over_tokens(kind, n_experts, k, training):
     logits = make_logits(120, n_experts)
     router = kind(n_experts, k).train(training)
@@ -48,8 +59,7 @@ def test_equals_a_loop_over_tokens(kind, n_experts, k, training):
     torch.testing.assert_close(weights.detach(), expected, rtol=1e-5, atol=1e-7)
     assert stats.counts.tolist() == [sum(i in row for row in chosen) for i in range(n_experts)]
     raw, _ = naive(router, logits, training=False)
-    if not isinstance(router, UniformRouter):
-        assert stats.raw_counts.tolist() == [sum(i in row for row in raw) for i in range(n_experts)]
+    assert stats.raw_counts.tolist() == [sum(i in row for row in raw) for i in range(n_experts)]
     assert stats.tokens == 120
     torch.testing.assert_close(stats.probs_mean, logits.detach().softmax(-1).mean(0))
 
@@ -94,20 +104,26 @@ def test_z_loss_alone_has_the_gradient_of_its_formula(n_experts, k):
     torch.testing.assert_close(logits.grad, 0.01 * 2 / 32 * lse * logits.detach().softmax(-1))
 
 
-def test_only_the_penalty_router_has_losses_and_all_measure_them():
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_all_measure_losses_that_few_have(kind):
     logits = make_logits(50, 8)
-    for kind in ROUTERS:
-        stats = kind(8, 2)(logits)[2]
-        penalty = kind is PenaltyRouter
-        assert (stats.balance_loss is not None, stats.z_loss is not None) == (penalty, penalty)
-        assert not stats.raw_balance_loss.requires_grad and not stats.raw_z_loss.requires_grad
-        torch.testing.assert_close(
-            stats.raw_balance_loss, F.balance_loss(logits.detach().softmax(-1).mean(0), stats.counts, 50, 2)
-        )
-        torch.testing.assert_close(stats.raw_z_loss, F.z_loss(logits.detach()))
-        if penalty:
-            torch.testing.assert_close(stats.balance_loss.detach(), 0.01 * stats.raw_balance_loss)
-            torch.testing.assert_close(stats.z_loss.detach(), 0.001 * stats.raw_z_loss)
+    router = kind(8, 2)
+    stats = router(logits)[2]
+    has = type(router).losses is not Router.losses
+    assert (stats.balance_loss is not None, stats.z_loss is not None) == (has, has)
+    assert not stats.raw_balance_loss.requires_grad and not stats.raw_z_loss.requires_grad
+    torch.testing.assert_close(
+        stats.raw_balance_loss, F.balance_loss(logits.detach().softmax(-1).mean(0), stats.counts, 50, 2)
+    )
+    torch.testing.assert_close(stats.raw_z_loss, F.z_loss(logits.detach()))
+    if has:
+        torch.testing.assert_close(stats.balance_loss.detach(), router.balance_weight * stats.raw_balance_loss)
+        torch.testing.assert_close(stats.z_loss.detach(), router.z_weight * stats.raw_z_loss)
+
+
+def test_weights_of_the_penalty_are_those_of_the_paper():
+    router = PenaltyRouter(8, 2)
+    assert (router.balance_weight, router.z_weight) == (0.01, 0.001)
 
 
 @pytest.mark.parametrize("kind", ROUTERS)
@@ -177,7 +193,8 @@ def test_layers_route_in_float32_under_bfloat16(kind, mode):
     logits = x.double() @ layer.gate.weight.double().t()
     assert torch.equal(layer.stats.indices, layer.router(logits).indices_Tk)
     by_bfloat16 = layer.router(logits.bfloat16()).indices_Tk
-    assert torch.equal(layer.stats.indices, by_bfloat16) == (kind is UniformRouter)
+    ignores_logits = torch.equal(layer.stats.indices, layer.router(-logits).indices_Tk)
+    assert torch.equal(layer.stats.indices, by_bfloat16) == ignores_logits
 
 
 @pytest.mark.parametrize("kind", ROUTERS)
@@ -219,9 +236,39 @@ def test_refuses_impossible_settings():
         SinkhornRouter(8, 1, max_iterations=0)
 
 
-@pytest.mark.parametrize("kind", ROUTERS)
+@pytest.mark.parametrize("kind", KNOWN)
 def test_keeps_nothing_but_a_bias_in_the_checkpoint(kind):
     assert list(kind(8, 2).state_dict()) == (["bias"] if kind is BiasRouter else [])
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_its_state_has_initial_values(kind):
+    router = kind(8, 2)
+    before = {name: value.clone() for name, value in router.state_dict().items()}
+    with torch.no_grad():
+        for value in router.state_dict().values():
+            value.fill_(3.0)
+    router.reset_parameters(torch.Generator())
+    assert all(torch.equal(value, before[name]) for name, value in router.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_training_chooses_otherwise_only_where_it_is_said(kind):
+    router = kind(8, 2)
+    stats = router(make_logits(400, 8))[2]
+    assert torch.equal(stats.counts, stats.raw_counts) != router.differs_in_training
+    evaluated = router.eval()(make_logits(400, 8))[2]
+    assert torch.equal(evaluated.counts, stats.raw_counts) and torch.equal(evaluated.raw_counts, stats.raw_counts)
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_what_is_said_to_be_a_softmax_is_one(kind):
+    logits = make_logits(400, 8)
+    for router in (kind(8, 2).eval(), kind(8, 1).eval()):
+        indices, weights, _ = router(logits)
+        expected = logits.softmax(-1).topk(router.top_k)
+        same = torch.equal(indices, expected.indices) and torch.allclose(weights, expected.values)
+        assert router.is_softmax_top_k() == same
 
 
 def test_sinkhorn_infers_by_logits_whose_sigmoids_tie():

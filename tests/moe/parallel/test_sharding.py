@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from all_routers import BALANCED
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks import on_ranks
@@ -15,16 +16,16 @@ from lit_core.lm.tokenizer import Tokenizer
 from lit_moe import MoELanguageModel, RouterBalance, RouterDrift, ShardedStrategy
 from lit_moe.functional.token_nll import token_nll
 from lit_moe.lm import DecoderLM
-from lit_moe.nn import BiasRouter, Decoder, DecoderConfig, MoEConfig, PenaltyRouter, SinkhornRouter
+from lit_moe.nn import BiasRouter, Decoder, DecoderConfig, MoEConfig, PenaltyRouter
 from lit_moe.parallel.sharding import clip_gradients, gradient_norm, shard
 
 #: float32 sums in another order; seen: 5e-8 of a gradient, 4e-7 of a weight
 GRADIENT, WEIGHT = {"rtol": 1e-4, "atol": 1e-6}, {"rtol": 1e-4, "atol": 5e-6}
 MIXTURE = MoEConfig(n_experts=4, top_k=2, expert_width=8, n_shared=1)
-ROUTERS = {
-    "sinkhorn": SinkhornRouter,
-    "penalty": lambda n, k: PenaltyRouter(n, k, balance_weight=0.1),
-    "bias": lambda n, k: BiasRouter(n, k, update_rate=0.05),
+#: All that do something which depends on the load of a batch, some of them so that it is felt.
+ROUTERS = BALANCED | {
+    "PenaltyRouter": lambda n, k: PenaltyRouter(n, k, balance_weight=0.1),
+    "BiasRouter": lambda n, k: BiasRouter(n, k, update_rate=0.05),
 }
 STRATEGIES = {"ddp": lambda: "ddp", "fsdp2": ShardedStrategy, "ep": lambda: ShardedStrategy(expert_parallel=2)}
 
@@ -48,7 +49,7 @@ class Record(Callback):
             torch.save({"gradients": self.gradients, "weights": weights}, self.path)
 
 
-def language_model(router="sinkhorn", feed_forward=MIXTURE, **options):
+def language_model(router="SinkhornRouter", feed_forward=MIXTURE, **options):
     shape = {"vocab_size": 257, "n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 16}
     config = DecoderConfig(**shape, feed_forward=feed_forward, **options)
     # eps: the first step divides a gradient by its size, which makes rounding large where that is small
@@ -89,7 +90,7 @@ CASES = [
     for strategy in STRATEGIES
     for router in ROUTERS
     for accumulation in (1, 2)
-    for fast in [(strategy, router, accumulation) in (("fsdp2", "bias", 2), ("ep", "sinkhorn", 1))]
+    for fast in [(strategy, router, accumulation) in (("fsdp2", "BiasRouter", 2), ("ep", "SinkhornRouter", 1))]
 ]
 
 
@@ -100,7 +101,7 @@ def test_two_processes_train_as_one(compare, strategy, router, accumulation):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fsdp2", "ep"])
-@pytest.mark.parametrize("router", ["sinkhorn", "bias"])
+@pytest.mark.parametrize("router", ["SinkhornRouter", "BiasRouter"])
 def test_recomputed_activations_change_nothing(compare, strategy, router):
     """The routers count a recomputed layer once."""
     compare(strategy, 2, router=router, activation_checkpointing=True)
@@ -116,7 +117,7 @@ def test_a_dense_decoder_is_divided(compare, tied):
 @pytest.mark.parametrize(("strategy", "n_experts"), [("fsdp2", 3), ("ep", 4), ("ep", 6), ("ep", 2)])
 def test_four_processes_train_as_one(compare, strategy, n_experts):
     """Groups of two with two experts each, with an uneven three, and with one, which is divided along its width."""
-    compare(strategy, 1, devices=4, feed_forward=MoEConfig(n_experts, 1, 8), router="sinkhorn")
+    compare(strategy, 1, devices=4, feed_forward=MoEConfig(n_experts, 1, 8), router="SinkhornRouter")
 
 
 @pytest.mark.slow
@@ -127,7 +128,7 @@ def test_gradients_in_bfloat16(make_trainer, byte_data, tmp_path, strategy, prec
 
     def fit(name, settings):
         trainer = make_trainer(Record(tmp_path / f"{name}.pt"), name=name, max_steps=1, precision=precision, **settings)
-        trainer.fit(language_model("bias"), datamodule=byte_data(replay=False))
+        trainer.fit(language_model("BiasRouter"), datamodule=byte_data(replay=False))
 
     fit("one", {})
     on_ranks(fit, "two", {"devices": 2, "strategy": STRATEGIES[strategy]()})

@@ -1,0 +1,46 @@
+"""Every router that lit_moe exports, found by its base class; needed arguments are those of the router's config."""
+
+import inspect
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import lit_moe.nn
+from lit_moe.nn import Router
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "moe" / "router"
+CLASSES = [
+    part
+    for part in map(vars(lit_moe.nn).get, lit_moe.nn.__all__)
+    if inspect.isclass(part) and issubclass(part, Router) and not inspect.isabstract(part)
+]
+
+
+def arguments(kind):
+    """Return the arguments that a router needs beside the two numbers of experts, as its config gives them."""
+    _, _, *others = inspect.signature(kind).parameters.values()
+    needed = {parameter.name for parameter in others if parameter.default is parameter.empty}
+    if not needed:
+        return {}
+    described = [yaml.safe_load(path.read_text())["model"]["init_args"]["router"] for path in CONFIGS.glob("*.yaml")]
+    (own,) = [entry for entry in described if entry["class_path"].rpartition(".")[2] == kind.__name__]
+    return {name: value for name, value in own["init_args"].items() if name in needed}
+
+
+def made(kind):
+    """Return what makes a router of a class from the two numbers of experts."""
+    needed = arguments(kind)
+    return partial(kind, **needed) if needed else kind
+
+
+def balances(router):
+    """Tell whether what a router does depends on the load of the batch."""
+    losses = router.losses(torch.ones(()), torch.ones(()))
+    return router.differs_in_training or router.counts_steps or any(loss is not None for loss in losses)
+
+
+ROUTERS = [pytest.param(made(kind), id=kind.__name__) for kind in CLASSES]
+BALANCED = {kind.__name__: made(kind) for kind in CLASSES if balances(made(kind)(4, 2))}
