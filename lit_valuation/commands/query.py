@@ -1,4 +1,4 @@
-"""The verb ``query``: the trainer's hard cases leave as a query to the owners."""
+"""The verb ``query``: the trainer sends some of its hard cases to the owners."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def query(
     ledger: str | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Write the query part of a model's hard cases, to be sent to data owners; the other part stays home.
+    """Write some of a model's hard cases to a folder that you send to data owners; the others are held out.
 
     Args:
         ckpt_path: Checkpoint of your ``lit-valuation fit``.
-        data: Folder of your own data, with the labelled shard sets train and val; mistakes are looked for in val.
-        to: Names by which your ledger knows the owners that you will send it to.
+        data: Folder of your own data, with the labelled shard sets train and val; the hard cases are mistakes on val.
+        to: Names by which your ledger knows the owners that you will send the query to.
         output: Folder to be written and sent.
-        per_class: Most queries of a class, 1 or more; half of a class's mistakes, rounded down, stay home.
+        per_class: Most hard cases of a class to send, 1 or more; half of its mistakes, rounded down, are held out.
         budget: Most samples that an owner's answer may hold, 1 or more.
-        classes: Names of the classes to ask for; null takes all with a mistake.
-        encoder: Encoder that answers must be chosen with, where they are chosen with one; null leaves it to the owners.
-        seed: Seed of what is drawn, 0 or more.
+        classes: Names of the classes to ask for; null takes every class with a mistake.
+        encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
+        seed: Seed of the draw of hard cases, 0 or more.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
-        dry_run: Whether to only draw a contact sheet of what would leave, OUTPUT.png, or for tables OUTPUT.csv.
+        dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
 
     Raises:
         UserError: If an argument is wrong, or the model makes no mistakes.
@@ -53,19 +53,19 @@ def query(
     if not to:
         raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
     task = load_task(ckpt_path)
-    source = LabelledSet(home / "val")
-    samples = source.load().renumbered(task.classes)  # type: ignore[arg-type]
+    validation = LabelledSet(home / "val")
+    samples = validation.load().renumbered(task.classes)  # type: ignore[arg-type]
     print(f"Classifying {len(samples)} samples of {home / 'val'}.", flush=True)
     predicted = predict_logits(task, samples).argmax(1)
     cases = hard_cases(samples, predicted, per_class, seed, classes)
-    columns = source.meta.get("columns")
+    columns = validation.meta.get("columns")
     mistakes = int((predicted != samples.y).sum())
     print(
-        f"{mistakes} mistakes; of {len(cases.classes)} classes {len(cases.queries)} leave and "
+        f"{mistakes} mistakes; {len(cases.queries)} of {len(cases.classes)} classes are to be sent, "
         f"{len(cases.held_out)} are held out."
     )
     if dry_run:
-        print(f"Nothing left. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
+        print(f"Nothing was sent. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
         return
 
     stamp = None if encoder is None else EncoderStamp(public_name(encoder.name), encoder.sha256)
@@ -74,8 +74,8 @@ def query(
         return Query(contents, None if columns is None else tuple(columns), budget, stamp)
 
     book = SharingLedger(home / LEDGER if ledger is None else ledger)
-    licence = source.shards.index["licence"]
-    with book.locked(), outgoing(folder, anonymized(cases.queries), source.kind, licence, describe) as manifest:
+    licence = validation.shards.index["licence"]
+    with book.locked(), outgoing(folder, anonymized(cases.queries), validation.kind, licence, describe) as manifest:
         book.entries()  # refuses a damaged ledger before the first line
         for name in to:
             book.append(

@@ -1,1 +1,1 @@
-"""Between organisations: queries and answers as files, a ledger of what crossed, and a ranking of the answers."""
+"""The exchange between organisations: queries and answers as files, the ledger of what was sent, the ranking."""

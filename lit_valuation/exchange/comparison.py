@@ -1,7 +1,7 @@
-"""Which of several trainings is better, and where that cannot be said.
+"""Ranking of owners by paired differences of accuracy, with intervals over seeds and over hard cases.
 
-Two things are uncertain: the training, which a t interval over seeds measures, and the few hard cases, which a
-bootstrap over them measures. An order is claimed only where both intervals of a paired difference lie on one side of 0.
+Two things are uncertain. A t interval over seeds measures the randomness of training, a bootstrap over the hard cases
+measures how few they are. An order is claimed only if both intervals of a paired difference lie on one side of 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_core.study.statistics import Interval, t_interval
 
 RESAMPLES = 4000
-#: With fewer cases the percentile interval is far too narrow, so it is left open.
+#: With fewer cases the percentile interval is far too narrow, so it is unbounded.
 FEWEST = 10
 
 
@@ -25,8 +25,8 @@ class Difference:
     """A paired difference of accuracies.
 
     Args:
-        over_seeds: Its t interval over seeds.
-        over_cases: Its bootstrap interval over the cases.
+        over_seeds: Mean with its t interval over seeds.
+        over_cases: Mean with its bootstrap interval over the hard cases.
     """
 
     over_seeds: Interval
@@ -34,22 +34,22 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where both intervals say so, otherwise 0: not distinguishable."""
+        """1 if both intervals lie above 0, -1 if both lie below, otherwise 0: not distinguishable."""
         low, high = (min(self.over_seeds.low, self.over_cases.low), max(self.over_seeds.high, self.over_cases.high))
         return 1 if low > 0 else -1 if high < 0 else 0
 
 
 @dataclass(frozen=True)
 class OwnerRank:
-    """Where an owner stands.
+    """Rank of one owner.
 
     Args:
         name: The owner.
-        accuracy: Mean accuracy on the held-out hard cases.
-        gain: Its difference from the training without shared samples.
-        best: The best rank that it may have: 1, and one more for each owner that is distinguishably better.
-        worst: The worst one.
-        alike: The owners that are not distinguishable from it.
+        accuracy: Mean accuracy on the held-out hard cases, from 0 to 1, with its t interval over seeds.
+        gain: Accuracy minus that of the training without shared samples.
+        best: The best rank that the owner may have: 1 plus the number of owners that are distinguishably better.
+        worst: The worst rank that the owner may have.
+        alike: The owners that are not distinguishable from this one.
     """
 
     name: str
@@ -66,10 +66,10 @@ class OwnerRank:
 
 
 def difference(better: Tensor, worse: Tensor, level: float = 0.95, seed: int = 0) -> Difference:
-    """Compare two series of trainings with the same seeds on the same cases.
+    """Return the paired difference in accuracy of two series of trainings with the same seeds on the same cases.
 
     Args:
-        better: Whether each case is classified correctly, ``(seeds, cases)``.
+        better: Whether each case is classified correctly, bool of shape ``(seeds, cases)``.
         worse: The same for the other series.
         level: Confidence of the intervals, between 0 and 1.
         seed: Seed of the bootstrap.
@@ -79,7 +79,7 @@ def difference(better: Tensor, worse: Tensor, level: float = 0.95, seed: int = 0
 
 
 def bootstrap(values: Tensor, level: float = 0.95, seed: int = 0) -> Interval:
-    """Return the mean of values with the percentile interval of resampled means; an open one below `FEWEST` values.
+    """Return the mean of values with its bootstrap percentile interval, unbounded below `FEWEST` values.
 
     Args:
         values: One value per case, ``(cases,)``.
@@ -96,12 +96,16 @@ def bootstrap(values: Tensor, level: float = 0.95, seed: int = 0) -> Interval:
 
 
 def rank_owners(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95) -> list[OwnerRank]:
-    """Rank owners by what their samples do for the held-out hard cases, the best first.
+    """Rank owners by the accuracy on the held-out hard cases after training with their samples.
 
     Args:
-        owners: Whether each case is classified correctly after training with an owner's samples, ``(seeds, cases)``.
-        without: The same without any.
+        owners: Whether each case is classified correctly after training with an owner's samples, by owner, each bool
+            of shape ``(seeds, cases)``.
+        without: The same for the training without shared samples.
         level: Confidence of the intervals, between 0 and 1.
+
+    Returns:
+        The owners' ranks, the highest accuracy first.
     """
     order = sorted(owners, key=lambda name: -float(owners[name].double().mean()))
     signs = {(a, b): difference(owners[a], owners[b], level).sign for a in order for b in order if a != b}
@@ -118,20 +122,20 @@ def rank_owners(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.
     ]
 
 
-def verdict(found: Sequence[OwnerRank]) -> str:
-    """Say what the order is, as far as there is one, and who helps at all."""
-    if not found:
+def verdict(ranks: Sequence[OwnerRank]) -> str:
+    """Return two sentences: which owners are distinguishable, and which of them help."""
+    if not ranks:
         return "No answer can be ranked."
-    helping = [place.name for place in found if place.gain.sign > 0]
+    helping = [owner.name for owner in ranks if owner.gain.sign > 0]
     who = f"{', '.join(helping)} distinguishably" if helping else "Nobody distinguishably"
-    return f"{_order(found)} {who} {'help' if len(helping) > 1 else 'helps'}, compared with nothing shared."
+    return f"{_order(ranks)} {who} {'help' if len(helping) > 1 else 'helps'}, compared with nothing shared."
 
 
-def _order(found: Sequence[OwnerRank]) -> str:
-    if len(found) == 1:
-        return f"{found[0].name} is the only answer."
-    leaders = [place.name for place in found if place.best == 1]
-    if len(leaders) == len(found):
+def _order(ranks: Sequence[OwnerRank]) -> str:
+    if len(ranks) == 1:
+        return f"{ranks[0].name} is the only answer."
+    leaders = [owner.name for owner in ranks if owner.best == 1]
+    if len(leaders) == len(ranks):
         return "The owners are not distinguishable: every interval of a difference between two of them includes 0."
     if len(leaders) == 1:
         return f"{leaders[0]} is first, and distinguishably so."

@@ -1,4 +1,4 @@
-"""Answers that give the trainer's own hard cases back, as they are or slightly changed."""
+"""Detection of answers that give the trainer's own hard cases back, unchanged or slightly changed."""
 
 from __future__ import annotations
 
@@ -14,48 +14,51 @@ from lit_valuation.samples import Samples
 _BLOCK = 1024
 
 
-def exact_echoes(answer: Samples, hard: Samples) -> Tensor:
-    """Tell which samples are hard cases to the last bit, whatever their label; bool of shape ``(n,)``."""
-    known = set(_contents(hard))
+def exact_echoes(answer: Samples, hard_cases: Samples) -> Tensor:
+    """Return which samples are exact copies of hard cases, whatever their label; bool of shape ``(n,)``."""
+    known = set(_contents(hard_cases))
     return torch.tensor([content in known for content in _contents(answer)], dtype=torch.bool)
 
 
 def near_echoes(
-    answer: Samples, hard: Samples, own: Samples, fraction: float, encoder: Encoder | None = None
+    answer: Samples, hard_cases: Samples, own: Samples, fraction: float, encoder: Encoder | None = None
 ) -> Tensor:
-    """Tell which samples lie much nearer to a hard case than different samples do; bool of shape ``(n,)``.
+    """Return which samples lie much nearer to a hard case than different samples naturally do.
 
-    What is near is read off the trainer's own training set, which holds no hard case: the median distance of a hard
-    case from the nearest sample there, times ``fraction``. Values are compared, and features too where there is an
-    encoder: it sees through shifts, flips and changes of colour that move every pixel.
+    The natural distance is the median distance of a hard case from the nearest sample of the trainer's own training
+    set, which holds no hard case. Values are compared, and with an encoder features too: these change little under
+    shifts, flips and changes of colour that change every pixel.
 
     Args:
-        answer: What an owner sent.
-        hard: The queries and the held-out hard cases.
+        answer: Samples that an owner sent.
+        hard_cases: The queries and the held-out hard cases.
         own: The trainer's training set.
-        fraction: Part of the natural distance within which a sample counts as a copy, from 0 to below 1.
-        encoder: Encoder whose features are compared as well; None compares values only.
+        fraction: Fraction of the natural distance within which a sample counts as a copy, from 0 to below 1.
+        encoder: Encoder whose features are compared too; None compares values only.
+
+    Returns:
+        Whether each sample of the answer is a copy, bool of shape ``(n,)``.
     """
-    found = _near([_values(part, own) for part in (answer, hard, own)], fraction)
+    is_near = _is_near([_values(part, own) for part in (answer, hard_cases, own)], fraction)
     if encoder is not None:
-        found |= _near([embed(encoder, part.x) for part in (answer, hard, own)], fraction)
-    return found
+        is_near |= _is_near([embed(encoder, part.x) for part in (answer, hard_cases, own)], fraction)
+    return is_near
 
 
-def _near(rows: Sequence[Tensor], fraction: float) -> Tensor:
-    answer, hard, own = rows
-    natural = _nearest(hard, own).median()
-    return _nearest(answer, hard) < fraction * natural
+def _is_near(rows: Sequence[Tensor], fraction: float) -> Tensor:
+    answer, hard_cases, own = rows
+    natural_distance = _nearest_distance(hard_cases, own).median()
+    return _nearest_distance(answer, hard_cases) < fraction * natural_distance
 
 
-def _nearest(rows: Tensor, others: Tensor) -> Tensor:
+def _nearest_distance(rows: Tensor, others: Tensor) -> Tensor:
     """Return each row's distance from the nearest of the others, ``(n,)``."""
-    exactly = "donot_use_mm_for_euclid_dist"  # products lose what tells near copies apart
+    exactly = "donot_use_mm_for_euclid_dist"  # matrix products round away the difference of near copies
     return torch.cat([torch.cdist(block, others, compute_mode=exactly).amin(1) for block in rows.split(_BLOCK)])
 
 
 def _values(samples: Samples, own: Samples) -> Tensor:
-    """Return images centred and of length 1, against changes of brightness and contrast; columns scaled."""
+    """Return rows to compare: images without brightness and contrast (mean 0, length 1), columns in own deviations."""
     rows = samples.inputs().flatten(1)
     if samples.x.ndim == 4:
         rows = rows - rows.mean(1, keepdim=True)
@@ -65,5 +68,5 @@ def _values(samples: Samples, own: Samples) -> Tensor:
 
 
 def _contents(samples: Samples) -> tuple[str, ...]:
-    one = Samples(samples.inputs(), torch.zeros_like(samples.y), ("any",), samples.keys)
-    return fingerprints(one)
+    unlabelled = Samples(samples.inputs(), torch.zeros_like(samples.y), ("any",), samples.keys)
+    return fingerprints(unlabelled)

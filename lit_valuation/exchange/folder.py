@@ -1,4 +1,4 @@
-"""The folder that crosses: a labelled shard set with its manifest, written whole, and trusted in nothing when read."""
+"""Folders that are exchanged: a labelled shard set with a manifest. Writing is atomic; reading trusts nothing."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lit_valuation.samples import Samples
 
 @dataclass(frozen=True)
 class Received(Generic[Manifest]):
-    """A folder that was checked.
+    """A received folder that passed all checks.
 
     Args:
-        manifest: What it says about itself.
+        manifest: Its manifest.
         digest: SHA-256 of the manifest.
-        samples: The samples, in its order.
+        samples: Its samples, in the order of the manifest.
     """
 
     manifest: Manifest
@@ -39,23 +39,23 @@ class Received(Generic[Manifest]):
 
 
 def anonymized(samples: Samples) -> Samples:
-    """Return samples as they may leave: numbered anew, without groups, with their own classes only."""
-    present = [name for number, name in enumerate(samples.classes) if (samples.y == number).any()]
-    keys = tuple(f"{number:06d}" for number in range(len(samples)))
+    """Return samples as they may be sent: with keys 000000, 000001, …, without groups, with their own classes only."""
+    present = [name for c, name in enumerate(samples.classes) if (samples.y == c).any()]
+    keys = tuple(f"{index:06d}" for index in range(len(samples)))
     return dataclasses.replace(samples, keys=keys, groups=None).renumbered(present)
 
 
 def check_new(output: str) -> Path:
-    """Return the folder to be written.
+    """Return the path of the folder to be written.
 
     Raises:
-        UserError: If there is something of that name.
+        UserError: If the path exists already, or one of its parents is a file.
     """
     folder = Path(output)
     if folder.exists():
-        raise UserError(f"output is {folder}, which exists already; give another name or remove it.")
+        raise UserError(f"output is {folder}, which exists already; give another path or remove it.")
     if any(parent.exists() and not parent.is_dir() for parent in folder.parents):
-        raise UserError(f"output is {folder}, but what should be its folder is a file; give another name.")
+        raise UserError(f"output is {folder}, but one of its parent folders is a file; give another path.")
     return folder
 
 
@@ -63,11 +63,11 @@ def check_new(output: str) -> Path:
 def outgoing(
     folder: Path, samples: Samples, kind: str, licence: str, describe: Callable[[Contents], Any]
 ) -> Iterator[Any]:
-    """Write a folder that leaves; it appears under its name when the block ends, or not at all.
+    """Write a folder to be sent. It appears under its name when the block ends without an error, or not at all.
 
     Args:
-        folder: Where it appears.
-        samples: What leaves, as `anonymized` makes them.
+        folder: Its path.
+        samples: Samples to send, as `anonymized` returns them.
         kind: ``image``, ``table`` or ``embedding``.
         licence: Licence of the data.
         describe: Makes the manifest from the contents.
@@ -90,60 +90,61 @@ def outgoing(
 
 
 def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None = None) -> Received[Manifest]:
-    """Read a folder that somebody sent.
+    """Read a folder that another party sent, and check it against its manifest.
 
     Args:
         folder: The folder.
         kind: `Query` or `Answer`.
-        expect_digest: The digest that its sender read out, or its first 12 or more digits; None checks damage only.
+        expect_digest: The digest that its sender read out, or its first 12 or more digits; None detects damage only.
 
     Raises:
-        UserError: If a file is missing, too many, altered or damaged, or is not what the manifest says.
+        UserError: If a file is missing, not listed, altered or damaged, or differs from what the manifest says.
     """
     folder = Path(folder)
     name = kind.__name__.lower()
+    article = "an" if name[0] in "aeiou" else "a"
     path = folder / MANIFEST
     if not path.is_file():
-        raise UserError(f"{folder} is no {name}: it has no {MANIFEST}; correct the path.")
+        raise UserError(f"{folder} is not {article} {name}: it has no {MANIFEST}; correct the path.")
     manifest = from_bytes(kind, path.read_bytes(), str(path))
-    found = digest(manifest)
-    if expect_digest is not None and (len(expect_digest) < 12 or not found.startswith(expect_digest.lower())):
+    sha256 = digest(manifest)
+    if expect_digest is not None and (len(expect_digest) < 12 or not sha256.startswith(expect_digest.lower())):
         raise UserError(
-            f"{folder} has the digest {found}, not the expected {expect_digest}; it was exchanged or altered on its "
+            f"{folder} has the digest {sha256}, not the expected {expect_digest}; it was replaced or altered on its "
             "way, so ask its sender for it again."
         )
     contents: Contents = manifest.contents
     _check_files(folder, contents)
     try:
-        labelled = LabelledSet(folder)  # not before: it opens what the index names
+        labelled = LabelledSet(folder)  # only after the checks: it opens the files that the index names
         _check_index(folder, contents, labelled)
         samples = labelled.load()
-    except RunFailure as error:  # here the sender's fault
+    except RunFailure as error:  # damage is the sender's fault here, not this program's
         raise UserError(str(error)) from error
     counts = Counter(samples.classes[number] for number in samples.y.tolist())
     rules = {
-        "is of another kind": labelled.kind == contents.input,
-        "has inputs of another shape": labelled.shape == contents.shape == tuple(samples.x.shape[1:]),
-        "has samples of other classes": dict(counts) == contents.classes,
+        "has inputs of another kind than its manifest says": labelled.kind == contents.input,
+        "has inputs of another shape than its manifest says": (
+            labelled.shape == contents.shape == tuple(samples.x.shape[1:])
+        ),
+        "has samples of other classes than its manifest says": dict(counts) == contents.classes,
         "holds no sample": len(samples) > 0,
         "repeats a sample": len(set(fingerprints(samples))) == len(samples),
         "has groups": samples.groups is None,
     }
-    for what, holds in rules.items():
-        _require(
-            holds, folder, f"{what}{'' if what.startswith(('repeats', 'holds', 'has g')) else ' than its manifest'}"
-        )
-    return Received(manifest, found, samples)
+    for fault, holds in rules.items():
+        _require(holds, folder, fault)
+    return Received(manifest, sha256, samples)
 
 
 def _check_files(folder: Path, contents: Contents) -> None:
-    """Compare every file, and every member of every tar, with the manifest's list."""
+    """Compare every file, and every member of every tar file, with the manifest's list."""
     listed = {MANIFEST, INDEX, *(shard.file for shard in contents.shards)}
-    there = {path.name: path for path in folder.iterdir()}
-    strange = sorted(name for name, path in there.items() if name not in listed or not path.is_file())
+    present = {path.name: path for path in folder.iterdir()}
+    unlisted = sorted(name for name, path in present.items() if name not in listed or not path.is_file())
     _require(len(contents.shards) == len(listed) - 2, folder, "lists a shard twice")
-    _require(not strange, folder, f"holds {', '.join(strange[:1])}, which its manifest does not list as a file")
-    _require(listed == there.keys(), folder, f"lacks {min(listed - there.keys(), default='')}")
+    _require(not unlisted, folder, f"holds {', '.join(unlisted[:1])}, which its manifest does not list as a file")
+    _require(listed == present.keys(), folder, f"lacks {min(listed - present.keys(), default='')}")
     _require(file_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
     for shard in contents.shards:
         path = folder / shard.file
@@ -160,9 +161,9 @@ def _check_index(folder: Path, contents: Contents, labelled: LabelledSet) -> Non
     _require(indexed == listed, folder, "lists other shards or members than its index")
 
 
-def _require(holds: bool, folder: Path, what: str) -> None:
+def _require(holds: bool, folder: Path, fault: str) -> None:
     if not holds:
-        raise UserError(f"{folder} {what}; it is refused, so ask its sender for it again.")
+        raise UserError(f"{folder} {fault}. It is refused; ask its sender for it again.")
 
 
 def _contents(folder: Path, samples: Samples, kind: str) -> Contents:
@@ -176,7 +177,7 @@ def _contents(folder: Path, samples: Samples, kind: str) -> Contents:
 
 def _members(path: Path) -> list[str]:
     try:
-        with tarfile.open(path, "r:") as archive:  # not compressed, which could unpack to anything
+        with tarfile.open(path, "r:") as archive:  # only uncompressed: a compressed file could unpack to any size
             return [member.name for member in archive if member.isfile() or member.name]
     except tarfile.TarError as error:
-        raise UserError(f"{path} is no tar file ({error}); ask its sender for it again.") from error
+        raise UserError(f"{path} is not a valid tar file ({error}); ask its sender for it again.") from error

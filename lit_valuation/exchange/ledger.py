@@ -1,4 +1,4 @@
-"""What a party has given away, to whom, for good: an append-only file of lines that hash each other."""
+"""The ledger of a party: which samples it disclosed to whom, as an append-only file of hash-chained lines."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Entry:
     """A line of the ledger.
 
     Args:
-        event: What happened: a query or an answer left, an answer was received, or something was withdrawn.
+        event: A query or an answer was sent, an answer was received, or one of them was withdrawn.
         counterparty: Name of the other party.
-        digest: Digest of the manifest that crossed.
-        budget: Most samples that could have crossed.
-        samples: The samples: their names at home and the SHA-256 of their content and label.
-        notes: Anything else worth keeping, as plain values.
-        time: When, as ISO 8601 in UTC.
-        previous: Hash of the line before.
-        hash: SHA-256 of all the above.
+        digest: Digest of the manifest that was exchanged.
+        budget: Most samples that could have been disclosed.
+        samples: SHA-256 of each sample's content and label, by the owner's own name of the sample.
+        notes: Further facts, as plain values.
+        time: Time of the entry, as ISO 8601 in UTC.
+        previous: Hash of the previous line.
+        hash: SHA-256 of all other fields.
     """
 
     event: Event
@@ -51,7 +51,7 @@ class Entry:
     hash: str = ""
 
     def hashed(self) -> str:
-        """Return the hash that the line must have."""
+        """Return the hash that the line must have: the SHA-256 of all other fields."""
         content = {key: value for key, value in asdict(self).items() if key != "hash"}
         return hashlib.sha256(_dump(content).encode()).hexdigest()
 
@@ -59,12 +59,12 @@ class Entry:
 class SharingLedger:
     """A party's ledger.
 
-    Each line carries its own hash and that of the line before, so a damaged, changed, removed or moved line is found;
-    only lines cut off at the end are not, for which the last hash is printed and can be kept elsewhere. A withdrawal is
-    a line of its own and gives nothing back: what was seen stays seen.
+    Each line holds its own hash and that of the previous line, so a damaged, changed, removed or moved line is found.
+    Lines that were cut off at the end cannot be found from the file alone; copies of the file protect against that. A
+    withdrawal is a line of its own and does not reduce what was disclosed: what was seen stays seen.
 
     Args:
-        path: The file, usually ``ledger.jsonl`` beside the party's data; made with the first line.
+        path: The file, usually ``ledger.jsonl`` in the folder of the party's data; created with the first line.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -74,7 +74,7 @@ class SharingLedger:
         """Read and check all lines.
 
         Raises:
-            UserError: If a line is damaged; the message names it.
+            UserError: If a line is damaged, changed, missing or moved; the message names it.
         """
         if not self.path.exists():
             return []
@@ -82,59 +82,59 @@ class SharingLedger:
         for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1] + self._torn(), start=1):
             entry = _parse(line)
             if entry is None or entry.hash != entry.hashed():
-                raise UserError(f"{self.path}, line {number}, is damaged; restore the ledger from a copy.")
+                raise UserError(f"{self.path}, line {number}, is damaged. Restore the ledger from a copy.")
             if entry.previous != (entries[-1].hash if entries else _START):
                 raise UserError(
                     f"{self.path}, line {number}, does not follow the line before it: a line was removed, added or "
-                    "moved; restore the ledger from a copy."
+                    "moved. Restore the ledger from a copy."
                 )
             entries.append(entry)
         return entries
 
     def disclosed(self, counterparty: str) -> set[str]:
-        """Return the hashes of all samples that a party has been given, withdrawn or not."""
+        """Return the SHA-256 of all samples that were sent to a party, withdrawn or not."""
         given = [e for e in self.entries() if e.counterparty == counterparty and e.event in DISCLOSING]
         return {sha256 for entry in given for sha256 in entry.samples.values()}
 
     def withdrawn(self) -> set[str]:
-        """Return the digests of what was withdrawn."""
+        """Return the digests of withdrawn queries and answers."""
         return {entry.digest for entry in self.entries() if entry.event == "withdrawal"}
 
     def find(self, event: Event, digest: str) -> Entry | None:
-        """Return the last line of an event and a digest, if there is one."""
-        found = [entry for entry in self.entries() if (entry.event, entry.digest) == (event, digest)]
-        return found[-1] if found else None
+        """Return the last entry with this event and digest; None if there is none."""
+        matching = [entry for entry in self.entries() if (entry.event, entry.digest) == (event, digest)]
+        return matching[-1] if matching else None
 
     def withdraw(self, digest: str, reason: str = "") -> None:
-        """Record that what has this digest is not to be used any more; the other party must be told.
+        """Record that a query or an answer must not be used any more; tell the other party as well.
 
         Args:
-            digest: Digest of a manifest that left or came in.
-            reason: Why.
+            digest: Digest of a manifest that was sent or received.
+            reason: Reason of the withdrawal.
 
         Raises:
-            UserError: If the ledger knows no such digest.
+            UserError: If the ledger does not know the digest.
         """
         with self.locked():
             known = [entry for entry in self.entries() if entry.digest == digest]
             if not known:
-                raise UserError(f"digest is {digest}, which {self.path} does not know; give one of its digests.")
+                raise UserError(f"digest is {digest}, which {self.path} does not know; give a digest that it records.")
             for counterparty in dict.fromkeys(entry.counterparty for entry in known):
                 self.append(Entry("withdrawal", counterparty, digest, 0, notes={"reason": reason}))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from appending, from a look at the ledger until what follows from it is written.
+        """Lock the ledger, so that nobody appends between reading it and writing what follows from it.
 
         Raises:
-            UserError: If another command is at work on it.
+            UserError: If another command holds the lock.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked_folder(self.path.parent, f"{self.path} is in use by another command; wait for it."):
             yield
 
     def append(self, entry: Entry) -> Entry:
-        """Append a line, whole or not at all; to be called under `locked`.
+        """Append a line, whole or not at all. Call this while the ledger is `locked`.
 
         Args:
             entry: The line, without time and hashes.
@@ -153,7 +153,7 @@ class SharingLedger:
         }
         unsigned = Entry(**content)
         line = _dump(content | {"hash": unsigned.hashed()}).encode() + b"\n"
-        ended = b"\n" if entries and self._torn() else b""  # an editor took the last line's end away
+        ended = b"\n" if entries and self._torn() else b""  # an editor removed the newline of the last line
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(handle).st_size
@@ -166,7 +166,7 @@ class SharingLedger:
                 if error.errno not in FULL_DISK:
                     raise
                 raise RunFailure(
-                    f"The disk is full: {self.path} was left as it was; free some space and repeat."
+                    f"The disk is full: {self.path} was left unchanged; free some space and repeat the command."
                 ) from error
         finally:
             os.close(handle)
@@ -176,22 +176,22 @@ class SharingLedger:
         return written
 
     def _torn(self) -> list[bytes]:
-        """Return what stands behind the last line's end: nothing, or part of a line."""
+        """Return what follows the last newline: nothing, or part of a line."""
         rest = self.path.read_bytes().rpartition(b"\n")[2]
         return [rest] if rest else []
 
 
 def fingerprints(samples: Samples) -> tuple[str, ...]:
-    """Return the SHA-256 of each sample's content and label, whatever it is called."""
-    found = []
+    """Return the SHA-256 of each sample's content and label; names of samples do not count."""
+    hashes = []
     for x, y in zip(samples.x, samples.y.tolist(), strict=True):
         head = f"{x.dtype} {tuple(x.shape)} {samples.classes[y]}\n".encode()
-        found.append(hashlib.sha256(head + x.contiguous().numpy().tobytes()).hexdigest())
-    return tuple(found)
+        hashes.append(hashlib.sha256(head + x.contiguous().numpy().tobytes()).hexdigest())
+    return tuple(hashes)
 
 
 def named_fingerprints(samples: Samples, names: Sequence[str]) -> dict[str, str]:
-    """Return the SHA-256 of each sample by its name at home."""
+    """Return the SHA-256 of each sample's content and label, by the given names."""
     return dict(zip(names, fingerprints(samples), strict=True))
 
 
@@ -203,8 +203,8 @@ def _parse(line: bytes) -> Entry | None:
     try:
         content = json.loads(line)
         entry = Entry(**content)
-        # the very bytes: nothing may hide in blanks or repeated keys
-        whole = _dump(content).encode() == line.rstrip(b"\n") and entry.event in get_args(Event)
-        return entry if whole and isinstance(entry.samples, dict) else None
+        # compare bytes: nothing may hide in blanks or repeated keys
+        is_canonical = _dump(content).encode() == line.rstrip(b"\n") and entry.event in get_args(Event)
+        return entry if is_canonical and isinstance(entry.samples, dict) else None
     except (ValueError, TypeError):
         return None

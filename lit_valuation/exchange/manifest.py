@@ -1,7 +1,7 @@
-"""What a query and an answer say about themselves: typed, versioned, and the same bytes for the same content.
+"""Manifests of queries and answers: typed and versioned, with equal bytes for equal content.
 
-The file holds the canonical bytes, so the digest that parties compare over another channel is its plain SHA-256. No
-name of a person, a machine or a folder is in it: samples are numbered anew when they leave.
+The file holds canonical JSON, so the digest that parties compare over another channel is the file's SHA-256. It
+contains no name of a person, a machine or a folder, and samples get new keys when they are sent.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Plain = bool | int | float | str | None
 
 @dataclass(frozen=True)
 class EncoderStamp:
-    """A public thing that both sides use.
+    """Identity of a public encoder that both sides use.
 
     Args:
-        name: Its name.
-        sha256: Hash of its weights; None where it has none.
+        name: Name of the encoder.
+        sha256: Hash of its weights; None for an encoder without weights.
     """
 
     name: str
@@ -38,12 +38,12 @@ class EncoderStamp:
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file.
+    """A tar file of samples.
 
     Args:
-        file: Its name.
-        sha256: Hash of its bytes.
-        size: Number of its bytes.
+        file: Name of the file.
+        sha256: Hash of the file.
+        size: Size of the file in bytes.
         members: Names of its members, in order.
     """
 
@@ -55,11 +55,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Contents:
-    """The samples that come with a manifest.
+    """Description of the samples that a manifest comes with.
 
     Args:
-        input: What an input is: ``image``, ``table`` or ``embedding``.
-        shape: Shape of an input.
+        input: Kind of the inputs: ``image``, ``table`` or ``embedding``.
+        shape: Shape of one input.
         classes: Number of samples by name of class.
         index: SHA-256 of ``index.json``.
         shards: The tar files.
@@ -79,13 +79,13 @@ class Contents:
 
 @dataclass(frozen=True)
 class Query:
-    """What a model's trainer asks for: samples like these, of these classes.
+    """Manifest of a query: the trainer asks for samples like these hard cases, of their classes.
 
     Args:
         contents: The hard cases.
-        columns: Names of the columns of a table; None where they have none.
+        columns: Names of a table's columns; None for other inputs.
         budget: Most samples that an answer may hold.
-        encoder: The encoder that an answer must be chosen with, where it is chosen with one; None leaves it open.
+        encoder: The encoder that an owner must use if its selector uses one; None lets the owner decide.
     """
 
     contents: Contents
@@ -96,15 +96,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Choice:
-    """How an owner chose.
+    """How an owner chose its answer, in the owner's own words.
 
     Args:
-        selector: Class of the selector.
-        settings: Its arguments.
-        encoder: The encoder behind its features; None where it looks at none.
-        model: Class of the network behind its gradients; None where it looks at none.
+        selector: Class path of the selector.
+        settings: Arguments of the selector.
+        encoder: The encoder of the features; None if the selector uses none.
+        model: Class path of the owner's network, which gave the gradients; None if the selector uses none.
         checkpoint: SHA-256 of that network's checkpoint.
-        facts: What the selector found out, by name.
+        facts: Values that the selector reports, by name.
     """
 
     selector: str
@@ -117,16 +117,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an owner shares.
+    """Manifest of an answer: the samples that an owner shares.
 
     Args:
-        query: Digest of the query that is answered.
-        contents: The samples.
+        query: Digest of the answered query.
+        contents: The shared samples.
         budget: Most samples that the owner was ready to share.
-        keys: Names of the samples, the most wanted first.
+        keys: Keys of the samples, the most wanted first.
         weights: Weight of each sample, 0 or more.
-        disclosed: How many different samples this trainer has been given by now, these included.
-        choice: How they were chosen.
+        disclosed: Number of different samples that this trainer has been given so far, including these.
+        choice: How the samples were chosen.
     """
 
     query: str
@@ -145,15 +145,15 @@ def to_bytes(manifest: Query | Answer) -> bytes:
     """Return a manifest's canonical bytes.
 
     Raises:
-        UserError: If a number in it is not finite, or a name is no text.
+        UserError: If a number in it is not finite, or a name is not valid text.
     """
     head = {"format": FORMAT, "version": VERSION, "kind": type(manifest).__name__.lower()}
     try:
         return _canonical(head | dataclasses.asdict(manifest))
     except ValueError as error:
         raise UserError(
-            f"The manifest holds a number that is not finite or a name that is no text ({error}); look at the names of "
-            "classes and the selector's weights and facts."
+            f"The manifest holds a number that is not finite or a name that is not valid text ({error}); correct the "
+            "names of classes, or the selector's weights and facts."
         ) from error
 
 
@@ -163,33 +163,35 @@ def digest(manifest: Query | Answer) -> str:
 
 
 def from_bytes(kind: type[Manifest], content: bytes, where: str) -> Manifest:
-    """Read a manifest.
+    """Parse a manifest and check that its bytes are canonical.
 
     Args:
         kind: `Query` or `Answer`.
-        content: The bytes.
-        where: The file, for messages.
+        content: Bytes of the file.
+        where: Path of the file, for messages.
 
     Raises:
-        UserError: If they are not the canonical bytes of such a manifest.
+        UserError: If the bytes are not the canonical ones of such a manifest.
     """
     try:
         plain = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON ({' '.join(str(error).split())}); ask its sender for it again.") from error
+        raise UserError(
+            f"{where} is not valid JSON ({' '.join(str(error).split())}); ask its sender for it again."
+        ) from error
     expected = {"format": FORMAT, "version": VERSION, "kind": kind.__name__.lower()}
     for key, value in expected.items():
-        found = plain.pop(key, None) if isinstance(plain, dict) else None
-        if found != value:
-            raise UserError(f'{where}: "{key}" is {found!r}, but must be {value!r}; ask its sender for it again.')
+        given = plain.pop(key, None) if isinstance(plain, dict) else None
+        if given != value:
+            raise UserError(f'{where}: "{key}" is {given!r}, but must be {value!r}; ask its sender for it again.')
     manifest: Manifest = _typed(kind, plain, where, "")
     if to_bytes(manifest) != content:
-        raise UserError(f"{where} was altered: it is not as LitShift writes it; ask its sender for it again.")
+        raise UserError(f"{where} was altered: its bytes are not as LitShift writes them; ask its sender for it again.")
     return manifest
 
 
 def public_name(text: str) -> str:
-    """Return a name without the folders of this machine: what stands after an absolute path's last slash."""
+    """Return a name without folders of this machine: of each path in it, only the part after the last slash."""
     return re.sub(r"(?<![\w.-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\[\]\s]*[/\\])?", "", text)
 
 
@@ -199,7 +201,7 @@ def _canonical(value: Any) -> bytes:
 
 
 def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
-    """Make a value of the type that an annotation names, or say where it is of another one."""
+    """Convert parsed JSON to the type of an annotation; refuse a value of another type, with its key."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in inner:
@@ -226,5 +228,6 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
         holds, result = type(value) is kind and (kind is not float or math.isfinite(value)), value
     if not holds:
         name = getattr(kind, "__name__", str(kind))
-        raise UserError(f'{where}: "{key.lstrip(".")}" is no {name.lower()}; ask its sender for it again.')
+        value_name = f'"{key.lstrip(".")}"' if key else "the manifest"
+        raise UserError(f"{where}: {value_name} is not of type {name.lower()}; ask its sender for it again.")
     return result

@@ -1,4 +1,4 @@
-"""Scores of an answer that need no training: how well it matches the queries to the trainer's own model and encoder."""
+"""Scores of an answer that need no training: how well its gradients and features match those of the queries."""
 
 from __future__ import annotations
 
@@ -18,35 +18,47 @@ from lit_valuation.samples import Samples
 
 
 def relative_residual(task: LightningModule, answer: Samples, queries: Samples) -> float:
-    """Return what is left of the queries' gradient when an answer's gradients are matched to it, from 0 to about 1.
+    """Return the relative residual of the queries' gradient after matching the answer's gradients to it.
 
-    Matched class by class with all samples of the answer and weights of 0 or more, so nobody's claim is trusted; a
-    class without samples is left whole.
+    The gradients are matched class by class, with all samples of the answer and weights of 0 or more, so the score
+    does not depend on what the owner claims. A class without samples in the answer has a residual of 1.
 
     Args:
-        task: The trainer's model, which makes mistakes on the queries.
-        answer: What an owner shared, numbered as the model numbers classes.
-        queries: The queries, numbered alike.
+        task: The trainer's model, which misclassifies the queries.
+        answer: An owner's answer, with classes numbered as in the model.
+        queries: The queries, with classes numbered as in the model.
+
+    Returns:
+        √(Σ ‖r_c‖² / Σ ‖b_c‖²) over the queries' classes c, from 0 to about 1; lower is better.
     """
     smoothing = float(getattr(task, "label_smoothing", 0.0))
-    theirs, asked = (
+    of_answer, of_queries = (
         gather_gradients(task, _batches(part), label_smoothing=smoothing).gradients for part in (answer, queries)
     )
-    left = whole = 0.0
+    squared_residual = squared_length = 0.0
     for c in queries.y.unique():
-        target = asked.take((queries.y == c).nonzero().squeeze(1)).sum()
+        target = of_queries.take((queries.y == c).nonzero().squeeze(1)).sum()
         length = float(target.norm())
-        mine = (answer.y == c).nonzero().squeeze(1)
-        left += (length * _residual(theirs.take(mine), target)) ** 2
-        whole += length**2
-    return math.sqrt(left / whole) if whole else 0.0
+        atoms = of_answer.take((answer.y == c).nonzero().squeeze(1))
+        squared_residual += (length * _residual(atoms, target)) ** 2
+        squared_length += length**2
+    return math.sqrt(squared_residual / squared_length) if squared_length else 0.0
 
 
 def mean_psi(encoder: Encoder, answer: Samples, queries: Samples) -> float:
-    """Return the mean distance of an answer's features from the geometric median of its class's queries."""
-    theirs, asked = embed(encoder, answer.x), embed(encoder, queries.x)
+    """Return the mean distance of an answer's features from the geometric median of its class's queries.
+
+    Args:
+        encoder: Encoder of the features.
+        answer: An owner's answer.
+        queries: The queries, with classes numbered as in the answer.
+
+    Returns:
+        The mean of ψ, from 0 to 2; NaN if answer and queries have no class in common.
+    """
+    of_answer, of_queries = embed(encoder, answer.x), embed(encoder, queries.x)
     distances = [
-        psi(theirs[answer.y == c], geometric_median(asked[queries.y == c]))
+        psi(of_answer[answer.y == c], geometric_median(of_queries[queries.y == c]))
         for c in answer.y.unique()
         if (queries.y == c).any()
     ]

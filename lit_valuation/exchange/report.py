@@ -1,4 +1,4 @@
-"""What a ranking leaves behind: a table on the screen and as CSV, a picture, and a page in one file."""
+"""Report of a ranking: a table on the screen and as CSV, a picture, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ small{color:#666}"""
 
 @dataclass(frozen=True)
 class RankingRow:
-    """What is known of an owner.
+    """Scores of one owner, or of the training without shared samples.
 
     Args:
-        name: The owner, or the training without shared samples.
-        answer: The manifest of the answer; None where nothing was shared.
-        scores: Mean accuracies by name of the set.
-        residual: Relative residual of the gradients, without training; None where nothing was shared.
-        psi: Mean distance of the features, without training; None without an encoder.
-        seconds: What the trainings took.
+        name: Name of the owner, or of the training without shared samples.
+        answer: Manifest of the answer; None where nothing was shared.
+        scores: Accuracy on each set, from 0 to 1, averaged over seeds.
+        residual: Relative residual of the gradients; None where nothing was shared.
+        psi: Mean psi of the features; None without an encoder.
+        seconds: Duration of all trainings.
     """
 
     name: str
@@ -57,20 +57,20 @@ class RankingRow:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All that a report shows.
+    """Everything that a report shows.
 
     Args:
-        asked: The query.
-        places: The owners, the best first.
-        rows: What is known of each, and of the training without shared samples.
-        refused: Why answers were refused, by owner.
-        seeds: Number of trainings each.
-        mode: How they were done.
+        query: The query.
+        owners: The owners' ranks, the best first.
+        rows: Scores of each owner, and of the training without shared samples.
+        refused: Reasons of refusals, by owner.
+        seeds: Number of trainings per owner.
+        mode: Whether trainings began from scratch or from the checkpoint.
         cases: Number of held-out hard cases.
     """
 
-    asked: Received[Query]
-    places: Sequence[OwnerRank]
+    query: Received[Query]
+    owners: Sequence[OwnerRank]
     rows: Sequence[RankingRow]
     refused: Mapping[str, str]
     seeds: int
@@ -79,10 +79,10 @@ class Ranking:
 
 
 def check_plotting() -> None:
-    """Refuse to begin what could not be drawn at the end.
+    """Refuse to train for a ranking whose picture could not be drawn.
 
     Raises:
-        UserError: If matplotlib is missing.
+        UserError: If matplotlib is not installed.
     """
     if not _MATPLOTLIB:
         raise UserError('The picture needs `matplotlib`; install it with `pip install "lit-shift[plot]"`.')
@@ -101,33 +101,33 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     print()
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\n{verdict(ranking.places)}")
+    print(f"\n{verdict(ranking.owners)}")
     print(f"\nReport       {folder / 'report.html'}")
     print(f"Table        {folder / 'ranking.csv'}")
     print("Ask for more lit-valuation query … with a larger --budget, or the same query to further owners")
 
 
 def _table(ranking: Ranking) -> list[list[str]]:
-    """Return the header and a row per owner, best first, then the training without answers, then the refused."""
-    known = [key for key in _SCORES if key in ranking.rows[0].scores]
+    """Return the header, the owners (best first), the training without answers, and the refused answers."""
+    sets = [key for key in _SCORES if key in ranking.rows[0].scores]
     with_psi = any(row.psi is not None for row in ranking.rows)
     header = ["rank", "owner", "gain", "95 % over seeds", "95 % over cases", "not distinguishable from"]
-    header += [*(_SCORES[key] for key in known), "relative residual", *(["mean psi"] if with_psi else [])]
+    header += [*(_SCORES[key] for key in sets), "relative residual", *(["mean psi"] if with_psi else [])]
     header += ["samples", "disclosed so far", "seconds"]
     rows = {row.name: row for row in ranking.rows}
     table = [header]
-    placed = {place.name: place for place in ranking.places}
-    for name in [*placed, *(name for name in rows if name not in placed)]:
-        row, place = rows[name], placed.get(name)
+    owners = {owner.name: owner for owner in ranking.owners}
+    for name in [*owners, *(name for name in rows if name not in owners)]:
+        row, owner = rows[name], owners.get(name)
         first = ["–", name, "", "", "", ""]
-        if place is not None:
-            seeds, cases = place.gain.over_seeds, place.gain.over_cases
-            alike = ", ".join(place.alike) or "–"
-            first = [place.rank, name, f"{seeds.mean:+.3f}", _ends(seeds), _ends(cases), alike]
-        scores = [f"{row.scores[key]:.3f}" for key in known]
-        cheap = [_number(row.residual), *([_number(row.psi)] if with_psi else [])]
+        if owner is not None:
+            seeds, cases = owner.gain.over_seeds, owner.gain.over_cases
+            alike = ", ".join(owner.alike) or "–"
+            first = [owner.rank, name, f"{seeds.mean:+.3f}", _ends(seeds), _ends(cases), alike]
+        scores = [f"{row.scores[key]:.3f}" for key in sets]
+        proxies = [_number(row.residual), *([_number(row.psi)] if with_psi else [])]
         shared = ["0", "0"] if row.answer is None else [str(row.answer.contents.samples), str(row.answer.disclosed)]
-        table.append([*first, *scores, *cheap, *shared, f"{row.seconds:.1f}"])
+        table.append([*first, *scores, *proxies, *shared, f"{row.seconds:.1f}"])
     for name in ranking.refused:
         table.append(["refused", name, *[""] * (len(header) - 2)])
     return table
@@ -136,19 +136,19 @@ def _table(ranking: Ranking) -> list[list[str]]:
 def _picture(ranking: Ranking) -> bytes:
     from matplotlib.figure import Figure
 
-    places = list(reversed(ranking.places))
-    figure = Figure(figsize=(7, 1.2 + 0.5 * len(places)), layout="constrained")
+    owners = list(reversed(ranking.owners))
+    figure = Figure(figsize=(7, 1.2 + 0.5 * len(owners)), layout="constrained")
     axes = figure.add_subplot()
     for shift, name, colour in ((0.12, "over seeds", "tab:blue"), (-0.12, "over cases", "tab:orange")):
-        ends = [place.gain.over_seeds if name == "over seeds" else place.gain.over_cases for place in places]
-        means = [end.mean for end in ends]
-        reach = [(end.mean - end.low, end.high - end.mean) if math.isfinite(end.low) else (0, 0) for end in ends]
-        errors = list(zip(*reach, strict=True))
-        rows = [number + shift for number in range(len(places))]
+        gains = [owner.gain.over_seeds if name == "over seeds" else owner.gain.over_cases for owner in owners]
+        means = [gain.mean for gain in gains]
+        bars = [(gain.mean - gain.low, gain.high - gain.mean) if math.isfinite(gain.low) else (0, 0) for gain in gains]
+        errors = list(zip(*bars, strict=True))
+        rows = [row + shift for row in range(len(owners))]
         axes.errorbar(means, rows, xerr=errors, fmt="o", capsize=3, color=colour, label=name)
     axes.axvline(0, color="grey", linewidth=1)
-    axes.set_yticks(range(len(places)), [f"{place.name} ({place.rank})" for place in places])
-    axes.set_ylim(-0.6, len(places) - 0.4)
+    axes.set_yticks(range(len(owners)), [f"{owner.name} ({owner.rank})" for owner in owners])
+    axes.set_ylim(-0.6, len(owners) - 0.4)
     axes.set_xlabel("gain in accuracy on held-out hard cases, with 95 % intervals")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     buffer = io.BytesIO()
@@ -157,8 +157,8 @@ def _picture(ranking: Ranking) -> bytes:
 
 
 def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> str:
-    asked = ranking.asked.manifest
-    classes = ", ".join(f"{name} ({count})" for name, count in asked.contents.classes.items())
+    query = ranking.query.manifest
+    classes = ", ".join(f"{name} ({count})" for name, count in query.contents.classes.items())
     seconds = sum(row.seconds for row in ranking.rows)
     samples = sum(row.answer.contents.samples for row in ranking.rows if row.answer)
     choices = [
@@ -173,22 +173,22 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> s
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Whose data helps</title><style>{_STYLE}</style></head><body>
 <h1>Whose data helps</h1>
-<p class="verdict">{_e(verdict(ranking.places))}</p>
-<p>{asked.contents.samples} queries of {len(asked.contents.classes)} classes, {_e(classes)}; budget {asked.budget}.
+<p class="verdict">{_e(verdict(ranking.owners))}</p>
+<p>{query.contents.samples} queries of {len(query.contents.classes)} classes, {_e(classes)}; budget {query.budget}.
 Each answer was added to the training set and the model trained {ranking.seeds} times ({_e(ranking.mode)}), then
 scored on {ranking.cases} hard cases that no owner has seen.</p>
 <img alt="Gain per owner with intervals" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
 <div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>
 <p><small>Gain: accuracy on the held-out hard cases minus that without shared samples, with the same seeds. Two owners
-are in order only where the 95 % t interval over seeds and the bootstrap interval over cases of their paired difference
-both leave out 0; intervals are not corrected for the number of pairs. Relative residual (lower is better) and mean psi
-(lower is nearer) need no training: what the answer's gradients leave of the queries', and the distance of its features
-from the queries'.</small></p>
-<h2>Cost</h2><p>{samples} samples disclosed by the owners, {asked.contents.samples} by the trainer to each of them;
+are ordered only if the 95 % t interval over seeds and the bootstrap interval over cases of their paired difference
+both exclude 0; intervals are not corrected for the number of pairs. Two scores need no training. The relative residual
+is the part of the queries' gradient that the answer's gradients do not match; lower is better. Mean psi is the distance
+of the answer's features from those of the queries; lower is nearer.</small></p>
+<h2>Cost</h2><p>{samples} samples disclosed by the owners, {query.contents.samples} by the trainer to each of them;
 {seconds:.0f} seconds of training.</p>
 <h2>How they chose</h2><ul>{"".join(choices)}</ul>
 {f"<h2>Refused</h2><ul>{refused}</ul>" if refused else ""}
-<p><small>Query {ranking.asked.digest}</small></p>
+<p><small>Query {ranking.query.digest}</small></p>
 </body></html>
 """
 

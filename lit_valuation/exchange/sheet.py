@@ -1,4 +1,4 @@
-"""What would leave, to look at: a contact sheet of images, or a table."""
+"""Preview of samples before they are sent: a contact sheet of images, or a CSV table."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _SIDE, _LINE, _GAP = 96, 12, 6
 
 
 def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: Sequence[str] | None) -> Path:
-    """Write a picture or a CSV file for the owner of the samples; it is not meant to leave.
+    """Write a preview for the party that owns the samples. The file is not meant to be sent.
 
     Args:
-        output: Its path without an ending.
-        samples: What would leave.
-        names: What the samples are called at home.
-        columns: Names of a table's columns; None numbers them.
+        output: Path of the file without its suffix.
+        samples: Samples that would be sent.
+        names: The party's own names of the samples.
+        columns: Names of a table's columns; None names them x0, x1, …
 
     Returns:
-        The file: a PNG for images, otherwise a CSV.
+        Path of the file: a PNG for images, otherwise a CSV.
     """
     labels = [samples.classes[number] for number in samples.y.tolist()]
     if samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):

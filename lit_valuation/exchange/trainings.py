@@ -1,4 +1,4 @@
-"""The trainings behind a ranking: one per owner and seed, each kept when it is done."""
+"""The trainings of a ranking: one per owner and seed, each stored when it is finished."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _TIMED_STEPS = 20
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of a training.
+    """Result of one training.
 
     Args:
-        correct: Whether each sample is classified correctly, by name of the set.
-        seconds: How long it took.
+        correct: Whether each sample is classified correctly, bool of shape ``(n,)``, by name of the set.
+        seconds: Duration of training and scoring.
     """
 
     correct: Mapping[str, Tensor]
@@ -38,15 +38,15 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class TrainingRuns:
-    """Trains with each owner's samples, over seeds.
+    """Trains with each owner's samples, once per seed.
 
     Args:
-        folder: Where what is done is kept; what was asked for in the same way before is not trained again.
+        folder: Folder of the results; a training whose result is there with the same settings is not repeated.
         recipe: How to train.
         train: The trainer's own training set.
-        sets: What is scored, by name.
-        mode: From scratch, or from the recipe's weights.
-        identity: What else the outcome depends on, as plain values, such as the checkpoint's hash.
+        sets: Sets to score, by name.
+        mode: Whether to train from scratch or from the recipe's weights.
+        identity: Everything else that a result depends on, as plain values, such as the checkpoint's hash.
     """
 
     folder: Path
@@ -57,36 +57,40 @@ class TrainingRuns:
     identity: Mapping[str, Any]
 
     def run(
-        self, shared: Mapping[str, Samples | None], seeds: Sequence[int], says: bool
+        self, shared: Mapping[str, Samples | None], seeds: Sequence[int], is_main: bool
     ) -> dict[str, list[TrainingResult]]:
-        """Return what came of each training, by owner and in the order of the seeds.
+        """Train with the samples of each owner and each seed.
 
         Args:
-            shared: What each owner shares; None for nothing.
-            seeds: Seeds of weights and order; with the same seeds all are compared in pairs.
-            says: Whether this process keeps the results and shows progress.
+            shared: Samples that each owner shares; None for nothing.
+            seeds: Seeds of initial weights and sample order, the same for every owner so that results are paired.
+            is_main: Whether this process stores the results and shows progress.
+
+        Returns:
+            The results by owner, in the order of the seeds.
         """
         files = {(name, seed): self._file(samples, seed) for name, samples in shared.items() for seed in seeds}
-        # Looked up before the first training: the processes of a run on several devices must agree on what is missing.
-        missing = [cell for cell, path in files.items() if not path.exists()]
+        # Look before the first training: all processes of a run must agree on which results are missing.
+        missing = [run for run, path in files.items() if not path.exists()]
         done: dict[tuple[str, int], TrainingResult] = {}
-        if missing and says:
-            print(
-                f"{len(missing)} trainings of {self.recipe.steps} steps; {len(files) - len(missing)} are there.",
-                flush=True,
-            )
+        if missing and is_main:
+            finished = len(files) - len(missing)
+            print(f"{len(missing)} trainings of {self.recipe.steps} steps; {finished} are finished.", flush=True)
         if missing:
             expected = self._seconds() * len(missing)
-            if says:
-                print(f"They will take about {duration(expected)}; a killed run goes on where it was.", flush=True)
+            if is_main:
+                print(
+                    f"They will take about {duration(expected)}. To resume a killed command, start it again.",
+                    flush=True,
+                )
         for name, seed in tqdm(
-            missing, desc="training", unit="run", disable=None if says and missing else True, leave=False
+            missing, desc="training", unit="run", disable=None if is_main and missing else True, leave=False
         ):
             start = time.perf_counter()
             task = retrain(self.recipe, self.train, shared[name], seed, self.mode)
-            found = {key: is_correct(task, samples) for key, samples in self.sets.items()}
-            done[name, seed] = TrainingResult(found, time.perf_counter() - start)
-            if says:
+            scored = {key: is_correct(task, samples) for key, samples in self.sets.items()}
+            done[name, seed] = TrainingResult(scored, time.perf_counter() - start)
+            if is_main:
                 atomic_write(files[name, seed], _dump(done[name, seed]))
         return {name: [done.get((name, seed)) or _load(files[name, seed]) for seed in seeds] for name in shared}
 
@@ -97,7 +101,7 @@ class TrainingRuns:
         return self.folder / f"{hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:32]}.json"
 
     def _seconds(self) -> float:
-        """Return about how long a training takes, from a short one after the first, which sets processes up."""
+        """Estimate the seconds of one training from a short one; an even shorter one before it starts the processes."""
         retrain(replace(self.recipe, steps=1), self.train, None, 0, self.mode)
         steps = min(_TIMED_STEPS, self.recipe.steps)
         start = time.perf_counter()
@@ -108,14 +112,14 @@ class TrainingRuns:
         return (trained - start) * self.recipe.steps / steps + time.perf_counter() - trained
 
 
-def stack(trained: Sequence[TrainingResult], key: str) -> Tensor:
-    """Return whether each sample of a set is classified correctly, ``(seeds, samples)``."""
-    return torch.stack([one.correct[key] for one in trained])
+def stack_correct(results: Sequence[TrainingResult], key: str) -> Tensor:
+    """Return whether each sample of a set is classified correctly, bool of shape ``(seeds, samples)``."""
+    return torch.stack([result.correct[key] for result in results])
 
 
-def _dump(trained: TrainingResult) -> str:
-    rows = {key: "".join("01"[right] for right in row.long().tolist()) for key, row in trained.correct.items()}
-    return json.dumps({"correct": rows, "seconds": trained.seconds})
+def _dump(result: TrainingResult) -> str:
+    rows = {key: "".join("01"[int(correct)] for correct in row.tolist()) for key, row in result.correct.items()}
+    return json.dumps({"correct": rows, "seconds": result.seconds})
 
 
 def _load(path: Path) -> TrainingResult:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lit_core.errors import UserError
 from lit_valuation.cli import main
-from lit_valuation.commands.rank import accept
+from lit_valuation.exchange.acceptance import accept
 from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Query, digest

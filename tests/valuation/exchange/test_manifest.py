@@ -38,19 +38,22 @@ def test_bytes_are_canonical_and_come_back(manifest):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda plain: plain | {"budget": "8"}, '"budget" is no int'),
-        (lambda plain: plain | {"budget": True}, '"budget" is no int'),
-        (lambda plain: plain | {"more": 1}, "is no query"),
-        (lambda plain: {key: value for key, value in plain.items() if key != "columns"}, "is no query"),
+        (lambda plain: plain | {"budget": "8"}, '"budget" is not of type int'),
+        (lambda plain: plain | {"budget": True}, '"budget" is not of type int'),
+        (lambda plain: plain | {"more": 1}, "the manifest is not of type query"),
+        (
+            lambda plain: {key: value for key, value in plain.items() if key != "columns"},
+            "the manifest is not of type query",
+        ),
         (lambda plain: plain | {"version": 2}, '"version" is 2, but must be 1'),
         (lambda plain: plain | {"kind": "answer"}, "\"kind\" is 'answer'"),
         (
             lambda plain: plain | {"contents": plain["contents"] | {"shape": [3, "x"]}},
-            r'"contents.shape\[\]" is no int',
+            r'"contents.shape\[\]" is not of type int',
         ),
         (
             lambda plain: plain | {"contents": plain["contents"] | {"classes": {"b": 1.5}}},
-            '"contents.classes.b" is no int',
+            '"contents.classes.b" is not of type int',
         ),
         (lambda plain: [plain], '"format" is None'),
     ],
@@ -63,7 +66,7 @@ def test_malformed(change, reason):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_no_json(content):
-    with pytest.raises(UserError, match=r"manifest\.json is no JSON"):
+    with pytest.raises(UserError, match=r"manifest\.json is not valid JSON"):
         from_bytes(Query, content, "manifest.json")
 
 

@@ -10,8 +10,9 @@ import torch
 from crossing import answer, ask, checkpoint, files
 
 from lit_core.errors import RunFailure, UserError
-from lit_valuation.commands.rank import accept, rank
+from lit_valuation.commands.rank import rank
 from lit_valuation.encoders import Identity
+from lit_valuation.exchange.acceptance import accept
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, EncoderStamp, Query, digest

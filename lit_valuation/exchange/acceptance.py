@@ -1,0 +1,152 @@
+"""Checks of a received answer: is it what the trainer asked for, and does it copy the trainer's hard cases?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_core.errors import UserError
+from lit_core.files.paths import file_sha256
+from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.encoders import Encoder
+from lit_valuation.exchange.echo import exact_echoes, near_echoes
+from lit_valuation.exchange.folder import Received, incoming
+from lit_valuation.exchange.ledger import SharingLedger
+from lit_valuation.exchange.manifest import Answer, Query
+from lit_valuation.samples import Samples, merge_samples
+
+
+@dataclass(frozen=True)
+class TrainerData:
+    """The trainer's own data: what a ranking trains on and what it scores.
+
+    Args:
+        train: The training set.
+        queries: The hard cases that were sent to the owners.
+        held_out: The hard cases that the trainer kept.
+        test: The test set; None where there is none.
+        hashes: SHA-256 of ``index.json`` by split.
+    """
+
+    train: Samples
+    queries: Samples
+    held_out: Samples
+    test: Samples | None
+    hashes: Mapping[str, str]
+
+
+def load_trainer_data(
+    folder: Path, ledger: SharingLedger, received: Received[Query], classes: tuple[str, ...]
+) -> TrainerData:
+    """Load the trainer's sets and split its hard cases into sent and held-out ones, as the ledger recorded them.
+
+    Args:
+        folder: The trainer's data, with ``train``, ``val`` and perhaps ``test``.
+        ledger: The ledger that recorded the query.
+        received: The query.
+        classes: Names of the model's classes, by which all samples are numbered.
+
+    Raises:
+        UserError: If the ledger does not know the query, or a hard case is no longer in ``val``.
+    """
+    entry = ledger.find("query", received.digest)
+    if entry is None:
+        raise UserError(
+            f"{ledger.path} knows no query with the digest {received.digest}; give the query's own folder and the "
+            "ledger that recorded it."
+        )
+    splits = ["train", "val", *(["test"] if (folder / "test").exists() else [])]
+    loaded = {split: LabelledSet(folder / split).load().renumbered(classes) for split in splits}
+    index_of = {key: index for index, key in enumerate(loaded["val"].keys)}
+    hard_cases = {}
+    for part, keys in (("queries", list(entry.samples)), ("held_out", list(entry.notes["held_out"]))):
+        missing = [key for key in keys if key not in index_of]
+        if missing:
+            raise UserError(
+                f"{folder / 'val'} no longer has the sample {missing[0]}, which was one of the query's hard cases; "
+                "restore the data."
+            )
+        hard_cases[part] = loaded["val"].take([index_of[key] for key in keys])
+    hashes = {split: file_sha256(folder / split / "index.json") for split in splits}
+    return TrainerData(loaded["train"], hard_cases["queries"], hard_cases["held_out"], loaded.get("test"), hashes)
+
+
+def accept(path: str, query: Received[Query], expect_digest: str | None, ledger: SharingLedger) -> Received[Answer]:
+    """Read an answer and check that it is one to this query.
+
+    Args:
+        path: Folder of the answer.
+        query: The query that was sent.
+        expect_digest: The digest that the owner read out, or its first 12 or more digits; None does not compare.
+        ledger: The trainer's ledger, which knows withdrawn answers.
+
+    Returns:
+        The answer.
+
+    Raises:
+        UserError: If the answer is refused; the message is the reason.
+    """
+    answer = incoming(path, Answer, expect_digest)
+    given, wanted = answer.manifest, query.manifest
+    foreign = sorted(set(given.contents.classes) - set(wanted.contents.classes))
+    encoder = given.choice.encoder
+    rules = [
+        (given.query == query.digest, "answers another query"),
+        (answer.digest not in ledger.withdrawn(), "was withdrawn by its owner"),
+        (not foreign, f"holds samples of {', '.join(foreign)}, which was not asked for"),
+        (given.budget <= wanted.budget, f"names a budget of {given.budget}, but {wanted.budget} was asked for"),
+        (len(answer.samples) <= given.budget, f"holds {len(answer.samples)} samples, above its budget {given.budget}"),
+        (len(set(given.keys)) == len(given.keys), "names a sample twice"),
+        (given.keys == answer.samples.keys, "names other samples than it holds"),
+        (len(given.weights) == len(given.keys), "does not have one weight per sample"),
+        (all(weight >= 0 for weight in given.weights), "has a negative weight"),
+        (given.disclosed >= len(answer.samples), "claims to disclose less than it holds"),
+        (
+            (given.contents.input, given.contents.shape) == (wanted.contents.input, wanted.contents.shape),
+            "has inputs of another kind or shape than the query",
+        ),
+        (
+            wanted.encoder is None or encoder is None or encoder == wanted.encoder,
+            f"was chosen with the encoder {encoder.name if encoder else ''}, but another name or hash was asked for",
+        ),
+    ]
+    for holds, reason in rules:
+        if not holds:
+            raise UserError(f"{path} {reason}; ask its owner for another answer.")
+    return answer
+
+
+def remove_echoes(
+    path: str, samples: Samples, own: TrainerData, near: float, copies: int, encoder: Encoder | None
+) -> Samples:
+    """Return an answer's samples without its few copies of hard cases.
+
+    Args:
+        path: Folder of the answer, for messages.
+        samples: The answer's samples.
+        own: The trainer's data.
+        near: Fraction of the natural distance within which a sample counts as a copy; 0 finds exact copies only.
+        copies: Most copies that an answer may hold, 0 or more.
+        encoder: Encoder whose features are compared too; None compares values only.
+
+    Raises:
+        UserError: If there are more copies, as when an owner sends the queries back, or nothing but copies.
+    """
+    hard_cases = merge_samples([_with_prefix(own.queries, "q"), _with_prefix(own.held_out, "h")])
+    is_copy = exact_echoes(samples, hard_cases)
+    n_exact = int(is_copy.sum())
+    if near:
+        is_copy |= near_echoes(samples, hard_cases, own.train, near, encoder)
+    if int(is_copy.sum()) > copies or bool(is_copy.all()):
+        raise UserError(
+            f"{path} gives hard cases back: {n_exact} of its {len(samples)} samples are exact copies and "
+            f"{int(is_copy.sum()) - n_exact} near ones, but --copies allows {copies}; ask its owner for another answer."
+        )
+    return samples.take((~is_copy).nonzero().squeeze(1))
+
+
+def _with_prefix(samples: Samples, prefix: str) -> Samples:
+    """Return the samples with keys that stay unique when two sets are merged."""
+    return dataclasses.replace(samples, keys=tuple(f"{prefix}{key}" for key in samples.keys), groups=None)

@@ -1,0 +1,194 @@
+"""What an owner needs to answer a query: the samples that may be shared, the selector's view of them, the choice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.pytorch import LightningModule
+
+from lit_core.errors import UserError
+from lit_core.files.paths import file_sha256
+from lit_core.lightning.devices import gather_shares, share
+from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.encoders import Encoder, embed
+from lit_valuation.exchange.manifest import Choice, EncoderStamp, Plain, Query, public_name
+from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.last_layer import gather_gradients
+from lit_valuation.samples import Samples
+from lit_valuation.selectors import Pool, Selection, Selector
+
+_BATCH_SIZE = 256
+
+
+def check_budget(budget: int | None, query: Query, limit: int) -> int:
+    """Return the budget of an answer; None takes that of the query, or the limit if that is smaller.
+
+    Raises:
+        UserError: If the limit is below 1, or the budget is not from 1 to the query's.
+    """
+    if limit < 1:
+        raise UserError(f"limit is {limit}, but must be 1 or more; it is the most that this trainer may ever be given.")
+    budget = min(query.budget, limit) if budget is None else budget
+    if not 1 <= budget <= query.budget:
+        raise UserError(f"budget is {budget}, but the query allows 1 to {query.budget}; set it so.")
+    return budget
+
+
+def check_inputs(owned: LabelledSet, query: Query) -> None:
+    """Refuse data whose inputs are not of the kind that a query asks for.
+
+    Raises:
+        UserError: If kind, shape or columns differ.
+    """
+    contents, columns = query.contents, query.columns
+    if (owned.kind, owned.shape) != (contents.input, contents.shape):
+        raise UserError(
+            f"The query asks for inputs {contents.input} {contents.shape}, but {owned.folder} holds {owned.kind} "
+            f"{owned.shape}; prepare your data in that shape."
+        )
+    own_columns = owned.meta.get("columns")
+    if columns is not None and own_columns is not None and list(columns) != list(own_columns):
+        raise UserError(
+            f"The query asks for the columns {', '.join(columns)}, but {owned.folder} has {', '.join(own_columns)}; "
+            "prepare your table with the same columns in the same order."
+        )
+
+
+def check_encoder(selector: Selector, encoder: Encoder | None, query: Query) -> EncoderStamp | None:
+    """Return name and hash of the encoder; None if the selector does not use features.
+
+    Raises:
+        UserError: If an encoder is missing, or the query asks for another one.
+    """
+    if "features" not in selector.needs:
+        return None
+    wanted = query.encoder
+    if encoder is None:
+        which = "EfficientNetLite0 or another" if wanted is None else wanted.name
+        raise UserError(f"{type(selector).__name__} needs features, but there is no encoder; give --encoder {which}.")
+    stamp = EncoderStamp(public_name(encoder.name), encoder.sha256)
+    if wanted is not None and stamp != wanted:
+        raise UserError(
+            f"encoder is {stamp.name} ({(stamp.sha256 or 'no weights')[:12]}), but the query asks for {wanted.name} "
+            f"({(wanted.sha256 or 'no weights')[:12]}); use that one."
+        )
+    return stamp
+
+
+def find_checkpoint(selector: Selector, ckpt_path: str | None) -> Path | None:
+    """Return the checkpoint file for gradients, in a run folder the earliest; None if the selector uses no gradients.
+
+    Raises:
+        UserError: If no path is given, or the run folder has no checkpoint of a step.
+    """
+    if "gradients" not in selector.needs:
+        return None
+    if ckpt_path is None:
+        raise UserError(
+            f"{type(selector).__name__} needs gradients of your own model; give --ckpt_path of your lit-valuation fit."
+        )
+    path = Path(ckpt_path)
+    if not path.is_dir():
+        return path
+    files = {int(match[1]): file for file in path.rglob("*.ckpt") if (match := re.search(r"step=(\d+)", file.name))}
+    steps = [step for step in files if step > 0]
+    if not steps:
+        raise UserError(
+            f"--ckpt_path is {path}, which has no checkpoint named step=<n>.ckpt; give a .ckpt file, or train with "
+            "RunCheckpoint and its every_n_train_steps and save_top_k -1."
+        )
+    return files[min(steps)]
+
+
+def shareable_samples(owned: LabelledSet, query: Query, withhold: list[str]) -> Samples:
+    """Return the owner's samples of the query's classes, without those that are withheld.
+
+    Args:
+        owned: The owner's training set.
+        query: The query.
+        withhold: Keys of samples that must not be shared.
+
+    Raises:
+        UserError: If a withheld key does not exist, or no sample is left.
+    """
+    samples = owned.load()
+    unknown = sorted(set(withhold) - set(samples.keys))
+    if unknown:
+        raise UserError(f"withhold names {unknown[0]}, which is not a sample of {owned.folder}; correct it.")
+    wanted = [name for name in samples.classes if name in query.contents.classes]
+    samples = samples.of_classes(wanted)
+    if not len(samples):
+        raise UserError(
+            f"{owned.folder} has no sample of the classes asked for ({', '.join(query.contents.classes)}), so "
+            "there is nothing to share."
+        )
+    allowed = [index for index, key in enumerate(samples.keys) if key not in set(withhold)]
+    if not allowed:
+        raise UserError("withhold names all samples of the classes asked for, so there is nothing to share.")
+    return samples.take(allowed)
+
+
+def make_pool(
+    samples: Samples, selector: Selector, encoder: Encoder | None, task: LightningModule | None, fabric: Fabric
+) -> Pool:
+    """Compute what a selector needs to know of samples; each rank computes a share and receives the whole.
+
+    Args:
+        samples: The samples, numbered by the classes of the model, if there is one.
+        selector: The selector; its ``needs`` say what to compute.
+        encoder: Computes features; needed only by selectors that use them.
+        task: The owner's model; needed only by selectors that use gradients.
+        fabric: The processes.
+    """
+    n = len(samples)
+    own_share = share(n, fabric.global_rank, fabric.world_size)
+    mine = samples.take(own_share)
+    features = gradients = None
+    if "features" in selector.needs:
+        assert encoder is not None
+        width = embed(encoder, samples.x[:1]).shape[1]
+        own_features = embed(encoder, mine.x) if len(mine) else torch.empty(0, width)
+        features = gather_shares(fabric, own_features, n)
+    if "gradients" in selector.needs:
+        assert task is not None
+        task.to(fabric.device)
+        indices = list(own_share) or list(range(min(n, 1)))  # without samples a rank still needs shape and dtype
+        blocks = [indices[start : start + _BATCH_SIZE] for start in range(0, len(indices), _BATCH_SIZE)]
+        batches = ((samples.x[block], samples.y[block]) for block in blocks)
+        smoothing = float(getattr(task, "label_smoothing", 0.0))
+        own_gradients = gather_gradients(task, batches, label_smoothing=smoothing).gradients.take(range(len(mine)))
+        delta, hidden = (gather_shares(fabric, factor, n) for factor in (own_gradients.delta, own_gradients.hidden))
+        gradients = LastLayerGradients(delta, hidden, own_gradients.bias)
+    return Pool(samples.y, samples.x.flatten(1).float() if "x" in selector.needs else None, features, gradients)
+
+
+def describe_choice(
+    selector: Selector,
+    encoder: EncoderStamp | None,
+    task: LightningModule | None,
+    checkpoint: Path | None,
+    selection: Selection,
+) -> Choice:
+    """Return how an answer was chosen, without any name that could tell who chose it."""
+    return Choice(
+        selector=_class_path(selector),
+        settings={key: _plain(value) for key, value in vars(selector).items() if not key.startswith("_")},
+        encoder=encoder,
+        model=None if task is None else _class_path(getattr(task, "network", task)),
+        checkpoint=None if checkpoint is None else file_sha256(checkpoint),
+        facts={name: float(value) for name, value in selection.facts.items()},
+    )
+
+
+def _class_path(instance: Any) -> str:
+    return f"{type(instance).__module__}.{type(instance).__qualname__}"
+
+
+def _plain(value: Any) -> Plain:
+    if isinstance(value, str):
+        return public_name(value)
+    return value if value is None or isinstance(value, bool | int | float) else type(value).__name__
