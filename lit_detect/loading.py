@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.files.paths import file_sha256
 from lit_core.lightning.checkpoint import load_checkpoint_file
-from lit_core.progress import duration
-from lit_core.work import Journal, read_journal
+from lit_core.progress import progress
+from lit_core.work import FinishedRows
 from lit_detect.language.normalize import normalize_text
 from lit_detect.module import DetectorTask
 
@@ -89,46 +89,50 @@ def score_many(
         detector: The detector.
         texts: The texts, as they were found.
         batch_size: Texts per forward pass.
-        kept: Folder of finished scores, to which each batch is appended, so that a killed run goes on; None keeps none.
-        fabric: This process's place among others, each of which scores a part and keeps it; None for one process.
+        kept: Folder of finished scores, to which each batch is appended, so that a killed run can be resumed; None
+            writes none.
+        fabric: The processes that share the texts, through `kept`; None for this process alone.
+
+    Raises:
+        UserError: If another process is writing scores in `kept`.
     """
-    rank, world_size = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32] for text in texts]
-    done = {} if kept is None else _read(kept, detector.sha256)
+    text_of = dict(zip(keys, texts, strict=True))
+    if kept is None:
+        rows = {row["text"]: row for batch in _score_batches(detector, text_of, batch_size, fabric) for row in batch}
+    else:
+        with FinishedRows(
+            kept,
+            key="text",
+            busy=f"{kept} is being written by another report; wait for it, or give another output.",
+            journals=f"{detector.sha256}.*.jsonl",
+            rank=0 if fabric is None else fabric.global_rank,
+            group=fabric,
+        ) as finished:
+            missing = {key: text_of[key] for key in finished.missing(keys)}
+            for batch in _score_batches(detector, missing, batch_size, fabric):
+                finished.append(batch)
+            rows = finished.gather()
+    scores = torch.tensor([rows[key]["score"] for key in keys], dtype=torch.float64)
+    return Scored(scores, sum(rows[key]["seconds"] for key in keys) / max(1, len(keys)))
+
+
+def _score_batches(
+    detector: LoadedDetector, texts: Mapping[str, str], batch_size: int, fabric: Fabric | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each batch that this rank scores: text by key, score, and seconds per text."""
+    rank, world_size = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
     if fabric is not None:
-        fabric.barrier()  # all have read what there is, before anybody adds to it
         detector.task.to(fabric.device)
-    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in done}
     # by length, so that a batch holds little padding; the longest first, so that the time to go is not too short
-    order = sorted(missing, key=lambda key: (-len(missing[key]), key))
+    order = sorted(texts, key=lambda key: (-len(texts[key]), key))
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)][rank::world_size]
-    characters, read, begin = sum(len(missing[key]) for batch in batches for key in batch), 0, time.perf_counter()
-    shows = rank == 0 and bool(batches)
-    bar = tqdm(batches, desc=detector.name, unit="batch", disable=None if shows else True, leave=False)
-    journal = Journal(kept / f"{detector.sha256}.{rank}.jsonl") if kept is not None and batches else None
-    for number, batch in enumerate(bar):
+    task = f"{detector.name}: {len(order):,} texts to score"
+    for batch in progress(
+        batches, detector.name, "batch", task, rank == 0, lambda batch: sum(len(texts[key]) for key in batch)
+    ):
         start = time.perf_counter()
         with nullcontext() if fabric is None else fabric.autocast():
-            found = detector.task.detector.score([detector.read(missing[key]) for key in batch]).tolist()
+            scores = detector.task.detector.score([detector.read(texts[key]) for key in batch]).tolist()
         seconds = (time.perf_counter() - start) / len(batch)
-        done |= {key: (score, seconds) for key, score in zip(batch, found, strict=True)}
-        if journal is not None:
-            journal.append({"text": key, "score": done[key][0], "seconds": seconds} for key in batch)
-        read += sum(len(missing[key]) for key in batch)
-        if shows and number == min(1, len(batches) - 1):  # the first one also loads and warms up
-            expected = (time.perf_counter() - begin) * (characters - read) / max(1, read)
-            bar.write(f"{detector.name}: {len(order):,} texts to score, about {duration(expected)} to go.")
-    if journal is not None:
-        journal.close()
-    if fabric is not None and kept is not None:
-        fabric.barrier()
-        done = _read(kept, detector.sha256)
-    rows = [done[key] for key in keys]
-    scores = torch.tensor([score for score, _ in rows], dtype=torch.float64)
-    return Scored(scores, sum(seconds for _, seconds in rows) / max(1, len(rows)))
-
-
-def _read(folder: Path, sha256: str) -> dict[str, tuple[float, float]]:
-    """Return score and seconds by text."""
-    rows = [row for path in sorted(folder.glob(f"{sha256}.*.jsonl")) for row in read_journal(path)]
-    return {row["text"]: (row["score"], row["seconds"]) for row in rows}
+        yield [{"text": key, "score": score, "seconds": seconds} for key, score in zip(batch, scores, strict=True)]

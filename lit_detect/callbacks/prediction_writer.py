@@ -1,13 +1,13 @@
-"""What a detector says of each text, as a table that a killed run goes on with."""
+"""The predictions of a detector as a table, written by a run that can be resumed."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-import shutil
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,38 +15,38 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
-from lit_core.files.paths import atomic_path, atomic_write, files_facts, remove_torn_files
+from lit_core.files.paths import atomic_path, files_facts
 from lit_core.progress import duration
-from lit_core.work import Journal, read_journal
+from lit_core.work import UnfinishedWork
 
 #: Columns of the table.
 COLUMNS = ("index", "id", "score", "probability", "decision", "tokens", "reason")
-#: Folder of unfinished work, and in it the file that says of what.
+#: Folder of unfinished work, and the file in it that tells which texts and detector it is of.
 WORK, IDENTITY = "predictions.work", "identity.json"
 #: Seconds of work after which the rate is told.
 _MEASURED = 2.0
 
 
 class PredictionWriter(Callback):
-    """Writes a table with what the detector says of each text, in the order of the texts.
+    """Writes a table with the detector's prediction for each text, in the order of the texts.
 
     Works on any LightningModule whose ``predict_step`` returns a mapping with ``index``, ``score``, ``probability``,
     ``decision`` (``human``, ``machine`` or ``abstain``) and ``tokens`` of the texts of a batch, and perhaps ``reason``,
     why it abstains.
 
-    While it works, each device appends its rows to a file in ``predictions.work`` and has them on the disk at the end
-    of each batch. A killed run that is started again with the same name tells the data module what to ``skip`` and goes
-    on; the table appears whole at the end, from all devices, each text once.
+    During the run, each rank appends its rows to a file in ``predictions.work``; they are on the disk at the end of
+    each batch. To resume a killed run, start it again with the same name: the callback tells the data module which
+    texts to ``skip``. The table is written whole at the end, from all ranks, with each text once.
 
     ===============  ==========================================================================================
     column           meaning
     ===============  ==========================================================================================
-    ``index``        place of the text in the input, from 0
+    ``index``        index of the text in the input, from 0
     ``id``           its ``id`` in the input, or the name of its file; empty where it has none
     ``score``        higher is machine
     ``probability``  of machine, 0 to 1
     ``decision``     ``human``, ``machine`` or ``abstain``
-    ``tokens``       how many the text has, uncut
+    ``tokens``       number of tokens of the whole text
     ``reason``       why the detector abstains; empty where it decides
     ===============  ==========================================================================================
 
@@ -59,37 +59,39 @@ class PredictionWriter(Callback):
         if format not in ("csv", "jsonl"):
             raise UserError(f"`format` is {format!r}, but must be csv or jsonl; choose one.")
         self.folder, self.format = folder, format
-        self._journal: Journal | None = None
+        self._work: UnfinishedWork | None = None
         self._texts: Any = None
         self._rows, self._total = 0, 0
         self._begin, self._measured_from, self._told = 0.0, (0.0, 0), False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find what is predicted already, and let the data module skip it."""
+        """Read which texts are predicted already, and tell the data module to skip them."""
         if stage != "predict":
             return
         data: Any = getattr(trainer, "datamodule", None)
         self._texts = getattr(data, "predict_texts", None)
-        work, identity = self._work(trainer), _identity(trainer, pl_module, data, self._texts)
-        work.mkdir(parents=True, exist_ok=True)
-        note = work / IDENTITY
-        if note.exists() and json.loads(note.read_bytes()) != identity:
-            raise UserError(
-                f"{work} holds the unfinished predictions of other texts or another detector; give another --run, or "
+        folder = Path(trainer.default_root_dir if self.folder is None else self.folder) / WORK
+        work = UnfinishedWork(
+            folder,
+            key="index",
+            settings=_identity(trainer, pl_module, data, self._texts),
+            differs=lambda *_: (
+                f"{folder} holds the unfinished predictions of other texts or another detector; give another --run, or "
                 "remove that folder."
-            )
-        done = read_rows(work)
-        trainer.strategy.barrier("predictions are read")  # before anybody adds to them
-        if trainer.is_global_zero:
-            remove_torn_files(work)
-            atomic_write(note, json.dumps(identity))
+            ),
+            busy=f"{folder} is being written by another predict; wait for it, or give another --run.",
+            record=IDENTITY,
+            rank=trainer.global_rank,
+            group=trainer.strategy,
+        )
+        work.open()
+        self._work = work
         if hasattr(data, "skip"):
-            data.skip = set(done)
-        self._journal = Journal(work / f"{trainer.global_rank}.jsonl")
+            data.skip = set(work.done)
         self._rows, self._told = 0, False
-        self._total = 0 if self._texts is None else len(self._texts) - len(done)
+        self._total = 0 if self._texts is None else len(self._texts) - len(work.done)
         if trainer.is_global_zero and self._texts is not None:
-            before = f"; {len(done):,} are there from before" if done else ""
+            before = f"; {len(work.done):,} are there from before" if work.done else ""
             self._say(trainer, f"{self._total:,} texts to predict{before}.")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,10 +107,10 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Put a batch on the disk."""
-        assert self._journal is not None
-        rows = [self._row(pl_module, outputs, place) for place in range(len(outputs["decision"]))]
-        self._journal.append(rows)
+        """Write the rows of a batch to the disk."""
+        assert self._work is not None
+        rows = [self._row(pl_module, outputs, position) for position in range(len(outputs["decision"]))]
+        self._work.append(rows)
         self._rows += len(rows)
         if batch_idx == 0:  # the first one also loads and warms up
             self._measured_from = time.perf_counter(), self._rows
@@ -116,52 +118,41 @@ class PredictionWriter(Callback):
             self._tell_rate(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no folder of unfinished work where none was done."""
-        if self._journal is None:
-            return
-        self._journal.close()
-        self._journal = None
-        if trainer.is_global_zero and not read_rows(self._work(trainer)):
-            shutil.rmtree(self._work(trainer), ignore_errors=True)
+        """Unlock the folder of unfinished work, and remove it where no text is predicted."""
+        if self._work is not None:
+            self._work.close()
+            self._work = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the whole table on rank 0."""
-        if stage != "predict" or self._journal is None:
+        """Write the whole table on rank zero."""
+        if stage != "predict" or self._work is None:
             return
-        self._journal.close()
-        self._journal = None
-        trainer.strategy.barrier("predictions are written")
-        if not trainer.is_global_zero:
+        work, self._work = self._work, None
+        path = work.folder.with_name(f"predictions.{self.format}")
+        with closing(work):
+            count = work.finish(lambda rows: write_table(path, dict(sorted(rows.items()))))
+        if count is None:
             return
-        work = self._work(trainer)
-        rows = read_rows(work)
-        path = work.parent / f"predictions.{self.format}"
-        write_table(path, rows)
-        for file in work.iterdir():
-            file.unlink()
-        work.rmdir()
         seconds = time.perf_counter() - self._begin
         rate = ""
         if self._rows:
             predicted = self._rows * trainer.world_size
             rate = f" in {duration(seconds)}, {predicted / seconds:.3g} documents/s"
-        self._say(trainer, f"{len(rows):,} predictions{rate}: {path}")
+        self._say(trainer, f"{count:,} predictions{rate}: {path}")
 
-    def _work(self, trainer: Trainer) -> Path:
-        return Path(trainer.default_root_dir if self.folder is None else self.folder) / WORK
-
-    def _row(self, pl_module: LightningModule, outputs: Mapping[str, Any], place: int) -> dict[str, Any]:
-        number, decision, tokens = int(outputs["index"][place]), outputs["decision"][place], outputs["tokens"][place]
-        reason = outputs["reason"][place] if "reason" in outputs else ""
+    def _row(self, pl_module: LightningModule, outputs: Mapping[str, Any], position: int) -> dict[str, Any]:
+        index, decision = int(outputs["index"][position]), outputs["decision"][position]
+        tokens = outputs["tokens"][position]
+        reason = outputs["reason"][position] if "reason" in outputs else ""
         if decision == "abstain" and not reason:
             least = max(1, int(getattr(pl_module, "min_tokens", 1)))
             reason = f"{int(tokens)} tokens, fewer than {least}"
-        values = float(outputs["score"][place]), float(outputs["probability"][place])
+        values = float(outputs["score"][position]), float(outputs["probability"][position])
         if decision != "abstain" and not math.isfinite(values[0]):
             decision, reason = "abstain", "the score is not a finite number"
-        about = self._texts.row(number) if hasattr(self._texts, "row") else {}
+        about = self._texts.row(index) if hasattr(self._texts, "row") else {}
         name = str(about.get("id", about.get("file", "")))
-        return dict(zip(COLUMNS, (number, name, *values, decision, int(tokens), reason), strict=True))
+        return dict(zip(COLUMNS, (index, name, *values, decision, int(tokens), reason), strict=True))
 
     def _tell_rate(self, trainer: Trainer) -> None:
         start, before = self._measured_from
@@ -176,20 +167,19 @@ class PredictionWriter(Callback):
 
     def _say(self, trainer: Trainer, text: str) -> None:
         say = getattr(trainer.progress_bar_callback, "print", None)
-        if say is None or self._journal is None or not self._rows:  # no bar is on the screen
+        if say is None or self._work is None or not self._rows:  # no bar is on the screen
             print(text, flush=True)
         else:
             say(text)
 
 
-def read_rows(work: Path) -> dict[int, dict[str, Any]]:
-    """Return the finished rows in a folder of unfinished work by index; what a kill cut off is no row."""
-    rows = {row["index"]: row for file in sorted(work.glob("*.jsonl")) for row in read_journal(file)}
-    return dict(sorted(rows.items()))
+def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> int:
+    """Write rows as CSV or JSONL, whole or not at all, and return how many there are.
 
-
-def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> None:
-    """Write rows as CSV or JSONL, by the file's ending; whole or not at all."""
+    Args:
+        path: The file; its suffix .csv or .jsonl selects the format.
+        rows: Rows by index, in the order of the table.
+    """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if path.suffix == ".csv":
@@ -200,19 +190,20 @@ def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> None:
                 table.writerow({**row, **{key: "" if x is None else f"{x:.6g}" for key, x in numbers.items()}})
             else:
                 file.write(json.dumps({**row, **numbers}, ensure_ascii=False) + "\n")
+    return len(rows)
 
 
 def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: Any) -> dict[str, Any]:
     """Return what the predictions depend on, as plain values."""
-    how = ("batch_size", "micro_batch_size", "num_workers")  # which change nothing
-    settings = {name: value for name, value in getattr(data, "hparams", {}).items() if name not in how}
+    ignored = ("batch_size", "micro_batch_size", "num_workers")  # predictions do not depend on these
+    settings = {name: value for name, value in getattr(data, "hparams", {}).items() if name not in ignored}
     checkpoint = Path(trainer.ckpt_path or "")
     calibration = getattr(pl_module, "calibration", None)
-    found = {
+    identity = {
         "model": dict(pl_module.hparams),
         "calibration": None if calibration is None else asdict(calibration),
         "data": settings,
         "checkpoint": files_facts([checkpoint.resolve()]) if checkpoint.is_file() else None,
         "texts": files_facts(file.resolve() for file in texts.files) if hasattr(texts, "files") else None,
     }
-    return json.loads(json.dumps(found, default=lambda value: type(value).__name__))
+    return json.loads(json.dumps(identity, default=lambda value: type(value).__name__))

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.fabric import Fabric
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.errors import UserError
-from lit_core.files.paths import atomic_path, atomic_write, locked_folder, resolve_data_path
+from lit_core.files.paths import atomic_path, resolve_data_path
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices, share
 from lit_core.lm.language_model import LanguageModel
-from lit_core.progress import duration
-from lit_core.work import Journal, read_journal
+from lit_core.progress import progress
+from lit_core.work import UnfinishedWork
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.data.text_shards import TextSet
 from lit_detect.detectors import Detector
@@ -32,7 +27,6 @@ from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.scoring.masked_language_model import MaskedLM
 
 Labels = Literal["machine", "human", "both"]
-_SETTINGS = "settings.json"
 
 
 def attack(
@@ -71,25 +65,28 @@ def attack(
     records = chosen(_records(input, source), labels, limit)
     settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
     fabric = trainer.launch()
-    work, zero = target.with_name(f".{target.name}.attack"), fabric.is_global_zero
-    if zero:
-        _open_work(work, settings, target)
-    fabric.barrier()
-    busy = f"output is {target}, which another attack is writing; wait for it."
-    with locked_folder(work, busy) if zero else nullcontext():
-        done = _finished(work)
-        fabric.barrier()  # nobody appends before all have read
-        left = [number for number in range(len(records)) if number not in done]
-        mine = [left[i] for i in share(len(left), fabric.global_rank, fabric.world_size)]
-        _attack_some(attack, records, mine, seed, work / f"{fabric.global_rank}.jsonl", fabric)
-        fabric.barrier()
-        if zero:
-            done = _finished(work)
-            with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(done[number]) + "\n" for number in range(len(records)))
-            shutil.rmtree(work)
-            _summarise(attack, target, list(done.values()))
-    fabric.barrier()
+    work = UnfinishedWork(
+        target.with_name(f".{target.name}.attack"),
+        key="number",
+        settings=settings,
+        differs=lambda *_: (
+            f"output is {target}, where an attack with other settings or texts is unfinished; remove {work.folder}, or "
+            "choose another output."
+        ),
+        busy=f"output is {target}, which another attack is writing; wait for it.",
+        rank=fabric.global_rank,
+        group=fabric,
+    )
+    with work:
+        missing = work.missing(range(len(records)))
+        mine = [missing[i] for i in share(len(missing), fabric.global_rank, fabric.world_size)]
+        task = f"{attack.name}: {len(mine):,} texts on this device"
+        for number in progress(mine, attack.name, "text", task, shown=fabric.is_global_zero):
+            attacked = attacked_record(records[number], attack.name, attack(records[number].text, seed))
+            work.append([{"number": number, "record": attacked.to_dict()}])
+        written = work.finish(lambda rows: _write(target, [rows[number]["record"] for number in range(len(records))]))
+    if written is not None:
+        _summarise(attack, target, written)
 
 
 def load_detector(ckpt_path: str) -> Detector:
@@ -218,44 +215,11 @@ def _digest(records: Sequence[Record]) -> str:
     return digest.hexdigest()
 
 
-# Unfinished work: the lines that each process wrote, in a folder beside the output
-
-
-def _open_work(work: Path, settings: dict[str, Any], target: Path) -> None:
-    content = json.dumps(settings, indent=1, sort_keys=True) + "\n"
-    if (work / _SETTINGS).is_file():
-        if (work / _SETTINGS).read_text(encoding="utf-8") != content:
-            raise UserError(
-                f"output is {target}, where an attack with other settings or texts is unfinished; remove {work}, or "
-                "choose another output."
-            )
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    atomic_write(work / _SETTINGS, content)
-
-
-def _finished(work: Path) -> dict[int, dict[str, Any]]:
-    """Return the finished records by their number."""
-    rows = [row for path in sorted(work.glob("*.jsonl")) for row in read_journal(path)]
-    return {row["number"]: row["record"] for row in rows}
-
-
-def _attack_some(
-    attack: Attack, records: Sequence[Record], numbers: Sequence[int], seed: int, part: Path, fabric: Fabric
-) -> None:
-    """Attack some records and write each to a journal as soon as it is done."""
-    zero, begin = fabric.is_global_zero, time.perf_counter()
-    bar = tqdm(numbers, desc=attack.name, unit="text", disable=None if zero else True, leave=False)
-    journal = Journal(part)
-    try:
-        for count, number in enumerate(bar):
-            found = attacked_record(records[number], attack.name, attack(records[number].text, seed))
-            journal.append([{"number": number, "record": found.to_dict()}])
-            if zero and count == min(1, len(numbers) - 1):  # the first one also loads and warms up
-                expected = (time.perf_counter() - begin) / (count + 1) * (len(numbers) - count - 1)
-                bar.write(f"{attack.name}: {len(numbers):,} texts on this device, about {duration(expected)} to go.")
-    finally:
-        journal.close()
+def _write(target: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write the attacked records as JSONL and return them."""
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return rows
 
 
 def _summarise(attack: Attack, target: Path, rows: Sequence[dict[str, Any]]) -> None:

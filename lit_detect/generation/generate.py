@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric import Fabric
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from lit_core.corpora import Corpus
 from lit_core.errors import UserError
-from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
-from lit_core.files.working_folder import plain, require
+from lit_core.files.paths import atomic_write
+from lit_core.files.working_folder import require
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
 from lit_core.lm.sampling import check_sampling
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.progress import duration
+from lit_core.progress import progress
+from lit_core.work import UnfinishedWork
 from lit_detect.generation.leak import leak_table
 from lit_detect.generation.passages import Passage, cut_words, passages, split_continuation
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
@@ -126,24 +121,36 @@ def generate(
         "batch_size": batch_size,
     }
     fabric = (trainer or Devices()).launch()
-    work = path.with_name(f".{path.name}.parts")
-    if fabric.global_rank == 0:
-        _open(work, plain(settings))
-    fabric.barrier()
-    busy = f"output is {path}, which another generate is writing; wait for it."
-    with locked_folder(work, busy) if fabric.global_rank == 0 else nullcontext():
-        _write_pieces(work, pieces, language_model, fabric, words, max_new_tokens, seed)
-        fabric.barrier()
-        if fabric.global_rank > 0:
-            return
-        finished = [json.loads((work / f"{number:06}.json").read_bytes()) for number in range(len(pieces))]
-        continuations = [row for part in finished for row in part]
-        records = list(_records(chosen, pieces, continuations, settings))
-        atomic_write(path, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in records))
-        shutil.rmtree(work)
-    short = sum(row is None for row in continuations)
-    print(f"\n{len(records):,} records in {path}; {short:,} continuations had fewer than {words + 1} words.")
-    print(leak_table(records))
+    language_model.module.to(fabric.device)
+    work = UnfinishedWork(
+        path.with_name(f".{path.name}.parts"),
+        key="piece",
+        settings=settings,
+        differs=lambda key, former, now: (
+            f"{work.folder} was begun with {key} {former}, and now it is {now}; give the former settings, another "
+            "output, or remove that folder."
+        ),
+        busy=f"output is {path}, which another generate is writing; wait for it.",
+        journals="*.json",
+        rank=fabric.global_rank,
+        group=fabric,
+    )
+    with work:
+        missing = work.missing(range(len(pieces)))
+        mine = missing[fabric.global_rank :: fabric.world_size]
+        shown = fabric.is_global_zero and bool(mine)
+        if shown and work.done:
+            print(f"Going on: {len(work.done)} of {len(pieces)} pieces are there.", flush=True)
+        count = sum(len(pieces[number].passages) for number in missing)
+        task = f"{count:,} texts of {max_new_tokens} tokens to generate"
+        for number in progress(mine, "generate", "piece", task, shown):
+            continuations = continuations_of(pieces[number], language_model, words, max_new_tokens, seed)
+            work.append([{"piece": number, "continuations": continuations}])
+        records = work.finish(lambda rows: _write(path, chosen, pieces, rows, settings))
+    if records is not None:
+        short = sum(len(piece.passages) for piece in pieces) - sum(record.label == MACHINE for record in records)
+        print(f"\n{len(records):,} records in {path}; {short:,} continuations had fewer than {words + 1} words.")
+        print(leak_table(records))
 
 
 def _check(
@@ -177,59 +184,14 @@ def _check(
 def _pieces(
     chosen: Sequence[Passage], decodings: Sequence[Decoding], priming_tokens: Sequence[int], batch_size: int
 ) -> list[Piece]:
-    found, row = [], 0
+    pieces, row = [], 0
     for priming in priming_tokens:
         for decoding in decodings:
             for start in range(0, len(chosen), batch_size):
                 batch = chosen[start : start + batch_size]
-                found.append(Piece(decoding, priming, batch, row))
+                pieces.append(Piece(decoding, priming, batch, row))
                 row += len(batch)
-    return found
-
-
-def _open(work: Path, settings: dict[str, Any]) -> None:
-    """Begin the folder of finished pieces, or go on with one of the same settings."""
-    record = work / "settings.json"
-    if record.is_file():
-        former = json.loads(record.read_bytes())
-        for key, value in settings.items():
-            if former.get(key) != value:
-                raise UserError(
-                    f"{work} was begun with {key} {former.get(key)}, and now it is {value}; give the former settings, "
-                    "another output, or remove that folder."
-                )
-        remove_torn_files(work)
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    atomic_write(record, json.dumps(settings, ensure_ascii=False, indent=1) + "\n")
-
-
-def _write_pieces(
-    work: Path,
-    pieces: Sequence[Piece],
-    language_model: LanguageModel,
-    fabric: Fabric,
-    words: int,
-    max_new_tokens: int,
-    seed: int,
-) -> None:
-    """Generate this rank's pieces that are missing, each into a file of its own."""
-    missing = [number for number in range(len(pieces)) if not (work / f"{number:06}.json").is_file()]
-    mine = missing[fabric.global_rank :: fabric.world_size]
-    shown = fabric.global_rank == 0 and bool(mine)
-    if shown and len(missing) < len(pieces):
-        print(f"Going on: {len(pieces) - len(missing)} of {len(pieces)} pieces are there.", flush=True)
-    language_model.module.to(fabric.device)
-    with tqdm(total=len(mine), unit="piece", disable=None if shown else True, leave=False) as bar:
-        for done, number in enumerate(mine):
-            begin = time.perf_counter()
-            rows = continuations_of(pieces[number], language_model, words, max_new_tokens, seed)
-            atomic_write(work / f"{number:06}.json", json.dumps(rows, ensure_ascii=False) + "\n")
-            bar.update()
-            if shown and done == 0 and len(mine) > 1:
-                seconds = (time.perf_counter() - begin) * (len(mine) - 1)
-                count = sum(len(pieces[number].passages) for number in missing)
-                bar.write(f"{count:,} texts of {max_new_tokens} tokens to generate, about {duration(seconds)} to go.")
+    return pieces
 
 
 def continuations_of(
@@ -254,12 +216,26 @@ def continuations_of(
         first_row=piece.first_row,
         **options,
     )
-    found: list[dict[str, str] | None] = []
+    continuations: list[dict[str, str] | None] = []
     for given, text in zip(prefixes, raw, strict=True):
         prefix, continuation = split_continuation(given, text)
         cut = cut_words(continuation, words)
-        found.append(None if cut is None else {"prefix": prefix, "text": cut})
-    return found
+        continuations.append(None if cut is None else {"prefix": prefix, "text": cut})
+    return continuations
+
+
+def _write(
+    path: Path,
+    chosen: Sequence[Passage],
+    pieces: Sequence[Piece],
+    rows: Mapping[int, Mapping[str, Any]],
+    settings: dict[str, Any],
+) -> list[Record]:
+    """Write the records of all passages and their continuations, and return them."""
+    continuations = [one for number in range(len(pieces)) for one in rows[number]["continuations"]]
+    records = list(_records(chosen, pieces, continuations, settings))
+    atomic_write(path, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in records))
+    return records
 
 
 def _records(
@@ -283,9 +259,9 @@ def _records(
                 decoding={},
                 licence=corpora[passage.domain]["licence"],
             )
-    places = [(piece, passage) for piece in pieces for passage in piece.passages]
+    pairs = [(piece, passage) for piece in pieces for passage in piece.passages]
     name = settings["generator"]["name"]
-    for (piece, passage), row in zip(places, continuations, strict=True):
+    for (piece, passage), row in zip(pairs, continuations, strict=True):
         if row is None:
             continue
         decoding = asdict(piece.decoding) | {

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.lm.language_model import LanguageModel
-from lit_core.progress import duration
+from lit_core.progress import progress
 from lit_core.study.statistics import Interval
-from lit_core.work import Journal, read_journal
+from lit_core.work import FinishedRows
 from lit_detect.functional.bootstrap import bootstrap_many, ratio_statistic
 from lit_detect.functional.evasion import perplexity, words_changed
 from lit_detect.language.similarity import Similarity
@@ -117,23 +115,18 @@ def _gruen(gruen: Gruen, place: int) -> Measure:
 
 
 def _measured(name: str, by: str, measure: Measure, pairs: Sequence[tuple[str, str]], kept: Path) -> list[float]:
-    """Return a measure of each pair, from those that are kept and by measuring the others."""
+    """Return a measure of each pair: from the file of finished measurements, or measured and appended to it."""
     keys = [_key(name, by, *pair) for pair in pairs]
-    done = {row["pair"]: float(row["value"]) for row in read_journal(kept)}
-    missing = list({key: pair for key, pair in zip(keys, pairs, strict=True) if key not in done}.items())
-    journal, begin = Journal(kept), time.perf_counter()
-    batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
-    bar = tqdm(batches, desc=f"{name} by {by}", unit="batch", disable=None if batches else True, leave=False)
-    for number, batch in enumerate(bar):
-        found = dict(zip((key for key, _ in batch), measure([pair for _, pair in batch]), strict=True))
-        journal.append({"pair": key, "value": value} for key, value in found.items())
-        done |= found
-        if number == min(1, len(batches) - 1):  # the first one also loads and warms up
-            left = (time.perf_counter() - begin) / (number + 1) * (len(batches) - number - 1)
-            if left >= 1:
-                bar.write(f"{name} by {by}: {len(missing):,} texts, about {duration(left)} to go.")
-    journal.close()
-    return [done[key] for key in keys]
+    pair_of, title = dict(zip(keys, pairs, strict=True)), f"{name} by {by}"
+    busy = f"{kept} is being written by another report; wait for it, or give another output."
+    with FinishedRows(kept.parent, key="pair", busy=busy, journals=kept.name) as finished:
+        missing = finished.missing(keys)
+        batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+        for batch in progress(batches, title, "batch", f"{title}: {len(missing):,} texts"):
+            values = measure([pair_of[key] for key in batch])
+            finished.append({"pair": key, "value": value} for key, value in zip(batch, values, strict=True))
+        rows = finished.gather()
+    return [float(rows[key]["value"]) for key in keys]
 
 
 def _key(name: str, by: str, before: str, after: str) -> str:
