@@ -1,0 +1,314 @@
+"""Resumable work: killed at any byte, continued by other ranks, refused with other settings, and written only once."""
+
+import ast
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lit_core.errors import UserError
+from lit_core.progress import progress
+from lit_core.work import FinishedRows, UnfinishedWork
+
+ROOT = Path(__file__).parents[2]
+NUMBERS = list(range(5))
+
+
+class Threads:
+    """A group of ranks that are threads; what is broadcast is pickled, as between processes."""
+
+    def __init__(self, world_size):
+        self.meeting, self.sent = threading.Barrier(world_size), b""
+
+    def member(self, rank):
+        group = self
+
+        class Member:
+            def barrier(self, name=None):
+                group.meeting.wait(30)
+
+            def broadcast(self, obj, src=0):
+                if rank == src:
+                    group.sent = pickle.dumps(obj)
+                group.meeting.wait(30)
+                received = pickle.loads(group.sent)
+                group.meeting.wait(30)
+                return received
+
+        return Member()
+
+
+def unfinished(target, settings=None, rank=0, group=None, busy="busy"):
+    return UnfinishedWork(
+        target.with_name(f".{target.name}.work"),
+        key="number",
+        settings={"power": 2, "names": ["a"]} if settings is None else settings,
+        differs=lambda key, former, now: f"begun with {key} {former}, now {now}",
+        busy=busy,
+        rank=rank,
+        group=group,
+    )
+
+
+def square(target, rank=0, world_size=1, group=None, before_writing=lambda folder: None):
+    """Write the squares of the numbers to a file as one rank, and return which this rank computed."""
+
+    def write(rows):
+        before_writing(work.folder)
+        target.write_text(json.dumps([rows[number]["square"] for number in NUMBERS]))
+
+    with unfinished(target, rank=rank, group=group) as work:
+        mine = work.missing(NUMBERS)[rank::world_size]
+        for first in range(0, len(mine), 2):
+            work.append({"number": number, "square": number**2} for number in mine[first : first + 2])
+        work.finish(write)
+        assert target.exists() and not work.folder.exists()  # on every rank
+    return mine
+
+
+def on_ranks(world_size, function):
+    """Call a function of rank and group on each of some ranks, and return the results by rank."""
+    threads = Threads(world_size)
+    with ThreadPoolExecutor(world_size) as pool:
+        calls = [pool.submit(function, rank, threads.member(rank)) for rank in range(world_size)]
+        return [call.result() for call in calls]
+
+
+def squares(target, world_size, before_writing=lambda folder: None):
+    return on_ranks(world_size, lambda rank, group: square(target, rank, world_size, group, before_writing))
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_killed_at_any_byte_is_as_never_killed(tmp_path, before):
+    whole, target = tmp_path / "whole.json", tmp_path / "target.json"
+    squares(whole, before, lambda folder: shutil.copytree(folder, tmp_path / "full"))
+    journals = sorted((tmp_path / "full").glob("*.jsonl"))
+    assert len(journals) == before
+    for journal in journals:
+        content = journal.read_bytes()
+        for size in range(len(content) + 1):
+            work = tmp_path / ".target.json.work"
+            shutil.copytree(tmp_path / "full", work)
+            (work / journal.name).write_bytes(content[:size])
+            left = [json.loads(line)["number"] for line in content.splitlines()[content[:size].count(b"\n") :]]
+            computed = squares(target, 1 + size % 2)  # by one rank or two
+            assert sorted(number for mine in computed for number in mine) == sorted(left)  # each once, and no other
+            assert target.read_bytes() == whole.read_bytes() and not work.exists()
+
+
+def test_a_process_killed_while_it_works_is_resumed(tmp_path):
+    target, context = tmp_path / "target.json", multiprocessing.get_context("fork")
+
+    def die():
+        work = unfinished(target)
+        work.open()
+        work.append([{"number": 3, "square": 9}])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = context.Process(target=die)
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    assert square(target) == [0, 1, 2, 4] and json.loads(target.read_text()) == [n**2 for n in NUMBERS]
+
+
+def test_a_second_process_is_refused(tmp_path):
+    target, context = tmp_path / "target.json", multiprocessing.get_context("fork")
+    refusals = context.Queue()
+
+    def enter():
+        try:
+            unfinished(target, busy="another one writes target.json").open()
+        except UserError as error:
+            refusals.put(str(error))
+
+    with unfinished(target) as work:
+        work.append([{"number": 0, "square": 0}])
+        process = context.Process(target=enter)
+        process.start()
+        assert refusals.get(timeout=30) == "another one writes target.json"
+        process.join(30)
+        assert work.gather() == {0: {"number": 0, "square": 0}}
+    assert unfinished(target).folder.exists() and square(target) == NUMBERS[1:]  # the lock was given back
+
+
+def test_a_forked_process_does_not_keep_the_lock(tmp_path):
+    target, context = tmp_path / "target.json", multiprocessing.get_context("fork")
+    over = context.Event()
+    with unfinished(target) as work:
+        process = context.Process(target=over.wait, args=(60,))  # as a data loader's worker
+        process.start()
+        work.append([{"number": 0, "square": 0}])
+    assert square(target) == NUMBERS[1:]
+    over.set()
+    process.join(30)
+
+
+def test_other_settings_are_refused_on_every_rank_once_a_row_is_finished(tmp_path):
+    target = tmp_path / "target.json"
+    with unfinished(target) as work:
+        work.append([{"number": 0, "square": 0}])
+
+    def refused(rank, group):
+        with pytest.raises(UserError) as error:
+            unfinished(target, {"power": 3, "names": ["a"]}, rank, group).open()
+        return str(error.value)
+
+    assert on_ranks(2, refused) == ["begun with power 2, now 3"] * 2
+    for settings, message in (
+        ({"power": 2}, "begun with names ['a'], now None"),
+        ({"power": 2, "names": ["a"], "seed": 1}, "begun with seed None, now 1"),
+    ):
+        with pytest.raises(UserError) as error:
+            unfinished(target, settings).open()
+        assert str(error.value) == message
+    unfinished(target).record.unlink()  # rows of unknown settings
+    with pytest.raises(UserError, match="begun with power None, now 2"):
+        unfinished(target).open()
+
+
+def test_settings_are_compared_by_value(tmp_path):
+    work = unfinished(tmp_path / "target.json", {"ratio": float("nan"), "names": ("a", "b"), "by": {1: None}})
+    with work:
+        work.append([{"number": 0}])
+    work.record.write_text(json.dumps(json.loads(work.record.read_text()), sort_keys=True))
+    with work:
+        assert work.done == {0}
+
+
+def test_work_without_a_finished_row_leaves_nothing(tmp_path):
+    target = tmp_path / "target.json"
+    with pytest.raises(KeyboardInterrupt), unfinished(target):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    unfinished(target, {"power": 3}).open()  # killed: its folder stays, and holds nothing to be mixed with
+    assert square(target) == NUMBERS
+
+
+def test_what_others_begin_after_the_end_stays(tmp_path):
+    with unfinished(tmp_path / "target.json") as work:
+        work.append([{"number": 0}])
+        assert work.finish(len) == 1
+        work.folder.mkdir()
+    assert work.folder.exists()
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", '{"piece": 3}', "{", "\0\0"])
+def test_a_line_that_is_no_row_is_refused(tmp_path, line):
+    with unfinished(tmp_path / "target.json") as work:
+        work.append([{"number": 0}])
+    journal = work.folder / "0.jsonl"
+    journal.write_text(f"{journal.read_text()}{line}\n")
+    with pytest.raises(UserError, match=r"0\.jsonl, line 2, is not a JSON object with `number`.*Remove .*target"):
+        work.open()
+    work.record.write_text("{")
+    journal.write_text('{"number": 0}\n')
+    with pytest.raises(UserError, match=r"settings\.json is not valid JSON.*Remove .*target"):
+        work.open()
+
+
+def test_kept_rows_outlive_the_work_and_keys_of_other_files_do_not_count(tmp_path):
+    for start, computed in ((0, ["a", "b"]), (1, ["c"])):
+        with FinishedRows(tmp_path, "text", "busy", "first.*.jsonl") as rows:
+            missing = rows.missing(["a", "b", "a", "c"][start : start + 3])
+            assert missing == computed
+            rows.append({"text": key, "score": ord(key)} for key in missing)
+    assert {key: row["score"] for key, row in rows.gather().items()} == {"a": 97, "b": 98, "c": 99}
+    with FinishedRows(tmp_path, "text", "busy", "second.*.jsonl") as rows:
+        assert rows.missing("ab") == ["a", "b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["first.0.jsonl"]
+
+
+def test_the_remaining_time_is_printed_once(capsys):
+    costs = {"first": 1, "second": 1, "third": 10**9}
+    assert list(progress(list(costs), "bar", "text", "3 texts", size=costs.__getitem__)) == list(costs)
+    printed = capsys.readouterr().out
+    assert printed.startswith("3 texts, about ") and printed.endswith(" to go.\n") and printed.count("about") == 1
+    assert list(progress(list(costs), "bar", "text", "3 texts", False, costs.__getitem__)) == list(costs)
+    assert list(progress("ab", "bar", "text", "2 texts")) == ["a", "b"] and list(progress([], "", "", "")) == []
+    assert capsys.readouterr().out == ""
+
+
+# No module does for itself what lit_core.work does
+
+
+def appends(node):
+    """Tell whether a call opens a file for appending."""
+    if not isinstance(node, ast.Call) or getattr(node.func, "attr", getattr(node.func, "id", "")) != "open":
+        return False
+    options = [*node.args, *(keyword.value for keyword in node.keywords)]
+    modes = [option.value for option in options if isinstance(option, ast.Constant) and isinstance(option.value, str)]
+    return any(0 < len(mode) <= 3 and set(mode) <= set("abt+") and "a" in mode for mode in modes) or any(
+        "O_APPEND" in ast.unparse(option) for option in options
+    )
+
+
+def is_log_of_a_command(scope):
+    """Tell whether a process writes to the file, as in ``subprocess.run(..., stdout=log)``."""
+    return any(isinstance(node, ast.keyword) and node.arg == "stdout" for node in ast.walk(scope))
+
+
+def is_table(scope):
+    """Tell whether a writer of the csv module writes to the file."""
+    return any(ast.unparse(node.func).startswith("csv.") for node in ast.walk(scope) if isinstance(node, ast.Call))
+
+
+def is_ledger(scope):
+    """Tell whether each line carries the hash of the line before, so that a torn line is an error."""
+    names = {node.value for node in ast.walk(scope) if isinstance(node, ast.Constant)}
+    return {"previous", "hash"} <= names
+
+
+def names_a_file_of_rows_by_rank(node):
+    """Tell whether an f-string is a file name such as ``{rank}.jsonl``."""
+    if not isinstance(node, ast.JoinedStr) or not isinstance(node.values[-1], ast.Constant):
+        return False
+    return ".json" in str(node.values[-1].value) and any(
+        isinstance(value, ast.FormattedValue) and ast.unparse(value.value).endswith("rank") for value in node.values
+    )
+
+
+def own_resumable_work(source):
+    """Yield what a module does for itself: appending rows, files by rank, or a bar with the remaining time."""
+    nodes = list(ast.walk(ast.parse(source)))
+    for scope in nodes:
+        if isinstance(scope, ast.FunctionDef):
+            calls = [node for node in ast.walk(scope) if appends(node)]
+            if calls and not (is_log_of_a_command(scope) or is_table(scope) or is_ledger(scope)):
+                yield from map(ast.unparse, calls)
+    yield from (ast.unparse(node) for node in nodes if names_a_file_of_rows_by_rank(node))
+    if "tqdm" in {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}:
+        strings = (node.value for node in nodes if isinstance(node, ast.Constant))
+        yield from (text for text in strings if isinstance(text, str) and text.rstrip(".").endswith(" to go"))
+
+
+def test_no_other_module_writes_resumable_work_by_itself():
+    ours = {ROOT / "lit_core" / "work.py", ROOT / "lit_core" / "progress.py"}
+    packages = ("lit_core", "lit_detect", "lit_moe", "lit_valuation", "tools")
+    files = {path for package in packages for path in (ROOT / package).rglob("*.py")}
+    assert ours < files and len(files) > 200
+    assert all(list(own_resumable_work(path.read_text())) for path in ours)  # they are what is looked for
+    assert {
+        (str(path.relative_to(ROOT)), what) for path in files - ours for what in own_resumable_work(path.read_text())
+    } == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(path):\n path.open('ab+').write(json.dumps(row))",
+        "def f(path):\n with open(path, mode='a') as file: file.write(json.dumps(row))",
+        "def f(path):\n os.write(os.open(path, os.O_WRONLY | os.O_APPEND), line)",
+        "def f(path):\n return path / f'{trainer.global_rank}.jsonl'",
+        "from tqdm import tqdm\ndef f(bar):\n bar.write(f'about {duration(left)} to go.')",
+    ],
+)
+def test_resumable_work_is_recognised(source):
+    assert len(list(own_resumable_work(source))) == 1
