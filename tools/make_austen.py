@@ -1,7 +1,7 @@
-"""Make ``austen.jsonl.xz`` from Debian's package of Jane Austen's six novels.
+"""Make ``lit_core/corpora/embedded/austen.jsonl.xz`` from Debian's package of Jane Austen's six novels.
 
-Run it with the folder into which ``dpkg-deb -x r-cran-janeaustenr_*.deb FOLDER`` unpacked the package:
-``python tools/make_austen.py FOLDER``. It needs ``rdata`` (``pip install "lit-shift[hf]"``).
+Run it from a checkout with the folder into which ``dpkg-deb -x r-cran-janeaustenr_*.deb FOLDER`` unpacked the package:
+``python tools/make_austen.py FOLDER``. It needs ``rdata`` (``pip install -e ".[dev]"``).
 Each line of the result is a chapter: ``{"id": "emma/01", "text": ...}``.
 """
 
@@ -61,7 +61,7 @@ def chapters(novel: str) -> list[str]:
 
 
 def main() -> None:
-    """Write the file beside this script and print its hash."""
+    """Write the shipped file and print its hash."""
     lines = []
     for name, novel in read_novels(Path(sys.argv[1])).items():
         found = chapters(novel)
@@ -69,7 +69,7 @@ def main() -> None:
         for number, text in enumerate(found, 1):
             lines.append(json.dumps({"id": f"{name}/{number:02}", "text": text}, ensure_ascii=False))
     content = ("\n".join(lines) + "\n").encode()
-    target = Path(__file__).with_name("austen.jsonl.xz")
+    target = Path(__file__).parents[1] / "lit_core" / "corpora" / "embedded" / "austen.jsonl.xz"
     target.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
     print(f"{target}: {len(lines)} chapters, {target.stat().st_size} bytes")
     print(f"SHA-256 of the decompressed file: {hashlib.sha256(content).hexdigest()}")

@@ -1,7 +1,7 @@
 """Make the wild generators of the embedded set from SmolLM2 and from scratch, below the data root.
 
-``python tools/make_generators.py [fewer_layers] [continued] [scratch]`` makes those that are named, by
-default all. It takes about ten minutes on two quiet cores; each is a folder that Hugging Face reads.
+Run from a checkout, ``python tools/make_generators.py [fewer_layers] [continued] [scratch]`` makes those that are
+named, by default all. It takes about ten minutes on two quiet cores; each is a folder that Hugging Face reads.
 
 - ``fewer_layers``: SmolLM2-135M-Instruct without the 17th to 19th of its 30 layers, those it misses least; not trained.
 - ``continued``: SmolLM2-135M-Instruct, its last eight layers trained on the anarchism FAQ.

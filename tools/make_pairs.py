@@ -1,8 +1,8 @@
 """Make ``pairs.jsonl.xz`` and ``wild.jsonl.xz`` with SmolLM2 and the generators of ``make_generators.py``.
 
-``python tools/make_pairs.py [FOLDER]`` generates into a folder, by default below the data root, goes on
-there after a kill, and writes both files beside this script. It takes about half an hour on two cores. A pair is
-left out where the generator wrote too few words, or words that do not belong into a package.
+Run from a checkout, ``python tools/make_pairs.py [FOLDER]`` generates into a folder, by default below the data root,
+resumes there after a kill, and writes both files to ``lit_detect/embedded``. It takes about half an hour on two cores.
+A pair is left out where the generator wrote too few words, or words that do not belong into a package.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from make_generators import folder
+
 from lit_core.corpora import AnarchistFAQ, Austen, DebianHandbook
 from lit_core.files.paths import data_root
 from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
 from lit_core.lm.pretrained import smollm2, smollm2_folder
-from lit_detect.embedded.make_generators import folder
 from lit_detect.formats.litshift import read_records
 from lit_detect.generation.generate import Decoding, generate, with_prefix
 from lit_detect.generation.leak import leak_table
@@ -88,9 +89,9 @@ def fit(records: Sequence[Record]) -> list[Record]:
 
 
 def save(name: str, rows: Sequence[dict[str, object]]) -> None:
-    """Write a file beside this script and print its hash."""
+    """Write a shipped file and print its hash."""
     content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    target = Path(__file__).with_name(name)
+    target = Path(__file__).parents[1] / "lit_detect" / "embedded" / name
     target.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
     print(
         f'    "{name}": "{hashlib.sha256(content).hexdigest()}",  # {len(rows)} records, {target.stat().st_size} bytes'

@@ -1,8 +1,8 @@
-"""Make ``synonyms.tsv.xz`` from WordNet 3.0: the senses of the most frequent English words.
+"""Make ``lit_detect/embedded/synonyms.tsv.xz`` from WordNet 3.0: the senses of the most frequent English words.
 
-``python -m lit_detect.embedded.make_synonyms`` fetches Debian's wordnet-base, and GloVe, whose words are in the order
-of their frequency. Kept are the senses of base forms among the first 15,000 words, up to four a part of speech, and in
-them the words among the first 60,000; senses of one word stay, since they tell its possible parts of speech.
+Run from a checkout, ``python tools/make_synonyms.py`` fetches Debian's wordnet-base, and GloVe, whose words are in the
+order of their frequency. It keeps the senses of base forms among the first 15,000 words, up to four per part of speech,
+and in them the words among the first 60,000. Senses of one word stay, since they tell its possible parts of speech.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def extract(lexicon: Lexicon, ranks: dict[str, int]) -> Lexicon:
 
 
 def main() -> None:
-    """Write the file beside this script and print its hash."""
+    """Write the shipped file and print its hash."""
     vectors = WordVectors()
     ranks = {word: rank for rank, word in enumerate(vectors.words)}
     content = write_extract(extract(WordNet().lexicon, ranks)).encode()
-    target = Path(__file__).with_name("synonyms.tsv.xz")
+    target = Path(__file__).parents[1] / "lit_detect" / "embedded" / "synonyms.tsv.xz"
     target.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
     print(f"{target}: {content.count(b'synset')} senses, {target.stat().st_size} bytes")
     print(f"SHA-256 of the decompressed file: {hashlib.sha256(content).hexdigest()}")
