@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from lit_core.errors import UserError
-from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
+from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files, sync_folder
 
 Row = Mapping[str, Any]
 Key = TypeVar("Key")
@@ -251,6 +251,7 @@ class _Journal:
         self._file = path.open("ab+")
         self._file.seek(0)
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
+        sync_folder(path.parent)  # a new file's name survives a power loss, too
 
     def append(self, rows: Iterable[Row]) -> None:
         """Append rows and wait until they are on the disk."""

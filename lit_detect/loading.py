@@ -1,4 +1,4 @@
-"""Many texts through a detector of a checkpoint: in batches, with a bar, the time to go, and scores that are kept."""
+"""Many texts through a detector of a checkpoint: in batches, with a progress bar, and resumable."""
 
 from __future__ import annotations
 
@@ -80,31 +80,31 @@ def score_many(
     detector: LoadedDetector,
     texts: Sequence[str],
     batch_size: int = 16,
-    kept: Path | None = None,
+    folder: Path | None = None,
     fabric: Fabric | None = None,
 ) -> Scored:
     """Score texts; equal texts are scored once.
 
     Args:
         detector: The detector.
-        texts: The texts, as they were found.
+        texts: The texts, without any normalisation.
         batch_size: Texts per forward pass.
-        kept: Folder of finished scores, to which each batch is appended, so that a killed run can be resumed; None
+        folder: Folder of finished scores, to which each batch is appended, so that a killed run can be resumed; None
             writes none.
-        fabric: The processes that share the texts, through `kept`; None for this process alone.
+        fabric: The processes that share the texts, through `folder`; None for this process alone.
 
     Raises:
-        UserError: If another process is writing scores in `kept`.
+        UserError: If another process is writing scores in `folder`.
     """
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32] for text in texts]
     text_of = dict(zip(keys, texts, strict=True))
-    if kept is None:
+    if folder is None:
         rows = {row["text"]: row for batch in _score_batches(detector, text_of, batch_size, fabric) for row in batch}
     else:
         with FinishedRows(
-            kept,
+            folder,
             key="text",
-            busy=f"{kept} is being written by another report; wait for it, or give another output.",
+            busy=f"{folder} is being written by another report; wait for it, or give another output.",
             journals=f"{detector.sha256}.*.jsonl",
             rank=0 if fabric is None else fabric.global_rank,
             group=fabric,

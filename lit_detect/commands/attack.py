@@ -1,4 +1,4 @@
-"""The verb ``attack``: texts as an attacker would change them, with every edit."""
+"""The verb ``attack``: texts as an attacker would change them, with all edits."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def attack(
     seed: int = 0,
     trainer: Devices = Devices(),  # noqa: B008
 ) -> None:
-    """Attack texts and write what became of them: records as JSONL, each with its original and all edits.
+    """Attack texts and write the attacked records as JSONL, each with its original and all edits.
 
-    A killed run goes on where it stopped when the same command is given again, also with another number of devices.
-    Equal arguments and texts give equal files.
+    To resume a killed run, give the same command again; the number of devices may differ. Equal arguments and texts
+    give equal files.
 
     Args:
         attack: The attack, by class name.
@@ -130,34 +130,34 @@ def chosen(records: Iterable[Record], labels: Labels, limit: int | None) -> list
         UserError: If there is none.
     """
     wanted = {"machine": (MACHINE,), "human": (HUMAN,), "both": (HUMAN, MACHINE, None)}[labels]
-    found = [record for record in records if record.label in wanted]
-    if not found:
+    selected = [record for record in records if record.label in wanted]
+    if not selected:
         raise UserError(f"labels is {labels}, but there is no such text; set it to both, or give other texts.")
-    return found[:limit]
+    return selected[:limit]
 
 
-def attacked_record(record: Record, name: str, found: Attacked) -> Record:
+def attacked_record(record: Record, name: str, attacked: Attacked) -> Record:
     """Return a record of an attacked text; its meta says what the attack did.
 
     Args:
         record: The record of the original.
         name: Name of the attack.
-        found: What the attack made of it.
+        attacked: What the attack returned for its text.
     """
     meta = {
         **record.meta,
         "original": record.text,
-        "edits": [[edit.start, edit.end, edit.after] for edit in found.edits],
-        "queries": found.queries,
-        "attacked": dict(found.meta),
+        "edits": [[edit.start, edit.end, edit.after] for edit in attacked.edits],
+        "queries": attacked.queries,
+        "attacked": dict(attacked.meta),
     }
-    return replace(record, text=found.text, attack=f"{record.attack} + {name}" if record.attack else name, meta=meta)
+    return replace(record, text=attacked.text, attack=f"{record.attack} + {name}" if record.attack else name, meta=meta)
 
 
 def plain(thing: Any) -> Any:
-    """Return what a part is built from as plain values: class and public attributes, of parts inside it too.
+    """Return a component's class name and public attributes as plain Python values, recursively.
 
-    Language models and networks are told by name and a hash of their weights.
+    Language models and networks are represented by their name and a hash of their weights.
     """
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing

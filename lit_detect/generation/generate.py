@@ -1,4 +1,4 @@
-"""The verb ``generate``: human passages, and what a language model makes of their beginnings."""
+"""The verb ``generate``: human passages, and a language model's continuations of their beginnings."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some passages under one setting: what is generated at once.
+    """A batch of passages that are continued at once, with one setting.
 
     Args:
-        decoding: How.
-        priming: From how many tokens.
-        passages: From what.
-        first_row: Place of the first text among all that are generated, which its random numbers depend on.
+        decoding: How tokens are chosen.
+        priming: Number of tokens of a passage that the generator is given.
+        passages: The passages.
+        first_row: Index of the first text among all generated texts; its random numbers depend on it.
     """
 
     decoding: Decoding
@@ -77,11 +77,11 @@ def generate(
     batch_size: int = 64,
     trainer: Devices | None = None,
 ) -> None:
-    """Let a language model continue human passages, and write its continuations beside the humans' own.
+    """Let a language model continue human passages, and write its continuations next to those of the humans.
 
-    Every text has the same number of words and is cleaned in the same way, so that formatting tells nothing; how well
-    the shape of the texts tells them apart all the same is said at the end. A killed run goes on where it stopped when
-    the same command is given again, and ends with the same file.
+    Every text has the same number of words and is cleaned in the same way, so that formatting does not tell human from
+    machine; the command ends with a table of how well the shape of the texts still does. To resume a killed run, give
+    the same command again; it ends with the same file.
 
     Args:
         output: JSONL file to be written, one record per line.

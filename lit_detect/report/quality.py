@@ -21,27 +21,27 @@ from lit_detect.report.evaluate import Value, original
 from lit_detect.scoring.causal import score_tokens
 from lit_detect.scoring.gruen import Gruen
 
-#: Measures a text, or a text and what became of it.
+#: Measures pairs of a text and the attacked text.
 Measure = Callable[[Sequence[tuple[str, str]]], list[float]]
 _BATCH = 8
-#: Tokens of a text of which the perplexity is, the first ones.
+#: Number of first tokens of a text over which the perplexity is taken.
 _TOKENS = 512
 
 
 def quality(
     records: Sequence[Record],
-    kept: Path,
+    measurements: Path,
     similarity: Similarity,
     language_model: LanguageModel | None = None,
     gruen: Gruen | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[tuple[str, dict[str, Value]]]:
-    """Return what each attack cost the machine texts whose originals are there.
+    """Return what each attack costs the machine texts, averaged over those whose originals are among the records.
 
     Args:
         records: All texts.
-        kept: File of finished measurements, so that a killed report goes on.
+        measurements: File to which finished measurements are appended, so that a killed report can be resumed.
         similarity: Compares the originals with the attacked texts.
         language_model: Model of the perplexities; None leaves them out.
         gruen: Scores the quality; None leaves it out.
@@ -60,16 +60,16 @@ def quality(
             pairs.setdefault(record.attack, []).append((originals[original(record)], record))
     measures: dict[str, tuple[str, Measure]] = {}
     measures["similarity"] = (similarity.name, lambda some: [float(similarity(a, [b])[0]) for a, b in some])
-    for suffix, place in (("before", 0), ("after", 1)):
+    for suffix, position in (("before", 0), ("after", 1)):
         if language_model is not None:
-            measures[f"perplexity_{suffix}"] = language_model.name, _log_perplexity(language_model, place)
+            measures[f"perplexity_{suffix}"] = language_model.name, _log_perplexity(language_model, position)
         if gruen is not None:
-            measures[f"gruen_{suffix}"] = gruen.name, _gruen(gruen, place)
+            measures[f"gruen_{suffix}"] = gruen.name, _gruen(gruen, position)
     texts = [(before.text, after.text) for some in pairs.values() for before, after in some]
-    measured = {name: _measured(name, *measure, texts, kept) for name, measure in measures.items()}
+    measured = {name: _measured(name, *measure, texts, measurements) for name, measure in measures.items()}
     rows, start = [], 0
     for attack, some in pairs.items():
-        values = {name: found[start : start + len(some)] for name, found in measured.items()} | _edits(some)
+        values = {name: numbers[start : start + len(some)] for name, numbers in measured.items()} | _edits(some)
         start += len(some)
         groups = torch.tensor(_numbers([before.pair_id or original(before) for before, _ in some]))
         labels = torch.ones(len(some), dtype=torch.int64)
@@ -84,42 +84,44 @@ def quality(
 
 
 def _edits(some: Sequence[tuple[Record, Record]]) -> dict[str, list[float]]:
-    """Return the costs that the records tell, where they do."""
-    found: dict[str, list[float]] = {}
+    """Return the costs that are recorded in the meta of every record."""
+    costs: dict[str, list[float]] = {}
     if all(isinstance(after.meta.get("edits"), list) for _, after in some):
         edits = [
             [Edit(start, end, before.text[start:end], text) for start, end, text in after.meta["edits"]]
             for before, after in some
         ]
-        found["edits"] = [float(len(own)) for own in edits]
-        found["words_changed"] = [
+        costs["edits"] = [float(len(own)) for own in edits]
+        costs["words_changed"] = [
             words_changed(before.text, own) / max(1, len(before.text.split()))
             for (before, _), own in zip(some, edits, strict=True)
         ]
     if all(isinstance(after.meta.get("queries"), int) for _, after in some):
-        found["queries"] = [float(after.meta["queries"]) for _, after in some]
-    return found
+        costs["queries"] = [float(after.meta["queries"]) for _, after in some]
+    return costs
 
 
-def _log_perplexity(language_model: LanguageModel, place: int) -> Measure:
+def _log_perplexity(language_model: LanguageModel, position: int) -> Measure:
     def measure(some: Sequence[tuple[str, str]]) -> list[float]:
         most = min(_TOKENS, language_model.max_length or _TOKENS)
-        found = score_tokens(language_model, [pair[place] for pair in some], most, ("log_prob",))
-        return perplexity([tokens["log_prob"] for tokens in found]).log().tolist()
+        rows = score_tokens(language_model, [pair[position] for pair in some], most, ("log_prob",))
+        return perplexity([tokens["log_prob"] for tokens in rows]).log().tolist()
 
     return measure
 
 
-def _gruen(gruen: Gruen, place: int) -> Measure:
-    return lambda some: gruen([pair[place] for pair in some])
+def _gruen(gruen: Gruen, position: int) -> Measure:
+    return lambda some: gruen([pair[position] for pair in some])
 
 
-def _measured(name: str, by: str, measure: Measure, pairs: Sequence[tuple[str, str]], kept: Path) -> list[float]:
+def _measured(
+    name: str, by: str, measure: Measure, pairs: Sequence[tuple[str, str]], measurements: Path
+) -> list[float]:
     """Return a measure of each pair: from the file of finished measurements, or measured and appended to it."""
     keys = [_key(name, by, *pair) for pair in pairs]
     pair_of, title = dict(zip(keys, pairs, strict=True)), f"{name} by {by}"
-    busy = f"{kept} is being written by another report; wait for it, or give another output."
-    with FinishedRows(kept.parent, key="pair", busy=busy, journals=kept.name) as finished:
+    busy = f"{measurements} is being written by another report; wait for it, or give another output."
+    with FinishedRows(measurements.parent, key="pair", busy=busy, journals=measurements.name) as finished:
         missing = finished.missing(keys)
         batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
         for batch in progress(batches, title, "batch", f"{title}: {len(missing):,} texts"):
