@@ -1,13 +1,12 @@
-"""Every packaged config runs, and every router and schedule has one."""
+"""Every packaged config runs."""
 
-import inspect
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-import lit_moe.nn
-import lit_moe.schedules
 from lit_moe.cli import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -51,19 +50,37 @@ def test_a_part_replaces_that_of_the_base(path, small):
     assert ran.rsplit(".", 1)[-1] == chosen["class_path"].rsplit(".", 1)[-1]
 
 
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory, token_root):
+    """A folder with the two runs of the quickstart, which commands of other configs begin from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("quickstart"))
+        Path("small.yaml").write_text(SMALL % token_root)
+        small = ["--config", "small.yaml", "--model.init_args.decoder.max_seq_len", "256"]
+        assert fit("quickstart/pretrain.yaml", small=small, run="quickstart-pretrain") == 0
+        small += ["--branch_from", "runs/moe/quickstart-pretrain/checkpoints/last.ckpt"]
+        configs = ("quickstart/continue.yaml", "quickstart/replay_30.yaml")
+        assert fit(*configs, small=small, run="quickstart-replay-30") == 0
+        return Path.cwd()
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "moe" / "callbacks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_callback_runs_by_the_command_of_its_config(path, quickstart, small):
+    shutil.copytree(quickstart / "runs", "runs")
+    first, *others = path.read_text().splitlines()
+    lines = [first, *(line for line in others if line.startswith("#   "))]
+    program, *arguments = shlex.split(" ".join(line.removeprefix("#") for line in lines))
+    assert program == "lit-moe"
+    assert main([*arguments, *small, "--run", "run"]) == 0
+    (config,) = Path("runs/moe/run").glob("config*.yaml")
+    ran = yaml.safe_load(config.read_text())["trainer"]["callbacks"]
+    (own,) = yaml.safe_load(path.read_text())["trainer"]["callbacks+"]
+    assert own["class_path"].rpartition(".")[2] in [entry["class_path"].rpartition(".")[2] for entry in ran]
+
+
 @pytest.mark.parametrize("path", sorted((CONFIGS / "trainer").glob("*.yaml")), ids=lambda path: path.stem)
 def test_trainer_configs_parse(path, small, capsys):
     config = ["--config", "configs/moe/quickstart/pretrain.yaml", "--config", f"configs/trainer/{path.name}"]
     assert main(["fit", *config, *small[2:], "--print_config"]) == 0
     chosen = yaml.safe_load(capsys.readouterr().out)["trainer"]
     assert yaml.safe_load(path.read_text())["trainer"].items() <= chosen.items()
-
-
-def test_each_router_and_schedule_has_a_config():
-    named = {yaml.safe_load(path.read_text())["model"]["init_args"].popitem()[1]["class_path"] for path in PARTS}
-    named = {name.rsplit(".", 1)[-1] for name in named}
-    routers = [getattr(lit_moe.nn, name) for name in lit_moe.nn.__all__ if name.endswith("Router")]
-    schedules = [value for value in vars(lit_moe).values() if inspect.isclass(value)]
-    schedules = [value for value in schedules if issubclass(value, lit_moe.schedules.StepSchedule)]
-    parts = {part.__name__ for part in (*routers, *schedules) if not part.__subclasses__() or part.__name__ in named}
-    assert parts == named and len(parts) == len(PARTS)

@@ -6,7 +6,14 @@ import pytest
 
 from lit_valuation.cli import main
 
-FIT = sorted((Path(__file__).parents[2] / "configs" / "valuation" / "fit").glob("*.yaml"))
+CONFIGS = Path(__file__).parents[2] / "configs" / "valuation"
+#: What each config of `fit` is combined with: nothing, or a callback.
+FIT = [[f"fit/{path.name}"] for path in sorted((CONFIGS / "fit").glob("*.yaml"))]
+FIT += [
+    ["fit/images.yaml", f"callbacks/{path.name}"]
+    for path in sorted((CONFIGS / "callbacks").glob("*.yaml"))
+    if path.read_text().startswith("# lit-valuation fit")
+]
 SMALL = """
 data: {class_path: digits_data.DigitsData}
 trainer:
@@ -14,10 +21,9 @@ trainer:
 """
 
 
-@pytest.mark.parametrize("path", FIT, ids=lambda path: path.stem)
-def test_it_trains(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("names", FIT, ids=lambda names: Path(names[-1]).stem)
+def test_it_trains(names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(SMALL)
-    names = ["images", "gradient_matching"] if path.stem == "gradient_matching" else [path.stem]
-    configs = [part for name in names for part in ("--config", f"configs/valuation/fit/{name}.yaml")]
+    configs = [part for name in names for part in ("--config", f"configs/valuation/{name}")]
     assert main(["fit", *configs, "--config", "small.yaml", "--run", "run"]) == 0

@@ -1,7 +1,6 @@
 """Every format as its owners write it, read, counted, prepared by its YAML; and a broken line is named."""
 
 import gzip
-import inspect
 import json
 import tracemalloc
 from collections import Counter
@@ -10,10 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from austen_pairs import pairs, passages, shuffled
 from format_files import WRITERS, N, document, lines, table
-from jsonargparse import ArgumentParser
 
 import lit_detect.formats as formats
 from lit_core.cli import run
@@ -26,24 +23,12 @@ from lit_detect.report.evaluate import Evaluated, attacks
 
 FOLDER = Path(__file__).parents[3] / "configs" / "detect" / "prepare"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
-CLASSES = [name for name in formats.__all__ if not inspect.isabstract(getattr(formats, name))]
 
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_every_format_has_a_config_and_its_help(name):
-    used = {entry["class_path"] for path in CONFIGS for entry in yaml.safe_load(path.read_text())["sources"]}
-    assert name in used, f"write configs/detect/prepare/ YAML that prepares {name}"
-    parser = ArgumentParser()
-    parser.add_class_arguments(getattr(formats, name), "source")
-    for action in parser._actions:
-        if action.dest.startswith("source."):
-            assert action.help and action.help.strip().endswith("."), action.dest
 
 
 #: Human and machine texts of each split, of the first source of each YAML.

@@ -12,17 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 
-import lit_valuation.sources
 from lit_core.errors import RunFailure, UserError
 from lit_valuation.commands.prepare import prepare
 from lit_valuation.data.division import Division, Owner
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.data.noise import Noise
 from lit_valuation.data.planting import PlantedBackground, ScarceClasses
-from lit_valuation.sources import Digits, LabelledSource, ShardFolder, SklearnTable
+from lit_valuation.sources import Digits, ShardFolder, SklearnTable
 
 PLANTING = PlantedBackground(["3", "8"], 0.3)
 DIVISION = Division(train=350, val=300, test=300, owner_samples=110)
@@ -230,19 +228,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
 
 FOLDER = Path(__file__).parents[3] / "configs" / "valuation" / "prepare"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
-CLASSES = [getattr(lit_valuation.sources, name) for name in lit_valuation.sources.__all__]
-SOURCES = [found.__name__ for found in CLASSES if found is not LabelledSource]
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_source_has_a_config_and_its_help(name):
-    used = {yaml.safe_load(path.read_text())["source"]["class_path"] for path in CONFIGS}
-    assert name in used, f"write configs/valuation/prepare/ YAML that prepares {name}"
-    parser = ArgumentParser()
-    parser.add_class_arguments(getattr(lit_valuation.sources, name), "source")
-    for action in parser._actions:
-        if action.dest.startswith("source."):
-            assert action.help and action.help.strip().endswith("."), action.dest
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

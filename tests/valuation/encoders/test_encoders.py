@@ -1,22 +1,17 @@
-import inspect
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from sklearn.datasets import load_digits, load_sample_images
 from torch import nn
 from torch.nn import functional as F
 
-import lit_valuation.encoders
 from lit_core.errors import RunFailure, UserError
 from lit_core.fetch.packages import check_file
 from lit_core.files.paths import data_root
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_valuation.encoders import (
     EfficientNetLite0,
-    Encoder,
     HuggingFaceEncoder,
     Identity,
     MiniLM,
@@ -26,9 +21,6 @@ from lit_valuation.encoders import (
 from lit_valuation.encoders.base import prepare_images
 from lit_valuation.nn import efficientnet_lite
 
-CONFIGS = Path(__file__).parents[3] / "configs" / "valuation" / "encoder"
-PARTS = [getattr(lit_valuation.encoders, name) for name in lit_valuation.encoders.__all__]
-CLASSES = [part for part in PARTS if inspect.isclass(part) and issubclass(part, Encoder) and part is not Encoder]
 SENTENCES = ["A dog runs over the snow.", "Wolf.", "The bank raised its rates again in spring."]
 
 
@@ -153,23 +145,6 @@ def test_the_network_has_the_published_shape():
     convolution = network.stem[0]
     expected = F.conv2d(F.pad(x, (0, 1, 0, 1)), convolution.weight, stride=2)
     torch.testing.assert_close(convolution(x), expected)
-
-
-@pytest.mark.parametrize("kind", [kind for kind in CLASSES if kind is not TaskFeatures], ids=lambda kind: kind.__name__)
-def test_it_has_a_config_and_each_argument_its_help(kind):
-    named = {yaml.safe_load(path.read_text())["encoder"]["class_path"]: path for path in CONFIGS.glob("*.yaml")}
-    path = named.get(f"lit_valuation.encoders.{kind.__name__}")
-    assert path, f"write configs/valuation/encoder/ YAML of {kind.__name__}"
-    assert f"configs/valuation/encoder/{path.name}" in path.read_text().splitlines()[0]
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", action="config")
-    parser.add_subclass_arguments(Encoder, "encoder")
-    assert parser.parse_args(["--config", str(path)]).encoder.class_path == f"lit_valuation.encoders.{kind.__name__}"
-    parser = ArgumentParser()
-    parser.add_class_arguments(kind, "encoder")
-    for action in parser._actions:
-        if action.dest.startswith("encoder."):
-            assert action.help and action.help.strip().endswith("."), action.dest
 
 
 @pytest.mark.slow
