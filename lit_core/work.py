@@ -1,41 +1,28 @@
-"""Resumable work: finished rows in the journals of a folder, one journal per rank, and the lock of that folder."""
+"""Resumable work over ranks: a locked folder, its settings, and a journal of finished rows per rank."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from lit_core.errors import UserError
-from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files, sync_folder
+from lit_core.files.exclusive_folder import ExclusiveFolder, Group
+from lit_core.files.paths import atomic_write, remove_torn_files, sync_folder
 
 Row = Mapping[str, Any]
 Key = TypeVar("Key")
 Written = TypeVar("Written")
-Self = TypeVar("Self", bound="FinishedRows")
 
 
-class Group(Protocol):
-    """The processes that work together, such as a Fabric or the strategy of a Trainer."""
+class FinishedRows(ExclusiveFolder):
+    """Finished rows of resumable work, by key, in the journals of a folder.
 
-    def barrier(self, name: str | None = None) -> None:
-        """Wait until every rank is here."""
-
-    def broadcast(self, obj: Any, src: int = 0) -> Any:
-        """Return the object of rank `src`."""
-
-
-class FinishedRows:
-    """Finished rows of resumable work, by key; a context that one group of processes enters at a time.
-
-    1. Rank zero locks the folder, reads the keys of all finished rows and broadcasts them, so that all ranks agree on
-       what is missing before any rank appends. If rank zero refuses, every rank raises the same error.
+    1. Rank zero reads the keys of all finished rows and broadcasts them, so that all ranks agree on what is missing
+       before any rank appends.
     2. Each rank appends rows to its own journal, a file of JSON lines. The number of ranks may differ between runs.
     3. `gather` waits for all ranks and reads the journals of all of them.
 
@@ -59,46 +46,29 @@ class FinishedRows:
         rank: int = 0,
         group: Group | None = None,
     ) -> None:
-        self.folder, self.key, self.busy, self.journals = folder, key, busy, journals
-        self.rank, self.group = rank, group
+        super().__init__(folder, busy, rank, group)
+        self.key, self.journals = key, journals
         #: Keys of the rows that were finished when the context was entered, the same on all ranks.
         self.done: set[Any] = set()
         self._journal: _Journal | None = None
-        self._lock = ExitStack()
 
     def open(self) -> None:
         """Enter the context.
 
         Raises:
-            UserError: If other processes work in the folder, or a journal holds anything but rows.
+            UserError: If other processes work in the folder, a journal holds anything but rows, or the rows depend on
+                other settings.
         """
-        error: Exception | None = None
-        if self.rank == 0:
-            try:
-                self._begin()
-            except Exception as raised:  # the other ranks wait for the broadcast
-                self._lock.close()
-                error = raised
+        super().open()
         if self.group is not None:
-            error, self.done = self.group.broadcast((error, self.done))
-        if error is not None:
-            raise error
+            self.done = self.group.broadcast(self.done)
 
     def close(self) -> None:
-        """Leave the context: close the journal and unlock the folder."""
+        """Leave the context; remove the folder if it is empty."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        self._lock.close()
-
-    def __enter__(self: Self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        super().close()
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Return the keys of which no row is finished, in their order and each once."""
@@ -117,12 +87,7 @@ class FinishedRows:
         return {row[self.key]: row for row in self._rows()}
 
     def _begin(self) -> None:
-        """Lock the folder and read which rows are finished; on rank zero."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = self._lock.enter_context(locked_folder(self.folder, self.busy))
-        self._lock.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # a forked process may hold the descriptor too
-        if not self.folder.exists() or not os.path.samestat(os.fstat(handle), self.folder.stat()):
-            raise UserError(self.busy)  # other processes have just finished and removed the folder
+        super()._begin()
         self.done = {row[self.key] for row in self._rows()}
 
     def _paths(self) -> list[Path]:
@@ -148,12 +113,12 @@ class FinishedRows:
 
 
 class UnfinishedWork(FinishedRows):
-    """A folder of unfinished work, which exists from the first row until the final file is written.
+    """Finished rows of work that ends with one file; the folder exists until that file is written.
 
-    The folder holds the settings of the work beside the journals. Work that was begun with other settings is refused.
+    The folder also holds the settings of the work. Work that was begun with other settings is refused.
 
     Args:
-        folder: The folder; created if needed, and removed by `finish`, or by `close` where no row is finished.
+        folder: The folder; created if needed, and removed by `finish`, or by `close` where nothing was appended.
         key: Name of the value that identifies a row.
         settings: What the rows depend on, as plain values.
         differs: Returns the error message for the name of a setting, its value in the folder, and its value now.
@@ -178,24 +143,6 @@ class UnfinishedWork(FinishedRows):
     ) -> None:
         super().__init__(folder, key, busy, journals, rank, group)
         self.settings, self.differs, self.record = dict(settings), differs, folder / record
-        self._is_open = False
-
-    def open(self) -> None:
-        """Enter the context.
-
-        Raises:
-            UserError: If other processes work in the folder, a journal holds anything but rows, or rows were finished
-                with other settings.
-        """
-        super().open()
-        self._is_open = True
-
-    def close(self) -> None:
-        """Leave the context; remove the folder where no row is finished."""
-        if self._is_open and self.rank == 0 and next(self._rows(), None) is None:
-            shutil.rmtree(self.folder)
-        self._is_open = False
-        super().close()
 
     def finish(self, write: Callable[[dict[Any, dict[str, Any]]], Written]) -> Written | None:
         """Wait for all ranks, write the final file on rank zero, and remove the folder.
@@ -212,7 +159,6 @@ class UnfinishedWork(FinishedRows):
             shutil.rmtree(self.folder)
         elif self.group is not None:
             self.group.barrier("the rows are finished")
-        self._is_open = False
         if self.group is not None:
             self.group.barrier("the final file is written")
         return written
@@ -226,6 +172,10 @@ class UnfinishedWork(FinishedRows):
             if _dump(former.get(name)) != _dump(now.get(name)):
                 raise UserError(self.differs(name, former.get(name), now.get(name)))
         atomic_write(self.record, json.dumps(now, ensure_ascii=False, indent=1) + "\n")
+
+    def _remove_unused(self) -> None:
+        if not any(path.stat().st_size for path in self._paths()):
+            shutil.rmtree(self.folder)
 
     def _paths(self) -> list[Path]:
         return [path for path in super()._paths() if path != self.record]

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.fabric import Fabric
 
 from lit_core.errors import UserError
+from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.paths import atomic_write, resolve_data_path
 from lit_core.files.working_folder import RECORD
 from lit_core.lightning.devices import Devices
@@ -81,39 +82,46 @@ def report(
     notes = check_coverage(records)
     loaded = {name: LoadedDetector.load(path) for name, path in detectors.items()}
     fabric = trainer.launch()
-    zero = fabric.is_global_zero
-    if zero:
-        print(f"{len(loaded)} detectors, {len(records):,} texts; a killed report goes on where it was.", flush=True)
-    found: list[Evaluated] = []
-    refused: dict[str, str] = {}
-    for name, detector in loaded.items():
-        try:
-            found.append(evaluate(name, detector, records, folder / "scores", batch_size, resamples, seed, fabric))
-        except UserError as error:
-            refused[name] = str(error)
-            if zero:
-                print(f"{name} is refused: {error}", flush=True)
-    if not found:
-        raise UserError(f"Every detector is refused; {next(iter(refused.values()))}")
-    if not zero:
-        return
-    print("Drawing intervals.", flush=True)
-    rows = [row for one in found for row in rows_of(one, fields)]
-    notes += left_out(found, rows, fields)
-    kept = folder / "scores" / "quality.jsonl"
-    costs = quality(records, kept, similarity or WordOverlap(), language_model, gruen, resamples, seed)
-    rows += [Row("", "quality", {"attack": name}, values) for name, values in costs]
-    if costs:
-        notes += [sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given]
-    notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
-    figures = draw(folder, found, rows)
-    page = markdown(found, rows, notes, list(figures))
-    write_csv(folder / "report.csv", rows)
-    atomic_write(folder / "report.md", page)
-    write_tensorboard(folder / "tensorboard", rows, figures, page)
-    print(
-        f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {folder / 'tensorboard'}", flush=True
-    )
+    busy = f"`output` is {folder}, which another report is writing; wait for it, or give another folder."
+    with ExclusiveFolder(folder, busy, fabric.global_rank, fabric):
+        zero = fabric.is_global_zero
+        if zero:
+            print(f"{len(loaded)} detectors, {len(records):,} texts; a killed report goes on where it was.", flush=True)
+        evaluated: list[Evaluated] = []
+        refused: dict[str, str] = {}
+        for name, detector in loaded.items():
+            try:
+                evaluated.append(
+                    evaluate(name, detector, records, folder / "scores", batch_size, resamples, seed, fabric)
+                )
+            except UserError as error:
+                refused[name] = str(error)
+                if zero:
+                    print(f"{name} is refused: {error}", flush=True)
+        if not evaluated:
+            raise UserError(f"Every detector is refused; {next(iter(refused.values()))}")
+        if not zero:
+            return
+        print("Drawing intervals.", flush=True)
+        rows = [row for one in evaluated for row in rows_of(one, fields)]
+        notes += left_out(evaluated, rows, fields)
+        measurements = folder / "scores" / "quality.jsonl"
+        costs = quality(records, measurements, similarity or WordOverlap(), language_model, gruen, resamples, seed)
+        rows += [Row("", "quality", {"attack": name}, values) for name, values in costs]
+        if costs:
+            notes += [
+                sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given
+            ]
+        notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
+        figures = draw(folder, evaluated, rows)
+        page = markdown(evaluated, rows, notes, list(figures))
+        write_csv(folder / "report.csv", rows)
+        atomic_write(folder / "report.md", page)
+        write_tensorboard(folder / "tensorboard", rows, figures, page)
+        print(
+            f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {folder / 'tensorboard'}",
+            flush=True,
+        )
 
 
 def evaluate(

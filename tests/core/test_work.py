@@ -188,7 +188,9 @@ def test_work_without_a_finished_row_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), unfinished(target):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
-    unfinished(target, {"power": 3}).open()  # killed: its folder stays, and holds nothing to be mixed with
+    former = unfinished(target, {"power": 3})  # killed before its first row: nothing could be mixed with it
+    former.folder.mkdir()
+    former.record.write_text(json.dumps(former.settings))
     assert square(target) == NUMBERS
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
+from lit_core.files.paths import locked_folder
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.callbacks.prediction_writer import WORK
 from lit_detect.data.module import TextDataModule
@@ -127,6 +128,13 @@ def test_work_of_another_detector_is_refused(texts, tmp_path):
     texts.write_text(texts.read_text() + "id 23,one more text here\n")
     with pytest.raises(UserError, match="other texts"):
         predict(texts, tmp_path / "out")
+
+
+def test_a_second_predict_into_the_same_folder_is_refused(texts, tmp_path):
+    (tmp_path / WORK).mkdir()
+    with locked_folder(tmp_path / WORK, ""), pytest.raises(UserError, match="is being written by another predict"):
+        predict(texts, tmp_path)
+    assert not list((tmp_path / WORK).iterdir())
 
 
 def test_two_processes_write_what_one_writes(texts, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from austen_pairs import pairs, passages, shuffled
 
 from lit_core.errors import UserError
+from lit_core.files.paths import locked_folder
 from lit_detect.calibration import Calibration, Group
 from lit_detect.cli import main
 from lit_detect.commands.attack import load_detector
@@ -252,6 +253,12 @@ def test_a_report_scores_nothing_twice(fitted, reported, monkeypatch):
     assert len(scored) == 3 + 2 * len(gather(texts, "test"))  # those left, and the count of tokens by each detector
     # three texts alone are rounded otherwise than in the batches that they were in
     assert numbers(reported / "report.csv") == pytest.approx(before, rel=1e-4)
+
+
+def test_a_second_report_into_the_same_folder_is_refused(fitted, tmp_path):
+    with locked_folder(tmp_path, ""), pytest.raises(UserError, match="which another report is writing"):
+        report({"one": checkpoint(fitted)}, [str(fitted / "clean.jsonl")], str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_mistakes_in_a_report_are_said(fitted, tmp_path):
