@@ -1,4 +1,4 @@
-"""Whose data helps, and which few samples should change hands: Mycroft as PyTorch Lightning parts."""
+"""Data valuation after Mycroft, for PyTorch Lightning: whose data helps a model, and which few samples to share."""
 
 from lit_valuation.callbacks import GradientMatching
 from lit_valuation.module import ClassifierTask

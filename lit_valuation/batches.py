@@ -1,4 +1,4 @@
-"""What a batch of labelled samples looks like: pairs or mappings, ours and others'."""
+"""A batch of labelled samples, from the pairs or mappings that loaders yield."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Batch:
 
     Args:
         x: Inputs, ``(batch, ...)``.
-        y: Numbers of the classes, ``(batch,)``.
-        index: Number of each sample in its set, -1 where a row only fills the batch up; None where not known.
-        weight: Weight of each sample in the loss; None where all count alike.
+        y: Class indices, ``(batch,)``.
+        index: Index of each sample in its set, -1 for rows that only pad the batch; None if not known.
+        weight: Weight of each sample in the loss, ``(batch,)``; None for equal weights.
     """
 
     x: Any
@@ -28,20 +28,20 @@ class Batch:
     weight: Tensor | None = None
 
     def real(self) -> Tensor:
-        """Tell which rows are samples, not padding; bool of shape ``(batch,)``."""
+        """Return which rows are samples and not padding, bool of shape ``(batch,)``."""
         return self.y == self.y if self.index is None else self.index >= 0
 
 
 def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:
-    """Take a batch as labelled samples.
+    """Convert what a loader yields to a `Batch`.
 
     Args:
-        batch: A pair ``(x, y)``, or a mapping with the keys, and perhaps with ``index`` and ``weight``; a `Batch` stays
-            as it is.
+        batch: A pair ``(x, y)``, or a mapping with the keys and optionally ``index`` and ``weight``; a `Batch` is
+            returned unchanged.
         keys: Names of inputs and labels in a mapping.
 
     Raises:
-        UserError: If it is neither.
+        UserError: If the batch is none of these.
     """
     if isinstance(batch, Batch):
         return batch
@@ -49,8 +49,8 @@ def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:
         missing = [key for key in keys if key not in batch]
         if missing:
             raise UserError(
-                f"A batch has the keys {', '.join(map(str, batch))}, but no {missing[0]!r}; name those of inputs and "
-                "labels."
+                f"A batch has the keys {', '.join(map(str, batch))}, but not {missing[0]!r}; name the keys of "
+                "inputs and labels."
             )
         return Batch(batch[keys[0]], batch[keys[1]], batch.get("index"), batch.get("weight"))
     if isinstance(batch, Sequence) and len(batch) == 2:

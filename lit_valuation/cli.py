@@ -22,7 +22,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run ``lit-valuation``.
 
     Args:
-        args: The command line without the program's name; None takes the process's own.
+        args: The command line without the program's name; None takes that of the process.
 
     Returns:
         The exit code.
@@ -38,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 class ClassifierCLI(LitCLI):
-    """The shared command line; a prediction leaves a table in the run folder."""
+    """The shared command line, whose ``predict`` writes a table into the run folder."""
 
     def before_predict(self) -> None:
         """Write ``predictions.csv``."""

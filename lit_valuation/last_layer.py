@@ -1,4 +1,4 @@
-"""The last linear layer of a classifier: what goes into it, what comes out, and the gradients there."""
+"""The last linear layer of a classifier: its inputs, its outputs, and the gradient of the loss there per sample."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class PoolGradients:
     """Gradients of the last layer at labelled samples.
 
     Args:
-        gradients: A row per sample.
-        y: Numbers of the classes, int64 of shape ``(n,)``.
-        index: Number of each sample in its set, int64 of shape ``(n,)``; the order of reading where batches have none.
-        wrong: Which samples the module misclassifies, bool of shape ``(n,)``.
+        gradients: Gradients of n samples.
+        y: Class indices, int64 of shape ``(n,)``.
+        index: Index of each sample in its set, int64 of shape ``(n,)``; the order of reading if batches have none.
+        wrong: Whether the module misclassifies each sample, bool of shape ``(n,)``.
     """
 
     gradients: LastLayerGradients
@@ -33,17 +33,17 @@ class PoolGradients:
     wrong: Tensor
 
     def take(self, rows: Tensor) -> PoolGradients:
-        """Return those of some samples, by a bool of shape ``(n,)``."""
+        """Return the gradients of the samples where ``rows``, bool of shape ``(n,)``, is true."""
         chosen = rows.nonzero()[:, 0]
         return PoolGradients(self.gradients.take(chosen), self.y[chosen], self.index[chosen], self.wrong[chosen])
 
 
 def find_last_linear(module: nn.Module, name: str | None = None) -> nn.Linear:
-    """Find the last linear layer.
+    """Return the last linear layer of a module.
 
     Args:
         module: The network or the LightningModule around it.
-        name: Name of the layer in the module, such as ``network.head``; None takes the one that was registered last.
+        name: Name of the layer in the module, such as ``network.head``; None takes the layer that was registered last.
 
     Raises:
         UserError: If there is no such layer.
@@ -65,33 +65,33 @@ def find_last_linear(module: nn.Module, name: str | None = None) -> nn.Linear:
 
 
 def hidden_and_logits(module: nn.Module, x: Any, head: nn.Linear | None = None) -> tuple[Tensor, Tensor]:
-    """Run a classifier and return what goes into its last linear layer, and what comes out.
+    """Run a classifier and return the inputs and the outputs of its last linear layer.
 
     Args:
         module: Maps inputs to logits; its output must be that of the last linear layer.
         x: Inputs as the module takes them.
-        head: The last linear layer; None looks for it with `find_last_linear`.
+        head: The last linear layer; None finds it with `find_last_linear`.
 
     Returns:
         Hidden features ``(batch, d)`` and logits ``(batch, C)``.
 
     Raises:
-        UserError: If the module's output is not that of the layer.
+        UserError: If the module does not return the output of that layer.
     """
     head = find_last_linear(module) if head is None else head
-    seen: list[tuple[Tensor, Tensor]] = []
-    hook = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    calls: list[tuple[Tensor, Tensor]] = []
+    hook = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
     try:
         logits = module(x)
     finally:
         hook.remove()
-    same = seen and isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape == seen[-1][1].shape
-    if not same or not torch.equal(logits.nan_to_num(), seen[-1][1].nan_to_num()):
+    comparable = calls and isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape == calls[-1][1].shape
+    if not comparable or not torch.equal(logits.nan_to_num(), calls[-1][1].nan_to_num()):
         raise UserError(
             f"The output of {type(module).__name__} is not that of its last nn.Linear, but gradients are matched at a "
             "linear head; return the logits (batch, classes), or name the layer that makes them."
         )
-    return seen[-1]
+    return calls[-1]
 
 
 def gather_gradients(
@@ -105,49 +105,49 @@ def gather_gradients(
 ) -> PoolGradients:
     """Compute the gradient of the loss at the last layer for each sample, without a backward pass.
 
-    The module runs in evaluation mode, so no dropout and no statistics of the batch come in; the batches should be a
-    deterministic view of the samples, without random augmentation. Rows with an ``index`` of -1 are left out.
+    The module runs in evaluation mode, without dropout and without batch statistics. The batches should be
+    deterministic, without random augmentation. Rows with an ``index`` of -1 are left out.
 
     Args:
-        module: The classifier; it stays in its mode and on its device.
+        module: The classifier; its mode and its device do not change.
         batches: Batches ``(x, y)`` or mappings with the keys.
         keys: Names of inputs and labels in a mapping.
-        head: Name of the last linear layer; None takes the one that was registered last.
-        loss: The loss that was trained with.
-        label_smoothing: Its label smoothing, from 0 to below 1.
+        head: Name of the last linear layer; None takes the layer that was registered last.
+        loss: The loss that the module was trained with.
+        label_smoothing: Label smoothing of that loss, from 0 to below 1.
 
     Returns:
-        The gradients on the CPU, in the order of reading; none where there is no sample.
+        The gradients on the CPU, in the order of reading; zero rows if there are no samples.
 
     Raises:
-        UserError: If the module's head is not linear, or a gradient is not finite.
+        UserError: If the module does not end in a linear layer, or a gradient is not finite.
     """
     layer = find_last_linear(module, head)
-    place = layer.weight.device
+    device = layer.weight.device
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    read = 0
+    n_read = 0
     with evaluating(module), torch.no_grad():
         for item in batches:
             batch = as_batch(item, keys)
-            inputs = apply_to_collection(batch.x, Tensor, lambda tensor: tensor.to(place))
+            inputs = apply_to_collection(batch.x, Tensor, lambda tensor: tensor.to(device))
             hidden, logits = hidden_and_logits(module, inputs, layer)
             if hidden.shape[0] != len(batch.y):
                 raise UserError(
                     f"The last linear layer sees {hidden.shape[0]} rows of a batch of {len(batch.y)}, but gradients "
                     "are matched sample by sample; give it one row per sample."
                 )
-            numbers = torch.arange(read, read + len(batch.y)) if batch.index is None else batch.index
-            read += len(batch.y)
+            index = torch.arange(n_read, n_read + len(batch.y)) if batch.index is None else batch.index
+            n_read += len(batch.y)
             real = batch.real().cpu()
-            parts.append(tuple(column.cpu()[real] for column in (logits, hidden, batch.y, numbers)))  # type: ignore[arg-type]
+            parts.append(tuple(column.cpu()[real] for column in (logits, hidden, batch.y, index)))  # type: ignore[arg-type]
     empty = torch.empty(0, dtype=torch.int64)
     parts.append((torch.empty(0, layer.out_features), torch.empty(0, layer.in_features), empty, empty))
-    logits, hidden, y, numbers = (torch.cat(column) for column in zip(*parts, strict=True))
+    logits, hidden, y, index = (torch.cat(column) for column in zip(*parts, strict=True))
     finite = logits.isfinite().all(1) & hidden.isfinite().all(1)
     if not bool(finite.all()):
         raise UserError(
-            f"The gradient at sample {int(numbers[~finite][0])} is not finite, so nothing can be matched with it; look "
-            "at its values, or use an earlier checkpoint."
+            f"The gradient at sample {int(index[~finite][0])} is not finite, so nothing can be matched with it; check "
+            "the sample's values, or use an earlier checkpoint."
         )
     gradients = last_layer_gradients(logits, hidden, y, loss, label_smoothing, bias=layer.bias is not None)
-    return PoolGradients(gradients, y, numbers, wrong=logits.argmax(1) != y)
+    return PoolGradients(gradients, y, index, wrong=logits.argmax(1) != y)

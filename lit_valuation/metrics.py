@@ -1,4 +1,4 @@
-"""How well a classifier does on a named set, exact over batches and devices."""
+"""Loss, accuracy and recall of a classifier on a named set, exact over batches and devices."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ClassifierScores(Metric):
     """Loss, accuracy and recall of single classes as sums over samples, so uneven batches and devices add up.
 
     Args:
-        classes: Names of the classes by number.
+        classes: Names of the classes, in the order of their indices.
         hard_classes: Names of the classes whose recall is computed.
-        dtype: Type of the loss's sum; a device without float64 takes float32.
+        dtype: Number format of the sum of the losses; devices without float64 take float32.
 
     Raises:
         UserError: If a hard class is not among the classes.
@@ -40,12 +40,12 @@ class ClassifierScores(Metric):
         self.add_state("samples", torch.zeros(len(classes), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, nll: Tensor, predicted: Tensor, y: Tensor) -> None:
-        """Add samples; padding has to be left out.
+        """Add samples; the caller leaves padding out.
 
         Args:
-            nll: Negative log-likelihood of each sample, ``(batch,)``.
-            predicted: Number of the predicted class, ``(batch,)``.
-            y: Number of the true class, ``(batch,)``.
+            nll: Negative log-likelihood of each sample in nats, ``(batch,)``.
+            predicted: Index of the predicted class, ``(batch,)``.
+            y: Index of the true class, ``(batch,)``.
         """
         classes = len(self.samples)
         self.nll += nll.detach().to(self.nll.dtype).sum()
@@ -53,9 +53,11 @@ class ClassifierScores(Metric):
         self.correct += torch.bincount(y[predicted == y], minlength=classes)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``loss`` in nats and ``accuracy``; of hard classes ``hard_accuracy`` and each ``recall/{class}``.
+        """Return the scores by name.
 
-        They are NaN where there was no sample.
+        Returns:
+            ``loss`` in nats and ``accuracy`` from 0 to 1; with hard classes also ``hard_accuracy`` over their samples
+            and ``recall/{class}`` for each. A score is NaN if it has no samples.
         """
         values = {"loss": self.nll / self.samples.sum(), "accuracy": self.correct.sum() / self.samples.sum()}
         if self.hard:
@@ -67,7 +69,7 @@ class ClassifierScores(Metric):
 
 
 def class_numbers(classes: Sequence[str], names: Sequence[str]) -> dict[str, int]:
-    """Return the numbers of some classes by name.
+    """Return the indices of some classes by name.
 
     Raises:
         UserError: If a name is not among the classes.
@@ -75,7 +77,7 @@ def class_numbers(classes: Sequence[str], names: Sequence[str]) -> dict[str, int
     for name in names:
         if name not in classes:
             raise UserError(
-                f"`hard_classes` names {name!r}, which is no class of the data."
+                f"`hard_classes` names {name!r}, which is not a class of the data."
                 + (did_you_mean(name, classes) or f" They are {', '.join(classes)}.")
             )
     return {name: list(classes).index(name) for name in names}

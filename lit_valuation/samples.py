@@ -1,4 +1,4 @@
-"""Labelled samples in memory: what models train on, selectors choose from and owners share."""
+"""Labelled samples in memory, the currency of the package: models train on them, owners select and share them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ class Samples:
     Args:
         x: Inputs of shape ``(n, ...)``: images ``(n, channels, height, width)`` as uint8 or as floats in [0, 1], tables
             and embeddings ``(n, features)`` as float32.
-        y: Numbers of the classes, int64 of shape ``(n,)``.
-        classes: Names of the classes by number.
-        keys: Name of each sample, unique within the party.
-        groups: What part of its class each sample belongs to, such as ``snow``; None where nothing is known.
+        y: Class index of each sample, int64 of shape ``(n,)``.
+        classes: Names of the classes, in the order of their indices.
+        keys: Key of each sample, unique within the party.
+        groups: Group of each sample within its class, such as ``snow``; None if groups are not known.
+
+    Raises:
+        UserError: If lengths differ, a key is repeated, or a class index has no name.
     """
 
     x: Tensor
@@ -37,32 +40,35 @@ class Samples:
                 f"x has {n} samples, but y has {len(self.y)} and keys has {len(self.keys)}; give one per sample."
             )
         if len(set(self.keys)) != n:
-            raise UserError("keys name a sample twice; give each sample a name of its own.")
+            raise UserError("keys has a key twice; give each sample a key of its own.")
         if n and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
-            raise UserError(f"y holds class {int(self.y.max())}, but there are {len(self.classes)} names in classes.")
+            raise UserError(
+                f"y runs from {int(self.y.min())} to {int(self.y.max())}, but classes has {len(self.classes)} names; "
+                "give indices of these names."
+            )
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, indices: Tensor | Sequence[int]) -> Samples:
-        """Return some of the samples, in the order of ``indices``."""
+        """Return the samples at ``indices``, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        numbers = chosen.tolist()
+        positions = chosen.tolist()
         return replace(
             self,
             x=self.x[chosen],
             y=self.y[chosen],
-            keys=tuple(self.keys[i] for i in numbers),
-            groups=None if self.groups is None else tuple(self.groups[i] for i in numbers),
+            keys=tuple(self.keys[i] for i in positions),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in positions),
         )
 
     def of_classes(self, names: Sequence[str]) -> Samples:
-        """Return the samples of some classes, still numbered as before."""
+        """Return the samples of some classes; class indices do not change."""
         wanted = torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64)
         return self.take(torch.isin(self.y, wanted).nonzero().squeeze(1))
 
     def renumbered(self, classes: Sequence[str]) -> Samples:
-        """Return the same samples numbered as in ``classes``; classes are matched by name.
+        """Return the same samples with class indices of ``classes``; classes are matched by name.
 
         Raises:
             UserError: If a sample's class is not among ``classes``.
@@ -70,33 +76,38 @@ class Samples:
         missing = sorted({self.classes[int(c)] for c in self.y.unique()} - set(classes))
         if missing:
             raise UserError(
-                f"The samples hold the class {missing[0]!r}, but the model or the other data know "
-                f"{', '.join(classes)}; give those that belong together."
+                f"The samples hold the class {missing[0]!r}, but the model or the other data have "
+                f"{', '.join(classes)}; use data of the same classes."
             )
-        order = {name: number for number, name in enumerate(classes)}
-        table = torch.tensor([order.get(name, -1) for name in self.classes], dtype=torch.int64)
-        return replace(self, y=table[self.y], classes=tuple(classes))
+        index_of = {name: index for index, name in enumerate(classes)}
+        new_index = torch.tensor([index_of.get(name, -1) for name in self.classes], dtype=torch.int64)
+        return replace(self, y=new_index[self.y], classes=tuple(classes))
 
     def inputs(self) -> Tensor:
-        """Return ``x`` as a network takes it: uint8 images become floats in [0, 1]."""
+        """Return ``x`` as float32, uint8 images scaled to [0, 1]."""
         return as_inputs(self.x)
 
 
 def as_inputs(x: Tensor) -> Tensor:
-    """Return samples as a network takes them: uint8 images become floats in [0, 1]."""
+    """Return inputs as a network takes them: float32, uint8 images scaled to [0, 1]."""
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
 def merge_samples(parts: Sequence[Samples]) -> Samples:
-    """Return samples of several sets as one, numbered by the classes of the first, with further ones appended.
+    """Concatenate sets of samples.
 
-    Groups are kept where all sets have them.
+    Args:
+        parts: The sets, one or more.
+
+    Returns:
+        All samples. The classes are those of the first set, followed by further ones; groups stay if all sets have
+        them.
 
     Raises:
-        UserError: If there is no set, inputs are of several shapes, or two samples have one key.
+        UserError: If there is no set, inputs have different shapes, or two samples have the same key.
     """
     if not parts:
-        raise UserError("There are no samples to take together; give at least one set.")
+        raise UserError("There are no sets to merge; give at least one.")
     shapes = {tuple(part.x.shape[1:]) for part in parts}
     if len(shapes) > 1:
         raise UserError(
@@ -104,10 +115,10 @@ def merge_samples(parts: Sequence[Samples]) -> Samples:
         )
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     numbered = [part.renumbered(classes) for part in parts]
-    alike = len({part.x.dtype for part in parts}) == 1
+    same_dtype = len({part.x.dtype for part in parts}) == 1
     groups = [part.groups for part in parts]
     return Samples(
-        torch.cat([part.x if alike else part.inputs() for part in numbered]),
+        torch.cat([part.x if same_dtype else part.inputs() for part in numbered]),
         torch.cat([part.y for part in numbered]),
         classes,
         tuple(key for part in parts for key in part.keys),

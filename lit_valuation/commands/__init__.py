@@ -1,1 +1,1 @@
-"""The verbs of ``lit-valuation`` that are not Lightning's: arguments in, one call, closing lines out."""
+"""The verbs ``prepare``, ``query``, ``select`` and ``rank`` of ``lit-valuation``."""

@@ -1,4 +1,4 @@
-"""The verb ``prepare``: from a source of labelled samples to a trainer and owners."""
+"""The verb ``prepare``: divide a source of labelled samples among a trainer and owners."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lit_core.data.shards import INDEX
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import RECORD, WORK, is_prepared, plain, require, workplace
-from lit_valuation.data.division import Division, without_copies
+from lit_valuation.data.division import Division, remove_duplicates
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.noise import Noise
 from lit_valuation.data.planting import Planting
 from lit_valuation.sources import LabelledSource
 
-#: What a root holds, in the order in which it comes there.
+#: Contents of a root, in the order in which they are moved there.
 _PARTS = ("owners", "trainer", RECORD)
-#: How many columns of classes a table has.
+#: Number of classes that the printed table shows.
 _COLUMNS = 6
 
-#: Samples by class and group, by party and split such as ``owners/owner_1/train``.
+#: Number of samples by set, such as ``owners/owner_1/train``, class and group.
 Summary = dict[str, dict[str, dict[str, int]]]
 
 
@@ -42,26 +42,26 @@ def prepare(
     shard_size: int = 2000,
     verify: bool = False,
 ) -> Summary:
-    """Divide a source among a trainer and owners, each with shards of labelled samples in a folder of its own.
+    """Divide a source among a trainer and owners, and write a folder of labelled shards for each of them.
 
-    The trainer has the splits train, val and test, an owner train and val. Exact copies of a sample are left out first,
-    and no sample goes to two parties. The root is changed at the end or not at all; equal arguments give equal files.
+    The trainer gets the splits train, val and test, an owner train and val. Exact copies of a sample are removed first,
+    and no sample goes to two parties. The root changes only at the end. Equal arguments give equal files.
 
     Args:
         root: Folder of the parties, absolute, from the working directory, or below the data root.
         source: Where the samples come from, by class name.
-        planting: What makes part of them hard, by class name; None takes the groups of the source as they are.
-        division: How many samples each party gets, and of which kind; None takes the default, with six owners.
-        noise: How owners' data are corrupted; None leaves them as they are.
-        seed: Seed of everything that is drawn, 0 or more.
+        planting: What makes some samples hard, by class name; None takes the groups of the source.
+        division: Number and kind of the samples that each party gets; None takes the default, with six owners.
+        noise: Corruption of the owners' data; None does not corrupt them.
+        seed: Seed of all random choices, 0 or more.
         shard_size: Samples per shard, 1 or more.
-        verify: Whether to only compare what is in the root with its recorded hashes.
+        verify: Whether to only compare the files in the root with their recorded hashes.
 
     Returns:
-        Number of samples by party and split, class and group.
+        Number of samples by set, such as ``owners/owner_1/train``, class and group.
 
     Raises:
-        UserError: If an argument or the source is wrong, or the root holds something else.
+        UserError: If an argument or the source is wrong, or the root holds other files.
         RunFailure: If the disk is full.
     """
     folder = resolve_data_path(root)
@@ -85,7 +85,7 @@ def prepare(
     )
     with workplace(folder) as work:
         ready = work / "ready"
-        if (ready / RECORD).is_file():  # killed on the way in
+        if (ready / RECORD).is_file():  # a killed run had begun to move them into the root
             is_prepared(ready, settings)
         elif all(path.name == WORK for path in folder.iterdir()) or not is_prepared(folder, settings):
             shutil.rmtree(work, ignore_errors=True)
@@ -110,10 +110,10 @@ def _write(
     noise: Noise,
     settings: Mapping[str, Any],
 ) -> None:
-    """Write everything that belongs into the root, the record last."""
+    """Write the contents of the root, the record last."""
     seed = int(settings["seed"])
-    found = source.samples()
-    samples = without_copies(found)
+    all_samples = source.samples()
+    samples = remove_duplicates(all_samples)
     if planting is not None:
         samples = planting.plant(samples, seed)
     corrupted = {}
@@ -140,7 +140,7 @@ def _write(
     record = {
         "version": __version__,
         "settings": settings,
-        "samples": {"found": len(found), "copies_left_out": len(found) - len(samples)},
+        "samples": {"found": len(all_samples), "copies_left_out": len(all_samples) - len(samples)},
         "corrupted": corrupted,
     }
     atomic_write(ready / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
@@ -149,17 +149,17 @@ def _write(
 def _verify(root: Path) -> Summary:
     record = root / RECORD
     if not record.is_file():
-        raise UserError(f"root is {root}, but there is nothing prepared in it; correct the path.")
+        raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
     for folder in _sets(root).values():
         LabelledSet(folder).verify()
     summary = _summary(root)
     _print(summary, json.loads(record.read_bytes())["settings"]["division"]["hard"])
-    print(f"\nAll shards of {root} are what their indices say.")
+    print(f"\nAll shards of {root} match their recorded hashes.")
     return summary
 
 
 def _sets(root: Path) -> dict[str, Path]:
-    """Return the labelled sets of all parties by party and split."""
+    """Return the folders of all labelled sets by party and split, such as ``owners/owner_1/train``."""
     folders = [index.parent for part in ("trainer", "owners") for index in (root / part).rglob(INDEX)]
     order = {"train": 0, "val": 1, "test": 2}
     folders.sort(key=lambda folder: (folder.parent.parent != root, folder.parent, order.get(folder.name, 3)))
@@ -177,7 +177,7 @@ def _summary(root: Path) -> Summary:
 
 
 def _print(summary: Summary, hard: list[str]) -> None:
-    """Print a line per set: samples, and of each class with hard samples how many there are, and how many are hard."""
+    """Print a line per set: its samples and hard samples, and for the hardest classes ``samples (hard samples)``."""
     totals: Counter[str] = Counter()
     for classes in summary.values():
         for label, groups in classes.items():

@@ -1,4 +1,4 @@
-"""The trainer's and the owners' samples: the data module, labelled sets, their division, noise and hard cases."""
+"""Data of the trainer and the owners: the data module, labelled sets, division, planting, noise and hard cases."""
 
 from lit_valuation.data.module import OwnersDataModule
 from lit_valuation.data.planting import PlantedBackground, ScarceClasses

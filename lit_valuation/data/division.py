@@ -1,4 +1,4 @@
-"""How the samples of a source become a trainer and owners."""
+"""Division of a source's samples among a trainer and owners."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from lit_core.errors import UserError, did_you_mean
 from lit_valuation.data.planting import HARD
 from lit_valuation.samples import Samples
 
-#: Useful shares of the six owners, from much to none.
+#: Useful shares of the six default owners.
 SHARES = (0.5, 0.3, 0.2, 0.1, 0.03, 0.0)
 
-#: Number of a class and name of a group.
+#: Index of a class and name of a group.
 Kind = tuple[int, str]
-#: How many samples of a kind the source has, and the numbers of those that are left.
+#: Number of samples of each kind in the source, and the indices of those that no party has yet.
 Sizes = Mapping[Kind, int]
 Cells = dict[Kind, list[int]]
 
 
 @dataclass(frozen=True)
 class Owner:
-    """What an owner has.
+    """Size and composition of one owner's data.
 
     Args:
-        useful: Share of hard samples, from 0 to 1: within each class that has hard and other samples, or, where whole
-            classes are hard, among all samples of the owner.
+        useful: Share of hard samples, from 0 to 1: within each class that has both hard and other samples, or among all
+            samples of the owner if whole classes are hard.
         samples: Number of samples; None takes the division's `owner_samples`.
-        classes: Names of the classes; None takes all.
-        groups: Names of the groups; None takes all.
+        classes: Names of the classes that the owner has; None takes all.
+        groups: Names of the groups that the owner has; None takes all.
     """
 
     useful: float = 0.0
@@ -49,22 +49,25 @@ def _six_owners() -> dict[str, Owner]:
 
 @dataclass(frozen=True)
 class Division:
-    """How many samples each party gets, and of which kind. No sample goes to two parties.
+    """Number and kind of the samples that each party gets. No sample goes to two parties.
 
-    Classes are drawn in proportion to their size in the source.
+    Samples are drawn without replacement; classes in proportion to their size in the source.
 
     Args:
         train: Samples that the trainer trains on.
-        val: Samples that the trainer validates on; the hard cases come from there.
+        val: Samples that the trainer validates on; the hard cases are among them.
         test: Samples that the trainer tests on.
-        train_useful: Share of hard samples in the trainer's training set, counted as that of an owner.
+        train_useful: Share of hard samples in the trainer's training set, defined as for an owner.
         evaluation_useful: Share of hard samples in the trainer's validation and test sets.
         owners: The owners by name; by default six, whose useful shares are 0.5, 0.3, 0.2, 0.1, 0.03 and 0.
-        owner_samples: Samples of each owner that names no number of its own.
+        owner_samples: Samples of each owner that does not set `samples`.
         owner_val_fraction: Share of each owner's samples that the owner validates on, above 0 and below 1.
-        hard: Names of the groups that are hard; by default the one that a planting makes.
-        dirichlet: Concentration of a Dirichlet distribution that skews each owner's classes, the smaller the more;
-            None skews nothing.
+        hard: Names of the groups that are hard; by default the group that a planting creates.
+        dirichlet: Concentration of a Dirichlet distribution that skews each owner's classes, above 0; smaller values
+            skew more. None does not skew.
+
+    Raises:
+        UserError: If a number is out of its range, or an owner's name is not a folder's name.
     """
 
     train: int = 2000
@@ -88,7 +91,7 @@ class Division:
         shares |= {f"useful of {name}": owner.useful for name, owner in self.owners.items()}
         for name, share in shares.items():
             if not 0 <= share <= 1:
-                raise UserError(f"{name} of the division is {share}, but is a share; give 0 to 1.")
+                raise UserError(f"{name} of the division is {share}, but must be a share; give 0 to 1.")
         if not 0 < self.owner_val_fraction < 1:
             raise UserError(
                 f"owner_val_fraction of the division is {self.owner_val_fraction}, but must be above 0 and below 1."
@@ -105,31 +108,31 @@ class Division:
         """Divide samples among the parties.
 
         Args:
-            samples: The samples, without copies.
-            seed: Seed of who gets what.
+            samples: The samples, without duplicates.
+            seed: Seed of the draw, 0 or more.
 
         Returns:
             Samples by party, ``trainer`` or ``owners/<name>``, and split, ``train``, ``val`` or ``test``.
 
         Raises:
-            UserError: If there are not enough samples of a kind.
+            UserError: If there are too few samples of a kind.
         """
         cells = _shuffled_cells(samples, seed)
         sizes = {kind: len(of_kind) for kind, of_kind in cells.items()}
         names: dict[str, tuple[str, ...]] = {"trainer": ("train", "val", "test")}
-        found: dict[tuple[str, str], list[int]] = {}
-        # What hard cases are found with comes first: it is what no party may do without.
+        indices: dict[tuple[str, str], list[int]] = {}
+        # Draw test and val first: they are needed to find and to score hard cases.
         for split in ("test", "val", "train"):
             share = self.train_useful if split == "train" else self.evaluation_useful
-            found["trainer", split] = self._draw(
+            indices["trainer", split] = self._draw(
                 f"The trainer's {split}", Owner(share, getattr(self, split)), samples, sizes, cells, seed
             )
         for name, owner in self.owners.items():
             mine = self._draw(name, owner, samples, sizes, cells, seed, self.dirichlet)
             n_val = min(max(1, round(self.owner_val_fraction * len(mine))), len(mine) - 1)
-            found[f"owners/{name}", "train"], found[f"owners/{name}", "val"] = mine[n_val:], mine[:n_val]
+            indices[f"owners/{name}", "train"], indices[f"owners/{name}", "val"] = mine[n_val:], mine[:n_val]
             names[f"owners/{name}"] = ("train", "val")
-        divided = {(party, split): samples.take(found[party, split]) for party in names for split in names[party]}
+        divided = {(party, split): samples.take(indices[party, split]) for party in names for split in names[party]}
         check_disjoint(divided)
         return divided
 
@@ -143,16 +146,16 @@ class Division:
         seed: int,
         dirichlet: float | None = None,
     ) -> list[int]:
-        """Take a party's samples out of the cells, in a random order."""
+        """Remove a party's samples from the cells and return their indices in a random order."""
         random = _random(seed, who)
         sizes = _allowed(who, owner, samples, sizes)
         n = owner.samples or self.owner_samples
         weights: dict[int, float] = {}
-        for (number, _), size in sizes.items():
-            weights[number] = weights.get(number, 0) + size
+        for (c, _), size in sizes.items():
+            weights[c] = weights.get(c, 0) + size
         if dirichlet is not None:
             skew = random.dirichlet([dirichlet] * len(weights))
-            weights = {number: weight * float(s) for (number, weight), s in zip(weights.items(), skew, strict=True)}
+            weights = {c: weight * float(s) for (c, weight), s in zip(weights.items(), skew, strict=True)}
         wanted = self._counts(who, n, owner.useful, sizes, weights)
         taken: list[int] = []
         for kind, count in wanted.items():
@@ -167,31 +170,30 @@ class Division:
         return random.permutation(np.array(taken, dtype=np.int64)).tolist()
 
     def _counts(self, who: str, n: int, useful: float, sizes: Sizes, weights: Mapping[int, float]) -> dict[Kind, int]:
-        """Return how many samples of each kind make up n with the useful share."""
+        """Return the number of samples of each kind, n in total with the useful share of hard ones."""
         hard = {kind: size for kind, size in sizes.items() if kind[1] in self.hard}
         plain = {kind: size for kind, size in sizes.items() if kind[1] not in self.hard}
         if useful and not hard:
             raise UserError(
                 f"{who} is to have a useful share of {useful}, but there are no samples of the hard groups."
             )
-        whole = {number: weights[number] for number, _ in hard} if hard else {}
-        for number, _ in plain:
-            whole.pop(number, None)
-        others = {number: weight for number, weight in weights.items() if number not in whole}
-        n_whole = round(useful * n) if whole else 0
-        per_class = apportion(n_whole, whole) | apportion(n - n_whole, others)
-        mixed = {number: per_class[number] for number, _ in hard if number in others}
+        with_plain = {c for c, _ in plain}
+        all_hard = {c: weights[c] for c, _ in hard if c not in with_plain}  # classes without any plain sample
+        others = {c: weight for c, weight in weights.items() if c not in all_hard}
+        n_all_hard = round(useful * n) if all_hard else 0
+        per_class = apportion(n_all_hard, all_hard) | apportion(n - n_all_hard, others)
+        mixed = {c: per_class[c] for c, _ in hard if c in others}
         n_hard = apportion(round(useful * sum(mixed.values())), mixed)
         counts: dict[Kind, int] = {}
-        for number, count in per_class.items():
-            of_hard = count if number in whole else n_hard.get(number, 0)
-            for kinds, part in ((hard, of_hard), (plain, count - of_hard)):
-                counts |= apportion(part, {kind: size for kind, size in kinds.items() if kind[0] == number})
+        for c, count in per_class.items():
+            hard_count = count if c in all_hard else n_hard.get(c, 0)
+            for kinds, n_kinds in ((hard, hard_count), (plain, count - hard_count)):
+                counts |= apportion(n_kinds, {kind: size for kind, size in kinds.items() if kind[0] == c})
         return counts
 
 
 def apportion(n: int, weights: Mapping[Any, float]) -> dict[Any, int]:
-    """Divide n among names in proportion to their weights, by largest remainders; ties go to the first."""
+    """Divide n among names in proportion to their weights by the largest-remainder method; ties go to the first."""
     total = sum(weights.values())
     if not n or not total:
         return dict.fromkeys(weights, 0)
@@ -202,10 +204,10 @@ def apportion(n: int, weights: Mapping[Any, float]) -> dict[Any, int]:
     return counts
 
 
-def without_copies(samples: Samples) -> Samples:
+def remove_duplicates(samples: Samples) -> Samples:
     """Return the samples without those whose input is an exact copy of an earlier one, whatever its label.
 
-    Else a copy of a test sample could be trained on, or an owner be taken for one who echoes the queries.
+    Otherwise a model could train on a copy of a test sample, or an honest owner could seem to send the queries back.
     """
     flat = np.ascontiguousarray(samples.x.flatten(1).numpy())
     rows = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
@@ -214,7 +216,7 @@ def without_copies(samples: Samples) -> Samples:
 
 
 def check_disjoint(divided: Mapping[tuple[str, str], Samples]) -> None:
-    """Assert that no sample is in two sets."""
+    """Assert that no key is in two sets."""
     keys = Counter(key for samples in divided.values() for key in samples.keys)
     twice = [key for key, count in keys.items() if count > 1]
     if twice:
@@ -222,29 +224,29 @@ def check_disjoint(divided: Mapping[tuple[str, str], Samples]) -> None:
 
 
 def _shuffled_cells(samples: Samples, seed: int) -> Cells:
-    """Return numbers of samples by class and group, in a random order."""
+    """Return the indices of the samples by class and group, each in a random order."""
     cells: Cells = {}
     groups = samples.groups or ("",) * len(samples)
-    for index, (number, group) in enumerate(zip(samples.y.tolist(), groups, strict=True)):
-        cells.setdefault((number, group), []).append(index)
+    for index, kind in enumerate(zip(samples.y.tolist(), groups, strict=True)):
+        cells.setdefault(kind, []).append(index)
     return {kind: _random(seed, f"{kind}").permutation(cells[kind]).tolist() for kind in sorted(cells)}
 
 
 def _allowed(who: str, owner: Owner, samples: Samples, sizes: Sizes) -> dict[Kind, int]:
-    """Return the size of the kinds that a party may have."""
+    """Return the sizes of the kinds that a party may have."""
     known: Sequence[tuple[str, Iterable[str] | None, Iterable[str]]] = (
         ("classes", owner.classes, samples.classes),
         ("groups", owner.groups, sorted({group for _, group in sizes} - {""})),
     )
-    for what, asked, there in known:
+    for argument, asked, available in known:
         for name in asked or ():
-            if name not in there:
-                hint = did_you_mean(name, there) or f" There are {', '.join(there) or 'none'}."
-                raise UserError(f"{what} of {who} names {name}, which the source does not have.{hint}")
+            if name not in available:
+                hint = did_you_mean(name, available) or f" There are {', '.join(available) or 'none'}."
+                raise UserError(f"{argument} of {who} names {name}, which the source does not have.{hint}")
     return {
-        (number, group): size
-        for (number, group), size in sizes.items()
-        if (owner.classes is None or samples.classes[number] in owner.classes)
+        (c, group): size
+        for (c, group), size in sizes.items()
+        if (owner.classes is None or samples.classes[c] in owner.classes)
         and (owner.groups is None or group in owner.groups)
     }
 

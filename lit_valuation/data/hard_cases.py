@@ -1,6 +1,7 @@
-"""The hard cases: what a model gets wrong on its validation split, in a part that is sent and a part that stays home.
+"""Hard cases: a model's mistakes on its validation split, divided into queries and held-out cases.
 
-Sarwar et al. 2024, Mycroft, arXiv 2410.08432, call the first part the query and measure generalisation on the rest.
+After Sarwar et al. 2024, Mycroft, arXiv 2410.08432. The queries are sent to the owners; the held-out cases measure
+generalisation.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from lit_valuation.samples import Samples
 
 @dataclass(frozen=True)
 class HardCases:
-    """Mistakes of a model.
+    """A model's mistakes on a validation split.
 
     Args:
-        queries: What is sent to the owners.
+        queries: The mistakes that are sent to the owners.
         held_out: The other mistakes of the same classes, which the owners never see.
     """
 
@@ -29,8 +30,8 @@ class HardCases:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes that are asked for, in the model's order."""
-        return tuple(name for number, name in enumerate(self.queries.classes) if (self.queries.y == number).any())
+        """Names of the queries' classes, in the model's order."""
+        return tuple(name for c, name in enumerate(self.queries.classes) if (self.queries.y == c).any())
 
 
 def hard_cases(
@@ -38,18 +39,18 @@ def hard_cases(
 ) -> HardCases:
     """Divide a model's mistakes into queries and held-out hard cases, class by class.
 
-    Half of a class's mistakes, rounded down, stay at home, or more. A smaller ``per_class`` gives a part of the
-    queries of a larger one.
+    At least half of a class's mistakes, rounded down, are held out. The queries of a smaller ``per_class`` are among
+    those of a larger one.
 
     Args:
-        samples: A validation split, which the model was not trained on.
-        predicted: Number of the class that the model predicts for each sample, of shape ``(n,)``.
+        samples: A validation split that the model was not trained on.
+        predicted: Index of the class that the model predicts for each sample, int64 of shape ``(n,)``.
         per_class: Most queries of a class, 1 or more.
-        seed: Seed of what is drawn, 0 or more.
-        classes: Names of the hard classes; None takes all with a mistake.
+        seed: Seed of the draw, 0 or more.
+        classes: Names of the classes to take; None takes every class with a mistake.
 
     Raises:
-        UserError: If an argument is out of its range, or there is no mistake to send or none to keep.
+        UserError: If an argument is out of range, or there are too few mistakes to send one and hold one out.
     """
     _check(samples, predicted, "predicted")
     return _divide(samples, predicted != samples.y, per_class, seed, classes)
@@ -63,21 +64,21 @@ def perfect_hard_cases(
     seed: int = 0,
     classes: Sequence[str] | None = None,
 ) -> HardCases:
-    """Divide only those mistakes that a model trained on the owners' whole data does not make.
+    """Divide only the mistakes that a model trained on all owners' data does not make ("perfect D_hard").
 
-    How the published experiments chose their queries ("perfect D_hard"). It needs what no model trainer can know, and
-    full information is right on the queries by construction: for reproducing those experiments only.
+    The published experiments chose their queries this way. Use it only to reproduce them: a trainer cannot know the
+    predictions of that model, which is right on the queries by construction.
 
     Args:
-        samples: A validation split, which no model was trained on.
-        predicted: Number of the class that the model predicts for each sample, of shape ``(n,)``.
-        full_information: What the model trained on everybody's data predicts, of shape ``(n,)``.
+        samples: A validation split that no model was trained on.
+        predicted: Index of the class that the model predicts for each sample, int64 of shape ``(n,)``.
+        full_information: Index of the class that a model trained on all owners' data predicts, of the same shape.
         per_class: Most queries of a class, 1 or more.
-        seed: Seed of what is drawn, 0 or more.
-        classes: Names of the hard classes; None takes all with a mistake.
+        seed: Seed of the draw, 0 or more.
+        classes: Names of the classes to take; None takes every class with a mistake.
 
     Raises:
-        UserError: If an argument is out of its range, or there is no mistake to send or none to keep.
+        UserError: If an argument is out of range, or there are too few mistakes to send one and hold one out.
     """
     _check(samples, predicted, "predicted")
     _check(samples, full_information, "full_information")
@@ -87,7 +88,7 @@ def perfect_hard_cases(
 def _check(samples: Samples, predicted: Tensor, name: str) -> None:
     if predicted.shape != samples.y.shape:
         raise UserError(
-            f"{name} has shape {tuple(predicted.shape)}, but there are {len(samples)} samples; give one each."
+            f"{name} has shape {tuple(predicted.shape)}, but there are {len(samples)} samples; give one class each."
         )
 
 
@@ -97,19 +98,18 @@ def _divide(samples: Samples, mistake: Tensor, per_class: int, seed: int, classe
     for name in classes or ():
         if name not in samples.classes:
             hint = did_you_mean(name, samples.classes)
-            raise UserError(f"classes names {name}, but the model knows {', '.join(samples.classes)}.{hint}")
+            raise UserError(f"classes names {name}, but the model has {', '.join(samples.classes)}.{hint}")
     where = "on these samples" if classes is None else f"on the samples of {', '.join(classes)}"
     queries, held_out = [], []
-    for number, name in enumerate(samples.classes):
+    for c, name in enumerate(samples.classes):
         if classes is not None and name not in classes:
             continue
-        mistakes = (mistake & (samples.y == number)).nonzero().squeeze(1)
-        drawn = torch.randperm(
-            len(mistakes), generator=torch.Generator().manual_seed(seed * len(samples.classes) + number)
-        )
-        sent = min(per_class, (len(mistakes) + 1) // 2)
-        queries.append(mistakes[drawn[:sent]])
-        held_out.append(mistakes[drawn[sent:]].sort().values)
+        mistakes = (mistake & (samples.y == c)).nonzero().squeeze(1)
+        generator = torch.Generator().manual_seed(seed * len(samples.classes) + c)
+        order = torch.randperm(len(mistakes), generator=generator)
+        n_sent = min(per_class, (len(mistakes) + 1) // 2)
+        queries.append(mistakes[order[:n_sent]])
+        held_out.append(mistakes[order[n_sent:]].sort().values)
     cases = HardCases(samples.take(torch.cat(queries)), samples.take(torch.cat(held_out)))
     if not len(cases.queries):
         raise UserError(

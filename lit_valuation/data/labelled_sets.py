@@ -1,8 +1,8 @@
-"""Labelled shard sets: how samples of a party lie on disk.
+"""Labelled shard sets: the format of a party's samples on disk.
 
-A sample is a member ``<key>.png`` (uint8 images of 1, 3 or 4 channels) or ``<key>.npy`` (everything else as float32)
-and a member ``<key>.json`` with the name of its class and, where known, of its group. Classes are stored by name, so
-that parties who number them differently can exchange samples. What others encoded as JPEG is read as well.
+A sample is a member ``<key>.png`` (uint8 images of 1, 3 or 4 channels) or ``<key>.npy`` (all other inputs, as float32)
+and a member ``<key>.json`` with the name of its class and, if known, of its group. Classes are stored by name, so
+parties whose class indices differ can exchange samples. JPEG members are read, but not written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_valuation.samples import Samples
 
 KIND = "labelled"
-#: What an input can be.
+#: Kinds of inputs.
 INPUTS = ("image", "table", "embedding")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -39,21 +39,21 @@ def write_labelled(
     meta: Mapping[str, Any] | None = None,
     shard_size: int = 2000,
 ) -> None:
-    """Write samples as a labelled shard set; equal samples give equal bytes.
+    """Write samples as a labelled shard set. Equal samples give equal bytes.
 
     Args:
-        folder: Folder of the set; it has no index, and so is no set, before all is written.
-        samples: What to write, in this order; the keys become names of members.
+        folder: Folder of the set. The index is written last, so an unfinished folder is not a set.
+        samples: The samples, in this order; their keys become names of members.
         source: Name of the data that the samples come from.
         split: ``train``, ``val`` or ``test``.
         licence: Licence of the data.
         origin: Where the data come from.
-        meta: Plain values to keep in the index. ``input`` says what the inputs are, by default ``image`` for samples
-            of three dimensions and ``table`` for the others; ``columns`` names the columns of a table.
+        meta: Plain values to store in the index. ``input`` is the kind of the inputs, by default ``image`` for samples
+            of three dimensions and ``table`` for others; ``columns`` names the columns of a table.
         shard_size: Samples per shard, 1 or more.
 
     Raises:
-        UserError: If there are no samples, or a key is not fit to be a member's name.
+        UserError: If there are no samples, or a key cannot be a member's name.
         RunFailure: If the disk is full.
     """
     if not len(samples):
@@ -63,32 +63,32 @@ def write_labelled(
         write_shard(Path(folder) / f"{start // shard_size:06d}.tar", _rows(samples, start, start + shard_size))
         for start in range(0, len(samples), shard_size)
     ]
-    kept = {
+    stored = {
         "input": "image" if len(shape) == 3 else "table",
         **(meta or {}),
         "classes": list(samples.classes),
         "shape": shape,
     }
-    write_index(folder, entries, kind=KIND, source=source, split=split, licence=licence, origin=origin, meta=kept)
+    write_index(folder, entries, kind=KIND, source=source, split=split, licence=licence, origin=origin, meta=stored)
 
 
 class LabelledSet:
     """A labelled shard set, read sample by sample.
 
-    Sample i is ``x`` as a network takes it (float32, images in [0, 1]), ``y``, the number of its class in ``classes``,
-    and ``index``, i. Safe to use in data-loading processes.
+    Sample i is a mapping with ``x`` (float32, images in [0, 1]), ``y`` (the index of its class in ``classes``) and
+    ``index`` (i). It is safe to use in data-loading processes.
 
     Args:
         folder: Folder with ``index.json`` and the shards.
 
     Attributes:
-        classes: Names of the classes by number.
+        classes: Names of the classes, in the order of their indices.
         shape: Shape of one input.
-        kind: ``image``, ``table`` or ``embedding``.
-        meta: Everything that the index keeps beside the samples.
+        kind: Kind of the inputs: ``image``, ``table`` or ``embedding``.
+        meta: Plain values that the index stores.
 
     Raises:
-        UserError: If the folder is no labelled shard set, or a shard is missing or of another size than the index says.
+        UserError: If the folder is not a labelled shard set, or a shard is missing or differs in size from the index.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -101,7 +101,7 @@ class LabelledSet:
         self.classes = tuple(self._meta("classes", _names, "a list of different names"))
         self.shape = tuple(self._meta("shape", _sizes, "a list of sizes"))
         self.kind = str(self._meta("input", INPUTS.__contains__, f"one of {', '.join(INPUTS)}"))
-        self._numbers = {name: number for number, name in enumerate(self.classes)}
+        self._class_index = {name: index for index, name in enumerate(self.classes)}
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -116,61 +116,61 @@ class LabelledSet:
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Read several samples, stacked."""
-        numbers = torch.as_tensor(indices, dtype=torch.int64)
-        different, place = numbers.unique(return_inverse=True)  # a batch across epochs may hold a sample twice
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        different, inverse = index.unique(return_inverse=True)  # a batch across epochs may hold a sample twice
         samples = self.load(different)
-        return {"x": samples.inputs()[place], "y": samples.y[place], "index": numbers}
+        return {"x": samples.inputs()[inverse], "y": samples.y[inverse], "index": index}
 
     def load(self, indices: Sequence[int] | Tensor | None = None) -> Samples:
         """Read samples into memory.
 
         Args:
-            indices: Numbers of the samples; None reads all.
+            indices: Indices of the samples; None reads all.
 
         Raises:
             RunFailure: If a file is damaged.
         """
-        numbers = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
-        rows = [self._row(number) for number in numbers]
+        chosen = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
+        rows = [self._row(index) for index in chosen]
         groups = tuple(group for _, (_, group), _ in rows)
         known = [group for group in groups if group is not None]
         if known and len(known) < len(rows):
             raise self._damaged(rows[groups.index(None)][0], "it has no group, but other samples have one")
         for key, _, x in rows:
             if x.dtype != rows[0][2].dtype:
-                raise self._damaged(key, "its input is stored in another way than that of other samples")
+                raise self._damaged(key, "its input is stored in another way than the inputs of other samples")
         x = torch.stack([x for _, _, x in rows]) if rows else torch.empty(0, *self.shape)
-        y = torch.tensor([self._numbers[label] for _, (label, _), _ in rows], dtype=torch.int64)
+        y = torch.tensor([self._class_index[label] for _, (label, _), _ in rows], dtype=torch.int64)
         keys = tuple(key for key, _, _ in rows)
         return Samples(x, y, self.classes, keys, tuple(known) if known else None)
 
     def labels(self) -> list[tuple[str, str | None]]:
-        """Return name of the class and group of each sample, without reading the inputs.
+        """Return the names of class and group of each sample, without reading the inputs.
 
         Raises:
             RunFailure: If a file is damaged.
         """
-        rows = (self.shards.read(number, ("json",)) for number in range(len(self)))
+        rows = (self.shards.read(index, ("json",)) for index in range(len(self)))
         return [self._label(row["__key__"], row.get("json")) for row in rows]
 
     def verify(self) -> None:
         """Compare the shards with their SHA-256.
 
         Raises:
-            UserError: If a shard is not what its index describes.
+            UserError: If a shard's hash differs from the index.
         """
         self.shards.verify()
 
     def _label(self, key: str, label: Any) -> tuple[str, str | None]:
-        """Return names of class and group of what a label member holds."""
-        if not isinstance(label, dict) or str(label.get("label")) not in self._numbers:
+        """Return the names of class and group from the content of a label member."""
+        if not isinstance(label, dict) or str(label.get("label")) not in self._class_index:
             raise self._damaged(key, f"its label is {label!r}, but must name a class of the index")
         if not isinstance(label.get("group", ""), str):
             raise self._damaged(key, f"its group is {label['group']!r}, but must be a name")
         return str(label["label"]), label.get("group")
 
-    def _row(self, number: int) -> tuple[str, tuple[str, str | None], Tensor]:
-        sample = self.shards[number]
+    def _row(self, index: int) -> tuple[str, tuple[str, str | None], Tensor]:
+        sample = self.shards[index]
         key = sample["__key__"]
         label = self._label(key, sample.get("json"))
         encoded = next((sample[extension] for extension in ("png", "jpg", "jpeg") if extension in sample), None)
@@ -178,8 +178,8 @@ class LabelledSet:
             return key, label, self._image(key, encoded)
         array = sample.get("npy")
         if array is None or array.dtype.kind not in "fui" or array.shape != self.shape:
-            found = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
-            raise self._damaged(key, f"its input is {found}, but must be numbers of shape {self.shape}")
+            given = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
+            raise self._damaged(key, f"its input is {given}, but must be numbers of shape {self.shape}")
         if not np.isfinite(array).all():
             raise self._damaged(key, "its input holds a number that is not finite")
         return key, label, torch.from_numpy(np.array(array, dtype=np.float32))
@@ -195,26 +195,28 @@ class LabelledSet:
             raise self._damaged(key, f"its image cannot be decoded ({error})") from error
         return torch.from_numpy(pixels).reshape(*self.shape[1:], self.shape[0]).permute(2, 0, 1).contiguous()
 
-    def _damaged(self, key: str, what: str) -> RunFailure:
-        return RunFailure(f"{self.folder} is damaged at sample {key}: {what}; restore the set or make it again.")
+    def _damaged(self, key: str, fault: str) -> RunFailure:
+        return RunFailure(f"{self.folder} is damaged at sample {key}: {fault}. Restore the set or prepare it again.")
 
     def _meta(self, key: str, holds: Any, rule: str) -> Any:
         value = self.meta.get(key)
         if not holds(value):
-            raise UserError(f'{self.folder}/index.json is malformed: "{key}" in "meta" must be {rule}; make it again.')
+            raise UserError(
+                f'{self.folder}/index.json is malformed: "{key}" in "meta" must be {rule}; prepare the set again.'
+            )
         return value
 
 
 def _rows(samples: Samples, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """Yield samples as a shard takes them."""
-    picture = samples.x.dtype == torch.uint8 and samples.x.ndim == 4 and samples.x.shape[1] in _MODES
-    for number in range(start, min(stop, len(samples))):
-        label = {"label": samples.classes[int(samples.y[number])]}
+    """Yield samples as members of a shard."""
+    is_image = samples.x.dtype == torch.uint8 and samples.x.ndim == 4 and samples.x.shape[1] in _MODES
+    for index in range(start, min(stop, len(samples))):
+        label = {"label": samples.classes[int(samples.y[index])]}
         if samples.groups is not None:
-            label["group"] = samples.groups[number]
-        x = samples.x[number]
-        content = {"png": _png(x)} if picture else {"npy": x.float().numpy()}
-        yield {"__key__": samples.keys[number], **content, "json": label}
+            label["group"] = samples.groups[index]
+        x = samples.x[index]
+        content = {"png": _png(x)} if is_image else {"npy": x.float().numpy()}
+        yield {"__key__": samples.keys[index], **content, "json": label}
 
 
 def _png(x: Tensor) -> bytes:

@@ -1,8 +1,8 @@
 """Noise in an owner's data: wrong labels and disturbed inputs.
 
-The honest protocol corrupts a random part of all that an owner has. The released code of Sarwar et al. 2024 corrupts
-only what was not selected on clean data, which shows less: the good samples are never corrupted. That protocol exists
-as the argument ``protect``, for reproduction only.
+The honest protocol corrupts a random share of all samples of an owner. The released code of Sarwar et al. 2024 corrupts
+only samples that were not selected on clean data, so the best samples are never corrupted, which makes the task easier.
+The argument ``protect`` follows that protocol, for reproduction only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lit_valuation.samples import Samples
 
 @dataclass(frozen=True)
 class Noise:
-    """How the data of owners are corrupted before they see them.
+    """Corruption of owners' data, applied when the data are prepared.
 
     Args:
         labels: Share of an owner's samples that get the label of another class, from 0 to 1.
-        inputs: Share of an owner's samples whose inputs are disturbed, from 0 to 1; drawn apart from the labels.
-        strength: Standard deviation of the disturbance: of images in parts of white, of tables and embeddings in
-            standard deviations of the column.
+        inputs: Share of an owner's samples whose inputs are disturbed, from 0 to 1, drawn independently of the labels.
+        strength: Standard deviation of the disturbance, above 0: for images as a fraction of white, for tables and
+            embeddings in standard deviations of the column.
         owners: Names of the owners whose data are corrupted; None takes all.
     """
 
@@ -37,15 +37,19 @@ class Noise:
     def __post_init__(self) -> None:
         for name, share in (("labels", self.labels), ("inputs", self.inputs)):
             if not 0 <= share <= 1:
-                raise UserError(f"{name} of the noise is {share}, but is a share; give 0 to 1.")
+                raise UserError(f"{name} of the noise is {share}, but must be a share; give 0 to 1.")
         if not self.strength > 0:
             raise UserError(f"strength of the noise is {self.strength}, but must be above 0.")
 
     def check_owners(self, names: Collection[str]) -> None:
-        """Refuse owners that do not exist."""
+        """Check that the noisy owners exist.
+
+        Raises:
+            UserError: If one of them is not among the names.
+        """
         for name in self.owners or ():
             if name not in names:
-                raise UserError(f"owners of the noise names {name}, which is no owner.{did_you_mean(name, names)}")
+                raise UserError(f"owners of the noise names {name}, which is not an owner.{did_you_mean(name, names)}")
 
     def corrupt(
         self, samples: Samples, seed: int, protect: Collection[str] = ()
@@ -54,11 +58,11 @@ class Noise:
 
         Args:
             samples: The samples.
-            seed: Seed of what is drawn.
-            protect: Keys that stay as they are; only to reproduce the published protocol.
+            seed: Seed of the draw, 0 or more.
+            protect: Keys of samples that are never corrupted; only to reproduce the published protocol.
 
         Returns:
-            The corrupted samples, and the keys with wrong ``labels`` and disturbed ``inputs``.
+            The corrupted samples, and the keys of those with wrong ``labels`` and of those with disturbed ``inputs``.
         """
         wrong = draw_samples(samples, self.labels, seed, protect)
         disturbed = draw_samples(samples, self.inputs, seed + 1, protect)
@@ -70,32 +74,38 @@ class Noise:
 
 
 def draw_samples(samples: Samples, share: float, seed: int, protect: Collection[str] = ()) -> Tensor:
-    """Draw a share of the samples that are not protected.
-
-    Returns:
-        Their numbers in ascending order, int64 of shape ``(k,)``.
-    """
-    open_ = torch.tensor([i for i, key in enumerate(samples.keys) if key not in protect], dtype=torch.int64)
-    order = torch.randperm(len(open_), generator=torch.Generator().manual_seed(seed))
-    return open_[order[: round(share * len(open_))]].sort().values
-
-
-def flip_labels(samples: Samples, chosen: Tensor, seed: int) -> Samples:
-    """Give samples the label of another class, any class that the samples have with equal chance.
+    """Draw a share of the samples that are not protected, without replacement.
 
     Args:
         samples: All samples of the owner.
-        chosen: Numbers of those that get a wrong label.
+        share: Share to draw, from 0 to 1.
+        seed: Seed of the draw.
+        protect: Keys of samples that are not drawn.
+
+    Returns:
+        Indices of the drawn samples in ascending order, int64 of shape ``(k,)``.
+    """
+    unprotected = torch.tensor([i for i, key in enumerate(samples.keys) if key not in protect], dtype=torch.int64)
+    order = torch.randperm(len(unprotected), generator=torch.Generator().manual_seed(seed))
+    return unprotected[order[: round(share * len(unprotected))]].sort().values
+
+
+def flip_labels(samples: Samples, chosen: Tensor, seed: int) -> Samples:
+    """Give samples a wrong label, drawn uniformly from the other classes that occur in the samples.
+
+    Args:
+        samples: All samples of the owner.
+        chosen: Indices of the samples that get a wrong label.
         seed: Seed of the labels.
 
     Raises:
-        UserError: If all samples are of one class.
+        UserError: If all samples have the same class.
     """
     present = samples.y.unique()
     if not len(chosen):
         return samples
     if len(present) < 2:
-        raise UserError("Label noise needs two classes, but all samples are of one; leave the noise of labels out.")
+        raise UserError("Label noise needs two classes, but all samples have the same; set labels of the noise to 0.")
     steps = torch.randint(1, len(present), (len(chosen),), generator=torch.Generator().manual_seed(seed))
     y = samples.y.clone()
     y[chosen] = present[(torch.searchsorted(present, y[chosen]) + steps) % len(present)]
@@ -103,12 +113,12 @@ def flip_labels(samples: Samples, chosen: Tensor, seed: int) -> Samples:
 
 
 def disturb_inputs(samples: Samples, chosen: Tensor, strength: float, seed: int) -> Samples:
-    """Add Gaussian noise to inputs; images stay within their range.
+    """Add Gaussian noise to inputs. Images are clipped to their range.
 
     Args:
         samples: All samples of the owner.
-        chosen: Numbers of those that are disturbed.
-        strength: Standard deviation, in parts of white or in standard deviations of each column.
+        chosen: Indices of the samples that are disturbed.
+        strength: Standard deviation, as a fraction of white or in standard deviations of each column.
         seed: Seed of the noise.
     """
     if not len(chosen):

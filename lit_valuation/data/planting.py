@@ -1,6 +1,6 @@
-"""What makes part of a source hard for the trainer: planted backgrounds, or classes of which the trainer has few.
+"""Plantings, which make part of a source hard for the trainer: planted backgrounds, or scarce classes.
 
-A planting names each sample's group, `USUAL`, `HARD` or `OTHER`; the division then gives each party its share.
+A planting assigns each sample to a group, `USUAL`, `HARD` or `OTHER`. The division gives each party its share of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ USUAL, HARD, OTHER = "usual", "hard", "other"
 
 
 class Planting(ABC):
-    """Says which samples of a source are hard, and makes them so if needed."""
+    """Assigns samples of a source to groups, and changes the hard ones where needed."""
 
     @abstractmethod
     def plant(self, samples: Samples, seed: int = 0) -> Samples:
@@ -29,10 +29,10 @@ class Planting(ABC):
 
         Args:
             samples: All samples of the source; groups that they have are replaced.
-            seed: Seed of what is drawn.
+            seed: Seed of the draw, 0 or more.
 
         Raises:
-            UserError: If the samples do not have what is needed.
+            UserError: If the planting does not fit the samples.
         """
 
     @abstractmethod
@@ -41,17 +41,20 @@ class Planting(ABC):
 
 
 class PlantedBackground(Planting):
-    """Backgrounds that go with the class, except in the hard group: dogs on grass and wolves on snow, in short.
+    """Plants a background per class and exchanges the backgrounds in the hard group, like dogs on snow.
 
-    Each of some classes has its usual background, stripes of an own direction with a phase and noise drawn for each
-    image. The hard group of a class shows the background of the next class in the list, the last one that of the
-    first. The other classes stay as they are. The images themselves are real.
+    Each of the given classes has its usual background: stripes in a direction of its own, with a phase and noise drawn
+    for each image. The hard group of a class shows the background of the next class in the list, the last class that of
+    the first. Images of other classes do not change, nor do the objects in the images.
 
     Args:
         classes: The classes with backgrounds, two or more.
         hard_fraction: Share of their images that are hard, above 0 and below 1.
-        place: Where an image is painted over: ``dark`` where it is darker than an eighth of white, as around clothes
-            and digits, or ``border``, a frame of an eighth of its height and width.
+        place: Part of an image that becomes background: ``dark``, pixels darker than an eighth of white, as around
+            clothes and digits, or ``border``, a frame of an eighth of height and width.
+
+    Raises:
+        UserError: If there are fewer than two different classes, or the fraction is out of range.
     """
 
     def __init__(
@@ -67,22 +70,22 @@ class PlantedBackground(Planting):
         """Return the samples with backgrounds.
 
         Raises:
-            UserError: If they are no images, or have no such class.
+            UserError: If the samples are not images, or one of the classes does not exist.
         """
         if samples.x.ndim != 4:
             raise UserError(f"Backgrounds need images, but the samples have the shape {tuple(samples.x.shape[1:])}.")
-        numbers = _numbers(self.classes, samples)
+        classes = _class_indices(self.classes, samples)
         generator = torch.Generator().manual_seed(seed)
         x, groups = samples.x.clone(), [OTHER] * len(samples)
-        for place, number in enumerate(numbers):
-            mine = (samples.y == number).nonzero().squeeze(1)
+        for position, c in enumerate(classes):
+            mine = (samples.y == c).nonzero().squeeze(1)
             mine = mine[torch.randperm(len(mine), generator=generator)]
             n_hard = round(self.hard_fraction * len(mine))
             for group, chosen, background in (
-                (HARD, mine[:n_hard], (place + 1) % len(numbers)),
-                (USUAL, mine[n_hard:], place),
+                (HARD, mine[:n_hard], (position + 1) % len(classes)),
+                (USUAL, mine[n_hard:], position),
             ):
-                angle = math.pi * background / len(numbers)
+                angle = math.pi * background / len(classes)
                 x[chosen] = paint(samples.x[chosen], stripes(samples.x[chosen], angle, generator), self.place)
                 for index in chosen.tolist():
                     groups[index] = group
@@ -95,27 +98,32 @@ class PlantedBackground(Planting):
 
 
 class ScarceClasses(Planting):
-    """Classes of which the trainer has few, such as shirts among pullovers and coats; nothing is painted.
+    """Makes whole classes hard, such as shirts among pullovers and coats. Inputs do not change.
 
     Args:
-        classes: The hard classes; those they are confused with are among the others.
+        classes: The hard classes; the classes that they are confused with should be among the others.
+
+    Raises:
+        UserError: If there is no class.
     """
 
     def __init__(self, classes: list[str]) -> None:
         if not classes:
-            raise UserError("classes is empty, but something must be scarce; name at least one class.")
+            raise UserError("classes is empty, but at least one class must be scarce; name it.")
         self.classes = list(classes)
 
     def plant(self, samples: Samples, seed: int = 0) -> Samples:
         """Return the samples with groups: the scarce classes are hard, the others usual.
 
         Raises:
-            UserError: If there is no such class, or no other.
+            UserError: If one of the classes does not exist, or there are no others.
         """
-        hard = set(_numbers(self.classes, samples))
+        hard = set(_class_indices(self.classes, samples))
         if len(hard) == len(samples.classes):
-            raise UserError("classes names all classes, but the trainer must have some in plenty; leave some out.")
-        return replace(samples, groups=tuple(HARD if number in hard else USUAL for number in samples.y.tolist()))
+            raise UserError(
+                "classes names all classes, but the trainer needs some that are not scarce; leave some out."
+            )
+        return replace(samples, groups=tuple(HARD if c in hard else USUAL for c in samples.y.tolist()))
 
     def describe(self) -> dict[str, Any]:
         """Return class and arguments."""
@@ -123,12 +131,12 @@ class ScarceClasses(Planting):
 
 
 def stripes(images: Tensor, angle: float, generator: torch.Generator) -> Tensor:
-    """Draw a background per image: waves between 0.1 and 0.6 of white, and noise of deviation 0.05.
+    """Return a background for each image: waves between 0.1 and 0.6 of white, and noise of standard deviation 0.05.
 
     Args:
-        images: The images, ``(n, channels, height, width)``; only their shape counts.
+        images: The images, ``(n, channels, height, width)``; only their shape is used.
         angle: Direction of the waves, in radians.
-        generator: Draws phase and noise.
+        generator: Generator of phase and noise.
 
     Returns:
         Backgrounds in [0, 1], of the images' shape.
@@ -144,15 +152,15 @@ def stripes(images: Tensor, angle: float, generator: torch.Generator) -> Tensor:
 
 
 def paint(images: Tensor, backgrounds: Tensor, place: Literal["dark", "border"]) -> Tensor:
-    """Put backgrounds behind images.
+    """Replace part of each image by its background.
 
     Args:
         images: Images as uint8 or as floats in [0, 1], ``(n, channels, height, width)``.
         backgrounds: Backgrounds in [0, 1], of the same shape.
-        place: Where: ``dark`` pixels, or the ``border``.
+        place: Part to replace: ``dark`` pixels, or the ``border``.
 
     Returns:
-        Images of the same type.
+        Images of the same number format.
     """
     white = 255 if images.dtype == torch.uint8 else 1
     if place == "dark":
@@ -165,11 +173,11 @@ def paint(images: Tensor, backgrounds: Tensor, place: Literal["dark", "border"])
 
 
 def _inside(size: int) -> slice:
-    """Return what lies inside a frame of an eighth."""
+    """Return the positions inside a frame of an eighth."""
     return slice(math.ceil(size / 8), size - math.ceil(size / 8))
 
 
-def _numbers(names: Sequence[str], samples: Samples) -> list[int]:
+def _class_indices(names: Sequence[str], samples: Samples) -> list[int]:
     for name in names:
         if name not in samples.classes:
             hint = did_you_mean(name, samples.classes) or f" There are {', '.join(samples.classes)}."

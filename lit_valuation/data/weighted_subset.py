@@ -1,4 +1,4 @@
-"""Training on a weighted subset of a set: each sample once per epoch with its weight, or drawn by it."""
+"""Streams of a weighted subset: each sample once per epoch with its weight, or drawn in proportion to the weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lit_valuation.batches import as_batch
 
 
 class LoaderRows:
-    """The samples behind a loader, by number, collated as the loader does.
+    """The samples of a loader, read by index and collated as the loader does.
 
     Args:
-        loader: A loader of a map-style dataset, or a `StreamLoader`, whose sources follow each other.
+        loader: A DataLoader over a map-style dataset, or a `StreamLoader`, whose sources are concatenated.
 
     Raises:
-        UserError: If it is neither.
+        UserError: If the loader is neither.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -33,24 +33,24 @@ class LoaderRows:
             self.parts, self.collate = [loader.dataset], loader.collate_fn
         else:
             raise UserError(
-                f"Samples are chosen by number, but a {type(loader).__name__} gives none; use a DataLoader over a "
+                f"Samples are chosen by index, but a {type(loader).__name__} has none; use a DataLoader over a "
                 "dataset with __len__ and __getitem__, or a StreamLoader."
             )
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, index: int) -> Any:
         for part in self.parts:
-            if number < len(part):
-                return part[number]
-            number -= len(part)
-        raise IndexError(number)
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
 
-    def read(self, numbers: list[int]) -> Any:
-        """Return some samples as one batch."""
-        at_once = getattr(self.parts[0], "batch", None) if len(self.parts) == 1 else None
-        return at_once(numbers) if at_once is not None else self.collate([self[number] for number in numbers])
+    def read(self, indices: list[int]) -> Any:
+        """Return the samples at ``indices`` as one batch."""
+        read_batch = getattr(self.parts[0], "batch", None) if len(self.parts) == 1 else None
+        return read_batch(indices) if read_batch is not None else self.collate([self[index] for index in indices])
 
 
 class WeightedSubset:
@@ -58,8 +58,8 @@ class WeightedSubset:
 
     Args:
         rows: All samples.
-        numbers: Which of them, int64 of shape ``(k,)``.
-        weights: Weight of each, ``(k,)``.
+        numbers: Indices of the chosen samples, int64 of shape ``(k,)``.
+        weights: Weight of each chosen sample, ``(k,)``.
     """
 
     def __init__(self, rows: LoaderRows, numbers: Tensor, weights: Tensor) -> None:
@@ -72,21 +72,21 @@ class WeightedSubset:
         return self.batch([index])
 
     def batch(self, indices: list[int]) -> dict[str, Any]:
-        """Return the rows collated, and their weights."""
+        """Return the collated samples as ``rows``, and their ``weight``."""
         return {"rows": self.rows.read([self.numbers[index] for index in indices]), "weight": self.weights[indices]}
 
 
 class SubsetStream(ShardStream):
-    """An endless row of micro-batches from a weighted subset.
+    """An endless stream of micro-batches from a weighted subset.
 
     Args:
         subset: The samples and their weights.
-        name: Name of the subset; each has an order of its own.
-        by_weight: Whether samples are drawn in proportion to their weights, each epoch anew, instead of once each.
-        sizes: The arguments of `ShardStream` that lay out a step: batch sizes, rank, world size and seed.
+        name: Name of the subset, on which the order of its samples depends.
+        by_weight: Whether each epoch draws samples in proportion to their weights, instead of each sample once.
+        sizes: The arguments of `ShardStream` that describe a step: batch sizes, rank, world size and seed.
     """
 
-    tells_epochs = False  # many passes are what a subset is for
+    tells_epochs = False  # many passes over a subset are intended
 
     def __init__(self, subset: WeightedSubset, name: str, by_weight: bool, **sizes: int) -> None:
         super().__init__(subset, name, **sizes)
@@ -94,23 +94,23 @@ class SubsetStream(ShardStream):
         self._drawn: tuple[int, list[int]] = (-1, [])
 
     def sample_index(self, name: str, number: int) -> int:
-        """Return which sample the running sample ``number`` is."""
-        place = super().sample_index(name, number)
+        """Return the index in the subset of the ``number``-th sample that the stream reads."""
+        position = super().sample_index(name, number)
         if not self.by_weight:
-            return place
+            return position
         epoch = number // len(self.weights)
         if self._drawn[0] != epoch:
             self._drawn = epoch, draw_by_weight(self.weights, self.seed, epoch)
-        return self._drawn[1][place]
+        return self._drawn[1][position]
 
 
 class SubsetLoader(StreamLoader):
-    """Reads a `SubsetStream` as the module takes its batches.
+    """Reads a `SubsetStream` in the form of batch that the module expects.
 
     Args:
-        stream: What to read.
-        with_weights: Whether batches become mappings with ``weight``, made of pairs ``(x, y)`` where they are that;
-            otherwise they are as the samples' own loader collates them.
+        stream: The stream.
+        with_weights: Whether batches become mappings with ``weight``, also where the loader of the samples yields
+            pairs ``(x, y)``; otherwise batches are as that loader collates them.
         keys: Names of inputs and labels in a mapping.
         keywords: Arguments of `StreamLoader`.
     """
@@ -132,17 +132,17 @@ class SubsetLoader(StreamLoader):
 
 
 def draw_by_weight(weights: Tensor, seed: int, epoch: int) -> list[int]:
-    """Draw as many samples as there are, each as often as its weight says, rounded up or down at random.
+    """Draw k of k samples, each as often as its share of the weight times k, rounded up or down at random.
 
     Args:
         weights: Weight of each sample, 0 or more, ``(k,)``.
         seed: Seed of the draw.
-        epoch: Each epoch has a draw of its own.
+        epoch: Index of the epoch; each has a draw of its own.
 
     Returns:
-        Numbers of samples from 0 to k - 1, k of them.
+        k indices from 0 to k - 1.
     """
-    shares = weights.double().cumsum(0)
+    cumulative = weights.double().cumsum(0)
     start = torch.rand((), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch), dtype=torch.float64)
-    points = (torch.arange(len(weights)) + start) / len(weights) * shares[-1]
-    return torch.searchsorted(shares, points, right=True).clamp(max=len(weights) - 1).tolist()
+    points = (torch.arange(len(weights)) + start) / len(weights) * cumulative[-1]
+    return torch.searchsorted(cumulative, points, right=True).clamp(max=len(weights) - 1).tolist()

@@ -1,4 +1,4 @@
-"""Encoders: public networks whose features say what looks alike, and plain ones to compare with."""
+"""Encoders, which turn inputs into features: public pretrained networks, and simple baselines."""
 
 from lit_valuation.encoders.base import Encoder, embed
 from lit_valuation.encoders.efficientnet_lite0 import EfficientNetLite0

@@ -1,4 +1,4 @@
-"""What all encoders share: inputs become features that distances can be measured on."""
+"""The base class of encoders, which turn inputs into features, and what they share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.nn import functional as F
 from lit_core.errors import UserError
 from lit_valuation.samples import as_inputs
 
-#: Images, tables or embeddings as `Samples.x` holds them, or texts.
+#: Images, tables or embeddings as in `Samples.x`, or texts.
 Inputs = Tensor | Sequence[str]
 
 
 class Encoder(ABC):
-    """Turns inputs into features.
+    """Turns inputs into features, on which distances are measured.
 
-    Both sides of an exchange must use the same one; its name and hash stand in the manifest.
+    Both sides of an exchange must use the same encoder; its name and hash are in the manifest.
 
     To add an encoder, derive from this class, export it from ``lit_valuation.encoders``, and write its test and, where
     the command line can build it, its YAML in ``configs/valuation/encoder``.
 
     Attributes:
-        name: Name of the encoder and what it is built from.
-        sha256: Hash of its weights; None where it has none.
+        name: Name of the encoder, with its arguments.
+        sha256: Hash of its weights; None if it has none.
     """
 
     name: str
@@ -34,11 +34,14 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode(self, x: Inputs, batch_size: int = 64) -> Tensor:
-        """Return the features of the inputs, float32 of shape ``(n, width)``.
+        """Encode inputs.
 
         Args:
-            x: Inputs; uint8 images or floats in [0, 1], rows, or texts.
-            batch_size: Inputs encoded at once, 1 or more.
+            x: Inputs: images as uint8 or as floats in [0, 1], rows of tables, embeddings, or texts.
+            batch_size: Inputs per forward pass, 1 or more.
+
+        Returns:
+            Features on the CPU, float32 of shape ``(n, width)``.
 
         Raises:
             UserError: If the encoder cannot read such inputs.
@@ -46,12 +49,15 @@ class Encoder(ABC):
 
 
 def embed(encoder: Encoder, x: Inputs, batch_size: int = 64) -> Tensor:
-    """Return the features of inputs scaled to unit length, as selectors compare them.
+    """Return features of unit length, as selectors compare them.
 
     Args:
         encoder: The encoder.
         x: Inputs.
-        batch_size: Inputs encoded at once, 1 or more.
+        batch_size: Inputs per forward pass, 1 or more.
+
+    Returns:
+        Features on the CPU, float32 of shape ``(n, width)``.
 
     Raises:
         UserError: If the encoder cannot read such inputs, or ``batch_size`` is below 1.
@@ -62,24 +68,24 @@ def embed(encoder: Encoder, x: Inputs, batch_size: int = 64) -> Tensor:
 
 
 def images(x: Inputs, encoder: str) -> Tensor:
-    """Return inputs that are images.
+    """Return the inputs after checking that they are images.
 
     Raises:
-        UserError: If they are something else.
+        UserError: If they are not.
     """
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3):
-        what = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else "texts"
+        given = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else "texts"
         raise UserError(
-            f"{encoder} encodes images (n, 1 or 3, height, width), but was given {what}; choose an encoder for these."
+            f"{encoder} encodes images (n, 1 or 3, height, width), but was given {given}; choose an encoder for these."
         )
     return x
 
 
 def texts(x: Inputs, encoder: str) -> Sequence[str]:
-    """Return inputs that are texts.
+    """Return the inputs after checking that they are texts.
 
     Raises:
-        UserError: If they are something else.
+        UserError: If they are not, or there is none.
     """
     if isinstance(x, (str, Tensor)) or not all(isinstance(text, str) for text in x):
         raise UserError(f"{encoder} encodes a list of texts, but was given {type(x).__name__}; choose another encoder.")
@@ -89,13 +95,13 @@ def texts(x: Inputs, encoder: str) -> Sequence[str]:
 
 
 def prepare_images(x: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Make images what a pretrained network expects: colour, size and scale.
+    """Convert images to the colours, size and scale that a pretrained network expects.
 
     Args:
-        x: Images ``(n, 1 or 3, height, width)``, uint8 or floats in [0, 1]; grey ones become three equal channels.
-        size: Height and width that they are stretched to.
-        mean: Subtracted from each channel, in [0, 1].
-        std: Divisor of each channel.
+        x: Images ``(n, 1 or 3, height, width)``, uint8 or floats in [0, 1]; grey images get three equal channels.
+        size: Height and width in pixels to which images are stretched.
+        mean: Mean to subtract from each channel, in [0, 1].
+        std: Standard deviation to divide each channel by.
 
     Returns:
         Images ``(n, 3, size, size)``, float32.

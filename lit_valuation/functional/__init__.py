@@ -1,1 +1,1 @@
-"""Pure tensor functions: gradients of the last layer, matching pursuit, search, distances and values."""
+"""Pure functions of tensors: last-layer gradients, matching pursuit, nearest neighbours, distances, data values."""

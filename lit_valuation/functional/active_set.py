@@ -1,9 +1,9 @@
-"""Ridge least squares on the few atoms a pursuit has chosen, with a Cholesky factor that grows by a row per atom.
+"""Ridge least squares on the active set of a matching pursuit, with a Cholesky factor that grows by a row per atom.
 
-Solves (G + diag(p)) w = c, with G the inner products of the chosen atoms, p their penalties and c their products with
-the target. Weights are kept from becoming negative as Lawson and Hanson do (Solving Least Squares Problems, 1974,
-chapter 23): from the last weights towards the new solution, up to the first that reaches 0; its atom is dropped, and
-again. The objective falls with each atom added, so no set of atoms comes twice, and the new atom always stays.
+Solves (G + diag(p)) w = c, where G holds the inner products of the active atoms, p their penalties and c their products
+with the target. Non-negative weights follow Lawson and Hanson (Solving Least Squares Problems, 1974, chapter 23): move
+from the last weights towards the new solution until the first weight reaches 0, remove its atom, and repeat. The
+objective falls with each added atom, so no set of atoms occurs twice, and the new atom is never removed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 
 class ActiveSet:
-    """Chosen atoms and their weights, in the order in which they were added; on the CPU.
+    """The active atoms and their weights, in the order in which the atoms were added; on the CPU.
 
     Args:
-        capacity: Most atoms.
-        nonnegative: Whether atoms with negative weights are dropped.
+        capacity: Most atoms that the set can hold.
+        nonnegative: Whether atoms whose weights would be negative are removed.
         dtype: Number format of the solution.
     """
 
@@ -44,17 +44,17 @@ class ActiveSet:
         return self._vectors[2, : self.size]
 
     def add(self, inner: Tensor, square: float, penalty: float, product: float) -> list[int] | None:
-        """Add an atom and solve for the weights of all.
+        """Add an atom and solve for all weights.
 
         Args:
-            inner: Its inner products with the atoms so far.
-            square: Its squared length.
-            penalty: What is added to the square.
-            product: Its product with the target.
+            inner: Inner products of the atom with the active atoms, ``(size,)``.
+            square: Squared norm of the atom.
+            penalty: Penalty of the atom, which is added to the squared norm.
+            product: Inner product of the atom with the target.
 
         Returns:
-            Which positions stay, counting the new atom's, in order; None, and nothing happened, where the atom is a
-            combination of the others up to rounding.
+            Positions of the atoms that stay, in ascending order, where the new atom has the last position. None if the
+            atom is linearly dependent on the active atoms up to rounding; the set then does not change.
         """
         t, diagonal = self.size, square + penalty
         row = torch.linalg.solve_triangular(self._factor[:t, :t], inner[:, None], upper=False)[:, 0]
@@ -69,32 +69,35 @@ class ActiveSet:
         return self._settle()
 
     def _settle(self) -> list[int]:
-        """Solve, dropping atoms until no weight is negative; return the positions that stay."""
+        """Solve, removing atoms until no weight is negative. Return the positions of the atoms that stay."""
         positions = list(range(self.size))
         while self.size:
             solution = torch.cholesky_solve(self.products[:, None], self._factor[: self.size, : self.size])[:, 0]
             if not self.nonnegative or bool((solution > 0).all()):
                 self.weights.copy_(solution)
                 break
-            # How far each weight that would not stay positive may go: w / (w - z), 0 for a new atom.
-            fall = (self.weights - solution).clamp(min=torch.finfo(solution.dtype).tiny)
-            way = torch.where(solution > 0, torch.inf, self.weights / fall)
-            self.weights.add_(way.min() * (solution - self.weights))
-            kept = (way > way.min()).nonzero()[:, 0]
-            positions = [positions[i] for i in kept.tolist()]
-            self._keep(kept)
+            # Fraction of the way to the solution z at which a weight reaches 0: w / (w - z), 0 for a new atom.
+            decrease = (self.weights - solution).clamp(min=torch.finfo(solution.dtype).tiny)
+            fraction = torch.where(solution > 0, torch.inf, self.weights / decrease)
+            self.weights.add_(fraction.min() * (solution - self.weights))
+            staying = (fraction > fraction.min()).nonzero()[:, 0]
+            positions = [positions[i] for i in staying.tolist()]
+            self._restrict(staying)
         return positions
 
-    def _keep(self, kept: Tensor) -> None:
-        gram, vectors = self.gram[kept][:, kept], self._vectors[:, kept]
-        self.size = size = len(kept)
+    def _restrict(self, staying: Tensor) -> None:
+        """Remove all atoms but those at some positions, and factorise again."""
+        gram, vectors = self.gram[staying][:, staying], self._vectors[:, staying]
+        self.size = size = len(staying)
         self._gram[:size, :size], self._vectors[:, :size] = gram, vectors
         self._factor[:size, :size] = torch.linalg.cholesky(gram + vectors[0].diag())
 
     def path(self) -> Tensor:
-        """Return the weights of every prefix of the atoms, lower triangular: row t holds those of the first t + 1.
+        """Solve for the weights of every prefix of the atoms.
 
-        Each row is solved for anew; where weights must not be negative it is the best of that kind, and may hold zeros.
+        Returns:
+            A lower triangular matrix ``(size, size)``, whose row t holds the optimal weights of the first t + 1 atoms.
+            With non-negative weights a row may hold zeros.
         """
         # With G + diag(p) = L L' and y = L⁻¹ c, the first t atoms have the weights Σ_{s<t} y_s (row s of L⁻¹).
         identity = torch.eye(self.size, dtype=self._factor.dtype)
@@ -106,19 +109,19 @@ class ActiveSet:
         return path
 
     def _best(self, size: int) -> Tensor:
-        """Return the best weights of the first atoms that are not negative."""
+        """Return the optimal non-negative weights of the first ``size`` atoms."""
         gram, (penalties, products, _) = self.gram, self._vectors
-        chosen, members = ActiveSet(size, True, gram.dtype), list[int]()
+        active, members = ActiveSet(size, True, gram.dtype), list[int]()
         rounding = 64 * torch.finfo(gram.dtype).eps * products[:size].abs().max()
         slopes = products[:size].clone()
         while float(slopes.max()) > rounding:
             new = int(slopes.argmax())
-            stay = chosen.add(gram[members, new], float(gram[new, new]), float(penalties[new]), float(products[new]))
-            if stay is None or len(members) not in stay:
-                break  # a slope that is nothing but rounding
-            members = [[*members, new][position] for position in stay]
-            slopes = products[:size] - gram[:size, members] @ chosen.weights
+            staying = active.add(gram[members, new], float(gram[new, new]), float(penalties[new]), float(products[new]))
+            if staying is None or len(members) not in staying:
+                break  # the slope is rounding error
+            members = [[*members, new][position] for position in staying]
+            slopes = products[:size] - gram[:size, members] @ active.weights
             slopes[members] = 0
         weights = torch.zeros(size, dtype=gram.dtype)
-        weights[members] = chosen.weights
+        weights[members] = active.weights
         return weights

@@ -1,7 +1,7 @@
-"""Atoms of a matching pursuit, a share of them on each rank: the one place where ranks talk to each other.
+"""Atoms of a matching pursuit, divided among ranks; all communication of the pursuit is here.
 
-A step moves C + d + 3 numbers for each problem, however many atoms there are: the best score, the number of the atom
-that has it, its two factors and its penalty.
+A step sends C + d + 3 numbers per problem, independent of the number of atoms: the best score, the index of its atom,
+the atom's two factors and its penalty.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ NO_ATOM = torch.iinfo(torch.int64).max
 
 
 class Atoms:
-    """The atoms of this rank among those of all, and the Gram columns that were asked for.
+    """The atoms of this rank, and the Gram columns computed so far.
 
     Args:
-        gradients: The atoms of this rank, n of them.
-        numbers: Number of each, unique over all ranks.
-        group: Processes that hold the others; None where there are none.
+        gradients: The n atoms of this rank.
+        numbers: Global index of each atom, unique over all ranks.
+        group: Processes that hold the other atoms; None if this process holds all.
     """
 
     def __init__(self, gradients: LastLayerGradients, numbers: Tensor, group: dist.ProcessGroup | None) -> None:
@@ -36,60 +36,68 @@ class Atoms:
         self._columns = gradients.delta.new_empty(0, len(numbers))
 
     def best(self, scores: Tensor, rounding: Tensor) -> list[int]:
-        """Return the number of the atom with the highest score of all ranks, the lowest of those equal up to rounding.
+        """Return the global index of the atom with the highest score over all ranks, for each problem.
 
         Args:
-            scores: Of this rank's atoms by problem, ``(T, n)``; 0 or less for those that are out of the question.
-            rounding: By how much each may be off.
+            scores: Scores of this rank's atoms, ``(T, n)``; 0 or less for atoms that must not be chosen.
+            rounding: Rounding error of each score, ``(T, n)``.
 
         Returns:
-            A number per problem; `NO_ATOM` where no score is above 0.
+            An index per problem, of scores equal up to rounding the lowest index; `NO_ATOM` if no score is above 0.
         """
         highest = scores.amax(1) if scores.shape[1] else scores.new_zeros(len(scores))
         highest = self._over_ranks(highest, dist.ReduceOp.MAX)
         equal = (scores > 0) & (scores + rounding >= highest[:, None])
-        # The empty column keeps a rank without atoms in step.
+        # The extra column gives a rank without atoms something to reduce.
         candidates = torch.where(equal, self.numbers, NO_ATOM)
         lowest = torch.cat([candidates, candidates.new_full((len(scores), 1), NO_ATOM)], dim=1).amin(1)
         return self._over_ranks(lowest, dist.ReduceOp.MIN).tolist()
 
     def fetch(self, chosen: list[int], penalties: Tensor) -> tuple[LastLayerGradients, Tensor]:
-        """Return an atom for each problem with its penalty, on every rank.
+        """Send the chosen atoms to every rank.
 
         Args:
-            chosen: Number of each problem's atom.
-            penalties: Of this rank's atoms by problem, ``(T, n)``.
+            chosen: Global index of each problem's atom.
+            penalties: Penalties of this rank's atoms, ``(T, n)``.
+
+        Returns:
+            The T atoms and their penalties, ``(T,)``.
         """
         delta, hidden = self.gradients.delta, self.gradients.hidden
         outputs, width = delta.shape[1], hidden.shape[1]
         rows = delta.new_zeros(len(chosen), outputs + width + 1)
-        problems, places = (self.numbers == torch.tensor(chosen, device=delta.device)[:, None]).nonzero().unbind(1)
-        rows[problems] = torch.cat([delta[places], hidden[places], penalties[problems, places][:, None]], dim=1)
+        problems, positions = (self.numbers == torch.tensor(chosen, device=delta.device)[:, None]).nonzero().unbind(1)
+        rows[problems] = torch.cat(
+            [delta[positions], hidden[positions], penalties[problems, positions][:, None]], dim=1
+        )
         rows = self._over_ranks(rows, dist.ReduceOp.SUM)
         factors = LastLayerGradients(rows[:, :outputs], rows[:, outputs:-1], self.gradients.bias)
         return factors, rows[:, -1]
 
     def add_columns(self, chosen: list[int], atoms: LastLayerGradients) -> None:
-        """Compute the Gram columns of some atoms, as one product; those computed before are kept.
+        """Compute the Gram columns of atoms that have none yet, as one product.
 
         Args:
-            chosen: Numbers of the atoms.
+            chosen: Global indices of the atoms.
             atoms: The atoms.
         """
         new = {number: i for i, number in enumerate(chosen) if number not in self._row_of}
         start, end = len(self._row_of), len(self._row_of) + len(new)
-        if end > len(self._columns):  # twice the room; memory that was never written is not taken
+        if end > len(self._columns):  # double the capacity; pages that are never written take no memory
             self._columns = torch.cat([self._columns[:start], self._columns.new_empty(end, len(self.numbers))])
         self._row_of.update({number: start + i for i, number in enumerate(new)})
         if new:
             self._columns[start:end] = atoms.take([*new.values()]).gram(self.gradients)
 
     def combine(self, supports: Sequence[list[int]], weights: Sequence[Tensor]) -> Tensor:
-        """Return each atom's product with weighted sums of chosen atoms, ``(T, n)``.
+        """Return the inner product of each atom with weighted sums of chosen atoms.
 
         Args:
-            supports: Numbers of the atoms of each sum.
-            weights: Their weights.
+            supports: Global indices of the atoms of each sum.
+            weights: Weights of those atoms.
+
+        Returns:
+            Inner products, ``(T, n)``.
         """
         matrix = self._columns.new_zeros(len(supports), len(self._row_of))
         for line, support, values in zip(matrix, supports, weights, strict=True):
@@ -97,14 +105,14 @@ class Atoms:
         return matrix @ self._columns[: len(self._row_of)]
 
     def mark(self, line: Tensor, number: int, value: bool) -> None:
-        """Set the entry of one atom, where it is of this rank, in a line with an entry per atom."""
+        """Set the entry of one atom in a row with an entry per atom of this rank, if the atom is on this rank."""
         line[self.numbers == number] = value
 
     def _over_ranks(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         if self.group is None:
             return values
-        # gradients are kept on the CPU, where GPUs' ranks cannot talk
-        place = torch.cuda.current_device() if dist.get_backend(self.group) == "nccl" else values.device
-        shared = values.to(place)
+        # gradients are on the CPU, but NCCL communicates between GPUs
+        device = torch.cuda.current_device() if dist.get_backend(self.group) == "nccl" else values.device
+        shared = values.to(device)
         dist.all_reduce(shared, operation, self.group)
         return shared.to(values.device)

@@ -1,7 +1,7 @@
-"""Subsets that represent: facility-location mutual information with queries, and k-center.
+"""Representative subsets: facility-location mutual information with queries, and k-center.
 
-Kaushal et al. 2021 (arXiv 2103.00128) give both forms of the mutual information; greedy selection is near-optimal
-since their gains never grow. Similarities are cosines, with negative ones counted as 0.
+Kaushal et al. 2021 (arXiv 2103.00128) define both forms of the mutual information. They are submodular, so greedy
+selection is near-optimal. Similarities are cosines; negative ones count as 0.
 
 Shape suffixes: M queries, N samples of the pool, D width, B samples of a block.
 """
@@ -21,28 +21,29 @@ from lit_valuation.functional.search import check_widths
 
 Variant = Literal["queries", "pool"]
 
-_BLOCK = 2**22  # similarities held at once
+_BLOCK = 2**22  # similarities in memory at once
 
 
 def facility_location_mi(
     pool_ND: Tensor, queries_MD: Tensor, k: int, variant: Variant = "queries", eta: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Choose samples one by one, each the one that adds most to the mutual information with the queries.
+    """Choose samples greedily, each time the one that increases the mutual information with the queries most.
 
-    ``queries`` (FLQMI): sum over queries of the nearest chosen sample's similarity, plus eta times the sum over
-    chosen samples of the nearest query's; needs similarities of pool and queries only. ``pool`` (FLVMI): sum over the
-    pool of the smaller of the nearest chosen sample's similarity and eta times the nearest query's; similarities
-    within the pool are computed when needed and not kept.
+    ``queries`` (FLQMI) is the sum over queries of the similarity of the nearest chosen sample, plus eta times the sum
+    over chosen samples of the similarity of the nearest query. It needs only similarities of pool and queries. ``pool``
+    (FLVMI) is the sum over the pool of the smaller of two similarities: that of the nearest chosen sample, and eta
+    times that of the nearest query. Similarities within the pool are computed when needed and not stored.
 
     Args:
         pool_ND: Features of the pool, ``(n, width)``.
         queries_MD: Features of the queries, ``(m, width)``.
-        k: Samples to choose, from 1 to n.
+        k: Number of samples to choose, from 1 to n.
         variant: ``queries`` or ``pool``.
-        eta: Weight of being near a query against representing all, 0 or more.
+        eta: Weight of being near a query relative to representing the others, 0 or more.
 
     Returns:
-        Numbers of the chosen samples in their order, int64 of shape ``(k,)``; what each added, float64.
+        Indices of the chosen samples in the order of choice, int64 of shape ``(k,)``, and the gain of each, float64 of
+        the same shape.
 
     Raises:
         UserError: If the widths differ, a feature is not finite, k is out of range or eta is negative.
@@ -56,15 +57,15 @@ def facility_location_mi(
 
 
 def k_center(pool_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Choose centres, each the sample farthest from all before it (Gonzalez 1985); the first is nearest the mean.
+    """Choose centres: first the sample nearest the mean, then each time the farthest one (Gonzalez 1985).
 
     Args:
         pool_ND: Features of the pool, ``(n, width)``.
-        k: Centres to choose, from 1 to n.
+        k: Number of centres, from 1 to n.
 
     Returns:
-        Numbers of the centres in their order, int64 of shape ``(k,)``; after each, the largest distance of a sample
-        from its nearest centre, float64.
+        Indices of the centres in the order of choice, int64 of shape ``(k,)``, and after each choice the largest
+        distance of a sample from its nearest centre, float64 of the same shape.
 
     Raises:
         UserError: If a feature is not finite or k is out of range.
@@ -75,30 +76,30 @@ def k_center(pool_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
     distance_N = torch.full((len(pool_ND),), torch.inf, dtype=torch.float64)
     chosen = torch.empty(k, dtype=torch.int64)
     radius = torch.empty(k, dtype=torch.float64)
-    number = int((pool_ND - pool_ND.mean(dim=0)).square().sum(dim=1).argmin())
+    centre = int((pool_ND - pool_ND.mean(dim=0)).square().sum(dim=1).argmin())
     for step in range(k):
-        chosen[step] = number
-        distance_N = torch.minimum(distance_N, (pool_ND - pool_ND[number]).square().sum(dim=1).sqrt())
-        distance_N[number] = -1.0  # not chosen twice, even where all samples are equal
-        number = int(distance_N.argmax())
-        radius[step] = distance_N[number].clamp(min=0)
+        chosen[step] = centre
+        distance_N = torch.minimum(distance_N, (pool_ND - pool_ND[centre]).square().sum(dim=1).sqrt())
+        distance_N[centre] = -1.0  # never chosen again, even if all samples are equal
+        centre = int(distance_N.argmax())
+        radius[step] = distance_N[centre].clamp(min=0)
     return chosen, radius
 
 
 class _Information(ABC):
-    """A set function whose gains never grow, by the gains of single samples."""
+    """A submodular set function of the chosen samples, given by the gains of single samples."""
 
     @abstractmethod
     def first_gains(self) -> Tensor:
-        """Return what each sample would add to the empty set, ``(n,)``."""
+        """Return the gain of each sample for the empty set, ``(n,)``."""
 
     @abstractmethod
-    def gain(self, number: int) -> float:
-        """Return what a sample would add to those taken."""
+    def gain(self, index: int) -> float:
+        """Return the gain of a sample for the set so far."""
 
     @abstractmethod
-    def take(self, number: int) -> None:
-        """Add a sample."""
+    def add(self, index: int) -> None:
+        """Add a sample to the set."""
 
 
 class _QueryInformation(_Information):
@@ -110,11 +111,11 @@ class _QueryInformation(_Information):
     def first_gains(self) -> Tensor:
         return self.similarity_NM.sum(dim=1) + self.nearness_N
 
-    def gain(self, number: int) -> float:
-        return float((self.similarity_NM[number] - self.covered_M).clamp_(min=0).sum() + self.nearness_N[number])
+    def gain(self, index: int) -> float:
+        return float((self.similarity_NM[index] - self.covered_M).clamp_(min=0).sum() + self.nearness_N[index])
 
-    def take(self, number: int) -> None:
-        self.covered_M = torch.maximum(self.covered_M, self.similarity_NM[number])
+    def add(self, index: int) -> None:
+        self.covered_M = torch.maximum(self.covered_M, self.similarity_NM[index])
 
 
 class _PoolInformation(_Information):
@@ -127,30 +128,30 @@ class _PoolInformation(_Information):
         rows = max(1, _BLOCK // len(self.pool_ND))
         return torch.cat([self._bounded(block_BD).sum(dim=1) for block_BD in self.pool_ND.split(rows)])
 
-    def gain(self, number: int) -> float:
-        return float((self._bounded(self.pool_ND[number, None])[0] - self.covered_N).clamp_(min=0).sum())
+    def gain(self, index: int) -> float:
+        return float((self._bounded(self.pool_ND[index, None])[0] - self.covered_N).clamp_(min=0).sum())
 
-    def take(self, number: int) -> None:
-        self.covered_N = torch.maximum(self.covered_N, self._bounded(self.pool_ND[number, None])[0])
+    def add(self, index: int) -> None:
+        self.covered_N = torch.maximum(self.covered_N, self._bounded(self.pool_ND[index, None])[0])
 
     def _bounded(self, block_BD: Tensor) -> Tensor:
         return torch.minimum((block_BD @ self.pool_ND.T).clamp_(min=0).double(), self.ceiling_N)
 
 
 def _lazy_greedy(information: _Information, k: int) -> tuple[Tensor, Tensor]:
-    """Choose greedily, measuring a gain again only where its old value could still win (Minoux 1978)."""
-    bounds = [(-gain, number) for number, gain in enumerate(information.first_gains().tolist())]
+    """Choose greedily, and compute a gain again only if its last value could still be the highest (Minoux 1978)."""
+    bounds = [(-gain, index) for index, gain in enumerate(information.first_gains().tolist())]
     heapq.heapify(bounds)
     chosen: list[int] = []
     gains: list[float] = []
     while len(chosen) < k:
-        _, number = bounds[0]
-        entry = (-information.gain(number), number)
+        _, index = bounds[0]
+        entry = (-information.gain(index), index)
         heapq.heapreplace(bounds, entry)
         if bounds[0] == entry:
             heapq.heappop(bounds)
-            information.take(number)
-            chosen.append(number)
+            information.add(index)
+            chosen.append(index)
             gains.append(-entry[0])
     return torch.tensor(chosen), torch.tensor(gains, dtype=torch.float64)
 

@@ -1,8 +1,8 @@
-"""Gradients of a linear last layer, one per sample, kept as two factors and never written out.
+"""Per-sample gradients of a linear last layer, stored as two factors instead of as full matrices.
 
 With outputs z = W h + b the gradient of a sample's loss by (W, b) is the outer product of δ = ∂loss/∂z and (h, 1), so
-⟨g, g′⟩ = (δ·δ′)(h·h′ + 1): n (C + d) numbers stand for n C (d + 1). Gradients of the last layer as what selection looks
-at: Killamsetty et al. 2021, GRAD-MATCH, arXiv 2103.00123; Sarwar et al. 2024, arXiv 2410.08432.
+⟨g, g′⟩ = (δ·δ′)(h·h′ + 1): n (C + d) numbers replace n C (d + 1). Selection by last-layer gradients follows Killamsetty
+et al. 2021, GRAD-MATCH, arXiv 2103.00123, and Sarwar et al. 2024, arXiv 2410.08432.
 
 Shape suffixes: n samples, m other samples, C outputs, d width of the last layer's input.
 """
@@ -24,10 +24,10 @@ Loss = Literal["cross_entropy", "logistic", "squared"]
 
 @dataclass(frozen=True)
 class LastLayerGradients:
-    """Gradients of the last layer at each of n samples, as factors.
+    """Gradients of the last layer for n samples, as factors.
 
     Args:
-        delta: Gradients by the outputs, of shape ``(n, C)``.
+        delta: Gradients with respect to the outputs, of shape ``(n, C)``.
         hidden: Inputs of the last layer, of shape ``(n, d)``.
         bias: Whether the layer has a bias; its gradient is the last column of each matrix.
 
@@ -57,26 +57,29 @@ class LastLayerGradients:
         return len(self.delta)
 
     def take(self, indices: Tensor | Sequence[int]) -> LastLayerGradients:
-        """Return some of the gradients, in the order of ``indices``."""
+        """Return the gradients at ``indices``, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.delta.device)
         return replace(self, delta=self.delta[chosen], hidden=self.hidden[chosen])
 
     def gram(self, other: LastLayerGradients) -> Tensor:
-        """Return all inner products with other gradients, of shape ``(n, m)``."""
+        """Return the inner products with all other gradients, of shape ``(n, m)``."""
         return (self.hidden @ other.hidden.T).add_(float(self.bias)).mul_(self.delta @ other.delta.T)
 
     def sum(self, weights: Tensor | None = None) -> Tensor:
-        """Return the sum of the gradients, each times its weight, of shape ``(C, d)`` or, with bias, ``(C, d + 1)``.
+        """Return the weighted sum of the gradients.
 
         Args:
-            weights: One weight per sample; None for ones.
+            weights: Weight of each sample, ``(n,)``; None for ones.
+
+        Returns:
+            A matrix of shape ``(C, d)`` or, with bias, ``(C, d + 1)``.
         """
         delta = self.delta if weights is None else self.delta * weights.to(self.delta)[:, None]
         total = delta.T @ self.hidden
         return torch.cat([total, delta.sum(0)[:, None]], dim=1) if self.bias else total
 
     def dot(self, target: Tensor) -> Tensor:
-        """Return each gradient's inner product with a matrix such as :meth:`sum` returns, of shape ``(n,)``."""
+        """Return each gradient's inner product with a matrix of the shape that :meth:`sum` returns, ``(n,)``."""
         target = target.to(self.hidden)
         outputs = self.hidden @ target[:, : self.hidden.shape[1]].T
         if self.bias:
@@ -84,7 +87,7 @@ class LastLayerGradients:
         return outputs.mul_(self.delta).sum(1)
 
     def squared_norms(self) -> Tensor:
-        """Return the squared length of each gradient, of shape ``(n,)``."""
+        """Return the squared norm of each gradient, of shape ``(n,)``."""
         hidden = torch.linalg.vector_norm(self.hidden, dim=1).square() + float(self.bias)
         return hidden * torch.linalg.vector_norm(self.delta, dim=1).square()
 
@@ -97,22 +100,23 @@ def last_layer_gradients(
     label_smoothing: float = 0.0,
     bias: bool = True,
 ) -> LastLayerGradients:
-    """Return the gradients of each sample's own loss by a linear last layer.
+    """Return the gradient of each sample's own loss with respect to a linear last layer.
 
     Args:
         outputs: Outputs of the layer, before softmax or sigmoid, of shape ``(n, C)``.
-        hidden: Its inputs, of shape ``(n, d)``.
-        targets: Numbers of the classes, ``(n,)``; or values of the outputs' shape.
+        hidden: Inputs of the layer, of shape ``(n, d)``.
+        targets: Class indices, ``(n,)``, or values of the outputs' shape.
         loss: ``cross_entropy``; ``logistic``, binary cross-entropy summed over the outputs; ``squared``, half the
             squared distance summed over the outputs.
-        label_smoothing: Share of the target spread evenly over the classes, as in PyTorch's cross-entropy; 0 to 1.
+        label_smoothing: Share of the target that is spread evenly over the classes, as in PyTorch's cross-entropy,
+            from 0 to 1.
         bias: Whether the layer has a bias.
 
     Returns:
-        The gradients as factors; half-precision inputs become float32.
+        The gradients as factors, in float32 or the higher precision of the inputs.
 
     Raises:
-        UserError: If the loss is unknown, the smoothing is not of this loss, or shapes do not match.
+        UserError: If the loss is unknown, does not support smoothing, or shapes do not match.
     """
     if loss not in ("cross_entropy", "logistic", "squared"):
         raise UserError(f"loss is {loss!r}, but must be cross_entropy, logistic or squared; choose one of them.")
@@ -122,26 +126,26 @@ def last_layer_gradients(
         )
     dtype = torch.promote_types(torch.promote_types(outputs.dtype, hidden.dtype), torch.float32)
     outputs, hidden = outputs.detach().to(dtype), hidden.detach().to(dtype)
-    wanted = _target_values(outputs, targets)
+    desired = _target_values(outputs, targets)
     if loss == "cross_entropy":
-        wanted = wanted * (1 - label_smoothing) + label_smoothing / outputs.shape[1]
-        return LastLayerGradients(outputs.softmax(1) - wanted, hidden, bias)
-    return LastLayerGradients((outputs.sigmoid() if loss == "logistic" else outputs) - wanted, hidden, bias)
+        desired = desired * (1 - label_smoothing) + label_smoothing / outputs.shape[1]
+        return LastLayerGradients(outputs.softmax(1) - desired, hidden, bias)
+    return LastLayerGradients((outputs.sigmoid() if loss == "logistic" else outputs) - desired, hidden, bias)
 
 
 def _target_values(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return what each output should be; class numbers become ones and zeros."""
+    """Return the target value of each output, ``(n, C)``; class indices become one-hot rows."""
     n, width = outputs.shape
     if targets.shape == outputs.shape or (width == 1 and targets.shape == (n,)):
         return targets.to(outputs).reshape(n, width)
     if targets.shape != (n,) or targets.is_floating_point():
         raise UserError(
             f"targets is {targets.dtype} of shape {tuple(targets.shape)} for outputs of shape {(n, width)}; "
-            "give one class number per sample, or one value per output."
+            "give one class index per sample, or one value per output."
         )
     if n and not 0 <= int(targets.min()) <= int(targets.max()) < width:
         raise UserError(
             f"targets runs from {int(targets.min())} to {int(targets.max())}, but the model has {width} outputs; "
-            "number the classes as the model does."
+            "use the model's class indices."
         )
     return F.one_hot(targets.long(), width).to(outputs)

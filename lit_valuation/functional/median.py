@@ -1,7 +1,7 @@
-"""The geometric median, the point with the least sum of distances to given points, and the distances to it.
+"""The geometric median, which minimises the sum of distances to given points, and the distance ψ to it.
 
-Mycroft measures how far an owner's sample is from the queries by its distance to the median of their features: Sarwar
-et al. 2024, arXiv 2410.08432.
+Mycroft (Sarwar et al. 2024, arXiv 2410.08432) measures how far an owner's sample is from the queries by the distance of
+its features to the geometric median of the queries' features.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from lit_core.errors import UserError
 def geometric_median(points: Tensor, tolerance: float = 1e-9, max_iterations: int = 10_000) -> Tensor:
     """Return the geometric median by Weiszfeld's iteration, in float64.
 
-    Where an estimate hits a point, the iteration goes on as in Vardi and Zhang 2000 (PNAS 97, 1423); where a point is
-    the median, it is returned as it is.
+    If an estimate equals a point, the step is that of Vardi and Zhang 2000 (PNAS 97, 1423). If a point is the median,
+    it is returned exactly.
 
     Args:
-        points: Of shape ``(m, d)``, 1 or more.
-        tolerance: Length of a step, relative to the mean distance from the points, at which the estimate is final.
-        max_iterations: Most steps.
+        points: One or more points, of shape ``(m, d)``.
+        tolerance: Step length, relative to the mean distance from the points, at which the iteration stops.
+        max_iterations: Most iterations.
 
     Returns:
-        The median, ``(d,)``, in the points' number format; on a line, one of the medians.
+        The median, ``(d,)``, in the points' number format. If all points are on a line, it is one of their medians.
 
     Raises:
         UserError: If there is no point or one is not finite.
@@ -41,7 +41,7 @@ def geometric_median(points: Tensor, tolerance: float = 1e-9, max_iterations: in
     for _ in range(max_iterations):
         distances = torch.linalg.vector_norm(exact - estimate, dim=1)
         nearest = int(distances.argmin())
-        if nearest != checked:  # near a point that is the median the iteration would creep
+        if nearest != checked:  # near a median that is a point, the iteration converges too slowly
             step, checked = _step(exact, exact[nearest]), nearest
             if step is None:
                 return points[nearest]
@@ -53,17 +53,17 @@ def geometric_median(points: Tensor, tolerance: float = 1e-9, max_iterations: in
 
 
 def psi(points: Tensor, median: Tensor) -> Tensor:
-    """Return each point's distance to a median, both scaled to length 1.
+    """Return the distance of each point to a median, after scaling both to length 1.
 
     Args:
         points: Features, ``(n, d)``.
-        median: A median of normalised features, ``(d,)``.
+        median: Geometric median of features of length 1, ``(d,)``.
 
     Returns:
         Distances from 0 to 2, ``(n,)``.
 
     Raises:
-        UserError: If the features differ in width.
+        UserError: If the widths differ.
     """
     if points.shape[1:] != median.shape:
         raise UserError(
@@ -72,9 +72,9 @@ def psi(points: Tensor, median: Tensor) -> Tensor:
     return torch.linalg.vector_norm(F.normalize(points, dim=1) - F.normalize(median, dim=0).to(points), dim=1)
 
 
-def _step(points: Tensor, at: Tensor) -> Tensor | None:
-    """Return one step from a place, None where that is the median already."""
-    differences = points - at
+def _step(points: Tensor, position: Tensor) -> Tensor | None:
+    """Return the next step of the iteration from a position; None if that position is the median."""
+    differences = points - position
     distances = torch.linalg.vector_norm(differences, dim=1)
     here = distances == 0
     pull = (differences[~here] / distances[~here, None]).sum(0)

@@ -1,4 +1,4 @@
-"""Small classifiers that end in a linear layer."""
+"""Small classifiers whose last layer is linear."""
 
 from lit_valuation.nn.conv_net import ConvNet
 from lit_valuation.nn.mlp import MLP, LinearHead

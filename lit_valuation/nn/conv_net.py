@@ -1,4 +1,4 @@
-"""A small network for images."""
+"""A small convolutional network for images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from lit_valuation.nn.mlp import check_sizes
 
 
 class ConvNet(nn.Module):
-    """3 × 3 convolutions with ReLU and halving max-pooling, then a hidden layer.
+    """3 × 3 convolutions with ReLU and max-pooling, then a hidden layer and a linear head.
 
-    It has no batch normalisation, whose statistics would depend on the number of devices.
+    There is no batch normalisation, because its statistics would depend on the number of devices.
 
     Args:
         input_shape: Channels, height and width of an image.
         n_classes: Number of classes, 1 or more.
-        channels: Channels of the convolutions, each 1 or more; each halves height and width.
-        hidden: Width of the layer before the last, 1 or more: what gradients are matched in.
-        dropout: Share of that layer that is dropped in training, from 0 to below 1.
+        channels: Output channels of the convolutions, each 1 or more; each max-pooling halves height and width.
+        hidden: Width of the layer before the head, 1 or more; gradients are matched at the head.
+        dropout: Dropout probability of that layer, from 0 to below 1.
+
+    Raises:
+        UserError: If a size is below 1, the dropout is out of range, or the input is not an image.
     """
 
     def __init__(

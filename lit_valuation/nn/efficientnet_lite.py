@@ -32,7 +32,15 @@ _NAMES = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "head.0", "_bn
 
 
 class EfficientNetLite0(nn.Module):
-    """The network with its classifier of 1,000 ImageNet classes."""
+    """EfficientNet-Lite0 with the classifier of 1,000 ImageNet classes.
+
+    A forward pass:
+
+    1. a strided 3 × 3 convolution (the stem);
+    2. 16 inverted bottlenecks in seven stages;
+    3. a 1 × 1 convolution to 1,280 channels, averaged over positions: the features;
+    4. a linear classifier.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,16 +56,16 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(WIDTH, 1000)
 
     def features(self, x_B3HW: Tensor) -> Tensor:
-        """Return what the classifier sees, ``(batch, 1280)``."""
+        """Return the inputs of the classifier, ``(batch, 1280)``."""
         return self.head(self.blocks(self.stem(x_B3HW))).mean(dim=(2, 3))
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
-        """Return the logits of images that are normalised as in training."""
+        """Return logits ``(batch, 1000)`` of images that are normalised as in training."""
         return self.classifier(self.features(x_B3HW))
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the published weights, which follow TensorFlow's names, to ours."""
+    """Return the published weights, whose names follow TensorFlow, under the names of `EfficientNetLite0`."""
     renamed = {}
     for key, value in state.items():
         parts = key.split(".")
@@ -69,7 +77,7 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as in TensorFlow: where the padding is odd, right and bottom get one more."""
+    """A convolution with TensorFlow's padding: if the padding is odd, right and bottom get one more."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -78,7 +86,7 @@ class _SameConv(nn.Conv2d):
 
 
 class _Block(nn.Module):
-    """An inverted bottleneck: wider, a convolution per channel, narrow again; with a shortcut where shapes agree."""
+    """An inverted bottleneck: expansion, depthwise convolution, projection; with a shortcut if shapes agree."""
 
     def __init__(self, width: int, out: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()

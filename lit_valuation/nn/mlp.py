@@ -1,4 +1,4 @@
-"""Networks for tables and embeddings."""
+"""Fully connected networks for tables and embeddings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ class MLP(nn.Module):
     Args:
         input_shape: Shape of one sample, such as ``(9,)`` or ``(1, 28, 28)``.
         n_classes: Number of classes, 1 or more.
-        hidden: Widths of the hidden layers, each 1 or more; the last one is what gradients are matched in.
-        dropout: Share of each hidden layer that is dropped in training, from 0 to below 1.
+        hidden: Widths of the hidden layers, each 1 or more; gradients are matched at the linear head after the last.
+        dropout: Dropout probability of each hidden layer, from 0 to below 1.
+
+    Raises:
+        UserError: If a size is below 1, or the dropout is out of range.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class MLP(nn.Module):
 
 
 class LinearHead(MLP):
-    """A single linear layer over the flattened input: logistic regression, for embeddings of a frozen encoder.
+    """A linear layer over the flattened input (logistic regression), for embeddings of a frozen encoder.
 
     Args:
         input_shape: Shape of one sample, such as ``(384,)``.
@@ -52,14 +55,20 @@ class LinearHead(MLP):
 
 
 def check_sizes(n_classes: int, argument: str, sizes: Sequence[int], dropout: float) -> None:
-    """Check what the networks have in common.
+    """Check arguments that the networks share.
+
+    Args:
+        n_classes: Number of classes.
+        argument: Name of the argument with the widths, for messages.
+        sizes: Widths of layers.
+        dropout: Dropout probability.
 
     Raises:
-        UserError: If a size is below 1, or the dropout is no share.
+        UserError: If a size is below 1, or the dropout is out of range.
     """
     if n_classes < 1:
         raise UserError(f"n_classes is {n_classes}, but must be 1 or more; count the classes of the data.")
     if any(size < 1 for size in sizes):
         raise UserError(f"`{argument}` is {list(sizes)}, but each width must be 1 or more; correct it.")
     if not 0 <= dropout < 1:
-        raise UserError(f"`dropout` is {dropout}, but it is a share that is dropped; give 0 to below 1.")
+        raise UserError(f"`dropout` is {dropout}, but must be a probability; give 0 to below 1.")

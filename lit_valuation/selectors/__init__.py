@@ -1,4 +1,4 @@
-"""Ways to choose the few samples worth sharing, all with one interface and equal budgets."""
+"""Selectors, which choose samples to share within a budget: one method per file, one interface."""
 
 from lit_valuation.selectors.base import Pool, Selection, Selector, split_budget
 from lit_valuation.selectors.binning import BinningSelector

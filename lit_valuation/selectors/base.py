@@ -1,4 +1,4 @@
-"""What all selectors share: what they look at, what they return, and how a budget is spent."""
+"""The base class of selectors: their input, their output, and the division of a budget among classes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Need = Literal["x", "features", "gradients"]
 
 @dataclass(frozen=True)
 class Pool:
-    """What a selector may look at: an owner's samples, or the queries, with what its `needs` name.
+    """Input of a selector: an owner's samples or the queries, with the fields that the selector's `needs` name.
 
     Args:
-        y: Numbers of the classes, int64 of shape ``(n,)``; pool and queries are numbered alike.
-        x: Rows of a table, ``(n, columns)``; None where no selector needs them.
-        features: Embeddings by a public encoder, ``(n, width)``; None where no selector needs them.
-        gradients: Gradients of the last layer at each sample; None where no selector needs them.
+        y: Class indices, int64 of shape ``(n,)``, the same for pool and queries.
+        x: Rows of a table, ``(n, columns)``; None if not needed.
+        features: Features by a public encoder, ``(n, width)``; None if not needed.
+        gradients: Last-layer gradient of each sample; None if not needed.
     """
 
     y: Tensor
@@ -38,14 +38,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was selected, the most wanted first.
+    """Output of a selector: the selected samples, the most wanted first.
 
     Args:
-        indices: Numbers of the selected samples in the pool, int64 of shape ``(k,)``, without repetition. Within a
-            class every prefix is the selection at a smaller budget, unless gradient matching dropped a sample that a
-            smaller one has; classes take turns in proportion to their queries.
-        weights: Weight of each selected sample, 0 or more, of shape ``(k,)``; ones where the selector has none.
-        facts: What the selector found out, by name, such as ``relative_residual`` or ``mean_psi``.
+        indices: Indices of the selected samples in the pool, int64 of shape ``(k,)``, without repetition. Classes take
+            turns in proportion to their number of queries. Within a class, every prefix is the selection for a smaller
+            budget, unless gradient matching removed a sample from the active set.
+        weights: Weight of each selected sample, 0 or more, of shape ``(k,)``; ones if the selector has no weights.
+        facts: Values that the selector reports, by name, such as ``relative_residual`` or ``mean_psi``.
     """
 
     indices: Tensor
@@ -54,29 +54,29 @@ class Selection:
 
 
 class Selector(ABC):
-    """Chooses samples of a pool for the sake of the queries.
+    """Chooses the samples of a pool that help most with the queries.
 
     To add a selector, derive from this class, export it from ``lit_valuation.selectors``, and write its YAML in
     ``configs/valuation/selector`` and its test.
 
     Attributes:
-        needs: Which fields of a `Pool`, beside the labels, must be there.
+        needs: Fields of a `Pool`, in addition to the labels, that the selector uses.
     """
 
     needs: ClassVar[frozenset[Need]]
 
     @abstractmethod
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
-        """Choose at most ``budget`` samples; a class gets its share by `split_budget`.
+        """Choose at most ``budget`` samples; `split_budget` gives each class its share.
 
         Args:
             pool: The owner's samples.
             queries: The hard cases.
             budget: Most samples to choose, 1 or more.
-            seed: Seed of what is drawn at random and of ties that nothing else breaks.
+            seed: Seed of random choices and of ties that nothing else breaks.
 
         Returns:
-            The selection; shorter than the budget where fewer samples are worth it.
+            The selection; it is shorter than the budget if fewer samples help.
 
         Raises:
             UserError: If the budget is below 1, or no sample of the pool has a class of the queries.
@@ -84,28 +84,28 @@ class Selector(ABC):
 
 
 def split_budget(budget: int, pool_y: Tensor, query_y: Tensor) -> dict[int, int]:
-    """Divide a budget among the classes of the queries in proportion to their number.
+    """Divide a budget among classes in proportion to their number of queries, by the Sainte-Laguë method.
 
-    One sample after the other goes to the class with the most queries per sample, counted as Sainte-Laguë does, so the
-    division of a smaller budget is part of that of a larger one. A class gets no more than the pool has of it.
+    A larger budget never gives a class fewer samples than a smaller one. A class gets at most the samples that the pool
+    has of it.
 
     Args:
-        budget: Samples to divide, 1 or more.
-        pool_y: Class of each sample of the pool.
-        query_y: Class of each query.
+        budget: Number of samples to divide, 1 or more.
+        pool_y: Class index of each sample of the pool.
+        query_y: Class index of each query.
 
     Returns:
-        Samples by class, for the classes that get any.
+        Number of samples by class index, without classes that get none.
 
     Raises:
-        UserError: If the budget is below 1, or the pool has none of the queries' classes.
+        UserError: If the budget is below 1, or the pool has no sample of the queries' classes.
     """
     if budget < 1:
         raise UserError(f"budget is {budget}, but must be 1 or more; ask for at least one sample.")
-    room = {int(c): int((pool_y == c).sum()) for c in query_y.unique()}
-    if not any(room.values()):
+    available = {int(c): int((pool_y == c).sum()) for c in query_y.unique()}
+    if not any(available.values()):
         raise UserError("The pool has no sample of the queries' classes, so there is nothing to choose from.")
-    turns = [(turn, c) for c, most in room.items() for turn in _turns(most, int((query_y == c).sum()))]
+    turns = [(turn, c) for c, most in available.items() for turn in _turns(most, int((query_y == c).sum()))]
     shares: dict[int, int] = {}
     for _, c in sorted(turns)[:budget]:
         shares[c] = shares.get(c, 0) + 1
@@ -113,14 +113,14 @@ def split_budget(budget: int, pool_y: Tensor, query_y: Tensor) -> dict[int, int]
 
 
 def in_turns(chosen: Mapping[int, Tensor], query_y: Tensor) -> Tensor:
-    """Order selected samples so that each prefix divides among the classes as `split_budget` would.
+    """Merge the orders of the classes, so that each prefix has the class shares of `split_budget`.
 
     Args:
-        chosen: Numbers of the selected samples by class, the most wanted first.
-        query_y: Class of each query.
+        chosen: Indices of the selected samples by class, the most wanted first.
+        query_y: Class index of each query.
 
     Returns:
-        All of them, int64 of shape ``(k,)``.
+        All indices, int64 of shape ``(k,)``.
     """
     turns = [
         (turn, c, index)
@@ -133,5 +133,5 @@ def in_turns(chosen: Mapping[int, Tensor], query_y: Tensor) -> Tensor:
 
 
 def _turns(samples: int, queries: int) -> list[float]:
-    """Return when a class with so many queries gets its first, second, … sample."""
+    """Return the Sainte-Laguë quotients at which a class gets its first, second, … sample; lower comes first."""
     return [(rank + 0.5) / queries for rank in range(samples)]

@@ -1,4 +1,4 @@
-"""The rows of a table that share most bins with the queries."""
+"""A selector of table rows by their adaptive binning distance from the queries."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lit_valuation.functional.binning import Bins, binning_distance
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import rows_of, select_by_class
 
-_FREQUENT = 5  # distances that the diverse rows are drawn from
+_FREQUENT = 5  # number of most frequent distances from which diverse rows are drawn
 
 
 class BinningSelector(Selector):
-    """Takes the rows at the smallest adaptive binning distance; ties are broken at random (Sarwar et al. 2024).
+    """Takes the rows with the smallest adaptive binning distance (Sarwar et al. 2024); ties are broken at random.
 
     Args:
-        bins: ``queries`` fits the bins to the queries' values where the owner's range allows (the paper's default),
-            ``owner`` to the owner's.
-        share: ``nearest`` fills the budget from the smallest distance on; ``minimum`` takes no row beyond the
-            smallest distance; ``random`` takes random rows, as many as ``minimum`` would, for comparison.
-        diverse: How many rows of each class are drawn instead from the five most frequent distances above the
-            smallest, 0 or more; they take turns with the others.
+        bins: ``queries`` fits the bins to the queries' values if the owner's range allows it (the paper's default);
+            ``owner`` fits them to the owner's values.
+        share: ``nearest`` fills the budget in order of distance; ``minimum`` takes only rows at the smallest distance;
+            ``random`` takes as many rows as ``minimum``, but at random, for comparison.
+        diverse: Number of rows of each class that are drawn from the five most frequent distances above the smallest
+            instead, 0 or more. They alternate with the others.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"x"})
@@ -38,17 +38,17 @@ class BinningSelector(Selector):
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
-        rows, asked = rows_of(pool, queries)
-        place = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+        rows, query_rows = rows_of(pool, queries)
+        rank = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
 
-        def order(mine: Tensor, its: Tensor, share: int) -> Tensor:
-            shuffled = mine[place[mine].argsort()]
-            return shuffled[self._order(binning_distance(rows[shuffled], asked[its], self.bins))]
+        def order(candidates: Tensor, of_queries: Tensor, share: int) -> Tensor:
+            shuffled = candidates[rank[candidates].argsort()]
+            return shuffled[self._order(binning_distance(rows[shuffled], query_rows[of_queries], self.bins))]
 
         return select_by_class(pool, queries, budget, order)
 
     def _order(self, distance: Tensor) -> Tensor:
-        """Return which of some shuffled rows to take, the most wanted first."""
+        """Return the positions of shuffled rows, the most wanted first."""
         at_minimum = distance == distance.min()
         if self.share == "random":
             near = torch.arange(int(at_minimum.sum()))

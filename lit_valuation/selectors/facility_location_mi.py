@@ -1,4 +1,4 @@
-"""Samples that are near the queries and do not repeat each other."""
+"""A selector of samples that are near the queries without being redundant: facility-location mutual information."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class FacilityLocationMISelector(Selector):
     """Maximises the facility-location mutual information with the queries, greedily (Kaushal et al. 2021).
 
     Args:
-        variant: ``queries`` (FLQMI) covers the queries and needs little work; ``pool`` (FLVMI) represents those parts
-            of the pool that are near queries, at a cost quadratic in the samples of a class.
-        eta: Weight of being near a query, 0 or more.
+        variant: ``queries`` (FLQMI) covers the queries and is cheap; ``pool`` (FLVMI) represents the parts of the pool
+            that are near queries, at a cost quadratic in the samples of a class.
+        eta: Weight of being near a query relative to representing the others, 0 or more.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
@@ -28,12 +28,12 @@ class FacilityLocationMISelector(Selector):
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
-        features, asked = features_of(pool, queries)
+        features, query_features = features_of(pool, queries)
         return select_by_class(
             pool,
             queries,
             budget,
-            lambda mine, its, share: mine[
-                facility_location_mi(features[mine], asked[its], share, self.variant, self.eta)[0]
+            lambda candidates, of_queries, share: candidates[
+                facility_location_mi(features[candidates], query_features[of_queries], share, self.variant, self.eta)[0]
             ],
         )

@@ -1,4 +1,4 @@
-"""The owner's samples that look most like the queries to a public encoder."""
+"""A selector of samples whose features are nearest to those of the queries."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ class FeatureSimilaritySelector(Selector):
     """Lets each query vote for its nearest samples by the features of an encoder (Sarwar et al. 2024).
 
     Args:
-        vote: ``veto`` takes every query's nearest sample, then every query's second nearest, and so on; ``borda`` takes
-            the samples with most points, of which a query's nearest gets most.
-        top_k: How many of the nearest samples of the whole pool a query looks at before those of other classes are
-            dropped, 1 or more; the paper's code takes 10 to 200. None lets it look at all samples it may vote for.
-        same_class: Whether a query votes for samples of its own class only; otherwise for those of any query's class.
-        backend: ``exact`` searches with matrix products, ``faiss`` with faiss, which is to be installed.
+        vote: ``veto`` takes the nearest sample of every query, then the second nearest of every query, and so on;
+            ``borda`` takes the samples with the most points, where a query gives most points to its nearest sample.
+        top_k: Number of nearest samples of the whole pool that a query considers before samples of other classes are
+            removed, 1 or more; the paper's code takes 10 to 200. None considers all samples that the query may vote
+            for.
+        same_class: Whether a query votes only for samples of its own class; otherwise for those of any query's class.
+        backend: ``exact`` searches with matrix products, ``faiss`` with the library faiss, if it is installed.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
@@ -35,7 +36,7 @@ class FeatureSimilaritySelector(Selector):
         backend: Backend = "exact",
     ) -> None:
         if top_k is not None and top_k < 1:
-            raise UserError(f"top_k is {top_k}, but must be 1 or more; let each query look at one sample at least.")
+            raise UserError(f"top_k is {top_k}, but must be 1 or more; let each query consider at least one sample.")
         self.vote, self.top_k, self.same_class, self.backend = vote, top_k, same_class, backend
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
@@ -48,18 +49,18 @@ class FeatureSimilaritySelector(Selector):
 
     def _order(self, pool: Pool, queries: Pool, c: int, budget: int) -> Tensor:
         """Return the samples that the queries of a class vote for, the most wanted first."""
-        features, asked = features_of(pool, queries)
+        features, query_features = features_of(pool, queries)
         wanted = torch.tensor([c]) if self.same_class else queries.y
         candidates = torch.isin(pool.y, wanted).nonzero().squeeze(1)
         if self.top_k is not None:
-            looked_at, k = torch.arange(len(pool)), min(self.top_k, len(pool))
+            considered, k = torch.arange(len(pool)), min(self.top_k, len(pool))
         else:
-            looked_at, k = candidates, len(candidates)
-            if self.vote == "veto":  # a query is not asked more often than the budget has samples
+            considered, k = candidates, len(candidates)
+            if self.vote == "veto":  # no query names more samples than the budget has
                 k = min(k, budget)
-        distances_MK, numbers_MK = nearest(asked[queries.y == c], features[looked_at], k, self.backend)
-        numbers_MK = looked_at[numbers_MK]
-        allowed_MK = torch.isin(pool.y[numbers_MK], wanted)
+        distances_MK, indices_MK = nearest(query_features[queries.y == c], features[considered], k, self.backend)
+        indices_MK = considered[indices_MK]
+        allowed_MK = torch.isin(pool.y[indices_MK], wanted)
         if self.vote == "borda":
-            return borda_order(numbers_MK, allowed_MK)
-        return veto_order(distances_MK, numbers_MK, allowed_MK)
+            return borda_order(indices_MK, allowed_MK)
+        return veto_order(distances_MK, indices_MK, allowed_MK)

@@ -1,4 +1,4 @@
-"""Sharing everything: what a small selection is measured against."""
+"""A selector that shares everything, the upper reference for smaller selections."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lit_valuation.selectors.by_class import select_by_class
 
 
 class FullInformation(Selector):
-    """Takes every sample of the queries' classes, in their order within a class.
+    """Takes every sample of the queries' classes, in the order of the pool within a class.
 
-    It never takes only a part: a budget that is too small for all of them is refused.
+    A budget that is too small for all of them is refused.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -23,9 +23,9 @@ class FullInformation(Selector):
         """Choose all samples of the queries' classes; see `Selector.select`.
 
         Raises:
-            UserError: If there are more of them than the budget, or as `Selector.select`.
+            UserError: If there are more samples than the budget allows, or as in `Selector.select`.
         """
-        selection = select_by_class(pool, queries, budget, lambda mine, asked, share: mine)
+        selection = select_by_class(pool, queries, budget, lambda candidates, of_queries, share: candidates)
         wanted = int(torch.isin(pool.y, queries.y).sum())
         if wanted > budget:
             raise UserError(

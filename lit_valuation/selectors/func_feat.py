@@ -1,4 +1,4 @@
-"""Gradient matching that prefers samples which also look like the queries."""
+"""A selector that matches gradients and penalises samples whose features are far from the queries."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from lit_valuation.selectors.gradient_matching import check_penalty, match_by_cl
 
 
 class FuncFeatSelector(Selector):
-    """Matches gradients with a penalty on the weight of samples far from the queries (FuncFeat, Sarwar et al. 2024).
+    """Matches gradients with a penalty on the weights of samples far from the queries (FuncFeat, Sarwar et al. 2024).
 
-    ψ of a sample is its distance from the geometric median of the features of its class's queries, scaled to a median
-    of 1 over the pool's samples of that class. Its facts: ``relative_residual``, as `GradientMatchingSelector`, and
-    ``mean_psi``, the unscaled distance over what was chosen.
+    ψ of a sample is the distance of its features from the geometric median of its class's queries, scaled to a median
+    of 1 over the pool's samples of that class. The selector reports ``relative_residual``, as
+    `GradientMatchingSelector` does, and ``mean_psi``, the mean unscaled distance of the chosen samples.
 
     Args:
         ridge: λ, the penalty on squared weights, 0 or more.
         psi_ridge: μ, the penalty on squared weights times ψ², 0 or more.
-        relative: Whether λ and μ are multiples of the mean squared length of a class's gradients; the paper's code
-            takes 0.5 and 2 to 200 as they are.
-        rule: What the next sample has most of: ``residual``, as in the paper, the product with what is left, which
-            does not look at ψ; ``penalised``, the fall of the whole objective, which does.
+        relative: Whether λ and μ are multiples of the mean squared norm of a class's gradients; the paper's code uses
+            absolute values of 0.5 and 2 to 200.
+        rule: Criterion of the next sample: ``residual``, as in the paper, takes the largest inner product with the
+            residual, which does not depend on ψ; ``penalised`` takes the largest decrease of the whole objective.
+
+    Raises:
+        UserError: If a penalty is negative or not finite.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features", "gradients"})
@@ -62,25 +65,30 @@ class FuncFeatSelector(Selector):
 
 
 def psi_by_class(pool: Pool, queries: Pool) -> tuple[Tensor, Tensor]:
-    """Return ψ of each sample of the pool, as it is and scaled; zeros where no query has its class.
+    """Compute ψ of each sample of the pool.
 
     Args:
         pool: The owner's samples.
         queries: The hard cases.
 
+    Returns:
+        ψ and scaled ψ, each ``(n,)``, with zeros for samples whose class no query has.
+
     Raises:
-        UserError: If features are missing, of another width, or not finite.
+        UserError: If features are missing, differ in width, or are not finite.
     """
-    features, asked = features_of(pool, queries)
+    features, query_features = features_of(pool, queries)
     if not bool(features.isfinite().all()):
         raise UserError("features of the pool are not finite; check the encoder and the owner's samples.")
     distances = torch.zeros(len(pool), dtype=features.dtype)
     scaled = torch.zeros_like(distances)
     for c in queries.y.unique():
-        mine = pool.y == c
-        if not mine.any():
+        in_class = pool.y == c
+        if not in_class.any():
             continue
-        distances[mine] = psi(features[mine], geometric_median(F.normalize(asked[queries.y == c], dim=1)))
-        middle = distances[mine].median()
-        scaled[mine] = distances[mine] / middle if middle > 0 else distances[mine]
+        distances[in_class] = psi(
+            features[in_class], geometric_median(F.normalize(query_features[queries.y == c], dim=1))
+        )
+        median = distances[in_class].median()
+        scaled[in_class] = distances[in_class] / median if median > 0 else distances[in_class]
     return distances, scaled

@@ -1,4 +1,4 @@
-"""The owner's samples whose gradients, with weights, add up to the gradient of the queries."""
+"""A selector of samples whose weighted gradients match the gradient of the queries."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from lit_valuation.selectors.base import Need, Pool, Selection, Selector, in_tur
 class GradientMatchingSelector(Selector):
     """Matches, class by class, the sum of the queries' last-layer gradients by orthogonal matching pursuit.
 
-    Functional similarity of Sarwar et al. 2024, after GRAD-MATCH of Killamsetty et al. 2021. It may choose fewer
-    samples than the budget: where no further one brings the sum nearer, it stops. Its facts: ``relative_residual``,
+    This is the functional similarity of Sarwar et al. 2024, after GRAD-MATCH of Killamsetty et al. 2021. The selector
+    stops before the budget is spent if no further sample reduces the residual. It reports ``relative_residual``,
     √(Σ ‖r_c‖² / Σ ‖b_c‖²) over the classes c of the queries.
 
     Args:
         ridge: λ, the penalty on squared weights, 0 or more.
-        relative: Whether λ is a multiple of the mean squared length of a class's gradients; the paper's code takes 0.5
-            as it is.
+        relative: Whether λ is a multiple of the mean squared norm of a class's gradients; the paper's code uses an
+            absolute value of 0.5.
+
+    Raises:
+        UserError: If the penalty is negative or not finite.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
@@ -48,20 +51,23 @@ def match_by_class(
     psi_ridge: float = 0.0,
     rule: Rule = "residual",
 ) -> Selection:
-    """Pursue the gradient of each class's queries with the pool's samples of that class.
+    """Match the gradient of each class's queries with the pool's samples of that class.
 
     Args:
         pool: The owner's samples.
         queries: The hard cases.
         budget: Most samples to choose.
         ridge: λ, 0 or more.
-        relative: Whether the penalties are multiples of the mean squared length of a class's gradients.
-        psi: ψ of each sample of the pool; None for none.
+        relative: Whether the penalties are multiples of the mean squared norm of a class's gradients.
+        psi: ψ of each sample of the pool, ``(n,)``; None for none.
         psi_ridge: μ, 0 or more.
-        rule: What the next sample has most of; see :func:`matching_pursuits`.
+        rule: Criterion of the next sample; see :func:`matching_pursuits`.
+
+    Returns:
+        The selection, with the weights of the match and the fact ``relative_residual``.
 
     Raises:
-        UserError: If one comes without gradients, the budget is below 1, or the pool has none of the classes.
+        UserError: If gradients are missing, the budget is below 1, or the pool has no sample of the queries' classes.
     """
     for part, name in ((pool, "pool"), (queries, "queries")):
         if part.gradients is None:
@@ -87,18 +93,21 @@ def match_by_class(
     for pursuit in found:
         weights[pursuit.support] = pursuit.weights.double()
     squares = {c: float(target.square().sum()) for c, target in targets.items()}
-    left = {c: pursuits[c].residual ** 2 if c in pursuits else 1.0 for c in classes}
-    whole = sum(squares.values())
-    residual = math.sqrt(sum(squares[c] * left[c] for c in classes) / whole) if whole else 0.0
+    fractions = {c: pursuits[c].residual ** 2 if c in pursuits else 1.0 for c in classes}
+    total = sum(squares.values())
+    residual = math.sqrt(sum(squares[c] * fractions[c] for c in classes) / total) if total else 0.0
     return Selection(indices, weights[indices].float(), {"relative_residual": residual})
 
 
 def check_penalty(name: str, value: float) -> None:
-    """Refuse a penalty that is negative or not finite.
+    """Check a penalty.
 
     Args:
-        name: The argument's name.
-        value: Its value.
+        name: Name of the argument.
+        value: Value of the argument.
+
+    Raises:
+        UserError: If the value is negative or not finite.
     """
     if not 0 <= value < math.inf:
         raise UserError(f"{name} is {value}, but must be 0 or more and finite; correct it.")

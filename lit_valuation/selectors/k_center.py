@@ -1,4 +1,4 @@
-"""Samples that cover the owner's data, whatever the queries look like."""
+"""A selector of samples that cover the owner's data, independent of the queries' features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_valuation.selectors.by_class import features_of, select_by_class
 class KCenterSelector(Selector):
     """Takes in each class the samples farthest from those taken before (Sener and Savarese 2018, arXiv 1708.00489).
 
-    It uses the queries' classes and not their features: a baseline for how much these help.
+    It uses the queries' classes but not their features, so it is a baseline for what those features add.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
@@ -21,5 +21,8 @@ class KCenterSelector(Selector):
         """Choose at most ``budget`` samples; see `Selector.select`."""
         features, _ = features_of(pool, queries)
         return select_by_class(
-            pool, queries, budget, lambda mine, asked, share: mine[k_center(features[mine], share)[0]]
+            pool,
+            queries,
+            budget,
+            lambda candidates, of_queries, share: candidates[k_center(features[candidates], share)[0]],
         )

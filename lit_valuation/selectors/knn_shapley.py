@@ -1,4 +1,4 @@
-"""The samples that a nearest-neighbour classifier of the queries gains most from."""
+"""A selector of samples with the highest Shapley values in a nearest-neighbour classifier of the queries."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from lit_valuation.selectors.by_class import features_of, select_by_class
 
 
 class KNNShapleySelector(Selector):
-    """Takes the samples of highest Shapley value in a k-nearest-neighbour classifier (Jia et al. 2019).
+    """Takes the samples with the highest Shapley values in a k-nearest-neighbour classifier (Jia et al. 2019).
 
-    The whole pool plays, samples of other classes too: they lower the value of those they are nearer than.
+    The values are computed over the whole pool. Samples of other classes lower the values of samples that are farther
+    from the queries than they are. The selector reports ``value_of_pool``, the sum of all values.
 
     Args:
-        k: Neighbours that the classifier asks, 1 or more.
+        k: Number of neighbours of the classifier, 1 or more.
+
+    Raises:
+        UserError: If ``k`` is below 1.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
 
     def __init__(self, k: int = 5) -> None:
         if k < 1:
-            raise UserError(f"k is {k}, but must be 1 or more; ask at least one neighbour.")
+            raise UserError(f"k is {k}, but must be 1 or more; use at least one neighbour.")
         self.k = k
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
-        features, asked = features_of(pool, queries)
-        values = knn_shapley(features, pool.y, asked, queries.y, self.k)
+        features, query_features = features_of(pool, queries)
+        values = knn_shapley(features, pool.y, query_features, queries.y, self.k)
         facts = {"value_of_pool": float(values.sum())}
         return select_by_class(
             pool,
             queries,
             budget,
-            lambda mine, its, share: mine[values[mine].argsort(descending=True, stable=True)],
+            lambda candidates, of_queries, share: candidates[values[candidates].argsort(descending=True, stable=True)],
             facts,
         )

@@ -1,4 +1,4 @@
-"""Chance as a selector: the baseline that every other one has to beat."""
+"""A selector that draws samples at random, the baseline of all others."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from lit_valuation.selectors.by_class import select_by_class
 
 
 class RandomSelector(Selector):
-    """Draws samples of each class of the queries at random, without repetition.
+    """Draws samples of each class of the queries at random, without replacement.
 
-    It knows the classes asked for, as every selector does, which makes it a strong baseline (Sarwar et al. 2024).
+    Like every selector it knows the queries' classes, which makes it a strong baseline (Sarwar et al. 2024).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
-        place = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
-        return select_by_class(pool, queries, budget, lambda mine, asked, share: mine[place[mine].argsort()])
+        rank = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+        return select_by_class(
+            pool, queries, budget, lambda candidates, of_queries, share: candidates[rank[candidates].argsort()]
+        )

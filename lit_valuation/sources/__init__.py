@@ -1,4 +1,4 @@
-"""Labelled data from packages, files and folders."""
+"""Sources of labelled samples: public data sets from packages and the hub, and the user's own files and folders."""
 
 from lit_valuation.sources.base import LabelledSource
 from lit_valuation.sources.fashion_mnist import FashionMNIST

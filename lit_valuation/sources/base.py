@@ -1,4 +1,4 @@
-"""What every source is: named labelled samples with a licence and an origin."""
+"""The base class of sources of labelled samples, and what they share."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 from lit_core.errors import UserError
 from lit_valuation.samples import Samples
 
-#: The largest number of a table, whose cells become float32.
+#: The largest number that a table may hold: that of float32.
 LARGEST = float(np.finfo(np.float32).max)
 
 
 class LabelledSource(ABC):
-    """Labelled samples of one origin, which ``prepare`` divides among parties.
+    """Labelled samples of one origin, which ``prepare`` divides among a trainer and owners.
 
     To add a source, derive from this class, export it from ``lit_valuation.sources``, and write its YAML in
     ``configs/valuation/prepare`` and its test.
 
     Attributes:
-        name: Name of the source; the keys of its samples begin with it.
+        name: Name of the source, with which the keys of its samples begin.
         licence: Licence of the data.
         origin: Where the data come from.
-        input: What a sample is: ``image``, ``table`` or ``embedding``.
-        columns: Names of a table's columns; None where there are none.
+        input: Kind of the inputs: ``image``, ``table`` or ``embedding``.
+        columns: Names of a table's columns; None for other inputs.
     """
 
     name: str
@@ -43,12 +43,12 @@ class LabelledSource(ABC):
         """Return all samples, always in the same order.
 
         Raises:
-            UserError: If something is missing or malformed; one sentence says what, and the ways out.
+            UserError: If something is missing or malformed; one sentence says what, and what to do.
         """
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Return what the samples depend on: arguments, versions and hashes, as plain values. Quick to compute."""
+        """Return everything that the samples depend on, as plain values: arguments, versions, hashes. Must be quick."""
 
     def describe(self) -> dict[str, Any]:
         """Return class, name, licence, origin and facts as plain values."""
@@ -68,37 +68,37 @@ def to_samples(
     groups: Sequence[Any] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Samples:
-    """Make samples whose keys are numbers behind the source's name.
+    """Return samples whose keys are the source's name and the sample's index, such as ``wine-0000003``.
 
     Args:
         name: Name of the source.
         x: Inputs, of shape ``(n, ...)``.
         labels: Name of each sample's class.
-        groups: Name of each sample's group; None where there are none.
-        classes: Names of the classes by number; None takes those of the labels in the order of the alphabet.
+        groups: Name of each sample's group; None if there are no groups.
+        classes: Names of the classes, in the order of their indices; None sorts the labels.
 
     Returns:
-        The samples; numbers of a table become float32.
+        The samples; inputs other than uint8 become float32.
     """
-    named = [str(label) for label in labels]
-    order = tuple(classes) if classes is not None else tuple(sorted(set(named)))
-    number = {label: place for place, label in enumerate(order)}
+    names = [str(label) for label in labels]
+    order = tuple(classes) if classes is not None else tuple(sorted(set(names)))
+    class_index = {label: index for index, label in enumerate(order)}
     x = torch.from_numpy(np.array(x)) if isinstance(x, np.ndarray) else x
     return Samples(
         x if x.dtype == torch.uint8 else x.float(),
-        torch.tensor([number[label] for label in named], dtype=torch.int64),
+        torch.tensor([class_index[label] for label in names], dtype=torch.int64),
         order,
-        tuple(f"{name}-{place:07d}" for place in range(len(named))),
+        tuple(f"{name}-{index:07d}" for index in range(len(names))),
         None if groups is None else tuple(str(group) for group in groups),
     )
 
 
 def check_name(name: str) -> str:
-    """Return the name that a user gave to a source.
+    """Return the name of a source after a check.
 
     Raises:
-        UserError: If it cannot begin the names of files.
+        UserError: If the name cannot be the beginning of file names.
     """
     if not name or PurePath(name).name != name or "." in name or "\\" in name:
-        raise UserError(f"A source is named {name!r}, but files are named by it; use letters, digits, - and _.")
+        raise UserError(f"A source is named {name!r}, but file names begin with it; use letters, digits, - and _.")
     return name

@@ -30,7 +30,7 @@ CLASSES = (
 class FashionMNIST(DebianPackage, LabelledSource):
     """Fashion-MNIST: 70,000 pictures of clothes, 28 x 28 grey pixels, 10 classes (Xiao et al. 2017, arXiv 1708.07747).
 
-    Its training and test images are taken together, since ``prepare`` divides them anew.
+    Training and test images are merged, since ``prepare`` divides them itself.
 
     Args:
         from_folder: Folder that dataset-fashion-mnist was unpacked in with dpkg-deb -x; None fetches it with apt.
@@ -46,7 +46,7 @@ class FashionMNIST(DebianPackage, LabelledSource):
         """Return the training images, then the test images.
 
         Raises:
-            UserError: If the package cannot be fetched, or its files are not those of an image set.
+            UserError: If the package cannot be fetched, or its files are not valid IDX files.
         """
         folder = "usr/share/datasets/fashion-mnist"
         images, labels = (
@@ -57,16 +57,16 @@ class FashionMNIST(DebianPackage, LabelledSource):
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read an IDX file of bytes, as MNIST and its like come in.
+    """Read an IDX file of bytes, the format of MNIST and similar sets.
 
     Args:
-        path: The file; ``.gz`` is decompressed.
+        path: The file; ``.gz`` files are decompressed.
 
     Returns:
         The array, uint8.
 
     Raises:
-        UserError: If it is no such file or is cut off.
+        UserError: If the file is not an IDX file of bytes, or is truncated.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -76,4 +76,4 @@ def read_idx(path: Path) -> np.ndarray:
             raise ValueError("its header is not that of bytes")
         return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error) as error:
-        raise UserError(f"{path} is no whole IDX file ({error}); unpack or fetch it again.") from error
+        raise UserError(f"{path} is not a complete IDX file ({error}); unpack or fetch it again.") from error

@@ -1,4 +1,4 @@
-"""Labelled data of the Hugging Face hub, or local files that `datasets` reads."""
+"""Labelled samples from the Hugging Face hub, or from local files that `datasets` reads."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from lit_valuation.sources.image_folder import as_square
 
 
 class HuggingFaceSamples(LabelledSource):
-    """A dataset of the Hugging Face hub, or local files of any kind that `datasets` reads; a row is a sample.
+    """A dataset of the Hugging Face hub, or local files of any kind that `datasets` reads. A row is a sample.
 
-    One of image, columns and text says what the inputs are.
+    Exactly one of image, columns and text names the inputs.
 
     Args:
         path: Name on the hub, or csv, json, parquet, imagefolder and so on together with data_files.
         name: Name of the source.
         label: Column of the classes.
-        image: Column of pictures; they are scaled and cut to squares.
+        image: Column of images, which are scaled and cropped to squares.
         columns: Columns of numbers.
-        text: Column of texts; they need an encoder.
-        group: Column of the groups; None where there are none.
-        size: Height and width of pictures in pixels.
-        encoder: What turns texts into embeddings, by class name.
+        text: Column of texts, which need an encoder.
+        group: Column of the groups; None if there are no groups.
+        size: Height and width of images in pixels, 1 or more.
+        encoder: Encoder that turns texts into embeddings, by class name.
         subset: Configuration of the dataset; None takes the only one.
-        split: Split to read; prepare divides it anew.
-        max_samples: How many rows to read from the beginning; None reads all.
+        split: Split to read, which prepare divides among the parties.
+        max_samples: Number of rows to read from the beginning, 1 or more; None reads all.
         revision: Commit or tag on the hub; None takes the newest.
-        data_files: Local files or patterns for the kinds that need them.
+        data_files: Local files or glob patterns, for the kinds that need them.
         licence: Licence of the data, for the record.
 
     Raises:
@@ -65,7 +65,7 @@ class HuggingFaceSamples(LabelledSource):
         need_datasets("HuggingFaceSamples")
         inputs = {"image": image, "columns": columns, "text": text}
         if sum(bool(given) for given in inputs.values()) != 1:
-            raise UserError(f"The source {name} takes one of image, columns and text; name what its inputs are.")
+            raise UserError(f"The source {name} takes exactly one of image, columns and text; name the inputs.")
         if (text is None) != (encoder is None):
             raise UserError(f"The source {name} takes text and encoder together; give both or neither.")
         for argument, count in (("size", size), ("max_samples", max_samples)):
@@ -95,7 +95,7 @@ class HuggingFaceSamples(LabelledSource):
         """Return the rows in order.
 
         Raises:
-            UserError: If the dataset cannot be loaded, or a row lacks a column or has something else in it.
+            UserError: If the dataset cannot be loaded, or a row lacks a column or has a value of another type in it.
         """
         limit = self.given["max_samples"]
         remedy = "correct path, subset or split, or use ImageFolder or Table for files you have"
@@ -118,7 +118,7 @@ class HuggingFaceSamples(LabelledSource):
         return to_samples(self.name, x, labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
-        """Return the arguments, and names, sizes and times of local files."""
+        """Return the arguments, and the names, sizes and modification times of local files."""
         local = sorted(
             {Path(file) for pattern in self.hub["data_files"] or [] for file in glob(pattern, recursive=True)}
         )
@@ -127,19 +127,21 @@ class HuggingFaceSamples(LabelledSource):
 
     def _input(self, row: dict[str, Any], where: str) -> Tensor | str:
         if self.given["image"]:
-            picture = _cell(row, self.given["image"], where)
-            if not hasattr(picture, "convert"):
-                raise UserError(f"{where}: {self.given['image']} is a {type(picture).__name__} and no picture.")
-            return as_square(picture, self.given["size"], 3)
+            image = _cell(row, self.given["image"], where)
+            if not hasattr(image, "convert"):
+                raise UserError(
+                    f"{where}: {self.given['image']} is {type(image).__name__}, not an image; name another."
+                )
+            return as_square(image, self.given["size"], 3)
         if self.given["text"]:
             text = _cell(row, self.given["text"], where)
             if not isinstance(text, str):
-                raise UserError(f"{where}: {self.given['text']} is a {type(text).__name__} and no text.")
+                raise UserError(f"{where}: {self.given['text']} is {type(text).__name__}, not a text; name another.")
             return text
         numbers = {column: _cell(row, column, where) for column in self.columns or ()}
         for column, number in numbers.items():
             if not isinstance(number, (int, float)) or not abs(number) <= LARGEST:  # nor nan
-                raise UserError(f"{where}, column {column}: {number!r} is no finite number of 32 bits; leave it out.")
+                raise UserError(f"{where}, column {column}: {number!r} is not a finite float32; leave it out.")
         return torch.tensor(list(numbers.values()), dtype=torch.float32)
 
 
@@ -151,7 +153,7 @@ def _cell(row: dict[str, Any], column: str, where: str) -> Any:
 
 
 def _name(features: Any, row: dict[str, Any], column: str, where: str) -> str:
-    """Return the name of a class or group; a number is named where the dataset names it."""
+    """Return the name of a class or group; an integer gets the name that the dataset defines, if it does."""
     value = _cell(row, column, where)
     names = getattr(features.get(column), "names", None)
     if value is None or value == "":

@@ -1,4 +1,4 @@
-"""Pictures that the user has."""
+"""Images in the user's own folders, one folder per class."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.files.paths import files_facts
+from lit_valuation.data.labelled_sets import pillow_image
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, check_name, to_samples
 
@@ -20,9 +20,9 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff",
 
 
 class ImageFolder(LabelledSource):
-    """Pictures in a folder per class: ``<folder>/<class>/…``, or ``<folder>/<class>/<group>/…``.
+    """Images in a folder per class: ``<folder>/<class>/…``, or ``<folder>/<class>/<group>/…``.
 
-    Each is scaled until its shorter side fits, and its middle square is taken.
+    Each image is scaled until its shorter side fits, then cropped to its central square.
 
     Args:
         folder: The folder.
@@ -30,10 +30,10 @@ class ImageFolder(LabelledSource):
         size: Height and width of the samples in pixels, 1 or more.
         channels: 1 for grey, 3 for colour.
         groups: Whether the folders inside a class's folder name groups, such as snow and grass.
-        licence: Licence of the pictures, for the record.
+        licence: Licence of the images, for the record.
 
     Raises:
-        UserError: If there is no such folder, or an argument is wrong.
+        UserError: If the folder does not exist, an argument is wrong, or Pillow is not installed.
     """
 
     input = "image"
@@ -47,8 +47,7 @@ class ImageFolder(LabelledSource):
         groups: bool = False,
         licence: str = "unknown",
     ) -> None:
-        if not RequirementCache("pillow>=9.4"):
-            raise UserError('ImageFolder needs `pillow`; install it with `pip install "lit-shift[valuation]"`.')
+        pillow_image()  # refuses here if Pillow is missing
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
             raise UserError(f"folder of the source {name} is {folder}, but there is no such folder; correct the path.")
@@ -58,51 +57,50 @@ class ImageFolder(LabelledSource):
         self.size, self.channels, self.groups = size, channels, groups
 
     def samples(self) -> Samples:
-        """Return the pictures in the order of their names.
+        """Return the images in the order of their paths.
 
         Raises:
-            UserError: If a class has no pictures, or one cannot be read.
+            UserError: If a class has no images, or an image cannot be read.
         """
-        found = list(self._files())
-        x = torch.stack([self._picture(path) for path, _, _ in found])
-        groups = [group for _, _, group in found] if self.groups else None
-        return to_samples(self.name, x, [label for _, label, _ in found], groups)
+        files = list(self._files())
+        x = torch.stack([self._image(path) for path, _, _ in files])
+        groups = [group for _, _, group in files] if self.groups else None
+        return to_samples(self.name, x, [label for _, label, _ in files], groups)
 
     def facts(self) -> dict[str, Any]:
-        """Return the arguments, and names, sizes and times of the files."""
+        """Return the arguments, and the names, sizes and modification times of the files."""
         files = [path for path, _, _ in self._files()]
         return {"size": self.size, "channels": self.channels, "groups": self.groups, **files_facts(files)}
 
     def _files(self) -> Iterator[tuple[Path, str, str]]:
-        """Yield each picture with the names of its class and group."""
+        """Yield each image's path with the names of its class and group."""
         classes = sorted(path for path in self.folder.iterdir() if path.is_dir())
         if not classes:
-            raise UserError(f"{self.folder} has no folders, but it takes one per class; move the pictures into them.")
+            raise UserError(f"{self.folder} has no folders, but needs one per class; move the images into them.")
         for folder in classes:
-            pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-            if not pictures:
-                raise UserError(f"{folder} has no pictures, but is named as a class; fill it or remove it.")
-            for path in pictures:
+            images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+            if not images:
+                raise UserError(f"{folder} has no images, but is the folder of a class; fill it or remove it.")
+            for path in images:
                 inner = path.relative_to(folder).parts
                 if self.groups and len(inner) < 2:
                     raise UserError(
-                        f"{path} lies in no group's folder, but `groups` is true; move it into one, or leave `groups` "
-                        "out."
+                        f"{path} is not in the folder of a group, but `groups` is true; move it into one, or set "
+                        "groups to false."
                     )
                 yield path, folder.name, inner[0]
 
-    def _picture(self, path: Path) -> Tensor:
-        from PIL import Image
-
+    def _image(self, path: Path) -> Tensor:
+        pillow = pillow_image()
         try:
-            with Image.open(path) as image:
+            with pillow.open(path) as image:
                 return as_square(image, self.size, self.channels)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path} cannot be read as a picture ({error}); mend or remove it.") from error
+        except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
+            raise UserError(f"{path} cannot be read as an image ({error}); repair or remove it.") from error
 
 
 def as_square(image: Any, size: int, channels: int) -> Tensor:
-    """Turn a Pillow image into a sample.
+    """Scale a Pillow image and crop it to its central square.
 
     Args:
         image: The image.
@@ -110,7 +108,7 @@ def as_square(image: Any, size: int, channels: int) -> Tensor:
         channels: 1 for grey, 3 for colour.
 
     Returns:
-        Its scaled middle square, uint8 of shape ``(channels, size, size)``.
+        Pixels, uint8 of shape ``(channels, size, size)``.
     """
     from PIL import ImageOps
 

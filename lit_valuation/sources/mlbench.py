@@ -1,4 +1,4 @@
-"""Tables of the UCI repository from Debian's package of R's mlbench."""
+"""Tables of the UCI repository, from Debian's package of R's mlbench."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MLBenchTable(DebianPackage, LabelledSource):
     label: str
 
     def samples(self) -> Samples:
-        """Return the rows; exact copies of a row are left in.
+        """Return the rows, including exact copies.
 
         Raises:
             UserError: If the package cannot be fetched, or `rdata` is not installed.
@@ -40,7 +40,7 @@ class MLBenchTable(DebianPackage, LabelledSource):
 
         (path,) = self.files("usr/lib/R/site-library/mlbench/data", f"{self.table}.rda")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that the text is taken as ASCII, which it is
+            warnings.simplefilter("ignore", UserWarning)  # rdata warns that it assumes ASCII, which is right
             table = rdata.conversion.convert(rdata.parser.parse_file(path))[self.table]
         labels = table.pop(self.label)
         self.columns = tuple(table.columns)
@@ -48,7 +48,7 @@ class MLBenchTable(DebianPackage, LabelledSource):
 
 
 class LetterRecognition(MLBenchTable):
-    """20,000 distorted letters as 16 numbers each, 26 classes; one in fifteen rows is a copy of another.
+    """20,000 distorted letters as 16 numbers each, 26 classes. One row in fifteen is a copy of another row.
 
     Args:
         from_folder: Folder that r-cran-mlbench was unpacked in with dpkg-deb -x; None fetches it with apt.

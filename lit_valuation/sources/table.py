@@ -1,4 +1,4 @@
-"""Tables that the user has."""
+"""Tables in the user's own CSV or Parquet files."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_s
 
 
 class Table(LabelledSource):
-    """A table of numbers, as CSV with a line of names or as Parquet; a row is a sample.
+    """A table of numbers, as CSV with a header line or as Parquet. A row is a sample.
 
     Args:
-        path: A file that ends in .csv or .parquet.
+        path: Path of a .csv or .parquet file.
         name: Name of the source.
         label: Column of the classes.
-        columns: Columns of the inputs; None takes all but label and group.
-        group: Column of the groups; None where there are none.
-        separator: What divides the cells of a CSV.
+        columns: Columns of the inputs; None takes all except label and group.
+        group: Column of the groups; None if there are no groups.
+        separator: Character between the cells of a CSV.
         licence: Licence of the data, for the record.
 
     Raises:
-        UserError: If there is no such file, it is of another kind, or the separator is not one character.
+        UserError: If the file does not exist or has another suffix, or the separator is not one character.
     """
 
     input = "table"
@@ -59,42 +59,45 @@ class Table(LabelledSource):
         """Return the rows in order.
 
         Raises:
-            UserError: If a column is missing, or a cell is empty or no number; names the file, line and column.
+            UserError: If a column is missing, or a cell is empty or not a number. The message names the place.
         """
         rows = self._csv() if self.path.suffix == ".csv" else self._parquet()
         _, header = next(rows)
-        apart = [self.label] if self.group is None else [self.label, self.group]
-        inputs = [column for column in header if column not in apart] if self.given is None else self.given
-        places = {column: self._place(column, header) for column in [*apart, *inputs]}
+        labels_and_groups = [self.label] if self.group is None else [self.label, self.group]
+        others = [column for column in header if column not in labels_and_groups]
+        inputs = others if self.given is None else self.given
+        position = {column: self._position(column, header) for column in [*labels_and_groups, *inputs]}
         if not inputs:
-            raise UserError(f"{self.path} has no columns beside {', '.join(apart)}; add the inputs.")
+            raise UserError(f"{self.path} has no columns except {', '.join(labels_and_groups)}; add the inputs.")
         self.columns = tuple(inputs)
         x, labels, groups = [], [], []
         for where, row in rows:
             if len(row) != len(header):
-                raise UserError(f"{where} has {len(row)} cells, but the first line names {len(header)}; mend the line.")
-            x.append([self._number(row[places[column]], where, column) for column in inputs])
-            labels.append(self._name(row[places[self.label]], where, self.label))
+                raise UserError(f"{where} has {len(row)} cells, but the header has {len(header)}; correct the line.")
+            x.append([self._number(row[position[column]], where, column) for column in inputs])
+            labels.append(self._name(row[position[self.label]], where, self.label))
             if self.group is not None:
-                groups.append(self._name(row[places[self.group]], where, self.group))
+                groups.append(self._name(row[position[self.group]], where, self.group))
         if not x:
             raise UserError(f"{self.path} has no rows; add some.")
         return to_samples(self.name, np.array(x, dtype=np.float32), labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
-        """Return the arguments, and name, size and time of the file."""
+        """Return the arguments, and the name, size and modification time of the file."""
         given = {"label": self.label, "columns": self.given, "group": self.group, "separator": self.separator}
         return {**given, **files_facts([self.path])}
 
     def _csv(self) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the header and the rows, each with the place to name in a message."""
+        """Yield the header and the rows, each with file and line for messages."""
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
                 lines = csv.reader(file, delimiter=self.separator, strict=True)
                 yield str(self.path), next(lines, [])
                 yield from ((f"{self.path}, line {lines.line_num}", row) for row in lines if row)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{self.path} is no CSV in UTF-8 ({error}); mend or convert the file.") from error
+            raise UserError(
+                f"{self.path} is not a valid CSV in UTF-8 ({error}); correct or convert the file."
+            ) from error
 
     def _parquet(self) -> Iterator[tuple[str, Sequence[Any]]]:
         if not RequirementCache("pyarrow>=14"):
@@ -104,16 +107,16 @@ class Table(LabelledSource):
         try:
             table = parquet.read_table(self.path)
         except (ArrowException, OSError) as error:
-            raise UserError(f"{self.path} is no whole Parquet file ({error}); write it again.") from error
+            raise UserError(f"{self.path} is not a complete Parquet file ({error}); write it again.") from error
         yield str(self.path), table.column_names
         columns = [column.to_pylist() for column in table.columns]
         yield from ((f"{self.path}, row {number}", row) for number, row in enumerate(zip(*columns, strict=True), 1))
 
-    def _place(self, column: str, header: Sequence[str]) -> int:
+    def _position(self, column: str, header: Sequence[str]) -> int:
         if list(header).count(column) != 1:
-            often = "two columns" if column in header else "no column"
+            count = "several columns" if column in header else "no column"
             hint = did_you_mean(column, header) or f" There are {', '.join(header) or 'none'}."
-            raise UserError(f"{self.path} has {often} {column}; correct the name, or the first line of the file.{hint}")
+            raise UserError(f"{self.path} has {count} {column}; correct the name, or the header of the file.{hint}")
         return list(header).index(column)
 
     @staticmethod
@@ -124,7 +127,7 @@ class Table(LabelledSource):
             number = math.nan
         if not abs(number) <= LARGEST:  # nor nan
             raise UserError(
-                f"{where}, column {column}: {cell!r} is no finite number of 32 bits; mend it, or name the columns to "
+                f"{where}, column {column}: {cell!r} is not a finite float32; correct it, or name the columns to "
                 "use in `columns`."
             )
         return number

@@ -1,1 +1,1 @@
-"""Training a classifier again with shared samples, with coresets, or as trees."""
+"""Retraining of classifiers with shared samples: networks one at a time or many at once, and trees."""

@@ -1,4 +1,4 @@
-"""Training a classifier again with what an owner shares, and scoring it."""
+"""Retraining a classifier with an owner's samples, and scoring it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Mode = Literal["scratch", "finetune"]
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How a classifier is trained.
+    """Settings of a training: how to make the classifier, how long to train it, and on what.
 
     Args:
-        make: Makes the untrained classifier from a seed.
+        make: Returns the untrained classifier of a seed.
         steps: Optimizer steps of a training, 1 or more.
         batch_size: Samples per optimizer step, over all devices, 1 or more.
-        weights: Weights by name that fine-tuning starts from; None where it is never asked for.
+        weights: Weights by name that fine-tuning starts from; None if nothing is fine-tuned.
         trainer: Further arguments of the Trainer, such as ``devices`` or ``gradient_clip_val``.
     """
 
@@ -47,46 +47,47 @@ class TrainingRecipe:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, **trainer: Any) -> TrainingRecipe:
-        """Train as the run behind a ``lit-valuation fit`` checkpoint did, for as many steps.
+        """Return the settings of the ``lit-valuation fit`` run that wrote a checkpoint, up to the checkpoint's step.
 
         Args:
             path: The checkpoint file.
             trainer: Arguments of the Trainer, such as ``devices``.
 
         Raises:
-            UserError: If the file is no checkpoint of such a run.
+            UserError: If the file is not a checkpoint of such a run.
         """
         checkpoint = load_checkpoint_file(path)
         config = checkpoint.get("config", {})
         batch_size = ((config.get("data") or {}).get("init_args") or {}).get("batch_size")
         if "hyper_parameters" not in checkpoint or batch_size is None:
             raise UserError(
-                f"--ckpt_path is {path}, which does not say how it was trained; give a checkpoint of lit-valuation fit."
+                f"--ckpt_path is {path}, which does not describe its training; give a checkpoint of lit-valuation fit."
             )
-        ran = config.get("trainer") or {}
-        kept = {key: ran[key] for key in ("gradient_clip_val", "gradient_clip_algorithm") if ran.get(key) is not None}
+        given = config.get("trainer") or {}
+        clipping = {key: given.get(key) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
+        clipping = {key: value for key, value in clipping.items() if value is not None}
         return cls(
             make=lambda seed: _build(path, checkpoint, seed=seed),
             steps=max(int(checkpoint["global_step"]), 1),
             batch_size=int(batch_size),
             weights=checkpoint["state_dict"],
-            trainer=kept | trainer,
+            trainer=clipping | trainer,
         )
 
 
 def load_task(path: str | Path) -> LightningModule:
-    """Rebuild the classifier of a ``lit-valuation fit`` checkpoint with its weights.
+    """Load the classifier of a ``lit-valuation fit`` checkpoint, in evaluation mode.
 
     Args:
         path: The checkpoint file.
 
     Raises:
-        UserError: If the file is no such checkpoint, or its weights do not fit its own description.
+        UserError: If the file is not such a checkpoint, or its weights do not fit the model that it describes.
     """
     checkpoint = load_checkpoint_file(path)
     if "hyper_parameters" not in checkpoint:
         raise UserError(
-            f"--ckpt_path is {path}, which holds no description of the model; give a checkpoint of lit-valuation fit."
+            f"--ckpt_path is {path}, which does not describe its model; give a checkpoint of lit-valuation fit."
         )
     task = _build(path, checkpoint)
     check_weights(task, checkpoint["state_dict"], path, "--ckpt_path")
@@ -99,21 +100,22 @@ def retrain(
 ) -> LightningModule:
     """Train a classifier on the trainer's own samples and those that an owner shares.
 
-    The order of the samples depends on the seed and the number of samples only, so trainings with different shared
-    samples of the same number see the trainer's own in the same order. The global random state is left as it was.
+    The order of the samples depends on the seed and the number of samples only. So two trainings with different
+    shared samples of the same number see the trainer's own samples in the same order. The global random state does not
+    change.
 
     Args:
-        recipe: How to train.
+        recipe: Settings of the training.
         train: The trainer's own training set.
-        shared: What was shared, matched to the trainer's classes by name; None adds nothing.
-        seed: Seed of the initial weights and of the order, 0 or more.
-        mode: From scratch, or from the recipe's weights.
+        shared: Shared samples, whose classes are matched by name; None adds nothing.
+        seed: Seed of the initial weights and of the order of samples, 0 or more.
+        mode: Whether to train from scratch or from the recipe's weights.
 
     Returns:
         The trained classifier, in evaluation mode, on the CPU.
 
     Raises:
-        UserError: If shared samples have another shape or an unknown class, or weights to fine-tune are missing.
+        UserError: If shared samples have another shape or an unknown class, or there are no weights to fine-tune.
         RunFailure: If the loss is not finite.
     """
     sets = [train] if shared is None or not len(shared) else [train, shared.renumbered(train.classes)]
@@ -147,34 +149,37 @@ def retrain(
 
 
 def predict_logits(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
-    """Return a classifier's logits for samples, of shape ``(n, classes)``, in evaluation mode.
+    """Compute a classifier's logits in evaluation mode.
 
     Args:
         task: The classifier.
-        samples: What to classify.
-        batch_size: Samples at once.
+        samples: The samples to classify.
+        batch_size: Samples per forward pass, 1 or more.
+
+    Returns:
+        Logits on the CPU, of shape ``(n, classes)``.
     """
-    place = next(task.parameters()).device
+    device = next(task.parameters()).device
     with evaluating(task), torch.no_grad():
         blocks = [
-            task(samples.take(range(start, min(start + batch_size, len(samples)))).inputs().to(place)).cpu()
+            task(samples.take(range(start, min(start + batch_size, len(samples)))).inputs().to(device)).cpu()
             for start in range(0, len(samples), batch_size)
         ]
     return torch.cat(blocks) if blocks else torch.empty(0, len(samples.classes))
 
 
 def is_correct(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
-    """Tell which samples a classifier classifies correctly, bool of shape ``(n,)``."""
+    """Return whether a classifier classifies each sample correctly, bool of shape ``(n,)``."""
     return predict_logits(task, samples, batch_size).argmax(1) == samples.y
 
 
 def accuracies(task: LightningModule, sets: Mapping[str, Samples]) -> dict[str, float]:
-    """Return a classifier's accuracy, from 0 to 1, on each of some named sets; NaN on an empty one."""
+    """Return a classifier's accuracy on each named set, from 0 to 1; NaN for an empty set."""
     return {name: float(is_correct(task, samples).float().mean()) for name, samples in sets.items()}
 
 
 def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> LightningModule:
-    """Make the classifier that a checkpoint describes, with new weights."""
+    """Return the classifier that a checkpoint describes, with new weights."""
     from lightning.pytorch.cli import instantiate_module
 
     from lit_valuation.module import ClassifierTask
@@ -236,7 +241,7 @@ class _Batches(Dataset[dict[str, Tensor]]):
 
 
 class _InMemory(LightningDataModule):
-    """Gives each rank of a Trainer its batches."""
+    """Data module that gives each rank its rows of the global batches."""
 
     def __init__(self, sets: list[Samples], recipe: TrainingRecipe, seed: int) -> None:
         super().__init__()
@@ -245,13 +250,13 @@ class _InMemory(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return the batches of the whole training."""
         assert self.trainer is not None
-        place = (self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(_Batches(self.sets, self.recipe, self.seed, *place), batch_size=None)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(_Batches(self.sets, self.recipe, self.seed, rank, world_size), batch_size=None)
 
 
 @contextmanager
 def _silently() -> Iterator[None]:
-    """Leave the console to whoever trains many times."""
+    """Silence Lightning's messages and warnings, which would repeat for every training."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Training many classifiers at once, as rows of stacked tensors: what a study of small models spends its time on."""
+"""Retraining many small classifiers at once: their parameters are rows of stacked tensors."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def retrain_many(
     steps: Sequence[int] | None = None,
     at_once: int = 32,
 ) -> list[ClassifierTask]:
-    """Train a classifier for each of several answers: `retrain` of each, but for rounding, in less time.
+    """Train a classifier with each of several answers; up to rounding the same as `retrain` with each, but faster.
 
     Args:
-        recipe: How to train; its ``make`` must return a `ClassifierTask`, and it has no Trainer arguments.
+        recipe: Settings of the training, without Trainer arguments; its ``make`` must return a `ClassifierTask`.
         train: The trainer's own training set.
-        shared: What was shared, matched to the trainer's classes by name; None adds nothing.
-        seed: Seed of the initial weights and of the order, 0 or more.
-        mode: From scratch, or from the recipe's weights.
-        steps: Steps after which the classifiers are returned, ascending, for each answer in turn; None for the
-            recipe's.
-        at_once: Classifiers that are trained at once, 1 or more.
+        shared: Shared samples of each answer, whose classes are matched by name; None adds nothing.
+        seed: Seed of the initial weights and of the order of samples, 0 or more.
+        mode: Whether to train from scratch or from the recipe's weights.
+        steps: Ascending steps after which a copy of each classifier is returned; None returns those after the recipe's
+            last step.
+        at_once: Number of classifiers that are trained at once, 1 or more.
 
     Returns:
-        The classifiers in evaluation mode; all moments of the first answer, then all of the second, …
+        The classifiers in evaluation mode: those of the first answer at all steps, then those of the second, …
 
     Raises:
-        UserError: If the recipe has Trainer arguments, or no weights to fine-tune.
+        UserError: If the recipe has Trainer arguments, or has no weights to fine-tune.
         RunFailure: If a loss is not finite.
     """
     if recipe.trainer:
@@ -106,7 +106,7 @@ def _state(task: ClassifierTask) -> dict[str, Tensor]:
 
 
 def _optimizer(task: ClassifierTask, parameters: dict[str, Tensor]) -> tuple[torch.optim.Optimizer, Any]:
-    """Make the task's own optimizer and let it work on the stacked parameters: it treats each number by itself."""
+    """Return the task's own optimizer and schedule, on the stacked parameters; the optimizer must work elementwise."""
     built = build_optimizers(task, task.optimizer, task.scheduler)
     optimizer = built["optimizer"] if isinstance(built, dict) else built
     names = {id(parameter): name for name, parameter in task.network.named_parameters()}
@@ -118,7 +118,7 @@ def _optimizer(task: ClassifierTask, parameters: dict[str, Tensor]) -> tuple[tor
 def _data(
     recipe: TrainingRecipe, train: Samples, shared: Sequence[Samples | None], seed: int, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return all samples, and by classifier and step the rows of the batch, as `retrain` orders them."""
+    """Return inputs, class indices, and the rows of each batch as in `retrain`, ``(classifiers, steps, batch)``."""
     sets = [train, *(answer.renumbered(train.classes) for answer in shared if answer is not None)]
     x, y = torch.cat([part.inputs() for part in sets]), torch.cat([part.y for part in sets])
     orders, begin = [], len(train)

@@ -1,4 +1,4 @@
-"""Trees as classifiers of tables: those of scikit-learn, with depth and size chosen on validation data."""
+"""Tree classifiers for tables, from scikit-learn, with depth and number of trees chosen on validation data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_valuation.samples import Samples
 
 Kind = Literal["tree", "forest", "boosting"]
 
-#: Sizes that are tried, the smallest first: those of Sarwar et al. 2024, with boosted trees in place of XGBoost.
+#: Sizes to choose from, the smallest first, as in Sarwar et al. 2024, with gradient boosting instead of XGBoost.
 SIZES: dict[Kind, tuple[Mapping[str, int], ...]] = {
     "tree": tuple({"max_depth": depth} for depth in (3, 5, 7, 10)),
     "forest": tuple({"n_estimators": trees} for trees in (50, 100, 300)),
@@ -29,9 +29,9 @@ class Trees:
     """A fitted classifier of scikit-learn.
 
     Args:
-        model: The classifier.
-        classes: Names of the classes by number; the model may know fewer.
-        size: Its depth or number of trees.
+        model: The classifier of scikit-learn.
+        classes: Names of the classes, in the order of their indices; the classifier may know fewer.
+        size: The chosen depth or number of trees.
     """
 
     model: Any
@@ -39,35 +39,35 @@ class Trees:
     size: Mapping[str, int]
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """Return the probability of each class, ``(n, classes)``; 0 for those that were never seen in training.
+        """Return the probability of each class, ``(n, classes)``; 0 for classes that were not in the training data.
 
         Args:
             x: Rows ``(n, columns)``; other shapes are flattened.
         """
-        known = torch.from_numpy(self.model.predict_proba(_rows(x))).float()
-        every = torch.zeros(len(known), len(self.classes))
-        every[:, torch.from_numpy(self.model.classes_)] = known
-        return every
+        of_known = torch.from_numpy(self.model.predict_proba(_rows(x))).float()
+        of_all = torch.zeros(len(of_known), len(self.classes))
+        of_all[:, torch.from_numpy(self.model.classes_)] = of_known
+        return of_all
 
     def accuracy(self, samples: Samples) -> float:
-        """Return the share of samples whose likeliest class is theirs."""
+        """Return the share of samples that are classified correctly, from 0 to 1."""
         return float((self.probabilities(samples.x).argmax(dim=1) == samples.y).double().mean())
 
 
 def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: int = 0) -> Trees:
-    """Fit trees of several sizes and keep the one that is right most often on the validation data.
+    """Fit trees of several sizes and return those with the highest accuracy on the validation data.
 
     Args:
         train: Samples to fit; missing values are allowed.
-        validation: Samples to choose the size by, never those of a test. Of equals the smallest size is kept.
+        validation: Samples to choose the size by, never test samples. Of equal accuracies the smallest size is taken.
         kind: One ``tree``, a ``forest``, or ``boosting``: histogram gradient boosting.
-        seed: Seed of what the method draws.
+        seed: Seed of the method's random choices.
 
     Returns:
         The classifier.
 
     Raises:
-        UserError: If scikit-learn is missing, a set is empty, or the sets name classes differently.
+        UserError: If scikit-learn is not installed, a set is empty, or the classes of the sets differ.
     """
     for name, samples in (("train", train), ("validation", validation)):
         if not len(samples):
@@ -78,11 +78,11 @@ def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: in
             "renumber one of them."
         )
     make = _classifier(kind)
-    found = [
+    fitted = [
         Trees(make(random_state=seed, **size).fit(_rows(train.x), train.y.numpy()), train.classes, size)
         for size in SIZES[kind]
     ]
-    return max(found, key=lambda trees: trees.accuracy(validation))
+    return max(fitted, key=lambda trees: trees.accuracy(validation))
 
 
 def _classifier(kind: Kind) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_core.errors import UserError
-from lit_valuation.data.division import SHARES, Division, Owner, apportion, check_disjoint, without_copies
+from lit_valuation.data.division import SHARES, Division, Owner, apportion, check_disjoint, remove_duplicates
 from lit_valuation.data.planting import HARD, PlantedBackground, ScarceClasses
 from lit_valuation.sources import Digits, SklearnTable
 
@@ -93,9 +93,9 @@ def test_copies_are_left_out_whatever_their_label():
     samples = SklearnTable("wine").samples()
     twice = replace(samples, x=samples.x.clone())
     twice.x[10], twice.x[170] = samples.x[4], samples.x[4]
-    left = without_copies(twice)
+    left = remove_duplicates(twice)
     assert left.keys == tuple(key for i, key in enumerate(samples.keys) if i not in (10, 170))
-    assert without_copies(samples) is samples
+    assert remove_duplicates(samples) is samples
 
 
 @pytest.mark.parametrize(
