@@ -1,4 +1,4 @@
-"""The classifier as a LightningModule."""
+"""The LightningModule that trains and evaluates a classifier."""
 
 from __future__ import annotations
 
@@ -25,47 +25,48 @@ NetworkCallable = Callable[[Sequence[int], int], nn.Module]
 
 
 def sgd(params: Iterable[Any]) -> Optimizer:
-    """Return SGD with a learning rate of 0.05, momentum 0.9 and weight decay 1e-4."""
+    """Return SGD with learning rate 0.05, momentum 0.9 and weight decay 1e-4."""
     return SGD(params, lr=0.05, momentum=0.9, weight_decay=1e-4)
 
 
 class ClassifierTask(CheckpointModule):
     """Trains a classifier of images, tables or embeddings, whose last layer should be linear.
 
-    The loss of a micro-batch is the mean cross-entropy of its samples, each times its ``weight`` where the batch has
-    one; weights have a mean of 1 over their set. Weight decay spares norms and biases, the schedule steps with the
-    optimizer. Batches are mappings with ``x``, ``y`` and perhaps ``weight`` and ``index``, or pairs ``(x, y)``; rows
-    with an ``index`` of -1 only fill a batch up and count in nothing.
+    The loss of a micro-batch is the mean cross-entropy of its samples, each multiplied by its ``weight`` if the batch
+    has weights, whose mean over the set is 1. Weight decay does not apply to norms and biases. The schedule steps with
+    the optimizer. Batches are mappings with ``x``, ``y`` and optionally ``weight`` and ``index``, or pairs ``(x, y)``.
+    Rows with an ``index`` of -1 only pad a batch and count in nothing.
 
     ======================================  ======  =================================================================
     key                                     unit    moment
     ======================================  ======  =================================================================
-    ``train/loss``                          nats    logged step; weighted and smoothed, mean over its global batch
+    ``train/loss``                          nats    logged step; weighted and smoothed, mean over the global batch
     ``train/accuracy``                      0 to 1  same; before the step
-    ``train/learning_rate``                 1       same; the rate of this step
+    ``train/learning_rate``                 1       same; rate of this step
     ``train/gradient_norm``                 1       same; before clipping
-    ``{stage}/{source}/loss``               nats    end of a validation or test, whole source; without smoothing
+    ``{stage}/{source}/loss``               nats    end of a validation or test, over the whole set; no smoothing
     ``{stage}/{source}/accuracy``           0 to 1  same
-    ``{stage}/{source}/hard_accuracy``      0 to 1  same; over the samples of the hard classes, where there are any
+    ``{stage}/{source}/hard_accuracy``      0 to 1  same; over the samples of the hard classes, if there are any
     ``{stage}/{source}/recall/{class}``     0 to 1  same; of each hard class
     ======================================  ======  =================================================================
 
-    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader.
+    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the validation or test set.
 
     Args:
-        network: Class and arguments of the network, without the sizes of the data: it gets the shape of one sample and
-            the number of classes. Or any module, with all its arguments, that maps a batch to logits.
-        classes: Names of the classes by number; linked to the data.
+        network: Class and arguments of a network that takes the shape of one sample and the number of classes as its
+            first arguments; these come from the data. Or any module, with all its arguments, that maps a batch to
+            logits.
+        classes: Names of the classes, in the order of their indices; linked to the data.
         input_shape: Shape of one sample; linked to the data.
-        optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
-        scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
-            rate constant.
+        optimizer: Class and arguments of the optimizer; its weight decay does not apply to norms and biases.
+        scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None is a
+            constant rate.
         label_smoothing: Share of each label that is spread over all classes in training, from 0 to below 1.
         hard_classes: Names of the classes whose recall is logged; None logs none.
-        seed: Seed of the initial weights, 0 or more; a module that is given whole has weights already.
+        seed: Seed of the initial weights, 0 or more; not used if the network is a module, which has weights already.
 
     Attributes:
-        takes_weights: Tells `GradientMatching` that a batch may have ``weight``.
+        takes_weights: Tells `GradientMatching` that batches may have ``weight``.
     """
 
     takes_weights = True
@@ -87,7 +88,7 @@ class ClassifierTask(CheckpointModule):
             self.save_hyperparameters(logger=False)
         if not 0 <= label_smoothing < 1:
             raise UserError(
-                f"`label_smoothing` is {label_smoothing}, but it is a share of each label; give 0 to below 1."
+                f"`label_smoothing` is {label_smoothing}, but must be a share of each label; give 0 to below 1."
             )
         self.classes, self.input_shape = tuple(classes), tuple(int(size) for size in input_shape)
         self.hard_classes = tuple(class_numbers(self.classes, hard_classes or ()))
@@ -107,59 +108,63 @@ class ClassifierTask(CheckpointModule):
         return len(self.classes)
 
     def setup(self, stage: str) -> None:
-        """Check that the data have the classes of the model."""
-        theirs = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
-        if theirs is not None and tuple(theirs) != self.classes:
+        """Check that the data have the classes of the model.
+
+        Raises:
+            UserError: If they have not.
+        """
+        of_data = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
+        if of_data is not None and tuple(of_data) != self.classes:
             raise UserError(
-                f"The data have the classes {', '.join(theirs)}, but the model has {', '.join(self.classes)}; train "
+                f"The data have the classes {', '.join(of_data)}, but the model has {', '.join(self.classes)}; train "
                 "and test on data of the same classes in the same order."
             )
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer over two groups, with and without weight decay, and its schedule."""
+        """Return the optimizer, with one parameter group with and one without weight decay, and its schedule."""
         return build_optimizers(self, self.optimizer, self.scheduler)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits.
+        """Compute logits.
 
         Args:
-            x: Samples ``(batch, ...)``; uint8 images are scaled to [0, 1].
+            x: Inputs ``(batch, ...)``; uint8 images are scaled to [0, 1].
 
         Returns:
-            Logits ``(batch, classes)``, of 32 bits or more whatever the precision of the weights.
+            Logits ``(batch, classes)``, in float32 or higher precision, whatever the precision of the weights.
         """
         logits: Tensor = self.network(as_inputs(x).to(self.dtype))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of a micro-batch."""
+        """Return the loss of a micro-batch in nats."""
         samples = as_batch(batch)
         logits = self(samples.x)
         nll = F.cross_entropy(logits, samples.y, label_smoothing=self.label_smoothing, reduction="none")
         loss = (nll if samples.weight is None else nll * samples.weight.to(nll)).mean()
-        right = (logits.detach().argmax(1) == samples.y).sum()
-        self._window.append(torch.stack([loss.detach() * len(nll), right, torch.full_like(right, len(nll))]))
+        correct = (logits.detach().argmax(1) == samples.y).sum()
+        self._window.append(torch.stack([loss.detach() * len(nll), correct, torch.full_like(correct, len(nll))]))
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a validation source."""
+        """Score a batch of a validation set."""
         self._evaluate("val", batch, dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a test source."""
+        """Score a batch of a test set."""
         self._evaluate("test", batch, dataloader_idx)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return ``index`` (None where not known), ``classes``, the predicted names, and ``probabilities``."""
+        """Return ``index`` (None if not known), predicted ``classes`` by name, and ``probabilities`` of a batch."""
         samples = as_batch(batch)
         real = samples.real()
         probabilities = self(samples.x).softmax(1)[real]
         index = None if samples.index is None else samples.index[real]
-        names = [self.classes[number] for number in probabilities.argmax(1).tolist()]
+        names = [self.classes[c] for c in probabilities.argmax(1).tolist()]
         return {"index": index, "classes": names, "probabilities": probabilities}
 
     def on_train_start(self) -> None:
-        """Fill the HPARAMS page."""
+        """Write hyperparameters and chart layout to TensorBoard."""
         self._window = []
         data = getattr(self.trainer, "datamodule", None)
         keys = ["train/loss"]
@@ -175,7 +180,7 @@ class ClassifierTask(CheckpointModule):
         add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the means over the step's whole global batch."""
+        """Log the means over the whole global batch of the step."""
         window, self._window = self._window, []
         log_step(self, optimizer, window)
 
@@ -188,24 +193,28 @@ class ClassifierTask(CheckpointModule):
         self.metrics.clear()
 
     def on_validation_epoch_end(self) -> None:
-        """Log each validation source."""
+        """Log the scores of each validation set."""
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log each test source."""
+        """Log the scores of each test set."""
         self._log_scores("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what another program needs to use the weights, as plain values."""
+        """Add class names, input shape and parameter names as plain values, for other programs that use the weights."""
         checkpoint["classes"], checkpoint["input_shape"] = list(self.classes), list(self.input_shape)
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of other classes: they are matched by name, and by number in the weights."""
-        theirs = tuple(checkpoint.get("classes", self.classes))
-        if theirs != self.classes:
+        """Check that the checkpoint has the classes of the model, in the same order.
+
+        Raises:
+            UserError: If it has others.
+        """
+        of_checkpoint = tuple(checkpoint.get("classes", self.classes))
+        if of_checkpoint != self.classes:
             raise UserError(
-                f"The checkpoint was trained on the classes {', '.join(theirs)}, but the data have "
+                f"The checkpoint was trained on the classes {', '.join(of_checkpoint)}, but the data have "
                 f"{', '.join(self.classes)}; use data of the same classes in the same order."
             )
 
@@ -220,7 +229,7 @@ class ClassifierTask(CheckpointModule):
         self.metrics[key].update(F.cross_entropy(logits, y, reduction="none"), logits.argmax(1), y)  # type: ignore[operator]
 
     def _log_scores(self, stage: str) -> None:
-        # every rank has every source: evaluation gives all ranks the same number of batches
+        # every rank has every set: evaluation gives all ranks the same number of batches
         for key in [key for key in self.metrics if key.startswith(f"{stage}_")]:
             scores = self.metrics[key]
             source = named_loader(self.trainer, stage, int(key.rpartition("_")[2]))

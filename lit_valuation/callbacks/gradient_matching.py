@@ -1,4 +1,4 @@
-"""Training on the few samples whose gradient stands for that of many."""
+"""Training on a weighted subset whose gradient matches that of a larger set (gradient matching)."""
 
 from __future__ import annotations
 
@@ -33,44 +33,54 @@ log = logging.getLogger(__name__)
 class GradientMatching(Callback):
     """Changes training: epochs run on a weighted subset of the training set whose gradient matches a larger set's.
 
-    At the start of every n-th epoch, or once at a chosen step, it takes the gradient of the loss at the last linear
-    layer for each sample of the pool, and chooses in each class the samples whose weighted gradients add up to that of
-    the training set (a coreset, `Killamsetty et al. 2021 <https://arxiv.org/abs/2103.00123>`_), of the validation set,
-    or of the validation set's misclassified samples (D_hard, `Sarwar et al. 2024 <https://arxiv.org/abs/2410.08432>`_).
-    Until it chooses again, an epoch is one pass over the chosen samples, in batches as large as before.
+    At the start of every n-th epoch, or once at a chosen step, the callback
 
-    Works on any LightningModule that maps a batch of inputs to the logits of an nn.Linear. Where the module has
-    ``takes_weights = True``, as `ClassifierTask` does, batches are mappings with ``weight``; otherwise batches are as
-    before, and samples are drawn in proportion to their weights. Label smoothing is that of the module's attribute
-    ``label_smoothing``, where it has one. Each device holds its own share of the gradients.
+    1. computes the gradient of the loss at the last linear layer for each sample of the pool, a share on each device;
+    2. computes the gradient to match: that of the training set (a coreset, `Killamsetty et al. 2021
+       <https://arxiv.org/abs/2103.00123>`_), of the validation set, or of the validation set's misclassified samples
+       (D_hard, `Sarwar et al. 2024 <https://arxiv.org/abs/2410.08432>`_);
+    3. chooses in each class the samples whose weighted gradients add up to it, by orthogonal matching pursuit;
+    4. replaces the training data by these samples: until the next selection an epoch is one pass over them, with the
+       same batch size as before.
+
+    It works on any LightningModule that maps a batch of inputs to the logits of an nn.Linear. If the module has
+    ``takes_weights = True``, as `ClassifierTask` does, batches are mappings with ``weight``. Otherwise the form of the
+    batches does not change, and samples are drawn in proportion to their weights. Label smoothing is that of the
+    module's attribute ``label_smoothing``, if it has one.
 
     ======================================  =========  =============================================================
     key                                     unit       moment
     ======================================  =========  =============================================================
-    ``train/selection/relative_residual``   1          first logged step after a selection; distance to the matched
-                                                       gradient over its length, 0 is a perfect match
-    ``train/selection/size``                samples    same; chosen
+    ``train/selection/relative_residual``   1          first logged step after a selection; norm of the residual over
+                                                       that of the matched gradient, 0 is a perfect match
+    ``train/selection/size``                samples    same; number of chosen samples
     ``train/selection/class_coverage``      0 to 1     same; share of the matched classes with a chosen sample
-    ``train/selection/overlap``             0 to 1     same; with the last selection, as shared over all chosen
-    ``train/selection/seconds``             s          same; that the selection took
-    ``train/selection/samples`` (images)               where asked for: the chosen samples with the largest weights
+    ``train/selection/overlap``             0 to 1     same; samples in both this and the last selection, over
+                                                       samples in either
+    ``train/selection/seconds``             s          same; duration of the selection
+    ``train/selection/samples`` (images)               if ``show_samples``: samples with the largest weights
     ======================================  =========  =============================================================
 
     Args:
-        budget: Samples to choose: a share of the pool from above 0 to 1 as a decimal fraction, or a whole number.
-        match: Whose gradient is matched: the pool's own, the validation set's, or that of its misclassified samples.
-        every_n_epochs: Epochs from one selection to the next, 1 or more; the first is at the start.
-        at_step: Optimizer step at whose epoch's start, or at the next one's, the only selection is made; None goes by
-            every_n_epochs. Before it, training is on everything.
-        source: Name of the validation set to match; None takes ``all`` where one is named so, otherwise each.
-        ridge: Weight of the ridge penalty, as a multiple of the mean squared gradient of a class, 0 or more.
+        budget: Samples to choose: a share of the pool, above 0 and up to 1.0, as a decimal fraction, or a whole number.
+        match: Gradient to match: that of the pool (train), of the validation set (val), or of its misclassified
+            samples (hard).
+        every_n_epochs: Epochs from one selection to the next, 1 or more; the first selection is at the start.
+        at_step: Optimizer step of the only selection, which is made at the start of the first epoch from this step on;
+            training uses all samples before it. None selects every every_n_epochs epochs.
+        source: Name of the validation set to match; None takes the set ``all`` if there is one, otherwise all sets.
+        ridge: Ridge penalty, as a multiple of the mean squared norm of a class's gradients, 0 or more.
         loss: The loss that the module is trained with.
-        keys: Names of inputs and labels where batches are mappings.
-        head: Name of the last linear layer in the module; None takes the one that was registered last.
+        keys: Names of inputs and labels in batches that are mappings.
+        head: Name of the last linear layer in the module; None takes the layer that was registered last.
         seed: Seed of the order of the chosen samples, 0 or more.
-        show_samples: How many chosen images to show in TensorBoard; 0 shows none.
-        pool: Loader of the samples to choose from, without random augmentation, its order fixed; None takes the data
-            module's ``selection_dataloader()``, numbered as the training set, from which chosen samples are then read.
+        show_samples: Number of chosen images to show in TensorBoard; 0 shows none.
+        pool: Loader of the samples to choose from, in a fixed order and without random augmentation. None takes the
+            data module's ``selection_dataloader()``, whose indices are those of the training set, from which the chosen
+            samples are then read.
+
+    Raises:
+        UserError: If an argument is out of range, or does not fit ``match``.
     """
 
     def __init__(
@@ -89,11 +99,11 @@ class GradientMatching(Callback):
         pool: DataLoader | None = None,
     ) -> None:
         if budget <= 0 or (isinstance(budget, float) and budget > 1):
-            raise UserError(
-                f"`budget` is {budget}, but it is a share above 0 and up to 1.0, or a number of samples; give one."
-            )
+            raise UserError(f"`budget` is {budget}, but must be a share above 0 and up to 1.0, or a number of samples.")
         if every_n_epochs < 1:
-            raise UserError(f"`every_n_epochs` is {every_n_epochs}, but must be 1 or more; at_step selects once.")
+            raise UserError(
+                f"`every_n_epochs` is {every_n_epochs}, but must be 1 or more; for a single selection set at_step."
+            )
         if match not in ("train", "val", "hard"):
             raise UserError(f"`match` is {match!r}, but must be train, val or hard; choose one of them.")
         if source is not None and match == "train":
@@ -114,7 +124,7 @@ class GradientMatching(Callback):
         return ["train/selection/relative_residual", "train/selection/size"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note how training reads, and go on with the selection of a resumed run."""
+        """Note how the training data are read, and install the selection of a resumed run."""
         loader = trainer.train_dataloader
         self._rows = LoaderRows(loader if self.pool is None else self.pool)
         self._sizes, self._workers = _batch_sizes(trainer, loader), int(getattr(loader, "num_workers", 0))
@@ -124,7 +134,7 @@ class GradientMatching(Callback):
             self._install(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Select, where it is due, and train on what was selected from here on."""
+        """Make a selection if it is due, and train on the selected samples from here on."""
         if not self._due(trainer):
             return
         start = time.perf_counter()
@@ -147,7 +157,7 @@ class GradientMatching(Callback):
         self._show(trainer)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log the last selection once."""
+        """Log the last selection, once."""
         if self._facts and logs_this_step(trainer):
             values = {f"train/selection/{name}": value for name, value in self._facts.items()}
             for logger in trainer.loggers:  # Lightning would repeat them at each step of the epoch
@@ -159,18 +169,18 @@ class GradientMatching(Callback):
         return {"numbers": self.numbers, "weights": self.weights, "made": dict(self._made), "facts": dict(self._facts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with a selection."""
+        """Restore the selection."""
         self.numbers, self.weights = state_dict["numbers"], state_dict["weights"]
         self._made, self._facts = dict(state_dict["made"]), dict(state_dict["facts"])
 
     def _due(self, trainer: Trainer) -> bool:
         if self.at_step is not None:
             return self.numbers is None and trainer.global_step >= self.at_step
-        # not again where a run is resumed at the start of the epoch
+        # a run that was resumed at the start of the epoch does not select again
         return trainer.current_epoch % self.every_n_epochs == 0 and trainer.current_epoch != self._made["epoch"]
 
     def _select(self, trainer: Trainer, pl_module: LightningModule) -> Coreset | None:
-        """Return a selection; None where the model makes no mistakes to match and the last one stays."""
+        """Return a new selection; None if the model makes no mistakes to match, so that the last selection stays."""
         rows = self._rows
         assert rows is not None
         pool = self._gather(trainer, pl_module, [self._view(trainer)])
@@ -178,7 +188,7 @@ class GradientMatching(Callback):
         if size != len(rows):
             raise UserError(
                 f"The pool to select from has {size} samples, but the set to train on has {len(rows)}; let "
-                "selection_dataloader return all samples of the training set in its order."
+                "selection_dataloader return all samples of the training set in order."
             )
         target = pool
         if self.match != "train":
@@ -202,7 +212,7 @@ class GradientMatching(Callback):
         return gather_gradients(pl_module, batches, head=self.head, loss=self.loss, label_smoothing=smoothing)
 
     def _view(self, trainer: Trainer) -> Any:
-        """Return the loader of the pool, as it is read without random augmentation."""
+        """Return the loader of the pool, without random augmentation."""
         if self.pool is not None:
             return self.pool
         for owner in (getattr(trainer, "datamodule", None), trainer.lightning_module):
@@ -210,12 +220,12 @@ class GradientMatching(Callback):
             if make is not None:
                 return make()
         raise UserError(
-            "GradientMatching looks at the training set without shuffling and augmentation, but there is no "
-            "selection_dataloader; define it beside train_dataloader, or give `pool` a loader."
+            "GradientMatching reads the training set without shuffling and augmentation, but there is no "
+            "selection_dataloader; define it next to train_dataloader, or give `pool` a loader."
         )
 
     def _validation(self, trainer: Trainer) -> list[Any]:
-        """Return fresh loaders of the validation sets."""
+        """Return new loaders of the validation sets to match."""
         loaders = validation_loaders(trainer)
         if loaders is None:
             raise UserError(f"`match` is {self.match}, but there is no validation set; add one, or set it to train.")
@@ -226,13 +236,13 @@ class GradientMatching(Callback):
         if self.source not in loaders:
             names = [str(name) for name in loaders]
             raise UserError(
-                f"`source` is {self.source!r}, which is no validation set;"
+                f"`source` is {self.source!r}, which is not a validation set;"
                 + (did_you_mean(self.source, names) or f" there are {', '.join(names)}.")
             )
         return [loaders[self.source]]
 
     def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let Lightning read the selection from here on."""
+        """Make Lightning read the selection from here on."""
         assert self._rows is not None and self.numbers is not None and self.weights is not None
         weighted = bool(getattr(pl_module, "takes_weights", False))
         name, first = f"selection {self._made['count']}", self._made["step"]
@@ -240,12 +250,12 @@ class GradientMatching(Callback):
         layout = {"rank": trainer.global_rank, "world_size": trainer.world_size, "seed": self.seed}
         stream = SubsetStream(subset, name, by_weight=not weighted, **self._sizes, **layout)
         loader = SubsetLoader(stream, weighted, self.keys, num_workers=self._workers)
-        # the steps since the selection are the whole state: a resumed run reads what it would have read
+        # the number of steps since the selection is the whole state, so a resumed run reads the same batches
         loader.position = lambda: (trainer.global_step - first, stream.consumed(trainer.global_step - first))
         replace_train_loader(trainer, loader)
 
     def _show(self, trainer: Trainer) -> None:
-        """Show the samples with the largest weights, where that was asked for."""
+        """Show the ``show_samples`` samples with the largest weights in TensorBoard."""
         shown = writers(trainer)
         if not shown or not self.show_samples:
             return
@@ -253,35 +263,36 @@ class GradientMatching(Callback):
         largest = self.weights.argsort(descending=True)[: self.show_samples]
         x = as_inputs(as_batch(self._rows.read(self.numbers[largest].tolist()), self.keys).x)
         if x.ndim != 4 or x.shape[1] not in (1, 3):
-            raise UserError(f"`show_samples` is {self.show_samples}, but the samples are no images; set it to 0.")
+            raise UserError(f"`show_samples` is {self.show_samples}, but the samples are not images; set it to 0.")
         for writer in shown:
             writer.add_images("train/selection/samples", x, max(trainer.global_step - 1, 0))
 
 
 def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch]:
-    """Read this rank's share of the batches, with the numbers of their samples.
+    """Yield this rank's share of a loader's batches, with the indices of their samples.
 
-    A `StreamLoader` is made for its rank; any other loader is read by all ranks, which take turns.
+    A `StreamLoader` yields the batches of its rank only. Of any other loader every rank reads all batches and keeps
+    every world_size-th.
     """
-    read = 0
-    for number, item in enumerate(loader):
+    n_read = 0
+    for batch_index, item in enumerate(loader):
         batch = as_batch(item, keys)
         if batch.index is None:
-            batch = replace(batch, index=torch.arange(read, read + len(batch.y)))
-        read += len(batch.y)
-        if isinstance(loader, StreamLoader) or number % trainer.world_size == trainer.global_rank:
+            batch = replace(batch, index=torch.arange(n_read, n_read + len(batch.y)))
+        n_read += len(batch.y)
+        if isinstance(loader, StreamLoader) or batch_index % trainer.world_size == trainer.global_rank:
             yield batch
 
 
 def _batch_sizes(trainer: Trainer, loader: Any) -> dict[str, int]:
-    """Return the batch sizes of training."""
+    """Return the global and the micro-batch size of training."""
     if isinstance(loader, StreamLoader) and isinstance(loader.stream, Stream):
         stream = loader.stream
         return {"global_batch_size": stream.global_batch_size, "micro_batch_size": stream.micro_batch_size}
     size = getattr(loader, "batch_size", None)
     if not isinstance(size, int):
         raise UserError(
-            "GradientMatching makes batches as large as before, but the training loader has no batch_size; use a "
+            "GradientMatching keeps the batch size of the training loader, but the loader has no batch_size; use a "
             "DataLoader with one."
         )
     total = size * trainer.world_size * trainer.accumulate_grad_batches

@@ -1,4 +1,4 @@
-"""What a classifier predicts, as a table."""
+"""A table of a classifier's predictions, as CSV."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lit_core.lightning.step_logging import rows_of_all_ranks
 
 
 class PredictionTable(Callback):
-    """Writes a CSV with the number, the predicted class and the probabilities of each sample, in order.
+    """Writes a CSV with index, predicted class and probabilities of each sample, sorted by index.
 
-    Works on any LightningModule with ``classes``, names by number, whose ``predict_step`` returns a mapping with
-    ``probabilities`` ``(batch, classes)`` and ``index`` ``(batch,)`` or None. All devices' rows come into one file.
+    Works on any LightningModule with ``classes``, the names of the classes, whose ``predict_step`` returns a mapping
+    with ``probabilities`` ``(batch, classes)`` and ``index`` ``(batch,)`` or None. The file has all devices' rows.
 
     Args:
-        path: The file; written whole or not at all.
+        path: Path of the file, which is written whole or not at all.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -38,11 +38,11 @@ class PredictionTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a batch."""
+        """Store the predictions of a batch."""
         probabilities, index = outputs["probabilities"], outputs["index"]
         if index is None:
-            read = sum(len(numbers) for numbers, _ in self._rows)
-            index = torch.arange(read, read + len(probabilities), device=probabilities.device)
+            n_read = sum(len(rows) for rows, _ in self._rows)
+            index = torch.arange(n_read, n_read + len(probabilities), device=probabilities.device)
         self._rows.append((index, probabilities))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,7 +56,9 @@ class PredictionTable(Callback):
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["index", "class", *classes])
-        for place in index.argsort().tolist():
-            row = probabilities[place]
-            table.writerow([int(index[place]), classes[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())])
+        for position in index.argsort().tolist():
+            row = probabilities[position]
+            table.writerow(
+                [int(index[position]), classes[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())]
+            )
         atomic_write(self.path, text.getvalue())

@@ -117,19 +117,19 @@ def _write(
     if planting is not None:
         samples = planting.plant(samples, seed)
     corrupted = {}
-    for (party, split), mine in division.divide(samples, seed).items():
+    for (party, split), of_party in division.divide(samples, seed).items():
         name = party.split("/")[-1]
         meta: dict[str, Any] = {"input": source.input, "hard": list(division.hard)}
         if source.columns is not None:
             meta["columns"] = list(source.columns)
         if party != "trainer" and (noise.owners is None or name in noise.owners):
-            mine, keys = noise.corrupt(mine, zlib.crc32(f"{seed} {party} {split}".encode()))
+            of_party, keys = noise.corrupt(of_party, zlib.crc32(f"{seed} {party} {split}".encode()))
             if any(keys.values()):
                 corrupted[f"{party}/{split}"] = {what: len(of_kind) for what, of_kind in keys.items()}
                 meta["corrupted"] = keys
         write_labelled(
             ready / party / split,
-            mine,
+            of_party,
             source=source.name,
             split=split,
             licence=source.licence,

@@ -128,9 +128,9 @@ class Division:
                 f"The trainer's {split}", Owner(share, getattr(self, split)), samples, sizes, cells, seed
             )
         for name, owner in self.owners.items():
-            mine = self._draw(name, owner, samples, sizes, cells, seed, self.dirichlet)
-            n_val = min(max(1, round(self.owner_val_fraction * len(mine))), len(mine) - 1)
-            indices[f"owners/{name}", "train"], indices[f"owners/{name}", "val"] = mine[n_val:], mine[:n_val]
+            drawn = self._draw(name, owner, samples, sizes, cells, seed, self.dirichlet)
+            n_val = min(max(1, round(self.owner_val_fraction * len(drawn))), len(drawn) - 1)
+            indices[f"owners/{name}", "train"], indices[f"owners/{name}", "val"] = drawn[n_val:], drawn[:n_val]
             names[f"owners/{name}"] = ("train", "val")
         divided = {(party, split): samples.take(indices[party, split]) for party in names for split in names[party]}
         check_disjoint(divided)

@@ -1,39 +1,34 @@
-"""What one party trains and evaluates on, as a LightningDataModule."""
+"""The LightningDataModule of one party's labelled samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 
 from lit_core.data import ShardStream, StreamLoader
 from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
 from lit_core.data.stream import Source
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import resolve_data_path
+from lit_valuation.data.concatenated_sets import ConcatenatedSets, GroupSubset
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.samples import Samples
 
 
 class OwnersDataModule(LightningDataModule):
     """Streams labelled samples of one party, the trainer or an owner, as ``lit-valuation prepare`` wrote them.
 
-    A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. Validation and test sets are named sources:
-    ``all``, and each group of its own where groups are known, such as ``usual`` and ``hard``; so the samples of a group
-    are in two sources. Their last batches are filled up with rows whose ``index`` is -1. Gradient accumulation follows
-    from the batch sizes and the number of devices. Resuming needs the callback `ResumeStream`.
+    A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. Evaluation reads named sets: ``all``, and if
+    groups are known, one set per group, such as ``usual`` and ``hard``. So the samples of a group are in two sets. Rows
+    with an ``index`` of -1 pad the last batch of a set. Gradient accumulation follows from the batch sizes and the
+    number of devices. Resuming needs the callback `ResumeStream`.
 
     Args:
-        root: Folder of the parties, absolute, from the working directory, or below the data root.
+        root: Folder of the parties: absolute, or relative to the working directory or the data root.
         party: ``trainer``, or the name of an owner.
-        extra: Folders of labelled samples to train on as well, such as owners' answers; classes are matched by name.
+        extra: Folders of further labelled samples to train on, such as owners' answers; classes are matched by name.
         batch_size: Samples per optimizer step, over all devices and accumulated micro-batches.
         micro_batch_size: Samples per device and forward pass; None divides batch_size by the number of devices.
         num_workers: Processes per loader that read data; 0 reads in the training process.
@@ -66,13 +61,13 @@ class OwnersDataModule(LightningDataModule):
         return self._open(self.folder / "train")
 
     @cached_property
-    def _train(self) -> Joined:
-        """The party's training set and what was added to it."""
-        return Joined([self._own, *(self._open(folder) for folder in self.extra)])
+    def _train(self) -> ConcatenatedSets:
+        """The party's training set and the extra sets."""
+        return ConcatenatedSets([self._own, *(self._open(folder) for folder in self.extra)])
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes by number; the model's are linked to them."""
+        """Names of the classes, in the order of their indices; linked to the model."""
         return self._own.classes
 
     @property
@@ -82,7 +77,7 @@ class OwnersDataModule(LightningDataModule):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input; the model's is linked to it."""
+        """Shape of one input; linked to the model."""
         return self._own.shape
 
     def setup(self, stage: str) -> None:
@@ -101,29 +96,29 @@ class OwnersDataModule(LightningDataModule):
                 seed=self.seed,
             )
             set_accumulation(trainer, self._stream)
-        self._evaluation = self._sources(stage)
+        self._evaluation_sets = self._open_evaluation_sets(stage)
 
     def train_dataloader(self) -> StreamLoader:
-        """Return the training set, in another order in each epoch."""
+        """Return the loader of the training set, which each epoch reads in a new order."""
         return StreamLoader(self._stream, num_workers=self.num_workers)
 
     def selection_dataloader(self) -> StreamLoader:
-        """Return this rank's share of the training set in its order, once; every sample is numbered by ``index``."""
+        """Return a loader of this rank's share of the training set, once and in order, with each sample's ``index``."""
         return self._loaders({"train": self._train})["train"]
 
     def val_dataloader(self) -> dict[str, StreamLoader]:
-        """Return a loader for all of the validation set, and one per group."""
-        return self._loaders(self._evaluation)
+        """Return the loader of the whole validation set, ``all``, and one per group."""
+        return self._loaders(self._evaluation_sets)
 
     def test_dataloader(self) -> dict[str, StreamLoader]:
-        """Return a loader for all of the test set, and one per group."""
-        return self._loaders(self._evaluation)
+        """Return the loader of the whole test set, ``all``, and one per group."""
+        return self._loaders(self._evaluation_sets)
 
     def predict_dataloader(self) -> StreamLoader:
-        """Return a loader for all of the test set, or where there is none, of the validation set."""
-        return self._loaders(self._evaluation)["all"]
+        """Return the loader of the whole test set, or of the validation set if there is no test set."""
+        return self._loaders(self._evaluation_sets)["all"]
 
-    def _sources(self, stage: str) -> dict[str, Source]:
+    def _open_evaluation_sets(self, stage: str) -> dict[str, Source]:
         split = "val" if stage in ("fit", "validate") else "test"
         if stage == "predict" and not (self.folder / "test").is_dir():
             split = "val"
@@ -131,111 +126,25 @@ class OwnersDataModule(LightningDataModule):
             raise UserError(
                 f"`party` is {self.party}, which has no {split} set in {self.folder}; validate it, or test the trainer."
             )
-        whole = Joined([self._open(self.folder / split)], self.classes)
-        sources: dict[str, Source] = {"all": whole}
+        whole = ConcatenatedSets([self._open(self.folder / split)], self.classes)
+        sets: dict[str, Source] = {"all": whole}
         groups = [group for _, group in whole.sets[0].labels()]
         if stage != "predict":
             for group in sorted({group for group in groups if group is not None}):
-                sources[group] = Part(whole, [number for number, name in enumerate(groups) if name == group])
-        return sources
+                sets[group] = GroupSubset(whole, [index for index, name in enumerate(groups) if name == group])
+        return sets
 
-    def _loaders(self, sources: dict[str, Any]) -> dict[str, StreamLoader]:
+    def _loaders(self, sets: dict[str, Any]) -> dict[str, StreamLoader]:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         batch_size = self.micro_batch_size or max(1, self.batch_size // world_size)
-        return evaluation_loaders(sources, batch_size, rank, world_size, self.num_workers)
+        return evaluation_loaders(sets, batch_size, rank, world_size, self.num_workers)
 
     def _open(self, folder: Path) -> LabelledSet:
-        found = LabelledSet(folder)
+        labelled = LabelledSet(folder)
         if self.verify:
-            found.verify()
-        return found
-
-
-#: Sets of up to so many bytes as float32 are kept in memory once read; larger ones are decoded as they are needed.
-IN_MEMORY = 2**30
-
-
-class Joined:
-    """Labelled sets one after the other, numbered by the classes of the first.
-
-    Args:
-        sets: The sets, one or more.
-        classes: Names of the classes by number; None takes those of the first set.
-
-    Raises:
-        UserError: If a set has inputs of another shape, or a sample of a class that is not among them.
-    """
-
-    def __init__(self, sets: Sequence[LabelledSet], classes: Sequence[str] | None = None) -> None:
-        self.sets, self.classes = list(sets), tuple(sets[0].classes if classes is None else classes)
-        self._starts = np.cumsum([0, *(len(each) for each in self.sets)])
-        self._kept: dict[int, Samples] = {}
-        self._numbers = []
-        for each in self.sets:
-            if each.shape != self.sets[0].shape:
-                raise UserError(
-                    f"{each.folder} holds inputs of shape {each.shape}, but {self.sets[0].folder} of shape "
-                    f"{self.sets[0].shape}; give samples of one kind."
-                )
-            unknown = set(each.classes) - set(self.classes)
-            for name in sorted(unknown & {label for label, _ in each.labels()} if unknown else ()):
-                raise UserError(
-                    f"{each.folder} holds samples of the class {name!r}, which is not among those of "
-                    f"{self.sets[0].folder}: {', '.join(self.classes)}; leave them out."
-                )
-            order = {name: number for number, name in enumerate(self.classes)}
-            self._numbers.append(torch.tensor([order.get(name, -1) for name in each.classes]))
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
-        return {key: value[0] for key, value in self.batch([index]).items()}
-
-    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Read several samples, stacked."""
-        rows = np.asarray(indices, dtype=np.int64)
-        which = np.searchsorted(self._starts, rows, side="right") - 1
-        x = torch.empty(len(indices), *self.sets[0].shape)
-        y = torch.empty(len(indices), dtype=torch.int64)
-        for number in np.unique(which):
-            places = np.flatnonzero(which == number)
-            # a batch that ends an epoch and begins the next may hold a sample twice
-            different, place = np.unique(rows[places] - self._starts[number], return_inverse=True)
-            part = self._read(int(number), different)
-            x[places], y[places] = part.inputs()[place], self._numbers[number][part.y[place]]
-        return {"x": x, "y": y, "index": torch.from_numpy(rows)}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": {}}
-
-    def _read(self, number: int, rows: np.ndarray) -> Samples:
-        """Return samples of one set."""
-        each = self.sets[number]
-        if 4 * len(each) * prod(each.shape) > IN_MEMORY:
-            return each.load(rows.tolist())
-        if number not in self._kept:
-            self._kept[number] = each.load()
-        return self._kept[number].take(rows.tolist())
-
-
-class Part:
-    """Some samples of a set.
-
-    Args:
-        whole: The set.
-        numbers: Which of its samples.
-    """
-
-    def __init__(self, whole: Joined, numbers: list[int]) -> None:
-        self.whole, self.numbers = whole, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
-        return self.whole[self.numbers[index]]
+            labelled.verify()
+        return labelled
 
 
 def _party_folder(root: Path, party: str) -> Path:

@@ -78,12 +78,12 @@ class PlantedBackground(Planting):
         generator = torch.Generator().manual_seed(seed)
         x, groups = samples.x.clone(), [OTHER] * len(samples)
         for position, c in enumerate(classes):
-            mine = (samples.y == c).nonzero().squeeze(1)
-            mine = mine[torch.randperm(len(mine), generator=generator)]
-            n_hard = round(self.hard_fraction * len(mine))
+            in_class = (samples.y == c).nonzero().squeeze(1)
+            in_class = in_class[torch.randperm(len(in_class), generator=generator)]
+            n_hard = round(self.hard_fraction * len(in_class))
             for group, chosen, background in (
-                (HARD, mine[:n_hard], (position + 1) % len(classes)),
-                (USUAL, mine[n_hard:], position),
+                (HARD, in_class[:n_hard], (position + 1) % len(classes)),
+                (USUAL, in_class[n_hard:], position),
             ):
                 angle = math.pi * background / len(classes)
                 x[chosen] = paint(samples.x[chosen], stripes(samples.x[chosen], angle, generator), self.place)

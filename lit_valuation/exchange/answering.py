@@ -146,12 +146,12 @@ def make_pool(
     """
     n = len(samples)
     own_share = share(n, fabric.global_rank, fabric.world_size)
-    mine = samples.take(own_share)
+    own_samples = samples.take(own_share)
     features = gradients = None
     if "features" in selector.needs:
         assert encoder is not None
         width = embed(encoder, samples.x[:1]).shape[1]
-        own_features = embed(encoder, mine.x) if len(mine) else torch.empty(0, width)
+        own_features = embed(encoder, own_samples.x) if len(own_samples) else torch.empty(0, width)
         features = gather_shares(fabric, own_features, n)
     if "gradients" in selector.needs:
         assert task is not None
@@ -160,7 +160,9 @@ def make_pool(
         blocks = [indices[start : start + _BATCH_SIZE] for start in range(0, len(indices), _BATCH_SIZE)]
         batches = ((samples.x[block], samples.y[block]) for block in blocks)
         smoothing = float(getattr(task, "label_smoothing", 0.0))
-        own_gradients = gather_gradients(task, batches, label_smoothing=smoothing).gradients.take(range(len(mine)))
+        own_gradients = gather_gradients(task, batches, label_smoothing=smoothing).gradients.take(
+            range(len(own_samples))
+        )
         delta, hidden = (gather_shares(fabric, factor, n) for factor in (own_gradients.delta, own_gradients.hidden))
         gradients = LastLayerGradients(delta, hidden, own_gradients.bias)
     return Pool(samples.y, samples.x.flatten(1).float() if "x" in selector.needs else None, features, gradients)

@@ -235,8 +235,8 @@ class _Batches(Dataset[dict[str, Tensor]]):
         if len(self.sets) > 1:
             parts.append((self.sets[1], rows[rows >= own] - own))
         return {
-            "x": torch.cat([as_inputs(part.x[mine]) for part, mine in parts]),
-            "y": torch.cat([part.y[mine] for part, mine in parts]),
+            "x": torch.cat([as_inputs(part.x[part_rows]) for part, part_rows in parts]),
+            "y": torch.cat([part.y[part_rows] for part, part_rows in parts]),
         }
 
 

@@ -85,7 +85,7 @@ def test_the_selection_view_is_the_training_set_in_its_order(root):
 def test_large_sets_are_decoded_as_they_are_needed(root, monkeypatch):
     loader = OwnersDataModule(str(root), "owner_1").selection_dataloader
     kept = list(loader())
-    monkeypatch.setattr("lit_valuation.data.module.IN_MEMORY", 0)
+    monkeypatch.setattr("lit_valuation.data.concatenated_sets.IN_MEMORY", 0)
     for one, other in zip(kept, loader(), strict=True):
         assert all(torch.equal(one[key], other[key]) for key in ("x", "y", "index"))
 

@@ -79,7 +79,7 @@ def test_bad_input_is_refused():
         last_layer_gradients(outputs, hidden, y, label_smoothing=2)
     with pytest.raises(UserError, match="targets runs from 0 to 2, but the model has 2 outputs"):
         last_layer_gradients(outputs, hidden, y + torch.tensor([0, 0, 1]))
-    with pytest.raises(UserError, match="one class number per sample"):
+    with pytest.raises(UserError, match="one class index per sample"):
         last_layer_gradients(outputs, hidden, y[:2])
     with pytest.raises(UserError, match="one row per sample"):
         LastLayerGradients(torch.zeros(3, 2), torch.zeros(4, 2))

@@ -90,8 +90,8 @@ def test_any_parquet(tmp_path, data, kinds):
     ("content", "words"),
     [
         ("a,b\n1,2\n", "no column label"),
-        ("a,label\n1,x\nten,y\n", "'ten' is no finite number of 32 bits"),
-        ("a,label\n1,x\nNaN,y\n", "'NaN' is no finite number of 32 bits"),
+        ("a,label\n1,x\nten,y\n", "'ten' is not a finite float32"),
+        ("a,label\n1,x\nNaN,y\n", "'NaN' is not a finite float32"),
     ],
 )
 def test_prepare_says_one_sentence(tmp_path, capsys, content, words):

@@ -1,0 +1,100 @@
+"""Several labelled sets as one, and the subset of one group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_core.errors import UserError
+from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.samples import Samples
+
+#: Sets of up to this many bytes as float32 stay in memory once read; larger sets are decoded when needed.
+IN_MEMORY = 2**30
+
+
+class ConcatenatedSets:
+    """Concatenation of labelled sets, with the class indices of the first.
+
+    Args:
+        sets: The sets, one or more.
+        classes: Names of the classes, in the order of their indices; None takes those of the first set.
+
+    Raises:
+        UserError: If a set has inputs of another shape, or a sample of a class that is not among the classes.
+    """
+
+    def __init__(self, sets: Sequence[LabelledSet], classes: Sequence[str] | None = None) -> None:
+        self.sets, self.classes = list(sets), tuple(sets[0].classes if classes is None else classes)
+        self._starts = np.cumsum([0, *(len(each) for each in self.sets)])
+        self._in_memory: dict[int, Samples] = {}
+        self._class_maps = []
+        index_of = {name: index for index, name in enumerate(self.classes)}
+        for each in self.sets:
+            if each.shape != self.sets[0].shape:
+                raise UserError(
+                    f"{each.folder} holds inputs of shape {each.shape}, but {self.sets[0].folder} of shape "
+                    f"{self.sets[0].shape}; give sets with inputs of one shape."
+                )
+            unknown = set(each.classes) - set(self.classes)
+            for name in sorted(unknown & {label for label, _ in each.labels()} if unknown else ()):
+                raise UserError(
+                    f"{each.folder} holds samples of the class {name!r}, which is not among those of "
+                    f"{self.sets[0].folder}: {', '.join(self.classes)}; remove these samples."
+                )
+            self._class_maps.append(torch.tensor([index_of.get(name, -1) for name in each.classes]))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        return {key: value[0] for key, value in self.batch([index]).items()}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Read several samples, stacked."""
+        rows = np.asarray(indices, dtype=np.int64)
+        set_of_row = np.searchsorted(self._starts, rows, side="right") - 1
+        x = torch.empty(len(indices), *self.sets[0].shape)
+        y = torch.empty(len(indices), dtype=torch.int64)
+        for number in np.unique(set_of_row):
+            positions = np.flatnonzero(set_of_row == number)
+            # a batch that ends an epoch and begins the next may hold a sample twice
+            different, inverse = np.unique(rows[positions] - self._starts[number], return_inverse=True)
+            samples = self._read(int(number), different)
+            x[positions], y[positions] = samples.inputs()[inverse], self._class_maps[number][samples.y[inverse]]
+        return {"x": x, "y": y, "index": torch.from_numpy(rows)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_in_memory": {}}
+
+    def _read(self, number: int, rows: np.ndarray) -> Samples:
+        """Return samples of the set with this index, by their indices in it."""
+        each = self.sets[number]
+        if 4 * len(each) * prod(each.shape) > IN_MEMORY:
+            return each.load(rows.tolist())
+        if number not in self._in_memory:
+            self._in_memory[number] = each.load()
+        return self._in_memory[number].take(rows.tolist())
+
+
+class GroupSubset:
+    """Samples of one group.
+
+    Args:
+        whole: All samples.
+        indices: Indices of the group's samples.
+    """
+
+    def __init__(self, whole: ConcatenatedSets, indices: list[int]) -> None:
+        self.whole, self.indices = whole, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        return self.whole[self.indices[index]]
