@@ -198,3 +198,9 @@ def test_each_argument_has_its_help(kind, part):
     for action in parser._actions:
         if action.dest.startswith("part."):
             assert action.help and action.help.strip().endswith("."), action.dest
+
+
+@pytest.mark.parametrize(("kind", "part"), of_kinds("classes"))
+def test_each_exported_class_is_in_the_docs(kind, part):
+    docs = "\n".join(path.read_text() for path in (CONFIGS.parent / "docs").glob("*.md"))
+    assert f"`{part.__name__}`" in docs, f"add a row for {part.__name__} to the page of its package in docs/"
