@@ -20,13 +20,7 @@ REMOVED = {
         ),
         "takes samples in memory",
     ),
-    **dict.fromkeys(
-        ("lit_valuation.exchange.rank.Home", "lit_valuation.exchange.rank.without_copies"),
-        "a part of the command `rank`, made of samples in memory",
-    ),
-    **dict.fromkeys(
-        [f"lit_valuation.subset.{name}" for name in ("Rows", "Subset")], "takes a loader or a data set that is at work"
-    ),
+    "lit_valuation.exchange.rank.without_copies": "a part of the command `rank`, made of samples in memory",
 }
 
 
