@@ -22,7 +22,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     run("lit-valuation", "study --config configs/valuation/studies/quickstart.yaml")
     run("lit-valuation", "prepare --config configs/valuation/prepare/digits.yaml")
-    run("lit-valuation", f"fit --config configs/valuation/quickstart.yaml --run {FIT.name}")
+    run("lit-valuation", f"fit --config configs/valuation/quickstart/chosen.yaml --run {FIT.name}")
     run("lit-valuation", f"test --ckpt_path {FIT}/checkpoints/last.ckpt")
     print(tables((STUDY / "report.md").read_text()))
     print(

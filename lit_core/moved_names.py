@@ -1,4 +1,4 @@
-"""Former import paths and the present ones: configs and checkpoints that name a class by its former path still load.
+"""Former import paths and config paths with the present ones, so that old configs, checkpoints and commands still work.
 
 Nothing is imported here. A string that is not in the tables stays as it is.
 """
@@ -139,6 +139,19 @@ MOVED_NAMES = {
     "lit_valuation.retrain.Recipe": "lit_valuation.training.retrain.TrainingRecipe",
     "lit_valuation.subset.Rows": "lit_valuation.data.weighted_subset.LoaderRows",
     "lit_valuation.subset.Subset": "lit_valuation.data.weighted_subset.WeightedSubset",
+}
+#: Packaged configs, relative to their folder.
+MOVED_CONFIGS = {
+    "moe/real/prepare.yaml": "moe/prepare/smollm2_german.yaml",
+    "moe/real/smollm2_german.yaml": "moe/fit/smollm2_german.yaml",
+    "moe/schedule/cosine_inf.yaml": "moe/scheduler/cosine_inf.yaml",
+    "moe/schedule/inv_sqrt_inf.yaml": "moe/scheduler/inv_sqrt_inf.yaml",
+    "moe/schedule/warmup_cosine.yaml": "moe/scheduler/warmup_cosine.yaml",
+    "trainer/ep_cpu2.yaml": "moe/trainer/ep_cpu2.yaml",
+    "trainer/fsdp2_cpu2.yaml": "moe/trainer/fsdp2_cpu2.yaml",
+    "trainer/gpu8_fsdp2.yaml": "moe/trainer/gpu8_fsdp2.yaml",
+    "valuation/fit/gradient_matching.yaml": "valuation/callbacks/gradient_matching.yaml",
+    "valuation/quickstart.yaml": "valuation/quickstart/chosen.yaml",
 }
 _MOVED = MOVED_MODULES | MOVED_NAMES
 

@@ -48,7 +48,7 @@ class Kind:
         key: Path of the entry in a config, where * stands for each element of a list or mapping, ** for any path.
         type: What the entry is parsed as; None takes the base class.
         room: The only package whose exports are meant; None takes all.
-        own: Whether a config of the folder is that of one class: it is whole, and its first lines say how to run it.
+        own: Whether a config of the folder is that of one class: it is whole, and its comment says how to run it.
     """
 
     base: type
@@ -85,7 +85,7 @@ def argument(owner, name):
 
 KINDS = [
     Kind(Router, "moe/router", "model.init_args.router", argument(MoELanguageModel, "router")),
-    Kind(StepSchedule, "moe/schedule", "model.init_args.scheduler", argument(MoELanguageModel, "scheduler")),
+    Kind(StepSchedule, "moe/scheduler", "model.init_args.scheduler", argument(MoELanguageModel, "scheduler")),
     Kind(Callback, "*/callbacks", "trainer.callbacks+.*"),
     Kind(ReplaySchedule, "*/callbacks", "trainer.callbacks+.*.init_args.fraction"),
     Kind(Corpus, "moe/prepare", "corpora.*"),
@@ -103,7 +103,7 @@ KINDS = [
     Kind(Criterion, "*/studies", "claims.*.criteria.*", own=False),
     Kind(LightningModule, "**", "model", own=False),
     Kind(LightningDataModule, "**", "data", own=False),
-    Kind(Strategy, "trainer", "trainer.strategy", own=False),
+    Kind(Strategy, "*/trainer", "trainer.strategy", own=False),
 ]
 
 
@@ -186,8 +186,7 @@ def test_each_exported_class_has_a_config(kind):
 @pytest.mark.parametrize(("kind", "path"), [case for case in of_kinds("paths") if case.values[0].own])
 def test_each_config_of_a_part_names_exported_classes_and_its_command(kind, path):
     assert named_by(kind, path) <= set(kind.classes)
-    commands = [line for line in path.read_text().splitlines() if line.startswith("# lit-")]
-    assert path.read_text().startswith("# lit-")
+    commands = [line for line in path.read_text().splitlines() if line.startswith("#   lit-")]
     assert any(f"--config configs/{path.relative_to(CONFIGS)}" in command for command in commands)
 
 

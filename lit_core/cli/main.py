@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import signal
 import sys
@@ -15,6 +16,7 @@ from jsonargparse import auto_cli, set_parsing_settings
 
 from lit_core.callbacks import Stopped
 from lit_core.cli.arguments import PARSER_MODE, Parser, accept_former_paths, locate_configs, replace_former_paths
+from lit_core.cli.configs import words_as_flag
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
@@ -117,6 +119,8 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
     printing = any(arg.partition("=")[0] == "--print_config" for arg in args)  # as null, not as unset
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True, unset_sentinel=not printing)
     accept_former_paths()
+    if "words" in inspect.signature(function).parameters:
+        args = words_as_flag(args)
     try:
         auto_cli(
             function,

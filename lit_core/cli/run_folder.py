@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.moved_names import MOVED_CONFIGS
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
 _EVENTS = "events.out.tfevents.*"
@@ -18,11 +19,16 @@ STUDY = "LITSHIFT_STUDY"
 _before: dict[Path, int] | None = None
 
 
+def packaged_configs() -> Path:
+    """Return the folder of the configs that are shipped."""
+    return Path(str(files("lit_core.configs")))
+
+
 def find_config(path: str) -> str:
     """Find a config in the working directory, then among the packaged ones.
 
     Args:
-        path: As typed, for example ``configs/moe/x.yaml``.
+        path: As typed, for example ``configs/moe/x.yaml``; the former path of a packaged config finds the present one.
 
     Returns:
         The path of an existing file.
@@ -32,8 +38,8 @@ def find_config(path: str) -> str:
     """
     if os.path.isfile(path):
         return path
-    packaged = Path(str(files("lit_core.configs")))
-    candidate = packaged / path.removeprefix("configs/")
+    packaged, name = packaged_configs(), path.removeprefix("configs/")
+    candidate = packaged / MOVED_CONFIGS.get(name, name)
     if candidate.is_file():
         return str(candidate)
     known = [f"configs/{file.relative_to(packaged)}" for file in sorted(packaged.rglob("*.yaml"))]

@@ -16,7 +16,7 @@ data: {class_path: lit_moe.TokenDataModule, init_args: {root: %s, sequence_lengt
 model: {class_path: lit_moe.MoELanguageModel, init_args: {decoder: {d_model: 16, n_heads: 2, d_ff: 16}}}
 trainer: {accelerator: cpu, max_steps: 2, limit_val_batches: 1, enable_progress_bar: false, enable_model_summary: false}
 """
-PARTS = sorted((CONFIGS / "moe" / "router").glob("*.yaml")) + sorted((CONFIGS / "moe" / "schedule").glob("*.yaml"))
+PARTS = sorted((CONFIGS / "moe" / "router").glob("*.yaml")) + sorted((CONFIGS / "moe" / "scheduler").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -67,8 +67,7 @@ def quickstart(tmp_path_factory, token_root):
 @pytest.mark.parametrize("path", sorted((CONFIGS / "moe" / "callbacks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_callback_runs_by_the_command_of_its_config(path, quickstart, small):
     shutil.copytree(quickstart / "runs", "runs")
-    first, *others = path.read_text().splitlines()
-    lines = [first, *(line for line in others if line.startswith("#   "))]
+    lines = [line for line in path.read_text().splitlines() if line.startswith("#   ")]
     program, *arguments = shlex.split(" ".join(line.removeprefix("#") for line in lines))
     assert program == "lit-moe"
     assert main([*arguments, *small, "--run", "run"]) == 0
@@ -78,9 +77,10 @@ def test_a_callback_runs_by_the_command_of_its_config(path, quickstart, small):
     assert own["class_path"].rpartition(".")[2] in [entry["class_path"].rpartition(".")[2] for entry in ran]
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "trainer").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("trainer/*.yaml")), ids=lambda path: path.stem)
 def test_trainer_configs_parse(path, small, capsys):
-    config = ["--config", "configs/moe/quickstart/pretrain.yaml", "--config", f"configs/trainer/{path.name}"]
+    trainer = path.relative_to(CONFIGS.parent).as_posix()
+    config = ["--config", "configs/moe/quickstart/pretrain.yaml", "--config", trainer]
     assert main(["fit", *config, *small[2:], "--print_config"]) == 0
     chosen = yaml.safe_load(capsys.readouterr().out)["trainer"]
     assert yaml.safe_load(path.read_text())["trainer"].items() <= chosen.items()

@@ -152,7 +152,7 @@ def test_the_packaged_configs_run_and_parse(token_root, tmp_path, monkeypatch, c
 def test_divided_weights_equal_one_process_that_accumulates(place, token_root, tied):
     save_model(token_root, tie_word_embeddings=tied)
     whole = ["--trainer.devices", "1", "--trainer.val_check_interval", "4"]
-    divided = ["--config", "configs/trainer/fsdp2_cpu2.yaml", "--trainer.val_check_interval", "2"]
+    divided = ["--config", "configs/moe/trainer/fsdp2_cpu2.yaml", "--trainer.val_check_interval", "2"]
     for name, arguments in (("one", whole), ("two", divided)):
         fit_run.run("fit", "--config", "run.yaml", *arguments, "--run", name, log=f"{name}.log")
     one, two = (fit_run.rows(name) for name in ("one", "two"))

@@ -23,13 +23,13 @@ EACH_FILE = (0, 1, 6, 3, 8, 9, 10)  # runs in which each file comes up
 TOKENS = {"pretrain": "400.0 G", "continue_flat": "200.0 G", "continue_rewarm": "200.0 G", "retrain": "600.0 G"}
 
 
-def arguments(model, run, trainer="gpu8_ddp"):
+def arguments(model, run, trainer="trainer/gpu8_ddp"):
     names = ["base", f"model/{model}", *run]
-    configs = [f"configs/moe/paper/{name}.yaml" for name in names] + [f"configs/trainer/{trainer}.yaml"]
+    configs = [f"configs/moe/paper/{name}.yaml" for name in names] + [f"configs/{trainer}.yaml"]
     return [argument for config in configs for argument in ("--config", config)]
 
 
-def check(model, run, capsys, trainer="gpu8_ddp"):
+def check(model, run, capsys, trainer="trainer/gpu8_ddp"):
     flags = ["--trainer.num_nodes=8", "--vocab_size=128256"]
     assert main(["plan", *arguments(model, run, trainer), *flags]) == 0, capsys.readouterr().err
     text = capsys.readouterr().out
@@ -50,7 +50,7 @@ def test_each_file_makes_a_run_of_the_published_size(model, number, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["gpu8_ddp", "gpu8_fsdp2"])
+@pytest.mark.parametrize("trainer", ["trainer/gpu8_ddp", "moe/trainer/gpu8_fsdp2"])
 @pytest.mark.parametrize("model", MODELS)
 def test_each_run_of_each_model(model, trainer, capsys):
     for files in RUNS:
@@ -66,7 +66,7 @@ trainer: {{accelerator: cpu, devices: 2, max_steps: 4, val_check_interval: 1, lo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["gpu8_ddp", "gpu8_fsdp2"])
+@pytest.mark.parametrize("trainer", ["trainer/gpu8_ddp", "moe/trainer/gpu8_fsdp2"])
 def test_shrunk_runs_train_on_two_processes(token_root, trainer, tmp_path, monkeypatch):
     for name, source in {"fineweb": "austen", "german": "stdlib", "stack": "stdlib"}.items():
         shutil.copytree(token_root / source, tmp_path / "data" / name)

@@ -12,7 +12,7 @@ FIT = [[f"fit/{path.name}"] for path in sorted((CONFIGS / "fit").glob("*.yaml"))
 FIT += [
     ["fit/images.yaml", f"callbacks/{path.name}"]
     for path in sorted((CONFIGS / "callbacks").glob("*.yaml"))
-    if path.read_text().startswith("# lit-valuation fit")
+    if "#   lit-valuation fit" in path.read_text()
 ]
 SMALL = """
 data: {class_path: digits_data.DigitsData}

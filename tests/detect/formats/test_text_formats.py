@@ -51,7 +51,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_prepares_what_it_names(path, capsys):
-    assert path.read_text().splitlines()[0] == f"# lit-detect prepare --config configs/detect/prepare/{path.name}"
+    assert path.read_text().splitlines()[1] == f"#   lit-detect prepare --config configs/detect/prepare/{path.name}"
     WRITERS[path.stem]()
     assert run("lit-detect", None, {"prepare": prepare}, ["prepare", "--config", str(path)]) == 0, capsys.readouterr()
     root = Path("data/texts")

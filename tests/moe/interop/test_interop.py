@@ -133,11 +133,11 @@ def test_the_run_on_real_weights_parses_after_a_branch_from_an_upcycled_model(tm
     import_model("theirs", "dense.ckpt")
     assert main(["upcycle", "--ckpt_path", "dense.ckpt", "--output", "moe.ckpt"]) == 0
     capsys.readouterr()
-    config = ["--config", "configs/moe/real/smollm2_german.yaml", "--branch_from", "moe.ckpt"]
+    config = ["--config", "configs/moe/fit/smollm2_german.yaml", "--branch_from", "moe.ckpt"]
     assert main(["fit", *config, "--print_config"]) == 0
     model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
     assert model["decoder"]["feed_forward"]["n_experts"] == 8 and model["scheduler"]["init_args"]["total_steps"] == 300
-    assert main(["prepare", "--config", "configs/moe/real/prepare.yaml", "--print_config"]) == 0
+    assert main(["prepare", "--config", "configs/moe/prepare/smollm2_german.yaml", "--print_config"]) == 0
 
 
 def test_a_checkpoint_of_a_hugging_face_model_comes_out_as_it_is(token_root, tmp_path, monkeypatch):

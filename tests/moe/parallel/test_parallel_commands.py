@@ -30,7 +30,7 @@ def in_empty_folder(monkeypatch, tmp_path):
 def layout(name, check_every=3):
     """Return the flags of a trainer's config; validation every so many optimizer steps."""
     devices = 1 if name == "cpu" else 2
-    config = ["--config", f"configs/trainer/{name}.yaml"]
+    config = ["--config", f"configs/{'trainer' if name == 'cpu' else 'moe/trainer'}/{name}.yaml"]
     return [*config, f"--trainer.val_check_interval={check_every * 8 // (devices * 2)}"]
 
 

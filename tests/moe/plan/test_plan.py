@@ -271,7 +271,11 @@ def test_plan_takes_what_fit_takes(run_plan):
 
 def test_plan_without_data(run_plan):
     assert "--vocab_size" in run_plan(root="/nowhere", code=2)
-    flags = ["--config=configs/trainer/gpu8_fsdp2.yaml", "--trainer.devices=4", "--data.init_args.micro_batch_size=8"]
+    flags = [
+        "--config=configs/moe/trainer/gpu8_fsdp2.yaml",
+        "--trainer.devices=4",
+        "--data.init_args.micro_batch_size=8",
+    ]
     flags += ["--vocab_size=2048", "--tflops=0.001", "--price=3", "--device_memory=0.01"]
     text = run_plan(*flags, root="/nowhere")
     assert "4 devices under FSDP2, 1 × 8" in text and "Does not fit: a device has 0.01 GiB" in text
@@ -290,8 +294,14 @@ def test_plan_without_data(run_plan):
         (["--trainer.precision=64-true"], "`trainer.precision` is 64-true"),
         (["--trainer.strategy=lit_moe.ShardedStrategy"], "a class without arguments"),
         (["--trainer.strategy=deepspeed"], "`trainer.strategy` is deepspeed"),
-        (["--config=configs/trainer/ep_cpu2.yaml", "--trainer.devices=1"], "`expert_parallel` is 2, but must divide 1"),
-        (["--config=configs/trainer/ep_cpu2.yaml", "--data.init_args.micro_batch_size=16"], "n_experts is 31, but 2"),
+        (
+            ["--config=configs/moe/trainer/ep_cpu2.yaml", "--trainer.devices=1"],
+            "`expert_parallel` is 2, but must divide 1",
+        ),
+        (
+            ["--config=configs/moe/trainer/ep_cpu2.yaml", "--data.init_args.micro_batch_size=16"],
+            "n_experts is 31, but 2",
+        ),
         (["--vocab_size=0"], "vocab_size is 0"),
         (["--model.init_args.decoder.n_heads=3"], "n_heads is 3"),
         (["--model.init_args.scheduler.warmup=2"], "`warmup` is 2"),
