@@ -65,10 +65,10 @@ def test_only_whole_import_paths_are_replaced():
     assert current_path("lit_core.lm.HuggingFaceLM.from_pretrained") == "lit_core.lm.HuggingFaceLM.from_pretrained"
     assert current_path("lit_detect.scoring.MaskedLM.from_pretrained") == "lit_detect.scoring.MaskedLM.from_pretrained"
     assert current_path("lit_detect.masked.MaskedLM.of") == "lit_detect.scoring.masked_language_model.MaskedLM.of"
-    for other in ("", "x", "lit_detect", "lit_detect.words2.Synonyms", "lit_moe.drift", "see lit_moe.drift.by_key"):
-        assert current_path(other) == ("lit_moe.functional.drift" if other == "lit_moe.drift" else other)
-    config = {"a": [{"class_path": "lit_core.schedules.WarmupCosine"}, 1, None], "lit_moe.drift": torch.float32}
+    for other in ("", "x", "lit_detect", "lit_detect.words2.Synonyms", "see lit_core.schedules.WarmupCosine"):
+        assert current_path(other) == other
+    config = {"a": [{"class_path": "lit_core.schedules.WarmupCosine"}, 1, None], "lit_core.tokenizer": torch.float32}
     assert current_paths(config) == {
         "a": [{"class_path": "lit_core.lightning.schedules.WarmupCosine"}, 1, None],
-        "lit_moe.drift": torch.float32,
+        "lit_core.tokenizer": torch.float32,
     }
