@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _commands(args: list[str]) -> LitCLI:
     links = {"data.vocab_size": "model.init_args.decoder.vocab_size"}
-    command = next(place for place, arg in enumerate(args) if not arg.startswith("-"))
+    command = next(index for index, arg in enumerate(args) if not arg.startswith("-"))
     if args[command] == "plan":
         args = [*args[:command], "fit", *args[command + 1 :]]
         return PlanCLI("moe", MoELanguageModel, TokenDataModule, links, args)

@@ -1,4 +1,4 @@
-"""Token sources, new and old, as a LightningDataModule."""
+"""The LightningDataModule of token sequences, from new and replayed sources."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TokenDataModule(LightningDataModule):
         micro_batch_size: Sequences per device and forward pass.
         num_workers: Processes per loader that read data; 0 reads in the training process.
         seed: Seed of the order of the training data, 0 or more.
-        document_mask: Whether attention is kept within documents.
+        document_mask: Whether a token attends only to its own document.
         validation_samples: Sequences per source of a validation during training; None takes all.
         test_samples: Sequences per source of a test; None takes all.
         tokenizer: Path of a tokenizer.json, a Hugging Face name, or bytes; None takes tokenizer.json of the root.
@@ -104,7 +104,7 @@ class TokenDataModule(LightningDataModule):
         if self.padded_vocab_size < own:
             raise UserError(
                 f"`data.padded_vocab_size` is {self.padded_vocab_size}, but the tokenizer has {own} tokens; give the "
-                "model's vocabulary, which is no smaller, or null."
+                "model's vocabulary size, which must not be smaller, or null."
             )
         return self.padded_vocab_size
 
@@ -188,7 +188,7 @@ class TokenDataModule(LightningDataModule):
         return windows
 
     def _check(self) -> None:
-        """Check what can be checked before anything is opened."""
+        """Check the arguments before any file is opened."""
         counts = {
             "sequence_length": self.sequence_length,
             "global_batch_size": self.global_batch_size,
@@ -229,7 +229,7 @@ class TokenDataModule(LightningDataModule):
         )
 
     def _check_callbacks(self, callbacks: list[Any]) -> None:
-        """Check that the callbacks are there without which a run would be wrong."""
+        """Check that the trainer has the callbacks that a correct run needs."""
         from lit_core.callbacks.replay_mixing import ReplayMixing
 
         need_resume_stream("TokenDataModule", callbacks)

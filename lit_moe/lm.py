@@ -1,4 +1,4 @@
-"""A decoder as a language model."""
+"""A decoder with its tokenizer as a `LanguageModel`, and the models of checkpoints."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class DecoderLM(LanguageModel):
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> LanguageModel:
-        """Rebuild the model of a ``lit-moe fit`` checkpoint, in evaluation mode; an `HFDecoder` as a `HuggingFaceLM`.
+        """Return the model of a ``lit-moe fit`` checkpoint, in evaluation mode; a `HuggingFaceLM` for an `HFDecoder`.
 
         Args:
             path: The checkpoint file.
-            device: Where to put the weights.
+            device: Device of the weights.
 
         Raises:
-            UserError: If the file is no checkpoint of a language model trained by ``lit-moe`` with a tokenizer.
+            UserError: If the file is not a checkpoint of a ``lit-moe`` language model with a tokenizer.
         """
         model, checkpoint = load_module(path, device)
         if "tokenizer" not in checkpoint:
@@ -53,7 +53,7 @@ class DecoderLM(LanguageModel):
         return KVCache()
 
     def keep_rows(self, cache: KVCache, rows: Sequence[int]) -> KVCache:
-        """Return a cache that holds some rows only; see the base class."""
+        """Remove all other rows from the cache, in place, and return it; see the base class."""
         cache.keep_rows(rows)
         return cache
 
@@ -86,17 +86,17 @@ def language_model(decoder: Decoder | HFDecoder, tokenizer: Tokenizer) -> Langua
 
 
 def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel, dict[str, Any]]:
-    """Rebuild the module of a checkpoint.
+    """Return the LightningModule of a checkpoint, with its weights.
 
     Args:
         path: The checkpoint file.
-        device: Where to put the weights; meta builds the module without reading them.
+        device: Device of the weights; meta builds the module without reading them.
 
     Returns:
-        The module, and the checkpoint's content, whose tensors are mapped from the file.
+        The module, and the checkpoint's content, whose tensors are memory-mapped from the file.
 
     Raises:
-        UserError: If the file is no checkpoint of a language model of ``lit-moe``.
+        UserError: If the file is not a checkpoint of a ``lit-moe`` language model.
     """
     checkpoint = load_checkpoint_file(path)
     if "hyper_parameters" not in checkpoint:

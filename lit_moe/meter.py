@@ -1,4 +1,4 @@
-"""What a training run has seen and spent, exact over gradient accumulation, devices and resumes."""
+"""Tokens, FLOPs and speed of a training run, exact over gradient accumulation, devices and resumes."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class TrainingMeter:
         self._paused: float | None = None
 
     def close(self, step: int, world_size: int) -> Window:
-        """End the window of an optimizer step that is about to be taken.
+        """End the window of the current optimizer step, just before the optimizer runs.
 
         Args:
             step: Optimizer steps finished before it.
-            world_size: Number of devices, each of which saw as many tokens.
+            world_size: Number of devices, each of which processed the same number of tokens.
 
         Returns:
-            The window.
+            The sums of the ended window on this device.
         """
         window, self.window = self.window, Window()
         self._tokens, self._flops = self.tokens(step), self.flops(step)
@@ -68,15 +68,19 @@ class TrainingMeter:
         return self._flops + (self._pending[2] if step > self._pending[0] >= 0 else 0.0)
 
     def start_clock(self, step: int) -> None:
-        """Start to measure the speed."""
+        """Start the clock that measures the speed.
+
+        Args:
+            step: Optimizer steps already done.
+        """
         self._clock, self._clock_tokens, self._paused = time.perf_counter(), self.tokens(step), None
 
     def pause_clock(self) -> None:
-        """Leave out what follows, such as a validation."""
+        """Stop the clock, for example during a validation."""
         self._paused = time.perf_counter()
 
     def resume_clock(self) -> None:
-        """Measure again."""
+        """Start the clock again after a pause."""
         if self._paused is not None:
             self._clock += time.perf_counter() - self._paused
             self._paused = None
@@ -97,7 +101,7 @@ class TrainingMeter:
         return {"tokens": self.tokens(step), "flops": self.flops(step)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting from a checkpoint."""
+        """Restore the counts of a checkpoint."""
         self._tokens, self._flops = int(state["tokens"]), float(state["flops"])
         self._pending = (-1, 0, 0.0)
         self.window = Window()

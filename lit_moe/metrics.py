@@ -21,7 +21,7 @@ from lit_moe.functional.drift import (
 
 
 class _SummedNLL(Metric):
-    """Sum of negative log-likelihoods over what it is divided by, exact over batches and devices of any sizes.
+    """Sum of negative log-likelihoods over a number of units, exact over batches and devices of any sizes.
 
     Args:
         dtype: Type of the sums. float64 adds millions of float32 values and counts to 2^53 without loss; a device that
@@ -85,7 +85,7 @@ class BitsPerByte(_SummedNLL):
 
 
 class _Drift(Metric):
-    """What the metrics of routing drift share.
+    """Base class of the metrics of routing drift.
 
     Args:
         n_experts: Routed experts of the layer.
@@ -146,7 +146,7 @@ class ContinualVocabularySpecialization(_Drift):
         n_experts: Routed experts of the layer.
         top_k: Experts per token.
         vocab_size: Number of token ids.
-        min_occurrences: How often an id must have been seen to be in the average per id.
+        min_occurrences: Least number of occurrences of an id in the average per id.
     """
 
     higher_is_better = True
@@ -178,7 +178,7 @@ class ContinualVocabularySpecialization(_Drift):
 
 
 class CoactivationOverlap(_Drift):
-    """How much of the co-activation of experts, over all pairs, two models have in common.
+    """Overlap of two models' co-activation of experts, over all pairs.
 
     Args:
         n_experts: Routed experts of the layer.
@@ -208,5 +208,5 @@ class CoactivationOverlap(_Drift):
         self.pairs += pair_counts(indices, self.n_experts)
 
     def compute(self) -> Coactivation:
-        """Return the overlap, from 0 to 1, and the chance level that belongs to this reference."""
+        """Return the overlap, from 0 to 1, and its chance level for this reference."""
         return coactivation_overlap(self.reference, self.pairs, self.top_k)

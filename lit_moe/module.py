@@ -73,8 +73,8 @@ class MoELanguageModel(CheckpointModule):
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
             rate constant.
         seed: Seed of the initial weights, 0 or more.
-        hugging_face: Model of Hugging Face's transformers in place of the decoder, of which only vocab_size is then
-            used, and of its routers; None for none.
+        hugging_face: Model of Hugging Face's transformers instead of the decoder and its routers; of the decoder only
+            vocab_size is then used. None for none.
     """
 
     def __init__(

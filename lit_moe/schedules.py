@@ -1,4 +1,4 @@
-"""Infinite learning-rate schedules, for training that goes on; ``docs/img/schedules.py`` draws them."""
+"""Infinite learning-rate schedules for continual training; ``docs/img/schedules.py`` draws them."""
 
 from __future__ import annotations
 

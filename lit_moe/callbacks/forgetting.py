@@ -1,4 +1,4 @@
-"""What a model forgets on old data while it learns new data, and at what cost it learns."""
+"""Forgetting of old data and adaptation to new data during training, with the tokens and FLOPs spent."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _SUFFIXES = {"loss": "", "bits_per_byte": "_bits_per_byte"}
 
 
 class Forgetting(Callback):
-    """Measures losses against their values before the shift, which it gets by a full validation when training starts.
+    """Compares validation losses with their values before the shift, from a full validation when training starts.
 
-    Forgetting is the loss on an old source now minus before; adaptation is the loss on a new source before minus now.
-    The losses before the shift are kept in checkpoints: a resumed run compares with the same. With each validation the
-    tokens and FLOPs spent so far are noted, so that `cost_to_reach` tells what a loss on a new source took.
+    Forgetting is the current loss on an old source minus its loss before the shift. Adaptation is the loss on a new
+    source before the shift minus its current loss. The losses before the shift are saved in checkpoints, so a resumed
+    run compares with the same values. Each validation also records the tokens and FLOPs spent so far, from which
+    `cost_to_reach` returns the cost of a loss.
 
     ========================================  ===========  ====================================================
     key                                       unit         moment
@@ -34,8 +35,8 @@ class Forgetting(Callback):
     ========================================  ===========  ====================================================
 
     Works on any LightningModule whose ``validation_step`` logs ``val/{source}/loss`` for each source, reduced over
-    batches and devices (a torchmetrics object, or ``on_epoch=True`` with ``sync_dist=True``). It may also have
-    ``train_tokens`` and ``train_flops``, numbers spent so far.
+    batches and devices (a torchmetrics object, or ``on_epoch=True`` with ``sync_dist=True``). It may also have the
+    attributes ``train_tokens`` and ``train_flops``, the numbers spent so far.
 
     Args:
         old: Names of the sources that should not be forgotten.
@@ -53,15 +54,15 @@ class Forgetting(Callback):
         self.costs: list[dict[str, Any]] = []
 
     def cost_to_reach(self, source: str, loss: float) -> dict[str, float] | None:
-        """Return what had been spent when a source's validation loss first was as low as this.
+        """Return the cost at the first validation whose loss on a source was at most `loss`.
 
         Args:
             source: Name of an old or new source.
             loss: Loss in nats per token.
 
         Returns:
-            Optimizer steps, tokens and FLOPs by ``step``, ``tokens`` and ``flops``, as far as the module counts them,
-            at the first validation that reached it; None if none did.
+            Optimizer steps, tokens and FLOPs under ``step``, ``tokens`` and ``flops``, as far as the module counts
+            them; None if no validation reached the loss.
         """
         for cost in self.costs:
             if cost["losses"][source] <= loss:
@@ -73,12 +74,12 @@ class Forgetting(Callback):
         return [f"val/{name}/forgetting" for name in self.old] + [f"val/{name}/adaptation" for name in self.new]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier run; a resumed one loads its losses later."""
+        """Reset the losses of an earlier run; a resumed run loads its own later."""
         if stage == "fit" and trainer.global_step == 0:
             self.baseline, self.costs = {}, []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to go on without the losses before the shift."""
+        """Check that a resumed run has the losses before the shift."""
         charts = {name: [rf"val/.*/{name}$"] for name in ("forgetting", "adaptation")}
         add_layout(trainer, {"forgetting": charts})
         if trainer.global_step > 0 and not self.baseline:
@@ -124,7 +125,7 @@ class Forgetting(Callback):
                     pl_module.log(f"val/{source}/adaptation{suffix}", -risen, sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what each loss on a new source took."""
+        """Draw the losses on new sources by the tokens and FLOPs spent."""
         if not self.new or not can_draw(trainer):
             return
         for spent, unit in (("tokens", "tokens"), ("flops", "floating-point operations")):
@@ -138,11 +139,11 @@ class Forgetting(Callback):
                 add_figure(trainer, f"val/{source}/loss_by_{spent}", figure, max(trainer.global_step - 1, 0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the losses before the shift and the costs noted so far."""
+        """Return the losses before the shift and the recorded costs."""
         return {"baseline": dict(self.baseline), "costs": list(self.costs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the losses before the shift."""
+        """Restore the losses before the shift and the recorded costs."""
         self.baseline, self.costs = dict(state_dict["baseline"]), list(state_dict["costs"])
 
     def _losses(self, trainer: Trainer) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is measured on the routing of one layer against that of a reference."""
+"""Metrics of one layer's routing against that of a reference."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LayerDrift:
     Args:
         router: Router of the layer.
         vocab_size: Number of token ids; None leaves vocabulary specialization out.
-        min_occurrences: How often an id must have been seen to be in the average per id.
-        device: Where the counts live.
+        min_occurrences: Least number of occurrences of an id in the average per id.
+        device: Device of the counts.
     """
 
     def __init__(self, router: Router, vocab_size: int | None, min_occurrences: int, device: torch.device) -> None:
@@ -31,7 +31,7 @@ class LayerDrift:
         self.pairs = CoactivationOverlap(*shape).to(device) if router.top_k > 1 else None
 
     def add(self, reference_Tk: Tensor, indices_Tk: Tensor, ids_T: Tensor | None, mask_T: Tensor | None) -> None:
-        """Compare a batch.
+        """Add a batch.
 
         Args:
             reference_Tk: Experts chosen by the reference, shape ``(tokens, k)``.
@@ -49,28 +49,28 @@ class LayerDrift:
             self.vocabulary.update(ids_T, reference_Tk, indices_Tk)
 
     def compute(self) -> tuple[dict[str, float], list[float]]:
-        """Return the values over all devices, raw and above chance, and what each expert kept of its co-activation.
+        """Return the values over all devices, raw and above chance, and the co-activation overlap of each expert.
 
         Values that are not defined are left out; without co-activation the list is empty.
         """
-        found = {"crs": (self.saturation.compute(), self.chance)}
+        measured = {"crs": (self.saturation.compute(), self.chance)}
         if self.vocabulary is not None:
             per_occurrence, per_id = self.vocabulary.compute()
-            found |= {"cvs_per_occurrence": (per_occurrence, self.chance), "cvs_per_id": (per_id, self.chance)}
-        kept: list[float] = []
+            measured |= {"cvs_per_occurrence": (per_occurrence, self.chance), "cvs_per_id": (per_id, self.chance)}
+        overlaps: list[float] = []
         if self.pairs is not None:
             overlap, chance, by_expert = self.pairs.compute()
-            found["coactivation"] = (overlap, float(chance))
-            kept = by_expert.tolist()
+            measured["coactivation"] = (overlap, float(chance))
+            overlaps = by_expert.tolist()
         values: dict[str, float] = {}
-        for name, (value, chance_level) in found.items():
+        for name, (value, chance_level) in measured.items():
             if not value.isnan():
                 values |= {name: float(value), f"{name}_above_chance": float(value) - chance_level}
-        return values, kept
+        return values, overlaps
 
 
 def by_key(layers: Sequence[dict[str, float]], where: str) -> dict[str, float]:
-    """Give the values of layers their keys, and add the mean over the layers of each.
+    """Return the values of all layers by metric key, with the mean over the layers of each.
 
     Args:
         layers: Values by name, layer by layer.
@@ -78,7 +78,7 @@ def by_key(layers: Sequence[dict[str, float]], where: str) -> dict[str, float]:
     """
     keyed: dict[str, float] = {}
     for name in dict.fromkeys(name for values in layers for name in values):
-        found = {f"layer_{index:02d}": values[name] for index, values in enumerate(layers) if name in values}
-        keyed |= {f"{where}/router/{name}/{layer}": value for layer, value in found.items()}
-        keyed[f"{where}/router/{name}/mean"] = sum(found.values()) / len(found)
+        by_layer = {f"layer_{index:02d}": values[name] for index, values in enumerate(layers) if name in values}
+        keyed |= {f"{where}/router/{name}/{layer}": value for layer, value in by_layer.items()}
+        keyed[f"{where}/router/{name}/mean"] = sum(by_layer.values()) / len(by_layer)
     return keyed

@@ -1,4 +1,4 @@
-"""The model of a checkpoint, to compare the routing of another with."""
+"""Loading of the reference model whose routing `RouterDrift` compares."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lit_moe.nn import moe_layers
 
 
 def load_reference(path: str, module: LightningModule, tokenizer: Tokenizer | None) -> LightningModule:
-    """Rebuild the model of a checkpoint, frozen and in evaluation mode; nothing in the file is executed.
+    """Return the model of a checkpoint, frozen and in evaluation mode; nothing in the file is executed.
 
     Args:
-        path: The checkpoint; one that does not describe its model must fit the module as it is.
-        module: What it is to be compared with.
-        tokenizer: Tokenizer of the data; None where there is none to compare.
+        path: The checkpoint; without hyperparameters, its weights must fit a copy of `module`.
+        module: The LightningModule that the reference is compared with.
+        tokenizer: Tokenizer of the data; None to compare none.
 
     Raises:
-        UserError: If it cannot be read or its routing cannot be compared with the module's.
+        UserError: If the checkpoint cannot be read or its routing cannot be compared with the module's.
     """
     if not hasattr(module, "routing_step"):
         raise UserError(
-            f"RouterDrift runs the reference by a method routing_step(batch), which {type(module).__name__} has not; "
-            "define it: run the mixture layers as an evaluation does, and return which tokens count or None for all."
+            f"RouterDrift needs a method routing_step(batch), which {type(module).__name__} does not have; define it: "
+            "run the mixture layers as an evaluation does, and return which tokens count or None for all."
         )
     checkpoint = load_checkpoint_file(path, "reference")
     theirs = checkpoint.get("tokenizer")
@@ -43,8 +43,8 @@ def load_reference(path: str, module: LightningModule, tokenizer: Tokenizer | No
                 model = type(module).load_from_checkpoint(path, map_location="cpu", weights_only=True)
             except (KeyError, RuntimeError, TypeError) as error:  # Lightning and torch say it of each argument
                 raise UserError(
-                    f"reference is {path}, which is no checkpoint of a {type(module).__name__}; give one of a run with "
-                    "the same model."
+                    f"reference is {path}, which is not a checkpoint of a {type(module).__name__}; give a checkpoint "
+                    "of a run with the same model."
                 ) from error
         else:
             model = copy.deepcopy(module)

@@ -1,4 +1,4 @@
-"""How evenly the routers load their experts."""
+"""Balance of the routers: how evenly they load their experts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RouterBalance(Callback):
         return ["train/router/mri/mean"] if self._layers else []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start with an empty window: a resumed run begins at an optimizer step."""
+        """Start with an empty window, as a resumed run begins at an optimizer step, and group the charts."""
         self._window = self._empty()
         layout = {
             "MRI": ["train/router/mri.*"],
@@ -82,7 +82,7 @@ class RouterBalance(Callback):
         add_layout(trainer, {"router balance": layout})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Count a micro-batch, before activation checkpointing can run the layers again."""
+        """Count a micro-batch before the backward pass, in which activation checkpointing runs the layers again."""
         self._count(self._window)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -97,11 +97,11 @@ class RouterBalance(Callback):
             self._draw(trainer, "train", window, trainer.global_step)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to count each source."""
+        """Reset the loads of each source."""
         self._sources = {}
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to count each source."""
+        """Reset the loads of each source."""
         self._sources = {}
 
     def on_validation_batch_end(

@@ -1,4 +1,4 @@
-"""How far the routers have moved from those of a reference."""
+"""Drift of the routers against those of a reference checkpoint."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from lit_moe.nn import MoELayer, moe_layers
 
 
 class RouterDrift(Callback):
-    """Measures how far the choice of experts has moved from that of a reference checkpoint, on the same tokens.
+    """Measures how much the choice of experts differs from that of a reference checkpoint, on the same tokens.
 
-    In validation and test each batch is also given to the reference, a frozen copy on every device that belongs to no
-    checkpoint. Continual router saturation (CRS) is the mean share of a token's experts that both choose. Continual
-    vocabulary specialization (CVS) is the share of tokens that still go to the expert to which the reference sent their
-    id most often. Both are those of `Thérien et al. 2025 <https://arxiv.org/abs/2503.05029>`_; unrelated routers have
-    k/E on average. Co-activation compares, over all pairs of experts, with which others each expert is chosen. Without
-    any change, CRS and co-activation are 1, and CVS is the reference's own vocabulary specialization.
+    In validation and test each batch is also given to the reference model, which is frozen, copied to every device and
+    not saved in checkpoints. Continual router saturation (CRS) is the mean share of a token's experts that both models
+    choose. Continual vocabulary specialization (CVS) is the share of tokens that still go to the expert to which the
+    reference sent their id most often. Both are those of `Thérien et al. 2025 <https://arxiv.org/abs/2503.05029>`_;
+    unrelated routers have k/E on average. Co-activation compares, over all pairs of experts, which other experts each
+    expert is chosen with. Without any change, CRS and co-activation are 1, and CVS is the reference's own vocabulary
+    specialization.
 
     =======================================================  =====  ===========================================
     key                                                      unit   moment
@@ -51,8 +52,8 @@ class RouterDrift(Callback):
 
     Args:
         reference: Checkpoint of a model of the same class and shape, such as the one before the shift.
-        min_occurrences: How often a token id must have been seen to be in the average per id, 1 or more.
-        during_fit: Whether the validations of a training run are measured too; they then take a second forward pass.
+        min_occurrences: Least number of occurrences of a token id in the average per id, 1 or more.
+        during_fit: Whether the validations during training are measured too; each then runs a second forward pass.
     """
 
     def __init__(self, reference: str, min_occurrences: int = 10, during_fit: bool = True) -> None:
@@ -66,7 +67,7 @@ class RouterDrift(Callback):
         self._sources: dict[int, list[LayerDrift]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Read the reference, and refuse one that can't be compared, before anything else is done."""
+        """Load the reference and check that it can be compared, before the run begins."""
         for other in trainer.callbacks:  # type: ignore[attr-defined]  # set where mypy does not see it
             if isinstance(other, RouterDrift) and other.reference != self.reference:
                 raise UserError(
@@ -80,17 +81,17 @@ class RouterDrift(Callback):
             self._model = load_reference(self.reference, pl_module, tokenizer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Group the charts."""
+        """Group the charts in TensorBoard."""
         names = {"CRS": "crs", "CVS per occurrence": "cvs_per_occurrence", "co-activation": "coactivation"}
         charts = {title: [rf"val/.*/router/{name}/layer.*"] for title, name in names.items()}
         add_layout(trainer, {"router drift": charts})
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to compare each source."""
+        """Reset the metrics of each source."""
         self._start(trainer, pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to compare each source."""
+        """Reset the metrics of each source."""
         self._start(trainer, pl_module)
 
     def on_validation_batch_end(
@@ -163,16 +164,16 @@ class RouterDrift(Callback):
         step = logged_step(trainer)
         lines: dict[str, tuple[list[float], list[float]]] = {}
         for name in ("crs", "cvs_per_occurrence", "cvs_per_id", "coactivation"):
-            found = [(float(index), values[name]) for index, (values, _) in enumerate(layers) if name in values]
-            if found:
-                lines[name] = ([index for index, _ in found], [value for _, value in found])
+            points = [(float(index), values[name]) for index, (values, _) in enumerate(layers) if name in values]
+            if points:
+                lines[name] = ([index for index, _ in points], [value for _, value in points])
         title = f"{where}: what the routing has in common with the reference"
         figure = curves(lines, title=title, xlabel="layer", ylabel="share")
         figure.axes[0].locator_params(axis="x", integer=True)
         add_figure(trainer, f"{where}/router/drift", figure, step)
-        if any(kept for _, kept in layers):
+        if any(overlaps for _, overlaps in layers):
             figure = heat_map(
-                [[1 - share for share in kept] for _, kept in layers],
+                [[1 - share for share in overlaps] for _, overlaps in layers],
                 title=f"{where}: changed co-activation",
                 xlabel="expert",
                 ylabel="layer",

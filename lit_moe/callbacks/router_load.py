@@ -1,4 +1,4 @@
-"""Loads of experts, summed over batches and ranks, and what is measured on them."""
+"""Loads of experts, summed over batches and ranks, and measures of their balance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOSSES = ("balance_loss", "raw_balance_loss", "z_loss", "raw_z_loss")
 
 @dataclass
 class LayerLoad:
-    """What one layer's router did, summed over batches.
+    """Loads and losses of one layer's router, summed over batches.
 
     Args:
         n_experts: Routed experts of the layer.
@@ -47,7 +47,7 @@ class LayerLoad:
         self.batches += 1
 
     def pack(self) -> Tensor:
-        """Return all sums as one vector on the CPU, whose length depends on the layer alone."""
+        """Return all sums as one vector on the CPU; its length depends on the number of experts alone."""
         none = torch.zeros(self.n_experts)
         losses = [float(self.losses.get(name, 0.0)) for name in _LOSSES]
         present = [float(name in self.losses) for name in _LOSSES]
@@ -56,7 +56,11 @@ class LayerLoad:
         return torch.cat([*counts, scalars])
 
     def unpack(self, packed: Tensor) -> None:
-        """Take sums over the ranks, in the order of `pack`."""
+        """Replace the sums by those over all ranks.
+
+        Args:
+            packed: Sums over the ranks, in the order of `pack`.
+        """
         sizes = [self.n_experts, self.n_experts, len(_LOSSES), len(_LOSSES), 2]
         counts, raw_counts, losses, present, rest = packed.split(sizes)
         self.counts, self.raw_counts = counts.round().long(), raw_counts.round().long()
@@ -73,7 +77,7 @@ def reduce_over_ranks(trainer: Trainer, loads: Sequence[LayerLoad]) -> None:
     """Sum loads over all ranks, in one collective for all of them.
 
     Args:
-        trainer: Knows the ranks.
+        trainer: Trainer of the run.
         loads: The same layers in the same order on each rank; changed in place.
     """
     if not loads:
@@ -85,15 +89,15 @@ def reduce_over_ranks(trainer: Trainer, loads: Sequence[LayerLoad]) -> None:
 
 
 def measures(loads: Sequence[LayerLoad], where: str, *, training: bool) -> dict[str, float]:
-    """Measure the balance of layers.
+    """Return the measures of balance of all layers by metric key.
 
     Args:
         loads: Sums over the ranks, layer by layer.
         where: Beginning of each key, such as ``train`` or ``val/austen``.
-        training: Whether inference routing and losses belong to it.
+        training: Whether the inference routing and the losses are included.
 
     Returns:
-        Values by key; nothing for layers that saw no token.
+        Values by key, without those of layers that saw no token.
     """
     values: dict[str, float] = {}
     for index, load in enumerate(loads):

@@ -1,4 +1,4 @@
-"""What the model writes, before and after."""
+"""Sample texts of the model, before and after training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lit_moe.lm import language_model
 
 
 class SampleText(Callback):
-    """Shows in TensorBoard how the model continues some prompts: at the start and end of training, and in a test.
+    """Logs to TensorBoard how the model continues some prompts: at the start and end of training, and in a test.
 
-    Only what the model writes is shown, and it is written nowhere else. The texts draw from random numbers of their
-    own, so training is the same with and without this callback.
+    Prompts and continuations are written to TensorBoard and nowhere else. Sampling has its own random numbers, so
+    training is the same with and without this callback.
 
     =============================  ======  ============================================
     key                            unit    moment
@@ -73,8 +73,8 @@ class SampleText(Callback):
         decoder, tokenizer = getattr(pl_module, "decoder", None), getattr(pl_module, "tokenizer", None)
         if decoder is None or tokenizer is None:
             raise UserError(
-                f"SampleText needs a module with `decoder` and `tokenizer`, but {type(pl_module).__name__} has not "
-                "both; leave the callback out."
+                f"SampleText needs a module with `decoder` and `tokenizer`, but {type(pl_module).__name__} lacks one "
+                "or both; leave the callback out."
             )
         # on every rank and equally often: the layers of a sharded model run on all of them, or on none
         end = tokenizer.end_of_text

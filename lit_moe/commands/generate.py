@@ -29,25 +29,25 @@ def generate(
     output: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Let a trained model continue texts.
+    """Continue prompts with a trained model.
 
     Args:
         ckpt_path: Checkpoint of ``lit-moe fit``.
-        prompt: Text to be continued, or a list of texts; without it and prompt_file a new document is begun.
+        prompt: Text to be continued, or a list of texts; without prompt and prompt_file, a new document begins.
         prompt_file: File with further prompts: one per line, or a .jsonl file of objects with the key "prompt".
         max_new_tokens: Largest number of new tokens per text.
         temperature: Divisor of the logits, 0 or more; 0 takes the likeliest token.
         top_k: How many of the likeliest tokens may be drawn; null allows all.
         top_p: Probability, in (0, 1], that the fewest likeliest tokens to draw from must reach; null allows all tokens.
-        repetition_penalty: Factor, above 0, that makes tokens rarer which stand in the text already; 1 does nothing.
+        repetition_penalty: Factor, above 0, by which tokens that are already in the text become rarer; 1 for none.
         samples: Number of texts per prompt, 1 or more.
-        seed: Seed of the drawn tokens, 0 or more; each text also depends on its place.
+        seed: Seed of the sampled tokens, 0 or more; each text also depends on its index.
         batch_size: Number of texts continued at once.
         output: JSONL file to be written with the keys prompt, sample and text; null prints on the screen.
         device: Device to run on, such as cpu or cuda:0; auto takes the first GPU if there is one.
 
     Raises:
-        UserError: If an argument is out of its range, or a file is missing or in the way.
+        UserError: If an argument is out of its range, a file is missing, or the output exists.
     """
     check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
     if samples < 1:
@@ -83,10 +83,10 @@ def generate(
             batch_size=batch_size,
             first_row=start,
         )
-        for place, (before, text) in enumerate(zip(batch, texts, strict=True), start):
-            records.append({"prompt": before, "sample": place % samples, "text": text})
+        for index, (before, text) in enumerate(zip(batch, texts, strict=True), start):
+            records.append({"prompt": before, "sample": index % samples, "text": text})
             if output is None:
-                print(f"{'' if place == 0 else '-' * 80 + chr(10)}{before}{text}", flush=True)
+                print(f"{'' if index == 0 else '-' * 80 + chr(10)}{before}{text}", flush=True)
         if output is not None:
             print(f"{len(records)} of {len(wanted)} texts", file=sys.stderr, flush=True)
     if output is not None:

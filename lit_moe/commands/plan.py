@@ -22,15 +22,15 @@ _OWN = ("tflops", "utilisation", "price", "device_memory")
 
 
 class PlanCLI(LitCLI):
-    """Reads the command line of ``fit`` and says what the training would cost, instead of training."""
+    """Reads the command line of ``fit`` and prints the cost of the training instead of training."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the one command whose arguments are taken."""
+        """Return the command whose arguments ``plan`` takes: ``fit``."""
         return {"fit": LitCLI.subcommands()["fit"]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what a plan needs to know beside the run."""
+        """Add the arguments of a plan to those of ``fit``."""
         super().add_arguments_to_parser(parser)
         parser.add_function_arguments(plan, skip={"model", "layout", "steps"})
         parser.add_argument(
@@ -44,7 +44,7 @@ class PlanCLI(LitCLI):
         """Draw nothing."""
 
     def instantiate_classes(self) -> None:
-        """Build nothing: data and devices need not be there."""
+        """Build nothing, so that neither data nor devices are needed."""
 
     def run_subcommand(self, subcommand: str) -> None:
         """Print what the training would cost."""
@@ -61,14 +61,14 @@ class PlanCLI(LitCLI):
 
 
 def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:
-    """Read from a run's config how its steps are spread over devices.
+    """Return the layout of a run's config.
 
     Args:
         trainer: The arguments of the trainer; the devices ``auto`` are taken to be one.
         data: The arguments of the data module.
 
     Raises:
-        UserError: If the number of devices is not given or does not divide the batch, or the strategy is not known.
+        UserError: If the number of devices is missing or does not divide the batch, or the strategy is unknown.
     """
     devices, nodes = trainer["devices"], trainer["num_nodes"]
     per_node = len(devices) if isinstance(devices, list) else 1 if devices == "auto" else int(devices)

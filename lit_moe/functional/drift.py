@@ -1,4 +1,4 @@
-"""Pure functions of routing drift: how far the choice of experts has moved between two models on the same tokens.
+"""Routing drift: how much the choice of experts differs between two models on the same tokens.
 
 Shape suffixes: T tokens, k selected experts per token, E routed experts, V token ids.
 References: Thérien et al. 2025 (arXiv 2503.05029) for the continual forms; Muennighoff et al. 2024 (OLMoE, arXiv
@@ -14,9 +14,9 @@ from torch import Tensor
 
 
 class VocabularySpecialization(NamedTuple):
-    """Continual vocabulary specialization, averaged in two ways: over all tokens, and over token ids seen often enough.
+    """Continual vocabulary specialization, averaged over all tokens and over the token ids that are frequent enough.
 
-    The second is NaN if no id was.
+    The average over ids is NaN if no id is frequent enough.
     """
 
     per_occurrence: Tensor
@@ -24,9 +24,9 @@ class VocabularySpecialization(NamedTuple):
 
 
 class Coactivation(NamedTuple):
-    """What is left of the co-activation: the mean over experts, its chance level, and each expert's, ``(experts,)``.
+    """Overlap of two models' co-activation: mean over experts, its chance level, and of each expert, ``(experts,)``.
 
-    An expert that the reference never chose has NaN and is not in the means.
+    The value of an expert that the reference never chose is NaN and is not in the means.
     """
 
     overlap: Tensor
@@ -35,14 +35,14 @@ class Coactivation(NamedTuple):
 
 
 def shared_experts(reference_Tk: Tensor, indices_Tk: Tensor) -> Tensor:
-    """Count the experts that two models both chose for each token; divided by k and averaged, router saturation.
+    """Return how many experts two models both chose for each token. Its mean divided by k is the router saturation.
 
     Args:
         reference_Tk: Experts chosen by the one model, different ones for each token, shape ``(tokens, k)``.
-        indices_Tk: Experts chosen by the other, of the same shape.
+        indices_Tk: Experts chosen by the other model, of the same shape.
 
     Returns:
-        Whole numbers from 0 to k, shape ``(tokens,)``, int64.
+        Integers from 0 to k, shape ``(tokens,)``, int64.
 
     Example:
         >>> shared_experts(torch.tensor([[0, 1], [2, 3]]), torch.tensor([[1, 0], [2, 0]]))
@@ -52,7 +52,7 @@ def shared_experts(reference_Tk: Tensor, indices_Tk: Tensor) -> Tensor:
 
 
 def add_id_counts(counts_VE: Tensor, ids_T: Tensor, indices_Tk: Tensor) -> None:
-    """Count how often each token id was sent to each expert, in place: a new table per batch would cost the most.
+    """Add to a table, in place, how often each token id was sent to each expert.
 
     Args:
         counts_VE: Counts so far, shape ``(ids, experts)``, int32; changed.
@@ -66,16 +66,16 @@ def add_id_counts(counts_VE: Tensor, ids_T: Tensor, indices_Tk: Tensor) -> None:
 def vocabulary_specialization(
     reference_VE: Tensor, counts_VE: Tensor, top_k: int, min_occurrences: int
 ) -> VocabularySpecialization:
-    """Return how often token ids still go to the expert to which the reference sent them most often.
+    """Return the share of tokens that go to the expert to which the reference sent their id most often.
 
-    That share of one id is VS(E_i, x) = N^(k)_{x→E_i} / N_x with i fixed by the reference; of equally frequent experts
-    the first is taken. An unchanged model has the reference's own specialization, not 1.
+    The share of one id is VS(E_i, x) = N^(k)_{x→E_i} / N_x, where the reference determines i; of equally frequent
+    experts, the first. A model equal to the reference has the reference's own specialization, not 1.
 
     Args:
         reference_VE: How often the reference sent each token id to each expert, shape ``(ids, experts)``.
-        counts_VE: The same of the model that is compared, on the same tokens.
+        counts_VE: The same counts for the compared model, on the same tokens.
         top_k: Experts per token.
-        min_occurrences: How often an id must have been seen to be in the average over ids.
+        min_occurrences: Least number of occurrences of an id in the average over ids.
     """
     n_experts = reference_VE.shape[1]
     first_E = torch.arange(n_experts - 1, -1, -1, device=reference_VE.device)
@@ -87,7 +87,7 @@ def vocabulary_specialization(
 
 
 def pair_counts(indices_Tk: Tensor, n_experts: int) -> Tensor:
-    """Count the tokens that chose each pair of experts: all pairs, not only neighbours in the order of preference.
+    """Return how many tokens chose each pair of experts: all pairs, not only neighbours in the order of preference.
 
     Args:
         indices_Tk: Chosen experts, different ones for each token, shape ``(tokens, k)``.
@@ -111,7 +111,7 @@ def coactivation(pairs_EE: Tensor) -> Tensor:
     """Return P(j given i) = N_ij / N_i, the share of expert i's tokens that also went to expert j.
 
     Args:
-        pairs_EE: What `pair_counts` returned.
+        pairs_EE: Counts of `pair_counts`.
 
     Returns:
         Shape ``(experts, experts)``: rows sum to k − 1, the diagonal is 0, and so is the row of an expert
@@ -122,14 +122,14 @@ def coactivation(pairs_EE: Tensor) -> Tensor:
 
 
 def coactivation_overlap(reference_EE: Tensor, pairs_EE: Tensor, top_k: int) -> Coactivation:
-    """Compare with which experts each expert is chosen: Σ_j min(P_reference(j|i), P(j|i)) / (k − 1) for expert i.
+    """Return the overlap of co-activation, for expert i: Σ_j min(P_reference(j|i), P(j|i)) / (k − 1).
 
-    It is 1 if nothing changed and 0 if the partners are all others. The chance level is what the reference has in
-    common with a uniform choice of partners.
+    It is 1 if the experts have the same partners as before, and 0 if all partners differ. The chance level is the
+    overlap of the reference with a uniform choice of partners.
 
     Args:
-        reference_EE: What `pair_counts` returned for the reference.
-        pairs_EE: The same of the model that is compared, on the same tokens.
+        reference_EE: Counts of `pair_counts` for the reference.
+        pairs_EE: The same counts for the compared model, on the same tokens.
         top_k: Experts per token, 2 or more.
     """
     before_EE = coactivation(reference_EE)

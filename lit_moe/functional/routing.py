@@ -1,4 +1,4 @@
-"""Pure functions of routing: balancing, auxiliary losses and load statistics.
+"""Routing: Sinkhorn balancing, auxiliary losses and statistics of the experts' load.
 
 Shape suffixes: T tokens of one router call, E routed experts, k selected experts per token.
 References: Thérien et al. 2025 (arXiv 2503.05029); Clark et al. 2022 (arXiv 2202.01169) for Sinkhorn routing;
@@ -18,16 +18,16 @@ def log_sinkhorn(
 ) -> Tensor:
     """Balance exponentiated logits between tokens and experts, in the log domain.
 
-    The scaling diag(d0) exp(logits) diag(d1) is found by turns: the rows are scaled to sum to 1/T, then the columns to
-    1/E. Logarithms, since a row or column of widely spread logits overflows or vanishes in float32. The loop stops when
-    the mean relative change of d1 is within the tolerance: a relative test, since d1 is free up to a factor and the
-    usual absolute one may never be met.
+    The scaling diag(d0) exp(logits) diag(d1) is computed by alternating: the rows are scaled to sum to 1/T, then the
+    columns to 1/E. It works on logarithms, since rows or columns of widely spread logits overflow or vanish in float32.
+    The loop stops when the mean relative change of d1 is within the tolerance. The test is relative, since d1 is
+    determined up to a factor and the usual absolute test may never be met.
 
     Args:
         logits_TE: Router logits of shape ``(tokens, experts)``.
         tolerance: Mean absolute change of log d1 at which to stop; 0 runs to the cap.
         max_iterations: Cap on the number of row and column scalings, at least 1.
-        mask_T: True for tokens that take part, one at least; None for all. Other rows are zero in the balanced matrix.
+        mask_T: True for tokens that count, at least one; None for all. Other rows of the balanced matrix are zero.
 
     Returns:
         Logarithm of the balanced matrix of shape ``(tokens, experts)``, float32 or the logits' float64, no gradient.
@@ -64,7 +64,7 @@ def sinkhorn(
         logits_TE: Router logits of shape ``(tokens, experts)``.
         tolerance: Mean absolute change of the logarithmic column scale at which to stop.
         max_iterations: Cap on the number of row and column scalings, at least 1.
-        mask_T: True for tokens that take part, one at least; None for all.
+        mask_T: True for tokens that count, at least one; None for all.
 
     Returns:
         Balanced matrix of shape ``(tokens, experts)``: columns sum to 1/experts, rows nearly to 1/tokens; no gradient.
@@ -78,7 +78,7 @@ def sinkhorn(
 
 
 def count_experts(indices_Tk: Tensor, n_experts: int, mask_T: Tensor | None = None) -> Tensor:
-    """Count the tokens that chose each expert.
+    """Return the number of tokens that chose each expert.
 
     Args:
         indices_Tk: Chosen experts of shape ``(tokens, k)``.
@@ -115,10 +115,10 @@ def balance_loss(probs_mean_E: Tensor, counts_E: Tensor, tokens: Tensor | int, t
 
 
 def balance_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
-    """Move selection biases towards an even load: b_i + γ sign(mean load − load_i), then less the mean bias.
+    """Return selection biases moved towards an even load: b_i + γ sign(mean load − load_i), minus the mean bias.
 
-    Algorithm 1 of Wang et al. 2024 (arXiv 2408.15664); without the last part the biases drift together, which changes
-    no choice but costs precision.
+    Algorithm 1 of Wang et al. 2024 (arXiv 2408.15664). Without subtracting the mean the biases drift together, which
+    changes no choice but costs precision.
 
     Args:
         bias_E: Biases before the step, shape ``(experts,)``.
@@ -139,7 +139,7 @@ def balance_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
 
 
 def jitter(x: Tensor, amount: float) -> Tensor:
-    """Multiply each element by its own uniform number in [1 − amount, 1 + amount] (Fedus et al. 2022, section 2.2).
+    """Multiply each element by a uniform random number in [1 − amount, 1 + amount] (Fedus et al. 2022, section 2.2).
 
     The numbers come from torch's global generator of the device, which `lit_core.data.ResumeStream` seeds before each
     micro-batch and activation checkpointing restores.
@@ -170,7 +170,7 @@ def z_loss(logits_TE: Tensor, mask_T: Tensor | None = None) -> Tensor:
 
 
 def masked_mean(values_T: Tensor, mask_T: Tensor | None) -> Tensor:
-    """Average over the tokens that count.
+    """Return the mean over the tokens that count.
 
     Args:
         values_T: Values of shape ``(tokens, ...)``.
@@ -236,7 +236,7 @@ def min_load(counts_E: Tensor) -> Tensor:
 
 
 def dead_experts(counts_E: Tensor) -> Tensor:
-    """Return how many experts got no token at all, of the leading shape, int64.
+    """Return the number of experts without a token, of the leading shape, int64.
 
     Args:
         counts_E: Tokens that chose each expert, shape ``(..., experts)``.

@@ -1,4 +1,4 @@
-"""Negative log-likelihood of next tokens without the logits of a long batch in memory at once."""
+"""Negative log-likelihood of next tokens, computed in chunks so that not all logits are in memory at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IGNORED = -100
 """Label of a position that is not scored."""
 
 MAX_LOGITS = 1 << 26
-"""Logits that are held at once, 256 MiB in float32: beyond it, chunks cost less than what the memory traffic does."""
+"""Largest number of logits held at once, 256 MiB in float32; chunks cost less than the memory traffic of more."""
 
 
 def token_nll(
@@ -23,10 +23,10 @@ def token_nll(
     vocab_size: int,
     max_logits: int = MAX_LOGITS,
 ) -> Tensor:
-    """Compute the negative log-likelihood of each token.
+    """Return the negative log-likelihood of each token.
 
-    Where positions × vocab_size exceed `max_logits`, the logits are made chunk by chunk and made again in the backward
-    pass, so that they are never held whole.
+    If positions × vocab_size exceed `max_logits`, the logits are computed chunk by chunk and again in the backward
+    pass, so that they are never held at once.
 
     Args:
         hidden: Last hidden states, of shape ``(..., d)``.

@@ -28,15 +28,16 @@ from lit_moe.lm import load_module
 from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, moe_layers
 
 Tensors = dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]]
-"""Shape, number format and content of each tensor by its name; the content is made when it is written."""
+"""Shape, number format and content of each tensor by its name; the content is computed when it is written."""
 
 
 def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) -> None:
     """Turn a checkpoint into a folder that Hugging Face's transformers loads, with equal logits.
 
     The architecture is the one of Llama, Qwen2, Qwen3, Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE that can express the
-    decoder. Mixtures without shared experts or with ungated ones become a Qwen2-MoE, whose gate is set to be neutral.
-    Weights keep their number format and are written shard by shard, so that one shard at most is in memory.
+    decoder. A mixture that only Qwen2-MoE can express, such as one with ungated shared experts, becomes a Qwen2-MoE
+    whose shared gate has a constant value. Weights keep their number format and are written shard by shard, so that at
+    most one shard is in memory.
 
     Args:
         ckpt_path: Checkpoint of ``lit-moe fit``, import or upcycle.
@@ -81,7 +82,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
 
 
 def _companions(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, str]:
-    """Return the small files that travel along by name, none of which can lie elsewhere or replace the model."""
+    """Return the texts of the small files that are copied along by file name, after checking the names."""
     companions = checkpoint.get("companions", {})
     for name, text in companions.items() if isinstance(companions, dict) else [(companions, "")]:
         if name not in COMPANIONS or not isinstance(text, str):
@@ -121,7 +122,7 @@ def _family(config: DecoderConfig, ckpt_path: str) -> Family:
     if lacks:
         raise UserError(
             f"--ckpt_path is {ckpt_path}, but the decoder has {', '.join(lacks)}, and {family.name}, the nearest of "
-            "Hugging Face's architectures, has not; use it through lit-moe."
+            "Hugging Face's architectures, does not; use it through lit-moe."
         )
     return family
 

@@ -1,4 +1,4 @@
-"""How Hugging Face describes the decoders that ours can be: one row per architecture."""
+"""The architectures of Hugging Face that can be imported and exported, and their configs: one row each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from lit_core.errors import UserError
 from lit_moe.nn import DecoderConfig, MoEConfig
 
-#: Keys of a Hugging Face config by the field of ours that they stand for, alike in all families.
+#: Keys of a Hugging Face config by the field of `DecoderConfig`, the same in all families.
 _KEYS = {
     "vocab_size": "vocab_size",
     "n_layers": "num_hidden_layers",
@@ -27,7 +27,7 @@ _ALL_FIXED = {"norm": "rmsnorm", "rope_fraction": 1.0, "qk_norm": None, "qkv_bia
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a family writes its mixture-of-experts layers.
+    """Names of a family's mixture-of-experts layers, in its config and its weights.
 
     Args:
         keys: Keys of its config by the field of `MoEConfig`.
@@ -52,7 +52,7 @@ class Family:
         name: Name of its classes in transformers: NameConfig and NameForCausalLM.
         fixed: Fields of `DecoderConfig` that are the same in all its models.
         keys: Further keys of its config by the field of `DecoderConfig`.
-        mixture: How its mixture-of-experts layers are written; None for a dense family.
+        mixture: Names of its mixture-of-experts layers; None for a dense family.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Family:
 
     @property
     def all_keys(self) -> dict[str, str]:
-        """Keys of its config by the field of `DecoderConfig`, what is fixed left out."""
+        """Keys of its config by the field of `DecoderConfig`, without fixed fields."""
         return {ours: theirs for ours, theirs in (_KEYS | self.keys).items() if ours not in self.fixed}
 
     @property
@@ -71,13 +71,13 @@ class Family:
         return {ours: value for ours, value in (_ALL_FIXED | self.fixed).items() if ours not in self.keys}
 
     def decoder_config(self, theirs: Any) -> DecoderConfig:
-        """Return our description of a model.
+        """Return the `DecoderConfig` of a model.
 
         Args:
-            theirs: Its config, of transformers' class.
+            theirs: Config of the model, of transformers' class.
 
         Raises:
-            UserError: If the config sets a key to what our decoder cannot compute.
+            UserError: If the config sets a key to a value that our decoder does not support.
         """
         _refuse_what_we_lack(theirs)
         values: dict[str, Any] = {
@@ -88,7 +88,7 @@ class Family:
         return DecoderConfig(**values, rope_theta=float(_rope(theirs)["rope_theta"]))
 
     def hugging_face_config(self, ours: DecoderConfig, **tokens: int | None) -> Any:
-        """Return transformers' config of a decoder that the family :meth:`lacks` nothing of.
+        """Return transformers' config of a decoder, for which :meth:`lacks` must be empty.
 
         Args:
             ours: The decoder.
@@ -109,7 +109,7 @@ class Family:
         return config
 
     def lacks(self, ours: DecoderConfig) -> list[str]:
-        """Return what the family cannot express of a decoder, such as ``["clip_qkv 0.5"]``; empty if nothing.
+        """Return the settings of a decoder that the family cannot express, such as ``["clip_qkv 0.5"]``.
 
         Args:
             ours: The decoder.
@@ -117,11 +117,11 @@ class Family:
         usual_head = ours.head_width * ours.n_heads == ours.d_model
         plain = replace(ours, head_dim=None if usual_head else ours.head_dim)
         wrong = [name for name, value in self.all_fixed.items() if getattr(plain, name) != value]
-        found = [f"{name} {getattr(plain, name)}" for name in wrong]
+        settings = [f"{name} {getattr(plain, name)}" for name in wrong]
         if self.mixture is not None and ours.moe is not None:
             wrong = [name for name, value in self.mixture.fixed.items() if getattr(ours.moe, name) != value]
-            found += [f"{name} {getattr(ours.moe, name)}" for name in wrong]
-        return found
+            settings += [f"{name} {getattr(ours.moe, name)}" for name in wrong]
+        return settings
 
 
 _EXPERTS = {"top_k": "num_experts_per_tok", "expert_width": "moe_intermediate_size", "n_experts": "num_experts"}
@@ -167,11 +167,11 @@ def family_of(model_type: Any, model: str) -> Family:
     """Return the family of a Hugging Face model.
 
     Args:
-        model_type: What its config.json says.
+        model_type: Value of model_type in its config.json.
         model: Name or folder of the model, for the message.
 
     Raises:
-        UserError: If it is none of the supported ones.
+        UserError: If it is not supported.
     """
     if model_type in FAMILIES:
         return FAMILIES[model_type]
@@ -182,15 +182,15 @@ def family_of(model_type: Any, model: str) -> Family:
 
 
 def nearest_family(config: DecoderConfig) -> tuple[Family, list[str]]:
-    """Return the family that can express most of a decoder, and what it lacks.
+    """Return the family that can express most settings of a decoder, and the settings that it cannot express.
 
-    Where several lack nothing, the first of the table is taken: the plainest.
+    Of several equally good families, the first of the table is taken: the simplest.
 
     Args:
         config: The decoder.
     """
-    alike = [family for family in FAMILIES.values() if (family.mixture is None) == (config.moe is None)]
-    family = min(alike, key=lambda family: len(family.lacks(config)))
+    candidates = [family for family in FAMILIES.values() if (family.mixture is None) == (config.moe is None)]
+    family = min(candidates, key=lambda family: len(family.lacks(config)))
     return family, family.lacks(config)
 
 
@@ -219,7 +219,7 @@ def _refuse_what_we_lack(theirs: Any) -> None:
     }
     for key, usual, what in (
         ("rope_parameters.partial_rotary_factor", 1.0, "partly rotated heads"),
-        ("attention_bias", False, "a bias behind attention"),
+        ("attention_bias", False, "a bias in attention"),
         ("mlp_bias", False, "biases in the feed-forward layers"),
         ("mlp_only_layers", [], "dense layers among mixtures"),
         ("decoder_sparse_step", 1, "dense layers among mixtures"),
@@ -233,9 +233,9 @@ def _refuse_what_we_lack(theirs: Any) -> None:
 
 
 def _rope(theirs: Any) -> dict[str, Any]:
-    """Return the rotary positions' parameters, which transformers 4 writes apart from their base."""
-    found = getattr(theirs, "rope_parameters", None) or getattr(theirs, "rope_scaling", None) or {}
-    return {"rope_theta": getattr(theirs, "rope_theta", None), **found}
+    """Return the rotary positions' parameters, whose base transformers 4 keeps in another key."""
+    parameters = getattr(theirs, "rope_parameters", None) or getattr(theirs, "rope_scaling", None) or {}
+    return {"rope_theta": getattr(theirs, "rope_theta", None), **parameters}
 
 
 def _inexpressible(key: str, value: Any, what: str) -> UserError:

@@ -16,9 +16,9 @@ from lit_core.files.paths import resolve_data_path
 from lit_moe.interop.families import Family, family_of
 
 INDEX = "model.safetensors.index.json"
-#: Small files that only travel along; what stands in them means nothing to our decoder.
+#: Small files that are copied unchanged; our decoder does not read them.
 COMPANIONS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-#: Names of tensors that are no weights: old checkpoints hold the frequencies of the rotary positions.
+#: Names of tensors that are not weights: old checkpoints hold the frequencies of the rotary positions.
 _NO_WEIGHTS = ("rotary_emb.inv_freq",)
 
 
@@ -26,8 +26,8 @@ class ModelFolder:
     """A model as transformers saves it, in one safetensors file or several; nothing is unpickled.
 
     Args:
-        model: Name of a Hugging Face model, a folder, also one below the data root, or smollm2 for the packaged
-            SmolLM2-135M-Instruct.
+        model: Name of a Hugging Face model, a folder (absolute, from the working directory, or below the data root),
+            or smollm2 for the packaged SmolLM2-135M-Instruct.
 
     Attributes:
         path: The folder.
@@ -35,7 +35,7 @@ class ModelFolder:
         config: Its config, of transformers' class.
 
     Raises:
-        UserError: If there is no such model, it is of no supported family, or one of its files is missing or torn.
+        UserError: If there is no such model, its architecture is not supported, or a file is missing or truncated.
     """
 
     def __init__(self, model: str) -> None:
@@ -78,14 +78,14 @@ class ModelFolder:
             )
         return dict.fromkeys(self._open(single.name).keys(), single.name)
 
-    def read(self, name: str, place: tuple[slice, ...]) -> Tensor:
-        """Read a part of a tensor; the rest of it stays on the disk.
+    def read(self, name: str, region: tuple[slice, ...]) -> Tensor:
+        """Read a part of a tensor without reading the rest.
 
         Args:
             name: Name of the tensor.
-            place: A slice per dimension.
+            region: A slice per dimension.
         """
-        return self._open(self.weight_map[name]).get_slice(name)[place]
+        return self._open(self.weight_map[name]).get_slice(name)[region]
 
     def dtype(self, name: str) -> Any:
         """Return the number format of a tensor."""
@@ -100,7 +100,7 @@ class ModelFolder:
 
         Args:
             shapes: Shape of each expected tensor by its name.
-            ignored: Beginnings of names that may be there as well.
+            ignored: Prefixes of further names that are allowed.
 
         Raises:
             UserError: If one is missing, has another shape, or is not expected.
@@ -121,9 +121,9 @@ class ModelFolder:
                 )
 
     def companions(self) -> dict[str, str]:
-        """Return the content of the small files beside the weights by name."""
-        found = {name: self.path / name for name in COMPANIONS if (self.path / name).is_file()}
-        return {name: path.read_text(encoding="utf-8") for name, path in found.items()}
+        """Return the texts of the small files in `COMPANIONS` by file name, as far as there are such files."""
+        files = {name: self.path / name for name in COMPANIONS if (self.path / name).is_file()}
+        return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
 
     def _open(self, file: str) -> Any:
         from safetensors import SafetensorError, safe_open
@@ -133,7 +133,7 @@ class ModelFolder:
                 self._files[file] = safe_open(self.path / file, framework="pt")
             except (SafetensorError, OSError) as error:
                 raise UserError(
-                    f"{self.path / file} is no safetensors file, or torn ({error}); fetch it again."
+                    f"{self.path / file} is not a safetensors file or is torn ({error}); fetch it again."
                 ) from error
         return self._files[file]
 
@@ -144,14 +144,18 @@ class ModelFolder:
         try:
             content = json.loads(path.read_bytes())
         except ValueError as error:
-            raise UserError(f"{path} is no JSON ({error}); fetch it again.") from error
+            raise UserError(f"{path} is not valid JSON ({error}). It may be truncated; fetch it again.") from error
         if not isinstance(content, dict):
             raise UserError(f"{path} holds a {type(content).__name__} where an object should be; fetch it again.")
         return content
 
 
 def need_transformers(what: str) -> None:
-    """Refuse with one sentence where transformers is not installed."""
+    """Raise a `UserError` if transformers is not installed.
+
+    Args:
+        what: Subject of the message, such as "Exporting".
+    """
     if not RequirementCache("transformers>=5.6"):
         raise UserError(f'{what} needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.')
 
@@ -171,6 +175,6 @@ def _locate(model: str) -> Path:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise UserError(
-            f"model is {model}, but there is neither such a folder nor can it be had from Hugging Face ({reason}); "
-            "correct the path or the name."
+            f"model is {model}, but there is no such folder, and Hugging Face has no such model ({reason}); correct "
+            "the path or the name."
         ) from error

@@ -36,8 +36,8 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
         layers: Number of layers to keep, the first ones; null keeps all. Fewer make a weaker, faster model.
 
     Raises:
-        UserError: If the model is of no supported architecture, does something that our decoder does not, lacks a file
-            or a weight, has a tokenizer of another size, or the output exists.
+        UserError: If the model's architecture or a setting of it is not supported, a file or a weight is missing, the
+            tokenizer has more tokens than the model, or the output exists.
         RunFailure: If the disk is full.
     """
     refuse_output(output, file=True)
@@ -67,15 +67,15 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
             target = targets[f"decoder.{name}"]
             fill(target, (0,) * target.dim(), parts, folder.read)
     counts = decoder.parameter_counts()
-    kept = f", first {config.n_layers} of {known} layers" if dropped else ""
-    print(f"Imported     {model}{kept}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
+    cut = f", first {config.n_layers} of {known} layers" if dropped else ""
+    print(f"Imported     {model}{cut}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
     print(f"Wrote        {output}")
     print(f"Generate     lit-moe generate --ckpt_path {output}")
     print(f"Train it     lit-moe fit --config CONFIG --branch_from {output}")
 
 
 def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
-    """Return a checkpoint of a `MoELanguageModel` that was not trained yet.
+    """Return the content of a `MoELanguageModel` checkpoint before any training step.
 
     Args:
         config: Shape of the decoder.
@@ -99,14 +99,14 @@ def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[st
 
 
 def refuse_output(output: str, file: bool) -> None:
-    """Refuse an output that is there already, or cannot be.
+    """Check that an output can be written and does not exist yet.
 
     Args:
         output: File or folder to be written.
-        file: Whether it is to be a .ckpt file.
+        file: Whether the output is a .ckpt file.
 
     Raises:
-        UserError: If it exists, has the wrong ending, or what should be a folder of it is a file.
+        UserError: If it exists, has another suffix, or one of its parent folders is a file.
     """
     path = Path(output)
     if file and path.suffix != ".ckpt":

@@ -1,4 +1,4 @@
-"""Weights of a Hugging Face checkpoint, read into a decoder that is already divided among devices."""
+"""Loading of a Hugging Face checkpoint into a decoder that is already divided over devices."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lit_moe.nn import Decoder
 
 
 def load_sharded(decoder: Decoder, model: str) -> None:
-    """Fill a decoder from a Hugging Face checkpoint; each rank reads its own part of every tensor and no more.
+    """Fill a decoder from a Hugging Face checkpoint, in place; each rank reads only its own part of every tensor.
 
     Works on sharded (DTensor) and on plain parameters. There is no communication.
 
     Args:
-        decoder: The decoder, of the shape of the model, whose parameters have memory.
+        decoder: The decoder, of the model's shape, not on the meta device.
         model: Folder or name of the model.
 
     Raises:
-        UserError: If the model is none that can be imported, or of another shape than the decoder.
+        UserError: If the model cannot be imported, or has another shape than the decoder.
     """
     folder = ModelFolder(model)
     theirs = folder.family.decoder_config(folder.config)
@@ -46,7 +46,7 @@ def load_sharded(decoder: Decoder, model: str) -> None:
 
 
 def _local_parts(tensor: Tensor) -> list[tuple[Tensor, tuple[int, ...]]]:
-    """Return what this rank holds of a tensor, and where it begins in the whole."""
+    """Return the parts of a tensor that this rank holds, each with its offset in the whole."""
     if not isinstance(tensor, DTensor):
         return [(tensor, (0,) * tensor.dim())]
     local, parts = tensor.to_local(), tensor.__create_chunk_list__()  # as torch's distributed checkpoints ask

@@ -28,13 +28,13 @@ _OUTSIDE = {
 
 @dataclass(frozen=True)
 class Piece:
-    """A tensor of theirs that lies in one of ours.
+    """A tensor of a Hugging Face checkpoint and the region of our tensor that it fills.
 
     Args:
-        name: Its name.
-        offset: Where it begins in ours, per dimension.
-        size: How far it reaches in ours, per dimension.
-        shape: Its own shape, which has no dimension of the experts.
+        name: Name in the Hugging Face checkpoint.
+        offset: Start of the region in our tensor, per dimension.
+        size: Size of the region in our tensor, per dimension.
+        shape: Shape in the Hugging Face checkpoint, without the dimension of the experts.
     """
 
     name: str
@@ -43,22 +43,22 @@ class Piece:
     shape: tuple[int, ...]
 
     def take(self, ours: Tensor) -> Tensor:
-        """Return its part of our tensor, in its own shape."""
-        place = tuple(slice(start, start + size) for start, size in zip(self.offset, self.size, strict=True))
-        return ours[place].reshape(self.shape)
+        """Return the region of our tensor, in the shape of the Hugging Face checkpoint."""
+        region = tuple(slice(start, start + size) for start, size in zip(self.offset, self.size, strict=True))
+        return ours[region].reshape(self.shape)
 
 
 Read = Callable[[str, tuple[slice, ...]], Tensor]
-"""Reads a part of the tensor of a name: a slice per dimension."""
+"""Reads a part of a named tensor, given a slice per dimension."""
 
 
 def fill(target: Tensor, offset: Sequence[int], pieces: Sequence[Piece], read: Read) -> None:
-    """Fill one of our tensors, or the part of it that a device holds; only what falls into it is read.
+    """Fill one of our tensors, or the part that a device holds, in place; only the needed parts are read.
 
     Args:
-        target: What is to be filled.
-        offset: Where it begins in the whole tensor, per dimension; zeros if it is the whole.
-        pieces: What the whole consists of.
+        target: The tensor, or the part, to fill.
+        offset: Start of the part in the whole tensor, per dimension; zeros for the whole.
+        pieces: The pieces that make up the whole tensor.
         read: Reads a part of a piece.
     """
     for piece in pieces:
@@ -67,17 +67,17 @@ def fill(target: Tensor, offset: Sequence[int], pieces: Sequence[Piece], read: R
         if any(low >= high for low, high in bounds):
             continue
         inside = [slice(low - start, high - start) for (low, high), start in zip(bounds, piece.offset, strict=True)]
-        place = tuple(slice(low - start, high - start) for (low, high), start in zip(bounds, offset, strict=True))
+        region = tuple(slice(low - start, high - start) for (low, high), start in zip(bounds, offset, strict=True))
         with torch.no_grad():
-            target[place] = read(piece.name, tuple(inside[-len(piece.shape) :]))
+            target[region] = read(piece.name, tuple(inside[-len(piece.shape) :]))
 
 
 def pieces_of(decoder: nn.Module, family: Family) -> dict[str, list[Piece]]:
-    """Return the pieces of each of a decoder's tensors by its name, without those of routers, which theirs have not.
+    """Return the pieces of each tensor of a decoder by name. Tensors of routers are left out: no family has them.
 
     Args:
         decoder: A `Decoder`, which may be on the meta device.
-        family: The architecture in whose names they are to be found.
+        family: The architecture whose names the pieces get.
     """
     tensors = {name: tensor for name, tensor in decoder.state_dict().items() if ".feed_forward.router." not in name}
     return {name: _pieces(name, tuple(tensor.shape), family) for name, tensor in tensors.items()}

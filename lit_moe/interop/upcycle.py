@@ -29,14 +29,15 @@ def upcycle(
     router_std: float = 0.02,
     seed: int = 0,
 ) -> None:
-    """Turn a dense checkpoint into one whose feed-forward layers are mixtures of copies, or of copied pieces, of it.
+    """Turn a dense checkpoint into a mixture-of-experts checkpoint whose experts are copies of the dense layers.
 
-    With granularity 1 each expert is a copy of the dense layer. With granularity G the dense layer is cut into G pieces
-    of its width; the shared experts are the first pieces and the routed experts copies of the others, in groups. A
-    group's experts start with equal router weights, so that a token's experts are all pieces of one group, or of
-    several (virtual groups of He et al. 2024, arXiv 2410.07524). What experts write is scaled so that the mixture
-    computes what the dense layer does: exactly with normalize_top_k and no noise. Without normalize_top_k a token's
-    weights only add up to about top_k over n_experts, the nearer the smaller router_std.
+    With granularity 1 each expert is a copy of the dense layer. With granularity G the dense layer is cut along its
+    width into G pieces: the shared experts are the first pieces, and the routed experts are copies of the others, in
+    groups. The experts of a group start with equal router weights, so that a token's experts are all pieces of one
+    group, or of several groups (virtual groups of He et al. 2024, arXiv 2410.07524). The experts' output projections
+    are scaled so that the mixture computes the same function as the dense layer: exactly with normalize_top_k and
+    without noise. Without normalize_top_k the weights of a token sum to about top_k over n_experts, and the smaller
+    router_std, the closer.
 
     Args:
         ckpt_path: Checkpoint of a dense decoder of ours, of ``lit-moe fit`` or import.
@@ -49,7 +50,7 @@ def upcycle(
         noise: Standard deviation of the normal noise on the routed experts' weights, relative to that of each weight
             matrix; 0 for none.
         router_std: Standard deviation of the router's normally distributed weights, above 0.
-        seed: Seed of router and noise, 0 or more; kept in the checkpoint with the other arguments.
+        seed: Seed of router and noise, 0 or more; saved in the checkpoint with the other arguments.
 
     Raises:
         UserError: If the checkpoint is not dense, a number is out of its range, or the output exists.
@@ -107,7 +108,7 @@ def mixture_weights(
     router_std: float,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Return the weights of a mixture made of a dense layer.
+    """Return the weights of a mixture whose experts are copies of a dense layer or of its pieces.
 
     Args:
         gate_FD: Gate of the dense layer, of shape ``(d_ff, d_model)``, where d_ff is a multiple of the expert width.

@@ -40,7 +40,7 @@ class Attention(nn.Module):
     def forward(
         self, x_BSD: Tensor, rope: tuple[Tensor, Tensor], allowed: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        """Let tokens attend to themselves and to what came before.
+        """Let each token attend to itself and to earlier tokens.
 
         Args:
             x_BSD: Tokens of shape ``(batch, new tokens, d_model)``.
@@ -86,10 +86,10 @@ def rope_table(config: DecoderConfig, start: int, length: int, device: torch.dev
         config: Shape of the decoder.
         start: First position.
         length: Number of positions.
-        device: Where the table lives.
+        device: Device of the table.
 
     Returns:
-        Two float32 tensors of shape ``(length, rotated width)``, the two halves of the width alike.
+        Two float32 tensors of shape ``(length, rotated width)``; both halves of the width are equal.
     """
     width = rotated_width(config)
     # In float32 on every device and under every precision: bfloat16 cannot tell positions above 256 apart.
@@ -105,7 +105,7 @@ def rotated_width(config: DecoderConfig) -> int:
 
 
 def rotate(x_BHSd: Tensor, cos_Sr: Tensor, sin_Sr: Tensor) -> Tensor:
-    """Rotate the first dimensions of each head by its position; the rest passes through.
+    """Rotate the first dimensions of each head by its position; the others stay unchanged.
 
     Args:
         x_BHSd: Queries or keys of shape ``(batch, heads, tokens, head_dim)``.

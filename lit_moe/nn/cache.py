@@ -1,4 +1,4 @@
-"""Keys and values of the tokens a decoder has already seen."""
+"""KV cache: keys and values of the tokens that a decoder has already seen."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values per layer, grown by doubling, so that a generated token copies only itself.
+    """Keys and values of each layer, whose storage grows by doubling, so that a new token is copied alone.
 
-    Made empty and handed to every call of the decoder, which fills it; not for training.
+    Create it empty and pass it to every call of the decoder, which fills it. Not for training.
 
     Attributes:
         length: Number of tokens per row that have been seen, padding included.
@@ -56,23 +56,23 @@ class KVCache:
         self.length += new_tokens
 
     def keep_rows(self, rows: Sequence[int]) -> None:
-        """Forget all rows but some.
+        """Remove all rows of the batch but some.
 
         Args:
-            rows: Places of the rows to keep.
+            rows: Indices of the rows to keep.
         """
-        kept = list(rows)
-        self._layers = {layer: (keys[kept], values[kept]) for layer, (keys, values) in self._layers.items()}
-        self._mask = None if self._mask is None else self._mask[kept]
+        indices = list(rows)
+        self._layers = {layer: (keys[indices], values[indices]) for layer, (keys, values) in self._layers.items()}
+        self._mask = None if self._mask is None else self._mask[indices]
 
     def extend_mask(self, mask_BS: Tensor | None, batch: int, new_tokens: int, device: torch.device) -> Tensor | None:
-        """Append which of the new tokens are real and return this for all tokens.
+        """Append the mask of the new tokens and return the mask of all tokens.
 
         Args:
             mask_BS: True for real tokens, shape ``(batch, new tokens)``; None for all.
             batch: Number of rows.
             new_tokens: Number of new tokens per row.
-            device: Where the mask lives.
+            device: Device of the mask.
 
         Returns:
             Shape ``(batch, length + new tokens)``; None if no padding was ever given.

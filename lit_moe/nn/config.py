@@ -1,4 +1,4 @@
-"""The shape of a decoder, as it stands in a YAML file."""
+"""Configuration of a decoder and of its mixture-of-experts layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MoEConfig:
         n_shared: Number of shared experts that see every token; 0 for none.
         shared_gate: Whether the shared experts' output is multiplied by a learned sigmoid gate per token.
         normalize_top_k: Whether a token's routed weights are divided by their sum; needs top_k of 2 or more.
-        backend: How the experts are computed; auto chooses by device and number format.
+        backend: Implementation of the experts; auto chooses by device and number format.
     """
 
     n_experts: int
@@ -70,7 +70,7 @@ class DecoderConfig:
         tie_embeddings: Whether the output layer shares the embedding's weights.
         qk_norm: RMS normalisation of queries and keys, over each head or over all heads together; None for none.
         qkv_bias: Whether the query, key and value projections have biases.
-        clip_qkv: Bound to whose interval [-clip_qkv, clip_qkv] queries, keys and values are clipped; None for none.
+        clip_qkv: Queries, keys and values are clipped to [-clip_qkv, clip_qkv]; None for no clipping.
         max_seq_len: Longest sequence in tokens, prompt and generated text together.
         feed_forward: dense, switch (8 experts, 1 per token), granular (31 routed and 1 shared of a quarter of the
             width, 3 per token), or a mapping with the shape of a mixture-of-experts layer.
@@ -141,7 +141,9 @@ class DecoderConfig:
 
 
 def preset(name: Preset, d_ff: int) -> MoEConfig | None:
-    """Return a mixture with as many FLOPs per token as a dense layer (the router's apart), as in Thérien et al. 2025.
+    """Return the mixture of a preset, which has the FLOPs per token of a dense layer plus those of the router.
+
+    The presets are those of Thérien et al. 2025 (arXiv 2503.05029).
 
     Args:
         name: dense, switch or granular.

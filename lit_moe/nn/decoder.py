@@ -23,7 +23,7 @@ from lit_moe.nn.router import Router, RouterCallable
 
 
 class ParameterCounts(NamedTuple):
-    """Numbers of parameters: all, those one token passes through, and both without embedding and output layer."""
+    """Numbers of parameters: all, those that one token passes through, and both without embedding and output layer."""
 
     total: int
     active: int
@@ -134,14 +134,14 @@ class Decoder(nn.Module):
         document_ids: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Return what the output layer reads, so that a loss over chunks never holds the logits of all tokens.
+        """Return the hidden states that the output layer reads, for losses that compute the logits in chunks.
 
         Args:
             input_ids_BS: Token ids of shape ``(batch, sequence)``.
             mask: True for real tokens, False for padding on either side, shape ``(batch, sequence)``; None for no
                 padding, which is faster. Padding is not attended to and enters no routing count, loss or balancing.
-            document_ids: Number of the document each token belongs to, shape ``(batch, sequence)``; a token sees only
-                its own document. None for one document per row.
+            document_ids: Index of the document that each token belongs to, shape ``(batch, sequence)``; a token attends
+                only to its own document. None for one document per row.
             cache: Earlier tokens, extended by this call; None for none. Cannot be combined with document_ids.
 
         Returns:
@@ -180,7 +180,7 @@ class Decoder(nn.Module):
         return self.output(hidden)
 
     def parameter_counts(self) -> ParameterCounts:
-        """Count parameters; works on the meta device."""
+        """Return the numbers of parameters; works on the meta device."""
         total = sum(parameter.numel() for parameter in self.parameters())
         embeddings = self.embedding.weight.numel() + (0 if self.output is None else self.output.weight.numel())
         idle = 0
@@ -215,7 +215,7 @@ def _norm(config: DecoderConfig) -> nn.Module:
 def _allowed(
     start: int, length: int, mask_BK: Tensor | None, document_BS: Tensor | None, device: torch.device
 ) -> Tensor | None:
-    """Return which query may see which key, ``(batch or 1, 1, S, K)``; None where the fast path of SDPA serves."""
+    """Return True where a query may attend to a key, ``(batch or 1, 1, S, K)``; None if SDPA needs no mask."""
     if mask_BK is None and document_BS is None and (start == 0 or length == 1):
         return None
     keys_K = torch.arange(start + length, device=device)

@@ -1,4 +1,4 @@
-"""Ways of a token's rows to its experts and back: on one device, and between devices that hold different experts.
+"""Dispatch of tokens to their experts and back: on one device, and between devices that hold different experts.
 
 Shape suffixes: T tokens, k experts per token, N = T k rows sorted by expert, M rows that reach this device, E experts,
 D model width.
@@ -14,9 +14,10 @@ from torch import Tensor
 
 
 class Spread(torch.autograd.Function):
-    """Copy each token to its k rows. The transpose is :class:`Collect`, so that neither needs a scatter.
+    """Copies each token to its k rows. Its transpose is :class:`Collect`, so that neither needs a scatter.
 
-    A scatter adds in no fixed order on many threads; a gather and sum does, so runs repeat bit for bit.
+    A scatter adds in no fixed order on many threads. A gather followed by a sum has a fixed order, so runs repeat bit
+    for bit.
     """
 
     @staticmethod
@@ -32,7 +33,7 @@ class Spread(torch.autograd.Function):
 
 
 class Collect(torch.autograd.Function):
-    """Sum the k rows of each token."""
+    """Sums the k rows of each token."""
 
     @staticmethod
     def forward(ctx: Any, rows_ND: Tensor, tokens_N: Tensor, inverse_Tk: Tensor) -> Tensor:
@@ -49,13 +50,13 @@ class Collect(torch.autograd.Function):
 
 
 class ExpertExchange:
-    """Brings rows to the devices that hold their experts, and results back; gradients take the same way.
+    """Sends rows to the devices that hold their experts, and the results back; gradients are sent in the same way.
 
-    Each device of a group holds as many experts, in the order of their numbers. All must call every method equally
-    often, also those to which nobody sends a row.
+    Each device of a group holds the same number of experts, in the order of their indices. All devices must call every
+    method equally often, also a device that receives no row.
 
     Args:
-        counts_E: Rows of this device for each of all experts, shape ``(experts,)``.
+        counts_E: Number of rows of this device for each expert of the layer, shape ``(experts,)``.
         group: The devices among which the experts are divided.
 
     Attributes:
@@ -76,12 +77,12 @@ class ExpertExchange:
         self._inverse_M = self._order_M.argsort()
 
     def to_experts(self, rows: Tensor) -> Tensor:
-        """Send ``(N, ...)`` sorted by expert; return what this device got, ``(M, ...)``, sorted by its own experts."""
+        """Send rows ``(N, ...)``, sorted by expert; return the received rows ``(M, ...)``, sorted by own expert."""
         arrived = _AllToAll.apply(rows, self._sent, self._received, self.group)
         return Spread.apply(arrived, self._order_M, self._inverse_M[:, None])
 
     def back(self, rows: Tensor) -> Tensor:
-        """Send the results ``(M, ...)`` back; return those of one's own rows, ``(N, ...)``."""
+        """Send the results ``(M, ...)`` back; return those of this device's own rows ``(N, ...)``."""
         by_source = Spread.apply(rows, self._inverse_M, self._order_M[:, None])
         return _AllToAll.apply(by_source, self._received, self._sent, self.group)
 
@@ -91,11 +92,11 @@ class _AllToAll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
-        ctx.way = received, sent, group
+        ctx.reverse = received, sent, group
         arrived = rows.new_empty(sum(received), *rows.shape[1:])
         dist.all_to_all_single(arrived, rows.contiguous(), received, sent, group=group)
         return arrived
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _AllToAll.apply(grad, *ctx.way), None, None, None
+        return _AllToAll.apply(grad, *ctx.reverse), None, None, None

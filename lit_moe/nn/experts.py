@@ -24,12 +24,13 @@ ExpertFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Activation], 
 
 
 class GroupedExperts(nn.Module):
-    """Gated feed-forward experts whose weights are stacked, so that each parameter gets a gradient in every step.
+    """Gated feed-forward experts with stacked weights, so that each parameter gets a gradient in every step.
 
-    An expert that got no token has a gradient of zeros, not None: collectives over devices would otherwise wait for it.
-    Where `lit_moe.parallel.shard` has divided the experts among devices, tokens go to them and back.
+    The gradient of an expert without tokens is zero, not None: collectives over devices would otherwise wait for it.
+    Where `lit_moe.parallel.shard` has divided the experts among devices, tokens are sent to them and back.
 
-    The weights start normal with a variance of one over the number of inputs; `Decoder` draws its own.
+    The weights are initialised normally with a variance of one over the number of inputs; `Decoder` initialises them
+    again in its own way.
 
     Args:
         n_experts: Number of experts.
@@ -37,7 +38,7 @@ class GroupedExperts(nn.Module):
         width: Hidden width of one expert.
         activation: Activation of the gate.
         backend: loop (a matrix product per expert), grouped_mm (torch's grouped product) or auto. auto takes grouped_mm
-            for bfloat16 on CUDA devices that can, and loop elsewhere; the choice on CUDA has not been measured.
+            for bfloat16 on CUDA devices that support it, and loop elsewhere; the choice on CUDA was not measured.
     """
 
     def __init__(
@@ -102,13 +103,13 @@ class GroupedExperts(nn.Module):
         return "grouped_mm" if fast and not obstacle else "loop"
 
     def extra_repr(self) -> str:
-        """Name the sizes when the model is printed."""
+        """Return the sizes that are shown when the model is printed."""
         n_experts, d_model, width = self.down.shape
         return f"n_experts={n_experts}, d_model={d_model}, width={width}, backend={self.backend}"
 
 
 def grouped_mm_obstacle(dtype: torch.dtype, d_model: int, width: int) -> str:
-    """Say why torch's grouped matrix product cannot be used; empty if it can.
+    """Return the reason why torch's grouped matrix product cannot be used, as a clause; empty if it can.
 
     Args:
         dtype: Number format of the products.
@@ -151,12 +152,12 @@ def run_grouped_mm(
 def run_loop(
     rows_ND: Tensor, weights_N: Tensor, gate_up: Tensor, down: Tensor, counts_E: Tensor, activation: Activation
 ) -> Tensor:
-    """Compute the experts one after the other; the counts are read on the host."""
+    """Compute the experts one after the other; the counts are copied to the host."""
     return _Loop.apply(rows_ND, weights_N, gate_up, down, counts_E.tolist(), activation)
 
 
 BACKENDS: dict[str, ExpertFunction] = {"loop": run_loop, "grouped_mm": run_grouped_mm}
-"""Ways to compute the experts by name; one function each."""
+"""Implementations of the experts by name."""
 
 
 class _Loop(torch.autograd.Function):
@@ -228,13 +229,13 @@ _FEWER_SHAPES = 32
 def _slices(counts: list[int], rows_ND: Tensor) -> list[tuple[int, int, slice]]:
     """Return (expert, number of its rows, slice that starts with them) for each expert that has any.
 
-    In 16 bits on the CPU the slice goes on to a multiple of `_FEWER_SHAPES` rows where there are so many.
+    In 16 bits on the CPU the slice is extended to a multiple of `_FEWER_SHAPES` rows where there are so many.
     """
     multiple = _FEWER_SHAPES if rows_ND.device.type == "cpu" and rows_ND.dtype.itemsize == 2 else 1
-    found, start = [], 0
+    slices, start = [], 0
     for expert, count in enumerate(counts):
         if count:
             end = start + -(-count // multiple) * multiple
-            found.append((expert, count, slice(start, end if end <= len(rows_ND) else start + count)))
+            slices.append((expert, count, slice(start, end if end <= len(rows_ND) else start + count)))
         start += count
-    return found
+    return slices

@@ -52,9 +52,20 @@ class RouterLinear(nn.Linear):
 
 
 class MoEFeedForward(nn.Module):
-    """Routed experts plus shared ones: shared(x) + Σ weight × expert(x) over the chosen experts.
+    """Mixture-of-experts feed-forward layer: the weighted sum of each token's routed experts, plus shared experts.
 
-    The shared experts are one gated layer of width n_shared × expert_width, ungated unless asked otherwise.
+    With T tokens, E routed experts and k experts per token, a forward pass takes these steps:
+
+    1. The input ``(..., d_model)`` is flattened to tokens ``(T, d_model)``.
+    2. The gate, a linear layer in float32, computes logits ``(T, E)``. A router may perturb the tokens that the gate
+       reads (`Router.perturb`); the experts get them unchanged.
+    3. The router chooses experts ``(T, k)`` and weights ``(T, k)`` from the logits. Its statistics become `stats`.
+    4. Each token is copied to k rows, and the T k rows are sorted by expert. Each expert transforms its rows
+       ``(n, d_model)``, scaled by their weights. The k rows of each token are summed: ``(T, d_model)``. Where the
+       experts are divided among devices, the rows are sent to the devices of their experts and back.
+    5. Shared experts, if any, transform all tokens: one gated feed-forward layer of width n_shared × expert_width. With
+       ``shared_gate`` its output is multiplied by a sigmoid ``(T, 1)`` of the token. It is added to the routed output.
+    6. The sum is reshaped to the shape of the input.
 
     Args:
         d_model: Width of inputs and outputs.
@@ -63,8 +74,9 @@ class MoEFeedForward(nn.Module):
         activation: Activation of the experts' gates.
 
     Attributes:
-        stats: What the router saw in the last forward pass; None before the first. A plain attribute, not buffers:
-            data-parallel training would overwrite buffers by those of the first device, and checkpoints carry them.
+        stats: Statistics of the router in the last forward pass; None before the first. A plain attribute, not
+            buffers: data-parallel training would overwrite buffers by those of the first device, and checkpoints would
+            hold them.
     """
 
     def __init__(
@@ -89,7 +101,7 @@ class MoEFeedForward(nn.Module):
 
         Args:
             x: Tokens of shape ``(..., d_model)``.
-            mask: True for real tokens, shape ``(...)``; None for all. Others enter no count, loss or balancing.
+            mask: True for real tokens, shape ``(...)``; None for all. Other tokens enter no count, loss or balancing.
 
         Returns:
             The same shape as the input.
@@ -108,12 +120,12 @@ class MoEFeedForward(nn.Module):
         return out_TD.reshape(x.shape)
 
     def _check_steps(self) -> None:
-        """Refuse to go on where the weights were trained and nobody told the router."""
+        """Raise an error if the weights have changed since the last forward pass without `step_routers`."""
         version = self.gate.weight._version  # counts changes in place, such as an optimizer's
         if self.router.step_counts is not None and version != self._version:
             raise UserError(
-                f"{type(self.router).__name__} was not told that an optimizer step ended, so it can't balance; call "
-                "lit_moe.nn.step_routers(self) in on_before_optimizer_step of the LightningModule."
+                f"{type(self.router).__name__} cannot balance, since an optimizer step ended without a call of "
+                "step_routers; call lit_moe.nn.step_routers(self) in on_before_optimizer_step of the LightningModule."
             )
         self._version = version
 
@@ -123,14 +135,14 @@ class MoEFeedForward(nn.Module):
 
 
 MoELayer = MoEFeedForward | WatchedGate
-"""What has a router and the statistics of its last call: a layer of ours, or a gate of somebody else's."""
+"""An object with a `router` and the `stats` of its last call: a layer of lit_moe, or a watched foreign gate."""
 
 
 def moe_layers(model: nn.Module) -> dict[str, MoELayer]:
     """Return the mixture-of-experts layers of any model by name, in order.
 
-    These are ours, transformers' gates of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE, and those that `watch_gates` named.
-    A gate of transformers is watched from the first time that it is found.
+    These are the layers of lit_moe, the gates of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE in transformers, and the gates
+    given to `watch_gates`. A gate of transformers is watched from the first call that returns it.
 
     Args:
         model: A module that may hold such layers at any depth.

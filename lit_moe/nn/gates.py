@@ -1,4 +1,4 @@
-"""Reads the gates of other people's mixture layers, Hugging Face's or any that are named, by forward hooks.
+"""Statistics and losses of foreign gates, Hugging Face's or any that are named, read by forward hooks.
 
 Shape suffixes: B batch, K tokens of a row, T tokens of one call, E experts, k chosen experts per token.
 """
@@ -16,15 +16,15 @@ from lit_core.errors import UserError
 from lit_moe.nn.penalty_router import PenaltyRouter
 from lit_moe.nn.router import RouterStats, check_top_k, recomputing
 
-#: Classes of transformers that are found without being named; they return logits, weights and chosen experts.
+#: Gate classes of transformers that need not be named; they return logits, weights and chosen experts.
 KNOWN_GATES = frozenset({"MixtralTopKRouter", "OlmoeTopKRouter", "Qwen2MoeTopKRouter", "Qwen3MoeTopKRouter"})
 _RETURN_LOGITS = RequirementCache("transformers>=5.6")
-#: Where a watched gate, and a model that is given an attention mask, keep what watches them.
+#: Attributes of a watched gate and of a model with an attention mask that hold the objects which watch them.
 _WATCH, _PADDING = "_lit_moe_watch", "_lit_moe_padding"
 
 
 class GateRouter(PenaltyRouter):
-    """The routing of somebody else's gate, which chooses and weighs the experts itself; it only adds losses.
+    """Router of a foreign gate, which chooses and weighs the experts itself; it only measures and adds losses.
 
     Args:
         n_experts: Number of routed experts.
@@ -37,11 +37,11 @@ class GateRouter(PenaltyRouter):
         super().__init__(n_experts, top_k, balance_weight=balance_weight, z_weight=z_weight)
 
     def read(self, logits_TE: Tensor, indices_Tk: Tensor | None, mask_T: Tensor | None) -> RouterStats:
-        """Measure a routing that was done.
+        """Return the statistics of a routing that a gate has done.
 
         Args:
-            logits_TE: The gate's logits.
-            indices_Tk: Experts that the gate chose; None for those with the largest logits.
+            logits_TE: The gate's logits, shape ``(tokens, experts)``.
+            indices_Tk: Experts that the gate chose, shape ``(tokens, k)``; None for those with the largest logits.
             mask_T: True for tokens that count; None for all.
         """
         logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
@@ -57,24 +57,24 @@ class GateRouter(PenaltyRouter):
 
 
 class Padding:
-    """Knows which tokens of a model's running call are real: what its attention mask says, or what it was told."""
+    """Mask of the real tokens in a model's current call: its attention mask, or the mask given to `tell`."""
 
     def __init__(self) -> None:
         self.mask_BK: Tensor | None = None
         self._told: Tensor | None = None
 
     def tell(self, mask_BK: Tensor | None) -> None:
-        """Set the real tokens of the next call, which is given no mask of shape ``(batch, tokens)``."""
+        """Set the mask of the next call, whose arguments contain no mask of shape ``(batch, tokens)``."""
         self._told = mask_BK
 
     def note(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Read the mask of a call that begins: a forward pre-hook."""
+        """Read the mask from the arguments of a call: a forward pre-hook."""
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         by_token = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
         self.mask_BK, self._told = self._told if by_token is None else by_token, None
 
     def mask(self, tokens: int) -> Tensor | None:
-        """Return the mask of the last of each row's tokens, flat, since a cache may hold those before them."""
+        """Return the mask of the last tokens of each row, shape ``(tokens,)``; a cache may hold the earlier ones."""
         if self.mask_BK is None:
             return None
         return self.mask_BK[:, -(tokens // len(self.mask_BK)) :].reshape(-1)
@@ -84,15 +84,15 @@ class Padding:
 
 
 class WatchedGate:
-    """What `MoEFeedForward` says of its routing, said of another's gate; to callbacks both are the same.
+    """Router and statistics of a foreign gate, with the attributes that callbacks read of a `MoEFeedForward`.
 
     Args:
         name: Name of the gate in its model, for messages.
-        router: Knows the numbers of experts, and which losses to add.
-        padding: Knows which tokens are padding; None where nobody does.
+        router: Numbers of experts, and the losses to add.
+        padding: Mask of the real tokens; None if all tokens count.
 
     Attributes:
-        stats: What the gate did in the last forward pass; None before the first.
+        stats: Statistics of the gate in the last forward pass; None before the first.
     """
 
     def __init__(self, name: str, router: GateRouter, padding: Padding | None) -> None:
@@ -102,7 +102,7 @@ class WatchedGate:
         self._padding = padding
 
     def read(self, gate: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Measure a call of the gate: a forward hook."""
+        """Set `stats` from a call of the gate: a forward hook."""
         parts = output if isinstance(output, tuple) else (output,)
         n_experts, top_k = self.router.n_experts, self.router.top_k
         tensors = [part for part in parts if isinstance(part, Tensor)]
@@ -134,19 +134,19 @@ def watch_gates(
     balance_weight: float = 0.0,
     z_weight: float = 0.0,
 ) -> dict[str, WatchedGate]:
-    """Let `moe_layers` find the gates of somebody else's mixture layers, and switch on losses of theirs.
+    """Watch the gates of foreign mixture layers, so that `moe_layers` returns them, and switch on losses for them.
 
-    Without losses, nothing needs to be called for transformers' Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE: `moe_layers`
-    finds their gates by itself. Each layer's losses are those of `PenaltyRouter`. Transformers' balance loss of one
-    layer is top_k times ours, and it multiplies counts and probabilities pooled over all layers, where ours adds up the
-    layers' losses. Padding is what the ``attention_mask`` of the transformers model that holds the gate says.
+    Without losses, Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE of transformers need no call of this function: `moe_layers`
+    watches their gates by itself. Each layer's losses are those of `PenaltyRouter`. Transformers' balance loss of one
+    layer is top_k times ours. Theirs multiplies counts and probabilities pooled over all layers, and ours sums the
+    losses of the layers. Padding is read from the ``attention_mask`` of the transformers model that holds the gate.
 
     Args:
         model: A module that may hold gates at any depth.
         gates: Regular expression that the end of a gate's name matches, such as ``moe.gate``, for other
             models; the module has a weight of shape ``(experts, width)`` and returns logits, alone or first of a tuple
             that may hold the chosen experts too. None takes the classes named above.
-        top_k: Experts per token, where the gate has no ``top_k`` of its own.
+        top_k: Experts per token, needed if the gate has no attribute ``top_k``.
         balance_weight: Factor of the balance loss, 0 or more.
         z_weight: Factor of the z-loss, 0 or more.
 
@@ -157,23 +157,23 @@ def watch_gates(
         UserError: If `gates` matches no module or none that is a gate, or a number is out of its range.
     """
     pattern = None if gates is None else _compiled(gates)
-    found: dict[str, WatchedGate] = {}
+    gates_by_name: dict[str, WatchedGate] = {}
     for name, module in model.named_modules():
         if pattern.search(name) if pattern is not None else _is_known(module):
             router = GateRouter(*_sizes(name, module, top_k), balance_weight, z_weight)
-            found[name] = _watched(module) or _watch(model, name, module, router)
-            found[name].router = router
-    if pattern is not None and not found:
+            gates_by_name[name] = _watched(module) or _watch(model, name, module, router)
+            gates_by_name[name].router = router
+    if pattern is not None and not gates_by_name:
         raise UserError(f"`gates` is {gates}, but no module's name ends so; print the model and name its gates.")
-    return found
+    return gates_by_name
 
 
 def gate_of(model: nn.Module, name: str, module: nn.Module) -> WatchedGate | None:
-    """Return what watches a gate, which begins now for one of transformers' known ones; None for any other module.
+    """Return the `WatchedGate` of a module; None if it is not a gate. A known gate of transformers is watched from now.
 
     Args:
-        model: The module that holds it.
-        name: Name of the module in it.
+        model: The model that contains the module.
+        name: Name of the module in the model.
         module: The module.
     """
     watched = _watched(module)
@@ -183,7 +183,7 @@ def gate_of(model: nn.Module, name: str, module: nn.Module) -> WatchedGate | Non
 
 
 def padding_of(model: nn.Module) -> Padding:
-    """Return what knows the padding in a model's calls, which begins now if it is not there yet.
+    """Return the `Padding` of a model, which is created and hooked in at the first call.
 
     Args:
         model: A model that takes an ``attention_mask``.
@@ -201,8 +201,8 @@ def _is_known(module: nn.Module) -> bool:
     known = any(kind.__name__ in KNOWN_GATES and kind.__module__.startswith("transformers.") for kind in kinds)
     if known and not _RETURN_LOGITS:
         raise UserError(
-            f"{type(module).__name__} is read from `transformers>=5.6` on, as earlier ones return probabilities where "
-            "logits should be; install a newer one."
+            f"The gate {type(module).__name__} needs `transformers>=5.6`, as earlier versions return probabilities "
+            "instead of logits; install a newer version."
         )
     return known
 
@@ -219,7 +219,7 @@ def _watch(model: nn.Module, name: str, gate: nn.Module, router: GateRouter) -> 
 
 
 def _padding_around(model: nn.Module, name: str) -> Padding | None:
-    """Return what knows the padding in the innermost transformers model around a module; None if there is none."""
+    """Return the `Padding` of the innermost transformers model around a module; None if there is none."""
     while name:
         name = name.rpartition(".")[0]
         around = model.get_submodule(name)
@@ -232,7 +232,9 @@ def _compiled(gates: str) -> re.Pattern[str]:
     try:
         return re.compile(f"(?:{gates})$")
     except re.error as error:
-        raise UserError(f"`gates` is {gates}, which is no regular expression ({error}); correct it.") from error
+        raise UserError(
+            f"`gates` is {gates}, which is not a valid regular expression ({error}); correct it."
+        ) from error
 
 
 def _sizes(name: str, gate: nn.Module, top_k: int | None) -> tuple[int, int]:
@@ -245,6 +247,6 @@ def _sizes(name: str, gate: nn.Module, top_k: int | None) -> tuple[int, int]:
         )
     chosen = getattr(gate, "top_k", None) if top_k is None else top_k
     if not isinstance(chosen, int):
-        raise UserError(f"`gates` names {name}, which does not say how many experts a token gets; set `top_k`.")
+        raise UserError(f"`gates` names {name}, which has no attribute top_k; set `top_k` to the experts per token.")
     check_top_k(len(weight), chosen, normalize_top_k=False)
     return len(weight), chosen

@@ -1,4 +1,4 @@
-"""Any causal language model of Hugging Face's transformers in the place of our decoder.
+"""Any causal language model of Hugging Face's transformers, with the interface of `Decoder`.
 
 Shape suffixes: B batch, S sequence, D model width, V vocabulary.
 """
@@ -24,15 +24,15 @@ from lit_moe.nn.gates import padding_of, watch_gates
 
 @dataclass
 class HFConfig:
-    """Which model of transformers, and what is added to its training.
+    """A model of transformers, and the losses that are added to its training.
 
     Args:
-        model: Name of a Hugging Face model, a folder with safetensors, also one below the data root, or smollm2 for the
-            packaged one; null with config.
-        config: Keys of a transformers config, model_type among them, for random weights; null with model.
-        gates: Regular expression that the end of a gate's name matches, for mixtures that are not found by themselves;
-            null finds those of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE.
-        top_k: Experts per token, for gates that do not know it themselves.
+        model: Name of a Hugging Face model, a folder with safetensors (absolute, from the working directory, or below
+            the data root), or smollm2 for the packaged model; null with config.
+        config: Keys of a transformers config, including model_type, for random weights; null with model.
+        gates: Regular expression that the end of a gate's name matches, for other mixtures than Mixtral, OLMoE,
+            Qwen2-MoE and Qwen3-MoE, which null takes.
+        top_k: Experts per token, needed if the gates have no attribute top_k.
         balance_weight: Factor of the balance loss of each mixture layer, 0 or more; 0 adds none.
         z_weight: Factor of the z-loss of each mixture layer, 0 or more; 0 adds none.
         activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
@@ -55,24 +55,25 @@ class HFConfig:
 
 
 class HFDecoder(nn.Module):
-    """A causal language model of transformers, dense or with mixtures of experts, behind the interface of `Decoder`.
+    """A causal language model of transformers, dense or with mixtures of experts, with the interface of `Decoder`.
 
-    It routes as it was made to; `moe_layers` finds its gates, so that callbacks measure them. The auxiliary losses of
-    transformers are never added; ours can be switched on. Weights are in float32 until the trainer's precision says
-    otherwise, and are named as in transformers, behind ``model.``. The frequencies of rotary positions, and what the
-    model says must be so, stay in float32.
+    The model keeps its own routing. `moe_layers` returns its gates, so that callbacks measure them. The auxiliary
+    losses of transformers are never added; those of lit_moe can be switched on. Weights are in float32 unless the
+    trainer's precision changes them. Their names are those of transformers with the prefix ``model.``. The frequencies
+    of rotary positions, and the modules that the model lists as float32 only, stay in float32.
 
     Args:
-        config: Which model, and what is added to it.
-        vocab_size: Number of token ids of random weights whose config does not say; None leaves it to transformers.
+        config: The model and its added losses.
+        vocab_size: Number of token ids for random weights whose config has none; None takes the default of
+            transformers.
 
     Attributes:
         model: The model of transformers.
-        config: Its configuration, that of the text model where there are several.
-        tokenizer: The tokenizer that stands beside the weights; None with random ones.
+        config: Its configuration; of a model with several, that of the text model.
+        tokenizer: The tokenizer in the model's folder; None with random weights.
 
     Raises:
-        UserError: If there is no such model, it has no gates for the losses, or transformers is missing.
+        UserError: If there is no such model, it has no gates for the losses, or transformers is not installed.
     """
 
     model: Any
@@ -114,7 +115,7 @@ class HFDecoder(nn.Module):
         return blocks[0]
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Refuse another tokenizer than the model's own, or, with random weights, one with more tokens than it has.
+        """Check that the tokenizer is the model's own, or, with random weights, has no more tokens than the model.
 
         Args:
             tokenizer: The tokenizer of the data.
@@ -140,17 +141,17 @@ class HFDecoder(nn.Module):
         return self.head(self.hidden(input_ids_BS, mask=mask, document_ids=document_ids))
 
     def hidden(self, input_ids_BS: Tensor, *, mask: Tensor | None = None, document_ids: Tensor | None = None) -> Tensor:
-        """Return what the output layer reads; the logits themselves where a model does more to them.
+        """Return the hidden states before the output layer; the logits if the model changes them after that layer.
 
         Args:
             input_ids_BS: Token ids of shape ``(batch, sequence)``.
             mask: True for real tokens, False for padding on either side, shape ``(batch, sequence)``; None for no
                 padding. Padding is not attended to and enters no routing count and no loss.
-            document_ids: Number of the document each token belongs to, shape ``(batch, sequence)``; a token sees only
-                its own document. None for one document per row.
+            document_ids: Index of the document that each token belongs to, shape ``(batch, sequence)``; a token attends
+                only to its own document. None for one document per row.
 
         Returns:
-            Of shape ``(batch, sequence, d_model)``, or ``(batch, sequence, vocabulary)``.
+            Shape ``(batch, sequence, d_model)``, or ``(batch, sequence, vocabulary)``.
         """
         length, longest = input_ids_BS.shape[1], getattr(self.config, "max_position_embeddings", None)
         if longest is not None and length > longest:
@@ -160,7 +161,7 @@ class HFDecoder(nn.Module):
             )
         attention: dict[str, Tensor | None] = {"attention_mask": None, "position_ids": None}
         if document_ids is not None:
-            # transformers keeps attention within documents where positions begin anew and there is no mask
+            # transformers keeps attention within documents where positions restart at 0 and there is no mask
             padding_of(self.model.base_model).tell(mask)
             attention["position_ids"] = _positions(document_ids if mask is None else document_ids.where(mask, -1))
         elif mask is not None:
@@ -170,18 +171,18 @@ class HFDecoder(nn.Module):
         return outputs.last_hidden_state if self._divides else outputs.logits
 
     def call(self, **inputs: Any) -> Any:
-        """Call the model of transformers as it is, also where this network's weights are divided over devices."""
+        """Call the model of transformers itself; works also if this network's weights are divided over devices."""
         return self.model(**inputs)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Return logits ``(..., vocabulary)`` of what :meth:`hidden` gave."""
+        """Return the logits ``(..., vocabulary)`` of the output of :meth:`hidden`."""
         return self.model.get_output_embeddings()(hidden) if self._divides else hidden
 
     def flops_per_token(self, sequence_length: int) -> int:
         """Return the floating-point operations of one token's forward pass, counted as `Decoder` counts them.
 
-        Two per multiply-add with each weight matrix that a token passes through, of the experts top_k of all, and those
-        of full attention over the sequence. An attention of another kind is counted as a full one.
+        Two per multiply-add with each weight matrix that a token passes through (of the experts, top_k), plus those of
+        full attention over the sequence. Any other kind of attention is counted as full attention.
 
         Args:
             sequence_length: Tokens per sequence.
@@ -213,14 +214,14 @@ class HFDecoder(nn.Module):
 
     def _stays_exact(self, name: str) -> bool:
         """Tell whether transformers keeps a buffer in float32 when it loads a model in 16 bits."""
-        kept: set[str] = set()
+        exact_modules: set[str] = set()
         for attribute in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
-            kept |= set(getattr(self.model, attribute, None) or ())
+            exact_modules |= set(getattr(self.model, attribute, None) or ())
         parts = name.split(".")
-        return parts[-1].endswith("inv_freq") or not kept.isdisjoint(parts)
+        return parts[-1].endswith("inv_freq") or not exact_modules.isdisjoint(parts)
 
     def describe(self) -> dict[str, Any]:
-        """Return a plain `HFConfig` of this network with random weights, without the files it came from."""
+        """Return the fields of an `HFConfig` that builds this network with random weights, without its files."""
         config = json.loads(self.model.config.to_json_string(use_diff=False))
         return asdict(replace(self._described, model=None, config=config))
 
@@ -251,8 +252,8 @@ def _recompute(model: Any) -> None:
 
 
 def _positions(document_BS: Tensor) -> Tensor:
-    """Return the place of each token in its document."""
-    place_S = torch.arange(document_BS.shape[1], device=document_BS.device)
+    """Return the position of each token in its document, shape ``(batch, sequence)``."""
+    position_S = torch.arange(document_BS.shape[1], device=document_BS.device)
     first_BS = torch.ones_like(document_BS, dtype=torch.bool)
     first_BS[:, 1:] = document_BS[:, 1:] != document_BS[:, :-1]
-    return place_S - (place_S * first_BS).cummax(1).values
+    return position_S - (position_S * first_BS).cummax(1).values

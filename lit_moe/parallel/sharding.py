@@ -1,4 +1,4 @@
-"""Networks whose weights are divided over devices: FSDP2, and experts that live on different devices.
+"""Networks with weights divided over devices: FSDP2, and expert parallelism.
 
 Another LightningModule calls `shard` in its ``configure_model`` and `clip_gradients` in its
 ``configure_gradient_clipping``, and trains with `lit_moe.ShardedStrategy`.
@@ -24,14 +24,15 @@ def shard(network: Any, mesh: DeviceMesh) -> None:
     """Divide a network's weights over devices, in place, block by block (FSDP2).
 
     Along the mesh's second dimension, the experts of `GroupedExperts` are divided first: each device of such a group
-    has other experts whole, and tokens travel. Every device has data of its own. All gradients are summed, never
-    averaged, so a loss that is a mean must be divided by the number of devices, as `lit_moe.ShardedStrategy` does.
+    holds different whole experts, and tokens are sent to them. Every device has its own data. All gradients are summed,
+    never averaged, so a loss that is a mean must be divided by the number of devices, as `lit_moe.ShardedStrategy`
+    does.
 
-    The network must have the same weights on all devices already; they are not sent.
+    The network must already have the same weights on all devices; they are not sent.
 
     Args:
-        network: An ``nn.Module`` with its blocks in ``layers``; what else it holds is divided with its root. Methods
-            ``hidden`` and ``call`` may be called in the place of its forward pass.
+        network: An ``nn.Module`` with its blocks in ``layers``; its other weights are divided with its root. Its
+            methods ``hidden`` and ``call`` may be called instead of its forward pass.
         mesh: Devices in two named dimensions: data parallel × expert parallel.
 
     Raises:
@@ -68,7 +69,7 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients together, wherever their parts are; all devices must call it.
+    """Return the norm of all gradients together, over all devices; all devices must call it.
 
     Args:
         parameters: Parameters, either all divided by `shard` or none; some may have no gradient.
@@ -87,11 +88,11 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scale all gradients so that their norm together is at most a bound; all devices must call it.
+    """Scale all gradients, in place, so that their common norm is at most `max_norm`; all devices must call it.
 
     Args:
-        parameters: Parameters, of which some may have no gradient.
-        max_norm: The bound.
+        parameters: Parameters; some may have no gradient.
+        max_norm: Largest norm.
     """
     parameters = list(parameters)
     factor = (max_norm / (gradient_norm(parameters) + 1e-6)).clamp(max=1.0)  # as in torch.nn.utils.clip_grad_norm_

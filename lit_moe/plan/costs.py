@@ -1,4 +1,4 @@
-"""What a training costs before it is started: parameters, FLOPs, time, money, memory and traffic, from shapes alone."""
+"""Cost of a training run, computed from shapes: parameters, FLOPs, time, money, memory and traffic."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def plan(
     price: float | None = None,
     device_memory: float | None = None,
 ) -> str:
-    """Say what a training costs, before it is started.
+    """Return a report of what a training run costs.
 
-    Parameters, FLOPs, time, money, memory of a device and traffic between devices, all from shapes, with experts that
-    are evenly loaded.
+    It covers parameters, FLOPs, time, money, memory of a device and traffic between devices. All are computed from
+    shapes, for evenly loaded experts.
 
     Args:
         model: The language model, which may be on the meta device.
-        layout: How a training step is spread over devices.
-        steps: Optimizer steps of the training; None tells of a single one.
+        layout: Division of a training step over devices.
+        steps: Optimizer steps of the training; None reports a single step.
         tflops: Peak speed of a device in TFLOP/s, in the number format of the run; null leaves time out.
-        utilisation: Share of the peak speed that is reached, all waiting included, above 0 and at most 1.
+        utilisation: Share of the peak speed that is reached, including all waiting, above 0 and at most 1.
         price: Price of a device for an hour, in any currency; needs tflops; null leaves money out.
-        device_memory: Memory of a device in GiB; more than that is warned of; null warns of nothing.
+        device_memory: Memory of a device in GiB; the report warns if the run needs more; null never warns.
 
     Returns:
         Aligned tables.
@@ -96,13 +96,13 @@ def plan(
 
 
 def parameters_by_part(decoder: Decoder) -> dict[str, tuple[int, int]]:
-    """Count the parameters of each part: all, and those that one token passes through.
+    """Return the parameters of each part: all, and those that one token passes through.
 
     Args:
         decoder: The network, which may be on the meta device.
 
     Returns:
-        Pairs by part; parts that the decoder does not have are left out.
+        Pairs of counts by part; parts that the decoder does not have are left out.
     """
     layers, config = mixtures(decoder), decoder.config.moe
     attention = [module for module in decoder.modules() if isinstance(module, Attention)]
@@ -126,7 +126,7 @@ def parameters_by_part(decoder: Decoder) -> dict[str, tuple[int, int]]:
 
 
 def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
-    """Return the floating-point operations of training on one token: those of the model, and all that are done.
+    """Return the floating-point operations per trained token: without and with recomputation.
 
     The backward pass costs two forward passes. Activation checkpointing adds a forward pass of the layers, without the
     last product of a dense feed-forward or of shared experts without a gate, which nothing in the backward pass needs.
@@ -134,7 +134,7 @@ def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
 
     Args:
         decoder: The network, which may be on the meta device.
-        layout: What a device does.
+        layout: Division of a training step over devices.
     """
     config, forward = decoder.config, decoder.flops_per_token(layout.sequence_length)
     head, again = 2 * config.vocab_size * config.d_model, 0
@@ -148,15 +148,15 @@ def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
 
 
 def optimizer_memory(model: MoELanguageModel, layout: Layout) -> tuple[float, int]:
-    """Return the bytes of the optimizer's states per byte of weights, and those that it needs while it steps.
+    """Return the bytes of the optimizer's states per byte of weights, and the bytes of its workspace.
 
-    The states are counted: the optimizer takes a step on the meta device. What it needs beside them is that of AdamW:
-    nothing if it is fused, as much as the weights if it works on all at once, as torch does on GPUs, otherwise twice
-    the largest weight.
+    The states are counted after a step of the optimizer on the meta device. The workspace is that of AdamW: nothing if
+    it is fused, the size of all weights if it updates them at once, as torch does on GPUs, otherwise twice the largest
+    weight.
 
     Args:
         model: The language model, which may be on the meta device; it is not changed.
-        layout: What a device does.
+        layout: Division of a training step over devices.
     """
     with torch.device("meta"):
         weights = nn.ParameterList(nn.Parameter(torch.empty_like(weight)) for weight in model.parameters())
@@ -187,7 +187,7 @@ def wire_bytes(decoder: Decoder, layout: Layout) -> dict[str, float]:
 
     Args:
         decoder: The network, which may be on the meta device.
-        layout: How a step is spread over devices.
+        layout: Division of a training step over devices.
     """
     n, ep, config = layout.devices, layout.expert_parallel, decoder.config
     whole, routed = count([decoder]), count(layer.experts for layer in mixtures(decoder))

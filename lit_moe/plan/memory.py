@@ -1,4 +1,4 @@
-"""How much memory a device needs for a training step of a decoder, part by part, from shapes alone.
+"""Memory of a device during a training step of a decoder, by part, computed from shapes.
 
 Symbols: T tokens of a micro-batch on one device, D model width, V vocabulary, I hidden width of a feed-forward layer or
 of one expert, E experts, k experts per token, H query heads, Q and K widths of all query heads and of all key heads;
@@ -22,7 +22,7 @@ PRECISIONS = {"32-true": (4, 4), "bf16-mixed": (4, 2), "16-mixed": (4, 2), "bf16
 
 @dataclass(frozen=True)
 class Layout:
-    """What one device does in a training step.
+    """Division of a training step over devices, and the work of one device.
 
     Args:
         devices: Number of devices.
@@ -32,7 +32,7 @@ class Layout:
         micro_batch_size: Sequences per device and forward pass.
         sequence_length: Tokens per sequence.
         accumulation: Micro-batches per optimizer step.
-        gpu: Whether the devices are GPUs, whose experts and optimizer work in other ways.
+        gpu: Whether the devices are GPUs, whose experts and optimizer have other implementations.
     """
 
     devices: int = 1
@@ -83,9 +83,9 @@ class Layout:
 
 
 def layer_activations(config: DecoderConfig, layout: Layout) -> int:
-    """Return the bytes that one layer keeps for its backward pass.
+    """Return the bytes of activations that one layer keeps for its backward pass.
 
-    Per token, the sum of
+    Per token, they are the sum of
 
     - two norms: 8 D each, the input and the normalised input in float32 (a fused kernel keeps less); bD for LayerNorm
     - attention: D m of input (three copies in mixed precision), 2 (Q + K) m for queries, keys, values and output,
@@ -97,7 +97,7 @@ def layer_activations(config: DecoderConfig, layout: Layout) -> int:
 
     Args:
         config: Shape of the decoder.
-        layout: What the device does. Experts are taken to be evenly loaded.
+        layout: Division of a training step over devices. Experts are assumed to be evenly loaded.
     """
     D, m, moe = config.d_model, layout.operand, config.moe
     queries, keys = config.n_heads * config.head_width, config.kv_heads * config.head_width
@@ -119,17 +119,17 @@ def layer_activations(config: DecoderConfig, layout: Layout) -> int:
 
 
 class StepMemory:
-    """Bytes on one device, by part, at the three moments of a training step of which one needs the most.
+    """Bytes on one device, by part, at the three moments of a training step that can have the peak.
 
-    From the second micro-batch of an optimizer step on, all gradients are there at each moment. What n devices shard is
-    an n-th on each. In mixed precision, the weights of matrix products are kept a second time in 16 bits for the
-    backward pass. Communication is what has to be there beside one's own part: with DDP, buckets as large as the
+    From the second micro-batch of an optimizer step on, all gradients exist at each moment. Each of n devices holds an
+    n-th of what is sharded. In mixed precision, the weights of matrix products are kept a second time in 16 bits for
+    the backward pass. Communication is the memory for the parts of other devices: with DDP, buckets as large as the
     gradients; with FSDP2, the whole weights of embedding, output and two layers, and in the backward pass the whole
     gradients of two layers and of the outer weights; with expert parallelism, the tokens sent and received.
 
     Args:
         decoder: The network, which may be on the meta device.
-        layout: What the device does.
+        layout: Division of a training step over devices.
         states: Bytes of the optimizer's states per byte of weights.
         workspace: Bytes that the optimizer needs while it steps, before sharding.
     """
@@ -146,7 +146,7 @@ class StepMemory:
         self.states, self.workspace = self.weights * states, workspace / shards
         self.head = self.config.vocab_size * self.config.d_model
         self.entry = layout.tokens * self.config.d_model * layout.stored
-        self.kept = layer_activations(self.config, layout)
+        self.activations = layer_activations(self.config, layout)
         self.copies = 2 * whole if layout.mixed else 0.0
         self.exchange = [0.0, 0.0]  # at the loss, in the backward pass
         if layout.sharded:
@@ -157,7 +157,7 @@ class StepMemory:
             self.exchange[1] += 2 * self.config.moe.top_k * layout.tokens * self.config.d_model * layout.operand
 
     def loss(self) -> dict[str, float]:
-        """When the logits get their gradient: all layers keep their activations, or with checkpointing their inputs.
+        """Memory when the logits get their gradient: all layers keep activations, or with checkpointing their inputs.
 
         A logit needs 12 bytes, for its log-probability and two gradients in float32; there are T V of them, or as many
         as `token_nll` makes at once, whose output layer then has two gradients at a time. The final norm and the output
@@ -169,18 +169,18 @@ class StepMemory:
         end = layout.tokens * config.d_model * (8 + layout.stored)
         return self._parts(
             self._former + (2 * self.head * layout.stored if chunked else 0),
-            n_layers * (self.entry if recompute else self.kept) + end,
+            n_layers * (self.entry if recompute else self.activations) + end,
             (0 if recompute else n_layers * self.copies) + (2 * self.head if layout.mixed else 0),
             self.exchange[0],
             logits=12 * (max(MAX_LOGITS, config.vocab_size) if chunked else layout.tokens * config.vocab_size),
         )
 
     def backward(self) -> dict[str, float]:
-        """When the last or the first layer is in its backward pass, whichever needs more.
+        """Peak memory of the backward pass: the larger of its values at the last and at the first layer.
 
-        The layers behind it have their gradients, those before it their activations; with checkpointing these layers
-        have their inputs, and its own activations are made again. Beside them there are gradients of activations:
-        8 D bytes per token, and 2 I m (dense) or 2 D m per chosen expert.
+        The layers after the current one have their gradients, the layers before it their activations. With
+        checkpointing, the layers before it have their inputs, and its own activations are recomputed. Gradients of
+        activations are added: 8 D bytes per token, and 2 I m (dense) or 2 D m per chosen expert.
         """
         config, layout = self.config, self.layout
         width = config.d_ff if config.moe is None else config.moe.top_k * config.d_model
@@ -191,7 +191,7 @@ class StepMemory:
             done = config.n_layers - index
             return self._parts(
                 self._former + self.layer if self._former else self.outer + done * self.layer,
-                (left * self.entry + self.kept if recompute else left * self.kept) + working,
+                (left * self.entry + self.activations if recompute else left * self.activations) + working,
                 self.copies * (1 if recompute else left),
                 self.exchange[1],
             )
@@ -199,7 +199,7 @@ class StepMemory:
         return max((of_layer(0), of_layer(config.n_layers - 1)), key=total)
 
     def optimizer(self) -> dict[str, float]:
-        """When the optimizer steps: all gradients are there, and no activations."""
+        """Memory when the optimizer steps: all gradients and no activations."""
         buckets = 0.0 if self.layout.sharded else self.exchange[0]
         return {**self._parts(self.weights, 0, 0, buckets), "optimizer workspace": self.workspace}
 
@@ -233,7 +233,7 @@ def total(parts: dict[str, float]) -> float:
 
 
 def count(modules: Iterable[nn.Module | None]) -> int:
-    """Return the number of parameters of modules; None has none."""
+    """Return the number of parameters of all modules; None counts as 0."""
     return sum(parameter.numel() for module in modules if module is not None for parameter in module.parameters())
 
 

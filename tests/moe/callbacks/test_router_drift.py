@@ -190,7 +190,7 @@ def test_a_reference_of_another_kind_is_refused(routed_model, byte_model, byte_d
     (tmp_path / "torn.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         run(routed_model(), str(tmp_path / "torn.ckpt"))
-    with pytest.raises(UserError, match=r"routing_step\(batch\), which ByteModel has not"):
+    with pytest.raises(UserError, match=r"routing_step\(batch\), which ByteModel does not have"):
         run(byte_model())
     with pytest.raises(UserError, match=r"Two RouterDrift .* references .*before.ckpt and other.ckpt"):
         callbacks = RouterDrift(before), RouterDrift("other.ckpt")

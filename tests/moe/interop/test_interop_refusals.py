@@ -105,7 +105,7 @@ def test_missing_and_damaged_files_are_named(copy):
     index.unlink()
     refused(folder, "save the model as safetensors")
     (folder / "config.json").write_text("{")
-    refused(folder, "config.json is no JSON")
+    refused(folder, "config.json is not valid JSON")
     (folder / "config.json").unlink()
     refused(folder, "no config.json")
 

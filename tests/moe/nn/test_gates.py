@@ -167,7 +167,7 @@ def test_a_copy_watches_itself(duplicate):
     ("arguments", "parts"),
     [
         (dict(gates="gatter", top_k=2), ["`gates` is gatter", "no module's name ends so"]),
-        (dict(gates="("), ["`gates` is (", "no regular expression"]),
+        (dict(gates="("), ["`gates` is (", "not a valid regular expression"]),
         (dict(gates="router"), ["`gates` names 0.router", "set `top_k`"]),
         (dict(gates="router", top_k=6), ["top_k is 6", "5 routed experts"]),
         (dict(gates="wrapped", top_k=2), ["names 0.wrapped, a ReLU without a weight"]),
@@ -190,5 +190,5 @@ def test_an_output_that_is_no_routing_is_refused():
 
 def test_gates_that_return_probabilities_are_refused(monkeypatch):
     monkeypatch.setattr("lit_moe.nn.gates._RETURN_LOGITS", False)
-    with pytest.raises(UserError, match=r"MixtralTopKRouter is read from `transformers>=5.6` on"):
+    with pytest.raises(UserError, match=r"The gate MixtralTopKRouter needs `transformers>=5.6`"):
         moe_layers(make("mixtral"))
