@@ -16,11 +16,11 @@ quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that s
 	$(BIN)/python examples/quickstart_valuation.py
 	$(BIN)/python examples/quickstart_detect.py
 
-test: $(STAMP)  ## The fast set: embedded data only.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP)  ## The fast set: embedded data only, commands start warm; at most five minutes on two cores.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: $(STAMP)  ## The fast and the slow set; the slow one fetches corpora.
-	$(BIN)/python -m pytest -m "not gpu"
+test-all: $(STAMP)  ## The fast and the slow set, every command started as users start it; the slow one fetches corpora.
+	$(BIN)/python -m pytest -m "not gpu" --cold
 
 check: $(STAMP)  ## Style, types and the arrows between the packages.
 	$(BIN)/ruff check .
