@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
+from torchmetrics import Metric
 
 from lit_core.data import ShardStream, StreamLoader
-from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import CheckpointModule, load_checkpoint_file
+from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lightning.exact_buffers import keep_exact
-from lit_core.lightning.internals import is_built_by_cli, trainer_of
+from lit_core.lightning.internals import trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step, rows_of_all_ranks
-from lit_core.lightning.tensorboard import add_hparams, add_layout
+from lit_core.lightning.task import EvaluationTask
 from lit_detect.calibration import Calibration
 from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt
@@ -32,7 +32,7 @@ def adamw(params: Iterable[Any]) -> Optimizer:
     return AdamW(params, lr=5e-5, weight_decay=1e-4)
 
 
-class DetectorTask(CheckpointModule):
+class DetectorTask(EvaluationTask):
     """Trains a detector of machine-written text and evaluates it.
 
     A `TrainedDetector` is trained by cross-entropy. Of a `FeatureDetector` the features of the training set are
@@ -75,9 +75,6 @@ class DetectorTask(CheckpointModule):
         calibration: str | None = None,
     ) -> None:
         super().__init__()
-        if is_built_by_cli():
-            # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
-            self.save_hyperparameters(logger=False)
         if min_tokens < 0:
             raise UserError(f"`min_tokens` is {min_tokens}, but a text can't have fewer than 0; give 0 or more.")
         self.detector, self.optimizer, self.scheduler, self.min_tokens = detector, optimizer, scheduler, min_tokens
@@ -88,7 +85,6 @@ class DetectorTask(CheckpointModule):
         self.register_buffer("platt", torch.tensor([1.0, 0.0], dtype=torch.float64))  # the score is a logit
         if not self.is_trained:  # steps are counted by an optimizer, which needs something to optimize
             self.placeholder = nn.Parameter(torch.zeros(()))
-        self.metrics = nn.ModuleDict()
         self._window: list[Tensor] = []
         self._rows: list[Tensor] = []
         self._micro_batches = 0
@@ -151,11 +147,7 @@ class DetectorTask(CheckpointModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a validation source, once there is something to score with."""
         if self.is_trained or not (self.trainer.sanity_checking or self._rows):
-            self._evaluate("val", batch, dataloader_idx)
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a test source."""
-        self._evaluate("test", batch, dataloader_idx)
+            super().validation_step(batch, batch_idx, dataloader_idx)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return ``index``, ``score``, ``probability``, ``decision`` and ``tokens`` of each text of a batch."""
@@ -194,17 +186,13 @@ class DetectorTask(CheckpointModule):
     def on_train_start(self) -> None:
         """Fill the HPARAMS page."""
         self._window, self._micro_batches = [], 0
-        data = getattr(self.trainer, "datamodule", None)
-        keys = ["train/loss"] if self.is_trained else []
-        if isinstance(self.trainer.val_dataloaders, dict):
-            keys += [f"val/{source}/{name}" for source in self.trainer.val_dataloaders for name in ("loss", "auroc")]
         charts = {
             "AUROC": ["val/[^/]*/auroc"],
             "recall of machine": ["val/[^/]*/recall/machine"],
             "recall of human": ["val/[^/]*/recall/human"],
         }
-        add_layout(self.trainer, {"detector": charts | ({"training loss": ["train/loss"]} if self.is_trained else {})})
-        add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
+        charts |= {"training loss": ["train/loss"]} if self.is_trained else {}
+        self.show_run("detector", charts, ["train/loss"] if self.is_trained else [], ["loss", "auroc"])
 
     def on_test_start(self) -> None:
         """Refuse a calibration of another checkpoint, or with several thresholds, before anything is scored."""
@@ -231,22 +219,6 @@ class DetectorTask(CheckpointModule):
                 f"{self.detector.name} is fitted after one epoch, but training ended before; set trainer.max_epochs to "
                 "1 and leave out trainer.max_steps."
             )
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin new scores: the next run may have other sources, those of an interrupted one are not whole."""
-        self.metrics.clear()
-
-    def on_test_epoch_start(self) -> None:
-        """Begin new scores, as in validation."""
-        self.metrics.clear()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log each validation source."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log each test source."""
-        self._log_scores("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what another program needs to use the weights, as plain values, and what was gathered so far."""
@@ -292,28 +264,21 @@ class DetectorTask(CheckpointModule):
             check_rising(platt, detector.name, "train another detector, or on texts of another generator")
             self.set_platt(platt)
 
-    def _evaluate(self, stage: str, batch: Any, dataloader_idx: int) -> None:
-        key = f"{stage}_{dataloader_idx}"
-        if key not in self.metrics:
-            dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
-            self.metrics[key] = DetectionScores(dtype).to(self.device)
-        scores = self.detector.score(batch["text"])
-        self.metrics[key].update(scores, batch["y"], batch["index"])  # type: ignore[operator]
+    def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
+        """Score a batch of a source."""
+        _, metric = self.source_metric(stage, dataloader_idx, DetectionScores)
+        metric.update(self.detector.score(batch["text"]), batch["y"], batch["index"])
 
-    def _log_scores(self, stage: str) -> None:
-        # every rank has every source: evaluation gives all ranks the same number of batches
+    def source_values(self, stage: str, source: str, metric: Metric) -> Mapping[str, Tensor | float]:
+        """Return the scores of a source and of its subsets, without those that are not defined."""
+        assert isinstance(metric, DetectionScores)
+        scores, y, index = metric.gathered()
+        threshold = self.decisive_threshold
+        values: dict[str, Any] = metric.compute(threshold)
+        values["loss"] = F.binary_cross_entropy(self.probability(scores), y.to(scores))
         data = getattr(self.trainer, "datamodule", None)
-        for key in [key for key in self.metrics if key.startswith(f"{stage}_")]:
-            metric: Any = self.metrics[key]
-            source = named_loader(self.trainer, stage, int(key.rpartition("_")[2]))
-            scores, y, index = metric.gathered()
-            threshold = self.decisive_threshold
-            values = metric.compute(threshold)
-            values["loss"] = F.binary_cross_entropy(self.probability(scores), y.to(scores))
-            if data is not None and hasattr(data, "records"):
-                found = data.records(stage, source)
-                records = [found.about(number) for number in range(len(found))]
-                values |= breakdown(scores, y, index, records, threshold)
-            # summed over the ranks already; sync_dist spares a warning of Lightning's for each key
-            known = {f"{stage}/{source}/{name}": float(value) for name, value in values.items()}
-            self.log_dict({key: value for key, value in known.items() if not isnan(value)}, sync_dist=True)
+        if data is not None and hasattr(data, "records"):
+            texts = data.records(stage, source)
+            records = [texts.about(number) for number in range(len(texts))]
+            values |= breakdown(scores, y, index, records, threshold)
+        return {name: float(value) for name, value in values.items() if not isnan(value)}

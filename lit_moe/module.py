@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import CheckpointModule
-from lit_core.lightning.internals import is_built_by_cli, logs_this_step, trainer_of
+from lit_core.lightning.evaluation import named_loader
+from lit_core.lightning.internals import logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import sum_over_ranks
-from lit_core.lightning.tensorboard import add_hparams, add_layout
+from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.functional.token_nll import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
@@ -41,7 +40,7 @@ def adamw(params: Iterable[Any]) -> Optimizer:
     return AdamW(params, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
 
 
-class MoELanguageModel(CheckpointModule):
+class MoELanguageModel(EvaluationTask):
     """Pre-trains a decoder, dense or with a mixture of experts, to predict the next token.
 
     The loss of a micro-batch is the mean negative log-likelihood of its tokens plus the routers' auxiliary losses, so
@@ -87,12 +86,8 @@ class MoELanguageModel(CheckpointModule):
         hugging_face: HFConfig | None = None,
     ) -> None:
         super().__init__()
-        if is_built_by_cli():
-            # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
-            self.save_hyperparameters(logger=False)
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.metrics = nn.ModuleDict()
         self.meter = TrainingMeter()
         self.tokenizer: Tokenizer | None = None
         self.companions: dict[str, str] = {}  # files of the Hugging Face model that the weights began with, by name
@@ -208,28 +203,13 @@ class MoELanguageModel(CheckpointModule):
         self._hidden(batch, routed)
         return routed
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a validation source."""
-        self._evaluate("val", batch, dataloader_idx)
-
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a test source."""
-        self._evaluate("test", batch, dataloader_idx)
-
     def on_train_start(self) -> None:
         """Start the clock and fill the HPARAMS page; a branched run counts from 0."""
         if self.global_step == 0:
             self.meter = TrainingMeter()
         self.meter.start_clock(self.global_step)
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        keys = ["train/loss"]
-        if isinstance(self.trainer.val_dataloaders, dict):
-            keys += [f"val/{name}/{metric}" for name in self.trainer.val_dataloaders for metric in self._metric_names]
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            keys += getattr(callback, "summary_keys", list)()
         charts = {"bits per byte": ["val/.*/bits_per_byte"], "training loss": ["train/loss"]}
-        add_layout(self.trainer, {"language model": charts})
-        add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
+        self.show_run("language model", charts, ["train/loss"], self._metric_names)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """End the routers' step, and log the means over the step's whole global batch."""
@@ -255,14 +235,6 @@ class MoELanguageModel(CheckpointModule):
     def on_validation_start(self) -> None:
         """Leave validation out of the speed."""
         self.meter.pause_clock()
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin new sums: those of an interrupted validation are not whole, a trainer in 16 bits rounded the others."""
-        self.metrics.clear()
-
-    def on_test_epoch_start(self) -> None:
-        """Begin new sums, as in validation."""
-        self.metrics.clear()
 
     def on_validation_end(self) -> None:
         """Take the clock up again."""
@@ -315,16 +287,17 @@ class MoELanguageModel(CheckpointModule):
     def _metric_names(self) -> list[str]:
         return ["loss"] if self._byte_lengths is None else ["loss", "bits_per_byte"]
 
-    def _evaluate(self, stage: str, batch: dict[str, Tensor], dataloader_idx: int) -> None:
+    def evaluate_batch(self, stage: str, batch: dict[str, Tensor], dataloader_idx: int) -> None:
+        """Score a batch and log the metrics of its source.
+
+        They are logged with each batch, since `Forgetting` reads them in its ``on_validation_epoch_end``, which
+        Lightning calls before the module's.
+        """
         nll, scored = self._nll(batch, _routed(batch))
         source = named_loader(self.trainer, stage, dataloader_idx)
         for name in self._metric_names:
-            attribute = f"{stage}_{dataloader_idx}_{name}"
-            if attribute not in self.metrics:
-                dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
-                metric = TokenLoss(dtype) if name == "loss" else BitsPerByte(dtype)
-                self.metrics[attribute] = metric.to(self.device)
-            metric = self.metrics[attribute]  # type: ignore[assignment]
+            kind = TokenLoss if name == "loss" else BitsPerByte
+            attribute, metric = self.source_metric(stage, dataloader_idx, kind, name)
             metric.update(nll, scored if name == "loss" else self._bytes(batch["labels"], scored))
             self.log(
                 f"{stage}/{source}/{name}",

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
+from torchmetrics import Metric
 
-from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import CheckpointModule
-from lit_core.lightning.internals import is_built_by_cli
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
-from lit_core.lightning.tensorboard import add_hparams, add_layout
+from lit_core.lightning.task import EvaluationTask
 from lit_valuation.batches import as_batch
 from lit_valuation.metrics import ClassifierScores, class_numbers
 from lit_valuation.samples import as_inputs
@@ -29,7 +27,7 @@ def sgd(params: Iterable[Any]) -> Optimizer:
     return SGD(params, lr=0.05, momentum=0.9, weight_decay=1e-4)
 
 
-class ClassifierTask(CheckpointModule):
+class ClassifierTask(EvaluationTask):
     """Trains a classifier of images, tables or embeddings, whose last layer should be linear.
 
     The loss of a micro-batch is the mean cross-entropy of its samples, each multiplied by its ``weight`` if the batch
@@ -83,9 +81,6 @@ class ClassifierTask(CheckpointModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if is_built_by_cli():
-            # Only what the command line parsed is plain; objects would make the checkpoint unreadable as data.
-            self.save_hyperparameters(logger=False)
         if not 0 <= label_smoothing < 1:
             raise UserError(
                 f"`label_smoothing` is {label_smoothing}, but must be a share of each label; give 0 to below 1."
@@ -93,7 +88,6 @@ class ClassifierTask(CheckpointModule):
         self.classes, self.input_shape = tuple(classes), tuple(int(size) for size in input_shape)
         self.hard_classes = tuple(class_numbers(self.classes, hard_classes or ()))
         self.optimizer, self.scheduler, self.label_smoothing = optimizer, scheduler, label_smoothing
-        self.metrics = nn.ModuleDict()
         self._window: list[Tensor] = []
         if isinstance(network, nn.Module):
             self.network = network
@@ -146,14 +140,6 @@ class ClassifierTask(CheckpointModule):
         self._window.append(torch.stack([loss.detach() * len(nll), correct, torch.full_like(correct, len(nll))]))
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a validation set."""
-        self._evaluate("val", batch, dataloader_idx)
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch of a test set."""
-        self._evaluate("test", batch, dataloader_idx)
-
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return ``index`` (None if not known), predicted ``classes`` by name, and ``probabilities`` of a batch."""
         samples = as_batch(batch)
@@ -166,39 +152,16 @@ class ClassifierTask(CheckpointModule):
     def on_train_start(self) -> None:
         """Write hyperparameters and chart layout to TensorBoard."""
         self._window = []
-        data = getattr(self.trainer, "datamodule", None)
-        keys = ["train/loss"]
-        if isinstance(self.trainer.val_dataloaders, dict):
-            names = ["loss", "accuracy", *(["hard_accuracy"] if self.hard_classes else [])]
-            keys += [f"val/{source}/{name}" for source in self.trainer.val_dataloaders for name in names]
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            keys += getattr(callback, "summary_keys", list)()
+        names = ["loss", "accuracy", *(["hard_accuracy"] if self.hard_classes else [])]
         charts = {"accuracy": ["val/.*/accuracy"], "training loss": ["train/loss"]}
         if self.hard_classes:
             charts |= {"hard classes": ["val/.*/hard_accuracy"], "recall": ["val/.*/recall/.*"]}
-        add_layout(self.trainer, {"classifier": charts})
-        add_hparams(self.trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, keys)
+        self.show_run("classifier", charts, ["train/loss"], names)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the means over the whole global batch of the step."""
         window, self._window = self._window, []
         log_step(self, optimizer, window)
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin new scores: the next run may have other sources, those of an interrupted one are not whole."""
-        self.metrics.clear()
-
-    def on_test_epoch_start(self) -> None:
-        """Begin new scores, as in validation."""
-        self.metrics.clear()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of each validation set."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of each test set."""
-        self._log_scores("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class names, input shape and parameter names as plain values, for other programs that use the weights."""
@@ -218,21 +181,16 @@ class ClassifierTask(CheckpointModule):
                 f"{', '.join(self.classes)}; use data of the same classes in the same order."
             )
 
-    def _evaluate(self, stage: str, batch: Any, dataloader_idx: int) -> None:
+    def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
+        """Score a batch of a source."""
         samples = as_batch(batch)
         real = samples.real()
         logits, y = self(samples.x)[real], samples.y[real]
-        key = f"{stage}_{dataloader_idx}"
-        if key not in self.metrics:
-            dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
-            self.metrics[key] = ClassifierScores(self.classes, self.hard_classes, dtype).to(self.device)
-        self.metrics[key].update(F.cross_entropy(logits, y, reduction="none"), logits.argmax(1), y)  # type: ignore[operator]
+        _, metric = self.source_metric(
+            stage, dataloader_idx, lambda dtype: ClassifierScores(self.classes, self.hard_classes, dtype)
+        )
+        metric.update(F.cross_entropy(logits, y, reduction="none"), logits.argmax(1), y)
 
-    def _log_scores(self, stage: str) -> None:
-        # every rank has every set: evaluation gives all ranks the same number of batches
-        for key in [key for key in self.metrics if key.startswith(f"{stage}_")]:
-            scores = self.metrics[key]
-            source = named_loader(self.trainer, stage, int(key.rpartition("_")[2]))
-            # summed over the ranks already; sync_dist spares a warning of Lightning's for each key
-            values = {f"{stage}/{source}/{name}": value for name, value in scores.compute().items()}  # type: ignore[operator]
-            self.log_dict(values, sync_dist=True)
+    def source_values(self, stage: str, source: str, metric: Metric) -> Mapping[str, Tensor | float]:
+        """Return the scores of a source."""
+        return metric.compute()

@@ -9,7 +9,8 @@ from lit_core.data.stream import EvalStream, ShardStream, Stream
 from lit_core.data.tokens import TokenWindows
 
 if TYPE_CHECKING:
-    from lit_core.data.resume import ResumeStream, named_loader
+    from lit_core.data.resume import ResumeStream
+    from lit_core.lightning.evaluation import named_loader
 
 __all__ = [
     "EvalStream",

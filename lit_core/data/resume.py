@@ -161,21 +161,6 @@ class ResumeStream(Callback):
         self.step, self._given, self._stream = step, dict(consumed), None
 
 
-def named_loader(trainer: Trainer, stage: str, dataloader_idx: int) -> str:
-    """Return the name of an evaluation loader.
-
-    Args:
-        trainer: The trainer, in validation or test.
-        stage: ``val`` or ``test``.
-        dataloader_idx: The number that Lightning gives to the step.
-
-    Returns:
-        The key where the loaders are a dict, as in ``{"austen": loader}``; otherwise the number.
-    """
-    loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-    return list(loaders)[dataloader_idx] if isinstance(loaders, Mapping) else str(dataloader_idx)
-
-
 def _check_trainer(trainer: Trainer, stream: Stream) -> None:
     if (trainer.global_rank, trainer.world_size) != (stream.rank, stream.world_size):
         raise UserError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout, add_text
@@ -19,7 +19,7 @@ from lit_detect.language.normalize import normalize_text
 from lit_detect.records import MACHINE, key_part
 
 
-class RobustnessMonitor(Callback):
+class RobustnessMonitor(EvaluationCallback):
     """Attacks machine texts of each validation and test source and logs how many escape the detector.
 
     Works on any LightningModule with a ``detector`` or a ``score`` of its own, that maps a list of texts to scores
@@ -79,46 +79,16 @@ class RobustnessMonitor(Callback):
         charts = {name: [f"val/.*/attack/.*/{name}"] for name in ("evasion", "recall_after")}
         add_layout(trainer, {"robustness": charts})
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to gather."""
         self._texts = {}
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to gather."""
-        self._texts = {}
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def evaluate_batch(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any, dataloader_idx: int
     ) -> None:
         """Keep the first machine texts of a source."""
-        if not trainer.sanity_checking and trainer.current_epoch % self.every_n_epochs == 0:
-            self._gather(named_loader(trainer, "val", dataloader_idx), batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first machine texts of a source."""
-        self._gather(named_loader(trainer, "test", dataloader_idx), batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attack, and log what comes of it."""
-        self._attack(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attack, and log what comes of it."""
-        self._attack(trainer, pl_module, "test")
+        if stage == "test" or trainer.current_epoch % self.every_n_epochs == 0:
+            self._gather(named_loader(trainer, stage, dataloader_idx), batch)
 
     def _gather(self, source: str, batch: Any) -> None:
         kept = self._texts.setdefault(source, [])
@@ -126,7 +96,8 @@ class RobustnessMonitor(Callback):
             if label == MACHINE and index >= 0 and len(kept) < self.documents:  # a rank reads by rising index
                 kept.append((index, text))
 
-    def _attack(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def end_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Attack the texts of each source and log how many escape."""
         score = scorer(pl_module)
         threshold = float(getattr(pl_module, "decisive_threshold", getattr(pl_module, "threshold", 0.0)))
         normalized = bool(getattr(getattr(trainer, "datamodule", None), "normalize", False))
@@ -165,5 +136,4 @@ class RobustnessMonitor(Callback):
         del values["detected"]
         values |= {"edits": float(edits.mean()), "words_changed": float(words.mean())}
         values |= {"queries": float(queries.mean()), "score_drop": float((before - after).mean())}
-        # the same on all ranks already; sync_dist spares a warning of Lightning's for each key
-        pl_module.log_dict({f"{key}/{name}": value for name, value in values.items()}, sync_dist=True)
+        log_reduced(pl_module, {f"{key}/{name}": value for name, value in values.items()})

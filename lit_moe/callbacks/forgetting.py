@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.lightning.evaluation import EvaluationCallback, log_reduced
 from lit_core.lightning.internals import run_validation
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves
 
 _SUFFIXES = {"loss": "", "bits_per_byte": "_bits_per_byte"}
 
 
-class Forgetting(Callback):
+class Forgetting(EvaluationCallback):
     """Compares validation losses with their values before the shift, from a full validation when training starts.
 
     Forgetting is the current loss on an old source minus its loss before the shift. Adaptation is the loss on a new
@@ -97,21 +98,20 @@ class Forgetting(Callback):
         with isolate_rng():
             run_validation(trainer)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare each source with its loss before the shift."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+    def end_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare each source with its loss before the shift, in a validation during training."""
+        if trainer.state.fn != "fit":
             return
         losses = self._losses(trainer)
         if not self.baseline:
             if trainer.global_step > 0:
                 return
             self.baseline = losses
-        # what follows is the same on all ranks; sync_dist spares a warning of Lightning's for each key
         cost: dict[str, Any] = {"step": trainer.global_step}
         for name, attribute in (("tokens", "train_tokens"), ("flops", "train_flops")):
             if hasattr(pl_module, attribute):
                 cost[name] = float(getattr(pl_module, attribute))
-                pl_module.log(f"val/{name}", cost[name], sync_dist=True)
+                log_reduced(pl_module, {f"val/{name}": cost[name]})
         self.costs.append(cost | {"losses": {name: losses[f"{name}/loss"] for name in (*self.old, *self.new)}})
         for source in (*self.old, *self.new):
             for metric, suffix in _SUFFIXES.items():
@@ -120,9 +120,9 @@ class Forgetting(Callback):
                     continue
                 risen = losses[key] - self.baseline[key]
                 if source in self.old:
-                    pl_module.log(f"val/{source}/forgetting{suffix}", risen, sync_dist=True)
+                    log_reduced(pl_module, {f"val/{source}/forgetting{suffix}": risen})
                 else:
-                    pl_module.log(f"val/{source}/adaptation{suffix}", -risen, sync_dist=True)
+                    log_reduced(pl_module, {f"val/{source}/adaptation{suffix}": -risen})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the losses on new sources by the tokens and FLOPs spent."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.internals import logged_step, logs_this_step
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, heat_map
 from lit_moe.callbacks.router_load import LayerLoad, measures, reduce_over_ranks
 from lit_moe.nn import MoELayer, RouterStats, moe_layers
 
 
-class RouterBalance(Callback):
+class RouterBalance(EvaluationCallback):
     """Logs how evenly each mixture layer loads its experts, over whole global batches and over whole sources.
 
     The maximum routing imbalance (MRI, Eq. 1 of `Thérien et al. 2025 <https://arxiv.org/abs/2503.05029>`_) of a layer
@@ -70,8 +70,9 @@ class RouterBalance(Callback):
         return ["train/router/mri/mean"] if self._layers else []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start with an empty window, as a resumed run begins at an optimizer step, and group the charts."""
+        """Start with an empty window, without the sanity check, as a resumed run begins at an optimizer step."""
         self._window = self._empty()
+        self._counted = {name: layer.stats for name, layer in self._layers.items() if layer.stats is not None}
         layout = {
             "MRI": ["train/router/mri.*"],
             "MRI by source": ["val/.*/router/mri/mean", "val/router/mri_floor"],
@@ -96,45 +97,26 @@ class RouterBalance(Callback):
         if self.heat_map_every and logged % self.heat_map_every == 0:
             self._draw(trainer, "train", window, trainer.global_step)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reset the loads of each source."""
         self._sources = {}
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the loads of each source."""
-        self._sources = {}
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def evaluate_batch(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any, dataloader_idx: int
     ) -> None:
         """Count a batch of a source."""
         self._count(self._sources.setdefault(dataloader_idx, self._empty()))
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch of a source."""
-        self._count(self._sources.setdefault(dataloader_idx, self._empty()))
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def end_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log each source."""
-        self._log_sources(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log each source."""
-        self._log_sources(trainer, pl_module, "test")
+        if not self._layers:
+            return
+        reduce_over_ranks(trainer, [load for loads in self._sources.values() for load in loads])
+        for dataloader_idx, loads in self._sources.items():
+            where = f"{stage}/{named_loader(trainer, stage, dataloader_idx)}"
+            log_reduced(pl_module, measures(loads, where, training=False))
+            self._draw(trainer, where, loads, logged_step(trainer))
+        log_reduced(pl_module, {f"{stage}/router/mri_floor": self._floor()})
 
     def _empty(self) -> list[LayerLoad]:
         routers = [layer.router for layer in self._layers.values()]
@@ -150,18 +132,6 @@ class RouterBalance(Callback):
     def _floor(self) -> float:
         layers = self._layers.values()
         return sum(layer.router.top_k / layer.router.n_experts for layer in layers) / len(layers)
-
-    def _log_sources(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not self._layers or trainer.sanity_checking:
-            return
-        # every rank has every source: evaluation gives all ranks the same number of batches
-        reduce_over_ranks(trainer, [load for loads in self._sources.values() for load in loads])
-        for dataloader_idx, loads in self._sources.items():
-            where = f"{stage}/{named_loader(trainer, stage, dataloader_idx)}"
-            # the same on all ranks already; sync_dist spares a warning of Lightning's for each key
-            pl_module.log_dict(measures(loads, where, training=False), sync_dist=True)
-            self._draw(trainer, where, loads, logged_step(trainer))
-        pl_module.log(f"{stage}/router/mri_floor", self._floor(), sync_dist=True)
 
     def _draw(self, trainer: Trainer, where: str, loads: list[LayerLoad], step: int) -> None:
         if not can_draw(trainer):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from lit_core.data.resume import named_loader
 from lit_core.errors import UserError
+from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.internals import logged_step
 from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves, heat_map
 from lit_moe.callbacks.layer_drift import LayerDrift, by_key
@@ -17,7 +17,7 @@ from lit_moe.callbacks.reference import load_reference, vocab_size
 from lit_moe.nn import MoELayer, moe_layers
 
 
-class RouterDrift(Callback):
+class RouterDrift(EvaluationCallback):
     """Measures how much the choice of experts differs from that of a reference checkpoint, on the same tokens.
 
     In validation and test each batch is also given to the reference model, which is frozen, copied to every device and
@@ -86,54 +86,18 @@ class RouterDrift(Callback):
         charts = {title: [rf"val/.*/router/{name}/layer.*"] for title, name in names.items()}
         add_layout(trainer, {"router drift": charts})
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the metrics of each source."""
-        self._start(trainer, pl_module)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the metrics of each source."""
-        self._start(trainer, pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Compare a batch of a source."""
-        self._compare(trainer, pl_module, batch, dataloader_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Compare a batch of a source."""
-        self._compare(trainer, pl_module, batch, dataloader_idx)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log each source."""
-        self._log_sources(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log each source."""
-        self._log_sources(trainer, pl_module, "test")
-
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start to compare each source."""
         self._sources = {}
         if self._model is not None:
             # as the model itself: other rounding would choose other experts
             trainer.precision_plugin.convert_module(self._model).to(pl_module.device)
 
-    def _compare(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
-        if self._model is None or trainer.sanity_checking:
+    def evaluate_batch(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any, dataloader_idx: int
+    ) -> None:
+        """Compare a batch of a source."""
+        if self._model is None:
             return
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             mask = self._model.routing_step(batch)  # type: ignore[operator]  # load_reference saw it
@@ -149,12 +113,12 @@ class RouterDrift(Callback):
             if old.stats is not None and new.stats is not None:
                 drift.add(old.stats.indices, new.stats.indices, ids, None if mask is None else mask.flatten())
 
-    def _log_sources(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def end_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Log each source."""
         for dataloader_idx, layers in self._sources.items():
             where = f"{stage}/{named_loader(trainer, stage, dataloader_idx)}"
             computed = [layer.compute() for layer in layers]
-            # the metrics are those of all ranks already; sync_dist spares a warning of Lightning's for each key
-            pl_module.log_dict(by_key([values for values, _ in computed], where), sync_dist=True)
+            log_reduced(pl_module, by_key([values for values, _ in computed], where))
             self._draw(trainer, where, computed)
         self._sources = {}
 

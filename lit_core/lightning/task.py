@@ -1,0 +1,133 @@
+"""What the LightningModules share: hyperparameters, a metric for each evaluated source, and the TensorBoard pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lit_core.lightning.checkpoint import CheckpointModule
+from lit_core.lightning.evaluation import log_reduced, named_loader
+from lit_core.lightning.internals import is_built_by_cli
+from lit_core.lightning.tensorboard import add_hparams, add_layout
+
+
+class EvaluationTask(CheckpointModule):
+    """Base of the LightningModules, which are evaluated on several named sources at once.
+
+    A subclass defines `evaluate_batch`, which updates the metric of a source, and `source_values`, which computes it
+    once all batches are seen. Metrics live for one evaluation: each begins with new ones, since the next run may have
+    other sources, an interrupted evaluation leaves its metrics incomplete, and a trainer in 16 bits rounds them.
+
+    What the command line parsed is saved as hyperparameters. A module that is built in Python saves none, since its
+    arguments are objects, with which a checkpoint could not be read as plain data.
+    """
+
+    metrics: nn.ModuleDict
+
+    def __init__(self) -> None:
+        super().__init__()
+        if is_built_by_cli():
+            self.save_hyperparameters(logger=False)
+        self.metrics = nn.ModuleDict()
+
+    def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
+        """Score a batch of a source.
+
+        Args:
+            stage: ``val`` or ``test``.
+            batch: The batch.
+            dataloader_idx: Index of its source.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define evaluate_batch.")
+
+    def source_values(self, stage: str, source: str, metric: Metric) -> Mapping[str, Tensor | float]:
+        """Return what is logged about a source at the end of an evaluation; nothing if it is logged batch by batch.
+
+        Args:
+            stage: ``val`` or ``test``.
+            source: Name of the source.
+            metric: The metric of `source_metric`, updated by all batches.
+
+        Returns:
+            Values over all ranks, by name; the key is ``{stage}/{source}/{name}``.
+        """
+        return {}
+
+    def source_metric(
+        self, stage: str, dataloader_idx: int, kind: Callable[[torch.dtype], Metric], name: str = ""
+    ) -> tuple[str, Metric]:
+        """Return a metric of a source for this evaluation, made at its first batch.
+
+        Args:
+            stage: ``val`` or ``test``.
+            dataloader_idx: Index of the source.
+            kind: Makes the metric from the most exact floating-point type that the device has.
+            name: Tells several metrics of a source apart.
+
+        Returns:
+            The metric's key in ``metrics``, and the metric, on the module's device.
+        """
+        key = "_".join([stage, str(dataloader_idx), *([name] if name else [])])
+        if key not in self.metrics:
+            dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
+            self.metrics[key] = kind(dtype).to(self.device)
+        metric = self.metrics[key]
+        assert isinstance(metric, Metric)
+        return key, metric
+
+    def show_run(
+        self, title: str, charts: Mapping[str, Sequence[str]], keys: Iterable[str], names: Iterable[str]
+    ) -> None:
+        """Group the charts in TensorBoard and fill its HPARAMS page; to be called in ``on_train_start``.
+
+        Args:
+            title: Category of the charts.
+            charts: Patterns of keys by name of the chart.
+            keys: Training keys for the HPARAMS page.
+            names: Names of values of each validation source for the HPARAMS page, as in `source_values`.
+        """
+        trainer = self.trainer
+        shown = list(keys)
+        if isinstance(trainer.val_dataloaders, dict):
+            shown += [f"val/{source}/{name}" for source in trainer.val_dataloaders for name in names]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            shown += getattr(callback, "summary_keys", list)()
+        data = getattr(trainer, "datamodule", None)
+        add_layout(trainer, {title: charts})
+        add_hparams(trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, shown)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a validation source."""
+        self.evaluate_batch("val", batch, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch of a test source."""
+        self.evaluate_batch("test", batch, dataloader_idx)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with new metrics."""
+        self.metrics.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin with new metrics."""
+        self.metrics.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each validation source."""
+        self._log_sources("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log each test source."""
+        self._log_sources("test")
+
+    def _log_sources(self, stage: str) -> None:
+        # Lightning gives all ranks the same number of batches, so every rank has every source
+        for key, metric in self.metrics.items():
+            if key.startswith(f"{stage}_"):
+                source = named_loader(self.trainer, stage, int(key.split("_")[1]))
+                values = self.source_values(stage, source, metric)  # type: ignore[arg-type]
+                log_reduced(self, {f"{stage}/{source}/{name}": value for name, value in values.items()})
