@@ -5,16 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Literal
 
-from lightning.pytorch import LightningDataModule
-
 from lit_core.data import MixtureStream, StreamLoader, TokenWindows
-from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
+from lit_core.data.module import StreamDataModule, check_counts
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_core.lm.tokenizer import Tokenizer
 
 
-class TokenDataModule(LightningDataModule):
+class TokenDataModule(StreamDataModule):
     """Streams token sequences from named sources: new ones by weight, replayed ones by the fraction of `ReplayMixing`.
 
     A source is a folder with the splits ``train``, ``val`` and ``test``, each a shard set as ``prepare`` writes it, or
@@ -62,7 +60,7 @@ class TokenDataModule(LightningDataModule):
         verify: bool = True,
         padded_vocab_size: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(global_batch_size, micro_batch_size, num_workers, seed)
         self.save_hyperparameters(logger=False)
         self.root = resolve_data_path(root)
         self.sources = dict(sources)
@@ -70,10 +68,6 @@ class TokenDataModule(LightningDataModule):
         self.paths = {name: resolve_data_path(path) for name, path in (paths or {}).items()}
         self.evaluated = list(validation) if validation is not None else [*self.sources, *self.replay]
         self.sequence_length = sequence_length
-        self.global_batch_size = global_batch_size
-        self.micro_batch_size = micro_batch_size
-        self.num_workers = num_workers
-        self.seed = seed
         self.document_mask = document_mask
         self.samples = {"val": validation_samples, "test": test_samples}
         self.tokenizer_spec = tokenizer
@@ -116,15 +110,9 @@ class TokenDataModule(LightningDataModule):
             for argument, names in (("sources", self.sources), ("replay", self.replay)):
                 for name in names:
                     self._check_name(argument, name)
-            self._check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
-            self._train = self._stream()
-            set_accumulation(trainer, self._train)
+            self.start_training(self._mixture)
         splits = ["test"] if stage == "test" else ["val"]
         self._evaluation = {split: {name: self._windows(name, split) for name in self.evaluated} for split in splits}
-
-    def train_dataloader(self) -> StreamLoader:
-        """Return the mixture of the new and replayed sources."""
-        return StreamLoader(self._train, num_workers=self.num_workers)
 
     def val_dataloader(self) -> dict[str, StreamLoader]:
         """Return a loader per evaluated source."""
@@ -134,32 +122,15 @@ class TokenDataModule(LightningDataModule):
         """Return a loader per evaluated source."""
         return self._evaluation_loaders("test")
 
-    def _stream(self) -> MixtureStream:
-        trainer = self.trainer
-        assert trainer is not None
-        return MixtureStream(
-            {name: self._windows(name, "train") for name in self.sources},
-            self.sources,
-            {name: self._windows(name, "train") for name in self.replay},
-            self.replay,
-            global_batch_size=self.global_batch_size,
-            micro_batch_size=self.micro_batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            seed=self.seed,
+    def _mixture(self, **layout: int) -> MixtureStream:
+        self._check_replay_callback(self.trainer.callbacks)  # type: ignore[union-attr]
+        new, replayed = (
+            {name: self._windows(name, "train") for name in names} for names in (self.sources, self.replay)
         )
+        return MixtureStream(new, self.sources, replayed, self.replay, **layout)
 
     def _evaluation_loaders(self, split: str) -> dict[str, StreamLoader]:
-        trainer = self.trainer
-        assert trainer is not None
-        return evaluation_loaders(
-            self._evaluation[split],
-            self.micro_batch_size,
-            trainer.global_rank,
-            trainer.world_size,
-            self.num_workers,
-            self.samples[split],
-        )
+        return self.evaluation_loaders(self._evaluation[split], self.samples[split])
 
     def _windows(self, name: str, split: str) -> TokenWindows:
         folder = self.paths.get(name, self.root / name)
@@ -228,11 +199,10 @@ class TokenDataModule(LightningDataModule):
             + (did_you_mean(name, known) or f" There are {', '.join(known) or 'none'}.")
         )
 
-    def _check_callbacks(self, callbacks: list[Any]) -> None:
-        """Check that the trainer has the callbacks that a correct run needs."""
+    def _check_replay_callback(self, callbacks: list[Any]) -> None:
+        """Check that a callback sets the replayed fraction, where there is something to replay."""
         from lit_core.callbacks.replay_mixing import ReplayMixing
 
-        need_resume_stream("TokenDataModule", callbacks)
         if self.replay and not any(isinstance(callback, ReplayMixing) for callback in callbacks):
             raise UserError(
                 f"`replay` names {', '.join(self.replay)}, but no callback sets the replayed fraction; add "

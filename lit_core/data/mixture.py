@@ -8,7 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from lit_core.data.stream import Source, Stream
+from lit_core.data.stream import SampleSource, Stream
 from lit_core.errors import UserError
 
 SCALE = 10**18  # fractions are summed as integers, exact for up to 18 decimals, so that no sum drifts
@@ -43,9 +43,9 @@ class MixtureStream(Stream):
 
     def __init__(
         self,
-        new: Mapping[str, Source],
+        new: Mapping[str, SampleSource],
         weights: Mapping[str, float] | None = None,
-        replay: Mapping[str, Source] | None = None,
+        replay: Mapping[str, SampleSource] | None = None,
         replay_weights: Mapping[str, float] | None = None,
         *,
         global_batch_size: int,
@@ -161,7 +161,7 @@ def _round(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def _shares(argument: str, sources: Mapping[str, Source], weights: Mapping[str, float] | None) -> list[Fraction]:
+def _shares(argument: str, sources: Mapping[str, SampleSource], weights: Mapping[str, float] | None) -> list[Fraction]:
     """Return for each source its share of what the sources before it left."""
     if weights is None:
         weights = {name: len(source) for name, source in sources.items()}

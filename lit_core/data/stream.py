@@ -21,7 +21,7 @@ from lit_core.errors import UserError
 IGNORED = -100
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """What a stream reads from: samples by number. A sample is a flat dict of tensors, arrays, numbers or strings.
 
     A source may also have ``batch(indices) -> dict``, which returns several samples stacked, if that is faster.
@@ -66,7 +66,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, SampleSource],
         *,
         global_batch_size: int,
         micro_batch_size: int,
@@ -199,7 +199,7 @@ class ShardStream(Stream):
 
     def __init__(
         self,
-        source: Source,
+        source: SampleSource,
         name: str,
         *,
         global_batch_size: int,
@@ -243,7 +243,7 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
         UserError: If the source is empty.
     """
 
-    def __init__(self, source: Source, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, source: SampleSource, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         _check_layout(batch_size, rank, world_size)
         if len(source) == 0:
             raise UserError("The source to evaluate on has no samples; prepare more data or leave it out.")
@@ -271,7 +271,7 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
         return row
 
 
-def _stacked(source: Source, indices: list[int]) -> dict[str, Any]:
+def _stacked(source: SampleSource, indices: list[int]) -> dict[str, Any]:
     batch = getattr(source, "batch", None)
     return batch(indices) if batch else default_collate([source[index] for index in indices])
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import ConcatDataset
 
 from lit_core.data import EvalStream, ShardStream, StreamLoader
-from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
-from lit_core.data.stream import Source
+from lit_core.data.module import SourceSubset, StreamDataModule, check_counts
+from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_core.files.working_folder import RECORD
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 Stage = Literal["train", "val", "test"]
 
 
-class TextDataModule(LightningDataModule):
+class TextDataModule(StreamDataModule):
     """Streams texts of humans and machines, as ``lit-detect prepare`` wrote them.
 
     A batch has ``text``, a list of strings, ``y`` (0 human, 1 machine) and ``index``. Several training sources are one,
@@ -75,7 +74,7 @@ class TextDataModule(LightningDataModule):
         seed: int = 0,
         verify: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, micro_batch_size, num_workers, seed)
         self.save_hyperparameters(ignore=["sources"], logger=False)
         self.root, self.predict = root, predict
         self.names: dict[Stage, list[str]] = {"train": train or []}
@@ -83,8 +82,7 @@ class TextDataModule(LightningDataModule):
         self.names["test"] = self.names["val"] if test is None else test
         self.text_column, self.group_column = text_column, group_column
         self.normalize, self.sources = normalize, sources or []
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.num_workers, self.seed, self.verify = num_workers, seed, verify
+        self.verify = verify
         self.skip: set[int] = set()
         self._opened: dict[tuple[str, str], TextSet] = {}
         check_counts({"batch_size": batch_size, "micro_batch_size": micro_batch_size}, num_workers)
@@ -100,17 +98,7 @@ class TextDataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         if stage == "fit":
-            need_resume_stream(type(self).__name__, trainer.callbacks)  # type: ignore[attr-defined]
-            self._stream = ShardStream(
-                self._train,
-                "train",
-                global_batch_size=self.batch_size,
-                micro_batch_size=self.micro_batch_size or max(1, self.batch_size // trainer.world_size),
-                rank=trainer.global_rank,
-                world_size=trainer.world_size,
-                seed=self.seed,
-            )
-            set_accumulation(trainer, self._stream)
+            self.start_training(lambda **layout: ShardStream(self._train, "train", **layout))
         if stage == "predict":
             _ = self.predict_texts
         else:
@@ -148,28 +136,24 @@ class TextDataModule(LightningDataModule):
         transform = normalize_text if self.normalize else None
         return TextFile(self.predict, self.text_column, self.group_column, transform)
 
-    def train_dataloader(self) -> StreamLoader:
-        """Return the training texts, in another order in each epoch."""
-        return StreamLoader(self._stream, num_workers=self.num_workers)
-
     def feature_dataloader(self) -> StreamLoader:
         """Return this rank's share of the training texts in their order, once; ``index`` runs over all sources."""
-        return self._loaders({"train": self._train})["train"]
+        return self.evaluation_loaders({"train": self._train})["train"]
 
     def val_dataloader(self) -> dict[str, StreamLoader]:
         """Return a loader for each validation source."""
-        return self._loaders(self._evaluated("val"))
+        return self.evaluation_loaders(self._evaluated("val"))
 
     def test_dataloader(self) -> dict[str, StreamLoader]:
         """Return a loader for each test source."""
-        return self._loaders(self._evaluated("test"))
+        return self.evaluation_loaders(self._evaluated("test"))
 
     def predict_dataloader(self) -> StreamLoader | list[StreamLoader]:
         """Return the texts to predict in the order of the file, without those to skip; nothing if none are left."""
         left = [number for number in range(len(self.predict_texts)) if number not in self.skip]
         if not left:
             return []
-        stream = PartStream(self.predict_texts, left, self._per_device(), *self._place())
+        stream = SubsetStream(self.predict_texts, left, self.samples_per_pass, **self.ranks)
         return StreamLoader(stream, num_workers=self.num_workers)
 
     @cached_property
@@ -178,7 +162,7 @@ class TextDataModule(LightningDataModule):
             raise UserError(f"`data.train` is missing; name the sources to train on. {self._choice()}")
         return ConcatDataset([self.records("train", name) for name in self.names["train"]])
 
-    def _evaluated(self, stage: Stage) -> dict[str, Source]:
+    def _evaluated(self, stage: Stage) -> dict[str, SampleSource]:
         names = self.names[stage]
         if not names:
             raise UserError(f"`data.{stage}` is missing; name the sources to evaluate on. {self._choice()}")
@@ -201,16 +185,6 @@ class TextDataModule(LightningDataModule):
                     stage,
                     name,
                 )
-
-    def _loaders(self, sources: dict[str, Source]) -> dict[str, StreamLoader]:
-        return evaluation_loaders(sources, self._per_device(), *self._place(), self.num_workers)
-
-    def _per_device(self) -> int:
-        return self.micro_batch_size or max(1, self.batch_size // self._place()[1])
-
-    def _place(self) -> tuple[int, int]:
-        """Return rank and number of processes."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _folder(self, split: Stage, source: str) -> Path:
         root = resolve_data_path(self.root)
@@ -235,8 +209,8 @@ class TextDataModule(LightningDataModule):
         return f"There are {', '.join(there)}." if there else f"There is nothing in {root}."
 
 
-class PartStream(EvalStream):
-    """Some samples of a source, once and in order; a batch's ``index`` is their number in the source.
+class SubsetStream(EvalStream):
+    """Some samples of a source, once and in order; a batch's ``index`` is their index in the source.
 
     Args:
         source: Samples by number.
@@ -246,21 +220,12 @@ class PartStream(EvalStream):
         world_size: Number of processes.
     """
 
-    def __init__(self, source: Source, numbers: list[int], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(_Part(source, numbers), batch_size, rank, world_size)
+    def __init__(
+        self, source: SampleSource, numbers: list[int], batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(SourceSubset(source, numbers), batch_size, rank, world_size)
         self.numbers = numbers
 
     def _row(self, index: int) -> dict[str, Any]:
         row = super()._row(index)
         return row if row["index"] < 0 else {**row, "index": self.numbers[index]}
-
-
-class _Part:
-    def __init__(self, source: Source, numbers: list[int]) -> None:
-        self.source, self.numbers = source, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
-        return self.source[self.numbers[index]]

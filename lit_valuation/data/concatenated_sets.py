@@ -80,21 +80,3 @@ class ConcatenatedSets:
         if number not in self._in_memory:
             self._in_memory[number] = each.load()
         return self._in_memory[number].take(rows.tolist())
-
-
-class GroupSubset:
-    """Samples of one group.
-
-    Args:
-        whole: All samples.
-        indices: Indices of the group's samples.
-    """
-
-    def __init__(self, whole: ConcatenatedSets, indices: list[int]) -> None:
-        self.whole, self.indices = whole, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
-        return self.whole[self.indices[index]]

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch import LightningDataModule
 
 from lit_core.data import ShardStream, StreamLoader
-from lit_core.data.setup import check_counts, evaluation_loaders, need_resume_stream, set_accumulation
-from lit_core.data.stream import Source
+from lit_core.data.module import SourceSubset, StreamDataModule, check_counts
+from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import resolve_data_path
-from lit_valuation.data.concatenated_sets import ConcatenatedSets, GroupSubset
+from lit_valuation.data.concatenated_sets import ConcatenatedSets
 from lit_valuation.data.labelled_sets import LabelledSet
 
 
-class OwnersDataModule(LightningDataModule):
+class OwnersDataModule(StreamDataModule):
     """Streams labelled samples of one party, the trainer or an owner, as ``lit-valuation prepare`` wrote them.
 
     A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. Evaluation reads named sets: ``all``, and if
@@ -47,12 +44,11 @@ class OwnersDataModule(LightningDataModule):
         seed: int = 0,
         verify: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, micro_batch_size, num_workers, seed)
         self.save_hyperparameters(logger=False)
         self.root, self.party = resolve_data_path(root), party
         self.extra = [resolve_data_path(folder) for folder in extra or ()]
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.num_workers, self.seed, self.verify = num_workers, seed, verify
+        self.verify = verify
         check_counts({"batch_size": batch_size, "micro_batch_size": micro_batch_size}, num_workers)
         self.folder = _party_folder(self.root, party)
 
@@ -82,43 +78,27 @@ class OwnersDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the sets and derive the gradient accumulation."""
-        trainer = self.trainer
-        assert trainer is not None
         if stage == "fit":
-            need_resume_stream(type(self).__name__, trainer.callbacks)  # type: ignore[attr-defined]
-            self._stream = ShardStream(
-                self._train,
-                "train",
-                global_batch_size=self.batch_size,
-                micro_batch_size=self.micro_batch_size or max(1, self.batch_size // trainer.world_size),
-                rank=trainer.global_rank,
-                world_size=trainer.world_size,
-                seed=self.seed,
-            )
-            set_accumulation(trainer, self._stream)
+            self.start_training(lambda **layout: ShardStream(self._train, "train", **layout))
         self._evaluation_sets = self._open_evaluation_sets(stage)
-
-    def train_dataloader(self) -> StreamLoader:
-        """Return the loader of the training set, which each epoch reads in a new order."""
-        return StreamLoader(self._stream, num_workers=self.num_workers)
 
     def selection_dataloader(self) -> StreamLoader:
         """Return a loader of this rank's share of the training set, once and in order, with each sample's ``index``."""
-        return self._loaders({"train": self._train})["train"]
+        return self.evaluation_loaders({"train": self._train})["train"]
 
     def val_dataloader(self) -> dict[str, StreamLoader]:
         """Return the loader of the whole validation set, ``all``, and one per group."""
-        return self._loaders(self._evaluation_sets)
+        return self.evaluation_loaders(self._evaluation_sets)
 
     def test_dataloader(self) -> dict[str, StreamLoader]:
         """Return the loader of the whole test set, ``all``, and one per group."""
-        return self._loaders(self._evaluation_sets)
+        return self.evaluation_loaders(self._evaluation_sets)
 
     def predict_dataloader(self) -> StreamLoader:
         """Return the loader of the whole test set, or of the validation set if there is no test set."""
-        return self._loaders(self._evaluation_sets)["all"]
+        return self.evaluation_loaders(self._evaluation_sets)["all"]
 
-    def _open_evaluation_sets(self, stage: str) -> dict[str, Source]:
+    def _open_evaluation_sets(self, stage: str) -> dict[str, SampleSource]:
         split = "val" if stage in ("fit", "validate") else "test"
         if stage == "predict" and not (self.folder / "test").is_dir():
             split = "val"
@@ -127,18 +107,12 @@ class OwnersDataModule(LightningDataModule):
                 f"`party` is {self.party}, which has no {split} set in {self.folder}; validate it, or test the trainer."
             )
         whole = ConcatenatedSets([self._open(self.folder / split)], self.classes)
-        sets: dict[str, Source] = {"all": whole}
+        sets: dict[str, SampleSource] = {"all": whole}
         groups = [group for _, group in whole.sets[0].labels()]
         if stage != "predict":
             for group in sorted({group for group in groups if group is not None}):
-                sets[group] = GroupSubset(whole, [index for index, name in enumerate(groups) if name == group])
+                sets[group] = SourceSubset(whole, [index for index, name in enumerate(groups) if name == group])
         return sets
-
-    def _loaders(self, sets: dict[str, Any]) -> dict[str, StreamLoader]:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        batch_size = self.micro_batch_size or max(1, self.batch_size // world_size)
-        return evaluation_loaders(sets, batch_size, rank, world_size, self.num_workers)
 
     def _open(self, folder: Path) -> LabelledSet:
         labelled = LabelledSet(folder)

@@ -152,12 +152,12 @@ def test_a_users_file_is_predicted_in_its_order_without_what_is_skipped(root, ma
 
 
 def test_ranks_share_a_file_and_together_have_all_of_it(to_predict):
-    from lit_detect.data.module import PartStream
+    from lit_detect.data.module import SubsetStream
     from lit_detect.data.user_texts import TextFile
 
     found = TextFile(to_predict, "body")
     left = [n for n in range(23) if n % 5]
-    streams = [PartStream(found, left, 4, rank, 2) for rank in range(2)]
+    streams = [SubsetStream(found, left, 4, rank, 2) for rank in range(2)]
     assert len(streams[0]) == len(streams[1]) == 3
     rows = [n for stream in streams for batch in stream for n in batch["index"].tolist() if n >= 0]
     assert sorted(rows) == left

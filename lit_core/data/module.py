@@ -1,0 +1,146 @@
+"""Base of the data modules: a training stream, loaders of the evaluated sources, checks of sizes and callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from lit_core.data.loader import StreamLoader
+from lit_core.data.stream import EvalStream, SampleSource, Stream
+from lit_core.errors import UserError
+
+
+class StreamDataModule(LightningDataModule):
+    """Base of the data modules, which train on a stream and evaluate on named sources.
+
+    1. In ``setup("fit")`` a subclass calls `start_training`, which makes the stream for this rank and derives the
+       gradient accumulation from its batch sizes.
+    2. ``train_dataloader`` reads that stream. `ResumeStream` sets its position, so that a resumed run skips what was
+       consumed; without that callback training is refused.
+    3. In ``val_dataloader`` and its like a subclass calls `evaluation_loaders`, which read this rank's share of each
+       source in order.
+
+    Without a trainer the data module reads as the only rank.
+
+    Args:
+        global_batch_size: Samples per optimizer step, over all devices and accumulated micro-batches.
+        micro_batch_size: Samples per device and forward pass; None divides global_batch_size by the number of devices.
+        num_workers: Processes per loader that read data; 0 reads in the training process.
+        seed: Seed of the order of the training data, 0 or more.
+    """
+
+    def __init__(
+        self, global_batch_size: int, micro_batch_size: int | None = None, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
+        self.num_workers, self.seed = num_workers, seed
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """This process's ``rank`` and the ``world_size``."""
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    @property
+    def samples_per_pass(self) -> int:
+        """Samples per device and forward pass."""
+        return self.micro_batch_size or max(1, self.global_batch_size // self.ranks["world_size"])
+
+    def start_training(self, make_stream: Callable[..., Stream]) -> None:
+        """Make the training stream of this rank and set the trainer's gradient accumulation.
+
+        Args:
+            make_stream: Makes the stream from its batch sizes, ranks and seed, which are keyword arguments.
+
+        Raises:
+            UserError: If `ResumeStream` is missing, or the user asked for another gradient accumulation.
+        """
+        trainer = self.trainer
+        assert trainer is not None
+        need_resume_stream(type(self).__name__, trainer.callbacks)  # type: ignore[attr-defined]
+        self.stream = make_stream(
+            global_batch_size=self.global_batch_size,
+            micro_batch_size=self.samples_per_pass,
+            seed=self.seed,
+            **self.ranks,
+        )
+        set_accumulation(trainer, self.stream)
+
+    def train_dataloader(self) -> StreamLoader:
+        """Return the loader of the training stream."""
+        return StreamLoader(self.stream, num_workers=self.num_workers)
+
+    def evaluation_loaders(
+        self, sources: Mapping[str, SampleSource], limit: int | None = None
+    ) -> dict[str, StreamLoader]:
+        """Return a loader for each source, which reads this rank's share of its samples in order.
+
+        Args:
+            sources: The sources by name.
+            limit: Most samples per source, the first ones; None takes all.
+        """
+        parts = {
+            name: source if limit is None else SourceSubset(source, range(min(limit, len(source))))
+            for name, source in sources.items()
+        }
+        return {
+            name: StreamLoader(EvalStream(part, self.samples_per_pass, **self.ranks), num_workers=self.num_workers)
+            for name, part in parts.items()
+        }
+
+
+def set_accumulation(trainer: Any, stream: Stream) -> None:
+    """Let the trainer accumulate as many micro-batches as make up the stream's global batch.
+
+    Raises:
+        UserError: If the user asked for another number.
+    """
+    if trainer.accumulate_grad_batches not in (1, stream.accumulation):
+        raise UserError(
+            f"`trainer.accumulate_grad_batches` is {trainer.accumulate_grad_batches}, but a global batch of "
+            f"{stream.global_batch_size} on {trainer.world_size} devices with a micro-batch of "
+            f"{stream.micro_batch_size} makes {stream.accumulation}; leave it out."
+        )
+    trainer.accumulate_grad_batches = stream.accumulation
+
+
+class SourceSubset:
+    """Some samples of a source.
+
+    Args:
+        source: The source.
+        indices: Indices of the samples in it.
+    """
+
+    def __init__(self, source: SampleSource, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        return self.source[self.indices[index]]
+
+
+def check_counts(counts: Mapping[str, int | None], num_workers: int) -> None:
+    """Refuse counts below 1, and a number of workers below 0; None is not checked."""
+    for argument, count in counts.items():
+        if count is not None and count < 1:
+            raise UserError(f"`{argument}` is {count}, but it must be at least 1; give a positive number.")
+    if num_workers < 0:
+        raise UserError(f"`num_workers` is {num_workers}, but it can't be negative; give 0 or more.")
+
+
+def need_resume_stream(data: str, callbacks: Collection[Any]) -> None:
+    """Refuse to train without `ResumeStream`, since a resumed run would repeat samples and lose others."""
+    from lit_core.data.resume import ResumeStream
+
+    if not any(isinstance(callback, ResumeStream) for callback in callbacks):
+        raise UserError(
+            f"{data} needs the callback lit_core.data.ResumeStream, which keeps its position in checkpoints; add it to "
+            "trainer.callbacks."
+        )
