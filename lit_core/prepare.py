@@ -88,7 +88,7 @@ def prepare(
             encode(sources, encoder, workers)
             _move_in(folder, sources, encoder, training)
     summary = {name: _summary(folder / name) for name in settings}
-    _print(summary, kept=set(summary) - {source.corpus.name for source in sources})
+    _print(summary, reused=set(summary) - {source.corpus.name for source in sources})
     weights = json.dumps(dict.fromkeys(summary, 1.0))
     print(f"\nIn           {folder}")
     print(f"Train on it  lit-moe fit --config CONFIG --data.root {root} --data.sources '{weights}'")
@@ -124,31 +124,31 @@ def _settings(
             raise UserError(f"max_bytes names {name}, which is not among the corpora.{did_you_mean(name, names)}")
         require(limit is None or limit >= 1, f"max_bytes of {name}", limit, "1 or more")
     options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed, "shard_bytes": shard_bytes}
-    found = {c.name: {"corpus": c.describe(), "max_bytes": limits.get(c.name), **options} for c in corpora}
-    return plain(found)
+    settings = {c.name: {"corpus": c.describe(), "max_bytes": limits.get(c.name), **options} for c in corpora}
+    return plain(settings)
 
 
 def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) -> Tokenizer | None:
     """Return the tokenizer that was asked for or that the root has; None if one is to be trained."""
     path = root / "tokenizer.json"
-    kept = Tokenizer.load(path) if path.is_file() else None
+    stored = Tokenizer.load(path) if path.is_file() else None
     given = None if tokenizer is None else Tokenizer.load(tokenizer)
     if given is not None and vocab_size is not None:
         raise UserError(f"vocab_size is {vocab_size}, but tokenizer {tokenizer} has its own; leave out one of them.")
-    if given is not None and kept is not None and given.sha256 != kept.sha256:
+    if given is not None and stored is not None and given.sha256 != stored.sha256:
         raise UserError(
-            f"tokenizer is {tokenizer}, but {root} was prepared with another one ({kept.sha256[:12]}…); choose another "
-            "root, or leave tokenizer out to keep the root's."
+            f"tokenizer is {tokenizer}, but {root} was prepared with another one ({stored.sha256[:12]}…); choose "
+            "another root, or leave tokenizer out to keep the root's."
         )
-    if kept is not None and vocab_size is not None:
+    if stored is not None and vocab_size is not None:
         record = root / TRAINING
-        trained = json.loads(record.read_bytes())["vocab_size"] if record.is_file() else kept.vocab_size
+        trained = json.loads(record.read_bytes())["vocab_size"] if record.is_file() else stored.vocab_size
         if trained != vocab_size:
             raise UserError(
                 f"vocab_size is {vocab_size}, but the tokenizer of {root} has {trained}; choose another root, or leave "
                 "vocab_size out to keep the root's tokenizer."
             )
-    return given if given is not None else kept
+    return given if given is not None else stored
 
 
 def _move_in(root: Path, sources: Sequence[Source], tokenizer: Tokenizer, training: dict[str, Any] | None) -> None:
@@ -182,7 +182,7 @@ def _verify(root: Path) -> Summary:
                     "again."
                 )
         summary[folder.name] = _summary(folder)
-    _print(summary, kept=set())
+    _print(summary, reused=set())
     print(f"\nAll shards of {root} are what their indices say.")
     return summary
 
@@ -192,19 +192,19 @@ def _splits(folder: Path) -> list[str]:
 
 
 def _summary(folder: Path) -> dict[str, dict[str, int]]:
-    found = {}
+    rows = {}
     for split in _splits(folder):
         index = ShardSet(folder / split).index
-        found[split] = {
+        rows[split] = {
             "documents": index["meta"].get("documents", 0),
             "text_bytes": index["text_bytes"],
             "tokens": index["tokens"],
             "shards": len(index["shards"]),
         }
-    return found
+    return rows
 
 
-def _print(summary: Summary, kept: set[str]) -> None:
+def _print(summary: Summary, reused: set[str]) -> None:
     print(
         f"\n{'source':<16}{'split':<7}{'documents':>10}{'text bytes':>15}{'tokens':>14}{'bytes/token':>13}{'shards':>8}"
     )
@@ -213,5 +213,5 @@ def _print(summary: Summary, kept: set[str]) -> None:
             print(
                 f"{name:<16}{split:<7}{row['documents']:>10,}{row['text_bytes']:>15,}{row['tokens']:>14,}"
                 f"{row['text_bytes'] / row['tokens']:>13.2f}{row['shards']:>8,}"
-                + ("   was there" if name in kept else "")
+                + ("   was there" if name in reused else "")
             )

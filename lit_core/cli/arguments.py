@@ -148,21 +148,21 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
 
 def _appended_callbacks(args: list[str]) -> list[Any]:
     """Return the callbacks that the command line appends by ``callbacks+``."""
-    found = []
+    appended = []
     for value in option(args, "--trainer.callbacks+"):
         with suppress(yaml.YAMLError):  # which the parser refuses
-            found.append(yaml.safe_load(value))
+            appended.append(yaml.safe_load(value))
     for path in option(args, "--config", "-c"):
         trainer = _read_config(path).get("trainer")
-        found.append(trainer.get("callbacks+") if isinstance(trainer, dict) else None)
-    return [entry for entries in found if entries for entry in (entries if isinstance(entries, list) else [entries])]
+        appended.append(trainer.get("callbacks+") if isinstance(trainer, dict) else None)
+    return [entry for entries in appended if entries for entry in (entries if isinstance(entries, list) else [entries])]
 
 
 def _without(callbacks: list[Any], appended: list[Any]) -> list[Any]:
     """Return a checkpoint's callbacks without those that are appended anew, as when a command is repeated to resume."""
     left = list(callbacks)
     for entry in appended:
-        same = [place for place, former in enumerate(left) if _class_name(former) == _class_name(entry)]
+        same = [position for position, former in enumerate(left) if _class_name(former) == _class_name(entry)]
         if same:
             del left[same[-1]]
     return left

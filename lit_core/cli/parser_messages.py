@@ -68,7 +68,7 @@ class _Reasons:
 
 
 def _read(text: str) -> _Reasons:
-    found, stack = _Reasons(), list[tuple[int, str, str]]()
+    parsed, stack = _Reasons(), list[tuple[int, str, str]]()
     for line in _CALLABLE.sub("", text).splitlines():
         body, indent = line.lstrip(" -"), len(line) - len(line.lstrip(" "))
         while stack and body and stack[-1][0] >= indent:
@@ -83,14 +83,14 @@ def _read(text: str) -> _Reasons:
             body = body[match.end() :].strip()
         path = ".".join(keys)
         if body.startswith("Given value: "):
-            found.values.setdefault(path, _GOT.sub("", body.removeprefix("Given value: ")))
+            parsed.values.setdefault(path, _GOT.sub("", body.removeprefix("Given value: ")))
         elif body.startswith("Subtypes: "):
-            found.types[path] = body
+            parsed.types[path] = body
         elif body and not _NOISE.match(body):
             named = re.search(r"Got value: Namespace\(class_path='([\w.]+)'", body)
             owner = named[1] if named else stack[-1][2] if stack else ""
-            found.reasons.append(_Reason(keys, body, owner))
-    return found
+            parsed.reasons.append(_Reason(keys, body, owner))
+    return parsed
 
 
 def parser_sentence(text: str, verb: Callable[..., Any] | None) -> str:
@@ -100,18 +100,18 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None) -> str:
         text: Its text.
         verb: The function whose arguments were given; None for Lightning's commands.
     """
-    found = _read(text)
-    if not found.reasons:
+    parsed = _read(text)
+    if not parsed.reasons:
         return " ".join(text.split())
 
     def weight(reason: _Reason) -> tuple[int, bool]:
         return len(reason.keys), not reason.text.startswith("Expected a")
 
-    reason = max(found.reasons, key=weight)  # the most specific; of several equals, the first
+    reason = max(parsed.reasons, key=weight)  # the most specific; of several equals, the first
     where = ".".join(reason.keys)
     if match := _REQUIRED.search(reason.text):
         missing = ", ".join(name.split(".", 1)[-1] for name in match["names"].split(", "))
-        named = re.match(r"Namespace\(class_path='([\w.]+)'", found.values.get(where, ""))
+        named = re.match(r"Namespace\(class_path='([\w.]+)'", parsed.values.get(where, ""))
         owner = reason.owner or (named[1] if named else "")
         place = f"{where or owner}: {owner.rpartition('.')[2]} lacks" if owner else "The command lacks"
         return f"{place} {missing}; give it by flag or in a config."
@@ -133,17 +133,17 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None) -> str:
     if match := _NO_MAPPING.search(reason.text):
         return f"A value of type {match[1]} stands where an argument has arguments of its own; give those by name."
     if _EXPECTED.match(reason.text):
-        return _wrong_type(where, reason, found)
+        return _wrong_type(where, reason, parsed)
     return f"{where + ': ' if where else ''}{_GOT.sub('', reason.text)}"
 
 
-def _wrong_type(where: str, reason: _Reason, found: _Reasons) -> str:
-    classes = [other for other in found.reasons if "dot import path" in other.text and other.keys == reason.keys]
+def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:
+    classes = [other for other in parsed.reasons if "dot import path" in other.text and other.keys == reason.keys]
     match = re.search(r"(?:Got value|dot import path string): (.*)", classes[0].text if classes else reason.text)
-    value = match[1] if match else found.values.get(where, "something else")
+    value = match[1] if match else parsed.values.get(where, "something else")
     literals: list[str] = []
     types: list[str] = []
-    for kind in _TYPE.finditer(found.types.get(where) or reason.text):
+    for kind in _TYPE.finditer(parsed.types.get(where) or reason.text):
         if kind["literal"]:
             literals += [word.strip(" '") for word in kind["literal"].split(",")]
         elif kind["name"] != "NoneType":

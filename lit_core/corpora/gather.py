@@ -64,9 +64,9 @@ class Gathered:
         path, index = folder / "text.bin", folder / "documents.json"
         if not index.is_file():
             cls._write(corpus, path, index, advance)
-        found = json.loads(index.read_bytes())
-        spans = [Span(offset, size) for offset, size in found["spans"]]
-        return cls(path, found["ids"], found["groups"], spans, found["sha256"], found["duplicates"])
+        stored = json.loads(index.read_bytes())
+        spans = [Span(offset, size) for offset, size in stored["spans"]]
+        return cls(path, stored["ids"], stored["groups"], spans, stored["sha256"], stored["duplicates"])
 
     @staticmethod
     def _write(corpus: Corpus, path: Path, index: Path, advance: Callable[[int], object]) -> None:
@@ -190,16 +190,16 @@ def _take(members: Sequence[int], sizes: Sequence[int], target: float) -> list[i
 
 def _cut(path: Path, spans: Sequence[Span], budget: int) -> list[Span]:
     """Keep spans in order up to a number of bytes; a first document without a line break is kept whole."""
-    kept: list[Span] = []
+    chosen: list[Span] = []
     for span in spans:
         if span.size > budget:
             with path.open("rb") as file:
                 file.seek(span.offset)
                 size = file.read(budget).rfind(b"\n") + 1
-            return [*kept, Span(span.offset, size)] if size else kept or [span]
-        kept.append(span)
+            return [*chosen, Span(span.offset, size)] if size else chosen or [span]
+        chosen.append(span)
         budget -= span.size
-    return kept
+    return chosen
 
 
 def _hash(text: str) -> float:

@@ -61,8 +61,8 @@ class DebianHandbook(DebianCorpus):
             if self.language != "en":
                 twin = path.parent.parent / "en-US" / path.name
                 english = set(html_paragraphs(twin)) if twin.is_file() else set()
-            kept = [text for text in html_paragraphs(path) if text not in english or "\n" in text]
-            yield Document(path.stem, "\n\n".join(kept) + "\n")
+            translated = [text for text in html_paragraphs(path) if text not in english or "\n" in text]
+            yield Document(path.stem, "\n\n".join(translated) + "\n")
 
     def facts(self) -> dict[str, Any]:
         """Return the language and what is known of the package."""

@@ -55,23 +55,23 @@ def roff_to_text(source: str) -> str:
 def plain(text: str) -> str:
     """Replace the escape sequences in a piece of roff by what they stand for."""
 
-    def replace(found: re.Match[str]) -> str:
-        name = (found["sign"] or "").strip("([]")
-        if found["sign"]:
+    def replace(escape: re.Match[str]) -> str:
+        name = (escape["sign"] or "").strip("([]")
+        if escape["sign"]:
             code = re.fullmatch(r"u([0-9A-Fa-f]{4,6})|char(\d+)", name)
             if code:
                 return chr(int(code[1], 16) if code[1] else int(code[2]))
             return _SIGNS.get(name, "")
-        if found["string"]:
-            return _STRINGS.get(found["string"].strip("([]"), "")
-        return _PLAIN.get(found["other"] or "", "")
+        if escape["string"]:
+            return _STRINGS.get(escape["string"].strip("([]"), "")
+        return _PLAIN.get(escape["other"] or "", "")
 
     return _ESCAPE.sub(replace, text)
 
 
 def _without_programs(lines: list[str]) -> list[str]:
     """Leave out definitions and conditionals: they hold layout, or bullets that the text can do without."""
-    kept = []
+    text_lines = []
     depth, until = 0, ""
     for line in lines:
         if until:
@@ -84,8 +84,8 @@ def _without_programs(lines: list[str]) -> list[str]:
             end = command[2] if command[1] == "ig" else line.split()[2] if len(line.split()) > 2 else ""
             until = f".{end}" if end else ".."
         else:
-            kept.append(line)
-    return kept
+            text_lines.append(line)
+    return text_lines
 
 
 class _Page:
@@ -146,10 +146,10 @@ class _Page:
 
     def macro(self, line: str) -> None:
         """Obey a line that begins with a dot."""
-        found = re.match(r"[.']\s*(\w+)\s*(.*)", line)
-        if not found:
+        request = re.match(r"[.']\s*(\w+)\s*(.*)", line)
+        if not request:
             return
-        name, rest = found[1], found[2]
+        name, rest = request[1], request[2]
         arguments = [quoted.replace('""', '"') if quoted else bare for quoted, bare in _ARGUMENT.findall(rest)]
         if name in _BREAKS:
             if not (self.literal and name == "sp"):
@@ -225,6 +225,6 @@ def _table(lines: list[str]) -> str:
     if separator:
         text = text.replace(separator[1], "\t")
     # A block of several lines is one cell.
-    text = re.sub(r"T\{\n(.*?)\n?T\}", lambda found: " ".join(found[1].split()), text, flags=re.DOTALL)
+    text = re.sub(r"T\{\n(.*?)\n?T\}", lambda cell: " ".join(cell[1].split()), text, flags=re.DOTALL)
     rows = ["\t".join(plain(cell).strip() for cell in row.split("\t")) for row in text.splitlines()]
     return "\n".join(row for row in rows if row.strip("\t _=-"))

@@ -52,10 +52,10 @@ class PythonStdlib(Corpus):
         return {"python": platform.python_version(), "files": len(sizes), "bytes": sum(sizes)}
 
     def _files(self) -> list[Path]:
-        found = []
+        files = []
         for path in self.folder.rglob("*.py"):
             folders = path.relative_to(self.folder).parts[:-1]
             data = path.name.startswith("_sysconfigdata") or (folders and folders[0].startswith("config-"))
             if not data and not _SKIPPED.intersection(folders) and path.is_file():
-                found.append(path)
-        return sorted(found, key=lambda path: path.relative_to(self.folder).as_posix())
+                files.append(path)
+        return sorted(files, key=lambda path: path.relative_to(self.folder).as_posix())

@@ -112,7 +112,7 @@ class JSONLines(Corpus):
     ) -> None:
         self.name, self.licence, self.language, self.origin = name, licence, language, path
         self.field = field
-        self.files = sorted(Path(found) for found in glob(str(Path(path).expanduser()), recursive=True))
+        self.files = sorted(Path(match) for match in glob(str(Path(path).expanduser()), recursive=True))
         if not self.files:
             raise UserError(f"path of the corpus {name} is {path}, but there is no such file; correct the path.")
 
@@ -242,13 +242,13 @@ def _open(path: Path, encoding: str) -> IO[str]:
 
 def _between(lines: Iterable[str], separator: str) -> Iterator[str]:
     """Yield what lies between lines that are the separator, one document in memory at a time."""
-    kept: list[str] = []
+    document: list[str] = []
     for line in lines:
         if line.strip() == separator.strip():
-            if kept:
-                yield "".join(kept)
-            kept = []
+            if document:
+                yield "".join(document)
+            document = []
         else:
-            kept.append(line)
-    if kept:
-        yield "".join(kept)
+            document.append(line)
+    if document:
+        yield "".join(document)

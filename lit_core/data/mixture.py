@@ -1,4 +1,4 @@
-"""Mixing new sources with replayed old ones, by exact quotas per global batch."""
+"""Mixture of new and replayed sources, with exact quotas per global batch."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ _BLOCK = 1024
 
 
 class MixtureStream(Stream):
-    """An endless row of micro-batches from new sources and replayed ones, in exact proportions.
+    """Endless micro-batches from new sources and replayed ones, in exact proportions.
 
-    With q(s) the replay fraction of step s and Q(t) = B (q(0) + ... + q(t - 1)), step t replays
-    round(Q(t + 1)) - round(Q(t)) samples of B; halves are rounded up, so that a step never needs more than B.
-    Fractions and weights are taken as the decimals they are written as, and summed exactly. Within the new and within
-    the replayed samples, the same cumulative rounding parts the first source from the rest, then the second, and so on:
-    after any number of steps the k-th of them is within k / 2 samples of its share.
+    `Stream` lists the steps by which a micro-batch is read. This class defines step 2, the quotas. For B samples per
+    optimizer step and the replay fraction q(s) of step s:
 
-    An epoch is as many steps as would train on all samples of the new sources once.
+    1. The steps before t replay R(t) = round(B (q(0) + ... + q(t - 1))) samples in total, so step t replays
+       R(t + 1) - R(t). Halves are rounded up, so that no step replays more than B.
+    2. The other B t - R(t) samples of the steps before t are new.
+    3. Both totals are divided among their sources by weight. The first source gets its rounded share, the second its
+       rounded share of the remainder, and so on. After any step, the k-th source is within k / 2 samples of its exact
+       share.
+
+    Fractions and weights are read as the decimals that they are written as, and summed without rounding.
+
+    An epoch is as many steps as read as many samples as the new sources have.
 
     Args:
         new: The new sources by name.
-        weights: Share of each new source among the new samples, in any unit; None is in proportion to their sizes.
+        weights: Weights of the new sources among the new samples, in any unit; None takes their sizes.
         replay: The replayed sources by name; they need `set_replay`.
-        replay_weights: Share of each replayed source among the replayed samples; None is in proportion to their sizes.
+        replay_weights: Weights of the replayed sources among the replayed samples; None takes their sizes.
         global_batch_size: Samples per optimizer step over all devices.
         micro_batch_size: Samples per device and forward pass.
-        rank: Number of this process, from 0 to ``world_size`` - 1.
+        rank: Rank of this process, from 0 to ``world_size`` - 1.
         world_size: Number of processes that train.
         seed: Seed of the order.
 
@@ -74,7 +80,7 @@ class MixtureStream(Stream):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in which as many samples are seen as the new sources have."""
+        """Optimizer steps that read as many samples as the new sources have."""
         return -(-sum(len(self.sources[name]) for name in self.new) // self.global_batch_size)
 
     def set_replay(self, fraction: float | Callable[[int], float]) -> None:
@@ -82,8 +88,8 @@ class MixtureStream(Stream):
 
         Args:
             fraction: From 0 to 1, or a function of the optimizer step that returns it. Data-loading processes need
-                it too, so a function must be picklable and depend on nothing but the step. A resume at step t calls it
-                t times once in each of them; a number costs nothing.
+                it too, so a function must be picklable and depend on the step only. Each process calls it t times when
+                a run is resumed at step t.
 
         Raises:
             UserError: If there are no sources to replay.
@@ -91,10 +97,10 @@ class MixtureStream(Stream):
         if not self.replay:
             raise UserError("A replay fraction was given, but there are no replay sources; name some or leave it out.")
         self._fraction = _Cumulative(fraction)
-        self._forget()
+        self._clear_cache()
 
     def quotas(self, step: int) -> dict[str, int]:
-        """Return how many samples of each source the steps before ``step`` take.
+        """Return the number of samples of each source in the steps before ``step``.
 
         Raises:
             UserError: If a replay source has no fraction, or the fraction is not from 0 to 1.
@@ -120,7 +126,7 @@ class _Cumulative:
     def __init__(self, fraction: float | Callable[[int], float]) -> None:
         self._fraction = fraction
         self._constant = None if callable(fraction) else _scaled(fraction, None)
-        self._marks = [0]  # the sum at the begin of each block of steps: all sums of a long run would not be small
+        self._marks = [0]  # the sum at the start of each block of steps; the sums of all steps would take more memory
         self._block, self._sums = 0, [0]  # the sums within one block
 
     def before(self, step: int) -> int:
@@ -145,7 +151,7 @@ class _Cumulative:
 
 
 def _scaled(fraction: float, step: int | None) -> int:
-    if not 0 <= fraction <= 1:  # also what is not a number
+    if not 0 <= fraction <= 1:  # NaN included
         when = "" if step is None else f" at step {step}"
         raise UserError(f"The replay fraction is {fraction}{when}, but must be from 0 to 1; correct it.")
     return _decimal(float(fraction))
@@ -162,7 +168,7 @@ def _round(numerator: int, denominator: int) -> int:
 
 
 def _shares(argument: str, sources: Mapping[str, SampleSource], weights: Mapping[str, float] | None) -> list[Fraction]:
-    """Return for each source its share of what the sources before it left."""
+    """Return for each source its share of the remainder that the sources before it leave."""
     if weights is None:
         weights = {name: len(source) for name, source in sources.items()}
     for name in weights.keys() ^ sources.keys():
@@ -171,7 +177,7 @@ def _shares(argument: str, sources: Mapping[str, SampleSource], weights: Mapping
         if not (weight > 0 and math.isfinite(weight)):
             raise UserError(f"{argument} of {name!r} is {weight}, but must be positive; leave the source out instead.")
     exact = [Fraction(repr(weights[name])) for name in sources]
-    return [weight / sum(exact[place:]) for place, weight in enumerate(exact)]
+    return [weight / sum(exact[i:]) for i, weight in enumerate(exact)]
 
 
 def _part(names: tuple[str, ...], shares: list[Fraction], total: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The order of samples: pseudorandom permutations that are computed, not stored."""
+"""Pseudorandom permutations of sample indices, computed when needed instead of stored."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ BLOCK = 1024  # samples whose order is computed at once
 
 
 def permuted(indices: Sequence[int] | np.ndarray, size: int, seed: int, name: str, epoch: int) -> np.ndarray:
-    """Return where a pseudorandom permutation sends some indices.
+    """Return the images of some indices under a pseudorandom permutation.
 
-    A Feistel network on pairs (index // b, index % b) with b about the root of the size, walked until it lands inside.
-    So no table is kept, however large the source, and the order depends on no library's random number generator.
+    1. An index becomes a pair (index // b, index % b), with b about the square root of the size.
+    2. Four rounds of a Feistel network scramble the pair, with keys from a hash of seed, epoch and name.
+    3. Where the result is not below ``size``, the rounds are applied to it again until it is (cycle walking).
+
+    No table is stored, however large the source, and no library's random number generator is used.
 
     Args:
-        indices: From 0 to ``size`` - 1, shape ``(n,)``.
-        size: Number of elements, from 1.
+        indices: Indices from 0 to ``size`` - 1, shape ``(n,)``.
+        size: Number of elements, 1 or more.
         seed: Seed of the permutation.
-        name: What is permuted; each name has permutations of its own.
-        epoch: Each epoch has a permutation of its own.
+        name: Name of what is permuted; each name has its own permutations.
+        epoch: Index of the epoch; each has its own permutation.
 
     Returns:
         Indices from 0 to ``size`` - 1, int64 of shape ``(n,)``; different indices give different ones.
@@ -53,16 +56,16 @@ def _mixed(word: np.ndarray, key: np.uint64) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def sample_block(block: int, size: int, seed: int, name: str) -> list[int]:
-    """Return which samples of a source the running numbers of one block are.
+    """Return the samples of a source with the running numbers of one block.
 
     Args:
-        block: The running numbers are those from ``block * BLOCK`` to before ``(block + 1) * BLOCK``.
-        size: Samples of the source, from 1; after as many, a new order begins.
+        block: Index of the block, which has the running numbers ``block * BLOCK`` to ``(block + 1) * BLOCK - 1``.
+        size: Samples of the source, 1 or more; after as many samples, a new order begins.
         seed: Seed of the order.
         name: Name of the source.
 
     Returns:
-        BLOCK numbers of samples.
+        Indices of BLOCK samples in the source.
     """
     numbers = np.arange(block * BLOCK, (block + 1) * BLOCK)
     epochs = numbers // size

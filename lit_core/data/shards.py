@@ -345,10 +345,10 @@ def _counts(entry: Mapping[str, Any], *keys: str) -> bool:
 
 def _check_size(path: Path, size: int) -> None:
     try:
-        found = os.stat(path).st_size
+        actual = os.stat(path).st_size
     except FileNotFoundError:
         raise UserError(f"{path} is missing; prepare the source again or restore the file.") from None
-    if found != size:
+    if actual != size:
         raise UserError(
-            f"{path} has {found} bytes, but {INDEX} says {size}; prepare the source again or restore the file."
+            f"{path} has {actual} bytes, but {INDEX} says {size}; prepare the source again or restore the file."
         )

@@ -1,7 +1,8 @@
-"""Streams: which samples an optimizer step trains on is a pure function of the start state and the step.
+"""Streams of training and evaluation batches.
 
-Rank, world size and worker only say which part of a step is mine, so the whole state of a run's data is the step and
-how many samples of each source were consumed. It means the same on any number of devices and workers.
+The samples of an optimizer step are a pure function of the start state and the step. Rank, world size and worker only
+select a part of them. So the state of a run's data is the step and the number of samples consumed from each source,
+and it is valid for any number of devices and workers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ IGNORED = -100
 
 
 class SampleSource(Protocol):
-    """What a stream reads from: samples by number. A sample is a flat dict of tensors, arrays, numbers or strings.
+    """Samples by index, which a stream reads. A sample is a flat dict of tensors, arrays, numbers or strings.
 
     A source may also have ``batch(indices) -> dict``, which returns several samples stacked, if that is faster.
     """
@@ -35,28 +36,36 @@ class SampleSource(Protocol):
 
 
 class Stream(IterableDataset[dict[str, Tensor]], ABC):
-    """An endless row of micro-batches from named sources.
+    """Endless micro-batches from named sources.
 
-    A batch stacks what the sources return and adds ``source``, the number of each sample's source in ``names``, and
-    ``index``, the sample's running number in that source since training began; both int64 of shape ``(b,)``.
+    With B samples per optimizer step, W ranks, b samples per micro-batch and A = B / (W b) micro-batches per rank and
+    step, a rank reads its micro-batches in these steps:
 
-    Step t trains on B samples. Position p of the step belongs to micro-batch a of rank r where
-    (a W + r) b <= p < (a W + r + 1) b, so any W and accumulation A = B / (W b) train on the same samples.
-    Sample g of a source with n samples is the element g % n of a permutation drawn from the seed, the source's name
-    and the epoch g // n; a partial global batch is so completed from the next epoch.
+    1. The index of the micro-batch gives the optimizer step t and the index a of the micro-batch in it, from 0 to
+       A - 1.
+    2. `quotas` tells how many of the B samples each source gives to step t, and how many it gave to the steps before.
+    3. With several sources, a permutation of the B positions, drawn from the seed and t, mixes them.
+    4. Rank r takes the positions p with (a W + r) b <= p < (a W + r + 1) b. So any W and A train on the same samples.
+    5. A position becomes a running number g: the samples of its source that came before it, since training began. Of a
+       source with n samples, it is element g % n of a permutation drawn from the seed, the source's name and the epoch
+       g // n. So each sample occurs once per epoch, and the last global batch of an epoch is completed from the next.
+    6. The samples are read, one ``batch`` per source, and put into the order of their positions.
+
+    A batch has what the sources return, stacked, and ``source``, the index of each sample's source in ``names``, and
+    ``index``, its running number g; both int64 of shape ``(b,)``.
 
     Args:
         sources: The sources by name, in the order of ``names``.
         global_batch_size: Samples per optimizer step over all devices, B.
         micro_batch_size: Samples per device and forward pass, b.
-        rank: Number of this process, from 0 to ``world_size`` - 1.
+        rank: Rank of this process, from 0 to ``world_size`` - 1.
         world_size: Number of processes that train, W.
         seed: Seed of the order.
 
     Attributes:
         names: Names of the sources.
         accumulation: Micro-batches per device and optimizer step, A.
-        tells_epochs: Whether it is said when a source starts over.
+        tells_epochs: Whether the loader logs that a source starts a new epoch.
 
     Raises:
         UserError: If the sizes do not divide, or a source is empty.
@@ -109,14 +118,14 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 
         Args:
             step: Optimizer steps that were done.
-            consumed: Samples consumed by name; a source not named begins anew, a name that is no source is
-                kept as it is.
+            consumed: Samples consumed by name. A source without a name here starts at 0; a name without a source is
+                kept unchanged.
         """
         self.start_step, self.start_consumed = step, dict(consumed)
-        self._forget()
+        self._clear_cache()
 
     def consumed(self, step: int) -> dict[str, int]:
-        """Return the samples consumed by name once ``step`` optimizer steps of the run, counted from 0, are done."""
+        """Return the samples consumed by name after the first ``step`` optimizer steps of the run."""
         if self._start_quotas is None:
             self._start_quotas = self.quotas(self.start_step)
         first, last = self._start_quotas, self.quotas(step)
@@ -124,44 +133,51 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         return self.start_consumed | begun
 
     def counts(self, step: int) -> dict[str, int]:
-        """Return how many samples of each source step ``step``, from 0, trains on."""
+        """Return the number of samples of each source in optimizer step ``step``, an index from 0."""
         first, last = self.quotas(step), self.quotas(step + 1)
         return {name: last[name] - first[name] for name in self.names}
 
-    def _forget(self) -> None:
-        """Drop what was derived from the start state and the quotas."""
+    def _clear_cache(self) -> None:
+        """Clear what is cached of the start state and the quotas."""
         self._start_quotas = self._step = None
 
     def plan(self, step: int) -> list[tuple[str, int]]:
-        """Return source and running sample number of each of the B positions of a step."""
+        """Return the source and the running number of the sample at each of the B positions of a step."""
         return self._slots(step, range(self.global_batch_size))
 
-    def sample_index(self, name: str, number: int) -> int:
-        """Return which sample of a source its running sample ``number`` is."""
-        return sample_block(number // BLOCK, len(self.sources[name]), self.seed, name)[number % BLOCK]
+    def sample_index(self, name: str, running: int) -> int:
+        """Return the index in its source of the sample with a running number; see step 5 of the class."""
+        return sample_block(running // BLOCK, len(self.sources[name]), self.seed, name)[running % BLOCK]
 
-    def micro_batch(self, number: int) -> dict[str, Any]:
-        """Read this rank's micro-batch ``number``, counted from the start state."""
-        step, part = divmod(number, self.accumulation)
+    def micro_batch(self, index: int) -> dict[str, Any]:
+        """Read a micro-batch of this rank.
+
+        Args:
+            index: Index of the micro-batch, from 0 at the start state.
+
+        Returns:
+            The batch, as the class describes it.
+        """
+        step, part = divmod(index, self.accumulation)
         first = (part * self.world_size + self.rank) * self.micro_batch_size
         slots = self._slots(self.start_step + step, range(first, first + self.micro_batch_size))
-        places: dict[str, list[int]] = {}
-        for place, (name, _) in enumerate(slots):
-            places.setdefault(name, []).append(place)
+        rows: dict[str, list[int]] = {}  # of the batch, by source
+        for row, (name, _) in enumerate(slots):
+            rows.setdefault(name, []).append(row)
         parts = {
-            name: _stacked(self.sources[name], [self.sample_index(name, slots[place][1]) for place in of_source])
-            for name, of_source in places.items()
+            name: _stacked(self.sources[name], [self.sample_index(name, slots[row][1]) for row in rows_of_source])
+            for name, rows_of_source in rows.items()
         }
-        batch = _interleaved(parts, places)
+        batch = _interleaved(parts, rows)
         batch["source"] = torch.tensor([self.names.index(name) for name, _ in slots])
         batch["index"] = torch.tensor([running for _, running in slots])
         return batch
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        number, stride = _worker()
+        index, stride = _worker()
         while True:
-            yield self.micro_batch(number)
-            number += stride
+            yield self.micro_batch(index)
+            index += stride
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.accumulation
@@ -169,7 +185,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
     def _slots(self, step: int, positions: Sequence[int]) -> list[tuple[str, int]]:
         if self._step is None or self._step[0] != step:  # the micro-batches of a step share it
             order: Sequence[int] = range(self.global_batch_size)
-            if len(self.names) > 1:  # else all micro-batches would have the sources in one order
+            if len(self.names) > 1:  # otherwise each micro-batch would hold one source after the other
                 order = permuted(order, self.global_batch_size, self.seed, "", step).tolist()
             self._step = step, self.consumed(step), self.counts(step), order
         _, consumed, counts, order = self._step
@@ -185,14 +201,14 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 
 
 class ShardStream(Stream):
-    """An endless row of micro-batches from one source.
+    """Endless micro-batches from one source; see `Stream` for the steps.
 
     Args:
-        source: Samples by number, such as a `TokenWindows` or a `ShardSet`.
+        source: Samples by index, such as a `TokenWindows` or a `ShardSet`.
         name: Name of the source.
         global_batch_size: Samples per optimizer step over all devices.
         micro_batch_size: Samples per device and forward pass.
-        rank: Number of this process, from 0 to ``world_size`` - 1.
+        rank: Rank of this process, from 0 to ``world_size`` - 1.
         world_size: Number of processes that train.
         seed: Seed of the order.
     """
@@ -219,24 +235,28 @@ class ShardStream(Stream):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps until each sample was seen once."""
+        """Optimizer steps until each sample has been read at least once."""
         return -(-len(self.sources[self.names[0]]) // self.global_batch_size)
 
     def quotas(self, step: int) -> dict[str, int]:
-        """Return the samples that the steps before ``step`` take."""
+        """Return the number of samples in the steps before ``step``."""
         return {self.names[0]: step * self.global_batch_size}
 
 
 class EvalStream(IterableDataset[dict[str, Tensor]]):
     """All samples of a source once, in order; every rank gets the same number of batches.
 
-    A batch stacks what the source returns and adds ``index``, the sample's number. The last batches are filled up with
-    rows whose ``index`` is -1 and whose ``labels`` or ``y``, where there are any, are all -100; they count in nothing.
+    1. Global batch i holds the samples i W b to (i + 1) W b - 1, for W ranks and b samples per batch.
+    2. Rank r reads the r-th part of b samples of each global batch.
+    3. Positions beyond the end of the source are padded with its last sample, whose ``index`` is set to -1 and whose
+       ``labels`` or ``y``, where there are any, to -100; metrics leave these rows out.
+
+    A batch has what the source returns, stacked, and ``index``, the index of each sample in the source.
 
     Args:
-        source: Samples by number, such as a `TokenWindows` with ``tail``.
+        source: Samples by index, such as a `TokenWindows` with ``tail``.
         batch_size: Samples per device and forward pass.
-        rank: Number of this process, from 0 to ``world_size`` - 1.
+        rank: Rank of this process, from 0 to ``world_size`` - 1.
         world_size: Number of processes that evaluate.
 
     Raises:
@@ -249,15 +269,15 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
             raise UserError("The source to evaluate on has no samples; prepare more data or leave it out.")
         self.source, self.batch_size, self.rank, self.world_size = source, batch_size, rank, world_size
 
-    def batch(self, number: int) -> dict[str, Tensor]:
-        """Read this rank's batch ``number``, from 0."""
-        first = (number * self.world_size + self.rank) * self.batch_size
-        return default_collate([self._row(index) for index in range(first, first + self.batch_size)])
+    def batch(self, index: int) -> dict[str, Tensor]:
+        """Read this rank's batch with an index, from 0."""
+        first = (index * self.world_size + self.rank) * self.batch_size
+        return default_collate([self._row(position) for position in range(first, first + self.batch_size)])
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         first, stride = _worker()
-        for number in range(first, len(self), stride):
-            yield self.batch(number)
+        for index in range(first, len(self), stride):
+            yield self.batch(index)
 
     def __len__(self) -> int:
         return -(-len(self.source) // (self.batch_size * self.world_size))
@@ -276,8 +296,8 @@ def _stacked(source: SampleSource, indices: list[int]) -> dict[str, Any]:
     return batch(indices) if batch else default_collate([source[index] for index in indices])
 
 
-def _interleaved(parts: dict[str, dict[str, Any]], places: dict[str, list[int]]) -> dict[str, Any]:
-    """Put the rows of several sources into the places that they have in the batch."""
+def _interleaved(parts: dict[str, dict[str, Any]], rows: dict[str, list[int]]) -> dict[str, Any]:
+    """Merge the rows of several sources into one batch, in the given rows of the batch."""
     (first, batch), *others = parts.items()
     if not others:
         return dict(batch)
@@ -285,23 +305,23 @@ def _interleaved(parts: dict[str, dict[str, Any]], places: dict[str, list[int]])
         if part.keys() != batch.keys():
             raise UserError(
                 f"source {name!r} and source {first!r} give other keys ({', '.join(part)}; {', '.join(batch)}), so no "
-                "batch can hold both; set them up alike."
+                "batch can hold both; let both return the same keys."
             )
-    order = np.argsort([place for of_source in places.values() for place in of_source])
-    together: dict[str, Any] = {}
+    order = np.argsort([row for rows_of_source in rows.values() for row in rows_of_source])
+    merged: dict[str, Any] = {}
     for key in batch:
         values = [part[key] for part in parts.values()]
         if isinstance(values[0], Tensor):
-            # not by [order], which wakes torch's threads for the smallest batch: a wait where the machine is busy
-            together[key] = torch.cat(values).index_select(0, torch.from_numpy(order))
+            # indexing by [order] starts torch's threads even for the smallest batch, which is slow on a busy machine
+            merged[key] = torch.cat(values).index_select(0, torch.from_numpy(order))
         else:  # strings, which are not stacked
-            rows = [row for value in values for row in value]
-            together[key] = [rows[place] for place in order.tolist()]
-    return together
+            items = [item for value in values for item in value]
+            merged[key] = [items[i] for i in order.tolist()]
+    return merged
 
 
 def _worker() -> tuple[int, int]:
-    """Return number and count of the data-loading processes. The ranks are never asked for: no group exists there."""
+    """Return the index of this data-loading process and their number; it has no process group to ask for ranks."""
     info = get_worker_info()
     return (info.id, info.num_workers) if info else (0, 1)
 

@@ -113,20 +113,20 @@ class TokenWindows:
         """
         rows = np.zeros((len(indices), self.length + 1), dtype=np.int64)
         missing = {}
-        for place, index in enumerate(indices):
+        for row, index in enumerate(indices):
             if not 0 <= index < len(self):
                 raise IndexError(f"Sample {index} of {len(self)}.")
             start = index * self.length
             stop = min(start + self.length + 1, self.tokens)
-            self._row.read(start, stop, rows[place])
+            self._row.read(start, stop, rows[row])
             if stop - start <= self.length:
-                missing[place] = stop - start - 1
+                missing[row] = stop - start - 1
         if self.vocab_size is not None:
             self._check_range(int(rows.min()), int(rows.max()), self.vocab_size)
         inputs, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
-        for place, scored in missing.items():
-            inputs[place, scored:] = 0
-            labels[place, scored:] = IGNORED
+        for row, scored in missing.items():
+            inputs[row, scored:] = 0
+            labels[row, scored:] = IGNORED
         batch = {"input_ids": inputs, "labels": labels, "index": torch.as_tensor(indices)}
         if self._end_of_text is not None:
             batch["document_ids"] = (inputs == self._end_of_text).cumsum(1)
@@ -222,17 +222,17 @@ class _ShardTokens:
         content = self.shards.buffer(shard)[offset : offset + size]
         data = tokens * self._dtype.itemsize
         if number not in self._checked:
-            found: object
+            stored: object
             header = io.BytesIO(content[: max(size - data, 0)].tobytes())
             try:
                 version = np.lib.format.read_magic(header)
-                found = np.lib.format.read_array_header_1_0(header) if version == (1, 0) else version
+                stored = np.lib.format.read_array_header_1_0(header) if version == (1, 0) else version
             except ValueError as error:
-                found = error
-            if found != ((tokens,), False, self._dtype) or header.tell() != size - data:
+                stored = error
+            if stored != ((tokens,), False, self._dtype) or header.tell() != size - data:
                 raise RunFailure(
                     f"{self.shards.files[shard]} is damaged: its member {name} should be {tokens} tokens of "
-                    f"{self._dtype}, but its header says otherwise ({found}); prepare the source again."
+                    f"{self._dtype}, but its header says otherwise ({stored}); prepare the source again."
                 )
             self._checked.add(number)
         return content[size - data :].view(self._dtype)

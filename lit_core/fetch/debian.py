@@ -52,13 +52,13 @@ class DebianPackage:
         """
         root = self.folder()
         # A link is a second name of a file, and could lead out of the package.
-        found = sorted(path for path in (root / folder).glob(pattern) if path.is_file() and not path.is_symlink())
-        if not found:
+        files = sorted(path for path in (root / folder).glob(pattern) if path.is_file() and not path.is_symlink())
+        if not files:
             raise UserError(
                 f"{self.name} needs {folder}/{pattern} of the Debian package {self.package}, but {root} has no such "
                 "file; give the folder that `dpkg-deb -x` unpacked the package in as `from_folder`."
             )
-        yield from found
+        yield from files
 
     def facts(self) -> dict[str, Any]:
         """Return file and SHA-256 of the package, or the folder that was given."""

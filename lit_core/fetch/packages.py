@@ -142,10 +142,10 @@ def check_file(path: Path, sha256: str) -> None:
     Raises:
         RunFailure: If it has another.
     """
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != sha256:
         raise RunFailure(
-            f"{path} has the SHA-256 {found}, but {sha256} is expected; remove its folder to fetch it again."
+            f"{path} has the SHA-256 {actual}, but {sha256} is expected; remove its folder to fetch it again."
         )
 
 
@@ -220,7 +220,7 @@ def _run(command: Sequence[str], folder: Path, name: str) -> None:
 
 
 def _only(folder: Path, pattern: str, name: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise RunFailure(f"{name}: the download brought {len(found)} files {pattern} and not one; try again.")
-    return found[0]
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        raise RunFailure(f"{name}: the download has {len(files)} files {pattern} instead of one; try again.")
+    return files[0]

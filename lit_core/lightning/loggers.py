@@ -109,10 +109,10 @@ class CSVLog(Logger):
         if not self.path.exists():
             return
         rows = self._read()
-        kept = [row for row in rows if self._resume_step is None or int(row["step"]) < self._resume_step]
-        if len(kept) < len(rows) or not self.path.read_bytes().endswith(b"\n"):
-            self._write(self._columns(), kept)
-        rows = kept
+        earlier = [row for row in rows if self._resume_step is None or int(row["step"]) < self._resume_step]
+        if len(earlier) < len(rows) or not self.path.read_bytes().endswith(b"\n"):
+            self._write(self._columns(), earlier)
+        rows = earlier
         if rows:
             self._tail_step = int(rows[-1]["step"])
             self._tail = {frozenset(row): row for row in rows if int(row["step"]) == self._tail_step}

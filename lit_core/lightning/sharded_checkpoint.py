@@ -52,10 +52,10 @@ class ScatteredTensor:
         wanted = torch.empty([part.stop - part.start for part in region], dtype=self._dtype)
         for start, part in self._parts:
             theirs, mine = [], []
-            for place, begin, length in zip(region, start, part.shape, strict=True):
-                first, last = max(place.start, begin), min(place.stop, begin + length)
+            for bounds, begin, length in zip(region, start, part.shape, strict=True):
+                first, last = max(bounds.start, begin), min(bounds.stop, begin + length)
                 theirs.append(slice(first - begin, max(last, first) - begin))
-                mine.append(slice(first - place.start, max(last, first) - place.start))
+                mine.append(slice(first - bounds.start, max(last, first) - bounds.start))
             wanted[tuple(mine)] = part[tuple(theirs)]
         return wanted
 
@@ -67,15 +67,15 @@ def region_of(tensor: DTensor) -> tuple[slice, ...]:
         tensor: Divided over a mesh whose last dimension divided it first, as FSDP2 does with what it finds divided.
     """
     bounds = [(0, length) for length in tensor.shape]
-    place = tensor.device_mesh.get_coordinate()
-    assert place is not None, "this device is not in the tensor's mesh"
-    for number in reversed(range(len(place))):
-        placement = tensor.placements[number]
+    coordinate = tensor.device_mesh.get_coordinate()
+    assert coordinate is not None, "this device is not in the tensor's mesh"
+    for dim in reversed(range(len(coordinate))):
+        placement = tensor.placements[dim]
         if not placement.is_replicate():
             dim = placement.dim  # type: ignore[attr-defined]  # mypy does not see that it is a Shard
             first, last = bounds[dim]
-            size = -(-(last - first) // tensor.device_mesh.size(number))
-            first = min(first + place[number] * size, last)
+            size = -(-(last - first) // tensor.device_mesh.size(dim))
+            first = min(first + coordinate[dim] * size, last)
             bounds[dim] = first, min(first + size, last)
     assert tuple(last - first for first, last in bounds) == tensor.to_local().shape
     return tuple(slice(first, last) for first, last in bounds)
@@ -225,5 +225,5 @@ def _map(tree: Any, function: Callable[[str, Any], Any], path: str = "") -> Any:
     if isinstance(tree, Mapping):
         return {key: _map(value, function, f"{path}/{key}") for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(_map(value, function, f"{path}/{place}") for place, value in enumerate(tree))
+        return type(tree)(_map(value, function, f"{path}/{index}") for index, value in enumerate(tree))
     return function(path, tree)

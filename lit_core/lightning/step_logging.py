@@ -61,11 +61,11 @@ def rows_of_all_ranks(trainer: Trainer, rows: Tensor) -> Tensor:
     """
     if trainer.world_size == 1:
         return rows
-    place = trainer.strategy.root_device
-    sizes = torch.zeros(trainer.world_size, dtype=torch.int64, device=place)
+    device = trainer.strategy.root_device
+    sizes = torch.zeros(trainer.world_size, dtype=torch.int64, device=device)
     sizes[trainer.global_rank] = len(rows)
     dist.all_reduce(sizes)
-    padded = torch.zeros((int(sizes.max()), *rows.shape[1:]), dtype=rows.dtype, device=place)
+    padded = torch.zeros((int(sizes.max()), *rows.shape[1:]), dtype=rows.dtype, device=device)
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(trainer.world_size)]
     dist.all_gather(parts, padded)

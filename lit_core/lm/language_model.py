@@ -154,12 +154,12 @@ class LanguageModel(ABC):
         return done
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-        for place, prompt in enumerate(prompts):
+        for index, prompt in enumerate(prompts):
             if not prompt:
-                raise UserError(f"Prompt {place} has no tokens; start it with the end-of-text token.")
+                raise UserError(f"Prompt {index} has no tokens; start it with the end-of-text token.")
             if self.max_length is not None and len(prompt) + max_new_tokens > self.max_length:
                 raise UserError(
-                    f"Prompt {place} has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model "
+                    f"Prompt {index} has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model "
                     f"takes {self.max_length} together; shorten the prompt or lower max_new_tokens."
                 )
 
@@ -181,8 +181,8 @@ class LanguageModel(ABC):
             mask_BS = None
         seen_BV: Tensor | None = None
         new: list[list[int]] = [[] for _ in prompts]
-        places = list(range(len(prompts)))  # of the rows that the network still runs
-        running = set(places)
+        prompt_of_row = list(range(len(prompts)))  # of the rows that the network still runs
+        running = set(prompt_of_row)
         cache = self.new_cache()
         while True:
             logits_BSV, cache = self.logits(ids_BS, cache, mask=mask_BS, last_only=True)
@@ -195,22 +195,26 @@ class LanguageModel(ABC):
                         seen_BV[row, list(prompt)] = True
                 else:
                     seen_BV.scatter_(1, ids_BS, True)
-            drawn = [next(numbers[place]) for place in places]
+            drawn = [next(numbers[index]) for index in prompt_of_row]
             ids_BS = choose_tokens(logits_BV, torch.tensor(drawn, device=self.device), *choices, seen_BV)[:, None]
             mask_BS = None
-            for place, token in zip(places, ids_BS[:, 0].tolist(), strict=True):
-                if place not in running:
+            for index, token in zip(prompt_of_row, ids_BS[:, 0].tolist(), strict=True):
+                if index not in running:
                     continue
                 if token != stop:
-                    new[place].append(token)
-                if token == stop or len(new[place]) == max_new_tokens:
-                    running.remove(place)
+                    new[index].append(token)
+                if token == stop or len(new[index]) == max_new_tokens:
+                    running.remove(index)
             if not running:
                 return new
-            if 4 * len(running) <= 3 * len(places):  # not at each end, since the cache is copied
-                kept = [row for row, place in enumerate(places) if place in running]
-                places, ids_BS, cache = [places[row] for row in kept], ids_BS[kept], self.keep_rows(cache, kept)
-                seen_BV = None if seen_BV is None else seen_BV[kept]
+            if 4 * len(running) <= 3 * len(prompt_of_row):  # not at each end, since the cache is copied
+                rows = [row for row, index in enumerate(prompt_of_row) if index in running]
+                prompt_of_row, ids_BS, cache = (
+                    [prompt_of_row[row] for row in rows],
+                    ids_BS[rows],
+                    self.keep_rows(cache, rows),
+                )
+                seen_BV = None if seen_BV is None else seen_BV[rows]
 
 
 def divides(model: Any) -> bool:
@@ -303,9 +307,9 @@ class HuggingFaceLM(LanguageModel):
     def keep_rows(self, cache: Any, rows: Sequence[int]) -> Any:
         """Return a cache that holds some rows only; see the base class."""
         past, mask_BK = cache
-        places = torch.tensor(rows, device=self.device)
-        past.batch_select_indices(places)
-        return past, mask_BK[places]
+        indices = torch.tensor(rows, device=self.device)
+        past.batch_select_indices(indices)
+        return past, mask_BK[indices]
 
     def logits(
         self, ids_BS: Tensor, cache: Any = None, *, mask: Tensor | None = None, last_only: bool = False
@@ -346,7 +350,7 @@ class HuggingFaceLM(LanguageModel):
         return model.base_model, model.get_output_embeddings()
 
     def _last_hidden(self, ids_BS: Tensor, mask: Tensor | None) -> Tensor:
-        places = {}
+        padding = {}
         if mask is not None:
-            places = {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
-        return self._parts[0](input_ids=ids_BS, use_cache=False, **places)[0]
+            padding = {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
+        return self._parts[0](input_ids=ids_BS, use_cache=False, **padding)[0]
