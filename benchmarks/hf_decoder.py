@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import quiet_transformers
 from lit_moe.functional.token_nll import token_nll
 from lit_moe.interop import import_model
 from lit_moe.lm import load_module

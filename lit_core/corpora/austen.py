@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lit_core.corpora.base import Corpus, Document
-from lit_core.errors import RunFailure
+from lit_core.files.shipped import read_shipped
 
 _FILE = Path(__file__).parent / "embedded" / "austen.jsonl.xz"
 #: Of the decompressed file.
@@ -34,13 +32,7 @@ class Austen(Corpus):
         Raises:
             RunFailure: If the shipped file is damaged.
         """
-        try:
-            content = lzma.decompress(_FILE.read_bytes())
-        except (OSError, lzma.LZMAError) as error:
-            raise RunFailure(f"{_FILE} cannot be read ({error}); install the package again.") from error
-        if hashlib.sha256(content).hexdigest() != SHA256:
-            raise RunFailure(f"{_FILE} is damaged: its SHA-256 is not the recorded one; install the package again.")
-        for line in content.decode().splitlines():
+        for line in read_shipped(_FILE, SHA256).splitlines():
             chapter = json.loads(line)
             yield Document(chapter["id"], chapter["text"], group=chapter["id"].split("/")[0])
 

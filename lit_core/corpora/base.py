@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+
+from lit_core.corpora.described import Described
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Document:
     group: str = ""
 
 
-class Corpus(ABC):
+class Corpus(Described):
     """A named row of documents.
 
     To add a corpus, derive from this class, export it from ``lit_core.corpora``, and write its YAML and its test.
@@ -36,10 +37,8 @@ class Corpus(ABC):
         language: ISO 639-1 code of the language, or the name of a programming language.
     """
 
-    name: str
-    licence: str
-    origin: str
     language: str
+    described = (*Described.described, "language")
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:
@@ -48,21 +47,3 @@ class Corpus(ABC):
         Raises:
             UserError: If something is missing; one sentence says what, and the ways out.
         """
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return what the documents depend on: arguments, versions and hashes, as plain values.
-
-        ``prepare`` keeps them, and starts anew when they have changed. Quick to compute.
-        """
-
-    def describe(self) -> dict[str, Any]:
-        """Return class, name, licence, origin, language and facts as plain values."""
-        return {
-            "class": type(self).__name__,
-            "name": self.name,
-            "licence": self.licence,
-            "origin": self.origin,
-            "language": self.language,
-            "facts": self.facts(),
-        }

@@ -19,7 +19,7 @@ from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.decoding import new_cache, use_packed_attention
 from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import loading
 
 
 class LanguageModel(ABC):
@@ -277,24 +277,15 @@ class HuggingFaceLM(LanguageModel):
 
         folder = resolve_data_path(name)
         name = str(folder) if folder.is_dir() else name
-        try:
+        with loading(f"The language model is {name}", "give a Hugging Face name or a folder with safetensors"):
             config = AutoConfig.from_pretrained(name)
             known = config.num_hidden_layers
             if layers is not None and not 1 <= layers <= known:
                 raise UserError(f"layers is {layers}, but {name} has {known}; keep from 1 to {known}, or null for all.")
             config.num_hidden_layers = layers or known
-            with quiet_transformers():  # a bar, and a list of the layers that are left out
-                model = AutoModelForCausalLM.from_pretrained(
-                    name, config=config, use_safetensors=True, dtype=getattr(torch, dtype)
-                )
-        except UserError:
-            raise
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(
-                f"The language model is {name}, which cannot be loaded ({reason}); "
-                "give a Hugging Face name or a folder with safetensors."
-            ) from error
+            model = AutoModelForCausalLM.from_pretrained(
+                name, config=config, use_safetensors=True, dtype=getattr(torch, dtype)
+            )
         called = name.rstrip("/").split("/")[-1]
         if layers is not None and layers < known:
             called += f", first {layers} layers"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lit_core.errors import UserError
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import loading
 from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.raid import attacked
 from lit_detect.language.entities import split_sentences
@@ -82,13 +82,7 @@ class Paraphrase(Attack):
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-        try:
-            with quiet_transformers():
-                model = AutoModelForSeq2SeqLM.from_pretrained(self.model, use_safetensors=True)
+        remedy = "give the Hugging Face name or folder of a sequence-to-sequence model with safetensors"
+        with loading(f"model is {self.model}", remedy):
+            model = AutoModelForSeq2SeqLM.from_pretrained(self.model, use_safetensors=True)
             return AutoTokenizer.from_pretrained(self.model), model.eval()
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(
-                f"model is {self.model}, which cannot be loaded ({reason}); give the Hugging Face name or folder of a "
-                "sequence-to-sequence model with safetensors."
-            ) from error

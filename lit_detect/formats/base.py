@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from lit_core.corpora.described import Described
 from lit_core.errors import UserError
 from lit_core.files.paths import files_facts
 from lit_detect.records import SPLITS, Record
@@ -17,7 +18,7 @@ Split = Literal["train", "val", "test"]
 _SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val"}
 
 
-class TextSource(ABC):
+class TextSource(Described):
     """Texts of one origin.
 
     To add a format, derive from this class or from `FileSource`, export it from ``lit_detect.formats``, and write its
@@ -29,10 +30,6 @@ class TextSource(ABC):
         origin: Where the texts come from.
     """
 
-    name: str
-    licence: str
-    origin: str
-
     @abstractmethod
     def records(self) -> Iterator[Record]:
         """Yield the records one by one, always in the same order.
@@ -42,20 +39,6 @@ class TextSource(ABC):
         Raises:
             UserError: If something is missing or malformed; one sentence says where, what, and the way out.
         """
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return what the records depend on: arguments, and names, sizes and times of files. Quick to compute."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return class, name, licence, origin and facts as plain values."""
-        return {
-            "class": type(self).__name__,
-            "name": self.name,
-            "licence": self.licence,
-            "origin": self.origin,
-            "facts": self.facts(),
-        }
 
 
 class FileSource(TextSource):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_core.errors import RunFailure
+from lit_core.files.shipped import read_shipped
 from lit_detect.formats.base import TextSource
 from lit_detect.formats.litshift import as_record
 from lit_detect.records import Record
@@ -79,11 +77,5 @@ class EmbeddedWild(TextSource):
 
 def _read(name: str) -> Iterator[Record]:
     path = _FOLDER / name
-    try:
-        content = lzma.decompress(path.read_bytes())
-    except (OSError, lzma.LZMAError) as error:
-        raise RunFailure(f"{path} cannot be read ({error}); install the package again.") from error
-    if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise RunFailure(f"{path} is damaged: its SHA-256 is not the recorded one; install the package again.")
-    for number, line in enumerate(content.decode().splitlines(), 1):
+    for number, line in enumerate(read_shipped(path, SHA256[name]).splitlines(), 1):
         yield as_record(json.loads(line), f"{path}, line {number}")

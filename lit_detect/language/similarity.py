@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import loading
 
 
 class Similarity(ABC):
@@ -110,16 +110,9 @@ class SentenceSimilarity(Similarity):
         from lit_core.lm.pretrained import minilm_folder
 
         name = str(minilm_folder()) if self.encoder == "minilm" else self.encoder
-        try:
-            with quiet_transformers():
-                model = AutoModel.from_pretrained(name, use_safetensors=True)
+        with loading(f"encoder is {name}", "give minilm, a Hugging Face name, or a folder with safetensors"):
+            model = AutoModel.from_pretrained(name, use_safetensors=True)
             return AutoTokenizer.from_pretrained(name), model.eval()
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(
-                f"encoder is {name}, which cannot be loaded ({reason}); give minilm, a Hugging Face name, or a folder "
-                "with safetensors."
-            ) from error
 
     @property
     def _limit(self) -> int:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import lzma
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lit_core.errors import RunFailure, UserError
+from lit_core.errors import UserError
 from lit_core.fetch.debian import DebianPackage
+from lit_core.files.shipped import read_shipped
 from lit_detect.language.inflection import analyse, bases_of, inflect
 from lit_detect.language.synonyms import WORD, Synonyms
 
@@ -149,13 +148,7 @@ class EmbeddedSynonyms(Lexical):
         Raises:
             RunFailure: If the shipped file is damaged.
         """
-        try:
-            content = lzma.decompress(_FILE.read_bytes())
-        except (OSError, lzma.LZMAError) as error:
-            raise RunFailure(f"{_FILE} cannot be read ({error}); install the package again.") from error
-        if hashlib.sha256(content).hexdigest() != SHA256:
-            raise RunFailure(f"{_FILE} is damaged: its SHA-256 is not the recorded one; install the package again.")
-        return read_extract(content.decode())
+        return read_extract(read_shipped(_FILE, SHA256))
 
 
 # The two formats

@@ -20,7 +20,7 @@ from lit_core.corpora import Austen
 from lit_core.errors import UserError
 from lit_core.lm.pretrained import minilm_folder
 from lit_core.lm.tokenizer import END_OF_TEXT, Tokenizer
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import quiet_transformers
 
 _SCRATCH = re.compile(r"scratch-([1-9]\d*)x([1-9]\d*)")
 _SCRATCH_VOCABULARY, _SCRATCH_POSITIONS, _SCRATCH_HEAD = 4096, 512, 32

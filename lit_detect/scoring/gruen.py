@@ -12,7 +12,7 @@ import torch
 
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import loading
 from lit_detect.functional.gruen import focus, grammaticality, gruen, parts_of, redundancy, word_mover_similarity
 from lit_detect.language.entities import split_sentences
 from lit_detect.language.word_vectors import WordVectors
@@ -111,15 +111,9 @@ class Gruen:
     def _classifier(self) -> tuple[Any, Any]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        try:
-            with quiet_transformers():
-                module = AutoModelForSequenceClassification.from_pretrained(self.acceptability, use_safetensors=True)
+        remedy = "give a classifier of acceptable sentences by its Hugging Face name or a folder with safetensors"
+        with loading(f"`acceptability` is {self.acceptability}", remedy):
+            module = AutoModelForSequenceClassification.from_pretrained(self.acceptability, use_safetensors=True)
             if module.config.num_labels != 2:
                 raise ValueError(f"it has {module.config.num_labels} labels, not 2")
             return AutoTokenizer.from_pretrained(self.acceptability), module.eval()
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(
-                f"`acceptability` is {self.acceptability}, which cannot be loaded ({reason}); give a classifier of "
-                "acceptable sentences by its Hugging Face name or a folder with safetensors."
-            ) from error

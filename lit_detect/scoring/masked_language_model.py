@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import loading
 
 
 class MaskedLM:
@@ -46,16 +46,9 @@ class MaskedLM:
         """
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-        try:
-            with quiet_transformers():
-                model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True)
+        with loading(f"The masked language model is {name}", "give a Hugging Face name or a folder with safetensors"):
+            model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(
-                f"The masked language model is {name}, which cannot be loaded ({reason}); give a Hugging Face name or "
-                "a folder with safetensors."
-            ) from error
         if tokenizer.mask_token_id is None:
             raise UserError(f"The tokenizer of {name} has no mask token; give a masked language model, such as BERT.")
         return cls(model.eval().to(device), tokenizer, name.rstrip("/").split("/")[-1])

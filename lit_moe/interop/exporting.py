@@ -19,7 +19,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import sync_folder
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.lm.transformers_logging import quiet_transformers
+from lit_core.lm.transformers_loading import quiet_transformers
 from lit_moe.interop.families import Family, nearest_family
 from lit_moe.interop.folder import COMPANIONS, INDEX, need_transformers
 from lit_moe.interop.importing import refuse_output

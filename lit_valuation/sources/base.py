@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_core.corpora.described import Described
 from lit_core.errors import UserError
 from lit_valuation.samples import Samples
 
@@ -18,7 +19,7 @@ from lit_valuation.samples import Samples
 LARGEST = float(np.finfo(np.float32).max)
 
 
-class LabelledSource(ABC):
+class LabelledSource(Described):
     """Labelled samples of one origin, which ``prepare`` divides among a trainer and owners.
 
     To add a source, derive from this class, export it from ``lit_valuation.sources``, and write its YAML in
@@ -32,9 +33,6 @@ class LabelledSource(ABC):
         columns: Names of a table's columns; None for other inputs.
     """
 
-    name: str
-    licence: str
-    origin: str
     input: str
     columns: tuple[str, ...] | None = None
 
@@ -45,20 +43,6 @@ class LabelledSource(ABC):
         Raises:
             UserError: If something is missing or malformed; one sentence says what, and what to do.
         """
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return everything that the samples depend on, as plain values: arguments, versions, hashes. Must be quick."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return class, name, licence, origin and facts as plain values."""
-        return {
-            "class": type(self).__name__,
-            "name": self.name,
-            "licence": self.licence,
-            "origin": self.origin,
-            "facts": self.facts(),
-        }
 
 
 def to_samples(

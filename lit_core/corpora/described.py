@@ -1,0 +1,33 @@
+"""What corpora, sources of texts and sources of samples have in common: a name, a licence, an origin, a record."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+
+class Described(ABC):
+    """Base of everything that ``prepare`` reads, with the description that it records.
+
+    Attributes:
+        name: Name of the source.
+        licence: Licence of the content.
+        origin: Where the content comes from.
+    """
+
+    name: str
+    licence: str
+    origin: str
+    described: ClassVar[tuple[str, ...]] = ("name", "licence", "origin")
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what the content depends on, as plain values: arguments, versions, hashes, facts about files.
+
+        ``prepare`` records them and prepares the source again when they change. Quick to compute.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return the class, the attributes named by `described`, and the facts, as plain values."""
+        attributes = {attribute: getattr(self, attribute) for attribute in self.described}
+        return {"class": type(self).__name__, **attributes, "facts": self.facts()}
