@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.corpora import Corpus
+from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.corpora.gather import SPLITS
-from lit_core.corpora.source import Source, encode, gather, sample
 from lit_core.data.shards import ShardSet
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
@@ -43,9 +43,9 @@ def prepare(
 ) -> Summary:
     """Turn corpora into token shards, one folder per corpus with the splits train, val and test.
 
-    A killed run goes on where it stopped when the same command is given again, and a source that is there already is
-    left as it is. Corpora may be added to a root later; they are encoded with its tokenizer. Equal arguments and texts
-    give equal files, whatever the number of workers.
+    To resume a killed run, give the same command again. A source that is finished already is left unchanged. Corpora
+    may be added to a root later; they are encoded with its tokenizer. Equal arguments and texts give equal files, for
+    any number of workers.
 
     Args:
         root: Folder of the sources, absolute, from the working directory, or below the data root.
@@ -77,18 +77,18 @@ def prepare(
     with workplace(folder) as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
         missing = [corpus for corpus in corpora or () if not is_prepared(folder / corpus.name, settings[corpus.name])]
-        sources = [gather(corpus, settings[corpus.name], work) for corpus in missing]
+        builds = [gather(corpus, settings[corpus.name], work) for corpus in missing]
         training = None
         if encoder is None:
             size = VOCAB_SIZE if vocab_size is None else vocab_size
             training = {"vocab_size": size, "tokenizer_bytes": tokenizer_bytes, "sources": settings}
             print(f"Training a byte-level BPE of {size} tokens.", flush=True)
-            encoder = Tokenizer.train_bpe(sample(sources, tokenizer_bytes), size)
-        if sources:
-            encode(sources, encoder, workers)
-            _move_in(folder, sources, encoder, training)
+            encoder = Tokenizer.train_bpe(sample(builds, tokenizer_bytes), size)
+        if builds:
+            encode(builds, encoder, workers)
+            _move_in(folder, builds, encoder, training)
     summary = {name: _summary(folder / name) for name in settings}
-    _print(summary, reused=set(summary) - {source.corpus.name for source in sources})
+    _print(summary, reused=set(summary) - {build.corpus.name for build in builds})
     weights = json.dumps(dict.fromkeys(summary, 1.0))
     print(f"\nIn           {folder}")
     print(f"Train on it  lit-moe fit --config CONFIG --data.root {root} --data.sources '{weights}'")
@@ -151,17 +151,17 @@ def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) 
     return given if given is not None else stored
 
 
-def _move_in(root: Path, sources: Sequence[Source], tokenizer: Tokenizer, training: dict[str, Any] | None) -> None:
-    """Give finished sources their place; what is visible in the root is whole at every moment."""
-    finished = [source.finish(tokenizer) for source in sources]
+def _move_in(root: Path, builds: Sequence[CorpusBuild], tokenizer: Tokenizer, training: dict[str, Any] | None) -> None:
+    """Move finished sources into the root, in which every visible source is complete at any moment."""
+    finished = [build.finish(tokenizer) for build in builds]
     if training is not None:
         atomic_write(root / TRAINING, json.dumps(training, ensure_ascii=False, indent=1) + "\n")
     if not (root / "tokenizer.json").is_file():
         tokenizer.save(root / "tokenizer.json")
-    for source, folder in zip(sources, finished, strict=True):
-        os.replace(folder, root / source.corpus.name)
+    for build, folder in zip(builds, finished, strict=True):
+        os.replace(folder, root / build.corpus.name)
         sync_folder(root)
-        shutil.rmtree(source.work)
+        shutil.rmtree(build.work)
 
 
 def _verify(root: Path) -> Summary:

@@ -1,4 +1,4 @@
-"""Start a new run from the weights of another."""
+"""`BranchFrom`, which starts a new run from the checkpoint of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop at a loss that is not finite."""
+"""`FiniteLoss`, which stops training at a loss that is not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM save a checkpoint at the next optimizer step."""
+"""`GracefulStop`, which saves a checkpoint at the next optimizer step after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GracefulStop(Callback):
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin unstopped, also behind a run that was."""
+        """Reset the signal that stopped an earlier run."""
         self._received = self._stopping = 0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

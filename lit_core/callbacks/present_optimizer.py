@@ -1,4 +1,4 @@
-"""A resumed run trains with the optimizer's arguments as they are given now."""
+"""`PresentOptimizer`, which lets a resumed run use the optimizer arguments of its present config."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from lit_core.lightning.schedules import StepSchedule
 
 
 class PresentOptimizer(Callback):
-    """Lets the present learning rate, weight decay and the like win over those of the checkpoint that is resumed.
+    """Gives the optimizer arguments of the present config precedence over those of the checkpoint that is resumed.
 
-    Lightning restores them with the optimizer's moments. Where they have not changed, nothing does. An optimizer whose
-    learning rate is set by a schedule that is no `StepSchedule` keeps what it had, since the schedule's state may lie
-    in it.
+    Lightning restores learning rate, weight decay and the like with the optimizer's moments. This callback sets them to
+    the present values. An optimizer with a schedule other than a `StepSchedule` keeps the checkpoint's values, since
+    such a schedule may store its state in them.
     """
 
     def __init__(self) -> None:
         self._given: list[list[dict[str, Any]]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the arguments before the checkpoint's take their place."""
+        """Store the arguments before Lightning restores those of the checkpoint."""
         self._given = [
             [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
             for optimizer in trainer.optimizers
         ]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put them back, with the rate that the present schedule has at this step."""
+        """Restore the stored arguments, with the learning rate of the present schedule at this step."""
         schedules = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
         for optimizer, given in zip(trainer.optimizers, self._given, strict=True):
             schedule = schedules.get(id(optimizer))

@@ -1,4 +1,4 @@
-"""When a run saves."""
+"""`RunCheckpoint`, which saves every n optimizer steps, after a validation that is due at the step."""
 
 from __future__ import annotations
 

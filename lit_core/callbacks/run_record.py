@@ -1,4 +1,4 @@
-"""What a run leaves behind about itself: its config, in the run folder and in each checkpoint, and every metric row."""
+"""`RunRecord`, which saves the config of a run and writes each logged row with the checkpoint of its step."""
 
 from __future__ import annotations
 

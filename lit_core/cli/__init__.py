@@ -1,4 +1,4 @@
-"""The command line that all packages share: Lightning's commands with one set of manners, and verbs of their own."""
+"""The command line of all packages: Lightning's commands and the packages' own verbs."""
 
 from lit_core.cli.configs import configs_verb
 from lit_core.cli.lit_cli import LitCLI

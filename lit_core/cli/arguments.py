@@ -1,4 +1,4 @@
-"""What is done to the command line before jsonargparse sees it: configs are found, a checkpoint's own comes first."""
+"""Arguments before jsonargparse parses them: configs are located, and a checkpoint's config is inserted first."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def locate_configs(args: list[str]) -> list[str]:
     """Replace each config's name by the path of the file, in the working directory or among the packaged ones.
 
     Raises:
-        UserError: If there is no such file, or it holds no keys with values.
+        UserError: If the file does not exist, or is not a mapping of keys to values.
     """
     located = list(args)
     for index, arg in enumerate(args):
         name, equals, value = arg.partition("=")
         if name in ("--config", "-c"):
             if not equals and (index + 1 == len(args) or args[index + 1].startswith("--")):
-                raise UserError(f"{name} stands without a file; name one behind it.")
+                raise UserError(f"{name} has no value; give the path of a config file after it.")
             path = find_config(value if equals else args[index + 1])
             _read_config(path)
             if equals:
@@ -103,7 +103,7 @@ def _read_config(path: str) -> dict[Any, Any]:
             content = yaml.safe_load(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = str(getattr(error, "problem_mark", "")).strip() or " ".join(str(error).split())
-        raise UserError(f"--config is {path}, which is no YAML ({where}); mend that line.") from error
+        raise UserError(f"--config {path} is not valid YAML ({where}). Fix that line.") from error
     if not isinstance(content, dict):
         kind = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise UserError(f"--config is {path}, which {kind}, but a config has keys with values; write `key: value`.")
@@ -159,7 +159,7 @@ def _appended_callbacks(args: list[str]) -> list[Any]:
 
 
 def _without(callbacks: list[Any], appended: list[Any]) -> list[Any]:
-    """Return a checkpoint's callbacks without those that are appended anew, as when a command is repeated to resume."""
+    """Return a checkpoint's callbacks without those that the command line appends again when a run is resumed."""
     left = list(callbacks)
     for entry in appended:
         same = [position for position, former in enumerate(left) if _class_name(former) == _class_name(entry)]
@@ -174,7 +174,7 @@ def _class_name(callback: Any) -> str:
 
 
 def insert_config(args: list[str], command: str, config: dict[str, Any]) -> list[str]:
-    """Put a config right behind the command, where everything else overrides it."""
+    """Insert a config directly after the command, so that all other arguments override it."""
     if not config:
         return args
     position = args.index(command) + 1

@@ -1,4 +1,4 @@
-"""LightningCLI with the manners that all LitShift commands share."""
+"""`LitCLI`, the LightningCLI of all packages: run folders, resuming and branching, the callbacks of every run."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def run(
         return error.code if isinstance(error.code, int) else OK if error.code is None else FAILED
     except Stopped as error:
         if error.saved:
-            _say(program, f"stopped and saved; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
+            _say(program, f"stopped and saved; resume with: {program} fit --ckpt_path {_last_checkpoint()}")
         else:
             _say(program, "stopped, with nothing saved, since `trainer.enable_checkpointing` is false.")
         return OK if is_further_rank() else 128 + error.signum
@@ -107,7 +107,7 @@ def run(
         if is_user_error(cause):
             return USER_ERROR
         if _last_checkpoint() is not None:
-            _say(program, f"the last checkpoint is kept; go on with: {program} fit --ckpt_path {_last_checkpoint()}")
+            _say(program, f"the last checkpoint is kept; resume with: {program} fit --ckpt_path {_last_checkpoint()}")
         if not debug:
             _say(program, "add --debug for the traceback.")
         return FAILED
@@ -214,7 +214,7 @@ def _say(program: str, text: str) -> None:
 
 
 def _quiet() -> None:
-    """Keep the console for what the user asked: no adverts, no upstream deprecations that only a library can mend."""
+    """Suppress advertisements, and deprecation warnings that only the author of a library can act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):

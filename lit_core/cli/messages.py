@@ -1,4 +1,4 @@
-"""One sentence for whatever goes wrong."""
+"""Errors as one sentence."""
 
 from __future__ import annotations
 

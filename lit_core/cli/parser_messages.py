@@ -1,4 +1,4 @@
-"""One sentence for what jsonargparse finds wrong."""
+"""Errors of jsonargparse as one sentence."""
 
 from __future__ import annotations
 

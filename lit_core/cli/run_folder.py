@@ -1,4 +1,4 @@
-"""Where a run writes, and where its configs are found."""
+"""The folder that a run writes to, and the location of its configs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Much English prose in one place."""
+"""The corpus `AnarchistFAQ`: a long English text from Debian."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""English prose that is always there."""
+"""The corpus `Austen`: English novels, shipped with the package."""
 
 from __future__ import annotations
 

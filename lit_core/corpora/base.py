@@ -1,4 +1,4 @@
-"""What every corpus is: a named row of documents with a licence and an origin."""
+"""Base class of the corpora: named sequences of documents with a licence and an origin."""
 
 from __future__ import annotations
 

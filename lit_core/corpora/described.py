@@ -1,4 +1,4 @@
-"""What corpora, sources of texts and sources of samples have in common: a name, a licence, an origin, a record."""
+"""Base of what ``prepare`` reads: a name, a licence, an origin, and the description that is recorded."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Gathered:
     """The text of a corpus in one file, read by offset, so that other processes need not make it again.
 
     Args:
-        path: The file: all documents one after the other.
+        path: The file with all documents, concatenated.
         ids: Name of each document.
         groups: Group of each document.
         spans: Where each document lies.
@@ -58,7 +58,7 @@ class Gathered:
             advance: Told the size of each document in bytes.
 
         Raises:
-            UserError: If the corpus has no document, two of one name, or a text that is no Unicode.
+            UserError: If the corpus has no document, two of one name, or a text that is not Unicode.
             RunFailure: If the disk is full.
         """
         path, index = folder / "text.bin", folder / "documents.json"
@@ -81,7 +81,7 @@ class Gathered:
                     text = document.text.encode()
                 except UnicodeEncodeError as error:
                     raise UserError(
-                        f"The document {document.id} of {corpus.name} is no Unicode text ({error}); mend or remove it."
+                        f"The document {document.id} of {corpus.name} is not Unicode text ({error}); fix or remove it."
                     ) from error
                 if document.id in ids:
                     raise UserError(f"{corpus.name} has two documents named {document.id}; give each its own name.")

@@ -1,4 +1,4 @@
-"""One book in many languages: a shift of language with the topic fixed."""
+"""The corpus `DebianHandbook`: one book in many languages, for a shift of language with the topic fixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""German technical prose."""
+"""The corpus `GermanManPages`: German manual pages from Debian."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""English about code, with code in it."""
+"""The corpus `PythonDocs`: Python's English documentation, with code in it."""
 
 from __future__ import annotations
 

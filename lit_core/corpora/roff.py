@@ -1,4 +1,4 @@
-"""Plain text from manual pages written with the man macros."""
+"""Conversion of manual pages, written with the man macros, to plain text."""
 
 from __future__ import annotations
 

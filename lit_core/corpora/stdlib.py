@@ -1,4 +1,4 @@
-"""Python code that is always there."""
+"""The corpus `PythonStdlib`: the Python code of the standard library, which every installation has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that the user has: folders of files, JSON lines, Hugging Face datasets."""
+"""Corpora of the user's own text: folders of files, JSON lines, Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TextFolder(Corpus):
                     f"{path} is not in the encoding {self.encoding} ({error}); give the right one."
                 ) from error
             except (OSError, EOFError, lzma.LZMAError) as error:
-                raise UserError(f"{path} cannot be read ({error}); mend or remove it.") from error
+                raise UserError(f"{path} cannot be read ({error}); fix or remove it.") from error
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and names, sizes and times of the files."""
@@ -120,7 +120,7 @@ class JSONLines(Corpus):
         """Yield the lines in order.
 
         Raises:
-            UserError: If a line is no JSON object with the field; names file and line.
+            UserError: If a line is not a JSON object with the field; the message names file and line.
         """
         common = os.path.commonpath([path.parent for path in self.files])
         for path in self.files:
@@ -133,7 +133,7 @@ class JSONLines(Corpus):
             except UnicodeDecodeError as error:
                 raise UserError(f"{path}, line {number + 1}: it is not UTF-8 ({error}); convert the file.") from error
             except (OSError, EOFError, lzma.LZMAError) as error:
-                raise UserError(f"{path} cannot be read after line {number} ({error}); mend or remove it.") from error
+                raise UserError(f"{path} cannot be read after line {number} ({error}); fix or remove it.") from error
 
     def facts(self) -> dict[str, Any]:
         """Return the field, and names, sizes and times of the files."""
@@ -143,9 +143,9 @@ class JSONLines(Corpus):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{where}: it is not valid JSON ({error}); mend or remove it.") from error
+            raise UserError(f"{where}: it is not valid JSON ({error}); fix or remove it.") from error
         if not isinstance(row, dict):
-            raise UserError(f"{where}: it is not a JSON object but {line.strip()[:40]}; mend or remove it.")
+            raise UserError(f"{where}: it is not a JSON object but {line.strip()[:40]}; fix or remove it.")
         return _field(row, self.field, where)
 
 
@@ -156,7 +156,7 @@ class HuggingFaceDataset(Corpus):
         path: Name on the hub, or csv, json, parquet, text and so on together with data_files.
         name: Name of the source that is made of it.
         subset: Configuration of the dataset; None takes the only one.
-        split: Split to read; prepare divides it anew, so that all sources are divided alike.
+        split: Split to read; ``prepare`` splits it again, so that all sources are split by one rule.
         field: Column that holds the text.
         streaming: Whether rows are read from the hub as they are needed, without a copy of the dataset on disk.
         max_documents: How many rows to read from the beginning; None reads all.

@@ -1,4 +1,4 @@
-"""Turns divided documents into token shards, in this process or in several."""
+"""Token shards from the documents of each split, written in this process or in several."""
 
 from __future__ import annotations
 

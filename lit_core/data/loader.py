@@ -1,4 +1,4 @@
-"""The data loader of a stream."""
+"""`StreamLoader`, the DataLoader that reads a stream in this process or in workers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _SMALL = 1 << 20  # bytes that are sooner sent through a pipe than put into shar
 class StreamLoader(DataLoader):
     """Reads a stream, in this process or in others.
 
-    The position is asked for at the first batch, not when an iterator is made: Lightning makes it before a checkpoint's
-    state is known. A training stream is endless, and a second iterator goes on where the run is; the length is that of
-    one Lightning epoch, in micro-batches, also after a resume.
+    The position is read at the first batch, not when an iterator is made, since Lightning makes iterators before it
+    restores a checkpoint. A training stream is endless, and a second iterator continues from the run's position. The
+    length is that of one Lightning epoch, in micro-batches, also after a resume.
 
     Args:
         stream: What to read.
@@ -35,7 +35,7 @@ class StreamLoader(DataLoader):
         pin_memory: Whether to put batches into page-locked memory, for faster copies to a GPU.
         prefetch_factor: Micro-batches that each process reads ahead; None is torch's default, 2.
         multiprocessing_context: ``fork``, ``spawn`` or ``forkserver``; None is the platform's default.
-        sampler: Always None; Lightning names it when it makes a loader for prediction anew.
+        sampler: Always None; Lightning passes it when it makes the loader again for prediction.
         batch_sampler: Always None, as `sampler`.
 
     Attributes:

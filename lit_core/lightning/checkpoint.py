@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running code from them."""
+"""Checkpoint files, written atomically and read without executing code from them."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
         The checkpoint; former import paths in its config and hyperparameters are replaced by the present ones.
 
     Raises:
-        UserError: If there is no such file or it is no checkpoint.
+        UserError: If the file does not exist or is not a checkpoint.
     """
     path = Path(path)
     refuse_folder(path, argument)
@@ -172,12 +172,12 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
         isinstance(checkpoint.get(key, optional.get(key)), kind) for key, kind in parts.items()
     )
     if not whole:
-        raise UserError(f"{argument} is {path}, which holds no Lightning checkpoint; give a .ckpt file of a run.")
+        raise UserError(f"{argument} is {path}, which is not a Lightning checkpoint; give a .ckpt file of a run.")
     return {key: current_paths(value) if key in _NAMING else value for key, value in checkpoint.items()}
 
 
 def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
-    """Read what a checkpoint, file or folder, says beside its weights.
+    """Read a checkpoint, file or folder, for its values other than the weights.
 
     Args:
         path: The file, or the folder that several devices wrote.
@@ -187,7 +187,7 @@ def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[st
         The checkpoint; of a folder, divided tensors are on the meta device.
 
     Raises:
-        UserError: If there is no such checkpoint.
+        UserError: If the checkpoint does not exist.
     """
     path = Path(path)
     undo_torn_replacement(path)
@@ -239,6 +239,6 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _is_full(error: RuntimeError, path: Path) -> bool:
-    """Tell whether a failed write met a full disk, or a limit on the size of files, which the writer names by place."""
+    """Tell whether a write failed for lack of disk space; of the cause, torch's message names only its writer."""
     by_writer = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
     return by_writer or shutil.disk_usage(path.parent).free < 1 << 20

@@ -1,4 +1,4 @@
-"""The devices that a verb works on."""
+"""Devices of a command that runs without a Trainer, and the division of its samples among them."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ class Devices:
         return asdict(self)
 
     def launch(self) -> Fabric:
-        """Start the other processes and return this one's place among them."""
+        """Start the other processes and return the Fabric of this one."""
         fabric = Fabric(**self.arguments())
         fabric.launch()
         return fabric
 
 
 def share(n: int, rank: int, world_size: int) -> range:
-    """Return which of n samples a rank works on: one block after the other."""
+    """Return the indices of the samples, of n, that a rank works on: the rank-th of equal blocks."""
     size = -(-n // world_size)
     return range(min(rank * size, n), min((rank + 1) * size, n))
 
 
 def gather_shares(fabric: Fabric, part: Tensor, n: int) -> Tensor:
-    """Return the rows of all ranks in the order of the samples, on the CPU.
+    """Gather the rows of all ranks on the CPU, ordered by sample index.
 
     Args:
-        fabric: This process's place among the others.
+        fabric: The process group.
         part: The rows of this rank's `share`.
         n: Number of samples over all ranks.
     """

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""A context manager that puts a module into evaluation mode and restores the mode of each part."""
 
 from __future__ import annotations
 

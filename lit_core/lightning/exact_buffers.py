@@ -1,4 +1,4 @@
-"""Buffers that a precision of the weights must not round."""
+"""Buffers that keep their dtype when a module is converted to a lower precision."""
 
 from __future__ import annotations
 

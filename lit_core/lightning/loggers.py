@@ -1,4 +1,4 @@
-"""Loggers that a resumed run can go on writing with: a CSV file that is appended, TensorBoard events that are cut."""
+"""Loggers for resumed runs: a CSV file that is appended to, TensorBoard events that are cut at the checkpoint."""
 
 from __future__ import annotations
 

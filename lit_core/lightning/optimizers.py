@@ -1,4 +1,4 @@
-"""Optimizers and schedules as modules take them from a config: callables that are given what they need at last."""
+"""Optimizers and schedules from a config: callables that take the parameters and return the optimizer."""
 
 from __future__ import annotations
 

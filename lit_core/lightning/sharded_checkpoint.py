@@ -1,4 +1,4 @@
-"""Checkpoints of models whose weights are divided over devices: read in parts, written whole or as a folder of parts.
+"""Checkpoints of models whose weights are sharded over devices, as one file or as a folder with a part per device.
 
 Both kinds hold what a plain checkpoint of Lightning holds, an optimizer's states by the number of their parameter, so
 that any number of devices can go on from either. A folder has one file ``meta.pt``, a checkpoint with shapes in the
@@ -209,7 +209,7 @@ def consolidate(ckpt_path: str, output: str) -> None:
     """
     if not is_checkpoint_folder(Path(ckpt_path)):
         raise UserError(
-            f"ckpt_path is {ckpt_path}, but that is no folder with the parts of a checkpoint; a checkpoint that is a "
+            f"ckpt_path is {ckpt_path}, which is not a folder with the parts of a checkpoint; a checkpoint that is a "
             "file needs no consolidation."
         )
     if Path(output).exists():

@@ -1,4 +1,4 @@
-"""Which training steps are logged, and what is brought together from the ranks."""
+"""Logging of optimizer steps, and sums and rows over all ranks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
     """Add up values over all ranks, in one collective that every rank must reach.
 
     Args:
-        trainer: Knows the ranks.
+        trainer: The trainer of all ranks.
         values: Numbers of any shape, the same shape on each rank.
 
     Returns:
@@ -53,11 +53,11 @@ def rows_of_all_ranks(trainer: Trainer, rows: Tensor) -> Tensor:
     """Gather rows from all ranks, which may have different numbers of them; every rank must call it.
 
     Args:
-        trainer: Knows the ranks.
-        rows: This rank's, ``(n, ...)``; the same shape behind n, and the same type, on each rank.
+        trainer: The trainer of all ranks.
+        rows: Rows of this rank, ``(n, ...)``; only n may differ between ranks.
 
     Returns:
-        The rows of all, rank by rank, on the device of ``rows``.
+        The rows of all ranks, ordered by rank, on the device of ``rows``.
     """
     if trainer.world_size == 1:
         return rows

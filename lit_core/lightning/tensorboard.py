@@ -1,4 +1,4 @@
-"""What TensorBoard can show beyond scalars: pictures, heat maps, text, grouped charts, the HPARAMS table.
+"""TensorBoard pages beyond scalars: images, heat maps, text, grouped charts, the HPARAMS table.
 
 Each function does nothing where no TensorBoard logger is attached, and nothing off rank 0; collectives belong before
 the call.

@@ -1,4 +1,4 @@
-"""Language models and tokenizers behind one interface, and sampling from them."""
+"""Language models and tokenizers under one interface, and sampling from them."""
 
 from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
 from lit_core.lm.pretrained import smollm2

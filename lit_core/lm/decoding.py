@@ -1,4 +1,4 @@
-"""What makes transformers' models write and read fast: a cache that grows by doubling, and attention on the CPU.
+"""Faster decoding with transformers' models: a cache that grows by doubling, and attention on the CPU.
 
 Shape suffixes: B batch, H query heads, G key and value heads, S new tokens, K tokens seen so far, d head width.
 """

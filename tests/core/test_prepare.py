@@ -382,7 +382,7 @@ def test_ctrl_c_stops_the_workers_at_once_and_goes_on_later(prepared, corpora, t
         if process.returncode != 0:
             break
     assert process.returncode != 0
-    assert "the same command goes on" in said and said.count("Traceback") <= 1  # the script's own
+    assert "run the same command again to resume" in said and said.count("Traceback") <= 1  # the script's own
     prepare(str(root), corpora, **ARGUMENTS)
     assert listing(root) == listing(prepared[0])
 

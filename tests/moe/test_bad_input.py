@@ -157,9 +157,9 @@ CASES = {
         ["pretran.yaml", "pretrain.yaml"],
     ),
     "no such config of prepare": (["prepare", "--config", "nope.yaml"], 2, ["--config is nope.yaml, but there is no"]),
-    "no config named": (["fit", "--config"], 2, ["--config stands without a file"]),
-    "no YAML": (FIT, 2, ["--config is run.yaml, which is no YAML", "line 2"], put("run.yaml", "model: [\n")),
-    "no YAML for prepare": (MAKE, 2, ["--config is prepare.yaml, which is no YAML"], put("prepare.yaml", b"\xff\x00")),
+    "no config named": (["fit", "--config"], 2, ["--config has no value"]),
+    "no YAML": (FIT, 2, ["--config run.yaml is not valid YAML", "line 2"], put("run.yaml", "model: [\n")),
+    "no YAML for prepare": (MAKE, 2, ["--config prepare.yaml is not valid YAML"], put("prepare.yaml", b"\xff\x00")),
     "empty config": (FIT, 2, ["--config is run.yaml, which is empty"], put("run.yaml", "")),
     "list as config": (MAKE, 2, ["--config is prepare.yaml, which holds a list"], put("prepare.yaml", "- a\n")),
     "name that leads nowhere": (
@@ -266,7 +266,7 @@ CASES = {
         ["tokenizer is bytes", "prepared with another one"],
         make("root", "tokens"),
     ),
-    "no tokenizer in the file": ([*MAKE, "--tokenizer", "run.yaml"], 2, ["run.yaml, which is no tokenizer.json"]),
+    "no tokenizer in the file": ([*MAKE, "--tokenizer", "run.yaml"], 2, ["run.yaml, which is not a tokenizer.json"]),
     # checkpoints
     "resume with another width": ([*RESUME, "--model.decoder.d_model", "24"], 2, ["another architecture", "(384, 24)"]),
     "test with another depth": (
@@ -296,7 +296,7 @@ CASES = {
     "weights as checkpoint": (
         [*FIT, "--ckpt_path", "x.ckpt"],
         2,
-        ["x.ckpt, which holds no Lightning checkpoint"],
+        ["x.ckpt, which is not a Lightning checkpoint"],
         lambda: torch.save({"state_dict": {}}, "x.ckpt"),
     ),
     "another seed of the data": (

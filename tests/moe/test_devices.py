@@ -139,7 +139,7 @@ def test_sigterm_saves_and_ends_all_ranks(running, target):
     step = checkpoint("run")["global_step"]
     assert step >= 4
     assert [row["step"] for row in rows("run") if "train/loss" in row] == [str(number) for number in range(step)]
-    assert f"go on with: lit-moe fit --ckpt_path {LAST.format('run')}" in Path("log").read_text()
+    assert f"resume with: lit-moe fit --ckpt_path {LAST.format('run')}" in Path("log").read_text()
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def test_a_loss_that_is_no_number_later_keeps_the_last_checkpoint(place):
     before = listing(place)
     code, lines = said([*FIT, "--trainer.val_check_interval", "9"])
     assert code == 1 and "The loss became" in lines[0]
-    assert "go on with: lit-moe fit --ckpt_path runs/moe/x/checkpoints/last.ckpt" in lines[1]
+    assert "resume with: lit-moe fit --ckpt_path runs/moe/x/checkpoints/last.ckpt" in lines[1]
     after = listing(place)
     assert {path: after.get(path) for path in before} == before
     assert all(path.startswith("work/runs/moe/x") for path in after.keys() - before.keys())
@@ -58,7 +58,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_former_one(place):
     with files_of_at_most(Path(LAST).stat().st_size // 2):
         code, lines = said(RESUME)
     assert code == 1 and "The disk is full" in lines[0] and "last.ckpt" in lines[0]
-    assert f"go on with: lit-moe fit --ckpt_path {LAST}" in lines[1]
+    assert f"resume with: lit-moe fit --ckpt_path {LAST}" in lines[1]
     after = listing(place)
     grown = {"work/runs/moe/first/metrics.csv", "work/runs/moe/first/config.yaml"}
     assert {path for path in before if after.get(path) != before[path]} <= grown

@@ -214,7 +214,7 @@ BAD = [
         'SmalModel is not the name of a known class. Did you mean "SmallModel"?',
     ),
     (["fit", "--config", "nope.yaml"], "--config is nope.yaml, but there is no such file"),
-    (["fit", "--config", "broken.yaml"], "--config is broken.yaml, which is no YAML"),
+    (["fit", "--config", "broken.yaml"], "--config broken.yaml is not valid YAML"),
     (["fit", "--config", "unknown.yaml"], "trainr"),
     (["test", "--ckpt_path", "nope.ckpt"], "--ckpt_path is nope.ckpt, but there is no such file"),
     (["test", "--ckpt_path", "torn.ckpt"], "--ckpt_path is torn.ckpt, which cannot be read as a checkpoint"),
@@ -284,7 +284,7 @@ def test_a_signal_saves_at_the_next_step_and_says_how_to_go_on(signum, code):
     process.send_signal(signum)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == code
-    assert f"go on with: lit-small fit --ckpt_path {LAST}" in error
+    assert f"resume with: lit-small fit --ckpt_path {LAST}" in error
     step = torch.load(LAST, weights_only=True)["global_step"]
     assert step >= 3
     assert main(["fit", "--ckpt_path", LAST, "--model.init_args.sleep", "0", "--trainer.max_steps", str(step + 2)]) == 0

@@ -58,7 +58,7 @@ def test_duplicates_and_empty_documents_are_left_out(tmp_path):
         ([], "given is empty: there is no document with text in the test"),
         ([Document("a", " ")], "given is empty"),
         ([Document("a", "x"), Document("a", "y")], "two documents named a"),
-        ([Document("a", "\ud800")], "The document a of given is no Unicode text"),
+        ([Document("a", "\ud800")], "The document a of given is not Unicode text"),
     ],
 )
 def test_bad_corpora_are_refused_and_leave_nothing(documents, message, tmp_path):

@@ -145,7 +145,7 @@ def saved(name, array):
         (no_count, {}, "counts 300 tokens but has 0"),
         (saved("x.npy", np.zeros((3, 3), np.uint16)), {}, "in one row"),
         (saved("x.npy", np.zeros(9)), {}, "float64"),
-        (saved("x.npy", np.array([None])), {}, "no .npy file of numbers"),
+        (saved("x.npy", np.array([None])), {}, "not a .npy file of numbers"),
         (saved("x.npy", np.arange(5)), {}, "has 5 tokens, but a sample needs 9"),
         (saved("x.npy", np.arange(1)), {"tail": True}, "has 1 tokens, but a sample needs 2"),
         (saved("x.npy", np.arange(99)), {"document_mask": True}, "end-of-text"),

@@ -221,9 +221,9 @@ def test_where_bytes_cannot_be_counted_it_says_so():
     ("make", "message"),
     [
         (lambda: Tokenizer.train_bpe(["a"], 256), "vocab_size is 256, .* set it to 257 or more"),
-        (lambda: Tokenizer.from_json("{}"), "no tokenizer.json"),
-        (lambda: Tokenizer.from_json("nonsense"), "no tokenizer.json"),
-        (lambda: Tokenizer.from_json("[1]"), "no tokenizer.json"),
+        (lambda: Tokenizer.from_json("{}"), "not a tokenizer.json"),
+        (lambda: Tokenizer.from_json("nonsense"), "not a tokenizer.json"),
+        (lambda: Tokenizer.from_json("[1]"), "not a tokenizer.json"),
         (lambda: Tokenizer.load("/nowhere/tokenizer.json"), "no such file"),
         (lambda: Tokenizer(json.loads(Backend(models.BPE()).to_str())), "end-of-text"),
     ],

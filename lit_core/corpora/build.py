@@ -1,4 +1,4 @@
-"""A corpus on its way to shards: gathered, divided, encoded, finished."""
+"""The stages by which ``prepare`` turns a corpus into shards: gather, split, encode, finish."""
 
 from __future__ import annotations
 
@@ -25,14 +25,20 @@ from lit_core.files.working_folder import RECORD
 from lit_core.lm.tokenizer import Tokenizer
 
 
-class Source:
-    """A corpus with the settings by which it becomes shards.
+class CorpusBuild:
+    """The build of token shards from one corpus.
+
+    1. `gather` writes the corpus's text to one file and splits its documents.
+    2. `sample` reads training text of several builds, for a new tokenizer.
+    3. `plan` divides the splits into shards, once the tokenizer is known.
+    4. `encode` writes the shards of several builds.
+    5. `finish` writes the indices and the record.
 
     Args:
-        corpus: Where the documents come from.
-        settings: What the shards depend on, as plain values.
-        gathered: The documents.
-        work: Folder of unfinished work of this source.
+        corpus: The corpus.
+        settings: Settings of ``prepare`` on which the shards depend, as plain values.
+        gathered: The text of the corpus in one file.
+        work: Folder of the unfinished work of this build.
     """
 
     def __init__(self, corpus: Corpus, settings: dict[str, Any], gathered: Gathered, work: Path) -> None:
@@ -43,7 +49,7 @@ class Source:
         self.folder = work
 
     def plan(self, tokenizer: Tokenizer) -> None:
-        """Decide on the shards, in a folder that another tokenizer or other settings do not share."""
+        """Divide the splits into shards, in a folder of its own for this tokenizer and these settings."""
         self.folder = self.work / f"shards-{_digest([self.settings, tokenizer.sha256])}"
         _remove_others(self.folder, "shards-*")
         self.jobs = jobs_of(
@@ -51,7 +57,7 @@ class Source:
         )
 
     def finish(self, tokenizer: Tokenizer) -> Path:
-        """Write the indices and the record; return the folder that is the finished source."""
+        """Write the indices and the record; return the folder of the finished source."""
         finished = self.folder / "sets"
         for left in finished.rglob(".*.tmp"):  # of a killed run
             left.unlink()
@@ -84,20 +90,20 @@ class Source:
         return finished
 
 
-def gather(corpus: Corpus, settings: dict[str, Any], work: Path) -> Source:
-    """Write a corpus's text below ``work``, or find it there, and divide it."""
+def gather(corpus: Corpus, settings: dict[str, Any], work: Path) -> CorpusBuild:
+    """Write the text of a corpus below ``work``, unless it is there already, and split its documents."""
     folder = work / corpus.name / f"text-{_digest(settings['corpus'])}"
     _remove_others(folder, "text-*")
     with _bar(f"Reading {corpus.name}") as advance:
-        return Source(corpus, settings, Gathered.make(corpus, folder, advance), work / corpus.name)
+        return CorpusBuild(corpus, settings, Gathered.make(corpus, folder, advance), work / corpus.name)
 
 
-def sample(sources: Sequence[Source], size: int) -> Iterator[str]:
-    """Yield training text, in equal parts from all sources, to learn a vocabulary from."""
-    for source in sources:
-        left = size // len(sources)
-        with source.gathered.path.open("rb") as file:
-            for span in source.splits["train"]:
+def sample(builds: Sequence[CorpusBuild], size: int) -> Iterator[str]:
+    """Yield training text, in equal parts from all builds, on which a tokenizer is trained."""
+    for build in builds:
+        left = size // len(builds)
+        with build.gathered.path.open("rb") as file:
+            for span in build.splits["train"]:
                 if left <= 0:
                     break
                 file.seek(span.offset)
@@ -105,25 +111,25 @@ def sample(sources: Sequence[Source], size: int) -> Iterator[str]:
                 left -= span.size
 
 
-def encode(sources: Sequence[Source], tokenizer: Tokenizer, workers: int) -> None:
-    """Write the shards that are missing.
+def encode(builds: Sequence[CorpusBuild], tokenizer: Tokenizer, workers: int) -> None:
+    """Write the shards that are not on disk yet.
 
     Raises:
         RunFailure: If the disk has no room or a worker dies.
     """
-    for source in sources:
-        source.plan(tokenizer)
-    jobs = [job for source in sources for job in source.jobs]
+    for build in builds:
+        build.plan(tokenizer)
+    jobs = [job for build in builds for job in build.jobs]
     missing = [job for job in jobs if not (job.entry.is_file() and job.shard.is_file())]
     size = sum(job.size for job in missing)
     if missing:
-        _check_room(sources[0].work, missing[0], size, tokenizer)
+        _check_room(builds[0].work, missing[0], size, tokenizer)
     with _bar("Encoding", size) as advance:
         write_jobs(missing, tokenizer, workers, advance)
 
 
 def _check_room(folder: Path, job: Job, size: int, tokenizer: Tokenizer) -> None:
-    """Refuse work for which the disk has no room, before hours are spent on it."""
+    """Refuse work that will not fit on the disk, before it starts."""
     with job.text.open("rb") as file:
         text = file.read(100_000)
     tokens_per_byte = len(tokenizer.encode(text.decode(errors="ignore"))) / len(text)
@@ -146,7 +152,7 @@ def _bar(description: str, total: int | None = None) -> Iterator[Callable[[int],
 
 
 def _remove_others(folder: Path, pattern: str) -> None:
-    """Remove unfinished work that was begun with other settings."""
+    """Remove unfinished work of other settings."""
     for other in folder.parent.glob(pattern):
         if other != folder:
             shutil.rmtree(other)
