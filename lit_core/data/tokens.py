@@ -165,7 +165,7 @@ class _FileTokens:
         if self.path.suffix == ".bin":
             if self.path.stat().st_size % np.dtype(self.dtype).itemsize or not self.path.stat().st_size:
                 raise UserError(
-                    f"{self.path} is not a sequence of {self.dtype}: its size is not a multiple; correct dtype."
+                    f"{self.path} is not a sequence of {self.dtype}: that does not divide its size; correct dtype."
                 )
             return np.asarray(np.memmap(self.path, dtype=np.dtype(self.dtype), mode="r"))
         try:

@@ -213,7 +213,7 @@ def test_composed_accents_are_counted_as_the_tokenizer_sees_them(bpe):
 def test_where_bytes_cannot_be_counted_it_says_so():
     backend = Backend(models.WordPiece({"[UNK]": 0, "[EOS]": 1, "a": 2}, unk_token="[UNK]"))
     backend.decoder = decoders.WordPiece()
-    with pytest.raises(UserError, match="bytes behind this tokenizer's tokens cannot be counted"):
+    with pytest.raises(UserError, match="bytes of this tokenizer's tokens cannot be counted"):
         Tokenizer(json.loads(backend.to_str())).byte_lengths()
 
 
