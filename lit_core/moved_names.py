@@ -43,6 +43,7 @@ MOVED_MODULES = {
 
 #: Single classes and functions: renamed ones, and those of modules that exist still. They come before the modules.
 MOVED_NAMES = {
+    "lit_core.data.stream.Source": "lit_core.data.stream.SampleSource",
     "lit_detect.data.PartStream": "lit_detect.data.module.SubsetStream",
     "lit_detect.words.Synonyms": "lit_detect.language.synonyms.Synonyms",
     "lit_valuation.exchange.rank.Home": "lit_valuation.exchange.acceptance.TrainerData",
