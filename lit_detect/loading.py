@@ -1,4 +1,4 @@
-"""Many texts through a detector of a checkpoint: in batches, with a progress bar, and resumable."""
+"""Loading the detector of a checkpoint, and scoring many texts with it: in batches, with a progress bar, resumable."""
 
 from __future__ import annotations
 
@@ -14,53 +14,85 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.progress import progress
 from lit_core.work import FinishedRows
-from lit_detect.language.normalize import normalize_text
+from lit_detect.detectors import Detector
+from lit_detect.detectors.normalization import with_normalization
 from lit_detect.module import DetectorTask
 
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """A detector as its checkpoint has it.
+    """The detector of a checkpoint, and what the checkpoint says of its use.
 
     Args:
-        task: The task, in evaluation mode.
+        task: The task, in evaluation mode; it has the thresholds.
+        detector: The detector that scores texts as they were found. Where it was trained on texts with normalised
+            Unicode, it normalises each text first; the task's own detector does not.
         sha256: Hash of the checkpoint file.
-        normalize: Whether the detector was trained on texts with normalised Unicode, and so reads all texts.
     """
 
     task: DetectorTask
+    detector: Detector
     sha256: str
-    normalize: bool
 
     @property
     def name(self) -> str:
         """Class and backbone of the detector."""
-        return self.task.detector.name
+        return self.detector.name
 
     @classmethod
     def load(cls, path: str | Path) -> LoadedDetector:
-        """Load the detector of a ``lit-detect fit`` checkpoint.
+        """Load the detector of a ``lit-detect fit`` checkpoint onto the CPU.
+
+        Args:
+            path: The checkpoint file.
 
         Raises:
             UserError: If there is no such file, or it holds no detector.
         """
-        task = DetectorTask.load(path)
-        data = load_checkpoint_file(path).get("config", {}).get("data") or {}
-        normalize = bool((data.get("init_args") or {}).get("normalize", False))
-        return cls(task, file_sha256(Path(path)), normalize)
-
-    def read(self, text: str) -> str:
-        """Return a text as the detector gets it."""
-        return normalize_text(text) if self.normalize else text
+        checkpoint = load_checkpoint_file(path)
+        if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
+            raise UserError(f"The checkpoint is {path}, which holds no detector; give one of lit-detect fit.")
+        task = DetectorTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        data = checkpoint.get("config", {}).get("data") or {}
+        is_normalized = bool((data.get("init_args") or {}).get("normalize", False))
+        detector = with_normalization(task.detector) if is_normalized else task.detector
+        return cls(task, detector.eval(), file_sha256(Path(path)))
 
     def long_enough(self, texts: Sequence[str]) -> list[bool]:
         """Tell of each text whether it has the tokens below which the detector abstains."""
         least = max(1, self.task.min_tokens)
-        return [count >= least for count in self.task.detector.count_tokens([self.read(text) for text in texts])]
+        return [count >= least for count in self.detector.count_tokens(texts)]
+
+
+def trained(checkpoint: str) -> Detector:
+    """Return the detector of a finished run, as a member of an ensemble or for an attack to ask.
+
+    It scores texts as they were found: where it was trained on normalised Unicode, it normalises each text first.
+
+    Args:
+        checkpoint: A checkpoint of ``lit-detect fit``. The path is saved in checkpoints, so the file must stay there.
+
+    Raises:
+        UserError: If the file is no such checkpoint.
+    """
+    return LoadedDetector.load(checkpoint).detector
+
+
+def load_detector(ckpt_path: str) -> Detector:
+    """Return what `trained` does, for the configs of attacks, whose argument has this name.
+
+    Args:
+        ckpt_path: A checkpoint of ``lit-detect fit``.
+
+    Raises:
+        UserError: If the file is no such checkpoint.
+    """
+    return trained(ckpt_path)
 
 
 @dataclass(frozen=True)
@@ -133,6 +165,6 @@ def _score_batches(
     ):
         start = time.perf_counter()
         with nullcontext() if fabric is None else fabric.autocast():
-            scores = detector.task.detector.score([detector.read(texts[key]) for key in batch]).tolist()
+            scores = detector.detector.score([texts[key] for key in batch]).tolist()
         seconds = (time.perf_counter() - start) / len(batch)
         yield [{"text": key, "score": score, "seconds": seconds} for key, score in zip(batch, scores, strict=True)]

@@ -1,10 +1,9 @@
-"""The only LightningModule: it trains a detector, or gathers what it is fitted to, and evaluates it."""
+"""The LightningModule of detectors: it trains or fits one, evaluates it and predicts with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,17 +12,16 @@ from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 from torchmetrics import Metric
 
-from lit_core.data import ShardStream, StreamLoader
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lightning.exact_buffers import keep_exact
 from lit_core.lightning.internals import trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
-from lit_core.lightning.step_logging import log_step, rows_of_all_ranks
+from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
 from lit_detect.calibration import Calibration
-from lit_detect.detectors import Detector, FeatureDetector, TrainedDetector
-from lit_detect.functional.calibration import Platt, check_rising, fit_platt
+from lit_detect.detectors import Detector, TrainedDetector
+from lit_detect.fitting import TrainingSetFit
+from lit_detect.functional.calibration import Platt
 from lit_detect.metrics import DetectionScores, breakdown
 
 
@@ -35,10 +33,10 @@ def adamw(params: Iterable[Any]) -> Optimizer:
 class DetectorTask(EvaluationTask):
     """Trains a detector of machine-written text and evaluates it.
 
-    A `TrainedDetector` is trained by cross-entropy. Of a `FeatureDetector` the features of the training set are
-    gathered in one epoch and it is fitted to them at the epoch's last step; of a zero-shot detector likewise the
-    scores, and what is fitted is a logistic map to probabilities, whose middle is the threshold. Batches are mappings
-    with ``text``, ``y`` (0 human, 1 machine) and ``index``; rows with an index of -1 only fill a batch up.
+    A `TrainedDetector` is trained by cross-entropy. For other detectors, one epoch of features or scores is gathered:
+    a `FeatureDetector` is fitted to its features; for a zero-shot detector a logistic map from scores to probabilities
+    is fitted, whose middle is the threshold; see `TrainingSetFit`. Batches are mappings with ``text``, ``y`` (0 human,
+    1 machine) and ``index``; rows with an index of -1 only fill a batch up.
 
     ===========================  ======  ===========================================================================
     key                          unit    moment
@@ -86,24 +84,7 @@ class DetectorTask(EvaluationTask):
         if not self.is_trained:  # steps are counted by an optimizer, which needs something to optimize
             self.placeholder = nn.Parameter(torch.zeros(()))
         self._window: list[Tensor] = []
-        self._rows: list[Tensor] = []
-        self._micro_batches = 0
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> DetectorTask:
-        """Rebuild the task of a ``lit-detect fit`` checkpoint, in evaluation mode.
-
-        Args:
-            path: The checkpoint file.
-            device: Where to put the weights.
-
-        Raises:
-            UserError: If the file is no such checkpoint.
-        """
-        checkpoint = load_checkpoint_file(path)
-        if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
-            raise UserError(f"--ckpt_path is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
-        return cls.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
+        self._fit = TrainingSetFit()
 
     @property
     def is_trained(self) -> bool:
@@ -133,10 +114,11 @@ class DetectorTask(EvaluationTask):
         return build_optimizers(self, self.optimizer, self.scheduler)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of a micro-batch, or gather what the detector is fitted to."""
-        self._micro_batches += 1
+        """Return the loss of a micro-batch, or give it to the fit of a detector that needs no gradients."""
         if not isinstance(self.detector, TrainedDetector):
-            self._gather(batch)
+            platt = self._fit.add(self.trainer, self.detector, batch)
+            if platt is not None:
+                self.set_platt(platt)
             return 0 * self.placeholder
         logits, y = self.detector(batch["text"]), batch["y"]
         loss = F.cross_entropy(logits, y)
@@ -146,7 +128,7 @@ class DetectorTask(EvaluationTask):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a validation source, once there is something to score with."""
-        if self.is_trained or not (self.trainer.sanity_checking or self._rows):
+        if self.is_trained or not (self.trainer.sanity_checking or self._fit.is_underway):
             super().validation_step(batch, batch_idx, dataloader_idx)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
@@ -185,7 +167,8 @@ class DetectorTask(EvaluationTask):
 
     def on_train_start(self) -> None:
         """Fill the HPARAMS page."""
-        self._window, self._micro_batches = [], 0
+        self._window = []
+        self._fit.begin_step()
         charts = {
             "AUROC": ["val/[^/]*/auroc"],
             "recall of machine": ["val/[^/]*/recall/machine"],
@@ -208,13 +191,14 @@ class DetectorTask(EvaluationTask):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the means over the step's whole global batch."""
-        window, self._window, self._micro_batches = self._window, [], 0
+        window, self._window = self._window, []
+        self._fit.begin_step()
         if self.is_trained:
             log_step(self, optimizer, window)
 
     def on_train_end(self) -> None:
         """Refuse a training that ended before the detector was fitted."""
-        if self._rows:
+        if self._fit.is_underway:
             raise UserError(
                 f"{self.detector.name} is fitted after one epoch, but training ended before; set trainer.max_epochs to "
                 "1 and leave out trainer.max_steps."
@@ -225,44 +209,13 @@ class DetectorTask(EvaluationTask):
         name, cap = self.detector.name, self.detector.max_tokens
         checkpoint["detector"] = {"name": name, "max_tokens": cap, "min_tokens": self.min_tokens}
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
-        if self._rows:
-            checkpoint["gathered"] = rows_of_all_ranks(self.trainer, torch.cat(self._rows))
+        if self._fit.is_underway:
+            checkpoint["gathered"] = self._fit.rows_of_all_ranks(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on gathering where the run was; one rank holds what all had."""
+        """Resume the gathering; rank 0 takes the rows of all ranks."""
         if "gathered" in checkpoint and trainer_of(self) is not None and self.trainer.is_global_zero:
-            self._rows = [checkpoint["gathered"]]
-
-    def _gather(self, batch: Any) -> None:
-        """Keep the features or scores of a micro-batch; fit at the last one of the first epoch."""
-        loader = self.trainer.train_dataloader
-        if not isinstance(loader, StreamLoader):
-            raise UserError(f"{self.detector.name} is fitted to a whole training set; train it on a TextDataModule.")
-        stream = loader.stream
-        assert isinstance(stream, ShardStream)
-        size = sum(map(len, stream.sources.values()))
-        detector, texts = self.detector, batch["text"]
-        if self.trainer.global_step * stream.global_batch_size >= size:  # a further epoch
-            return
-        kept = (batch["index"] < size).cpu()  # what completes the last batch is of the next epoch
-        values = detector.features(texts) if isinstance(detector, FeatureDetector) else detector.score(texts)[:, None]
-        (name,) = stream.names
-        number = torch.tensor([stream.sample_index(name, running) for running in batch["index"].tolist()])
-        columns = [number[:, None].double(), batch["y"].cpu()[:, None].double(), values.double()]
-        self._rows.append(torch.cat(columns, dim=1)[kept])
-        steps_after = self.trainer.global_step + 1
-        if self._micro_batches < stream.accumulation or steps_after * stream.global_batch_size < size:
-            return
-        rows = rows_of_all_ranks(self.trainer, torch.cat(self._rows))
-        rows = rows[rows[:, 0].argsort()]  # in the order of the set, whatever the devices and the seed
-        self._rows = []
-        labels, values = rows[:, 1].long(), rows[:, 2:]
-        if isinstance(detector, FeatureDetector):
-            detector.fit_features(values, labels)
-        else:
-            platt = fit_platt(values[:, 0], labels)
-            check_rising(platt, detector.name, "train another detector, or on texts of another generator")
-            self.set_platt(platt)
+            self._fit.resume(checkpoint["gathered"])
 
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source."""

@@ -4,7 +4,7 @@ from lit_detect.detectors.base import Detector, FeatureDetector, TrainedDetector
 from lit_detect.detectors.binoculars import Binoculars
 from lit_detect.detectors.distil_fast import DistilFAST
 from lit_detect.detectors.encoder import EncoderDetector
-from lit_detect.detectors.ensemble import Ensemble, trained
+from lit_detect.detectors.ensemble import Ensemble
 from lit_detect.detectors.entity_statistics import EntityStatistics
 from lit_detect.detectors.fast import FASTDetector
 from lit_detect.detectors.fast_detect_gpt import FastDetectGPT
@@ -31,5 +31,4 @@ __all__ = [
     "LogRank",
     "TrainedDetector",
     "ZeroShotDetector",
-    "trained",
 ]

@@ -13,20 +13,6 @@ from lit_detect.detectors.linear import LinearFeatureDetector
 from lit_detect.functional.calibration import fit_platt
 
 
-def trained(checkpoint: str) -> Detector:
-    """Load the detector of a finished run, as a member of an ensemble.
-
-    Args:
-        checkpoint: A checkpoint of ``lit-detect fit``; its place is noted, so it must stay there.
-
-    Raises:
-        UserError: If the file is no such checkpoint.
-    """
-    from lit_detect.module import DetectorTask  # which imports the detectors
-
-    return DetectorTask.load(checkpoint).detector
-
-
 class Ensemble(LinearFeatureDetector):
     """Scores a text by the mean of several detectors' scores, each in units of its standard deviation.
 
@@ -37,7 +23,7 @@ class Ensemble(LinearFeatureDetector):
 
     Zero-shot members need no training. Those with a logistic regression on features are fitted with the ensemble, to
     the same texts, unless they come fitted. Members trained by gradients come from a finished run, by
-    ``lit_detect.detectors.trained``, and are not trained further.
+    ``lit_detect.loading.trained``, and are not trained further.
 
     Args:
         members: The detectors, 2 or more. Those that ask the same language model load and ask it once each.

@@ -18,6 +18,7 @@ from lit_detect.cli import main
 from lit_detect.data.text_shards import TextSet
 from lit_detect.detectors import EntityStatistics, ZeroShotDetector
 from lit_detect.functional.calibration import Platt
+from lit_detect.loading import LoadedDetector
 from lit_detect.module import DetectorTask
 
 SETTINGS = """
@@ -98,7 +99,7 @@ def test_a_trained_detector_is_trained_tested_and_asked(capsys):
     predict = ["predict", "--ckpt_path", "runs/detect/encoder/checkpoints/last.ckpt", "--data.init_args.predict"]
     assert main([*predict, "asked.jsonl", "--model.init_args.min_tokens", "70"]) == 0
     lines = [json.loads(line) for line in Path("runs/detect/encoder/predictions.jsonl").read_text().splitlines()]
-    task = DetectorTask.load("runs/detect/encoder/checkpoints/last.ckpt")
+    task = LoadedDetector.load("runs/detect/encoder/checkpoints/last.ckpt").task
     scores = task.detector.score(asked)
     assert [line["id"] for line in lines] == [str(number) for number in range(24)]
     assert [line["score"] for line in lines] == pytest.approx(scores.tolist(), abs=1e-5)
@@ -109,7 +110,7 @@ def test_a_trained_detector_is_trained_tested_and_asked(capsys):
 
 def test_statistics_are_fitted_to_the_whole_training_set_once():
     assert fit(*STATISTICS, run="once") == 0
-    task = DetectorTask.load("runs/detect/once/checkpoints/last.ckpt")
+    task = LoadedDetector.load("runs/detect/once/checkpoints/last.ckpt").task
     train = training_set()
     by_hand = EntityStatistics()
     by_hand.fit_features(by_hand.features([r.text for r in train]), torch.tensor([r.label for r in train]))
@@ -176,7 +177,7 @@ def test_gathering_goes_on_where_it_was_stopped():
 
 def test_a_zero_shot_detector_is_calibrated():
     assert fit("--model.init_args.detector", "test_detector_task.LowerStarts", run="zero") == 0
-    task = DetectorTask.load("runs/detect/zero/checkpoints/last.ckpt")
+    task = LoadedDetector.load("runs/detect/zero/checkpoints/last.ckpt").task
     from sklearn.linear_model import LogisticRegression
 
     train = training_set()
@@ -248,4 +249,4 @@ def test_what_cannot_be_is_said_in_a_sentence(capsys):
     Path("other.ckpt").write_bytes(b"")
     torch.save({"state_dict": {}, "global_step": 0}, "other.ckpt")
     with pytest.raises(UserError, match="holds no detector"):
-        DetectorTask.load("other.ckpt")
+        LoadedDetector.load("other.ckpt")

@@ -13,7 +13,7 @@ from austen_pairs import pairs
 from lit_core.lm import pretrained
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.cli import main
-from lit_detect.module import DetectorTask
+from lit_detect.loading import LoadedDetector
 from lit_detect.scoring.masked_language_model import MaskedLM
 
 SETTINGS = """
@@ -67,7 +67,7 @@ def test_each_config_is_fitted_and_comes_back(name, monkeypatch, tiny_gpt2, tiny
     Path("config.yaml").write_text(yaml.safe_dump(config))
     code = main(["fit", "--config", "settings.yaml", "--config", "config.yaml", "--run", name])
     assert code == 0, capsys.readouterr().err
-    task = DetectorTask.load(last(name))
+    task = LoadedDetector.load(last(name)).task
     assert task.detector.score([record.text for record in pairs(3)]).isfinite().all()
 
 
