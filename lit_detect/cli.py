@@ -50,7 +50,7 @@ class DetectorCLI(LitCLI):
         """Write ``predictions.csv``, or ``predictions.jsonl`` where the texts come from such a file."""
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-            lines = str(getattr(self.datamodule, "predict", "")).endswith(".jsonl")
+            lines = str(getattr(self.datamodule, "predict", "")).endswith((".jsonl", ".jsonl.gz"))
             callbacks.append(PredictionWriter(self.run_folder, "jsonl" if lines else "csv"))
 
 

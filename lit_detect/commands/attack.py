@@ -9,20 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from lit_core.errors import UserError
-from lit_core.files.paths import atomic_path, resolve_data_path
+from lit_core.files.paths import atomic_path
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices, share
 from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import progress
 from lit_core.work import UnfinishedWork
 from lit_detect.attacks import Attack, Attacked
-from lit_detect.data.text_shards import TextSet
-from lit_detect.detectors import Detector
-from lit_detect.formats import LitShiftJSONL, TextSource, TextTable
-from lit_detect.language.normalize import normalize_text
+from lit_detect.data.user_texts import open_texts
+from lit_detect.formats import TextSource
 from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.scoring.masked_language_model import MaskedLM
 
@@ -47,8 +45,9 @@ def attack(
     Args:
         attack: The attack, by class name.
         output: The .jsonl file to write; there must be none of that name.
-        input: Texts to attack: records as .jsonl such as generate writes, a .csv with the columns text and label, or a
-            folder of a prepared split such as texts/embedded/test; null where source is given.
+        input: Texts to attack: records as .jsonl such as generate writes, a .csv or .tsv with the column text and
+            perhaps label, a .txt (a text per line), a folder of .txt, or a folder that ``lit-detect prepare`` wrote, of
+            which the test split is taken; null where source is given.
         source: Texts of any other format, by class name, instead of input.
         labels: Whose texts are attacked and written: machine, human, or both, as in RAID.
         limit: Most texts to attack, the first ones, 1 or more; null attacks all.
@@ -87,35 +86,6 @@ def attack(
         written = work.finish(lambda rows: _write(target, [rows[number]["record"] for number in range(len(records))]))
     if written is not None:
         _summarise(attack, target, written)
-
-
-def load_detector(ckpt_path: str) -> Detector:
-    """Load the detector of a checkpoint, for attacks that ask it.
-
-    Args:
-        ckpt_path: Checkpoint file of ``lit-detect fit``.
-
-    Raises:
-        UserError: If there is no such file, or it holds no detector.
-    """
-    from lit_detect.loading import LoadedDetector
-
-    loaded = LoadedDetector.load(ckpt_path)
-    return _Normalizing(loaded.task.detector) if loaded.normalize else loaded.task.detector
-
-
-class _Normalizing(Detector):
-    """A detector that reads all texts with their Unicode normalised, as it was trained."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector, self.name, self.max_tokens = detector, detector.name, detector.max_tokens
-
-    def score(self, texts: Sequence[str]) -> Tensor:
-        return self.detector.score([normalize_text(text) for text in texts])
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return self.detector.count_tokens([normalize_text(text) for text in texts])
 
 
 def chosen(records: Iterable[Record], labels: Labels, limit: int | None) -> list[Record]:
@@ -194,18 +164,7 @@ def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:
     if path is None:
         assert source is not None
         return source.records()
-    found = resolve_data_path(path)
-    if (found / "index.json").is_file():
-        texts = TextSet(found)
-        return (texts.record(index) for index in range(len(texts)))
-    if found.name.endswith((".jsonl", ".jsonl.gz")):
-        return LitShiftJSONL(str(found), "input").records()
-    if found.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-        return TextTable("input", str(found)).records()
-    raise UserError(
-        f"input is {path}, but must be records as .jsonl, a .csv, or the folder of a prepared split; name other "
-        "formats by source."
-    )
+    return open_texts(path, "input").records()
 
 
 def _digest(records: Sequence[Record]) -> str:

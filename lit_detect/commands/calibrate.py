@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.files.paths import resolve_data_path
 from lit_detect.calibration import ALL, Calibration, Group
-from lit_detect.data.text_shards import TextSet
-from lit_detect.data.user_texts import TextFile
+from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt, rate_interval
 from lit_detect.functional.threshold import check_scores, false_positive_rate, threshold_at_fpr
-from lit_detect.records import HUMAN, MACHINE, condition
+from lit_detect.records import HUMAN, MACHINE
 
 
 def calibrate(
@@ -35,8 +33,9 @@ def calibrate(
 
     Args:
         ckpt_path: Checkpoint of the detector, from ``lit-detect fit``.
-        human: Texts by humans: a .csv, .tsv, .jsonl, .txt (a text per line), a folder of .txt, or the folder of a split
-            that ``lit-detect prepare`` wrote, of which the human texts are taken.
+        human: Texts by humans: a .csv, .tsv, .jsonl, .txt (a text per line), a folder of .txt, or a folder that
+            ``lit-detect prepare`` wrote (a split, or the test split of a source or root). Texts that are labelled
+            machine are left out; so are attacked texts.
         fpr: Share of human texts that may count as machine, above 0 and below 1; needs 3 / fpr human texts, and as
             many of each group.
         by: Column, key or field such as domain or language that names groups, each with a threshold of its own; null
@@ -55,9 +54,9 @@ def calibrate(
         raise UserError(
             f"`fpr` is {fpr}, but it is a share of human texts; give one above 0 and below 1, such as 0.01."
         )
-    texts, groups = read_texts(human, text_column, by, HUMAN, "human")
+    texts, groups = read_texts(human, "human", HUMAN, text_column, by)
     check_counts(groups, fpr, by)  # before the detector is loaded
-    others = [] if machine is None else read_texts(machine, text_column, None, MACHINE, "machine")[0]
+    others = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]
     detector = LoadedDetector.load(ckpt_path)
     kept = detector.long_enough(texts)
     texts, groups = ([value for value, long in zip(values, kept, strict=True) if long] for values in (texts, groups))
@@ -119,27 +118,38 @@ def check_counts(groups: Sequence[str], fpr: float, by: str | None) -> None:
             )
 
 
-def read_texts(path: str, text_column: str, by: str | None, label: int, argument: str) -> tuple[list[str], list[str]]:
-    """Return texts and their groups.
+def read_texts(
+    path: str, argument: str, label: int, text_column: str = "text", by: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Return the texts of one class and their groups, and print how many texts are left out.
+
+    Texts with the other label are left out, and human texts that an attack changed. A text without a label counts as
+    what the argument says.
 
     Args:
-        path: A file or folder that `TextFile` reads, or a text shard set.
+        path: A file or folder; see `open_texts`.
+        argument: Name of the argument, for messages: human or machine.
+        label: The class: 0 human, 1 machine.
         text_column: Column or key of the text.
         by: Column, key or field that names groups; None for one.
-        label: Which texts of a text shard set are taken: 0 human, 1 machine.
-        argument: Name of the argument, for messages.
+
+    Raises:
+        UserError: If all texts have the other label.
     """
-    place = resolve_data_path(path)
-    if (place / "index.json").is_file():
-        found = TextSet(place)
-        records = [found.record(int(i)) for i in (found.labels() == label).nonzero()[0]]
-        records = [record for record in records if not record.attack or label != HUMAN]
-        return [record.text for record in records], [ALL if by is None else condition(record, by) for record in records]
-    if place.is_dir() and not any(place.glob("*.txt")):
-        raise UserError(
-            f"`{argument}` is {path}, a folder with neither .txt files nor an index.json; name a file, or a split such "
-            f"as {path.rstrip('/')}/val."
-        )
-    rows = TextFile(place, text_column, by)
-    samples = [rows[number] for number in range(len(rows))]
-    return [sample["text"] for sample in samples], [sample.get("group", ALL) for sample in samples]
+    texts = open_texts(path, f"`{argument}`", text_column, by)
+    records = list(texts.records())
+    right = [index for index, record in enumerate(records) if record.label in (label, None)]
+    other = "machine" if label == HUMAN else "human"
+    if not right:
+        raise UserError(f"`{argument}` is {path}, whose texts are all labelled {other}; give {argument} texts.")
+    chosen = [index for index in right if label == MACHINE or not records[index].attack]
+    unlabelled = sum(records[index].label is None for index in chosen)
+    for count, sentence in (
+        (len(records) - len(right), f"{other} texts of {path} are left out."),
+        (len(right) - len(chosen), f"attacked texts of {path} are left out."),
+        (unlabelled if unlabelled < len(chosen) else 0, f"texts of {path} have no label and count as {argument}."),
+    ):
+        if count:
+            print(f"{count:,} {sentence}", flush=True)
+    groups = [ALL if by is None else texts.text_and_group(index)[1] for index in chosen]
+    return [records[index].text for index in chosen], groups

@@ -10,12 +10,10 @@ from lightning.fabric import Fabric
 
 from lit_core.errors import UserError
 from lit_core.files.exclusive_folder import ExclusiveFolder
-from lit_core.files.paths import atomic_write, resolve_data_path
-from lit_core.files.working_folder import RECORD
+from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
-from lit_detect.data.text_shards import TextSet
-from lit_detect.formats.litshift import read_records
+from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
 from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.loading import LoadedDetector, score_many
@@ -55,8 +53,9 @@ def report(
 
     Args:
         detectors: Checkpoints of ``lit-detect fit`` by the names under which they are reported.
-        texts: Files of records as ``lit-detect generate`` and ``attack`` write them (.jsonl), and folders that
-            ``lit-detect prepare`` wrote: a root, a source, or one split.
+        texts: Labelled texts: records as ``lit-detect generate`` and ``attack`` write them (.jsonl), a .csv or .tsv
+            with the columns text and label, and folders that ``lit-detect prepare`` wrote: a root, a source, or one
+            split.
         output: Folder for report.md, report.csv, figures, TensorBoard and the kept scores.
         by: Conditions to look at: domain, generator, decoding, priming, attack, or a key of meta such as language;
             null takes the first five.
@@ -180,31 +179,24 @@ def left_out(found: Sequence[Evaluated], rows: Sequence[Row], fields: Sequence[s
 
 
 def gather(paths: Sequence[str], split: str) -> list[Record]:
-    """Return the labelled records of files and folders.
+    """Return the records of files and folders, all of which must have a label.
+
+    Args:
+        paths: The files and folders; see `open_texts`.
+        split: Split that is taken of a prepared source or root.
 
     Raises:
-        UserError: If a path is none of both, a record has no label, or there is none.
+        UserError: If there is no such file or folder, or a text has no label.
     """
+    if not paths:
+        raise UserError("`texts` is empty; name files or folders with some.")
     records: list[Record] = []
     for path in paths:
-        place = resolve_data_path(path)
-        if place.is_file():
-            records += read_records(place)
-            continue
-        folders = [place] if (place / "index.json").is_file() else _splits(place, split)
-        if not folders:
-            raise UserError(
-                f"`texts` names {path}, which is no file of records and has no {split} split that lit-detect prepare "
-                "wrote; correct the path or `split`."
-            )
-        for folder in folders:
-            found = TextSet(folder)
-            records += [found.record(number) for number in range(len(found))]
-    if not records:
-        raise UserError("`texts` holds no texts; name files or folders with some.")
-    unknown = sum(record.label not in (HUMAN, MACHINE) for record in records)
-    if unknown:
-        raise UserError(f"{unknown} of {len(records)} texts have no label, so nothing can be said of them; label them.")
+        texts = open_texts(path, "`texts`", split=split)
+        for index, record in enumerate(texts.records()):
+            if record.label is None:
+                raise UserError(f"{texts.where(index)} has no label, which a report needs; say human or machine there.")
+            records.append(record)
     return records
 
 
@@ -235,9 +227,3 @@ def check_coverage(records: Sequence[Record], which: str = "") -> list[str]:
                 f"{' or '.join(rates)}; look at the rate achieved."
             )
     return notes
-
-
-def _splits(place: Path, split: str) -> list[Path]:
-    """Return the folders of a split in a source or a root."""
-    sources = [place] if (place / RECORD).is_file() else [file.parent for file in sorted(place.glob(f"*/{RECORD}"))]
-    return [source / split for source in sources if (source / split / "index.json").is_file()]

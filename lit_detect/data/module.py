@@ -16,9 +16,10 @@ from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_core.files.working_folder import RECORD
+from lit_detect.data.indexed_texts import IndexedTexts
 from lit_detect.data.prepare import prepare
 from lit_detect.data.text_shards import TextSet
-from lit_detect.data.user_texts import TextFile
+from lit_detect.data.user_texts import open_texts
 from lit_detect.formats import TextSource
 from lit_detect.language.normalize import normalize_text
 
@@ -41,7 +42,8 @@ class TextDataModule(StreamDataModule):
         train: Names of the sources to train on; None can only predict, validate or test.
         val: Names of the sources to validate on; None takes those of train.
         test: Names of the sources to test on; None takes those of val.
-        predict: Texts to predict, a .csv, .tsv, .jsonl or .txt (a text per line), or a folder of .txt; None for none.
+        predict: Texts to predict: a .csv, .tsv, .jsonl or .txt (a text per line), a folder of .txt, or a folder that
+            ``lit-detect prepare`` wrote; None for none.
         text_column: Column or key of the text in the file to predict.
         group_column: Column or key in the file to predict that says which threshold decides; None has one for all.
         normalize: Whether texts are given out with their Unicode normalised, which undoes homoglyphs and invisible
@@ -125,7 +127,7 @@ class TextDataModule(StreamDataModule):
         return self._opened[stage, source]
 
     @cached_property
-    def predict_texts(self) -> TextFile:
+    def predict_texts(self) -> IndexedTexts:
         """The texts to predict, by the ``index`` of prediction batches.
 
         Raises:
@@ -134,7 +136,7 @@ class TextDataModule(StreamDataModule):
         if self.predict is None:
             raise UserError("`data.predict` is missing; name the file whose texts are to be judged.")
         transform = normalize_text if self.normalize else None
-        return TextFile(self.predict, self.text_column, self.group_column, transform)
+        return open_texts(self.predict, "`data.predict`", self.text_column, self.group_column, transform)
 
     def feature_dataloader(self) -> StreamLoader:
         """Return this rank's share of the training texts in their order, once; ``index`` runs over all sources."""

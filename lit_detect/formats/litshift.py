@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
 from lit_detect.formats.base import FileSource, Split
-from lit_detect.formats.reading import as_label, as_split, as_text, json_lines, text_cell
-from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
+from lit_detect.formats.reading import as_label, as_split, as_text, cell, json_lines, text_cell
+from lit_detect.records import HUMAN, HUMAN_SOURCE, NONE, Record
 
 _FIELDS = tuple(field.name for field in fields(Record))
 _NAMES = ("id", "source", "domain", "pair_id", "attack")
@@ -80,3 +81,40 @@ def as_record(row: dict[str, Any], where: str) -> Record:
     if not values.get("source") and values["label"] == HUMAN:
         values["source"] = HUMAN_SOURCE
     return Record(text=text, **values)
+
+
+def record_of_row(row: Mapping[str, Any], where: str, text_column: str, name: str) -> Record:
+    """Return a record of a row of any table or JSONL, such as a user has.
+
+    Columns that are named like fields of a record become those fields; others go to ``meta``.
+
+    Args:
+        row: Its cells by column.
+        where: File and line, for messages.
+        text_column: Column of the text.
+        name: The record's ``id`` where the row has none.
+
+    Returns:
+        The record; its label is None where the column ``label`` is missing or its cell is empty.
+
+    Raises:
+        UserError: If a field is malformed, or a column seems to be a misspelt ``label``.
+    """
+    for key in () if "label" in row else row:
+        if get_close_matches("label", [key.lower()], cutoff=0.8):
+            raise UserError(f"{where} has {key!r} but no 'label'; name the label so, or call that column otherwise.")
+    values: dict[str, Any] = {"id": name, "text": cell(row, text_column, where)}
+    extra: dict[str, Any] = {}
+    for key, value in row.items():
+        if key == text_column:
+            continue
+        if key not in _FIELDS or key == "text" or (key == "meta" and isinstance(value, str)):
+            extra[key] = value
+        elif value is None or value == "" or (key == "attack" and value == NONE):
+            continue
+        elif key == "decoding" and isinstance(value, str):
+            values[key] = {"name": value}
+        else:
+            values[key] = str(value) if key in _NAMES and isinstance(value, int | float) else value
+    record = as_record(values, where)
+    return replace(record, meta={**extra, **record.meta})

@@ -34,7 +34,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """
     file: IO[bytes]
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:  # type: ignore[assignment]
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:  # type: ignore[assignment]
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is no whole gzip file ({error}); fetch it again.") from error

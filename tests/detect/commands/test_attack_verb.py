@@ -137,7 +137,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, source):
         "both given": {"output": output, "input": source, "source": PuJSONL(source, "pu")},
         "limit is 0": {"output": output, "input": source, "limit": 0},
         "seed is -1": {"output": output, "input": source, "seed": -1},
-        "must be records": {"output": output, "input": "x.parquet"},
+        "input is x.parquet, but there is no such": {"output": output, "input": "x.parquet"},
         "exists already": {"output": source, "input": source},
     }.items():
         with pytest.raises(UserError, match=rule):
@@ -165,7 +165,7 @@ def test_settings_hold_what_an_attack_is_built_from(tiny_gpt2):
 
 def test_a_detector_to_be_asked_comes_from_a_checkpoint(tmp_path, source, capsys):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    asked = ["--attack.init_args.detector", "lit_detect.commands.attack.load_detector"]
+    asked = ["--attack.init_args.detector", "lit_detect.loading.load_detector"]
     asked += ["--attack.init_args.detector.init_args.ckpt_path", str(tmp_path / "other.ckpt")]
     assert main("--attack", "TextFooler", *asked, "--input", source, "--output", str(tmp_path / "out.jsonl")) == 2
     assert "which holds no" in capsys.readouterr().err

@@ -14,13 +14,13 @@ from lit_core.errors import UserError
 from lit_core.files.paths import locked_folder
 from lit_detect.calibration import Calibration, Group
 from lit_detect.cli import main
-from lit_detect.commands.attack import load_detector
 from lit_detect.commands.calibrate import calibrate
 from lit_detect.commands.report import gather, left_out, report
 from lit_detect.data.prepare import prepare
+from lit_detect.detectors import EncoderDetector
 from lit_detect.formats import LitShiftJSONL
 from lit_detect.functional.threshold import auroc, threshold_at_fpr
-from lit_detect.loading import LoadedDetector, score_many
+from lit_detect.loading import LoadedDetector, score_many, trained
 from lit_detect.module import DetectorTask
 from lit_detect.records import HUMAN, Record
 from lit_detect.report.evaluate import Evaluated, conditions
@@ -164,7 +164,7 @@ def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
 
 def test_a_calibration_decides_a_test_too_and_only_of_its_checkpoint(fitted, tmp_path, monkeypatch, capsys):
     found = run_calibrate(fitted, tmp_path, fpr=0.1)
-    task = DetectorTask.load(checkpoint(fitted))
+    task = LoadedDetector.load(checkpoint(fitted)).task
     assert task.decisive_threshold == float(task.threshold) != found.threshold
     task.calibration = found
     assert task.decisive_threshold == found.threshold
@@ -244,13 +244,12 @@ def test_a_report_scores_nothing_twice(fitted, reported, monkeypatch):
     torn = next((reported / "scores").glob("*.0.jsonl"))  # a detector's scores by the first process
     lines = torn.read_bytes().splitlines(keepends=True)
     torn.write_bytes(b"".join(lines[:-3]) + lines[-3][:9])  # killed with three left, in the middle of a row
-    scored = []
-    score_of = LoadedDetector.read
-    monkeypatch.setattr(LoadedDetector, "read", lambda self, text: scored.append(text) or score_of(self, text))
+    scored, score = [], EncoderDetector.score
+    monkeypatch.setattr(EncoderDetector, "score", lambda self, texts: scored.extend(texts) or score(self, texts))
     before = numbers(reported / "report.csv")
     texts = [str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")]
     report({"one": checkpoint(fitted), "two": checkpoint(fitted, "two")}, texts, str(reported), resamples=50)
-    assert len(scored) == 3 + 2 * len(gather(texts, "test"))  # those left, and the count of tokens by each detector
+    assert len(scored) == 3  # those left
     # three texts alone are rounded otherwise than in the batches that they were in
     assert numbers(reported / "report.csv") == pytest.approx(before, rel=1e-4)
 
@@ -265,14 +264,14 @@ def test_mistakes_in_a_report_are_said(fitted, tmp_path):
     clean, output = str(fitted / "clean.jsonl"), str(tmp_path / "report")
     with pytest.raises(UserError, match="`detectors` is empty"):
         report({}, [clean], output)
-    with pytest.raises(UserError, match="`texts` names nowhere"):
+    with pytest.raises(UserError, match=r"`texts` is .*nowhere, but there is no such file"):
         report({"one": checkpoint(fitted)}, ["nowhere"], output)
     records = gather([clean], "test")
     write(tmp_path / "lone.jsonl", [one for one in records if one.label or one.domain == "emma"])
     with pytest.raises(UserError, match="machine texts of the domain lady susan, but no clean human ones"):
         report({"one": checkpoint(fitted)}, [str(tmp_path / "lone.jsonl")], output)
     write(tmp_path / "unknown.jsonl", [replace(records[0], label=None)])
-    with pytest.raises(UserError, match="1 of 1 texts have no label"):
+    with pytest.raises(UserError, match=r"unknown\.jsonl, line 1 has no label"):
         report({"one": checkpoint(fitted)}, [str(tmp_path / "unknown.jsonl")], output)
     assert not (tmp_path / "report").exists()
 
@@ -286,7 +285,7 @@ def test_a_detector_that_an_attack_asks_reads_texts_as_it_was_trained(fitted, tm
     content = torch.load(checkpoint(fitted), weights_only=True)
     content["config"]["data"].setdefault("init_args", {})["normalize"] = True
     torch.save(content, tmp_path / "normalizing.ckpt")
-    plain, normalizing = load_detector(checkpoint(fitted)), load_detector(str(tmp_path / "normalizing.ckpt"))
+    plain, normalizing = trained(checkpoint(fitted)), trained(str(tmp_path / "normalizing.ckpt"))
     texts = ["A cat sat on the mat.", "\u0410 \u0441\u0430t s\u0430t on the m\u0430t."]  # Cyrillic letters
     assert torch.allclose(normalizing.score(texts), plain.score([texts[0]]).expand(2))
     assert not torch.allclose(plain.score(texts)[0], plain.score(texts)[1])

@@ -153,9 +153,9 @@ def test_a_users_file_is_predicted_in_its_order_without_what_is_skipped(root, ma
 
 def test_ranks_share_a_file_and_together_have_all_of_it(to_predict):
     from lit_detect.data.module import SubsetStream
-    from lit_detect.data.user_texts import TextFile
+    from lit_detect.data.user_texts import open_texts
 
-    found = TextFile(to_predict, "body")
+    found = open_texts(to_predict, "x", "body")
     left = [n for n in range(23) if n % 5]
     streams = [SubsetStream(found, left, 4, rank, 2) for rank in range(2)]
     assert len(streams[0]) == len(streams[1]) == 3

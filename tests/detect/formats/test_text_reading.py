@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_core.errors import UserError
-from lit_detect.data.user_texts import TextFile
+from lit_detect.data.user_texts import open_texts
 from lit_detect.formats.base import split_of_name, stem
 from lit_detect.formats.reading import as_label, as_split, as_text, csv_rows, decoded, json_lines
 
@@ -25,7 +25,7 @@ def test_what_the_csv_writer_writes_is_read(tmp_path_factory, rows):
         writer.writerows(rows)
     assert [row for _, row in csv_rows(path)] == rows
     if rows:
-        lazy = TextFile(path, "a", "b")
+        lazy = open_texts(path, "x", "a", "b")
         order = list(range(len(rows)))[::-1]
         assert [lazy.row(number) for number in order] == rows[::-1]
         assert [lazy[number]["text"] for number in order] == [row["a"] for row in rows[::-1]]
@@ -105,7 +105,7 @@ def test_a_text_of_a_megabyte_in_a_cell(tmp_path):
     text = "word\n" * 200_000
     (tmp_path / "f.csv").write_text(f'text,n\n"{text}",1\n')
     ((_, row),) = csv_rows(tmp_path / "f.csv")
-    assert row["text"] == text and TextFile(tmp_path / "f.csv")[0]["text"] == text
+    assert row["text"] == text and open_texts(tmp_path / "f.csv", "x")[0]["text"] == text
 
 
 @pytest.mark.parametrize("value", ["human", "Human", " HUMAN ", "human-written", "Human Written", 0, "0", 0.0, "real"])

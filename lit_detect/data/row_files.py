@@ -1,0 +1,202 @@
+"""Files with a text in each row: tables, JSONL, and plain text with a text per line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+from abc import abstractmethod
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from lit_core.errors import UserError
+from lit_detect.data.indexed_texts import IndexedTexts, file_state, unchanged
+from lit_detect.formats.base import stem
+from lit_detect.formats.litshift import record_of_row
+from lit_detect.formats.reading import as_text, cell, decoded, opened
+from lit_detect.records import NONE, Record, condition
+
+
+class RowFile(IndexedTexts):
+    """A file with a text in each row; ``.gz`` is decompressed.
+
+    The file is read once when it is opened, which checks the text and the group of each row and notes where it begins.
+    After that only the rows that are asked for are read. Blank lines are not counted.
+
+    Args:
+        path: The file.
+        text_column: Column or key of the text.
+        group_column: Column, key or field of a record that groups the texts; None for no groups.
+        transform: Applied to the text of a sample; None leaves it as it was found.
+
+    Raises:
+        UserError: If a row is malformed or there is none; names file and line.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        text_column: str = "text",
+        group_column: str | None = None,
+        transform: Callable[[str], str] | None = None,
+    ) -> None:
+        super().__init__(group_column, transform)
+        self.path, self.text_column, self.files = path, text_column, [path]
+        self._state = file_state(path)
+        self._starts, self._ends, self._lines = array("q"), array("q"), array("q")
+        self._decompressed: tuple[int, IO[bytes]] | None = None  # the process that opened it, and the file
+        with opened(path) as file:
+            for line, start, end, content in self._scan(file):
+                where = f"{path}, line {line}"
+                self.groups.add(self._text_and_group(self._parsed(content, where), where)[1])
+                self._starts.append(start)
+                self._ends.append(end)
+                self._lines.append(line)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def where(self, index: int) -> str:
+        """Return the path of the file and the number of the line in which the row ends."""
+        return f"{self.path}, line {self._lines[index]}"
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Read one row as it stands in the file; see the base class."""
+        with unchanged(self.path, self._state):
+            content = self._content(self._starts[index], self._ends[index])
+            row = self._parsed(content, self.where(index))
+            self._text_and_group(row, self.where(index))
+        return row
+
+    def record(self, index: int) -> Record:
+        """Read one row as a record; columns that no field of a record is named after are in its ``meta``."""
+        name = f"{stem(self.path)}-{index + 1:07d}"
+        return record_of_row(self.row(index), self.where(index), self.text_column, name)
+
+    def text_and_group(self, index: int) -> tuple[str, str]:
+        """Read the text and the group of a row; see the base class."""
+        return self._text_and_group(self.row(index), self.where(index))
+
+    def _scan(self, file: IO[bytes]) -> Iterator[tuple[int, int, int, bytes]]:
+        """Yield line, first byte, end and content of each row."""
+        start = 0
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, start, start + len(line), line
+            start += len(line)
+
+    @abstractmethod
+    def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
+        """Return the row that some bytes of the file hold."""
+
+    def _text_and_group(self, row: dict[str, Any], where: str) -> tuple[str, str]:
+        text = as_text(cell(row, self.text_column, where), f"{where}, {self.text_column}")
+        return text, "" if self.group_column is None else self._group(row, self.group_column, where)
+
+    def _group(self, row: dict[str, Any], column: str, where: str) -> str:
+        if column not in row:  # of records, also a key of meta, or what `condition` derives from several fields
+            name = condition(record_of_row(row, where, self.text_column, ""), column)
+            if name != NONE:
+                return name
+        return str(cell(row, column, where))
+
+    def _content(self, start: int, end: int) -> bytes:
+        if self.path.suffix.lower() == ".gz":
+            file = self._decompressed_file()
+            file.seek(start)
+            content = file.read(end - start)
+        else:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                content = file.read(end - start)
+        if len(content) != end - start:
+            raise UserError("it is shorter than it was")
+        return content
+
+    def _decompressed_file(self) -> IO[bytes]:
+        """Return the file, kept open by each process, so that rows read in order are decompressed once."""
+        if self._decompressed is None or self._decompressed[0] != os.getpid():
+            self._decompressed = os.getpid(), cast("IO[bytes]", gzip.open(self.path))
+        return self._decompressed[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_decompressed": None}
+
+
+class TextLines(RowFile):
+    """A .txt file with a text per line."""
+
+    def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
+        return {self.text_column: decoded(content, where).removeprefix("\ufeff").rstrip("\r\n")}
+
+    def record(self, index: int) -> Record:
+        """Read one line as a record; see the base class."""
+        return Record(f"{stem(self.path)}-{index + 1:07d}", self.row(index)[self.text_column])
+
+
+class JSONLines(RowFile):
+    """A JSONL file: records as ``lit-detect generate`` and ``attack`` write them, or objects with other keys."""
+
+    def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
+        try:
+            row = json.loads(decoded(content, where).removeprefix("\ufeff"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where} is not valid JSON ({error}); restore the file or remove the line.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where} holds no object with keys; fix the line.")
+        return row
+
+
+class Table(RowFile):
+    """A CSV or TSV file with a line of names; its cells may hold line breaks.
+
+    Attributes:
+        header: The names of the columns.
+    """
+
+    @property
+    def _separator(self) -> str:
+        return "\t" if self.path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+
+    def _scan(self, file: IO[bytes]) -> Iterator[tuple[int, int, int, bytes]]:
+        self.header: list[str] = []
+        row_lines: list[bytes] = []  # the reader takes whole lines for each row
+
+        def lines() -> Iterator[str]:
+            for number, line in enumerate(file, 1):
+                row_lines.append(line)
+                text = decoded(line, f"{self.path}, line {number}")
+                yield text.removeprefix("\ufeff") if number == 1 else text
+
+        csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
+        rows, start = csv.reader(lines(), delimiter=self._separator, strict=True), 0
+        try:
+            for row in rows:
+                content = b"".join(row_lines)
+                row_lines.clear()
+                if not self.header:
+                    self.header = row
+                    if len(set(self.header)) != len(self.header):
+                        raise UserError(f"{self.path}, line 1 names a column twice; give each its own name.")
+                elif row:
+                    yield rows.line_num, start, start + len(content), content
+                start += len(content)
+        except csv.Error as error:
+            raise UserError(
+                f"{self.path}, line {rows.line_num} is not valid CSV ({error}); fix or restore the file."
+            ) from error
+
+    def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
+        text = decoded(content, where)
+        cells = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=self._separator, strict=True))
+        if len(cells) != len(self.header):
+            raise UserError(
+                f"{where} ends a row of {len(cells)} cells, but the first line names {len(self.header)}; fix the row, "
+                "or restore the file where it is cut off."
+            )
+        return dict(zip(self.header, cells, strict=True))
