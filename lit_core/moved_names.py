@@ -45,6 +45,9 @@ MOVED_MODULES = {
 MOVED_NAMES = {
     "lit_core.data.stream.Source": "lit_core.data.stream.SampleSource",
     "lit_detect.data.PartStream": "lit_detect.data.module.SubsetStream",
+    "lit_detect.attack.load_detector": "lit_detect.loading.load_detector",
+    "lit_detect.detectors.ensemble.trained": "lit_detect.loading.trained",
+    "lit_detect.detectors.trained": "lit_detect.loading.trained",
     "lit_detect.words.Synonyms": "lit_detect.language.synonyms.Synonyms",
     "lit_valuation.exchange.rank.Home": "lit_valuation.exchange.acceptance.TrainerData",
     "lit_valuation.parties.without_copies": "lit_valuation.data.division.remove_duplicates",

@@ -1,4 +1,4 @@
-"""A text and what is known about it, the conditions under which it came to be, and an edit of a text."""
+"""Records of texts and the conditions under which they were written; edits of a text, and names mentioned in it."""
 
 from __future__ import annotations
 
@@ -69,6 +69,23 @@ class Edit:
     end: int
     before: str
     after: str
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A name in a text.
+
+    Args:
+        sentence: Index of its sentence in the text, from 0.
+        start: Offset of its first character in the text.
+        end: Offset after its last character.
+        text: The name as written, ``text[start:end]`` of the text.
+    """
+
+    sentence: int
+    start: int
+    end: int
+    text: str
 
 
 def condition(record: Record, field: str) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_detect.language.entities import Mention
+from lit_detect.records import Mention
 
 MAX_NODES, MAX_SENTENCES = 150, 45
 

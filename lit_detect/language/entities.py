@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
+from lit_detect.records import Mention
 
 #: Words before whose full stop no sentence ends.
 _ABBREVIATIONS = frozenset(
@@ -50,23 +51,6 @@ _WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_](?:\w|['’&-](?=\w))*")
 _POSSESSIVE = re.compile(r"['’][sS]?$")
 _SPEECH = frozenset('"“”«»‘:*•')  # what is between two words where the second one must have a capital
 _NO_NAME_LABELS = frozenset("CARDINAL DATE MONEY ORDINAL PERCENT QUANTITY TIME".split())
-
-
-@dataclass(frozen=True)
-class Mention:
-    """A name where it stands.
-
-    Args:
-        sentence: Number of its sentence in the text, from 0.
-        start: Where it begins, in characters.
-        end: Where it ends, exclusive.
-        text: The name as it stands there, ``text[start:end]`` of the text.
-    """
-
-    sentence: int
-    start: int
-    end: int
-    text: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from lit_detect.functional.graph import (
     entity_graph,
     normalize_adjacency,
 )
-from lit_detect.language.entities import Mention, extract_entities, split_sentences
+from lit_detect.language.entities import extract_entities, split_sentences
+from lit_detect.records import Mention
 
 
 def word_offsets(text, tokens=None):
