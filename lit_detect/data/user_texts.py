@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lit_core.errors import UserError
-from lit_core.files.paths import resolve_data_path
+from lit_core.files.paths import data_root, resolve_data_path
 from lit_core.files.working_folder import RECORD
 from lit_detect.data.indexed_texts import IndexedTexts, PreparedTexts, TextFolder
 from lit_detect.data.row_files import JSONLines, RowFile, Table, TextLines
@@ -56,6 +56,10 @@ def open_texts(
         UserError: If there is no such file, its format is unknown, it has no texts, or a row is malformed.
     """
     found = resolve_data_path(path)
+    if not found.exists():
+        raise UserError(
+            f"{argument} is {path}, but there is no such file or folder, nor below {data_root()}; correct the path."
+        )
     name = _format(found, argument)
     if found.is_dir():
         if name.startswith("prepared"):
@@ -89,8 +93,6 @@ def _format(path: Path, argument: str) -> str:
             f"{argument} is {path}, a folder with neither .txt files nor texts that lit-detect prepare wrote; give "
             f"such a folder or {files}."
         )
-    if not path.is_file():
-        raise UserError(f"{argument} is {path}, but there is no such file or folder; correct the path.")
     for ending in _FILES:
         if path.name.lower().endswith(ending):
             return ending

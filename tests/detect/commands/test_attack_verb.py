@@ -131,6 +131,7 @@ def test_two_processes_equal_one(tmp_path, source):
 
 def test_wrong_arguments_are_one_sentence(tmp_path, source):
     output = str(tmp_path / "out.jsonl")
+    (tmp_path / "y.parquet").touch()
     for rule, arguments in {
         "ends in .jsonl": {"output": "x.csv", "input": source},
         "both missing": {"output": output},
@@ -138,6 +139,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, source):
         "limit is 0": {"output": output, "input": source, "limit": 0},
         "seed is -1": {"output": output, "input": source, "seed": -1},
         "input is x.parquet, but there is no such": {"output": output, "input": "x.parquet"},
+        "must be a file that ends in": {"output": output, "input": str(tmp_path / "y.parquet")},
         "exists already": {"output": source, "input": source},
     }.items():
         with pytest.raises(UserError, match=rule):
