@@ -133,7 +133,7 @@ class MoELanguageModel(EvaluationTask):
             self._byte_lengths = lengths  # no buffer: DDP would broadcast it at each forward
 
     def configure_model(self) -> None:
-        """Divide the weights over the devices, where the strategy wants it."""
+        """Divide the weights over the devices if the strategy is a `ShardedStrategy`."""
         if self.device_mesh is None or is_sharded(self.decoder):
             return
         if not isinstance(self.trainer.strategy, ShardedStrategy):
@@ -149,7 +149,7 @@ class MoELanguageModel(EvaluationTask):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm over all devices, also where experts are divided otherwise than the rest.
+        """Clip by the norm over all devices, also if experts are divided differently from other weights.
 
         Lightning's own clipping refuses fused optimizers under any mixed precision, though only a scaler, which
         bfloat16 does not need, keeps the gradients from being what they are.
@@ -161,7 +161,7 @@ class MoELanguageModel(EvaluationTask):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer over two groups, with and without weight decay, and its schedule."""
+        """Return the optimizer, over two groups with and without weight decay, and its schedule."""
         return build_optimizers(self, self.optimizer, self.scheduler)
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -233,15 +233,15 @@ class MoELanguageModel(EvaluationTask):
         self.log("train/tokens_per_second", self.meter.lap(tokens), prog_bar=True)
 
     def on_validation_start(self) -> None:
-        """Leave validation out of the speed."""
+        """Stop the clock, so that the speed does not include validation."""
         self.meter.pause_clock()
 
     def on_validation_end(self) -> None:
-        """Take the clock up again."""
+        """Start the clock again."""
         self.meter.resume_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what another program needs to use the weights, as plain values."""
+        """Add the counts, the tokenizer and the names of parameters to the checkpoint, as plain values."""
         checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
         if self.tokenizer is not None:
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
@@ -253,7 +253,7 @@ class MoELanguageModel(EvaluationTask):
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the counts, and refuse weights that were trained with another tokenizer than the data's."""
+        """Restore the counts, and check that the weights were trained with the tokenizer of the data."""
         if "training_meter" in checkpoint:
             self.meter.load_state_dict(checkpoint["training_meter"])
         self.companions = dict(checkpoint.get("companions", {}))
@@ -272,7 +272,7 @@ class MoELanguageModel(EvaluationTask):
         return self.decoder.hidden(batch["input_ids"], mask=mask, document_ids=batch.get("document_ids"))
 
     def _nll(self, batch: dict[str, Tensor], routed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return nats of each token and which tokens are scored, both of the shape of the labels."""
+        """Return the nats of each token, and True where a token is scored, both of the shape of the labels."""
         labels, hidden = batch["labels"], self._hidden(batch, routed)
         return token_nll(hidden, labels, self.decoder.head, self.config.vocab_size), labels != IGNORED
 
@@ -310,5 +310,5 @@ class MoELanguageModel(EvaluationTask):
 
 
 def _routed(batch: dict[str, Tensor]) -> Tensor:
-    """Return which tokens of an evaluation's batch are no padding, which lies behind the last scored token."""
+    """Return True for the tokens of an evaluation batch that are not padding, which follows the last scored token."""
     return (batch["labels"] != IGNORED).flip(1).cumsum(1).flip(1) > 0

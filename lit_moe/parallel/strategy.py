@@ -27,9 +27,9 @@ from lit_core.lightning.sharded_checkpoint import (
 class ShardedStrategy(ModelParallelStrategy):
     """FSDP2: each device holds a part of every weight, gradient and optimizer state, and gathers a layer to use it.
 
-    With ``expert_parallel`` above 1, groups of so many devices divide the experts of each mixture layer among them, and
-    the tokens travel to their experts, which need not be gathered within the group. Every device has its own data.
-    It trains as one device that accumulates the same micro-batches, and its checkpoints fit any number of devices.
+    With ``expert_parallel`` above 1, the experts of each mixture layer are divided over groups of that many devices.
+    Tokens are sent to their experts, which are not gathered within the group. Every device has its own data. Training
+    equals that of one device which accumulates the same micro-batches. Checkpoints fit any number of devices.
 
     Another LightningModule than `MoELanguageModel` calls `lit_moe.parallel.shard` in its ``configure_model``, and
     returns the mean over its micro-batch from ``training_step``.
@@ -49,11 +49,11 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int]:
-        """Give every device its own data; the base class gives a group the same."""
+        """Arguments that give every device its own data; the base class gives a group the same data."""
         return {"num_replicas": self.world_size, "rank": self.global_rank}
 
     def setup_environment(self) -> None:
-        """Lay out the devices."""
+        """Check the number of devices and set the size of the data-parallel dimension."""
         devices = self.num_nodes * self.num_processes
         if devices % self.expert_parallel:
             raise UserError(
@@ -64,12 +64,12 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Let the sum of the gradients over the devices be the mean."""
+        """Divide the loss by the number of devices, so that the sum of their gradients is the mean."""
         return super().backward(closure_loss / self.world_size, optimizer, *args, **kwargs)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Let Lightning call `load_optimizer_state_dict`."""
+        """Whether Lightning calls `load_optimizer_state_dict`: always."""
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class ShardedStrategy(ModelParallelStrategy):
         return self.lightning_module.state_dict()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return an optimizer's states, still divided, by the number of their parameter as everywhere."""
+        """Return an optimizer's states, still divided, by the index of their parameter."""
         return (optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict()
 
     def save_checkpoint(
@@ -112,11 +112,11 @@ class ShardedStrategy(ModelParallelStrategy):
             replace_whole(path, folder)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint, a file or a folder; of tensors only what this device needs is read, later.
+        """Return the content of a checkpoint, a file or a folder; each device later reads only its parts of tensors.
 
         Args:
             checkpoint_path: The file or folder.
-            weights_only: Nothing else is ever done.
+            weights_only: Ignored; a checkpoint is never unpickled in another way.
         """
         return load_checkpoint_parts(self.broadcast(str(checkpoint_path)))
 
