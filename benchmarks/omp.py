@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lit_core.files.paths import atomic_write
 from lit_valuation.functional.gradients import LastLayerGradients, last_layer_gradients
-from lit_valuation.functional.pursuit import matching_pursuit
+from lit_valuation.functional.pursuit import PursuitOptions, matching_pursuit
 
 OURS, MATERIALISED, SKLEARN = "ours", "materialised", "scikit-learn"
 AIM = 50
@@ -50,7 +50,7 @@ def draw(size: dict[str, int], dtype: torch.dtype) -> tuple[LastLayerGradients, 
 
 def ours(gradients: LastLayerGradients, target: Tensor, k: int) -> tuple[list[int], float]:
     """Return support and relative residual as this project finds them."""
-    found = matching_pursuit(gradients, target, k, ridge=RIDGE)
+    found = matching_pursuit(gradients, target, k, PursuitOptions(ridge=RIDGE))
     return found.support.tolist(), found.residual
 
 

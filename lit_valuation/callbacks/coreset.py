@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.lightning.step_logging import rows_of_all_ranks, sum_over_ranks
-from lit_valuation.functional.pursuit import matching_pursuits
+from lit_valuation.functional.pursuit import PursuitOptions, matching_pursuits
 from lit_valuation.last_layer import PoolGradients
 from lit_valuation.selectors import split_budget
 
@@ -66,7 +66,7 @@ def choose_coreset(
         pool.gradients,
         targets[[target_classes.index(c) for c in classes]],
         [shares[c] for c in classes],
-        ridge=ridge,
+        PursuitOptions(ridge=ridge),
         allowed=torch.stack([pool.y == c for c in classes]),
         numbers=pool.index,
         group=dist.group.WORLD if trainer.world_size > 1 else None,

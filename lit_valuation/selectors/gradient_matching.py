@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_valuation.functional.pursuit import Rule, matching_pursuits
+from lit_valuation.functional.pursuit import PursuitOptions, Rule, matching_pursuits
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector, in_turns, split_budget
 
 
@@ -80,12 +80,9 @@ def match_by_class(
         pool.gradients,
         torch.stack([targets[c] for c in shares]),
         list(shares.values()),
+        PursuitOptions(ridge=ridge, relative=relative, psi_ridge=psi_ridge, rule=rule),
         allowed=torch.stack([pool.y == c for c in shares]),
-        ridge=ridge,
-        relative=relative,
         psi=psi,
-        psi_ridge=psi_ridge,
-        rule=rule,
     )
     pursuits = dict(zip(shares, found, strict=True))
     indices = in_turns({c: pursuit.support for c, pursuit in pursuits.items()}, queries.y)

@@ -3,7 +3,7 @@
 import torch
 
 from lit_valuation.functional.gradients import LastLayerGradients
-from lit_valuation.functional.pursuit import matching_pursuits
+from lit_valuation.functional.pursuit import PursuitOptions, matching_pursuits
 
 KINDS = ("random", "duplicated", "unnormalised", "deficient")
 
@@ -42,10 +42,8 @@ def pursue_share(rank, world_size, store, folder):
             gradients.take(share),
             torch.stack([target, -target]),
             8,
-            rule=rule,
-            nonnegative=nonnegative,
+            PursuitOptions(rule=rule, nonnegative=nonnegative, psi_ridge=0.001),
             psi=torch.arange(40.0)[share],
-            psi_ridge=0.001,
             numbers=share,
             group=torch.distributed.group.WORLD,
         )

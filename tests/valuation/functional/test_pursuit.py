@@ -12,7 +12,7 @@ from sklearn.linear_model import OrthogonalMatchingPursuit, orthogonal_mp_gram
 
 from lit_core.errors import UserError
 from lit_valuation.functional.gradients import LastLayerGradients
-from lit_valuation.functional.pursuit import matching_pursuit, matching_pursuits
+from lit_valuation.functional.pursuit import PursuitOptions, matching_pursuit, matching_pursuits
 
 
 def check(gradients, target, budget, ridge, rule="residual", nonnegative=True, psi=None, psi_ridge=0.0):
@@ -21,12 +21,8 @@ def check(gradients, target, budget, ridge, rule="residual", nonnegative=True, p
         gradients,
         target,
         budget,
-        ridge=ridge,
-        rule=rule,
-        nonnegative=nonnegative,
-        relative=False,
+        PursuitOptions(ridge=ridge, rule=rule, nonnegative=nonnegative, relative=False, psi_ridge=psi_ridge),
         psi=psi,
-        psi_ridge=psi_ridge,
     )
     rows, wanted = materialise(gradients), target.flatten().numpy()
     penalties = np.full(len(rows), ridge) + (0 if psi is None else psi_ridge * psi.numpy() ** 2)
@@ -89,7 +85,7 @@ def test_small_whole_numbers_with_their_many_ties(factors, target, rule, nonnega
     if target.any():
         check(gradients, target, budget, 0.5, rule, nonnegative)
     else:
-        found = matching_pursuit(gradients, target, budget, rule=rule, nonnegative=nonnegative)
+        found = matching_pursuit(gradients, target, budget, PursuitOptions(rule=rule, nonnegative=nonnegative))
         assert len(found.support) == 0 and found.residuals.tolist() == [0]
 
 
@@ -98,7 +94,7 @@ def test_without_ridge_and_sign_it_is_scikit_learns(kind):
     budget = 3 if kind == "deficient" else 10
     for seed in range(4):
         gradients, target = draw(kind, seed)
-        found = matching_pursuit(gradients, target, budget, ridge=0, nonnegative=False)
+        found = matching_pursuit(gradients, target, budget, PursuitOptions(ridge=0, nonnegative=False))
         rows, wanted = materialise(gradients), target.flatten().numpy()
         weights = np.zeros(len(rows))
         weights[found.support] = found.weights
@@ -116,7 +112,7 @@ def test_without_ridge_and_sign_it_is_scikit_learns(kind):
 def test_a_budget_of_all_atoms_ends_at_the_best_non_negative_weights(kind):
     for seed in range(6):
         gradients, target = draw(kind, seed, n=25)
-        found = matching_pursuit(gradients, target, 25, ridge=0.1, relative=False)
+        found = matching_pursuit(gradients, target, 25, PursuitOptions(ridge=0.1, relative=False))
         weights = np.zeros(25)
         weights[found.support] = found.weights
         expected = best_weights(materialise(gradients), target.flatten().numpy(), np.full(25, 0.1))
@@ -127,9 +123,9 @@ def test_prefixes_are_runs_with_smaller_budgets_as_far_as_no_atom_was_dropped():
     cut = 0
     for seed in range(12):
         gradients, target = draw("random", seed)
-        whole = matching_pursuit(gradients, target, 14, ridge=0.2)
+        whole = matching_pursuit(gradients, target, 14, PursuitOptions(ridge=0.2))
         for budget in range(1, whole.nested + 1):
-            part = matching_pursuit(gradients, target, budget, ridge=0.2)
+            part = matching_pursuit(gradients, target, budget, PursuitOptions(ridge=0.2))
             assert part.support.tolist() == whole.support[:budget].tolist()
             torch.testing.assert_close(part.weights, whole.path[budget - 1, :budget])
             torch.testing.assert_close(part.residuals, whole.residuals[: budget + 1])
@@ -143,7 +139,7 @@ def test_duplicates_are_taken_by_number_and_once_each():
     target = gradients.take([1]).sum() * 4
     found = matching_pursuit(gradients, target, 3)
     assert found.support.tolist()[:3] == [1, 3, 6]
-    assert len(matching_pursuit(gradients, target, 7, ridge=0).support) == 1
+    assert len(matching_pursuit(gradients, target, 7, PursuitOptions(ridge=0)).support) == 1
 
 
 def test_float32_atoms_reach_the_same_residual():
@@ -157,26 +153,30 @@ def test_float32_atoms_reach_the_same_residual():
 def test_ridge_relative_to_the_mean_squared_length():
     gradients, target = draw("unnormalised", 1)
     mean = float(gradients.squared_norms().mean())
-    relative = matching_pursuit(gradients, target, 8, ridge=0.3, psi=torch.ones(40), psi_ridge=0.2)
-    absolute = matching_pursuit(gradients, target, 8, ridge=0.5 * mean, relative=False)
+    relative = matching_pursuit(gradients, target, 8, PursuitOptions(ridge=0.3, psi_ridge=0.2), psi=torch.ones(40))
+    absolute = matching_pursuit(gradients, target, 8, PursuitOptions(ridge=0.5 * mean, relative=False))
     assert relative.support.tolist() == absolute.support.tolist()
     torch.testing.assert_close(relative.weights, absolute.weights)
 
 
 def test_tolerance_ends_at_the_first_prefix_within_it():
     gradients, target = draw("random", 0)
-    found = matching_pursuit(gradients, target, 30, ridge=0.01, tolerance=0.8)
+    found = matching_pursuit(gradients, target, 30, PursuitOptions(ridge=0.01, tolerance=0.8))
     assert found.residuals[-1] <= 0.8 < found.residuals[-2]
-    assert torch.equal(found.support, matching_pursuit(gradients, target, len(found.support), ridge=0.01).support)
+    assert torch.equal(
+        found.support, matching_pursuit(gradients, target, len(found.support), PursuitOptions(ridge=0.01)).support
+    )
 
 
 def test_several_targets_ridges_and_penalties_are_as_one_by_one():
     gradients, target = draw("random", 0)
     targets = torch.stack([target, target, draw("random", 1)[1], -target])
     ridges, budgets, psi = [0.1, 1.0, 0.5, 0.5], [9, 9, 5, 12], torch.rand(4, 40, dtype=torch.float64)
-    together = matching_pursuits(gradients, targets, budgets, ridge=ridges, psi=psi, psi_ridge=1.0)
+    together = matching_pursuits(gradients, targets, budgets, PursuitOptions(ridge=ridges, psi_ridge=1.0), psi=psi)
     for t, found in enumerate(together):
-        alone = matching_pursuit(gradients, targets[t], budgets[t], ridge=ridges[t], psi=psi[t], psi_ridge=1.0)
+        alone = matching_pursuit(
+            gradients, targets[t], budgets[t], PursuitOptions(ridge=ridges[t], psi_ridge=1.0), psi=psi[t]
+        )
         assert found.support.tolist() == alone.support.tolist()
         torch.testing.assert_close(found.weights, alone.weights)
 
@@ -204,10 +204,8 @@ def test_two_processes_choose_as_one(tmp_path):
             gradients,
             torch.stack([target, -target]),
             8,
-            rule=rule,
-            nonnegative=nonnegative,
+            PursuitOptions(rule=rule, nonnegative=nonnegative, psi_ridge=0.001),
             psi=torch.arange(40.0),
-            psi_ridge=0.001,
         )
         for found in zip(whole, shares[0][case], shares[1][case], strict=True):
             for share in found[1:]:
@@ -230,10 +228,10 @@ def test_bad_input_is_refused():
     with pytest.raises(UserError, match="psi is not finite"):
         matching_pursuit(gradients, target, 3, psi=torch.full((40,), torch.nan))
     with pytest.raises(UserError, match="ridge is -1"):
-        matching_pursuit(gradients, target, 3, ridge=-1)
+        matching_pursuit(gradients, target, 3, PursuitOptions(ridge=-1))
     with pytest.raises(UserError, match="tolerance is nan"):
-        matching_pursuit(gradients, target, 3, tolerance=float("nan"))
+        matching_pursuit(gradients, target, 3, PursuitOptions(tolerance=float("nan")))
     with pytest.raises(UserError, match="rule is 'best'"):
-        matching_pursuit(gradients, target, 3, rule="best")
+        matching_pursuit(gradients, target, 3, PursuitOptions(rule="best"))
     with pytest.raises(UserError, match="ridge has 3 values for 1 targets"):
-        matching_pursuits(gradients, target[None], 3, ridge=[1.0, 2.0, 3.0])
+        matching_pursuits(gradients, target[None], 3, PursuitOptions(ridge=[1.0, 2.0, 3.0]))
