@@ -17,7 +17,7 @@ MOVED_MODULES = {
     "lit_core.schedules": "lit_core.lightning.schedules",
     "lit_core.tokenizer": "lit_core.lm.tokenizer",
     "lit_detect.attack": "lit_detect.commands.attack",
-    "lit_detect.experiment": "lit_detect.study.detection",
+    "lit_detect.experiment": "lit_detect.study",
     "lit_detect.generate": "lit_detect.generation.generate",
     "lit_detect.gruen": "lit_detect.scoring.gruen",
     "lit_detect.masked": "lit_detect.scoring.masked_language_model",
@@ -36,8 +36,8 @@ MOVED_MODULES = {
     "lit_valuation.parties": "lit_valuation.data.division",
     "lit_valuation.planting": "lit_valuation.data.planting",
     "lit_valuation.retrain": "lit_valuation.training.retrain",
-    "lit_valuation.simulate": "lit_valuation.study.images",
-    "lit_valuation.simulate_tables": "lit_valuation.study.tables",
+    "lit_valuation.simulate": "lit_valuation.study",
+    "lit_valuation.simulate_tables": "lit_valuation.study",
     "lit_valuation.subset": "lit_valuation.data.weighted_subset",
 }
 

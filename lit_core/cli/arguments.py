@@ -77,7 +77,7 @@ def locate_configs(args: list[str]) -> list[str]:
             if not equals and (index + 1 == len(args) or args[index + 1].startswith("--")):
                 raise UserError(f"{name} has no value; give the path of a config file after it.")
             path = find_config(value if equals else args[index + 1])
-            _read_config(path)
+            read_config(path)
             if equals:
                 located[index] = f"{name}={path}"
             else:
@@ -91,13 +91,21 @@ def given(args: list[str], key: str) -> str | None:
     if flags:
         return flags[-1]
     for path in reversed(option(args, "--config", "-c")):
-        content = _read_config(path)
+        content = read_config(path)
         if content.get(key):
             return str(content[key])
     return None
 
 
-def _read_config(path: str) -> dict[Any, Any]:
+def read_config(path: str) -> dict[Any, Any]:
+    """Return what is in a config file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: If it is not valid YAML, or holds no keys with values.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             content = yaml.safe_load(file)
@@ -153,7 +161,7 @@ def _appended_callbacks(args: list[str]) -> list[Any]:
         with suppress(yaml.YAMLError):  # which the parser refuses
             appended.append(yaml.safe_load(value))
     for path in option(args, "--config", "-c"):
-        trainer = _read_config(path).get("trainer")
+        trainer = read_config(path).get("trainer")
         appended.append(trainer.get("callbacks+") if isinstance(trainer, dict) else None)
     return [entry for entries in appended if entries for entry in (entries if isinstance(entries, list) else [entries])]
 

@@ -29,8 +29,11 @@ _UNKNOWN = re.compile(
 )
 _NO_CLASS = re.compile(
     r"module '(?P<module>[\w.]+)' has no attribute '(?P<a>\w+)'|No module named '(?P<b>[\w.]+)'"
-    r"|Import of dot import path (?P<c>\S+) failed"
+    r"|Import of dot import path (?P<c>\S+) failed|type object '\w+' has no attribute '(?P<d>\w+)'"
 )
+_NO_SUBCLASS = re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>\w+)")
+_NO_COMPONENT = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
+_ABSTRACT = re.compile(r"Expected an instantiatable class, but (?P<base>[\w.]+) is abstract")
 _REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
 _EXPECTED = re.compile(r"Expected an? (?P<type>typing\.Literal\[.*?\]|<class '[\w.]+'>|dot import path string: .*)")
 _TYPE = re.compile(r"typing\.Literal\[(?P<literal>[^]]*)\]|<class '(?P<name>[\w.]+)'>|(?P<container>list|dict|tuple)\[")
@@ -67,7 +70,7 @@ class _Reasons:
     types: dict[str, str] = field(default_factory=dict)
 
 
-def _read(text: str) -> _Reasons:
+def _read(text: str, root: str) -> _Reasons:
     parsed, stack = _Reasons(), list[tuple[int, str, str]]()
     for line in _CALLABLE.sub("", text).splitlines():
         body, indent = line.lstrip(" -"), len(line) - len(line.lstrip(" "))
@@ -75,9 +78,10 @@ def _read(text: str) -> _Reasons:
             stack.pop()
         keys = [key for _, key, _ in stack if key]
         if match := _KEY.match(body):
-            stack.append((indent, match["key"], ""))
+            key = root if root and not keys else match["key"]
+            stack.append((indent, key, ""))
             body = body[match.end() :].strip()
-            keys.append(match["key"])
+            keys.append(key)
         elif match := _CLASS.match(body):
             stack.append((indent, "", match["path"]))
             body = body[match.end() :].strip()
@@ -93,19 +97,23 @@ def _read(text: str) -> _Reasons:
     return parsed
 
 
-def parser_sentence(text: str, verb: Callable[..., Any] | None) -> str:
-    """Put what jsonargparse says of a command line into one sentence.
+def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") -> str:
+    """Put what jsonargparse says of a command line, or of one value, into one sentence.
 
     Args:
         text: Its text.
         verb: The function whose arguments were given; None for Lightning's commands.
+        root: Path of the one value that was parsed, which replaces the first key; empty for a command line.
     """
-    parsed = _read(text)
+    parsed = _read(text, root)
     if not parsed.reasons:
+        where = ".".join([*([root] if root else []), *_KEY.findall(text)[1 if root else 0 :]])
+        if match := _NO_COMPONENT.search(text):
+            return f"{where or 'A value'} is {match[2]}, but must be a {match[1]}; give its class_path."
         return " ".join(text.split())
 
     def weight(reason: _Reason) -> tuple[int, bool]:
-        return len(reason.keys), not reason.text.startswith("Expected a")
+        return len(reason.keys), not (reason.text.startswith("Expected a") or _NO_SUBCLASS.match(reason.text))
 
     reason = max(parsed.reasons, key=weight)  # the most specific; of several equals, the first
     where = ".".join(reason.keys)
@@ -115,19 +123,26 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None) -> str:
         owner = reason.owner or (named[1] if named else "")
         place = f"{where or owner}: {owner.rpartition('.')[2]} lacks" if owner else "The command lacks"
         return f"{place} {missing}; give it by flag or in a config."
+    if match := _NO_SUBCLASS.match(reason.text):
+        return f"{where + ': ' if where else ''}{match['path']} is not a {match['base']}; name a class that is one."
+    if match := _ABSTRACT.match(reason.text):
+        base = match["base"].rpartition(".")[2]
+        return f"{where + ': ' if where else ''}No class of {base} is named; give its import path as class_path."
     if match := _NO_CLASS.search(reason.text):
-        name = match["a"] or match["b"] or match["c"]
+        name = match["a"] or match["b"] or match["c"] or match["d"]
         full = f"{match['module']}.{name}" if match["a"] else reason.owner or name
         return _unknown_class(where, full)
     if match := _UNKNOWN.search(reason.text):
         name = next(value for key, value in match.groupdict().items() if value and key != "group")
         group = [match["group"]] if match["group"] else []
-        path = ".".join([*reason.keys, *group, name]).split(".")
-        top = _SECTIONS if verb is None else tuple(inspect.signature(verb).parameters)
+        path = [part for key in (*reason.keys, *group, name) for part in ([key] if key == root else key.split("."))]
+        top = (root,) if root else _SECTIONS if verb is None else tuple(inspect.signature(verb).parameters)
         if path[0] not in top:  # what is below a mistyped section may be right
             path = path[:1]
         full, last = ".".join(path), path[-1]
         hint = did_you_mean(last, top) if len(path) == 1 else did_you_mean(last, _arguments(reason.owner))
+        if root and not hint:
+            return f"{full} is not an argument; remove it. The arguments are {', '.join(_arguments(reason.owner))}."
         hint = hint or (did_you_mean(last, _all_arguments()) if verb is None or len(path) > 1 else "")
         return f"{full} is not an argument.{hint or ' See --help for what is.'}"
     if match := _NO_MAPPING.search(reason.text):
@@ -159,8 +174,17 @@ def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:
 
 
 def _unknown_class(where: str, name: str) -> str:
-    hint = did_you_mean(name.rpartition(".")[2], [klass.__name__ for klass in _classes()])
+    module, _, last = name.rpartition(".")
+    hint = did_you_mean(last, _names_in(module))
+    hint = hint or did_you_mean(last, [klass.__name__ for klass in _classes()])
     return f"{where + ': ' if where else ''}{name} is not the name of a known class.{hint or ' Give its import path.'}"
+
+
+def _names_in(path: str) -> Iterable[str]:
+    """Return the names that a loaded module or class has for its users."""
+    module, _, name = path.rpartition(".")
+    owner = sys.modules.get(path) or getattr(sys.modules.get(module), name, None)
+    return getattr(owner, "__all__", ()) or (dir(owner) if inspect.isclass(owner) else ())
 
 
 def _arguments(class_path: str) -> Iterable[str]:

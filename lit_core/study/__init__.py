@@ -13,6 +13,7 @@ from lit_core.study.claims import (
     verdict,
 )
 from lit_core.study.grid import Cell, Grid, Size
+from lit_core.study.parts import Given, Part, Shared
 from lit_core.study.report import Figure, Table
 from lit_core.study.statistics import Interval, kendall, spearman, t_interval, t_quantile
 from lit_core.study.study import study_verb
@@ -26,11 +27,14 @@ __all__ = [
     "Criterion",
     "Figure",
     "Finding",
+    "Given",
     "Grid",
     "Interval",
     "Level",
     "PairedGain",
+    "Part",
     "Row",
+    "Shared",
     "Size",
     "Table",
     "kendall",

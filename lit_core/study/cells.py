@@ -1,4 +1,4 @@
-"""Running one cell of a study: its result is a file that is written last, whole or not at all."""
+"""Running one cell of a study. Its result is a file that is written last, whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
 from lit_core.files.paths import atomic_write, resolve_data_path
 from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
+from lit_core.study.identity import identity
+from lit_core.study.options import bind
 
-RESULT, ERROR, LOG = "result.json", "error.txt", "log.txt"
+CONFIG, RESULT, ERROR, LOG = "cell.json", "result.json", "error.txt", "log.txt"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Row:
 
 def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[Row]:
     """Return a finished cell's rows."""
-    record = {"cell": cell.name, "config": cell.config_hash, "data": result["data"], "code": result["code"]}
+    record = {"cell": cell.name, "config": cell.identity, "data": result["data"], "code": result["code"]}
     rows = []
     for row in result["rows"]:
         measured = {key: value for key, value in row.items() if isinstance(value, float)}
@@ -60,10 +62,10 @@ def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[Row]:
 def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
     """Return the result of a cell that was run with the present config; None if it is yet to be run."""
     path = folder / cell.name / RESULT
-    if not path.is_file():
+    if not path.is_file() or not _is_of(cell, path.parent):
         return None
-    result = json.loads(path.read_bytes())
-    return result if result["config_hash"] == cell.config_hash else None
+    result: dict[str, Any] = json.loads(path.read_bytes())
+    return result
 
 
 def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any]:
@@ -79,14 +81,12 @@ def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any
         The result, also if the cell failed: then with ``error``, one sentence.
     """
     own = folder / cell.name
-    mark = own / "config_hash"
-    if own.exists() and not (mark.is_file() and mark.read_text() == cell.config_hash):  # of another config
+    if own.exists() and not _is_of(cell, own):
         shutil.rmtree(own)
-    atomic_write(mark, cell.config_hash)
+    atomic_write(own / CONFIG, json.dumps(cell.config, indent=1, ensure_ascii=False) + "\n")
     for name in (RESULT, ERROR):
         (own / name).unlink(missing_ok=True)
-    result: dict[str, Any] = {"config_hash": cell.config_hash, "code": code_version(package)}
-    result["values"] = dict(cell.values)
+    result: dict[str, Any] = {"code": code_version(package)}
     begin = time.monotonic()
     try:
         rows = _call(cell) if cell.function is not None else _command_rows(cell, folder, package, lock)
@@ -97,6 +97,12 @@ def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any
     result["seconds"] = time.monotonic() - begin
     atomic_write(own / RESULT, json.dumps(result, indent=1, ensure_ascii=False, default=str) + "\n")
     return result
+
+
+def _is_of(cell: Cell, own: Path) -> bool:
+    """Return whether the files in a cell's folder were made with its present config."""
+    path = own / CONFIG
+    return path.is_file() and identity(json.loads(path.read_bytes())) == cell.identity
 
 
 @lru_cache
@@ -112,7 +118,9 @@ def code_version(package: str) -> str:
 
 def _call(cell: Cell) -> list[dict[str, Any]]:
     assert cell.function is not None
-    return locate(cell.function, "function")(**cell.values)
+    function = locate(cell.function, "function")
+    rows: list[dict[str, Any]] = function(**bind(function, cell.values))
+    return rows
 
 
 def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dict[str, Any]]:

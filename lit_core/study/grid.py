@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import pydoc
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from lit_core.cli.arguments import option
+from lit_core.cli.arguments import option, read_config
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError, did_you_mean
+from lit_core.moved_names import current_path
+from lit_core.study.identity import identity, plain
+from lit_core.study.options import arguments_of, bind
 
 #: A value as YAML has it; with Any in its place, jsonargparse would build what has a class_path.
 Plain = str | bool | int | float | list | dict | None
@@ -71,7 +74,8 @@ class Cell:
         commands: As in its grid, with the values filled in.
         values: All values, with the seed.
         labels: Those values that tell it from the other cells of its grid, with the seed.
-        config_hash: Changes with anything that its result depends on, but for the code and the content of named data.
+        config: All that its result depends on, but for the code and the content of named data: ``function``,
+            ``commands``, ``values``, and what is ``read`` by the commands, their configs and earlier cells.
     """
 
     name: str
@@ -80,25 +84,35 @@ class Cell:
     commands: tuple[str, ...]
     values: Mapping[str, Any]
     labels: Mapping[str, Any]
-    config_hash: str
+    config: Mapping[str, Any]
+
+    @cached_property
+    def identity(self) -> str:
+        """A short hash of the config, which is the same for all import paths of a class or function."""
+        return identity(self.config)
 
 
-def expand(grids: Mapping[str, Grid], size: Size, folder: Path) -> list[Cell]:
-    """Return the cells of a study, all grids of a seed before the next seed.
+def expand(grids: Mapping[str, Grid], sizes: Mapping[str, Size], size: str, folder: Path) -> list[Cell]:
+    """Return the cells of a study, all grids of a seed before the next seed. All their values have been checked.
 
     Args:
         grids: The sub-grids by name.
-        size: Seeds and values.
+        sizes: The sizes by name.
+        size: Name of the size.
         folder: Folder of the cells.
 
     Raises:
-        UserError: If a grid or the size does not make sense.
+        UserError: If a grid or the size does not make sense, or a value does not fit the argument that takes it.
     """
-    chosen = _chosen(grids, size)
+    seeds, replaced = sizes[size].seeds, sizes[size].values
+    chosen = _chosen(grids, sizes[size])
     cells: list[Cell] = []
-    for seed in size.seeds:
+    for seed in seeds:
         for name, grid in chosen.items():
-            cells += _cells(name, grid, seed, folder, cells)
+            own = _cells(name, grid, seed, folder, cells)
+            if grid.function is not None:
+                _check(own, name, grid, {key: f"sizes.{size}.values.{key}" for key in replaced})
+            cells += own
     names = [cell.name for cell in cells]
     for cell in cells:
         if names.count(cell.name) > 1:
@@ -113,12 +127,26 @@ def locate(path: str, where: str) -> Callable[..., Any]:
         UserError: If there is none.
     """
     try:
-        found = pydoc.locate(path)
+        function = pydoc.locate(current_path(path))
     except pydoc.ErrorDuringImport as error:
-        raise UserError(f"{where} is {path}, which cannot be imported ({error.value}); mend or install it.") from error
-    if not callable(found):
-        raise UserError(f"{where} is {path}, but there is no function of that name; give its import path.")
-    return found
+        raise UserError(f"{where} is {path}, which cannot be imported ({error.value}); fix or install it.") from error
+    if not callable(function):
+        module, _, name = path.rpartition(".")
+        hint = did_you_mean(name, dir(pydoc.locate(module)) if module else ())
+        raise UserError(f"{where} is {path}, but there is no function of that name; give its import path.{hint}")
+    return function
+
+
+def _check(cells: Sequence[Cell], name: str, grid: Grid, replaced: Mapping[str, str]) -> None:
+    """Check the values of a grid's cells against the annotations of the function that takes them."""
+    assert grid.function is not None
+    function = locate(grid.function, f"grids.{name}.function")
+
+    def where(key: str) -> str:
+        return replaced.get(key) or f"grids.{name}.{'vary' if key in grid.vary else 'arguments'}.{key}"
+
+    for cell in cells:
+        bind(function, cell.values, where)
 
 
 def _chosen(grids: Mapping[str, Grid], size: Size) -> dict[str, Grid]:
@@ -153,29 +181,29 @@ def _resized(grid: Grid, values: Mapping[str, Any], name: str) -> Grid:
         if not isinstance(choices, list) or not choices:
             raise UserError(f"{where}.vary.{key} is {choices}, but must be a list of one value or more; write [value].")
     if grid.function is not None:
-        parameters = inspect.signature(locate(grid.function, f"{where}.function")).parameters
-        for key in ("seed", *arguments, *vary):
-            if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                hint = did_you_mean(key, parameters)
+        known = arguments_of(locate(grid.function, f"{where}.function")) or {}
+        for key in ("seed", *arguments, *vary) if known else ():
+            if key not in known:
+                hint = did_you_mean(key, known)
                 raise UserError(f"{where} gives {key}, which is not an argument of {grid.function}; remove it.{hint}")
-        for key, parameter in parameters.items():
-            if parameter.default is parameter.empty and key not in ("seed", *arguments, *vary):
-                if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                    raise UserError(f"{where} lacks {key}, which {grid.function} needs; add it to its arguments.")
+        for key, argument in known.items():
+            if argument.required and key not in ("seed", *arguments, *vary):
+                raise UserError(f"{where} lacks {key}, which {grid.function} needs; add it to its arguments.")
     return Grid(grid.function, grid.commands, arguments, vary)
 
 
-def _cells(name: str, grid: Grid, seed: int, folder: Path, earlier: Sequence[Cell]) -> Iterator[Cell]:
+def _cells(name: str, grid: Grid, seed: int, folder: Path, earlier: Sequence[Cell]) -> list[Cell]:
+    cells = []
     for combination in product(*grid.vary.values()):
         labels = dict(zip(grid.vary, combination, strict=True)) | {"seed": seed}
         values = {**grid.arguments, **labels}
         cell = "-".join([name, *(_short(key, value) for key, value in labels.items())])
-        places = {"study": folder, "run": folder / cell}
-        commands = tuple(_filled(command, {**values, **places}, name) for command in grid.commands or ())
-        plain: dict[str, Any] = {"function": grid.function, "commands": commands, "values": values}
-        plain["read"] = [*_configs(commands), *(c.config_hash for c in earlier if _reads(commands, folder, c))]
-        digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
-        yield Cell(cell, name, grid.function, commands, values, labels, digest[:16])
+        folders = {"study": folder, "run": folder / cell}
+        commands = tuple(_filled(command, {**values, **folders}, name) for command in grid.commands or ())
+        read = [*_configs(commands), *(dict(c.config) for c in earlier if _reads(commands, folder, c))]
+        config = {"function": grid.function, "commands": list(commands), "values": values, "read": read}
+        cells.append(Cell(cell, name, grid.function, commands, values, labels, plain(config)))
+    return cells
 
 
 def _filled(command: str, values: Mapping[str, Any], grid: str) -> str:
@@ -188,10 +216,10 @@ def _filled(command: str, values: Mapping[str, Any], grid: str) -> str:
         raise UserError(f"grids.{grid}.commands holds a lone $ in {command!r}; write $$ for the sign.") from error
 
 
-def _configs(commands: Sequence[str]) -> list[str]:
+def _configs(commands: Sequence[str]) -> list[Any]:
     """Return what is in the config files of command lines, since a cell's result changes with it."""
     named = [path for command in commands for path in option(shlex.split(command), "--config", "-c")]
-    return [Path(find_config(path)).read_text(encoding="utf-8") for path in named]
+    return [read_config(find_config(path)) for path in named]
 
 
 def _reads(commands: Sequence[str], folder: Path, cell: Cell) -> bool:

@@ -57,10 +57,16 @@ def study_verb(package: str) -> Callable[..., None]:
         if size not in sizes:
             raise UserError(f"size is {size}, but must be one of {', '.join(sizes)}.{did_you_mean(size, sizes)}")
         folder = Path("runs") / package.removeprefix("lit_") / f"{name}-{size}"
-        cells = expand(grids, sizes[size], folder)
+        cells = expand(grids, sizes, size, folder)
         with _locked(folder) as lock:
             failed = _run_missing(cells, folder, package, lock)
             rows = [row for cell in cells if (result := finished(cell, folder)) for row in rows_of(cell, result)]
+            if not rows:
+                first, reason = next(iter(failed.items()))
+                raise RunFailure(
+                    f"All {len(cells)} cells failed, so no report was written and an earlier one is left as it was; "
+                    f"the first is {first} (see {folder / first / ERROR}): {reason}"
+                )
             notes = _notes(package, name, size, cells, rows, failed)
             page = _Page(title or f"Study {name}", notes, claims or {}, tables or {}, figures or {})
             page.write(rows, folder, Path(output) if output else None)

@@ -1,5 +1,6 @@
-"""What a study of continual pre-training is made of: `experiment` is one of its cells."""
+"""Cells of the continual pre-training study. `experiment` runs one cell."""
 
 from lit_moe.study.cell import experiment
+from lit_moe.study.options import ContinualOptions
 
-__all__ = ["experiment"]
+__all__ = ["ContinualOptions", "experiment"]

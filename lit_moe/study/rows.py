@@ -10,10 +10,10 @@ from typing import Any
 from lit_moe.callbacks import Forgetting
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import moe_layers
-from lit_moe.study.arguments import Texts
 from lit_moe.study.shift import BANDS, around_shift, layers_of
+from lit_moe.study.texts import Texts
 
-Row = dict[str, Any]
+MeasuredRow = dict[str, Any]
 Metrics = Mapping[str, float]
 Steps = Sequence[Mapping[str, float]]
 #: Keys of a test behind the name of its source, by column.
@@ -55,7 +55,7 @@ def shift_facts(before: Steps, after: Steps, window: int, per_expert: float) -> 
     return found
 
 
-def step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[Row]:
+def step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[MeasuredRow]:
     """Yield means over a few successive steps, which are counted from the shift."""
     size = max(1, len(after) // 50)
     steps, shift = [*before, *after], len(before)
@@ -68,7 +68,7 @@ def step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[Row]:
         yield row
 
 
-def curve_rows(forgetting: Forgetting) -> Iterator[Row]:
+def curve_rows(forgetting: Forgetting) -> Iterator[MeasuredRow]:
     """Yield the losses at each validation, by the tokens that were trained on since the shift."""
     for place, cost in enumerate(forgetting.costs, start=1):
         moment = "before" if place == 1 else "after" if place == len(forgetting.costs) else "during"
@@ -79,7 +79,7 @@ def curve_rows(forgetting: Forgetting) -> Iterator[Row]:
         yield row | {"new_likelihood": -new}  # budgets are compared by what rises
 
 
-def text_rows(moment: str, metrics: Metrics, texts: Texts) -> Iterator[Row]:
+def text_rows(moment: str, metrics: Metrics, texts: Texts) -> Iterator[MeasuredRow]:
     """Yield what a test measured on each text."""
     found = {name: _by_text(metrics, texts, key) for name, key in TESTED.items()}
     for text in found["loss"]:
@@ -87,7 +87,7 @@ def text_rows(moment: str, metrics: Metrics, texts: Texts) -> Iterator[Row]:
         yield {"what": "text", "moment": moment, "text": text} | values
 
 
-def layer_rows(before: Metrics, after: Metrics, texts: Texts) -> Iterator[Row]:
+def layer_rows(before: Metrics, after: Metrics, texts: Texts) -> Iterator[MeasuredRow]:
     """Yield what was measured of each layer at the end, and what it lost of its vocabulary specialization."""
     for layer in count():
         keys = {name: f"{key}/layer_{layer:02d}" for name, key in LAYERED.items()}
@@ -101,7 +101,7 @@ def layer_rows(before: Metrics, after: Metrics, texts: Texts) -> Iterator[Row]:
             yield {"what": "layer", "text": text, "layer": layer} | values
 
 
-def band_rows(layers: Sequence[Row]) -> Iterator[Row]:
+def band_rows(layers: Sequence[MeasuredRow]) -> Iterator[MeasuredRow]:
     """Yield the means over the layers of each band."""
     n_layers = 1 + max((row["layer"] for row in layers), default=-1)
     for text in dict.fromkeys(row["text"] for row in layers):

@@ -23,10 +23,11 @@ from lit_moe.callbacks import ReplayMixing, RouterBalance
 from lit_moe.callbacks.router_drift import RouterDrift
 from lit_moe.data import TokenDataModule
 from lit_moe.module import MoELanguageModel
-from lit_moe.nn import DecoderConfig, PenaltyRouter
+from lit_moe.nn import PenaltyRouter
 from lit_moe.schedules import CosineInf
-from lit_moe.study.arguments import Plain, Recipe, Texts, digest, made, router_of
+from lit_moe.study.options import ContinualOptions
 from lit_moe.study.shift import Trace
+from lit_moe.study.texts import Texts, digest
 
 Moment = Literal["constant", "annealed"]
 
@@ -39,24 +40,20 @@ class Runs:
 
     Args:
         seed: Seed of the weights and of the order of the texts.
-        model: Its ``feed_forward``, and class and arguments of its ``router`` where it has one.
-        decoder: Arguments of `DecoderConfig` beside these.
-        recipe: How it is trained.
+        options: The model and how it is trained.
         texts: The texts.
     """
 
-    def __init__(self, seed: int, model: Plain, decoder: Plain, recipe: Recipe, texts: Texts) -> None:
-        self.seed, self.model, self.decoder, self.recipe, self.texts = seed, model, decoder, recipe, texts
+    def __init__(self, seed: int, options: ContinualOptions, texts: Texts) -> None:
+        self.seed, self.options, self.recipe, self.texts = seed, options, options.recipe, texts
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a study trains many
         for what in ("have no `val_dataloader`", "does not have many workers", "The dirpath has changed", "LeafSpec"):
             warnings.filterwarnings("ignore", message=f".*{what}.*")
 
     def module(self, scheduler: SchedulerCallable | None = None) -> MoELanguageModel:
         """Return the model with new weights."""
-        router = router_of(self.model["router"]) if "router" in self.model else PenaltyRouter
-        vocabulary = self.data({self.texts.old[0]: 1.0}).vocab_size
-        shape = {"vocab_size": vocabulary, "feed_forward": self.model["feed_forward"]}
-        config = made(DecoderConfig, shape | self.decoder, "decoder")
+        router = PenaltyRouter if self.options.studied.router is None else self.options.studied.router.build()
+        config = self.options.shape(self.data({self.texts.old[0]: 1.0}).vocab_size)
         optimizer = partial(AdamW, lr=self.recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
         return MoELanguageModel(config, router, optimizer, scheduler, seed=self.seed)
 
@@ -86,8 +83,7 @@ class Runs:
             UserError: If another process trains the same.
         """
         recipe = self.recipe
-        known = [self.seed, self.model, self.decoder, asdict(recipe), str(self.texts.root), self.texts.old, steps]
-        folder = data_root() / "moe" / "study" / f"pretrained-{digest(known)}"
+        folder = data_root() / "moe" / "study" / f"pretrained-{digest(self._described(steps))}"
         folder.mkdir(parents=True, exist_ok=True)
         scheduler = partial(
             CosineInf,
@@ -189,6 +185,15 @@ class Runs:
         module = self.module()
         module.load_state_dict(load_checkpoint_file(path)["state_dict"])
         return module
+
+    def _described(self, steps: int) -> list[Any]:
+        """Return what the weights after pre-training depend on, in plain values."""
+        studied, options = self.options.studied, self.options
+        shape = studied.feed_forward
+        model: dict[str, Any] = {"feed_forward": shape if isinstance(shape, str) else asdict(shape)}
+        if studied.router is not None:
+            model["router"] = studied.router.description
+        return [self.seed, model, options.decoder, asdict(options.recipe), str(self.texts.root), self.texts.old, steps]
 
     def trainer(self, steps: int, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:
         """Return a trainer on the CPU that logs each step to its callbacks."""

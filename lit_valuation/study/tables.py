@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_core.study.parts import Part
 from lit_valuation.samples import Samples, merge_samples
-from lit_valuation.selectors import Pool
-from lit_valuation.study.images import FULL, NONE, Plain, build, digest
+from lit_valuation.selectors import Pool, Selector
+from lit_valuation.sources.base import LabelledSource
+from lit_valuation.study.rows import FULL, NONE, digest
 from lit_valuation.training.trees import Kind, Trees, fit_trees
 
 NORMAL, ATTACK = "normal", "attack"
@@ -21,10 +23,10 @@ NORMAL, ATTACK = "normal", "attack"
 
 def simulate_tables(
     seed: int,
-    table: Plain,
+    table: Part[LabelledSource],
     normal: list[str],
     attack: str,
-    selectors: dict[str, Plain],
+    selectors: dict[str, Part[Selector]],
     budgets: list[int],
     queries: int = 20,
     most_per_class: int = 2000,
@@ -38,7 +40,7 @@ def simulate_tables(
 
     Args:
         seed: Seed of everything that is drawn.
-        table: Class and arguments of the source.
+        table: The source of the rows.
         normal: Names of the classes that are normal; the others are kinds of attack.
         attack: The kind of attack that the trainer wants to detect.
         selectors: Selectors by the name under which they are reported.
@@ -51,30 +53,30 @@ def simulate_tables(
     Returns:
         Rows with the labels ``selector``, ``budget`` and ``model``.
     """
-    samples = build(table).samples()
+    samples = table.build().samples()
     parts = _parties(samples, normal, attack, queries, most_per_class, seed)
     owner, asked, train, val, test = (parts[name] for name in ("owner", "queries", "train", "val", "test"))
     pool, wanted = (Pool(part.y, part.inputs().flatten(1)) for part in (owner, asked))
     everything = (owner.y == 1).nonzero().squeeze(1)
     useful = torch.tensor([group == attack for group in owner.groups or ()])
     rows = []
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
+    recalls: dict[tuple[Any, ...], dict[str, float]] = {}
     for name, selector in {NONE: None, **selectors, FULL: None}.items():
         for budget in budgets:
             if selector is not None:
-                picked = build(selector).select(pool, wanted, budget, seed).indices
+                picked = selector.build().select(pool, wanted, budget, seed).indices
             else:
                 picked = everything if name == FULL else everything[:0]
             for kind in models or ["tree", "forest"]:
                 key = (kind, *picked.tolist())
-                if key not in found:
+                if key not in recalls:
                     trees = fit_trees(
                         merge_samples([train, owner.take(picked)]), merge_samples([val, asked]), kind, seed
                     )
-                    found[key] = _recall(trees, val, test, false_positives)
+                    recalls[key] = _recall(trees, val, test, false_positives)
                 about = {"useful": float(useful[picked].float().mean()), "selected": float(len(picked))}
                 row = {"selector": name, "budget": budget, "model": kind}
-                rows.append(row | found[key] | (about if len(picked) else {}))
+                rows.append(row | recalls[key] | (about if len(picked) else {}))
     return [{"data": digest(list(parts.values()))} | row for row in rows]
 
 

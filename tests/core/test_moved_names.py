@@ -21,6 +21,10 @@ REMOVED = {
         "takes samples in memory",
     ),
     "lit_valuation.exchange.rank.without_copies": "a part of the command `rank`, made of samples in memory",
+    **dict.fromkeys(
+        [f"lit_valuation.simulate.{name}" for name in ("make_division", "make_recipe")],
+        "a part of a study's cell, made of its arguments",
+    ),
 }
 
 

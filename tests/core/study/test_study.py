@@ -100,6 +100,15 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(capsys):
     assert len(results()) == 6 and not list(FOLDER.glob("*/error.txt"))
 
 
+def test_where_all_cells_fail_a_report_is_left_as_it_was(capsys):
+    Path("page.md").write_text("earlier")
+    sizes = {"smoke": {"seeds": [1]}}
+    assert study("--output", "page.md", function="failing", sizes=sizes) == 1
+    said = capsys.readouterr().err
+    assert "All 2 cells failed, so no report was written" in said and "no luck with 100" in said
+    assert Path("page.md").read_text() == "earlier" and not (FOLDER / "report.md").exists()
+
+
 def test_only_cells_of_a_changed_config_are_run_anew():
     assert study() == 0
     before = {path: path.stat().st_mtime_ns for path in FOLDER.glob("*/result.json")}
@@ -141,6 +150,16 @@ BAD = {
         [],
         {"grids": {"g": {**GRID, "arguments": {"noize": 1}}}},
         'noize, which is not an argument of small_study.nearest_centroid; remove it. Did you mean "noise"?',
+    ),
+    "type": (
+        [],
+        {"grids": {"g": {**GRID, "arguments": {"noise": "much"}}}},
+        "grids.g.arguments.noise is much, but must be of type float",
+    ),
+    "type of one that varies": (
+        [],
+        {"grids": {"g": {**GRID, "vary": {"samples": [50, "all"]}}}},
+        "grids.g.vary.samples is all, but must be of type int",
     ),
     "missing value": ([], {"grids": {"g": {"function": GRID["function"]}}}, "grids.g lacks samples"),
     "no list": ([], {"grids": {"g": {**GRID, "vary": {"samples": []}}}}, "grids.g.vary.samples is []"),

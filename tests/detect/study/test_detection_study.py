@@ -13,11 +13,14 @@ import torch
 import yaml
 
 from lit_core.errors import UserError
+from lit_core.study.options import bind, read
 from lit_detect.cli import main
 from lit_detect.detectors import EntityStatistics
 from lit_detect.formats import EmbeddedPairs, EmbeddedWild
 from lit_detect.functional.threshold import auroc
-from lit_detect.study.detection import build, experiment
+from lit_detect.study import experiment
+from lit_detect.study.options import DetectorPart, DetectorRecipe
+from lit_detect.study.training import fitted, language_models
 
 CONFIG = Path(__file__).parents[3] / "configs" / "detect" / "studies" / "detection.yaml"
 FOLDER = Path("runs/detect/detection-smoke")
@@ -29,6 +32,11 @@ SMALL = {"class_path": "lit_detect.detectors.EncoderDetector", "init_args": {"mo
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+
+
+def cell(**values):
+    """Run a cell with the flat values of a study."""
+    return experiment(**bind(experiment, values))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,7 @@ def of(rows, **labels):
 # ties of scores are broken by the rounding of batches of other sizes, hence 1e-3
 def test_statistics_are_fitted_on_the_training_texts_and_tested_on_each_condition(setting):
     arguments = setting | {"detectors": {"S": STATISTICS}, "folds": 1, "attacks": {}, "lengths": [20]}
-    rows = experiment(seed=0, detector="S", **arguments)
+    rows = cell(seed=0, detector="S", **arguments)
     records = list(EmbeddedPairs().records())
     train = [record for label in (0, 1) for record in records if record.split == "train" and record.label == label]
     by_hand = EntityStatistics()
@@ -72,7 +80,7 @@ def test_folds_divide_the_documents_and_texts_are_attacked(setting):
     }
     arguments = setting | {"detectors": detectors, "wild": {}, "lengths": [], "attacks": attacks, "attacked_texts": 4}
     arguments |= {"recipe": {"epochs": 1, "learning_rate": 1e-3}, "train_texts": 40}
-    folds = [experiment(seed=seed, detector="Encoder", **arguments) for seed in (0, 1)]
+    folds = [cell(seed=seed, detector="Encoder", **arguments) for seed in (0, 1)]
     test = [record for record in EmbeddedPairs().records() if record.split == "test"]
     assert sum(of(rows, condition="own")["texts"] for rows in folds) == len(test)
     for rows in folds:
@@ -81,7 +89,7 @@ def test_folds_divide_the_documents_and_texts_are_attacked(setting):
             assert attacked["texts"] == 4 and 0 <= attacked["recall_before"] <= 1
         assert of(rows, value="Homoglyph")["edits"] > 50 and of(rows, value="Homoglyph")["queries"] == 0
         assert of(rows, value="TextFooler")["queries"] >= 1
-    again = experiment(seed=1, detector="Encoder", **arguments)
+    again = cell(seed=1, detector="Encoder", **arguments)
     assert str(again) == str(folds[1])  # a precision may be NaN
 
 
@@ -91,7 +99,7 @@ def test_adversarial_training_and_normalisation_change_what_is_trained_on(settin
     arguments["attacks"] = {"Homoglyph": {"class_path": "lit_detect.attacks.Homoglyph"}}
     arguments["adversarial"] = {"attacks": [arguments["attacks"]["Homoglyph"]], "share": 1.0}
     none, adversarial, normalized = (
-        of(experiment(seed=0, detector="Encoder", defence=defence, **arguments), condition="attack")["score_shift"]
+        of(cell(seed=0, detector="Encoder", defence=defence, **arguments), condition="attack")["score_shift"]
         for defence in ("none", "adversarial", "normalized")
     )
     assert none != 0 and adversarial > none
@@ -101,9 +109,10 @@ def test_adversarial_training_and_normalisation_change_what_is_trained_on(settin
 def test_what_is_not_there_is_said(setting):
     arguments = setting | {"detectors": {"S": STATISTICS}, "trained_on": "top_k"}
     with pytest.raises(UserError, match="trained_on is top_k, priming 24, but the texts have pure from 24"):
-        experiment(seed=0, detector="S", **arguments)
-    with pytest.raises(UserError, match="there is no such class"):
-        build({"class_path": "lit_detect.detectors.None"})
+        cell(seed=0, detector="S", **arguments)
+    arguments["detectors"] = {"S": {"class_path": "lit_detect.detectors.None"}}
+    with pytest.raises(UserError, match=r"detectors\.S: lit_detect\.detectors\.None is not the name of a known class"):
+        cell(seed=0, detector="S", **arguments)
 
 
 def test_a_grid_of_the_smoke_study(monkeypatch):
@@ -148,3 +157,22 @@ def test_an_ensemble_trains_its_members_in_the_cell(monkeypatch):
         rows = list(csv.DictReader(file))
     assert {row["condition"] for row in rows} == {"own", "wild", "length", "attack"}
     assert float(of(rows, value="Homoglyph")["edits"]) > 0 == float(of(rows, value="Homoglyph")["evasion"])  # undone
+
+
+def test_a_language_model_that_is_trained_is_not_shared_with_the_next_seed(tiny_gpt2):
+    reader = {
+        "class_path": "lit_detect.generation.train_ngram",
+        "init_args": {"corpora": [{"class_path": "lit_core.corpora.Austen"}], "tokenizer": "bytes"},
+    }
+    scoring = {"class_path": "lit_detect.detectors.LogRank", "init_args": {"language_model": reader}}
+    first, second = (read(DetectorPart, scoring, "d").build(language_models, seed=seed) for seed in (0, 1))
+    assert first.language_model is second.language_model
+    lm = {"class_path": "lit_core.lm.HuggingFaceLM.from_pretrained", "init_args": {"name": str(tiny_gpt2)}}
+    grover = {"class_path": "lit_detect.detectors.GroverDetector", "init_args": {"lm": lm, "max_tokens": 32}}
+    samples = (("one human text", 0), ("one machine text", 1))
+    described, recipe = read(DetectorPart, grover, "d"), DetectorRecipe(epochs=1, batch_size=2, learning_rate=0.1)
+    alone = fitted(described, samples, recipe, 1, None).detector.state_dict()
+    fitted.cache_clear()
+    fitted(described, samples, recipe, 0, None)
+    after = fitted(described, samples, recipe, 1, None).detector.state_dict()
+    assert all(torch.equal(alone[key], after[key]) for key in alone)

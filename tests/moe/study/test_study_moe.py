@@ -14,13 +14,19 @@ from torch.nn import functional as F
 from lit_core.data import TokenWindows
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.study.options import bind
 from lit_moe.cli import main
-from lit_moe.experiment import experiment
 from lit_moe.nn import Decoder, DecoderConfig, PenaltyRouter, moe_layers
+from lit_moe.study import experiment
 
 CONFIG = Path(__file__).parents[3] / "configs" / "moe" / "studies" / "continual.yaml"
 FOLDER = Path("runs/moe/continual-smoke")
 CELL = {"seed": 0, "model": "granular_penalty", "schedule": "infinite", "replay": 0.3, "shift": "code"}
+
+
+def cell(**values):
+    """Run a cell with the flat values of a study."""
+    return experiment(**bind(experiment, values))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def by_hand(checkpoint, windows, decoder, n_samples):
 
 
 def test_a_cell_measures_what_a_plain_loop_does(setting, data):
-    rows = experiment(**setting)
+    rows = cell(**setting)
     (kept,) = data.glob("moe/study/pretrained-*")
     (texts,) = data.glob("moe/study/texts-*")
     checkpoint = load_checkpoint_file(kept / "constant" / "last.ckpt")
@@ -101,12 +107,12 @@ def test_a_cell_measures_what_a_plain_loop_does(setting, data):
 
 
 def test_pretraining_is_shared_and_each_schedule_starts_where_it_should(setting, data):
-    rows = {"infinite": experiment(**setting)}
+    rows = {"infinite": cell(**setting)}
     times = {path: path.stat().st_mtime_ns for path in data.glob("moe/study/*/*/last.ckpt")}
     for schedule in ("cosine", "union"):
-        rows[schedule] = experiment(**setting | {"schedule": schedule})
+        rows[schedule] = cell(**setting | {"schedule": schedule})
     assert {path: path.stat().st_mtime_ns for path in data.glob("moe/study/*/*/last.ckpt")} == times
-    assert experiment(**setting) == rows["infinite"]
+    assert cell(**setting) == rows["infinite"]
     moments = {schedule: {row.get("moment") for row in found} for schedule, found in rows.items()}
     assert "before" in moments["cosine"] and "before" not in moments["union"]
     assert of(rows["union"], what="run")["tflop"] == pytest.approx(of(rows["infinite"], what="run")["tflop"] * 3.5)
@@ -119,14 +125,14 @@ def test_pretraining_is_shared_and_each_schedule_starts_where_it_should(setting,
 
 def test_what_is_not_there_is_said(setting):
     with pytest.raises(UserError, match=r'model is granular_penalti, .* Did you mean "granular_penalty"'):
-        experiment(**setting | {"model": "granular_penalti"})
-    with pytest.raises(UserError, match=r'recipe gives batchsize, .* Did you mean "batch_size"'):
-        experiment(**setting | {"recipe": {"batchsize": 8}})
-    with pytest.raises(UserError, match="a source is latin, but must be one of austen, stdlib"):
-        experiment(**setting | {"old": ["latin"]})
-    with pytest.raises(UserError, match="there is no such class"):
+        cell(**setting | {"model": "granular_penalti"})
+    with pytest.raises(UserError, match=r'recipe.batchsize is not an argument of .* Did you mean "batch_size"'):
+        cell(**setting | {"recipe": {"batchsize": 8}})
+    with pytest.raises(UserError, match="old is latin, but must be one of austen, stdlib"):
+        cell(**setting | {"old": ["latin"]})
+    with pytest.raises(UserError, match=r"models\.granular_penalty\.router: lit_moe\.nn\.None is not"):
         models = {"granular_penalty": {"feed_forward": "granular", "router": {"class_path": "lit_moe.nn.None"}}}
-        experiment(**setting | {"models": models})
+        cell(**setting | {"models": models})
 
 
 def test_a_grid_with_an_unknown_key_is_refused(config, capsys):

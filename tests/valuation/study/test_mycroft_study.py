@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lit_core.study.options import bind
 from lit_valuation.cli import main
-from lit_valuation.study.images import simulate
-from lit_valuation.study.tables import simulate_tables
+from lit_valuation.study import simulate, simulate_tables
 
 CONFIG = Path(__file__).parents[3] / "configs" / "valuation" / "studies" / "mycroft.yaml"
 FOLDER = Path("runs/valuation/mycroft-smoke")
+
+
+def run(function, **values):
+    """Run a cell with the flat values of a study."""
+    return function(**bind(function, values))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def rows_of(rows, **labels):
 
 
 def test_a_simulated_exchange(setting):
-    found = simulate(seed=0, **setting["selection"]["arguments"] | {"steps": 30, "budgets": [8]})
+    found = run(simulate, seed=0, **setting["selection"]["arguments"] | {"steps": 30, "budgets": [8]})
     full, nothing = rows_of(found, selector="FullInformation"), rows_of(found, selector="nothing")
     assert all(row["queries"] == row["held_out"] == 0 for row in nothing)  # mistakes of the same model
     assert len({row["data"] for row in found}) == 1
@@ -47,14 +52,14 @@ def test_noise_makes_useful_samples_useless_unless_they_are_spared(setting):
     grid = setting["noise"]["arguments"] | {"retraining": False, "budgets": [16], "noise": "labels"}
     useful = {}
     for protocol in ("honest", "protected"):
-        rows = simulate(seed=0, **grid, protocol=protocol)
+        rows = run(simulate, seed=0, **grid, protocol=protocol)
         rows = rows_of(rows, selector="FeatureSimilarity")
         useful[protocol] = sum(row["useful"] for row in rows)
     assert useful["protected"] > useful["honest"]
 
 
 def test_a_simulated_exchange_of_rows(setting):
-    rows = simulate_tables(seed=0, attack="8", **setting["tables"]["arguments"])
+    rows = run(simulate_tables, seed=0, attack="8", **setting["tables"]["arguments"])
     assert all(row["recall"] == 0 for row in rows_of(rows, selector="nothing"))  # a tree that has seen no attack
     assert all(row["false_positives"] <= 0.05 for row in rows)
     near, drawn = (rows_of(rows, selector=name, budget=50)[0] for name in ("Binning", "Random"))

@@ -1,0 +1,61 @@
+"""Options of a cell of the study of Mycroft on images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lit_core.study.parts import Part
+from lit_valuation.data.division import Division
+from lit_valuation.data.planting import Planting
+from lit_valuation.encoders import Encoder
+from lit_valuation.module import NetworkCallable
+from lit_valuation.selectors import Selector
+from lit_valuation.sources.base import LabelledSource
+from lit_valuation.training.retrain import Mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeOptions:
+    """What a simulated exchange of images varies, and what its cells share.
+
+    Args:
+        source: The source of all samples.
+        planting: What makes samples hard.
+        division: How the samples are divided between trainer and owners.
+        network: The network of trainer and owners, without the sizes of the data.
+        encoder: The public encoder.
+        selectors: Selectors by the name under which they are reported.
+        budgets: Numbers of samples that an owner may share.
+        queries_per_class: Largest number of hard cases of a class that are sent.
+        steps: Optimizer steps of each training.
+        batch_size: Samples per step.
+        learning_rate: Learning rate of SGD with momentum 0.9 and a cosine schedule; models are fine-tuned with a fifth.
+        checkpoint: When the owners' models are used for selecting, as a share of their training.
+        features: What selectors compare: features of the encoder, or of the owner's model.
+        mode: Whether the trainer trains from scratch or fine-tunes.
+        noise: What of the owners' data is corrupted.
+        noise_share: Share of the samples that are corrupted.
+        protocol: ``honest`` corrupts at random. ``protected`` spares all samples that any selector chose on clean data,
+            as the published experiments did; use it only to reproduce them.
+        retraining: Whether the trainer trains again; otherwise only the selections are examined.
+    """
+
+    source: Part[LabelledSource]
+    planting: Part[Planting]
+    division: Division
+    network: Part[NetworkCallable]
+    encoder: Part[Encoder]
+    selectors: dict[str, Part[Selector]]
+    budgets: list[int]
+    queries_per_class: int = 4
+    steps: int = 200
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    checkpoint: float = 0.2
+    features: Literal["encoder", "task"] = "encoder"
+    mode: Mode = "scratch"
+    noise: Literal["none", "labels", "inputs"] = "none"
+    noise_share: float = 0.8
+    protocol: Literal["honest", "protected"] = "honest"
+    retraining: bool = True

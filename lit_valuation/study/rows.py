@@ -1,0 +1,142 @@
+"""The rows of a simulated exchange: of each selection, of training with it, and of the ranking of the owners."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.optim import SGD
+
+from lit_core.study.statistics import kendall
+from lit_valuation.data.hard_cases import HardCases
+from lit_valuation.exchange.proxy_scores import relative_residual
+from lit_valuation.module import ClassifierTask
+from lit_valuation.samples import Samples
+from lit_valuation.selectors import Selection
+from lit_valuation.study.options import ExchangeOptions
+from lit_valuation.training.retrain import TrainingRecipe, accuracies
+from lit_valuation.training.retrain_many import retrain_many
+
+#: Owner, selector and budget.
+Key = tuple[str, str, int]
+#: Selector in the rows without sharing, and in those with everything shared.
+NONE, FULL = "nothing", "FullInformation"
+
+
+@dataclass(frozen=True)
+class OwnerData:
+    """An owner's samples, and which of them help: those of the hard group that are not corrupted.
+
+    Args:
+        samples: All samples of the owner.
+        useful: Whether each sample helps, bool of shape ``(n,)``.
+        share: The useful share that the division gave the owner.
+    """
+
+    samples: Samples
+    useful: Tensor
+    share: float
+
+
+def selection_row(owner: OwnerData, key: Key, selection: Selection) -> dict[str, Any]:
+    """Return the row of a selection: whose it is, and how much of it helps."""
+    name, selector, budget = key
+    row: dict[str, Any] = {"owner": name.partition("/")[2], "selector": selector, "budget": budget}
+    picked = owner.useful[selection.indices]
+    row |= {"known_share": owner.share, "selected": float(len(picked)), "useful": float(picked.float().mean())}
+    return row | {fact: float(value) for fact, value in selection.facts.items()}
+
+
+def retrained_scores(
+    recipe: TrainingRecipe,
+    baseline: ClassifierTask,
+    options: ExchangeOptions,
+    train: Samples,
+    owners: Mapping[str, OwnerData],
+    selections: Mapping[Key, Selection],
+    sets: Mapping[str, Samples],
+    seed: int,
+) -> dict[Key, dict[str, float]]:
+    """Train again with each selection, and return the scores by selection. Equal selections are trained with once.
+
+    Args:
+        recipe: How the trainer trains.
+        baseline: The trainer's model before the exchange.
+        options: The options of the cell.
+        train: The trainer's samples.
+        owners: The owners by name.
+        selections: The selections.
+        sets: The sets that are scored, by name.
+        seed: Seed of the training.
+    """
+    if options.mode == "finetune":
+        recipe = _slower(recipe, options.learning_rate / 5, baseline)
+    chosen = {key: (key[0], tuple(sorted(selection.indices.tolist()))) for key, selection in selections.items()}
+    different = list(dict.fromkeys(chosen.values()))
+    answers = [owners[name].samples.take(list(indices)) for name, indices in different]
+    scores = [accuracies(task, sets) for task in retrain_many(recipe, train, answers, seed, options.mode)]
+    by_selection = dict(zip(different, scores, strict=True))
+    return {key: by_selection[one] for key, one in chosen.items()}
+
+
+def proxy_scores(
+    baseline: ClassifierTask, cases: HardCases, owner: OwnerData, selection: Selection, far: Tensor
+) -> dict[str, float]:
+    """Return the scores that need no training, the larger the better."""
+    answer = owner.samples.take(selection.indices)
+    residual = relative_residual(baseline, answer, cases.queries)
+    return {"residual": -residual, "psi": -float(far[selection.indices].mean())}
+
+
+def rankings(
+    owners: Mapping[str, OwnerData],
+    selections: Mapping[Key, Selection],
+    scores: Mapping[Key, Mapping[str, float]],
+    cheap: Mapping[Key, Mapping[str, float]],
+) -> list[dict[str, Any]]:
+    """Compare the order of the owners by held-out accuracy with that by full information and by known share.
+
+    The same for the cheap scores. Kendall's tau; 0 where one side puts all owners level, so that it says nothing.
+    """
+    rows = []
+    shares = [owner.share for owner in owners.values()]
+    for selector, budget in dict.fromkeys((selector, budget) for _, selector, budget in selections):
+        full = [scores[name, FULL, budget]["held_out"] for name in owners]
+        by_kind = {"": [scores[name, selector, budget]["held_out"] for name in owners]}
+        if selector != FULL:
+            by_kind |= {
+                f"{kind}_": [cheap[name, selector, budget][kind] for name in owners] for kind in ("residual", "psi")
+            }
+        row: dict[str, Any] = {"selector": selector, "budget": budget}
+        for kind, values in by_kind.items():
+            row |= {f"{kind}tau_full": _tau(values, full), f"{kind}tau_share": _tau(values, shares)}
+        rows.append(row)
+    return rows
+
+
+def digest(sets: Sequence[Samples]) -> str:
+    """Return a hash of inputs and labels."""
+    content = hashlib.sha256()
+    for samples in sets:
+        content.update(samples.x.contiguous().numpy().tobytes() + samples.y.numpy().tobytes())
+    return content.hexdigest()[:16]
+
+
+def _tau(values: Sequence[float], truth: Sequence[float]) -> float:
+    tau = kendall(values, truth)
+    return 0.0 if math.isnan(tau) else tau
+
+
+def _slower(recipe: TrainingRecipe, learning_rate: float, baseline: ClassifierTask) -> TrainingRecipe:
+    def make(seed: int) -> ClassifierTask:
+        task = recipe.make(seed)
+        assert isinstance(task, ClassifierTask)
+        task.optimizer = partial(SGD, lr=learning_rate, momentum=0.9, weight_decay=1e-4)
+        return task
+
+    return replace(recipe, make=make, weights=baseline.state_dict())

@@ -1,0 +1,150 @@
+"""Each mistyped key, class and value in a study's config is refused before anything runs."""
+
+import copy
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import pytest
+import yaml
+
+from lit_core.errors import UserError
+from lit_core.study.grid import Grid, Size, expand, locate
+from lit_core.study.options import arguments_of
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*/studies/*.yaml"))
+FOLDER = Path("runs/none")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+
+
+def small_studies():
+    """Yield each grid of each size of each study, with those of its arguments that no earlier one has."""
+    seen = set()
+    for path in CONFIGS:
+        config = yaml.safe_load(path.read_text())
+        for size_name, size in config["sizes"].items():
+            for name in size.get("grids") or config["grids"]:
+                grid, values = copy.deepcopy(config["grids"][name]), copy.deepcopy(size.get("values", {}))
+                grid.setdefault("vary", {})
+                known = {**grid["arguments"], **grid["vary"]}
+                own = {key: value for key, value in values.items() if key in known}
+                now = {key: (grid["function"], key, str(own.get(key, known[key]))) for key in known}
+                new = [key for key, value in now.items() if value not in seen]
+                seen.update(now.values())
+                if new:
+                    title = f"{path.parts[-3]}-{path.stem}-{size_name}-{name}"
+                    yield pytest.param(name, grid, size_name, own, new, id=title)
+
+
+def cells_of(name, grid, size, values):
+    return expand({name: Grid(**grid)}, {size: Size([0], values)}, size, FOLDER)
+
+
+def is_component(value):
+    return isinstance(value, dict) and "class_path" in value
+
+
+def mistakes(value, annotation):
+    """Yield copies of a value with one mistake each, and what was mistyped."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    for inner in get_args(annotation) if type(None) in get_args(annotation) else ():
+        if inner is not type(None):
+            yield from mistakes(value, inner)
+            return
+    if isinstance(value, dict):
+        free = get_origin(annotation) is dict and get_args(annotation)[1] is not Any  # keys are names of the user's
+        child = get_args(annotation)[1] if free else None
+        for key, each in value.items():
+            rest = {name: other for name, other in value.items() if name != key}
+            if not free:
+                yield {**rest, f"{key}x": each}, f"{key}x"
+            if key == "class_path":
+                yield {**rest, key: f"{each}x"}, f"{each}x"
+            else:
+                yield from (({**value, key: wrong}, what) for wrong, what in mistakes(each, child))
+    elif isinstance(value, list):
+        child = get_args(annotation)[0] if get_args(annotation) else None
+        for index, each in enumerate(value):
+            for wrong, what in mistakes(each, child):
+                yield [*value[:index], wrong, *value[index + 1 :]], what
+    elif isinstance(value, bool | int | float):
+        yield "many", "many"
+
+
+def all_mistakes(grid, values, keys):
+    """Yield grid and values of a size with one mistake each, its path below the grid or the size, and the mistake."""
+    arguments = arguments_of(locate(grid["function"], "function"))
+    for part in ("arguments", "vary"):
+        for key, value in grid[part].items():
+            sized = key in values
+            value = values.get(key, value)
+            if key not in keys or (part == "arguments" and key in grid["vary"]):
+                continue
+            annotation = arguments[key].annotation
+            for wrong, what in mistakes(value, list[annotation] if part == "vary" else annotation):
+                changed = copy.deepcopy(grid)
+                if sized:
+                    yield changed, {**values, key: wrong}, f"values.{key}", what
+                else:
+                    changed[part][key] = wrong
+                    yield changed, values, f"{part}.{key}", what
+
+
+@pytest.mark.parametrize(("name", "grid", "size", "values", "keys"), list(small_studies()))
+def test_each_mistake_is_refused_where_it_stands(name, grid, size, values, keys):
+    assert cells_of(name, grid, size, values)
+    for changed, sized, where, what in all_mistakes(grid, values, keys):
+        with pytest.raises(UserError) as error:
+            cells_of(name, changed, size, sized)
+        root = f"sizes.{size}." if where.startswith("values.") else f"grids.{name}."
+        assert str(error.value).startswith(f"{root}{where}"), error.value
+        named = what in str(error.value) or (what == "class_pathx" and "class_path" in str(error.value))
+        assert named or " lacks " in str(error.value), (what, error.value)
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("package", ["moe", "valuation", "detect"])
+def test_many_mistakes_are_tried(package):
+    tried = [
+        (grid["function"], where, what)
+        for _, grid, _, values, keys in (case.values for case in small_studies())
+        for _, _, where, what in all_mistakes(grid, values, keys)
+        if f"lit_{package}." in grid["function"]
+    ]
+    assert len(set(tried)) > 40
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "quickstart"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("wrong", ["key", "class"])
+def test_a_command_refuses_a_mistake_with_one_sentence_and_makes_no_folder(path, wrong, capsys):
+    config = yaml.safe_load(path.read_text())
+    name, grid = next(iter(config["grids"].items()))
+    kind = path.parts[-3]
+    key, cls = {
+        "moe": (("recipe", "learning_rate"), ("models", "switch_sinkhorn", "router")),
+        "valuation": (("division", "owner_samples"), ("source",)),
+        "detect": (("recipe", "learning_rate"), ("pairs",)),
+    }[kind]
+    node = grid["arguments"]
+    for each in key[:-1] if wrong == "key" else cls:
+        node = node[each]
+    if wrong == "key":
+        node["learning_rat" if kind != "valuation" else "owner_sample"] = node.pop(key[-1])
+    else:
+        node["class_path"] = node["class_path"][:-1]
+    Path("mine.yaml").write_text(
+        yaml.safe_dump({"name": "mine", "grids": {name: grid}, "sizes": {"smoke": {"seeds": [0]}}})
+    )
+    start = time.monotonic()
+    assert import_module(f"lit_{kind}.cli").main(["study", "--config", "mine.yaml"]) == 2
+    assert time.monotonic() - start < 60  # no model is built, nothing is fetched
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0 and f"grids.{name}.arguments." in said and "Did you mean" in said
+    assert [path.name for path in Path().iterdir()] == ["mine.yaml"]

@@ -1,0 +1,60 @@
+"""No function below the command line has more than ten parameters."""
+
+import inspect
+import pkgutil
+from importlib import import_module
+
+import pytest
+
+import lit_core
+import lit_detect
+import lit_moe
+import lit_valuation
+
+LIMIT = 10
+PACKAGES = (lit_core, lit_moe, lit_valuation, lit_detect)
+
+
+def modules():
+    for package in PACKAGES:
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                yield import_module(found.name)
+
+
+def functions():
+    """Yield each function and method that is defined in our packages, with its name."""
+    for module in modules():
+        for value in vars(module).values():
+            members = [value, *vars(value).values()] if inspect.isclass(value) else [value]
+            for member in members:
+                function = inspect.unwrap(getattr(member, "__func__", member))
+                if inspect.isfunction(function) and function.__module__ == module.__name__:
+                    yield f"{module.__name__}.{function.__qualname__}", function
+
+
+@pytest.fixture(scope="module")
+def verbs():
+    """The functions whose parameters are the options of a command."""
+    commands = {}
+
+    def run(program, commands_of_lightning, verbs, args, like_fit=None):
+        commands.update({f"{verb.__module__}.{verb.__qualname__}": verb for verb in verbs.values()})
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        for package in PACKAGES[1:]:
+            cli = import_module(f"{package.__name__}.cli")
+            patch.setattr(cli, "run", run)
+            cli.main([])
+    return commands
+
+
+def test_what_takes_many_values_takes_an_options_object(verbs):
+    wide = set()
+    for name, function in functions():
+        parameters = [key for key in inspect.signature(function).parameters if key not in ("self", "cls")]
+        # an __init__ is called by a config, whose keys are its parameters
+        if len(parameters) > LIMIT and name not in verbs and function.__name__ != "__init__":
+            wide.add(f"{name} has {len(parameters)}")
+    assert len(verbs) > 10 and not wide
