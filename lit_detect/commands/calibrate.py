@@ -56,36 +56,41 @@ def calibrate(
         )
     texts, groups = read_texts(human, "human", HUMAN, text_column, by)
     check_counts(groups, fpr, by)  # before the detector is loaded
-    others = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]
+    machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]
     detector = LoadedDetector.load(ckpt_path)
-    kept = detector.long_enough(texts)
-    texts, groups = ([value for value, long in zip(values, kept, strict=True) if long] for values in (texts, groups))
-    if not all(kept):
+    are_long = detector.long_enough(texts)
+    texts, groups = (
+        [value for value, long in zip(values, are_long, strict=True) if long] for values in (texts, groups)
+    )
+    if not all(are_long):
         least = max(1, detector.task.min_tokens)
-        print(f"{len(kept) - sum(kept):,} texts of fewer than {least} tokens are left out.", flush=True)
+        print(f"{len(are_long) - sum(are_long):,} texts of fewer than {least} tokens are left out.", flush=True)
         check_counts(groups, fpr, by)
-    others = [text for text, long in zip(others, detector.long_enough(others), strict=True) if long]
-    scores = score_many(detector, [*texts, *others], batch_size).scores
-    ours, theirs = scores[: len(texts)], scores[len(texts) :]
+    machine_texts = [
+        text for text, long in zip(machine_texts, detector.long_enough(machine_texts), strict=True) if long
+    ]
+    scores = score_many(detector, [*texts, *machine_texts], batch_size).scores
+    human_scores, machine_scores = scores[: len(texts)], scores[len(texts) :]
     names = sorted(set(groups))
-    found = {}
+    thresholds: dict[str, Group] = {}
     for name in names:
-        chosen = ours[torch.tensor([group == name for group in groups])]
-        found[name] = group_of(chosen, fpr, f"scores of {by} {name!r}" if by else "scores of human texts")
-    labels = torch.tensor([HUMAN] * len(ours) + [MACHINE] * len(theirs))
+        chosen = human_scores[torch.tensor([group == name for group in groups])]
+        thresholds[name] = group_of(chosen, fpr, f"scores of {by} {name!r}" if by else "scores of human texts")
+    labels = torch.tensor([HUMAN] * len(human_scores) + [MACHINE] * len(machine_scores))
     platt = fit_platt(scores, labels) if machine is not None else None
     if platt is not None:
         check_rising(platt, detector.name, "leave `machine` out for thresholds without probabilities, or train another")
-    Calibration(fpr, detector.name, detector.sha256, found, by, platt).save(output)
+    Calibration(fpr, detector.name, detector.sha256, thresholds, by, platt).save(output)
     print(f"{detector.name}, at most {fpr:.3g} of human texts:")
-    for name, group in found.items():
+    for name, group in thresholds.items():
         title = f"{by} {name}: " if by else ""
         print(
             f"  {title}threshold {group.threshold:.6g} flags {group.achieved_fpr:.3%} of {group.n:,} human texts "
             f"(95 % interval {group.low:.3%} to {group.high:.3%})"
         )
-    if len(theirs) and by is None:
-        print(f"  and {float((theirs >= found[ALL].threshold).double().mean()):.1%} of {len(theirs):,} machine texts")
+    if len(machine_scores) and by is None:
+        flagged = float((machine_scores >= thresholds[ALL].threshold).double().mean())
+        print(f"  and {flagged:.1%} of {len(machine_scores):,} machine texts")
     print(f"Use it: lit-detect predict --ckpt_path {ckpt_path} --model.init_args.calibration {output}", flush=True)
 
 

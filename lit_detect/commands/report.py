@@ -47,7 +47,7 @@ def report(
 ) -> None:
     """Evaluate detectors on texts by condition: tables, figures and TensorBoard.
 
-    Thresholds at a false-positive rate are fixed on the clean human texts of each domain. Scores are kept as they come,
+    Thresholds at a false-positive rate are fixed on the clean human texts of each domain. Scores are saved at once,
     so the same command goes on after a kill, and further detectors or texts cost their own scores only. A detector
     whose scores are not finite or all the same is refused with the reason, and the others are reported.
 
@@ -56,7 +56,7 @@ def report(
         texts: Labelled texts: records as ``lit-detect generate`` and ``attack`` write them (.jsonl), a .csv or .tsv
             with the columns text and label, and folders that ``lit-detect prepare`` wrote: a root, a source, or one
             split.
-        output: Folder for report.md, report.csv, figures, TensorBoard and the kept scores.
+        output: Folder for report.md, report.csv, figures, TensorBoard and the finished scores.
         by: Conditions to look at: domain, generator, decoding, priming, attack, or a key of meta such as language;
             null takes the first five.
         split: Split that is taken of a root or a source.
@@ -127,7 +127,7 @@ def evaluate(
     name: str,
     detector: LoadedDetector,
     records: Sequence[Record],
-    kept: Path,
+    folder: Path,
     batch_size: int = 16,
     resamples: int = 1000,
     seed: int = 0,
@@ -139,11 +139,11 @@ def evaluate(
         name: Name of the detector in the report.
         detector: The detector.
         records: The texts.
-        kept: Folder of finished scores.
+        folder: Folder of finished scores.
         batch_size: Texts per forward pass.
         resamples: How often texts are drawn for an interval.
         seed: Seed of the drawing.
-        fabric: This process's place among others; None for one process.
+        fabric: The processes that share the texts; None for this process alone.
 
     Raises:
         UserError: If a score is not a finite number, or all are the same.
@@ -151,20 +151,20 @@ def evaluate(
     long = detector.long_enough([record.text for record in records])
     chosen = [record for record, is_long in zip(records, long, strict=True) if is_long]
     check_coverage(chosen, f" that {name} reads")
-    scored = score_many(detector, [record.text for record in chosen], batch_size, kept, fabric)
+    scored = score_many(detector, [record.text for record in chosen], batch_size, folder, fabric)
     check_scores(scored.scores, f"scores of {name}")
     threshold, abstains = float(detector.task.threshold), len(records) - len(chosen)
     return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains, resamples, seed)
 
 
-def rows_of(found: Evaluated, fields: Sequence[str]) -> Iterator[Row]:
+def rows_of(evaluated: Evaluated, fields: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a detector: all texts, each condition, attacks, and all conditions crossed."""
-    for field, name, values in conditions(found, fields):
-        yield Row(found.name, field, {} if field == "all" else {field: name}, values)
-    for name, values in attacks(found):
-        yield Row(found.name, "evasion", {"attack": name}, values)
-    for labels, values in crossed(found, fields):
-        yield Row(found.name, "crossed", labels, values)
+    for field, name, values in conditions(evaluated, fields):
+        yield Row(evaluated.name, field, {} if field == "all" else {field: name}, values)
+    for name, values in attacks(evaluated):
+        yield Row(evaluated.name, "evasion", {"attack": name}, values)
+    for labels, values in crossed(evaluated, fields):
+        yield Row(evaluated.name, "crossed", labels, values)
 
 
 def left_out(found: Sequence[Evaluated], rows: Sequence[Row], fields: Sequence[str]) -> list[str]:

@@ -120,10 +120,10 @@ class TextDataModule(StreamDataModule):
             UserError: If there is no such source, or it lacks the split.
         """
         if (stage, source) not in self._opened:
-            found = TextSet(self._folder(stage, source), normalize_text if self.normalize else None)
+            texts = TextSet(self._folder(stage, source), normalize_text if self.normalize else None)
             if self.verify:
-                found.verify()
-            self._opened[stage, source] = found
+                texts.verify()
+            self._opened[stage, source] = texts
         return self._opened[stage, source]
 
     @cached_property

@@ -55,23 +55,23 @@ def open_texts(
     Raises:
         UserError: If there is no such file, its format is unknown, it has no texts, or a row is malformed.
     """
-    found = resolve_data_path(path)
-    if not found.exists():
+    location = resolve_data_path(path)
+    if not location.exists():
         raise UserError(
             f"{argument} is {path}, but there is no such file or folder, nor below {data_root()}; correct the path."
         )
-    name = _format(found, argument)
-    if found.is_dir():
+    name = _format(location, argument)
+    if location.is_dir():
         if name.startswith("prepared"):
-            texts: IndexedTexts = PreparedTexts(_splits(found, name, split, argument), group_column, transform)
+            texts: IndexedTexts = PreparedTexts(_splits(location, name, split, argument), group_column, transform)
         else:
-            _refuse_groups(found, group_column)
-            texts = TextFolder(found, transform)
+            _refuse_groups(location, group_column)
+            texts = TextFolder(location, transform)
     else:
         reader = _FILES[name]
         if reader is TextLines:
-            _refuse_groups(found, group_column)
-        texts = reader(found, text_column, group_column, transform)
+            _refuse_groups(location, group_column)
+        texts = reader(location, text_column, group_column, transform)
     if not len(texts):
         raise UserError(f"{argument} is {path}, which has no texts; give a file or folder with some.")
     return texts

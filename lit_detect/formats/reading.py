@@ -53,7 +53,7 @@ def decoded(line: bytes, where: str) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the place and the object of each line of a JSONL file that is not blank.
+    """Yield file and line, and the object, of each line of a JSONL file that is not blank.
 
     Raises:
         UserError: If a line is no JSON object.
@@ -92,7 +92,7 @@ def json_document(path: Path) -> dict[str, Any]:
 
 
 def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place and the cells by column of each row of a CSV file with a line of names.
+    """Yield file and line, and the cells by column, of each row of a CSV file with a line of names.
 
     Raises:
         UserError: If the file is no CSV, or a row has more or fewer cells than the first line.

@@ -51,8 +51,11 @@ def runs(tmp_path_factory):
     fit(folder, "network", network, normalize=True)
     fit(folder, "statistics", {"class_path": "EntityStatistics"}, normalize=True)
     members = [
-        {"class_path": f"lit_detect.loading.{name}", "init_args": {argument: checkpoint(folder, run)}}
-        for run, name, argument in (("network", "trained", "checkpoint"), ("statistics", "load_detector", "ckpt_path"))
+        {"class_path": former, "init_args": {argument: checkpoint(folder, run)}}
+        for run, former, argument in (
+            ("network", "lit_detect.detectors.trained", "checkpoint"),
+            ("statistics", "lit_detect.attack.load_detector", "ckpt_path"),
+        )
     ]
     fit(folder, "ensemble", {"class_path": "Ensemble", "init_args": {"members": members}}, normalize=False)
     old = torch.load(checkpoint(folder, "ensemble"), weights_only=True)  # as it was before members normalised
