@@ -47,9 +47,9 @@ def report(
 ) -> None:
     """Evaluate detectors on texts by condition: tables, figures and TensorBoard.
 
-    Thresholds at a false-positive rate are fixed on the clean human texts of each domain. Scores are saved at once,
-    so the same command goes on after a kill, and further detectors or texts cost their own scores only. A detector
-    whose scores are not finite or all the same is refused with the reason, and the others are reported.
+    Thresholds at a false-positive rate are fixed on the clean human texts of each domain. Scores are saved at once: to
+    resume a killed report, start the same command again. Further detectors or texts cost only their own scores. A
+    detector whose scores are not finite or all the same is refused with the reason, and the others are reported.
 
     Args:
         detectors: Checkpoints of ``lit-detect fit`` by the names under which they are reported.
