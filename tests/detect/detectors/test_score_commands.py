@@ -10,7 +10,7 @@ import torch
 import yaml
 from austen_pairs import pairs
 
-from lit_core.lm import pretrained
+from lit_core import lm
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.cli import main
 from lit_detect.loading import LoadedDetector
@@ -57,7 +57,7 @@ def test_each_config_is_fitted_and_comes_back(name, monkeypatch, tiny_gpt2, tiny
         config = BertConfig.from_pretrained(tiny_bert, num_hidden_layers=1)
         return MaskedLM(BertForMaskedLM(config), AutoTokenizer.from_pretrained(tiny_bert), name)
 
-    monkeypatch.setattr(pretrained, "smollm2", small)
+    monkeypatch.setattr(lm, "smollm2", small)
     monkeypatch.setattr(MaskedLM, "from_pretrained", masked)
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     detector = config["model"]["init_args"]["detector"]
