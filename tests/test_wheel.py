@@ -41,6 +41,7 @@ def files_of(pattern):
     return {path.relative_to(ROOT).as_posix() for path in found if path.is_file() and "__pycache__" not in path.parts}
 
 
+@pytest.mark.cold  # a warm process has imported the modules of the checkout
 def test_every_module_is_imported_from_the_wheel(wheel):
     names, folder = wheel
     modules = files_of("*.py")

@@ -29,8 +29,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs Lightning when it is asked for: data-loading processes do not, and start much faster."""
-    if name in ("ResumeStream", "named_loader"):
-        from lit_core.data import resume
+    if name == "ResumeStream":
+        from lit_core.data.resume import ResumeStream
 
-        return getattr(resume, name)
+        return ResumeStream
+    if name == "named_loader":
+        from lit_core.lightning.evaluation import named_loader
+
+        return named_loader
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
