@@ -1,6 +1,6 @@
-"""Studies: a grid of runs over seeds, a table with intervals, and a verdict for each claim."""
+"""Studies: a grid of runs over seeds, tables with intervals, and a verdict for each claim."""
 
-from lit_core.study.cells import Row
+from lit_core.study.cells import ResultRow
 from lit_core.study.claims import (
     AtLeast,
     BudgetRatio,
@@ -33,7 +33,7 @@ __all__ = [
     "Level",
     "PairedGain",
     "Part",
-    "Row",
+    "ResultRow",
     "Shared",
     "Size",
     "Table",

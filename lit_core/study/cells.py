@@ -34,11 +34,11 @@ CONFIG, RESULT, ERROR, LOG = "cell.json", "result.json", "error.txt", "log.txt"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One set of measured values.
+class ResultRow:
+    """A row of the results: one set of measured values.
 
     Args:
-        labels: What they were measured of: the grid, the seed, the cell's values, and what the function says.
+        labels: What identifies them: the grid, the seed, the cell's values, and the labels of the function's row.
         measured: The values.
         record: Cell, hash of its config, hash of the data, version of the code.
     """
@@ -48,19 +48,19 @@ class Row:
     record: Mapping[str, str]
 
 
-def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[Row]:
+def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[ResultRow]:
     """Return a finished cell's rows."""
     record = {"cell": cell.name, "config": cell.identity, "data": result["data"], "code": result["code"]}
     rows = []
     for row in result["rows"]:
         measured = {key: value for key, value in row.items() if isinstance(value, float)}
         labels = {key: value for key, value in row.items() if key not in measured}
-        rows.append(Row({"grid": cell.grid, **cell.labels, **labels}, measured, record))
+        rows.append(ResultRow({"grid": cell.grid, **cell.labels, **labels}, measured, record))
     return rows
 
 
 def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """Return the result of a cell that was run with the present config; None if it is yet to be run."""
+    """Return the result of a cell that was run with the present config; None if it was not run yet."""
     path = folder / cell.name / RESULT
     if not path.is_file() or not _is_of(cell, path.parent):
         return None
@@ -69,16 +69,17 @@ def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
 
 
 def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any]:
-    """Run a cell and write its result, or what went wrong.
+    """Run a cell and write its result or its error.
 
     Args:
         cell: The cell.
         folder: Folder of all cells.
         package: Package whose commands are run, such as ``lit_moe``.
-        lock: File descriptor that locks the study; a command holds it too, so that none outlives a killed study unseen.
+        lock: File descriptor that locks the study. The cell's commands inherit it, so that the study stays locked while
+            a command of a killed study still runs.
 
     Returns:
-        The result, also if the cell failed: then with ``error``, one sentence.
+        The result. If the cell failed, its key ``error`` holds one sentence.
     """
     own = folder / cell.name
     if own.exists() and not _is_of(cell, own):
@@ -129,7 +130,7 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
     last = own / "checkpoints" / "last.ckpt"
     for command in cell.commands:
         args = shlex.split(command)
-        if args[0] == "fit" and last.exists():  # a study that was killed goes on in the middle of the run
+        if args[0] == "fit" and last.exists():  # resume the run in which the study was killed
             args = ["fit", "--ckpt_path", str(last)]
         elif args[0] in ("fit", "validate", "test", "predict"):
             args += ["--run", cell.name]
@@ -145,9 +146,9 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
             ).returncode
         if code != 0:
             lines = (own / LOG).read_text(errors="replace").splitlines() or [""]
-            said = [line for line in lines if line.startswith(f"{package.replace('_', '-')}: ")] or lines
-            said = [line for line in said if "--debug" not in line] or said
-            raise RunFailure(f"`{shlex.join(args)}` ended with {code}: {said[-1]}")
+            messages = [line for line in lines if line.startswith(f"{package.replace('_', '-')}: ")] or lines
+            messages = [line for line in messages if "--debug" not in line] or messages
+            raise RunFailure(f"`{shlex.join(args)}` ended with {code}: {messages[-1]}")
     if not (own / "metrics.csv").is_file():
         raise RunFailure(f"The commands of {cell.name} logged no metrics; add fit, validate or test to them.")
     with (own / "metrics.csv").open(newline="") as file:
@@ -172,7 +173,11 @@ def _checked(rows: Any, cell: Cell) -> tuple[str, list[dict[str, Any]]]:
     for row in plain:
         for key, value in row.items():
             if key in cell.labels or key in RECORD_COLUMNS:
-                raise RunFailure(f"A row of {cell.function} names {key}, which the cell has itself; rename it.")
+                raise RunFailure(
+                    f"A row of {cell.function} has the key {key}, which is a value of the cell; rename it."
+                )
             if not isinstance(value, str | bool | int | float):
-                raise RunFailure(f"A row of {cell.function} holds {key} = {value!r}, which is no plain value.")
+                raise RunFailure(
+                    f"A row of {cell.function} holds {key} = {value!r}; convert it to text, a boolean or a number."
+                )
     return "+".join(sorted(data)), plain

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lit_core.study.cells import Row
+from lit_core.study.cells import ResultRow
 from lit_core.study.statistics import Interval, kendall, spearman, t_interval
 
 Outcome = Literal["reproduced", "not reproduced", "undecided", "not testable here"]
@@ -17,15 +17,15 @@ Outcome = Literal["reproduced", "not reproduced", "undecided", "not testable her
 
 @dataclass(frozen=True)
 class Finding:
-    """What a criterion finds.
+    """The result of a criterion.
 
     Args:
-        outcome: What it means for the claim.
+        outcome: The consequence for the claim.
         what: What was compared.
         interval: Mean over seeds and its 95 % interval; None where nothing was measured.
-        seeds: The seeds behind it.
-        note: What else must be known to read it.
-        margin: How far the end of the interval lies on the claimed side of the limit; below 0 on the other.
+        seeds: The seeds that were used.
+        note: Remarks for the reader.
+        margin: Distance of the interval's end from the limit, positive on the claimed side and negative on the other.
     """
 
     outcome: Outcome
@@ -37,19 +37,19 @@ class Finding:
 
 
 class Criterion(ABC):
-    """Decides on a claim, or a part of it, by the rows of the results."""
+    """Decides a claim, or a part of one, by the rows of the results."""
 
     @abstractmethod
-    def find(self, rows: Sequence[Row]) -> Finding:
-        """Look at all rows of a study."""
+    def find(self, rows: Sequence[ResultRow]) -> Finding:
+        """Return the finding for all rows of a study."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What somebody says, and how it is decided.
+    """A claim and the criteria that decide it.
 
     Args:
-        text: The claim, one sentence.
+        text: The claim in one sentence.
         criteria: All must hold: one that fails decides against the claim, one that is undecided leaves it undecided.
         missing: What would be needed to test the claim, where it can't be tested here.
     """
@@ -58,17 +58,17 @@ class Claim:
     criteria: list[Criterion] = field(default_factory=list)
     missing: str | None = None
 
-    def findings(self, rows: Sequence[Row]) -> list[Finding]:
-        """Return what each criterion finds."""
+    def findings(self, rows: Sequence[ResultRow]) -> list[Finding]:
+        """Return the finding of each criterion."""
         return [criterion.find(rows) for criterion in self.criteria]
 
 
-#: From what decides against a claim to what does not.
+#: Outcomes, from the one that speaks most against a claim.
 _ORDER: tuple[Outcome, ...] = ("not reproduced", "not testable here", "undecided", "reproduced")
 
 
 def verdict(findings: Sequence[Finding]) -> Outcome:
-    """Return what several findings say together."""
+    """Return the outcome of several findings together: the one that speaks most against the claim."""
     return min((finding.outcome for finding in findings), key=_ORDER.index, default="not testable here")
 
 
@@ -80,9 +80,9 @@ class PairedGain(Criterion):
 
     Args:
         metric: Column that is compared.
-        of: Labels of the rows that are said to measure more.
+        of: Labels of the rows that the claim says measure more.
         over: Labels of the rows they are compared with; of several, it must hold over each.
-        where: Labels of all rows that are looked at; a list stands for any of its values.
+        where: Labels of all rows that are used; a list stands for any of its values.
         above: Limit of the difference.
         each: Labels for whose every value it must hold; other labels are averaged over.
     """
@@ -99,18 +99,18 @@ class PairedGain(Criterion):
         self.metric, self.of, self.over, self.where, self.above = metric, of, over, where or {}, above
         self.each = each
 
-    def find(self, rows: Sequence[Row]) -> Finding:
+    def find(self, rows: Sequence[ResultRow]) -> Finding:
         """Compare the rows."""
         findings = []
         for over in self.over:
             for part, where in _parts(matching(rows, self.where), self.each, self.where):
                 what = f"{self.metric}: {_name(self.of)} − {_name(over)}{_limit('above', self.above)}{_where(where)}"
                 gains = self._gains(part, over)
-                found = _decided(what, gains, above=self.above) if gains else _nothing(what, "no pair of rows")
-                findings.append(found)
+                none = _nothing(what, "no pair of rows")
+                findings.append(_decided(what, gains, above=self.above) if gains else none)
         return _hardest(findings)
 
-    def _gains(self, rows: Sequence[Row], over: Mapping[str, Any]) -> dict[int, float]:
+    def _gains(self, rows: Sequence[ResultRow], over: Mapping[str, Any]) -> dict[int, float]:
         chosen = {*self.of, *over}
         base = {_identity(row, chosen): value for row, value in _measured(matching(rows, over), self.metric)}
         gains: dict[int, list[float]] = {}
@@ -129,9 +129,9 @@ class Correlation(Criterion):
     Args:
         x: Column of the one: a label that is a number, or a metric.
         y: Column of the other.
-        where: Labels of the rows that are looked at; a list stands for any of its values.
-        above: The correlation is said to be above this; None if it is said to be below something.
-        below: The correlation is said to be below this.
+        where: Labels of the rows that are used; a list stands for any of its values.
+        above: Lower limit of the correlation that is claimed; None if an upper one is.
+        below: Upper limit of the correlation that is claimed.
         method: ``spearman`` or ``kendall``.
         within: Labels whose values are not compared with each other: the mean of the correlations within each is taken.
     """
@@ -150,7 +150,7 @@ class Correlation(Criterion):
         self.within = within
         self.correlate, self.method = {"spearman": spearman, "kendall": kendall}[method], method
 
-    def find(self, rows: Sequence[Row]) -> Finding:
+    def find(self, rows: Sequence[ResultRow]) -> Finding:
         """Correlate within each seed; labels other than ``x`` and the seed are averaged over."""
         groups: dict[tuple[int, tuple[str, ...]], dict[float, list[float]]] = {}
         for row, y in _measured(matching(rows, self.where), self.y):
@@ -158,17 +158,17 @@ class Correlation(Criterion):
             if isinstance(x, int | float):
                 group = row.labels["seed"], tuple(str(row.labels.get(label)) for label in self.within)
                 groups.setdefault(group, {}).setdefault(x, []).append(y)
-        found: dict[int, list[float]] = {}
+        correlations: dict[int, list[float]] = {}
         for (seed, _), points in groups.items():
             value = self.correlate(*_means(points)) if len(points) > 1 else math.nan
             if math.isfinite(value):
-                found.setdefault(seed, []).append(value)
+                correlations.setdefault(seed, []).append(value)
         limit = _limit("above", self.above) if self.above is not None else _limit("below", self.below or 0.0)
         within = f" within each {' and '.join(self.within)}" if self.within else ""
         what = f"{self.method} of {self.x} and {self.y}{within}{limit}{_where(self.where)}"
-        if not found:
+        if not correlations:
             return _nothing(what, "no seed has two different values of each")
-        values = {seed: statistics.fmean(each) for seed, each in found.items()}
+        values = {seed: statistics.fmean(each) for seed, each in correlations.items()}
         decided = _decided(what, values, above=self.above, below=self.below)
         assert decided.interval is not None
         low, high = max(-1.0, decided.interval.low), min(1.0, decided.interval.high)  # Student's may reach beyond
@@ -186,13 +186,13 @@ class BudgetRatio(Criterion):
     Args:
         budget: Column of the budget.
         metric: Column that is compared.
-        of: Labels of the rows that are said to need less.
-        over: Labels of the rows that are said to need more.
+        of: Labels of the rows that the claim says need less.
+        over: Labels of the rows that the claim says need more.
         none: Labels of the rows without any gain.
         full: Labels of the rows with the full gain.
         share: Share of the full gain to reach, above 0 to 1.
         below: Limit of the ratio of budgets.
-        where: Labels of all rows that are looked at; a list stands for any of its values.
+        where: Labels of all rows that are used; a list stands for any of its values.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class BudgetRatio(Criterion):
         self.budget, self.metric, self.of, self.over, self.none, self.full = budget, metric, of, over, none, full
         self.share, self.below, self.where = share, below, where or {}
 
-    def find(self, rows: Sequence[Row]) -> Finding:
+    def find(self, rows: Sequence[ResultRow]) -> Finding:
         """Compare the budgets; the interval is that of the mean logarithm of the ratio."""
         what = f"budget for {self.share:.0%} of the full gain in {self.metric}: {_name(self.of)} / {_name(self.over)}"
         what += f"{_limit('below', self.below)}{_where(self.where)}"
@@ -249,7 +249,7 @@ class BudgetRatio(Criterion):
         )
         return replace(finding, interval=Interval(mean, low, high, len(logs)))
 
-    def _curve(self, rows: Sequence[Row]) -> dict[float, float]:
+    def _curve(self, rows: Sequence[ResultRow]) -> dict[float, float]:
         points: dict[float, list[float]] = {}
         for row, value in _measured(rows, self.metric):
             points.setdefault(row.labels[self.budget], []).append(value)
@@ -260,10 +260,10 @@ class Level(Criterion):
     """A measured value is beyond a limit: its mean within each seed.
 
     Args:
-        metric: Column that is looked at.
-        where: Labels of the rows that are looked at; a list stands for any of its values.
-        above: The value is said to be above this; None if it is said to be below something.
-        below: The value is said to be below this.
+        metric: Column that is tested.
+        where: Labels of the rows that are used; a list stands for any of its values.
+        above: Lower limit of the value that is claimed; None if an upper one is.
+        below: Upper limit of the value that is claimed.
         each: Labels for whose every value it must hold; other labels are averaged over.
     """
 
@@ -277,12 +277,12 @@ class Level(Criterion):
     ) -> None:
         self.metric, self.where, self.above, self.below, self.each = metric, where or {}, above, below, each
 
-    def find(self, rows: Sequence[Row]) -> Finding:
+    def find(self, rows: Sequence[ResultRow]) -> Finding:
         """Average within each seed."""
         parts = _parts(matching(rows, self.where), self.each, self.where)
         return _hardest([self._find(part, where) for part, where in parts])
 
-    def _find(self, rows: Sequence[Row], where: Mapping[str, Any]) -> Finding:
+    def _find(self, rows: Sequence[ResultRow], where: Mapping[str, Any]) -> Finding:
         values: dict[int, list[float]] = {}
         for row, value in _measured(rows, self.metric):
             values.setdefault(row.labels["seed"], []).append(value)
@@ -290,7 +290,7 @@ class Level(Criterion):
         what = f"{self.metric}{limit}{_where(where)}"
         if not values:
             return _nothing(what, "nothing was measured")
-        means = {seed: statistics.fmean(found) for seed, found in values.items()}
+        means = {seed: statistics.fmean(each) for seed, each in values.items()}
         return _decided(what, means, above=self.above, below=self.below)
 
 
@@ -306,7 +306,7 @@ class AtLeast(Criterion):
     def __init__(self, criteria: list[Criterion], what: str, share: float = 0.5) -> None:
         self.criteria, self.what, self.share = criteria, what, share
 
-    def find(self, rows: Sequence[Row]) -> Finding:
+    def find(self, rows: Sequence[ResultRow]) -> Finding:
         """Count the criteria that hold; one that is undecided may, one that can't be tested here is left out."""
         findings = [criterion.find(rows) for criterion in self.criteria]
         tested = [finding for finding in findings if finding.outcome != "not testable here"]
@@ -333,22 +333,22 @@ def reached(curve: Mapping[float, float], goal: float) -> float | None:
     return None
 
 
-def matching(rows: Sequence[Row], labels: Mapping[str, Any]) -> list[Row]:
+def matching(rows: Sequence[ResultRow], labels: Mapping[str, Any]) -> list[ResultRow]:
     """Return the rows with some labels; a list stands for any of its values."""
 
-    def fits(row: Row) -> bool:
+    def fits(row: ResultRow) -> bool:
         own = row.labels
         return all(own.get(k) in v if isinstance(v, list) else k in own and own[k] == v for k, v in labels.items())
 
     return [row for row in rows if fits(row)]
 
 
-def _measured(rows: Sequence[Row], metric: str) -> list[tuple[Row, float]]:
+def _measured(rows: Sequence[ResultRow], metric: str) -> list[tuple[ResultRow, float]]:
     """Return the rows that measured a metric, with its value."""
     return [(row, row.measured[metric]) for row in rows if math.isfinite(row.measured.get(metric, math.nan))]
 
 
-def _identity(row: Row, without: set[str]) -> tuple[tuple[str, str], ...]:
+def _identity(row: ResultRow, without: set[str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, str(value)) for key, value in row.labels.items() if key not in without))
 
 
@@ -370,10 +370,10 @@ def _decided(
 
 
 def _parts(
-    rows: Sequence[Row], each: Sequence[str], where: Mapping[str, Any]
-) -> list[tuple[list[Row], dict[str, Any]]]:
+    rows: Sequence[ResultRow], each: Sequence[str], where: Mapping[str, Any]
+) -> list[tuple[list[ResultRow], dict[str, Any]]]:
     """Return the rows of each combination of some labels' values, with the labels that say so; all rows without any."""
-    parts: dict[tuple[Any, ...], list[Row]] = {} if each else {(): list(rows)}
+    parts: dict[tuple[Any, ...], list[ResultRow]] = {} if each else {(): list(rows)}
     for row in rows if each else ():
         parts.setdefault(tuple(row.labels.get(label) for label in each), []).append(row)
     if not parts:

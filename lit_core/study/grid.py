@@ -22,7 +22,7 @@ from lit_core.moved_names import current_path
 from lit_core.study.identity import identity, plain
 from lit_core.study.options import arguments_of, bind
 
-#: A value as YAML has it; with Any in its place, jsonargparse would build what has a class_path.
+#: A plain YAML value. The parser of the command line would build components in a value of type Any.
 Plain = str | bool | int | float | list | dict | None
 #: Columns that every row of the results has; a grid's values and a function's rows can't use these names.
 RECORD_COLUMNS = ("grid", "cell", "config", "data", "code")

@@ -39,8 +39,8 @@ def _canonical(value: Any) -> Any:
 def _defined_path(path: str) -> str:
     """Return the path of a class or function in the module that defines it; other strings as they are."""
     try:
-        found = pydoc.locate(current_path(path))
+        component = pydoc.locate(current_path(path))
     except pydoc.ErrorDuringImport:
         return path
-    module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+    module, name = getattr(component, "__module__", None), getattr(component, "__qualname__", None)
     return f"{module}.{name}" if module and name else path

@@ -61,15 +61,15 @@ def arguments_of(function: Callable[..., Any]) -> dict[str, Argument] | None:
         The arguments; None if the function takes any by ``**``.
     """
     hints = get_type_hints(function, include_extras=True)
-    found: dict[str, Argument] = {}
+    arguments: dict[str, Argument] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             return None
         if name == OPTIONS and is_dataclass(hints.get(name)):
-            found |= {key: Argument(a.annotation, a.required, True) for key, a in _fields(hints[name]).items()}
+            arguments |= {key: Argument(a.annotation, a.required, True) for key, a in _fields(hints[name]).items()}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
-            found[name] = Argument(hints.get(name, Any), parameter.default is parameter.empty)
-    return found
+            arguments[name] = Argument(hints.get(name, Any), parameter.default is parameter.empty)
+    return arguments
 
 
 def bind(function: Callable[..., Any], values: Mapping[str, Any], where: Callable[[str], str] = str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Part(Generic[T]):
         """Build the component.
 
         Args:
-            shared: Components inside it that are built once for all parts; None builds all of them anew.
+            shared: Components inside it that are built once for all parts; None builds each part's own.
             given: Arguments from the cell. Those that the component does not have are left out.
         """
         config = self._parsed().clone()
@@ -149,7 +149,7 @@ class Shared(Generic[T]):
         """Return a parsed configuration in which the built component replaces each description of one.
 
         Args:
-            node: What jsonargparse parsed. It is changed in place.
+            node: The parsed configuration, which is changed in place.
         """
         if isinstance(node, list):
             return [self.put_into(child) for child in node]

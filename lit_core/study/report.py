@@ -1,4 +1,4 @@
-"""What a study leaves behind: results.csv, a page in Markdown, figures, and the HPARAMS view of TensorBoard."""
+"""The files that a study writes: results.csv, a page in Markdown, figures, and the HPARAMS view of TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.files.paths import atomic_path, atomic_write
-from lit_core.study.cells import Row
+from lit_core.study.cells import ResultRow
 from lit_core.study.claims import Claim, matching, verdict
 from lit_core.study.statistics import Interval, t_interval
 
@@ -31,7 +31,7 @@ class Table:
     Args:
         by: Labels that tell the rows of the table apart; all others are averaged within a seed.
         metrics: Measured columns to show.
-        where: Labels of the results that are looked at; a list stands for any of its values.
+        where: Labels of the results that are used; a list stands for any of its values.
     """
 
     by: list[str]
@@ -47,7 +47,7 @@ class Figure:
         x: Label or measured column on the abscissa, a number.
         by: Label that tells the curves apart.
         metrics: Measured columns, each in a panel.
-        where: Labels of the results that are looked at; a list stands for any of its values.
+        where: Labels of the results that are used; a list stands for any of its values.
         log_x: Whether the abscissa is logarithmic.
     """
 
@@ -61,7 +61,7 @@ class Figure:
 Means = dict[tuple[Any, ...], dict[str, Interval]]
 
 
-def means(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], where: Mapping[str, Any]) -> Means:
+def means(rows: Sequence[ResultRow], by: Sequence[str], metrics: Sequence[str], where: Mapping[str, Any]) -> Means:
     """Return mean and interval over seeds of each metric, by labels, in the order of the rows.
 
     Args:
@@ -69,7 +69,7 @@ def means(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], where:
         by: Labels, or measured columns such as a length; rows that lack one are left out, and what agrees in all of
             them is averaged within a seed.
         metrics: Measured columns.
-        where: Labels of the rows that are looked at.
+        where: Labels of the rows that are used.
     """
     groups: dict[tuple[Any, ...], dict[str, dict[int, list[float]]]] = {}
     for row in matching(rows, where):
@@ -87,9 +87,11 @@ def means(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], where:
     }
 
 
-def write_results(path: Path, rows: Sequence[Row]) -> None:
+def write_results(path: Path, rows: Sequence[ResultRow]) -> None:
     """Write all rows as CSV: labels, then measured values, then the record of the cell."""
-    columns = [dict.fromkeys(key for row in rows for key in getattr(row, part)) for part in Row.__dataclass_fields__]
+    columns = [
+        dict.fromkeys(key for row in rows for key in getattr(row, part)) for part in ResultRow.__dataclass_fields__
+    ]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [*columns[0], *columns[1], *columns[2]], lineterminator="\n")
     writer.writeheader()
@@ -101,7 +103,7 @@ def write_results(path: Path, rows: Sequence[Row]) -> None:
 def markdown(
     title: str,
     notes: Sequence[str],
-    rows: Sequence[Row],
+    rows: Sequence[ResultRow],
     claims: Mapping[str, Claim],
     tables: Mapping[str, Table],
     figures: Mapping[str, str],
@@ -128,10 +130,10 @@ def markdown(
             lines.append(f"| {name} | {claim.text} | **{outcome}**{why} |")
         lines += ["", "| claim | compared | mean [95 % interval] | seeds | |", "|---|---|---|---|---|"]
         for name in claims:
-            for found in findings[name]:
-                said = found.outcome + (f" ({found.note})" if found.note else "")
-                named = ", ".join(map(str, found.seeds)) or "–"
-                lines.append(f"| {name} | {found.what} | {found.interval or '–'} | {named} | {said} |")
+            for finding in findings[name]:
+                result = finding.outcome + (f" ({finding.note})" if finding.note else "")
+                named = ", ".join(map(str, finding.seeds)) or "–"
+                lines.append(f"| {name} | {finding.what} | {finding.interval or '–'} | {named} | {result} |")
         lines += ["", "Differences, ratios and correlations are taken within each seed; intervals are Student's t.", ""]
     for heading, table in tables.items():
         found_means = means(rows, table.by, table.metrics, table.where)
@@ -147,7 +149,7 @@ def markdown(
     return "\n".join(lines)
 
 
-def draw(figures: Mapping[str, Figure], rows: Sequence[Row], folder: Path) -> dict[str, Path]:
+def draw(figures: Mapping[str, Figure], rows: Sequence[ResultRow], folder: Path) -> dict[str, Path]:
     """Draw the figures as PNG files.
 
     Returns:
@@ -169,7 +171,7 @@ def draw(figures: Mapping[str, Figure], rows: Sequence[Row], folder: Path) -> di
     return paths
 
 
-def write_hparams(tables: Mapping[str, Table], rows: Sequence[Row], folder: Path) -> None:
+def write_hparams(tables: Mapping[str, Table], rows: Sequence[ResultRow], folder: Path) -> None:
     """Write each row of the tables as a session of TensorBoard's HPARAMS page, instead of what was there."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -185,7 +187,7 @@ def write_hparams(tables: Mapping[str, Table], rows: Sequence[Row], folder: Path
                 writer.add_hparams(labels, values, run_name=".")
 
 
-def _plot(figure: Figure, rows: Sequence[Row]) -> Any:
+def _plot(figure: Figure, rows: Sequence[ResultRow]) -> Any:
     from matplotlib.figure import Figure as Canvas
     from matplotlib.ticker import ScalarFormatter
 
@@ -196,13 +198,13 @@ def _plot(figure: Figure, rows: Sequence[Row]) -> Any:
     canvas = Canvas(figsize=(1.5 + 4.2 * wide, 0.6 + 3.0 * tall), layout="constrained")
     panels = canvas.subplots(tall, wide, squeeze=False, sharex=True).flatten()
     for metric, axes in zip(figure.metrics, panels, strict=False):
-        for place, curve in enumerate(curves):
-            found = sorted(
+        for index, curve in enumerate(curves):
+            line = sorted(
                 (x, group[metric]) for (name, x), group in points.items() if name == curve and metric in group
             )
-            style = {"color": f"C{place % 10}", "linestyle": ("-", "--", ":")[place // 10 % 3]}
-            axes.plot([x for x, _ in found], [i.mean for _, i in found], marker=".", label=str(curve), **style)
-            sure = [(x, i) for x, i in found if i.n > 1]
+            style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3]}
+            axes.plot([x for x, _ in line], [i.mean for _, i in line], marker=".", label=str(curve), **style)
+            sure = [(x, i) for x, i in line if i.n > 1]
             low, high = [i.low for _, i in sure], [i.high for _, i in sure]
             axes.fill_between([x for x, _ in sure], low, high, color=style["color"], alpha=0.12, linewidth=0)
         shown = [group[metric].mean for group in points.values() if metric in group]
@@ -212,9 +214,9 @@ def _plot(figure: Figure, rows: Sequence[Row]) -> Any:
         if figure.log_x:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ScalarFormatter())
-            places = sorted({x for _, x in points})
-            if len(places) < 9:  # ticks at powers of 2 would miss most of few values
-                axes.set_xticks(places)
+            ticks = sorted({x for _, x in points})
+            if len(ticks) < 9:  # ticks at powers of 2 would miss most of few values
+                axes.set_xticks(ticks)
         axes.set(title=metric, xlabel=figure.x)
         axes.grid(alpha=0.3)
     for axes in panels[len(figure.metrics) :]:

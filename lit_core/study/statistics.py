@@ -14,7 +14,7 @@ class Interval:
 
     Args:
         mean: Mean of the values; nan where there are none.
-        low: Lower end; minus infinity where a single value says nothing about its spread.
+        low: Lower end; minus infinity for a single value, whose spread is unknown.
         high: Upper end.
         n: Number of values.
     """
@@ -101,7 +101,7 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float:
 def _ranks(values: Sequence[float]) -> list[float]:
     """Return ranks from 1; equal values share the mean of theirs."""
     order = sorted(values)
-    first = {value: place for place, value in reversed(list(enumerate(order, start=1)))}
+    first = {value: rank for rank, value in reversed(list(enumerate(order, start=1)))}
     return [first[value] + (order.count(value) - 1) / 2 for value in values]
 
 

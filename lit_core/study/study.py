@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
 from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
-from lit_core.study.cells import ERROR, Row, code_version, finished, rows_of, run_cell
+from lit_core.study.cells import ERROR, ResultRow, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
 from lit_core.study.grid import Cell, Grid, Size, expand
 from lit_core.study.report import Figure, Table, draw, markdown, write_hparams, write_results
@@ -34,7 +34,7 @@ def study_verb(package: str) -> Callable[..., None]:
     ) -> None:
         """Run what is missing of a study and write its results, tables, figures and verdicts.
 
-        Finished cells are kept, so the same command goes on after a kill; a cell whose config has changed is run anew.
+        Finished cells are kept, so the same command resumes a killed study. A cell whose config has changed runs again.
 
         Args:
             name: Name of the study; its folder is ``runs/PACKAGE/NAME-SIZE``.
@@ -49,8 +49,8 @@ def study_verb(package: str) -> Callable[..., None]:
                 folder only.
 
         Raises:
-            UserError: If the study does not make sense, or another process is at work on it.
-            RunFailure: If cells failed; the others are finished and reported.
+            UserError: If a value, a name or a class is wrong, or another process runs the study.
+            RunFailure: If cells failed. The others are reported; if none has a result, no report is written.
         """
         if Path(name).name != name or name in ("", ".", ".."):
             raise UserError(f"name is {name!r}, but it becomes a folder; use letters, digits, - and _.")
@@ -92,7 +92,7 @@ class _Page:
     ) -> None:
         self.title, self.notes, self.claims, self.tables, self.figures = title, notes, claims, tables, figures
 
-    def write(self, rows: Sequence[Row], folder: Path, output: Path | None) -> None:
+    def write(self, rows: Sequence[ResultRow], folder: Path, output: Path | None) -> None:
         """Write results, figures, the HPARAMS view and the page, here and where it is asked for."""
         write_results(folder / "results.csv", rows)
         write_hparams(self.tables, rows, folder / "hparams")
@@ -121,12 +121,12 @@ def _run_missing(cells: Sequence[Cell], folder: Path, package: str, lock: int) -
         result = run_cell(cell, folder, package, lock)
         if "error" in result:
             failed[cell.name] = result["error"]
-            said = f"failed: {result['error']}"
+            status = f"failed: {result['error']}"
         else:
             seconds.setdefault(cell.grid, []).append(result["seconds"])
-            said = f"{result['seconds']:.1f} s"
+            status = f"{result['seconds']:.1f} s"
         left = _time_left(missing[number:], seconds)
-        print(f"[{number}/{len(missing)}] {cell.name}  {said}{'; ' + left if left else ''}", flush=True)
+        print(f"[{number}/{len(missing)}] {cell.name}  {status}{'; ' + left if left else ''}", flush=True)
     return failed
 
 
@@ -143,7 +143,7 @@ def _time_left(missing: Sequence[Cell], seconds: Mapping[str, Sequence[float]]) 
 
 
 def _notes(
-    package: str, name: str, size: str, cells: Sequence[Cell], rows: Sequence[Row], failed: Mapping[str, str]
+    package: str, name: str, size: str, cells: Sequence[Cell], rows: Sequence[ResultRow], failed: Mapping[str, str]
 ) -> list[str]:
     seeds = sorted({row.labels["seed"] for row in rows})
     codes = sorted({row.record["code"] for row in rows})
@@ -151,22 +151,22 @@ def _notes(
     command = f"{package.replace('_', '-')} study --config {config} --size {size}"
     notes = [f"`{command}`: {len(cells)} cells, seeds {', '.join(map(str, seeds)) or 'none'}, code {', '.join(codes)}."]
     if any(code != code_version(package) for code in codes):
-        notes.append("Some cells were run by other code than the present one; delete their folders to run them anew.")
+        notes.append("Some cells were run by other code than the present one; delete their folders to run them again.")
     notes += [f"Failed: {cell}: {why}" for cell, why in failed.items()]
     return notes
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """Keep other processes out of a study's folder, which is locked itself, so that no kill leaves a lock behind."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    """Lock a study's folder itself, so that a killed process leaves no lock file."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked_folder(folder, f"{folder} is a study that another process is at work on; wait for it.") as handle:
-            for place in (folder, *folder.glob("*/")):
-                remove_torn_files(place)
+            for own in (folder, *folder.glob("*/")):
+                remove_torn_files(own)
             yield handle
     finally:
-        for place in made:
+        for path in made:
             with suppress(OSError):  # not empty
-                place.rmdir()
+                path.rmdir()

@@ -1,4 +1,4 @@
-"""The rows of results that a cell of a study gives: of the whole run, by text, by layer, by step."""
+"""The rows of a cell's results: of the whole run, by text, by layer, by step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lit_moe.study.texts import Texts
 MeasuredRow = dict[str, Any]
 Metrics = Mapping[str, float]
 Steps = Sequence[Mapping[str, float]]
-#: Keys of a test behind the name of its source, by column.
+#: Keys of a test after the name of its source, by column.
 TESTED = {"loss": "loss", "bits_per_byte": "bits_per_byte", "mri": "router/mri/mean"}
-#: The same of each layer.
+#: The same for each layer.
 LAYERED = {
     "mri": "router/mri",
     "crs": "router/crs",
@@ -31,28 +31,28 @@ LAYERED = {
 
 def losses(before: Metrics, after: Metrics, texts: Texts) -> dict[str, float]:
     """Return the losses on old and new text, and what was forgotten and learnt where there was something before."""
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
     for key in ("loss", "bits_per_byte"):
         old, new = (_by_text(after, texts, key)[text] for text in ("old", "new"))
-        found |= {f"old_{key}": old, f"new_{key}": new, f"mean_{key}": (old + new) / 2}
+        measured |= {f"old_{key}": old, f"new_{key}": new, f"mean_{key}": (old + new) / 2}
         if before:
             began = _by_text(before, texts, key)
             suffix = "" if key == "loss" else f"_{key}"
-            found |= {f"forgetting{suffix}": old - began["old"], f"adaptation{suffix}": began["new"] - new}
-    return found
+            measured |= {f"forgetting{suffix}": old - began["old"], f"adaptation{suffix}": began["new"] - new}
+    return measured
 
 
 def shift_facts(before: Steps, after: Steps, window: int, per_expert: float) -> dict[str, float]:
-    """Return what the imbalance does at the shift, as inference routes and as training does."""
-    found: dict[str, float] = {}
+    """Return spike and recovery of the imbalance at the shift, for the routing of inference and of training."""
+    shifted: dict[str, float] = {}
     for suffix, of in (("", _inference), ("_training", _mri)) if per_expert else ():
         facts = around_shift(of(before), of(after), window)
         facts |= {
             "return_share": facts["return_steps"] / len(after),
             "return_tokens_per_expert": facts["return_steps"] * per_expert,
         }
-        found |= {f"mri_{name}{suffix}": value for name, value in facts.items()}
-    return found
+        shifted |= {f"mri_{name}{suffix}": value for name, value in facts.items()}
+    return shifted
 
 
 def step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[MeasuredRow]:
@@ -70,8 +70,8 @@ def step_rows(before: Steps, after: Steps, per_expert: float) -> Iterator[Measur
 
 def curve_rows(forgetting: Forgetting) -> Iterator[MeasuredRow]:
     """Yield the losses at each validation, by the tokens that were trained on since the shift."""
-    for place, cost in enumerate(forgetting.costs, start=1):
-        moment = "before" if place == 1 else "after" if place == len(forgetting.costs) else "during"
+    for number, cost in enumerate(forgetting.costs, start=1):
+        moment = "before" if number == 1 else "after" if number == len(forgetting.costs) else "during"
         old, new = (
             statistics.fmean(cost["losses"][name] for name in names) for names in (forgetting.old, forgetting.new)
         )
@@ -81,9 +81,9 @@ def curve_rows(forgetting: Forgetting) -> Iterator[MeasuredRow]:
 
 def text_rows(moment: str, metrics: Metrics, texts: Texts) -> Iterator[MeasuredRow]:
     """Yield what a test measured on each text."""
-    found = {name: _by_text(metrics, texts, key) for name, key in TESTED.items()}
-    for text in found["loss"]:
-        values = {name: by_text[text] for name, by_text in found.items() if text in by_text}
+    columns = {name: _by_text(metrics, texts, key) for name, key in TESTED.items()}
+    for text in columns["loss"]:
+        values = {name: by_text[text] for name, by_text in columns.items() if text in by_text}
         yield {"what": "text", "moment": moment, "text": text} | values
 
 
@@ -91,12 +91,12 @@ def layer_rows(before: Metrics, after: Metrics, texts: Texts) -> Iterator[Measur
     """Yield what was measured of each layer at the end, and what it lost of its vocabulary specialization."""
     for layer in count():
         keys = {name: f"{key}/layer_{layer:02d}" for name, key in LAYERED.items()}
-        found = {name: _by_text(after, texts, key) for name, key in keys.items()}
-        if not found["mri"]:
+        columns = {name: _by_text(after, texts, key) for name, key in keys.items()}
+        if not columns["mri"]:
             return
         began = _by_text(before, texts, keys["cvs"])
-        for text in found["mri"]:
-            values = {name: by_text[text] for name, by_text in found.items() if text in by_text}
+        for text in columns["mri"]:
+            values = {name: by_text[text] for name, by_text in columns.items() if text in by_text}
             values |= {"cvs_lost": began[text] - values["cvs"]} if text in began else {}
             yield {"what": "layer", "text": text, "layer": layer} | values
 
@@ -115,11 +115,11 @@ def band_rows(layers: Sequence[MeasuredRow]) -> Iterator[MeasuredRow]:
 
 def _by_text(metrics: Metrics, texts: Texts, key: str) -> dict[str, float]:
     """Return the mean of a metric over the sources of each text; texts without it are left out."""
-    found: dict[str, list[float]] = {}
+    by_text: dict[str, list[float]] = {}
     for name in texts.names:
         if f"test/{name}/{key}" in metrics:
-            found.setdefault(texts.kind(name), []).append(metrics[f"test/{name}/{key}"])
-    return {text: statistics.fmean(values) for text, values in found.items()}
+            by_text.setdefault(texts.kind(name), []).append(metrics[f"test/{name}/{key}"])
+    return {text: statistics.fmean(values) for text, values in by_text.items()}
 
 
 def _mri(steps: Steps) -> list[float]:

@@ -1,4 +1,4 @@
-"""The runs that the cells of a study are made of: pre-training, which many cells share, and what goes on from it."""
+"""The training and test runs of a cell: pre-training, which many cells share, and continual pre-training from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lit_moe.study.texts import Texts, digest
 
 Moment = Literal["constant", "annealed"]
 
-#: What is kept of each step of training; `raw_mri` is that of the inference routing where it differs.
+#: Metrics that are stored for each step of training; `raw_mri` is that of the inference routing where it differs.
 TRACED = {"train/loss": "loss", "train/router/mri/mean": "mri", "train/router/raw_mri/mean": "raw_mri"}
 
 
@@ -74,7 +74,7 @@ class Runs:
     def pretrained(self, steps: int) -> dict[Moment, Path]:
         """Return the checkpoints at the end of the constant phase and of the annealing, trained once for all cells.
 
-        They are kept below the data root; training that was killed goes on.
+        They are stored below the data root. Training that was killed is resumed.
 
         Args:
             steps: Optimizer steps of the whole pre-training.
@@ -96,19 +96,19 @@ class Runs:
         )
         flat = sum(round(phase * steps) for phase in (recipe.warmup, recipe.cooldown, recipe.constant))
         goals: dict[Moment, int] = {"constant": flat, "annealed": steps}
-        found: dict[Moment, Path] = {}
+        checkpoints: dict[Moment, Path] = {}
         with locked_folder(folder, f"{folder} is being trained by another process; wait for it."):
             for moment, goal in goals.items():
                 last = folder / moment / "last.ckpt"
                 remove_torn_files(last.parent)
                 if not last.is_file() or load_checkpoint_file(last)["global_step"] < goal:
-                    begun = last if last.is_file() else found.get("constant")
+                    begun = last if last.is_file() else checkpoints.get("constant")
                     checkpoint = RunCheckpoint(max(1, steps // 8), save_top_k=0, dirpath=str(last.parent))
                     trainer = self.trainer(goal, [checkpoint, Trace(TRACED)], limit_val_batches=0)
                     data = self.data(dict.fromkeys(self.texts.old, 1.0))
                     trainer.fit(self.module(scheduler), data, ckpt_path=begun, weights_only=True)
-                found[moment] = last
-        return found
+                checkpoints[moment] = last
+        return checkpoints
 
     def continued(
         self, start: Path, steps: int, replay: float, infinite: bool, callbacks: Sequence[Callback]
@@ -119,8 +119,8 @@ class Runs:
             start: The checkpoint.
             steps: Optimizer steps.
             replay: Replayed fraction of the old texts, from 0 to 1.
-            infinite: Whether the rate goes on flat and anneals, or is re-warmed and falls along a cosine.
-            callbacks: What looks on.
+            infinite: Whether the rate stays constant and then anneals; otherwise it is re-warmed and follows a cosine.
+            callbacks: Further callbacks.
         """
         recipe = self.recipe
         scheduler: SchedulerCallable = partial(
@@ -163,7 +163,7 @@ class Runs:
         return module
 
     def tested(self, module: MoELanguageModel, reference: Path | None = None) -> dict[str, float]:
-        """Return what the test of a model logs, on all sources.
+        """Return the metrics of a model's test on all sources.
 
         Args:
             module: The model.

@@ -1,4 +1,4 @@
-"""The moment at which the training data change: what routers do around it, step by step and layer by layer.
+"""The shift of the training data: metrics of the routers around it, by step and by layer.
 
 After Thérien et al. 2025, Continual Pre-training of MoEs, arXiv 2503.05029.
 """
@@ -39,7 +39,7 @@ class Trace(Callback):
         return {"steps": list(self.steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind them."""
+        """Restore the steps so far."""
         self.steps = list(state_dict["steps"])
 
 
@@ -48,14 +48,14 @@ def around_shift(
 ) -> dict[str, float]:
     """Measure the spike of a value at a shift, and how long it lasts.
 
-    The value's level is its mean over the window before the shift. The spike is the maximum over the window behind the
+    The value's level is its mean over the window before the shift. The spike is the maximum over the window after the
     shift minus the maximum over the window before, so that noise alone makes none, relative to the level. It is over
-    once the mean of some successive steps, at or behind the largest such mean in the window, is within the tolerance.
+    once the mean of some successive steps, at or after the largest such mean in the window, is within the tolerance.
 
     Args:
         before: Values of the steps before the shift, at least one window of them.
-        after: Values of the steps behind it.
-        window: Steps before and behind the shift that are compared, 1 or more.
+        after: Values of the steps after it.
+        window: Steps before and after the shift that are compared, 1 or more.
         tolerance: Relative distance above the level that still counts as the level.
         smooth: Steps whose mean is compared with the level.
 

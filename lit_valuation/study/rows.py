@@ -101,7 +101,7 @@ def rankings(
 ) -> list[dict[str, Any]]:
     """Compare the order of the owners by held-out accuracy with that by full information and by known share.
 
-    The same for the cheap scores. Kendall's tau; 0 where one side puts all owners level, so that it says nothing.
+    The same for the scores that need no training. Kendall's tau; 0 where one side ranks all owners equally.
     """
     rows = []
     shares = [owner.share for owner in owners.values()]

@@ -5,14 +5,14 @@ import math
 import pytest
 from scipy import stats
 
-from lit_core.study import AtLeast, BudgetRatio, Claim, Correlation, Level, PairedGain, Row, verdict
+from lit_core.study import AtLeast, BudgetRatio, Claim, Correlation, Level, PairedGain, ResultRow, verdict
 from lit_core.study.claims import reached
 
 GAINS = {0: [0.1, 0.3], 1: [0.2, 0.2], 2: [0.4, 0.2], 3: [0.1, 0.2]}
 
 
 def row(accuracy, **labels):
-    return Row({"grid": "g", **labels}, {"accuracy": accuracy}, {})
+    return ResultRow({"grid": "g", **labels}, {"accuracy": accuracy}, {})
 
 
 def rows(sign=1):
@@ -120,7 +120,7 @@ def test_budget_ratio_of_curves_and_of_one_that_does_not_get_there():
         made = []
         for seed in range(3):
             made += [row(value, seed=seed, selector=name) for name, value in (("none", 0.0), ("full", full))]
-            made = [Row({**r.labels, "budget": 1}, r.measured, {}) for r in made]
+            made = [ResultRow({**r.labels, "budget": 1}, r.measured, {}) for r in made]
         for seed in range(3):
             for budget in (10, 20, 40, 80):
                 made.append(row(min(1.0, budget / slow), seed=seed, selector="random", budget=budget))

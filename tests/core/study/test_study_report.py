@@ -2,11 +2,11 @@
 
 import pytest
 
-from lit_core.study.cells import Row
+from lit_core.study.cells import ResultRow
 from lit_core.study.report import Figure, draw, means
 
 ROWS = [
-    Row({"seed": seed, "model": model}, {"words": words, "auroc": 0.5 + words / 100 + seed / 10}, {})
+    ResultRow({"seed": seed, "model": model}, {"words": words, "auroc": 0.5 + words / 100 + seed / 10}, {})
     for seed in (0, 1)
     for model in ("a", "b")
     for words in (24.0, 48.0)
