@@ -100,9 +100,10 @@ def test_a_former_checkpoint_is_loaded_from_python(run, former):
     saved = torch.load(last(run), weights_only=True)
     assert former_names(saved["config"])
     model = RUNS[run].load_from_checkpoint(last(run), weights_only=True)
-    state = model.state_dict()
-    assert state.keys() == saved["state_dict"].keys()
-    assert all(torch.equal(state[name], value) for name, value in saved["state_dict"].items())
+    pairs = zip(model.state_dict().items(), saved["state_dict"].items(), strict=True)
+    for (name, weights), (former_name, former_weights) in pairs:
+        inner = name.replace(".members.0.detector.", ".members.0.")  # the wrapper that normalises Unicode is new
+        assert inner == former_name and torch.equal(weights, former_weights)
     checkpoint = load_checkpoint_file(last(run))
     assert not former_names([checkpoint["config"], checkpoint["hyper_parameters"]])
 
