@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 #: Read when Python or a library is started or imported: a command with another value is started cold.
-READ_AT_START = ("PYTHON", "LD_", "HF_", "TRANSFORMERS_", "TORCH", "CUDA_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "MPL")
+READ_AT_START = ("PYTHON", "LD_", "HF_", "TRANSFORMERS_", "MKL_", "OPENBLAS_")
 #: Flags of Python that a running one can still follow.
 FLAGS = ("-u", "-B")
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -99,9 +99,7 @@ class Server:
 def at_start(environment):
     """Return the part of an environment that is read when Python or a library starts."""
     return {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(READ_AT_START) and name not in ("PYTHONPATH", "GOMP_SPINCOUNT")
+        name: value for name, value in environment.items() if name.startswith(READ_AT_START) and name != "PYTHONPATH"
     }
 
 
