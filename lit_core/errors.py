@@ -1,4 +1,4 @@
-"""The two ways in which a command ends badly: the user's mistake, and a run that failed."""
+"""Exceptions of the two kinds of failure: a mistake of the user, and a run that failed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """A mistake in what the user gave: an argument, a config, a file.
 
-    The message is one sentence that names the argument or the file and line, the value, the rule and the remedy.
+    The message names the argument or the file and line, the value, the rule and the remedy, in one or two sentences.
     The command line prints it without a traceback and exits with 2.
     """
 
 
 class RunFailure(RuntimeError):
-    """A run that failed through no mistake of the user: a loss that is not finite, a full disk, a dead process.
+    """A run that failed without a mistake of the user: a loss that is not finite, a full disk, a dead process.
 
-    The message is one sentence. The command line prints it without a traceback and exits with 1.
+    The message is one or two sentences. The command line prints it without a traceback and exits with 1.
     """
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Suggest the nearest of some names.
+    """Suggest the known name that is nearest to a mistyped one.
 
     Args:
-        word: What was typed.
+        word: The mistyped name.
         choices: The names that exist.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Former import paths and config paths with the present ones, so that old configs, checkpoints and commands still work.
+"""Table of former import paths and config paths, by which old configs, checkpoints and commands still work.
 
 Nothing is imported here. A string that is not in the tables stays as it is.
 """
@@ -72,7 +72,7 @@ _MOVED = MOVED_MODULES | MOVED_NAMES
 
 
 def current_path(path: str) -> str:
-    """Return the present import path of what a former one named; any other string as it is.
+    """Return the present import path for a former one; any other string is returned unchanged.
 
     Args:
         path: A dotted import path of a module, a class, a function or a method.
@@ -86,7 +86,7 @@ def current_path(path: str) -> str:
 
 
 def current_paths(plain: Any) -> Any:
-    """Return plain values with all former import paths among them replaced.
+    """Return plain values with all former import paths in them replaced.
 
     Args:
         plain: Mappings, lists and what they hold, such as a config or a checkpoint's hyperparameters. A value is

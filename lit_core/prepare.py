@@ -11,8 +11,7 @@ from typing import Any
 
 from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
-from lit_core.corpora.gather import SPLITS
-from lit_core.data.shards import ShardSet
+from lit_core.data.shards import ShardSet, splits_of
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
@@ -53,7 +52,7 @@ def prepare(
         tokenizer: Path of a tokenizer.json, a Hugging Face name, or bytes; None takes the root's, or else trains one.
         vocab_size: Tokens of the byte-level BPE to train, 257 or more; None trains 4096.
         tokenizer_bytes: Bytes of training text, in equal parts from all corpora, that a new tokenizer is trained on.
-        max_bytes: Most bytes of text to take of each corpus, as one number or by source name; None takes all.
+        max_bytes: Maximum bytes of text of each corpus, as one number or by source name; None takes all.
         val_fraction: Fraction of each corpus's bytes for validation, from 0; documents are never divided.
         test_fraction: Fraction of each corpus's bytes for the test, from 0; documents are never divided.
         seed: Seed of the division and order of documents, 0 or more.
@@ -66,7 +65,7 @@ def prepare(
 
     Raises:
         UserError: If an argument or a corpus is wrong, or the root holds something else.
-        RunFailure: If the disk is full or a worker dies; nothing half-written is left.
+        RunFailure: If the disk is full or a worker dies; no incomplete source is left.
     """
     folder = resolve_data_path(root)
     if verify:
@@ -172,28 +171,23 @@ def _verify(root: Path) -> Summary:
     summary = {}
     for record in records:
         folder = record.parent
-        for split in _splits(folder):
+        for split in splits_of(folder):
             shards = ShardSet(folder / split)
             shards.verify()
-            theirs = (shards.index["tokenizer"] or {}).get("sha256")
-            if theirs != tokenizer.sha256:
+            if (shards.index["tokenizer"] or {}).get("sha256") != tokenizer.sha256:
                 raise UserError(
                     f"{folder / split} was encoded with another tokenizer than {root / 'tokenizer.json'}; prepare it "
                     "again."
                 )
         summary[folder.name] = _summary(folder)
     _print(summary, reused=set())
-    print(f"\nAll shards of {root} are what their indices say.")
+    print(f"\nAll shards of {root} match their indices.")
     return summary
-
-
-def _splits(folder: Path) -> list[str]:
-    return [split for split in SPLITS if (folder / split).is_dir()]
 
 
 def _summary(folder: Path) -> dict[str, dict[str, int]]:
     rows = {}
-    for split in _splits(folder):
+    for split in splits_of(folder):
         index = ShardSet(folder / split).index
         rows[split] = {
             "documents": index["meta"].get("documents", 0),
@@ -213,5 +207,5 @@ def _print(summary: Summary, reused: set[str]) -> None:
             print(
                 f"{name:<16}{split:<7}{row['documents']:>10,}{row['text_bytes']:>15,}{row['tokens']:>14,}"
                 f"{row['text_bytes'] / row['tokens']:>13.2f}{row['shards']:>8,}"
-                + ("   was there" if name in reused else "")
+                + ("   unchanged" if name in reused else "")
             )

@@ -1,4 +1,4 @@
-"""Progress of long work: a time span in words, and a bar that says once how long the rest will take."""
+"""Progress of long tasks: a progress bar with an estimate of the remaining time, and time spans in words."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Item = TypeVar("Item")
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in the unit that suits it.
+    """Return a time span as text, in seconds, minutes or hours by its length.
 
     Args:
-        seconds: The span.
+        seconds: The span in seconds.
 
     Example:
         >>> duration(42), duration(900), duration(9000)
@@ -34,17 +34,17 @@ def progress(
     shown: bool = True,
     size: Callable[[Item], float] = lambda item: 1,
 ) -> Iterator[Item]:
-    """Yield the items with a progress bar, and print once how long the remaining ones will take.
+    """Yield items with a progress bar, and print the estimated remaining time once.
 
-    The time is estimated after the second item, since the first one also loads and warms up. Nothing is printed where
-    it is less than a second.
+    The time is estimated after the second item, since the first one also loads and warms up. Nothing is printed
+    if it is less than a second.
 
     Args:
-        items: What is worked on, one after the other.
+        items: The items.
         title: Label of the bar.
-        unit: What an item is called, such as text or batch.
+        unit: Unit of the items, such as text or batch.
         task: Start of the printed line, such as ``"Homoglyph: 100 texts"``.
-        shown: Whether this process shows anything; the others only yield.
+        shown: Whether this process shows the progress; otherwise it only yields the items.
         size: Returns the cost of an item relative to the others.
     """
     begin, done, total = time.perf_counter(), 0.0, sum(map(size, items))

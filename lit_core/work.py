@@ -71,7 +71,7 @@ class FinishedRows(ExclusiveFolder):
         super().close()
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
-        """Return the keys of which no row is finished, in their order and each once."""
+        """Return the keys without a finished row, in their order, without duplicates."""
         return [key for key in dict.fromkeys(keys) if key not in self.done]
 
     def append(self, rows: Iterable[Row]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import isnan
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torchmetrics import Metric
 
 from lit_core.errors import UserError
-from lit_core.lightning.exact_buffers import keep_exact
+from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lightning.internals import trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
@@ -30,7 +30,7 @@ def adamw(params: Iterable[Any]) -> Optimizer:
     return AdamW(params, lr=5e-5, weight_decay=1e-4)
 
 
-class DetectorTask(EvaluationTask):
+class DetectorTask(ExactBuffers, EvaluationTask):
     """Trains a detector of machine-written text and evaluates it.
 
     A `TrainedDetector` is trained by cross-entropy. For other detectors, one epoch of features or scores is gathered:
@@ -63,6 +63,7 @@ class DetectorTask(EvaluationTask):
 
     threshold: Tensor
     platt: Tensor
+    exact_buffers = ("threshold", "platt")  # rounded to bfloat16 they would decide differently
 
     def __init__(
         self,
@@ -90,12 +91,6 @@ class DetectorTask(EvaluationTask):
     def is_trained(self) -> bool:
         """Whether the detector is trained by gradients."""
         return isinstance(self.detector, TrainedDetector)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DetectorTask:
-        exact = {"threshold": self.threshold, "platt": self.platt}
-        super()._apply(fn, recurse)
-        keep_exact(self, exact)  # bfloat16 keeps three digits, and decides otherwise
-        return self
 
     def probability(self, scores: Tensor) -> Tensor:
         """Return the probability of machine, float64, from scores ``(n,)``."""

@@ -16,8 +16,8 @@ from lit_core.lightning.sharded_checkpoint import divided_like
 class BranchFrom(Callback):
     """Starts training from another run's weights, optimizer moments and data consumption, matched by name.
 
-    It changes training. Schedule, counters, loggers and callbacks are new: the global step starts at 0. A resume, which
-    restores everything, is ``ckpt_path``.
+    Changes training: schedule, counters, loggers and callbacks are new, and the global step starts at 0. To restore
+    everything, resume with ``ckpt_path`` instead.
 
     Args:
         path: Checkpoint of the run to branch from.
@@ -35,7 +35,7 @@ class BranchFrom(Callback):
                 pl_module.on_load_checkpoint(self._checkpoint)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Load the weights and, where the optimizer is of the same kind, its moments."""
+        """Load the weights, and the moments of optimizers whose parameters the checkpoint names."""
         assert self._checkpoint is not None
         if trainer.ckpt_path is not None:
             raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
@@ -74,7 +74,7 @@ class BranchFrom(Callback):
 
 
 def load_weights(module: LightningModule, state: dict[str, Any], path: str, argument: str) -> None:
-    """Load weights by name, all of them.
+    """Load all weights of a module by name.
 
     Args:
         module: The module that receives them.
@@ -86,8 +86,8 @@ def load_weights(module: LightningModule, state: dict[str, Any], path: str, argu
         UserError: If a name or a shape differs.
     """
     check_weights(module, state, path, argument)
-    mine = module.state_dict()
-    module.load_state_dict({name: divided_like(value, mine[name]) for name, value in state.items()})
+    own = module.state_dict()
+    module.load_state_dict({name: divided_like(value, own[name]) for name, value in state.items()})
 
 
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

@@ -17,9 +17,9 @@ from lit_core.lightning.internals import validation_follows
 class GracefulStop(Callback):
     """Stops a run at Ctrl-C or SIGTERM, at the next optimizer-step boundary, by raising `Stopped`.
 
-    The signal may reach any of the ranks; they agree at each boundary. It is `RunCheckpoint`, behind all other
-    callbacks, that saves and raises; without one nothing is saved. Where a validation is due, the run is saved before
-    and after it: a resumed run would not repeat it. A second signal ends the process at once.
+    The signal may reach any rank; at each boundary the ranks agree whether to stop. `RunCheckpoint`, which runs after
+    all other callbacks, saves and raises; without it nothing is saved. If a validation is due, the run is saved before
+    and after it and stops then, since a resumed run would not repeat it. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -63,19 +63,19 @@ class GracefulStop(Callback):
             raise Stopped(signum, saved=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after the validation that was due, where nobody saves."""
+        """Stop after the validation that was due, if there is no `RunCheckpoint`."""
         if self._stopping:
             raise Stopped(self._stopping, saved=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back, where Lightning, whose handlers came before, has not done so already."""
+        """Restore the former signal handlers, unless Lightning has already replaced ours."""
         for signum, handler in self._former.items():
             if signal.getsignal(signum) == self._handle:
                 signal.signal(signum, handler)
         self._former = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back when the run fails; Lightning calls no teardown then."""
+        """Restore the former signal handlers when the run fails; Lightning does not call teardown then."""
         self.teardown(trainer, pl_module, "fit")
 
     def _install(self) -> None:

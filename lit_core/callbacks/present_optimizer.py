@@ -12,9 +12,9 @@ from lit_core.lightning.schedules import StepSchedule
 class PresentOptimizer(Callback):
     """Gives the optimizer arguments of the present config precedence over those of the checkpoint that is resumed.
 
-    Lightning restores learning rate, weight decay and the like with the optimizer's moments. This callback sets them to
-    the present values. An optimizer with a schedule other than a `StepSchedule` keeps the checkpoint's values, since
-    such a schedule may store its state in them.
+    Lightning restores arguments such as learning rate and weight decay with the optimizer's moments. This callback sets
+    them to the present values. An optimizer with a schedule other than a `StepSchedule` keeps the checkpoint's values,
+    since such a schedule may store its state in them.
     """
 
     def __init__(self) -> None:

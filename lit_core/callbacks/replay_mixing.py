@@ -50,8 +50,8 @@ class LinearReplay(ReplaySchedule):
 class ReplayMixing(Callback):
     """Changes training: sets which fraction of each global batch is drawn from the replayed sources.
 
-    Works on any LightningModule, whose training loader is a `StreamLoader` over a `MixtureStream` of new and replayed
-    sources, for example of texts, token windows or images. Replayed samples displace new ones, so the batch size and
+    Works with any LightningModule whose training loader is a `StreamLoader` over a `MixtureStream` of new and replayed
+    sources, for example of texts, token windows or images. Replayed samples replace new ones, so the batch size and
     the compute per step do not change. The fraction is a pure function of the optimizer step, so a resumed run draws
     the samples that an uninterrupted run would have drawn.
 
@@ -76,7 +76,11 @@ class ReplayMixing(Callback):
         self._length: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the fraction of the stream before the first batch is drawn."""
+        """Set the fraction of the stream before the first batch is drawn.
+
+        Raises:
+            UserError: If the training loader is not a `StreamLoader` over a `MixtureStream`.
+        """
         loader = trainer.train_dataloader
         stream = loader.stream if isinstance(loader, StreamLoader) else None
         if not isinstance(stream, MixtureStream):

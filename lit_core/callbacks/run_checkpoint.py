@@ -1,4 +1,4 @@
-"""`RunCheckpoint`, which saves every n optimizer steps, after a validation that is due at the step."""
+"""`RunCheckpoint`, which saves every n optimizer steps; if a validation is due at the step, after the validation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_core.lightning.internals import last_saved_step, save_files, validation
 
 
 class Stopped(Exception):
-    """Raised on every rank once a run is stopped.
+    """Raised on every rank when a signal has stopped a run.
 
     Args:
         signum: The signal that stopped the run.
@@ -25,10 +25,11 @@ class Stopped(Exception):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Saves every n optimizer steps and at the end; where a validation is due at that step, after it.
+    """Saves every n optimizer steps and at the end of training.
 
-    A checkpoint written before a due validation would lose it on resume. It is also where a stopped run ends, since all
-    other callbacks have then seen the step, and the validation.
+    If a validation is due at the step, it saves after the validation, which a run resumed from an earlier checkpoint
+    would skip. It also ends a run that a signal stopped, since all other callbacks have then seen the step and the
+    validation.
 
     Args:
         every_n_train_steps: Optimizer steps between checkpoints; 0 saves at the end of training only.
@@ -36,7 +37,7 @@ class RunCheckpoint(ModelCheckpoint):
         dirpath: Folder of the checkpoints; None takes ``checkpoints`` in the run folder.
 
     Attributes:
-        stopped_by: Signal that asks to save and stop at this step, after a validation that is due; 0 for none.
+        stopped_by: Signal that requests to save and stop at this step, after a due validation; 0 for none.
     """
 
     def __init__(self, every_n_train_steps: int = 0, save_top_k: int = 1, dirpath: str | None = None) -> None:
@@ -56,7 +57,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.stopped_by = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder."""
+        """Set the folder of the checkpoints."""
         self.stopped_by = 0
         if self.dirpath is None:
             self.dirpath = f"{trainer.default_root_dir}/checkpoints"
@@ -77,7 +78,7 @@ class RunCheckpoint(ModelCheckpoint):
             raise Stopped(self.stopped_by, saved=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what waited for this validation."""
+        """Save if a due checkpoint or a stop waited for this validation."""
         if trainer.sanity_checking or not (self._after_validation or self.stopped_by):
             return
         self._after_validation = False
@@ -86,10 +87,10 @@ class RunCheckpoint(ModelCheckpoint):
             raise Stopped(self.stopped_by, saved=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last step of a run that ended by epochs."""
+        """Save the last step if it is not saved yet, as in a run limited by epochs."""
         if last_saved_step(self) != trainer.global_step:
             self.save_now(trainer)
 
     def save_now(self, trainer: Trainer) -> None:
-        """Save ``last.ckpt``, and the step's own file where those are kept."""
+        """Save ``last.ckpt``, and the step's own file if `every_n_train_steps` is not 0."""
         save_files(self, trainer, step_file=self._every > 0)

@@ -15,10 +15,10 @@ from lit_core.lightning.loggers import CSVLog, EventLog
 
 
 class RunRecord(Callback):
-    """Saves the resolved config and lets no logged row be lost between a checkpoint and a kill.
+    """Saves the resolved config, and writes each logged row together with the checkpoint of its step.
 
     Lightning logs the row of a step after the checkpoint of that step is written; a kill between the two would lose the
-    row. This callback writes it with the checkpoint; `CSVLog` and `EventLog` do not double it.
+    row. This callback writes the row with the checkpoint; `CSVLog` and `EventLog` do not write it a second time.
 
     Args:
         config: The resolved config of the run, as plain values; stored in each checkpoint under ``config``.
@@ -33,20 +33,20 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save the config after the first batch, when most that could be wrong with it has been found."""
+        """Save the config after the first batch, when most of its errors would have been raised."""
         self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config of a validation of its own."""
+        """Save the config of ``validate``."""
         if trainer.state.fn == "validate":
             self._save(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config of a test."""
+        """Save the config of ``test``."""
         self._save(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config of a prediction."""
+        """Save the config of ``predict``."""
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
@@ -55,7 +55,7 @@ class RunRecord(Callback):
         self._saved = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the config into the checkpoint, and on disk what was logged up to it."""
+        """Store the config in the checkpoint, and write all rows logged so far to the disk."""
         checkpoint["config"] = self.config
         for logger in trainer.loggers:
             if isinstance(logger, CSVLog | EventLog):

@@ -17,16 +17,17 @@ from lit_core.lightning.checkpoint import checkpoint_facts
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.moved_names import current_path, current_paths
 
-#: How our command lines and configs are read: with ``${...}`` resolved after all of them are put together.
+#: Mode in which command lines and configs are parsed: ``${...}`` is resolved after all of them are merged.
 PARSER_MODE = "omegaconf+"
-#: What a checkpoint's config sets, by command. Devices, loggers and limits of a test are the tester's own.
+#: Trainer keys that an evaluation takes from the checkpoint's config. It takes devices, loggers and limits from the
+#: command line.
 _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
 #: Keys that belong to one command line, not to the run.
 _OWN_KEYS = ("config", "ckpt_path", "branch_from", "run")
 
 
 class Parser(LightningArgumentParser):
-    """Takes options by their whole names only, also those of the classes that a config names."""
+    """Parser that accepts options by their full names only, including options of the classes that a config names."""
 
     def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
@@ -34,14 +35,14 @@ class Parser(LightningArgumentParser):
 
 @cache
 def accept_former_paths() -> None:
-    """Make the parser replace former import paths in configs and in values written as YAML by the present ones."""
+    """Make the parser replace former import paths in configs and in YAML values by the present ones."""
     ArgumentParser(parser_mode=PARSER_MODE).parse_string("{}")  # the loader of a mode is made when it is first used
     load = get_loader(PARSER_MODE)
     set_loader(PARSER_MODE, lambda text: current_paths(load(text)), exceptions=(yaml.YAMLError,))
 
 
 def replace_former_paths(args: list[str]) -> list[str]:
-    """Replace former import paths that are given as the whole value of an option by the present ones."""
+    """Return the command line with each value that is a former import path replaced by the present one."""
     replaced = []
     for arg in args:
         name, equals, value = arg.rpartition("=")
@@ -50,7 +51,7 @@ def replace_former_paths(args: list[str]) -> list[str]:
 
 
 def option(args: list[str], *names: str) -> list[str]:
-    """Return the values that an option is given on a command line.
+    """Return all values that a command line gives for an option, in order.
 
     Args:
         args: The command line.
@@ -65,7 +66,7 @@ def option(args: list[str], *names: str) -> list[str]:
 
 
 def locate_configs(args: list[str]) -> list[str]:
-    """Replace each config's name by the path of the file, in the working directory or among the packaged ones.
+    """Return the command line with each config replaced by its path, below the working directory or the packaged one.
 
     Raises:
         UserError: If the file does not exist, or is not a mapping of keys to values.
@@ -86,7 +87,7 @@ def locate_configs(args: list[str]) -> list[str]:
 
 
 def given(args: list[str], key: str) -> str | None:
-    """Return what the user gives for a top-level key: the flag, or the last config that names it."""
+    """Return the value that the user gives for a top-level key: by flag, or in the last config with it; else None."""
     flags = option(args, f"--{key}")
     if flags:
         return flags[-1]
@@ -98,13 +99,13 @@ def given(args: list[str], key: str) -> str | None:
 
 
 def read_config(path: str) -> dict[Any, Any]:
-    """Return what is in a config file.
+    """Return the content of a config file.
 
     Args:
         path: The file.
 
     Raises:
-        UserError: If it is not valid YAML, or holds no keys with values.
+        UserError: If it is not valid YAML, or not a mapping of keys to values.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -119,7 +120,7 @@ def read_config(path: str) -> dict[Any, Any]:
 
 
 def checkpoint_config(args: list[str], command: str, link_targets: list[str]) -> dict[str, Any]:
-    """Return what a checkpoint sets by default, below all that the user gives.
+    """Return the config that a checkpoint provides as defaults; whatever the user gives overrides it.
 
     Args:
         args: The command line with its configs located.
@@ -127,13 +128,16 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
         link_targets: Keys that are computed from others and can't be given.
 
     Returns:
-        A config: of the whole run where it is resumed, of model, data and callbacks where it is evaluated, of the model
-        where another run branches from it.
+        The config of the whole run for a resume; of model, data, callbacks and precision for an evaluation; of the
+        model for a run that branches from the checkpoint. Empty without a checkpoint.
+
+    Raises:
+        UserError: If the checkpoint cannot be read, or the flags contradict each other.
     """
     ckpt_path, branch = given(args, "ckpt_path"), given(args, "branch_from")
     if branch and command != "fit":
         raise UserError(
-            f"--branch_from starts a training run, it does not go with {command}; give --ckpt_path instead."
+            f"--branch_from starts a training run and cannot be used with {command}; give --ckpt_path instead."
         )
     if branch and ckpt_path:
         raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
@@ -167,7 +171,7 @@ def _appended_callbacks(args: list[str]) -> list[Any]:
 
 
 def _without(callbacks: list[Any], appended: list[Any]) -> list[Any]:
-    """Return a checkpoint's callbacks without those that the command line appends again when a run is resumed."""
+    """Return a checkpoint's callbacks without those that the command line of a resume appends again."""
     left = list(callbacks)
     for entry in appended:
         same = [position for position, former in enumerate(left) if _class_name(former) == _class_name(entry)]

@@ -18,46 +18,46 @@ def configs_verb(package: str) -> Callable[..., None]:
     """
 
     def configs(words: str | None = None) -> None:
-        """List the packaged configs, each with what it is for.
+        """List the packaged configs with their purposes.
 
         Args:
-            words: Words that a config's path or description must have, all of them; the flag may be left out, as in
+            words: Words that must all occur in a config's path or description; the flag may be left out, as in
                 ``lit-moe configs router bias``. None lists all configs.
 
         Raises:
-            UserError: If no config has the words.
+            UserError: If no config has all words.
         """
-        folder, found = packaged_configs(), config_index(package)
-        chosen = {path: text for path, text in found.items() if _has(f"{path} {text}", words or "")}
+        folder, index = packaged_configs(), config_index(package)
+        chosen = {path: text for path, text in index.items() if _has(f"{path} {text}", words or "")}
         if not chosen:
-            known = {word for path, text in found.items() for word in re.findall(r"[a-z]\w+", f"{path} {text}".lower())}
+            known = {word for path, text in index.items() for word in re.findall(r"[a-z]\w+", f"{path} {text}".lower())}
             hints = [did_you_mean(word, sorted(known)) for word in (words or "").split() if word.lower() not in known]
             raise UserError(
-                f"words is {words}, but no config has all of that in its path or description."
+                f"words is {words}, but no config has all of these words in its path or description."
                 f"{next(filter(None, hints), '')} Give other words, or none to list all configs."
             )
         width = max(map(len, chosen))
         for path, text in chosen.items():
             print(f"{path.ljust(width)}  {text}")
-        print(f"\nIn           {folder}, each with the command that runs it in its first lines")
+        print(f"\nIn           {folder}; the first lines of each config give the command that runs it")
 
     return configs
 
 
 def config_index(package: str) -> dict[str, str]:
-    """Return the description of each packaged config of a package, its first comment line, by path.
+    """Return the first comment line of each packaged config of a package, by path.
 
     Args:
         package: Name of the package, such as ``lit_moe``.
     """
     folder = packaged_configs()
-    own = (folder / name for name in (package.removeprefix("lit_"), "trainer"))  # trainers are for all packages
+    own = (folder / name for name in (package.removeprefix("lit_"), "trainer"))  # trainer configs are for all packages
     paths = [path for part in own for path in sorted(part.rglob("*.yaml"))]
     return {f"configs/{path.relative_to(folder).as_posix()}": _description(path) for path in paths}
 
 
 def words_as_flag(args: list[str]) -> list[str]:
-    """Return a command line whose leading words, which have no flag, are the value of ``--words``."""
+    """Return the command line with its leading words, which have no flag, as the value of ``--words``."""
     count = next((index for index, arg in enumerate(args) if arg.startswith("-")), len(args))
     return [f"--words={' '.join(args[:count])}", *args[count:]] if count else args
 

@@ -75,7 +75,7 @@ class LitCLI(CommandLine):
             parser.link_arguments(source, target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse with packaged configs found and the checkpoint's config below what the user gives."""
+        """Parse the command line; packaged configs are located, and the checkpoint's config is inserted as defaults."""
         located = arguments.locate_configs(arguments.replace_former_paths(args))
         self.config_files = arguments.option(located, "--config", "-c")
         command = next((arg for arg in located if arg in self.subcommands()), None)
@@ -89,7 +89,7 @@ class LitCLI(CommandLine):
         self._refuse_nulls(parser)
 
     def _refuse_nulls(self, parser: LightningArgumentParser) -> None:
-        """Check nulls as well, which jsonargparse takes for values that are not given."""
+        """Validate nulls too, which jsonargparse treats as values that are not given."""
         config = self.config.clone()
         for target in self.links.values():  # computed later
             config.pop(f"{config.subcommand}.{target}", None)
@@ -121,9 +121,9 @@ class LitCLI(CommandLine):
                     f"--run is {config.get('run')}, but {folder} holds a run already; resume it with --ckpt_path, "
                     "choose another name or delete the folder."
                 )
-            if fit and ckpt_path:  # on any rank: none writes before all are there
-                for place in (folder, folder / "checkpoints"):
-                    remove_torn_files(place)
+            if fit and ckpt_path:  # on every rank, since no rank writes before all have started
+                for directory in (folder, folder / "checkpoints"):
+                    remove_torn_files(directory)
             self.run_folder = folder
             kwargs["default_root_dir"] = str(folder)
             if trainer_config["logger"] in (None, True):
@@ -154,7 +154,7 @@ class LitCLI(CommandLine):
             raise MisconfigurationException(str(error)) from error
 
     def run_subcommand(self, subcommand: str) -> None:
-        """Run the command, and say of a checkpoint that does not fit the model where it does not."""
+        """Run the command; if the checkpoint does not fit the model, name the first weight that differs."""
         ckpt_path = self.config[subcommand].get("ckpt_path")
         try:
             super().run_subcommand(subcommand)
@@ -174,10 +174,10 @@ class LitCLI(CommandLine):
     def _log_at_checkpoint_step(self) -> None:
         ckpt_path = self.config[self.subcommand].get("ckpt_path")
         if not ckpt_path:
-            rank_zero_warn("No --ckpt_path is given: the weights are those that the model starts with.")
+            rank_zero_warn("No --ckpt_path is given: the model is evaluated with its initial weights.")
         else:
             steps = int(checkpoint_facts(ckpt_path)["global_step"])
-            # where fit logs a validation after so many steps; a later resume cuts what is logged at `steps` and behind
+            # fit logs a validation after `steps` steps there too; a later resume cuts rows logged at `steps` or later
             set_logged_step(self.trainer, max(steps - 1, 0))
 
     def _plain_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The entry of every console command: Lightning's commands, the package's verbs, one sentence for what goes wrong."""
+"""Entry point of the console commands: runs Lightning's commands and the packages' verbs, and prints errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lit_core.errors import UserError, did_you_mean
 
 #: Exit codes; 128 + signal for a run that was stopped and saved.
 OK, FAILED, USER_ERROR = 0, 1, 2
-#: Warnings of the libraries that a user of the command line can do nothing about.
+#: Warnings of libraries that a user of the command line cannot act on.
 _NOISE = (
     ".*LightningCLI's args parameter.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
@@ -49,13 +49,13 @@ def run(
 
     Args:
         program: Name of the console script, for messages.
-        commands: Runs ``fit``, ``validate``, ``test`` or ``predict``, and what is like ``fit``.
+        commands: Runs ``fit``, ``validate``, ``test``, ``predict`` or a command of `like_fit`.
         verbs: The package's own commands: plain typed functions by name.
         args: The command line without the program's name; None takes the process's own.
-        like_fit: Further commands of the package's own by name, which take what ``fit`` takes; None for none.
+        like_fit: Further commands of the package by name, with the arguments of ``fit``; None for none.
 
     Returns:
-        The exit code: 0; 2 for a user's mistake; 1 for a run that failed; 130 or 143 for one stopped and saved.
+        The exit code: 0; 2 for a user's mistake; 1 for a failed run; 130 or 143 for one that a signal stopped.
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
@@ -87,7 +87,7 @@ def run(
         if error.saved:
             _say(program, f"stopped and saved; resume with: {program} fit --ckpt_path {_last_checkpoint()}")
         else:
-            _say(program, "stopped, with nothing saved, since `trainer.enable_checkpointing` is false.")
+            _say(program, "stopped; nothing was saved, since `trainer.enable_checkpointing` is false.")
         return OK if is_further_rank() else 128 + error.signum
     except KeyboardInterrupt:
         _say(program, "interrupted.")
@@ -97,9 +97,9 @@ def run(
             traceback.print_exc()
         cause = root_cause(error)
         rank = launched_rank()
-        if rank != "0":  # says what rank 0 does not
-            told = rank_zero_ends() if is_further_rank() else is_user_error(cause)
-            if not told and not is_lost_peer(cause):
+        if rank != "0":  # reports only what rank 0 does not
+            reported = rank_zero_ends() if is_further_rank() else is_user_error(cause)
+            if not reported and not is_lost_peer(cause):
                 print(f"{program}, rank {rank}: {sentence(error)}", file=sys.stderr, flush=True)
             return USER_ERROR if is_user_error(cause) else FAILED
         _say(program, sentence(error, verbs.get(command or "")))
@@ -168,7 +168,10 @@ def _closing_lines(program: str, cli: LitCLI) -> None:
 
 
 def score_table(metrics: Mapping[str, float]) -> str:
-    """Return a line per source with its metrics, those that are named ``{stage}/{source}/{metric}``.
+    """Return a table of the metrics ``{stage}/{source}/{metric}``: a row per source, a column per metric.
+
+    Args:
+        metrics: Values by key; keys of another form are left out.
 
     Example:
         >>> print(score_table({"test/austen/loss": 3.25, "test/stdlib/loss": 2.5, "test/austen/router/mri": 0.5}))
@@ -214,7 +217,7 @@ def _say(program: str, text: str) -> None:
 
 
 def _quiet() -> None:
-    """Suppress advertisements, and deprecation warnings that only the author of a library can act on."""
+    """Suppress advertisements, and warnings of libraries that a user cannot act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):

@@ -1,4 +1,4 @@
-"""Errors as one sentence."""
+"""Exceptions as one-sentence messages, and the distinction between user errors and failed runs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lit_core.cli.ranks import is_lost_peer
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import FULL_DISK
 
-#: What the system says of a path that can't be used as it was given.
+#: Error numbers of paths that cannot be used as they were given.
 _WRONG_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> str:
-    """Put an exception into one sentence.
+    """Describe an exception in one sentence.
 
     Args:
-        error: What was raised. One of our own errors in its chain of causes is what counts: libraries wrap them.
+        error: The exception. If its chain of causes contains an error of ours, that one is described.
         verb: The function whose arguments were given; None for Lightning's commands.
 
     Returns:
@@ -33,14 +33,14 @@ def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> st
     if isinstance(cause, UserError | RunFailure):
         return text
     if is_lost_peer(cause):
-        return "Another process of this run has ended or cannot be reached; if it said why, that stands above."
+        return "Another process of this run has ended or cannot be reached; its error message, if any, is above."
     if is_full_disk(cause):
         name = getattr(cause, "filename", None) or "a file"
         return f"The disk is full: {name} could not be written; free some space and repeat."
     if isinstance(cause, OSError) and is_user_error(cause):
         return f"{cause.filename} cannot be used ({cause.strerror}); choose another path or correct its permissions."
     if isinstance(cause, MisconfigurationException):
-        return f"The trainer cannot work as it is set up: {text.rstrip('.!')}; correct the trainer's options."
+        return f"The trainer's options are not valid: {text.rstrip('.!')}; correct them."
     if _is_interpolation_error(cause):
         key = str(getattr(cause, "full_key", "")).partition(".")[2]
         return f"{key or 'A value'}: {str(cause).splitlines()[0]}; correct the name within the braces."
@@ -53,7 +53,7 @@ def root_cause(error: BaseException) -> BaseException:
     """Return the first of our own errors, or a full disk, in a chain of causes; otherwise the exception itself."""
     link: BaseException | None = error
     seen: set[int] = set()
-    while link is not None and id(link) not in seen:  # a chain may be a ring
+    while link is not None and id(link) not in seen:  # a chain can be circular
         seen.add(id(link))
         if isinstance(link, UserError | RunFailure) or is_full_disk(link):
             return link
@@ -62,12 +62,12 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Tell whether an error says that nothing more can be written."""
+    """Tell whether an error means that the disk, a quota or a file-size limit is full."""
     return isinstance(error, OSError) and error.errno in FULL_DISK
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Tell whether what was typed is at fault."""
+    """Tell whether the user's input caused an error."""
     if isinstance(error, OSError):
         return error.errno in _WRONG_PATH and error.filename is not None
     if isinstance(error, UserError | argparse.ArgumentError | MisconfigurationException):

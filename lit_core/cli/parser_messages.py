@@ -1,4 +1,4 @@
-"""Errors of jsonargparse as one sentence."""
+"""Error texts of jsonargparse as one-sentence messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from lit_core.errors import did_you_mean
 
-# jsonargparse writes a tree of reasons, indented below the keys and classes that they belong to.
+# jsonargparse writes a tree of reasons, each indented below its key or class.
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
 _CLASS = re.compile(r"Problem with given class_path '(?P<path>[\w.]+)':")
 _CALLABLE = re.compile(r"Type \S*Callable\[.*\] expects a function or a callable class: ")
@@ -37,7 +37,7 @@ _ABSTRACT = re.compile(r"Expected an instantiatable class, but (?P<base>[\w.]+) 
 _REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
 _EXPECTED = re.compile(r"Expected an? (?P<type>typing\.Literal\[.*?\]|<class '[\w.]+'>|dot import path string: .*)")
 _TYPE = re.compile(r"typing\.Literal\[(?P<literal>[^]]*)\]|<class '(?P<name>[\w.]+)'>|(?P<container>list|dict|tuple)\[")
-#: What a command of Lightning's takes at the top level.
+#: Top-level arguments of Lightning's commands.
 _SECTIONS = ("trainer", "model", "data", "seed_everything", "ckpt_path", "config", "run", "branch_from", "verbose")
 _NO_MAPPING = re.compile(r"argument after \*\* must be a mapping, not (\w+)")
 _NOISE = re.compile(
@@ -51,9 +51,9 @@ class _Reason:
     """One of the reasons in jsonargparse's text.
 
     Args:
-        keys: Path of the key that is at fault, as far as it is known.
+        keys: Path of the wrong key, as far as it is known.
         text: The reason.
-        owner: Class whose arguments are at fault; empty where it is not said.
+        owner: Class whose arguments are wrong; empty if unknown.
     """
 
     keys: list[str]
@@ -63,7 +63,7 @@ class _Reason:
 
 @dataclass
 class _Reasons:
-    """What jsonargparse says, in order, and the values and types it says it of, by key."""
+    """The reasons in jsonargparse's text, in order, and the values and types that it names, by key."""
 
     reasons: list[_Reason] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
@@ -98,10 +98,10 @@ def _read(text: str, root: str) -> _Reasons:
 
 
 def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") -> str:
-    """Put what jsonargparse says of a command line, or of one value, into one sentence.
+    """Summarise an error text of jsonargparse, about a command line or one value, in one sentence.
 
     Args:
-        text: Its text.
+        text: The error text.
         verb: The function whose arguments were given; None for Lightning's commands.
         root: Path of the one value that was parsed, which replaces the first key; empty for a command line.
     """
@@ -121,8 +121,8 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         missing = ", ".join(name.split(".", 1)[-1] for name in match["names"].split(", "))
         named = re.match(r"Namespace\(class_path='([\w.]+)'", parsed.values.get(where, ""))
         owner = reason.owner or (named[1] if named else "")
-        place = f"{where or owner}: {owner.rpartition('.')[2]} lacks" if owner else "The command lacks"
-        return f"{place} {missing}; give it by flag or in a config."
+        lacking = f"{where or owner}: {owner.rpartition('.')[2]} lacks" if owner else "The command lacks"
+        return f"{lacking} {missing}; give it by flag or in a config."
     if match := _NO_SUBCLASS.match(reason.text):
         return f"{where + ': ' if where else ''}{match['path']} is not a {match['base']}; name a class that is one."
     if match := _ABSTRACT.match(reason.text):
@@ -146,7 +146,7 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         hint = hint or (did_you_mean(last, _all_arguments()) if verb is None or len(path) > 1 else "")
         return f"{full} is not an argument.{hint or ' See --help for what is.'}"
     if match := _NO_MAPPING.search(reason.text):
-        return f"A value of type {match[1]} stands where an argument has arguments of its own; give those by name."
+        return f"An argument is a value of type {match[1]}, but takes arguments of its own; give those by name."
     if _EXPECTED.match(reason.text):
         return _wrong_type(where, reason, parsed)
     return f"{where + ': ' if where else ''}{_GOT.sub('', reason.text)}"
@@ -181,7 +181,7 @@ def _unknown_class(where: str, name: str) -> str:
 
 
 def _names_in(path: str) -> Iterable[str]:
-    """Return the names that a loaded module or class has for its users."""
+    """Return the public names of a loaded module, or all names of a class."""
     module, _, name = path.rpartition(".")
     owner = sys.modules.get(path) or getattr(sys.modules.get(module), name, None)
     return getattr(owner, "__all__", ()) or (dir(owner) if inspect.isclass(owner) else ())

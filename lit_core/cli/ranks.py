@@ -1,7 +1,8 @@
-"""The processes of a run on several devices end together, and the one that knows the reason says it.
+"""Ends the processes of a run on several devices together, and lets one of them report the error.
 
-Lightning starts the further ranks as children of rank 0 and looks at them every five seconds: once one has ended with
-an error, it kills rank 0, which may be at the same error and about to say so. Of the reverse it takes no care.
+Lightning starts the other ranks as children of rank 0 and checks them every five seconds. If one has ended with an
+error, Lightning kills rank 0, which may be about to report the same error. If rank 0 is killed, Lightning does not end
+the other ranks.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import time
 import torch
 
 _RANK_ZERO = "LITSHIFT_RANK_ZERO"
-#: Seconds that a process waits for another one to end in an orderly way.
+#: Seconds that a process waits for another one to end by itself.
 GRACE = 10.0
 
 
 def watch_rank_zero() -> None:
-    """Let the processes that Lightning starts end with the one that starts them, even if that is killed."""
+    """Make the processes that Lightning starts end after rank 0, even if it is killed; call this on every rank."""
     if not is_further_rank():
         os.environ[_RANK_ZERO] = str(os.getpid())
     else:
@@ -26,7 +27,7 @@ def watch_rank_zero() -> None:
 
 
 def launched_rank() -> str:
-    """Return this process's rank as whoever launched it says: torchrun, SLURM or Lightning."""
+    """Return the rank of this process, as text, that its launcher set: torchrun, SLURM or Lightning."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank != "0"), "0")
 
@@ -45,7 +46,7 @@ def rank_zero_ends() -> bool:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Tell whether an error says no more than that another process is gone."""
+    """Tell whether an error only reports that another process is gone."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and "gloo/transport" in str(error)

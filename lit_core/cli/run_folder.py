@@ -12,15 +12,15 @@ from lit_core.moved_names import MOVED_CONFIGS
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
 _EVENTS = "events.out.tfevents.*"
-#: Set by a study for the commands of its cells: the folder that takes the place of ``runs/<package>``.
+#: Set by a study for the commands of its cells: the folder that replaces ``runs/<package>``.
 STUDY = "LITSHIFT_STUDY"
-#: Which of the run folder, the folders above it, its configs and events were there before this command, with the number
-#: by which the system knows the file; None where no folder was chosen by this process.
+#: Inodes of the run folder, its parents, its configs and its events that existed before this command; None if this
+#: process chose no folder.
 _before: dict[Path, int] | None = None
 
 
 def packaged_configs() -> Path:
-    """Return the folder of the configs that are shipped."""
+    """Return the folder of the packaged configs."""
     return Path(str(files("lit_core.configs")))
 
 
@@ -63,7 +63,8 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
         The folder, which exists. Processes that Lightning starts get the same one as the process that started them.
 
     Raises:
-        UserError: If an external launcher starts several processes and no name is given.
+        UserError: If the name is not a plain folder name, or is missing although an external launcher starts several
+            processes.
     """
     rank = os.environ.get("LOCAL_RANK", "0")
     if _AGREED in os.environ and rank != "0":
@@ -72,7 +73,7 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     root = Path(os.environ.get(STUDY) or Path("runs") / package)
     before = [parent for parent in (root, root.parent) if parent.exists()]
     former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
-    if former is not None and not (former / "config.yaml").is_file():  # a folder of that name, but of no run
+    if former is not None and not (former / "config.yaml").is_file():  # a folder of that name that is not a run's
         former = None
     made = None
     if run is not None:
@@ -101,10 +102,10 @@ def current_run_folder() -> Path | None:
 
 
 def discard_new_files() -> None:
-    """Leave the runs as they were, unless this command has got so far that it wrote the run's config.
+    """Remove what a failed command wrote below ``runs``, unless it already wrote the run's config.
 
-    What goes wrong before that, with the loggers already at work, must leave nothing behind. In a folder that was there
-    before, where others may be at work, only the events that this process wrote are its own.
+    The loggers may write before the config is written. In a folder that existed before the command, where other
+    processes may be writing, only the events of this process are removed.
     """
     folder = current_run_folder()
     if folder is None or _before is None or not folder.exists():
@@ -130,7 +131,7 @@ def forget_run_folder() -> None:
 
 
 def _make_next(root: Path, stem: str) -> Path:
-    """Make the first folder of a name that is free, though another run may start at the same moment."""
+    """Create the folder of a name with the first free number, safely if other runs start at the same time."""
     root.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

@@ -22,7 +22,7 @@ class AnarchistFAQ(DebianCorpus):
     and the targets of links are removed, headings and quotations stay marked as in Markdown.
 
     Args:
-        from_folder: Folder that the package anarchism was unpacked in with dpkg-deb -x; None fetches it with apt.
+        from_folder: Folder in which dpkg-deb -x unpacked the package anarchism; None fetches it with apt.
     """
 
     package = "anarchism"

@@ -11,12 +11,12 @@ from lit_core.corpora.described import Described
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is never divided between train, val and test.
+    """A text of a corpus; it is never divided between train, val and test.
 
     Args:
         id: Name of the document, unique in its corpus.
         text: The text.
-        group: What the document is a part of, such as a novel; each group is divided for itself, so that every split
+        group: What the document is a part of, such as a novel. Each group is divided separately, so that every split
             has a share of it.
     """
 
@@ -26,12 +26,12 @@ class Document:
 
 
 class Corpus(Described):
-    """A named row of documents.
+    """Base class of corpora: a named sequence of documents.
 
     To add a corpus, derive from this class, export it from ``lit_core.corpora``, and write its YAML and its test.
 
     Attributes:
-        name: Name of the source that is made of it: its folder, and the middle of its metric keys.
+        name: Name of the source made of the corpus, used for its folder and in metric keys.
         licence: Licence of the text.
         origin: Where the text comes from.
         language: ISO 639-1 code of the language, or the name of a programming language.
@@ -45,5 +45,5 @@ class Corpus(Described):
         """Yield the documents, always in the same order.
 
         Raises:
-            UserError: If something is missing; one sentence says what, and the ways out.
+            UserError: If something is missing; the message says what, and what to do.
         """

@@ -91,7 +91,13 @@ class CorpusBuild:
 
 
 def gather(corpus: Corpus, settings: dict[str, Any], work: Path) -> CorpusBuild:
-    """Write the text of a corpus below ``work``, unless it is there already, and split its documents."""
+    """Write the text of a corpus to one file, or reuse that of a killed run, and split its documents.
+
+    Args:
+        corpus: The corpus.
+        settings: Settings of ``prepare`` on which the shards depend, as plain values.
+        work: Folder of unfinished work of all corpora.
+    """
     folder = work / corpus.name / f"text-{_digest(settings['corpus'])}"
     _remove_others(folder, "text-*")
     with _bar(f"Reading {corpus.name}") as advance:
@@ -99,7 +105,12 @@ def gather(corpus: Corpus, settings: dict[str, Any], work: Path) -> CorpusBuild:
 
 
 def sample(builds: Sequence[CorpusBuild], size: int) -> Iterator[str]:
-    """Yield training text, in equal parts from all builds, on which a tokenizer is trained."""
+    """Yield training text for a tokenizer, in equal parts from all builds.
+
+    Args:
+        builds: Builds with gathered text.
+        size: Bytes of text in total, roughly.
+    """
     for build in builds:
         left = size // len(builds)
         with build.gathered.path.open("rb") as file:
@@ -114,8 +125,13 @@ def sample(builds: Sequence[CorpusBuild], size: int) -> Iterator[str]:
 def encode(builds: Sequence[CorpusBuild], tokenizer: Tokenizer, workers: int) -> None:
     """Write the shards that are not on disk yet.
 
+    Args:
+        builds: Builds with gathered text.
+        tokenizer: Converts text to tokens.
+        workers: Number of processes, 1 or more.
+
     Raises:
-        RunFailure: If the disk has no room or a worker dies.
+        RunFailure: If the disk is too full or a worker dies.
     """
     for build in builds:
         build.plan(tokenizer)
@@ -129,7 +145,7 @@ def encode(builds: Sequence[CorpusBuild], tokenizer: Tokenizer, workers: int) ->
 
 
 def _check_room(folder: Path, job: Job, size: int, tokenizer: Tokenizer) -> None:
-    """Refuse work that will not fit on the disk, before it starts."""
+    """Refuse shards that will not fit on the disk before any is written."""
     with job.text.open("rb") as file:
         text = file.read(100_000)
     tokens_per_byte = len(tokenizer.encode(text.decode(errors="ignore"))) / len(text)
@@ -137,8 +153,8 @@ def _check_room(folder: Path, job: Job, size: int, tokenizer: Tokenizer) -> None
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RunFailure(
-            f"The shards need about {needed / 1e9:.1f} GB below {folder}, where {free / 1e9:.1f} GB are free; make "
-            "room or choose another root."
+            f"The shards need about {needed / 1e9:.1f} GB below {folder}, where {free / 1e9:.1f} GB are free; free "
+            "some space or choose another root."
         )
 
 

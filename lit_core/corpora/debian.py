@@ -7,4 +7,4 @@ from lit_core.fetch.debian import DebianPackage
 
 
 class DebianCorpus(DebianPackage, Corpus):
-    """A corpus made of a Debian package; it fetches nothing before its documents are asked for."""
+    """A corpus made of a Debian package, which is fetched when the documents are read."""

@@ -22,9 +22,9 @@ class Described(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Return what the content depends on, as plain values: arguments, versions, hashes, facts about files.
+        """Return the facts that determine the content, as plain values: arguments, versions, hashes, sizes of files.
 
-        ``prepare`` records them and prepares the source again when they change. Quick to compute.
+        ``prepare`` records them and refuses to reuse prepared data if they have changed. They must be quick to compute.
         """
 
     def describe(self) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_core.corpora.base import Corpus
+from lit_core.data.shards import SPLITS
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_path, atomic_write
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The text of a corpus in one file, read by offset, so that other processes need not make it again.
+    """The text of a corpus in one file, which all processes read by offset.
 
     Args:
         path: The file with all documents, concatenated.
@@ -38,7 +37,7 @@ class Gathered:
         groups: Group of each document.
         spans: Where each document lies.
         sha256: Hash of the file.
-        duplicates: How many documents were left out since their text had occurred before.
+        duplicates: Number of documents left out because an earlier one has the same text.
     """
 
     path: Path
@@ -50,12 +49,12 @@ class Gathered:
 
     @classmethod
     def make(cls, corpus: Corpus, folder: Path, advance: Callable[[int], object]) -> Gathered:
-        """Write a corpus into a folder, or read what an earlier call has written there.
+        """Write a corpus into a folder, or read the files that an earlier call has written there.
 
         Args:
-            corpus: Where the documents come from.
-            folder: The folder; it holds the whole result, or nothing of use.
-            advance: Told the size of each document in bytes.
+            corpus: The corpus.
+            folder: The folder; an incomplete result in it is overwritten.
+            advance: Called with the size of each document in bytes.
 
         Raises:
             UserError: If the corpus has no document, two of one name, or a text that is not Unicode.
@@ -115,21 +114,22 @@ def divide(
     max_bytes: int | None,
     seed: int,
 ) -> dict[str, list[Span]]:
-    """Divide documents between train, val and test, and put each split in an order that is fair everywhere.
+    """Divide documents between train, val and test, and order each split so that its groups are evenly mixed.
 
-    A document's place follows from a hash of the seed and its name, so that translations of one text, whose documents
-    have equal names, are divided alike as far as sizes allow. Each group is divided for itself, and any beginning of a
-    split has its groups in proportion. A document that would be over half of val or test goes to train. With
-    ``max_bytes`` each split is cut to its share, the last document at a line break; a document never changes its side
-    for that.
+    1. Each group of documents is divided separately. A document's rank in it is a hash of the seed and its name, so
+       translations of one text, whose documents have equal names, are divided alike as far as sizes allow.
+    2. The first documents go to test and val, until these have their fractions of the group's bytes; the others go to
+       train. A document larger than half of val or test goes to train, if another one can take its place.
+    3. Each split is ordered by relative rank, so any prefix of it has all groups in proportion.
+    4. With ``max_bytes`` each split is cut to its share, the last document at a line break.
 
     Args:
         gathered: The documents.
         name: Name of the source, for messages.
         val_fraction: Fraction of the bytes of each group for val; if above 0, at least one document.
         test_fraction: The same for test.
-        max_bytes: Most bytes of all splits together; None takes all.
-        seed: Another seed is another division and order.
+        max_bytes: Maximum bytes of all splits together; None takes all.
+        seed: Seed of the division and the order.
 
     Returns:
         Spans by split, in order; a split whose fraction is 0 is missing.
@@ -146,11 +146,11 @@ def divide(
         )
     ranks = [_hash(f"{seed}/{document}") for document in gathered.ids]
     groups: dict[str, list[int]] = {}
-    for number, group in enumerate(gathered.groups):
-        groups.setdefault(group, []).append(number)
-    # Groups too small to have a part in every split are one group together.
+    for document, group in enumerate(gathered.groups):
+        groups.setdefault(group, []).append(document)
+    # Groups that are too small for all splits are merged into one group.
     small = [group for group, members in groups.items() if len(members) < len(wanted)]
-    rest = [number for group in small for number in groups.pop(group)]
+    rest = [document for group in small for document in groups.pop(group)]
     if rest:
         if len(rest) < len(wanted):
             rest += groups.pop(next(iter(groups)))
@@ -158,20 +158,20 @@ def divide(
     total = sum(span.size for span in gathered.spans)
     keyed: dict[str, list[tuple[float, int]]] = {split: [] for split in wanted}
     for members in groups.values():
-        members = sorted(members, key=lambda number: ranks[number])
-        whole = sum(gathered.spans[number].size for number in members)
+        members = sorted(members, key=lambda document: ranks[document])
+        whole = sum(gathered.spans[document].size for document in members)
         for split in reversed(wanted):  # train takes what is left
             chosen = members
             if split != "train":
-                # One document must not be most of what is evaluated on.
-                fair = [number for number in members if gathered.spans[number].size <= fractions[split] * total / 2]
-                candidates = fair or members
-                sizes = [gathered.spans[number].size for number in candidates]
+                # One document must not dominate an evaluated split.
+                limit = fractions[split] * total / 2
+                candidates = [document for document in members if gathered.spans[document].size <= limit] or members
+                sizes = [gathered.spans[document].size for document in candidates]
                 chosen = _take(candidates, sizes, fractions[split] * whole)[: len(members) - wanted.index(split)]
             taken = set(chosen)
-            members = [number for number in members if number not in taken]
-            keyed[split] += [((place + ranks[number]) / len(chosen), number) for place, number in enumerate(chosen)]
-    divided = {split: [gathered.spans[number] for _, number in sorted(keyed[split])] for split in wanted}
+            members = [document for document in members if document not in taken]
+            keyed[split] += [((rank + ranks[document]) / len(chosen), document) for rank, document in enumerate(chosen)]
+    divided = {split: [gathered.spans[document] for _, document in sorted(keyed[split])] for split in wanted}
     if max_bytes is None:
         return divided
     shares = fractions | {"train": 1 - val_fraction - test_fraction}
@@ -179,7 +179,7 @@ def divide(
 
 
 def _take(members: Sequence[int], sizes: Sequence[int], target: float) -> list[int]:
-    """Take members in order until the target is met most nearly, at least one."""
+    """Return the first members whose total size is nearest to the target, at least one."""
     taken = 0
     for count, size in enumerate(sizes):
         if count and taken + size / 2 > target:
@@ -189,7 +189,7 @@ def _take(members: Sequence[int], sizes: Sequence[int], target: float) -> list[i
 
 
 def _cut(path: Path, spans: Sequence[Span], budget: int) -> list[Span]:
-    """Keep spans in order up to a number of bytes; a first document without a line break is kept whole."""
+    """Return the first spans up to a number of bytes; a first document without a line break is kept whole."""
     chosen: list[Span] = []
     for span in spans:
         if span.size > budget:

@@ -36,7 +36,7 @@ class DebianHandbook(DebianCorpus):
 
     Args:
         language: Language of the edition.
-        from_folder: Folder that debian-handbook was unpacked in with dpkg-deb -x; None fetches it with apt.
+        from_folder: Folder in which dpkg-deb -x unpacked debian-handbook; None fetches it with apt.
     """
 
     package = "debian-handbook"
@@ -65,7 +65,7 @@ class DebianHandbook(DebianCorpus):
             yield Document(path.stem, "\n\n".join(translated) + "\n")
 
     def facts(self) -> dict[str, Any]:
-        """Return the language and what is known of the package."""
+        """Return the language, and the facts about the package."""
         return {"language": self.language, **super().facts()}
 
 

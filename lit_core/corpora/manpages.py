@@ -22,7 +22,7 @@ class GermanManPages(DebianCorpus):
     of pages that are written with other macros or only refer to another page.
 
     Args:
-        from_folder: Folder that manpages-de was unpacked in with dpkg-deb -x; None fetches it with apt.
+        from_folder: Folder in which dpkg-deb -x unpacked manpages-de; None fetches it with apt.
     """
 
     package = "manpages-de"

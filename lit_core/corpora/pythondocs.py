@@ -17,7 +17,7 @@ class PythonDocs(DebianCorpus):
 
     Args:
         release: Release of Python whose documentation the system packages, such as 3.11 on Debian 12.
-        from_folder: Folder that the package was unpacked in with dpkg-deb -x; None fetches it with apt.
+        from_folder: Folder in which dpkg-deb -x unpacked the package; None fetches it with apt.
     """
 
     name = "python_docs"

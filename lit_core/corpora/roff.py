@@ -53,7 +53,7 @@ def roff_to_text(source: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Replace the escape sequences in a piece of roff by what they stand for."""
+    """Return a piece of roff with its escape sequences replaced by the characters that they stand for."""
 
     def replace(escape: re.Match[str]) -> str:
         name = (escape["sign"] or "").strip("([]")
@@ -70,7 +70,7 @@ def plain(text: str) -> str:
 
 
 def _without_programs(lines: list[str]) -> list[str]:
-    """Leave out definitions and conditionals: they hold layout, or bullets that the text can do without."""
+    """Remove definitions and conditionals, which hold only layout and bullets."""
     text_lines = []
     depth, until = 0, ""
     for line in lines:
@@ -89,7 +89,7 @@ def _without_programs(lines: list[str]) -> list[str]:
 
 
 class _Page:
-    """What has been read of a page."""
+    """Collects the paragraphs of a page, line by line."""
 
     def __init__(self) -> None:
         self.paragraphs: list[str] = []
@@ -118,7 +118,7 @@ class _Page:
             self.add(line)
 
     def add(self, source: str) -> None:
-        """Add a line of text, or of arguments, where the page is."""
+        """Add a line of text, or of arguments, at the current position."""
         text = plain(source)
         if self.heading_follows:
             self.heading_follows = False
@@ -129,7 +129,7 @@ class _Page:
         elif self.literal:
             self.words += text.rstrip() + "\n"
         elif text.strip():
-            # A line that ends with \c goes on without a blank.
+            # A line that ends with \c continues without a blank.
             self.words += " ".join(text.split()) + ("" if re.search(r"\\c\s*$", source) else " ")
 
     def flush(self) -> None:
@@ -145,7 +145,7 @@ class _Page:
         self.tag_follows = False
 
     def macro(self, line: str) -> None:
-        """Obey a line that begins with a dot."""
+        """Process a line that begins with a dot."""
         request = re.match(r"[.']\s*(\w+)\s*(.*)", line)
         if not request:
             return
@@ -192,12 +192,12 @@ class _Page:
             self.reference(name, arguments)
 
     def flush_unless_tagged(self) -> None:
-        """End the paragraph, but let a tag wait for the literal block that it names."""
+        """End the paragraph, but keep a tag for the literal block that it names."""
         if self.words.strip():
             self.flush()
 
     def reference(self, name: str, arguments: list[str]) -> None:
-        """Write links and addresses after what they are put under; any other macro is layout."""
+        """Write links and addresses after the text that they belong to; any other macro is layout."""
         if name in ("UR", "MT"):
             self.link = plain(arguments[0]) if arguments else ""
         elif name in ("UE", "ME") and self.link:
@@ -219,7 +219,7 @@ class _Page:
 def _table(lines: list[str]) -> str:
     """Return a table's rows as lines, cells divided by tabs."""
     # Options end with ";", the description of the columns with ".".
-    start = next((number for number, line in enumerate(lines) if line.rstrip().endswith(".")), -1)
+    start = next((index for index, line in enumerate(lines) if line.rstrip().endswith(".")), -1)
     separator = re.search(r"tab\s*\((.)\)", " ".join(lines[: start + 1]))
     text = "\n".join(lines[start + 1 :])
     if separator:

@@ -37,7 +37,7 @@ class PythonStdlib(Corpus):
     def documents(self) -> Iterator[Document]:
         """Yield the source files in the order of their names."""
         for path in self._files():
-            # Source files declare their encoding; `tokenize.open` obeys, and a file it cannot read is no Python.
+            # Source files declare their encoding, which `tokenize.open` obeys; a file it cannot read is not Python.
             try:
                 with tokenize.open(path) as file:
                     text = file.read()

@@ -18,14 +18,14 @@ from lit_core.files.paths import files_facts
 
 
 class TextFolder(Corpus):
-    """Text files of a folder and its subfolders; a document is a file, or what lies between separator lines.
+    """Text files of a folder and its subfolders; a document is a file, or the text between separator lines.
 
     Files that end in ``.gz`` or ``.xz`` are decompressed.
 
     Args:
         folder: The folder.
-        name: Name of the source that is made of it.
-        pattern: Which files, relative to the folder; ** stands for any subfolders.
+        name: Name of the source made of it.
+        pattern: Glob pattern of the files, relative to the folder; ** matches any subfolders.
         separator: A line that divides a file into documents, such as <|endoftext|>; None takes each file whole.
         encoding: Encoding of the files.
         licence: Licence of the text, for the record.
@@ -92,8 +92,8 @@ class JSONLines(Corpus):
     Files that end in ``.gz`` or ``.xz`` are decompressed.
 
     Args:
-        path: A file, or a pattern such as data/*.jsonl.
-        name: Name of the source that is made of it.
+        path: A file, or a glob pattern such as data/*.jsonl.
+        name: Name of the source made of it.
         field: Field that holds the text.
         licence: Licence of the text, for the record.
         language: Language of the text, for the record.
@@ -154,12 +154,12 @@ class HuggingFaceDataset(Corpus):
 
     Args:
         path: Name on the hub, or csv, json, parquet, text and so on together with data_files.
-        name: Name of the source that is made of it.
+        name: Name of the source made of it.
         subset: Configuration of the dataset; None takes the only one.
         split: Split to read; ``prepare`` splits it again, so that all sources are split by one rule.
         field: Column that holds the text.
-        streaming: Whether rows are read from the hub as they are needed, without a copy of the dataset on disk.
-        max_documents: How many rows to read from the beginning; None reads all.
+        streaming: Whether rows are read from the hub when they are needed, without a copy of the dataset on disk.
+        max_documents: Maximum number of rows to read, from the beginning; None reads all.
         revision: Commit or tag on the hub; None takes the newest.
         data_files: Local files or patterns for the kinds that need them.
         licence: Licence of the text, for the record.
@@ -227,12 +227,12 @@ def _field(row: dict[str, Any], field: str, where: str) -> str:
         hint = did_you_mean(field, row)
         raise UserError(f"{where}: there is no field {field} among {', '.join(map(str, row))}; set `field`.{hint}")
     if not isinstance(row[field], str):
-        raise UserError(f"{where}: the field {field} is a {type(row[field]).__name__} and no text; set `field`.")
+        raise UserError(f"{where}: the field {field} is a {type(row[field]).__name__}, but must be text; set `field`.")
     return row[field]
 
 
 def _open(path: Path, encoding: str) -> IO[str]:
-    # newline="": a text is taken byte for byte, so that its size is that of the file.
+    # newline="": line breaks are not converted, so that a text has the size of its file.
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding=encoding, newline="")
     if path.suffix == ".xz":
@@ -241,7 +241,7 @@ def _open(path: Path, encoding: str) -> IO[str]:
 
 
 def _between(lines: Iterable[str], separator: str) -> Iterator[str]:
-    """Yield what lies between lines that are the separator, one document in memory at a time."""
+    """Yield the texts between separator lines, with one document in memory at a time."""
     document: list[str] = []
     for line in lines:
         if line.strip() == separator.strip():

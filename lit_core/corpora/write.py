@@ -28,13 +28,13 @@ CHUNK = 65536
 
 @dataclass(frozen=True)
 class Job:
-    """One shard to be written.
+    """A shard to write.
 
     Args:
         text: File of gathered text.
         spans: The documents of the shard, in order.
         shard: The tar file to write.
-        entry: Where its entry for the index is kept; that file is there only when the shard is whole.
+        entry: File of its entry for the index; it exists only if the shard is complete.
         source: Name of the source, for messages.
         first: Whether the shard is the first of its split, which begins with an end-of-text token.
     """
@@ -53,7 +53,7 @@ class Job:
 
 
 def jobs_of(text: Path, splits: Mapping[str, Sequence[Span]], folder: Path, source: str, shard_bytes: int) -> list[Job]:
-    """Distribute documents over shards of about ``shard_bytes`` bytes of text; no document is in two.
+    """Distribute documents over shards of about ``shard_bytes`` bytes of text; no document is divided.
 
     Args:
         text: File of gathered text.
@@ -88,12 +88,12 @@ def write_job(job: Job, tokenizer: Tokenizer, advance: Callable[[int], object]) 
 
     Args:
         job: The shard.
-        tokenizer: Turns text into tokens.
-        advance: Told the size of each document in bytes.
+        tokenizer: Converts text to tokens.
+        advance: Called with the size of each document in bytes.
 
     Raises:
         UserError: If the tokenizer loses text.
-        RunFailure: If the disk is full; nothing is left behind.
+        RunFailure: If the disk is full; no incomplete file is left.
     """
     lengths = tokenizer.byte_lengths()
     dtype = token_dtype(tokenizer)
@@ -124,13 +124,13 @@ def _documents(
             file.seek(span.offset)
             text = file.read(span.size).decode()
             ids = tokenizer.encode(text)
-            # Tokenizers that are not exact normalize blanks to marks, and put one before each document.
+            # Tokenizers that are not exact replace blanks by marks, and add one before each document.
             size = len(tokenizer.normalize(text).encode()) if tokenizer.exact else span.size
             difference = abs(int(lengths[ids].sum()) - size)
             if tokenizer.exact and difference:
                 raise RunFailure(
                     f"The tokens of a document of {job.source} stand for {difference} bytes more or less than its text "
-                    f"has ({text[:40]!r}…); choose another tokenizer."
+                    f"({text[:40]!r}…); choose another tokenizer."
                 )
             lost += max(difference - 1, 0)
             yield [*ids, tokenizer.end_of_text]
@@ -138,7 +138,7 @@ def _documents(
     if lost > 0.01 * job.size:
         raise UserError(
             f"The tokenizer does not keep the text of {job.source}: {lost} of {job.size} bytes differ after encoding, "
-            "and 1 % may; choose a tokenizer with an alphabet for this text, such as a byte-level one."
+            "but at most 1 % may; choose a tokenizer that covers the characters of this text, such as a byte-level one."
         )
 
 
@@ -161,9 +161,9 @@ def write_jobs(jobs: Sequence[Job], tokenizer: Tokenizer, workers: int, advance:
 
     Args:
         jobs: The shards that are missing.
-        tokenizer: Turns text into tokens.
-        workers: Number of processes; 1 works in this one.
-        advance: Told how many bytes of text were done.
+        tokenizer: Converts text to tokens.
+        workers: Number of processes; 1 writes in this process.
+        advance: Called with the number of bytes of text written since the last call.
 
     Raises:
         RunFailure: If a process dies or the disk is full.
@@ -175,13 +175,13 @@ def write_jobs(jobs: Sequence[Job], tokenizer: Tokenizer, workers: int, advance:
     # spawn: the caller may hold threads, and a fork would copy their locks.
     context = multiprocessing.get_context("spawn")
     done, stop = context.Value("q", 0), context.Value("b", 0)
-    told = 0
+    reported = 0
     with ProcessPoolExecutor(
         min(workers, len(jobs)), context, _start_worker, (tokenizer.to_json(), done, stop)
     ) as pool:
         running: set[Future[None]] = set()
         try:
-            # The largest first, so that no process works alone at the end.
+            # The largest shards are written first, so that no process works alone at the end.
             for job in sorted(jobs, key=lambda job: -job.size):
                 try:
                     running.add(pool.submit(_work, job))
@@ -192,15 +192,15 @@ def write_jobs(jobs: Sequence[Job], tokenizer: Tokenizer, workers: int, advance:
                 for future in finished:
                     future.result()
                 count = done.value
-                advance(count - told)
-                told = count
+                advance(count - reported)
+                reported = count
         except BrokenProcessPool as error:
             raise RunFailure(
                 "A worker process died, as happens when memory runs out or when a script calls prepare outside of "
                 '`if __name__ == "__main__"`; try fewer workers.'
             ) from error
         finally:
-            stop.value = 1  # after an error or an interruption nobody waits for whole shards
+            stop.value = 1  # after an error or an interruption, shards are not completed
             pool.shutdown(cancel_futures=True)
 
 
@@ -212,7 +212,7 @@ def _start_worker(tokenizer: str, done: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _worker = Tokenizer.from_json(tokenizer), done, stop
-    # A killed parent cannot stop its workers, and they would wait for jobs for ever.
+    # A killed parent cannot stop its workers, which would wait for jobs forever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

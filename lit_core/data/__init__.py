@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Lightning when it is asked for: data-loading processes do not, and start much faster."""
+    """Import the names that need Lightning on first access, so that data-loading processes start faster."""
     if name == "ResumeStream":
         from lit_core.data.resume import ResumeStream
 

@@ -19,11 +19,11 @@ from lit_core.errors import RunFailure, UserError
 log = logging.getLogger(__name__)
 
 _ALIGNED = 16  # bytes; no type of torch has more
-_SMALL = 1 << 20  # bytes that are sooner sent through a pipe than put into shared memory
+_SMALL = 1 << 20  # bytes; a smaller batch is sent faster through a pipe than through shared memory
 
 
 class StreamLoader(DataLoader):
-    """Reads a stream, in this process or in others.
+    """Reads a stream in this process or in worker processes.
 
     The position is read at the first batch, not when an iterator is made, since Lightning makes iterators before it
     restores a checkpoint. A training stream is endless, and a second iterator continues from the run's position. The
@@ -35,13 +35,13 @@ class StreamLoader(DataLoader):
         pin_memory: Whether to put batches into page-locked memory, for faster copies to a GPU.
         prefetch_factor: Micro-batches that each process reads ahead; None is torch's default, 2.
         multiprocessing_context: ``fork``, ``spawn`` or ``forkserver``; None is the platform's default.
-        sampler: Always None; Lightning passes it when it makes the loader again for prediction.
+        sampler: Always None; Lightning passes it when it rebuilds the loader for prediction.
         batch_sampler: Always None, as `sampler`.
 
     Attributes:
-        stream: What is read.
-        position: Returns the optimizer steps done and the samples consumed by name; `ResumeStream` sets it. None goes
-            on after the last whole step that was read.
+        stream: The stream.
+        position: Returns the optimizer steps done and the samples consumed by name; `ResumeStream` sets it. If None, an
+            iterator continues after the last complete step that was read.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class StreamLoader(DataLoader):
         # Lightning warns of any IterableDataset with a length, since a careless one repeats samples in each worker
         warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
         super().__init__(
-            _Sentences(stream),
+            _WorkerStream(stream),
             batch_size=None,
             num_workers=num_workers,
             pin_memory=pin_memory,
             prefetch_factor=prefetch_factor,
             multiprocessing_context=multiprocessing_context if num_workers else None,
-            # else each iterator would draw from torch's global generator, and a validation change the training
+            # otherwise each iterator would draw from torch's global generator, and validations would change training
             generator=torch.Generator(),
         )
         self.stream = stream
@@ -78,7 +78,7 @@ class StreamLoader(DataLoader):
             stream.start_at(*(self.position() if self.position else (step, stream.consumed(step))))
             self._read = 0
         for batch in super().__iter__():
-            if isinstance(batch, _Sentence):
+            if isinstance(batch, _WorkerError):
                 raise batch.kind(batch.text)
             if isinstance(batch, _Packed):
                 batch = batch.unpacked()
@@ -92,70 +92,70 @@ class StreamLoader(DataLoader):
         return len(self.stream)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the position is in `ResumeStream`, but without this Lightning warns of an inexact resume."""
+        """Return an empty dict: `ResumeStream` saves the position, but Lightning warns if this method is missing."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take nothing, see `state_dict`."""
+        """Do nothing; see `state_dict`."""
 
 
 def _tell_epochs(stream: Stream, step: int) -> None:
-    """Say of each source once in a run, also if it is resumed, that it starts over."""
+    """Log the start of each source's second epoch, once per run, also if the run is resumed."""
     before, after = stream.consumed(step), stream.consumed(step + 1)
     for name, source in stream.sources.items():
         if before[name] <= len(source) < after[name]:
             log.warning("All %d samples of source %s were seen; it starts over in another order.", len(source), name)
 
 
-class _Sentence:
-    """An error on its way from a data-loading process; raised there, it would arrive wrapped in a traceback."""
+class _WorkerError:
+    """An error sent from a data-loading process; if it were raised there, torch would wrap it in a traceback."""
 
     def __init__(self, error: UserError | RunFailure) -> None:
         self.kind, self.text = type(error), str(error)
 
 
 class _Packed:
-    """A batch on its way from a data-loading process, its tensors in one: to hand one over takes longer than a copy."""
+    """A batch sent from a data-loading process with its tensors packed into one, since sending each takes longer."""
 
     def __init__(self, batch: Mapping[str, Any]) -> None:
         self._batch = dict(batch)
-        self._places: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self._layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         rows = []
         for key, value in batch.items():
             if isinstance(value, Tensor):
                 row = value.reshape(-1).view(torch.uint8)
                 rows += [row, row.new_zeros(-len(row) % _ALIGNED)]
                 self._batch[key] = None
-                self._places[key] = value.dtype, tuple(value.shape)
+                self._layout[key] = value.dtype, tuple(value.shape)
         joined = torch.cat(rows)
         self._bytes: Tensor | np.ndarray = joined.numpy() if len(joined) < _SMALL else joined
 
     def pin_memory(self) -> _Packed:
-        """Do what torch does with a tensor."""
+        """Copy the bytes to page-locked memory; torch calls this method."""
         self._bytes = torch.as_tensor(self._bytes).pin_memory()
         return self
 
     def unpacked(self) -> dict[str, Any]:
         """Return the batch; its tensors share memory but do not overlap."""
         row, start = torch.as_tensor(self._bytes), 0
-        for key, (dtype, shape) in self._places.items():
+        for key, (dtype, shape) in self._layout.items():
             stop = start + math.prod(shape) * dtype.itemsize
             self._batch[key] = row[start:stop].view(dtype).view(shape)
             start = stop + -stop % _ALIGNED
         return self._batch
 
 
-class _Sentences(IterableDataset[dict[str, Tensor] | _Packed | _Sentence]):
-    """A stream whose batches come packed from another process, and whose last item may be an error."""
+class _WorkerStream(IterableDataset[dict[str, Tensor] | _Packed | _WorkerError]):
+    """A stream that packs its batches in a data-loading process; its last item may be an error."""
 
     def __init__(self, stream: Stream | EvalStream) -> None:
         self.stream = stream
 
-    def __iter__(self) -> Iterator[dict[str, Tensor] | _Packed | _Sentence]:
+    def __iter__(self) -> Iterator[dict[str, Tensor] | _Packed | _WorkerError]:
         if get_worker_info() is None:
             yield from self.stream
             return
         try:
             yield from map(_Packed, self.stream)
         except (UserError, RunFailure) as error:
-            yield _Sentence(error)
+            yield _WorkerError(error)

@@ -28,9 +28,9 @@ class MixtureStream(Stream):
        rounded share of the remainder, and so on. After any step, the k-th source is within k / 2 samples of its exact
        share.
 
-    Fractions and weights are read as the decimals that they are written as, and summed without rounding.
+    Fractions and weights are taken as exact decimals and summed without rounding.
 
-    An epoch is as many steps as read as many samples as the new sources have.
+    An epoch has as many steps as are needed to read the number of samples of all new sources.
 
     Args:
         new: The new sources by name.
@@ -80,7 +80,7 @@ class MixtureStream(Stream):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps that read as many samples as the new sources have."""
+        """Optimizer steps that are needed to read the number of samples of all new sources."""
         return -(-sum(len(self.sources[name]) for name in self.new) // self.global_batch_size)
 
     def set_replay(self, fraction: float | Callable[[int], float]) -> None:

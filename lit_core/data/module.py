@@ -19,8 +19,8 @@ class StreamDataModule(LightningDataModule):
        gradient accumulation from its batch sizes.
     2. ``train_dataloader`` reads that stream. `ResumeStream` sets its position, so that a resumed run skips what was
        consumed; without that callback training is refused.
-    3. In ``val_dataloader`` and its like a subclass calls `evaluation_loaders`, which read this rank's share of each
-       source in order.
+    3. In ``val_dataloader`` and ``test_dataloader`` a subclass calls `evaluation_loaders`, which read this rank's share
+       of each source in order.
 
     Without a trainer the data module reads as the only rank.
 
@@ -81,7 +81,7 @@ class StreamDataModule(LightningDataModule):
 
         Args:
             sources: The sources by name.
-            limit: Most samples per source, the first ones; None takes all.
+            limit: Maximum number of samples per source, the first ones; None takes all.
         """
         parts = {
             name: source if limit is None else SourceSubset(source, range(min(limit, len(source))))
@@ -94,7 +94,7 @@ class StreamDataModule(LightningDataModule):
 
 
 def set_accumulation(trainer: Any, stream: Stream) -> None:
-    """Let the trainer accumulate as many micro-batches as make up the stream's global batch.
+    """Set the trainer's gradient accumulation to the stream's micro-batches per optimizer step and device.
 
     Raises:
         UserError: If the user asked for another number.
@@ -109,7 +109,7 @@ def set_accumulation(trainer: Any, stream: Stream) -> None:
 
 
 class SourceSubset:
-    """Some samples of a source.
+    """A subset of the samples of a source.
 
     Args:
         source: The source.
@@ -127,7 +127,7 @@ class SourceSubset:
 
 
 def check_counts(counts: Mapping[str, int | None], num_workers: int) -> None:
-    """Refuse counts below 1, and a number of workers below 0; None is not checked."""
+    """Refuse counts below 1, except None, and a negative number of workers."""
     for argument, count in counts.items():
         if count is not None and count < 1:
             raise UserError(f"`{argument}` is {count}, but it must be at least 1; give a positive number.")

@@ -12,7 +12,7 @@ BLOCK = 1024  # samples whose order is computed at once
 
 
 def permuted(indices: Sequence[int] | np.ndarray, size: int, seed: int, name: str, epoch: int) -> np.ndarray:
-    """Return the images of some indices under a pseudorandom permutation.
+    """Apply a pseudorandom permutation to indices.
 
     1. An index becomes a pair (index // b, index % b), with b about the square root of the size.
     2. Four rounds of a Feistel network scramble the pair, with keys from a hash of seed, epoch and name.
@@ -24,7 +24,7 @@ def permuted(indices: Sequence[int] | np.ndarray, size: int, seed: int, name: st
         indices: Indices from 0 to ``size`` - 1, shape ``(n,)``.
         size: Number of elements, 1 or more.
         seed: Seed of the permutation.
-        name: Name of what is permuted; each name has its own permutations.
+        name: Name of the source; each name has its own permutations.
         epoch: Index of the epoch; each has its own permutation.
 
     Returns:
@@ -56,11 +56,11 @@ def _mixed(word: np.ndarray, key: np.uint64) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def sample_block(block: int, size: int, seed: int, name: str) -> list[int]:
-    """Return the samples of a source with the running numbers of one block.
+    """Return the sample indices for one block of running numbers of a source; see `Stream`.
 
     Args:
-        block: Index of the block, which has the running numbers ``block * BLOCK`` to ``(block + 1) * BLOCK - 1``.
-        size: Samples of the source, 1 or more; after as many samples, a new order begins.
+        block: Index of the block, which contains the running numbers ``block * BLOCK`` to ``(block + 1) * BLOCK - 1``.
+        size: Number of samples of the source, 1 or more; each epoch of this length has its own order.
         seed: Seed of the order.
         name: Name of the source.
 

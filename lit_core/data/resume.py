@@ -1,4 +1,4 @@
-"""`ResumeStream`, a callback that resumes a stream exactly, also in mid-epoch and on other numbers of devices."""
+"""`ResumeStream`, a callback that resumes a stream exactly, also mid-epoch and on another number of devices."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ _COUNTERS = ("ready", "started", "processed", "completed")
 
 
 class ResumeStream(Callback):
-    """Changes training so that a resumed run is the run that was never stopped, bit for bit on the same layout.
+    """Changes training so that a resumed run equals an uninterrupted one, bit for bit on the same layout.
 
-    It counts what was consumed at optimizer-step boundaries, keeps that in the checkpoint, and tells the training
-    `StreamLoader` where to begin. A checkpoint written between two micro-batches of a step, as after an exception, is
-    set back to the boundary before. Before each micro-batch it seeds torch, NumPy and Python from the stream's seed,
-    the number of the micro-batch and the rank, so that dropout needs no saved state. With any other training loader it
-    does nothing.
+    1. It counts the consumed samples at optimizer-step boundaries and saves the counts in checkpoints. A checkpoint
+       written between two micro-batches of a step, as after an exception, is reset to the preceding boundary.
+    2. On resume it sets the start position of the training `StreamLoader`.
+    3. Before each micro-batch it seeds torch, NumPy and Python from the stream's seed, the index of the micro-batch and
+       the rank, so that dropout needs no saved state.
+
+    With any other training loader it does nothing.
 
     Attributes:
         step: Optimizer steps done.
@@ -36,7 +38,7 @@ class ResumeStream(Callback):
 
     def __init__(self) -> None:
         self.step = 0
-        self._given: dict[str, int] = {}  # what was consumed before there was a stream
+        self._given: dict[str, int] = {}  # samples consumed, as long as there is no stream
         self._stream: Stream | None = None
         self._saved: dict[str, Any] | None = None
         self._first_batch = True
@@ -58,10 +60,10 @@ class ResumeStream(Callback):
         self._begin(0, consumed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the loader and take it over.
+        """Set the start position of the training loader.
 
         Raises:
-            UserError: If trainer and stream do not fit together, or the checkpoint is of another stream.
+            UserError: If trainer and stream do not match, or the checkpoint is of another stream.
         """
         loader = trainer.train_dataloader
         if not isinstance(loader, StreamLoader) or not isinstance(loader.stream, Stream):
@@ -86,7 +88,7 @@ class ResumeStream(Callback):
         self._global_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed what draws at random in the micro-batch."""
+        """Seed the random number generators for the micro-batch."""
         if self._stream is None:
             return
         if self._first_batch:  # Lightning's own count, the x axis of its loggers, is not exact after a resume
@@ -101,7 +103,7 @@ class ResumeStream(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count; batches read ahead are never counted."""
+        """Count the micro-batch; batches that were only read ahead are not counted."""
         if self._stream is None:
             return
         self._seen += 1
@@ -110,10 +112,10 @@ class ResumeStream(Callback):
             self.step = self._seen // self._stream.accumulation
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the state, and set Lightning's counters back to the last optimizer-step boundary."""
+        """Save the state, and reset Lightning's counters to the last optimizer-step boundary."""
         if self._stream is None:
             return
-        # the optimizer may have stepped in a batch whose end was not reached: another callback failed there
+        # the optimizer may have stepped in a batch that did not end, since another callback failed
         step = self.step + (trainer.global_step != self._global_step)
         checkpoint["callbacks"][self.state_key] = {
             "step": step,
@@ -130,7 +132,7 @@ class ResumeStream(Callback):
             counters["completed"] = min(counters["completed"] - max(surplus, 0), counters["processed"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Repair Lightning's counters before it reads them."""
+        """Correct Lightning's counters before it reads them."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self._saved = checkpoint["callbacks"].get(self.state_key)
@@ -141,15 +143,15 @@ class ResumeStream(Callback):
         batches, epochs = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
         old, new = self._saved["batches_per_step"], trainer.accumulate_grad_batches
         for counters in (batches["total"], batches["current"]):
-            behind = counters["processed"] - counters["completed"]
+            incomplete = counters["processed"] - counters["completed"]
             counters["processed"] = counters["processed"] // old * new
-            counters["ready"] = counters["started"] = counters["processed"]  # a batch begun counts for nothing
-            counters["completed"] = counters["processed"] - behind
+            counters["ready"] = counters["started"] = counters["processed"]  # unfinished batches are not counted
+            counters["completed"] = counters["processed"] - incomplete
         epoch_ended = epochs["total"]["processed"] == epochs["total"]["ready"]
         batch_ended = batches["total"]["processed"] == batches["total"]["completed"]
         if batches["is_last_batch"] and (epoch_ended or not batch_ended):
-            # Saved at the end of an epoch, or of its last batch. Lightning takes the first for the middle of the epoch
-            # where max_steps is set, and loses count of the epochs after the second. Neither runs on_train_epoch_end
+            # Saved at the end of an epoch, or of its last batch. If max_steps is set, Lightning takes the former for
+            # the middle of the epoch; after the latter it counts epochs wrongly. Neither runs on_train_epoch_end
             # again; after a validation at the last batch, it is due and the counters are right.
             batches["is_last_batch"] = False
             batches["current"] = dict.fromkeys(_COUNTERS, 0)
@@ -176,8 +178,8 @@ def _check_trainer(trainer: Trainer, stream: Stream) -> None:
     short = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set where mypy does not see it
     if trainer.num_training_batches % stream.accumulation and not short:
         raise UserError(
-            f"limit_train_batches leaves {trainer.num_training_batches} micro-batches per epoch, which is no whole "
-            f"number of optimizer steps; give a multiple of {stream.accumulation}."
+            f"limit_train_batches leaves {trainer.num_training_batches} micro-batches per epoch, which is not a "
+            f"whole number of optimizer steps; give a multiple of {stream.accumulation}."
         )
 
 

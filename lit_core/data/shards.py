@@ -1,7 +1,7 @@
 """Shard sets: folders of tar shards with an index.
 
-A shard set is a folder of webdataset tar files and an ``index.json`` with the offset of each member, by which samples
-are read. ``tar tf`` and webdataset read the same files.
+A shard set is a folder of webdataset tar files and an ``index.json`` with the offset of each member. Samples are read
+by these offsets. ``tar`` and webdataset can read the same files.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_path, atomic_write, file_sha256
 
 FORMAT, VERSION, INDEX = "litshift-shards", 1, "index.json"
+SPLITS = ("train", "val", "test")
 EXTENSIONS = ("json", "npy", "txt", "jpg", "jpeg", "png")
 
 _verified: set[tuple[str, int, int, str]] = set()
 
 
 def write_shard(path: str | Path, samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write samples to one tar file, whole or not at all.
+    """Write samples to one tar file, atomically.
 
     Equal samples give equal bytes: times and owners are fixed.
 
@@ -35,7 +36,7 @@ def write_shard(path: str | Path, samples: Iterable[Mapping[str, Any]]) -> dict[
         path: The tar file, such as ``train/000000.tar``.
         samples: Dicts with a unique ``__key__`` and members by extension: ``npy`` an array (one-dimensional integers
             are counted as tokens), ``json`` plain values, ``txt`` a string, ``jpg``/``jpeg``/``png`` encoded bytes.
-            ``__text_bytes__`` gives the bytes of the text that a sample encodes; their sum is stored, not the value.
+            ``__text_bytes__`` gives the bytes of the text that a sample encodes; only their sum is stored.
 
     Returns:
         The shard's entry for :func:`write_index`.
@@ -102,15 +103,15 @@ def write_index(
 
     Args:
         folder: The folder of the shards.
-        entries: What :func:`write_shard` returned, in the order of the samples.
+        entries: Entries that :func:`write_shard` returned, in the order of the samples.
         kind: What a sample is, such as ``tokens``.
         source: Name of the source, such as ``austen``.
         split: ``train``, ``val`` or ``test``.
         licence: Licence of the data.
         origin: Where the data come from.
-        tokenizer: ``sha256``, ``vocab_size`` and ``end_of_text`` of the tokenizer; None where samples are no tokens.
-        dtype: ``uint16`` or ``uint32``, how tokens are stored; None where samples are no tokens.
-        meta: Anything else worth keeping, as plain values.
+        tokenizer: ``sha256``, ``vocab_size`` and ``end_of_text`` of the tokenizer; None if samples are not tokens.
+        dtype: ``uint16`` or ``uint32``, the type in which tokens are stored; None if samples are not tokens.
+        meta: Further facts, as plain values.
     """
     index = {
         "format": FORMAT,
@@ -129,21 +130,30 @@ def write_index(
     atomic_write(Path(folder) / INDEX, json.dumps(index, ensure_ascii=False))
 
 
+def splits_of(folder: Path) -> list[str]:
+    """Return the names of the splits that a source has, in the order train, val, test.
+
+    Args:
+        folder: Folder of the source, with a shard set per split.
+    """
+    return [split for split in SPLITS if (folder / split).is_dir()]
+
+
 class ShardSet:
     """A folder of shards, read by offset: sample i is the dict of its decoded members.
 
-    Opening reads the index and checks each shard's size; :meth:`verify` checks the content as well. Nothing is ever
-    unpickled, and no member is ever written to disk. Safe to use in data-loading processes however they are started.
+    Opening reads the index and checks each shard's size; :meth:`verify` also checks the content. Nothing is unpickled,
+    and no member is written to disk. Data-loading processes may use it, whether forked or spawned.
 
     Args:
         folder: Folder with ``index.json`` and the tar files.
 
     Attributes:
         index: The parsed ``index.json``.
-        members: Shard number, name, offset, size in bytes and number of tokens of each member, in order.
+        members: Shard index, name, offset, size in bytes and number of tokens of each member, in order.
 
     Raises:
-        UserError: If the index or a shard is missing, malformed, or of another size than the index says.
+        UserError: If the index or a shard is missing or malformed, or a shard's size is not that of the index.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -173,7 +183,7 @@ class ShardSet:
         return self.read(index)
 
     def read(self, index: int, extensions: Collection[str] = EXTENSIONS) -> dict[str, Any]:
-        """Read one sample, but of its members only those with some extensions.
+        """Read the members of one sample that have the given extensions.
 
         Raises:
             RunFailure: If the file is damaged.
@@ -187,7 +197,7 @@ class ShardSet:
             content = self.buffer(shard)[offset : offset + size].tobytes()
             try:
                 sample[extension] = _decode(extension, content)
-            # ValueError includes UnicodeDecodeError and JSONDecodeError; the last two are a liar's sizes and nesting
+            # ValueError includes UnicodeDecodeError and JSONDecodeError; forged sizes and nesting raise the last two
             except (ValueError, EOFError, MemoryError, RecursionError) as error:
                 why = str(error) or "too large"
                 raise RunFailure(
@@ -203,13 +213,13 @@ class ShardSet:
         """Map one shard's bytes into memory.
 
         Args:
-            shard: Number of the shard.
+            shard: Index of the shard.
 
         Returns:
             The file's bytes, uint8, read-only.
 
         Raises:
-            RunFailure: If the file was removed or changed its size after the set was opened.
+            RunFailure: If the file was removed, or its size changed, after the set was opened.
         """
         if shard not in self._buffers:
             path, size = self.files[shard], self.index["shards"][shard]["size"]

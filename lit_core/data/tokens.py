@@ -20,30 +20,30 @@ IGNORED = -100
 
 
 class TokenWindows:
-    """Sample i holds the tokens from iL to iL + L as inputs and, shifted by one, as labels.
+    """Windows of L tokens: sample i has the L tokens from position iL as inputs, those from iL + 1 as labels.
 
-    A sample is a dict of ``input_ids`` and ``labels``, both int64 of shape ``(L,)``, ``index``, the number i, and with
-    ``document_mask`` also ``document_ids`` of shape ``(L,)``, which grow by one at each end-of-text token, so that this
-    token opens the document that follows. Each token but the first of the file is a label exactly once, except for a
-    last piece shorter than L, which only ``tail`` keeps.
+    A sample is a dict of ``input_ids`` and ``labels``, both int64 of shape ``(L,)``, and ``index``, its index i. With
+    ``document_mask`` it also has ``document_ids`` of shape ``(L,)``, which increase by one at each end-of-text token,
+    so that this token begins the next document. Each token except the first of the file is a label exactly once; a last
+    piece shorter than L is kept only with ``tail``.
 
     Args:
         path: A shard set of kind ``tokens``, a ``.npy`` file of one-dimensional token ids, or a raw ``.bin`` file.
         length: Tokens per sample, L, from 1.
         tail: Whether to keep the last, incomplete piece, padded with token 0 and label -100; for evaluation.
         document_mask: Whether to return document ids; needs a shard set, which knows its end-of-text token.
-        dtype: How a ``.bin`` file stores its tokens; None for the other kinds, which say so themselves.
+        dtype: Type of the tokens in a ``.bin`` file; None for the other kinds, which record it.
 
     Attributes:
         tokens: Number of tokens in the file.
-        text_bytes: UTF-8 bytes of the text that the tokens encode; None if the file does not tell.
+        text_bytes: UTF-8 bytes of the text that the tokens encode; None if unknown.
         tokenizer: The tokenizer's entry in the index of a shard set; None for the other kinds.
         name: Name of the source.
         path: The shard set or file.
-        vocab_size: Number of token ids, which no token may exceed; None does not check, and may be set by who knows it.
+        vocab_size: Number of token ids; tokens from it on are refused. None does not check, and may be replaced.
 
     Raises:
-        UserError: If the file does not fit the description, or holds less than one sample.
+        UserError: If the file does not match the arguments, or holds less than one sample.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TokenWindows:
         if length < 1:
             raise UserError(f"length is {length}, but a sample has at least 1 token; give a larger one.")
         if dtype is not None and path.suffix != ".bin":
-            raise UserError(f"dtype is {dtype}, but {path} says itself how it stores tokens; leave dtype out.")
+            raise UserError(f"dtype is {dtype}, but {path} records the type of its tokens; leave dtype out.")
         self.length, self.tail = length, tail
         self._row: _ShardTokens | _FileTokens
         if path.suffix in (".npy", ".bin"):
@@ -103,10 +103,10 @@ class TokenWindows:
         """Read several samples at once.
 
         Args:
-            indices: Numbers of the samples, from 0.
+            indices: Indices of the samples, from 0.
 
         Returns:
-            The stacked samples, of shape ``(len(indices), L)``.
+            The samples by key, stacked to shape ``(len(indices), L)``; ``index`` has shape ``(len(indices),)``.
 
         Raises:
             RunFailure: If the file is damaged.
@@ -134,14 +134,14 @@ class TokenWindows:
 
     def _check_range(self, least: int, largest: int, size: int) -> None:
         if least < 0 or largest >= size:
-            # an index says which tokenizer made the tokens, of a plain file it is the user who says it
+            # a shard set records its tokenizer, so the file is damaged; for a plain file the user names the tokenizer
             raise (UserError if self.tokenizer is None else RunFailure)(
-                f"{self.path} holds the token {least if least < 0 else largest}, but its tokenizer has {size}: it is "
-                "damaged, or was written with another tokenizer or type; restore it or prepare it again."
+                f"{self.path} holds the token {least if least < 0 else largest}, but its tokenizer has {size}: the "
+                "file is damaged, or was written with another tokenizer or type; restore it or prepare it again."
             )
 
     def verify(self) -> None:
-        """Compare the files with their SHA-256; files without an index are taken as they are.
+        """Compare the files with their SHA-256; files without an index are not checked.
 
         Raises:
             UserError: If a shard is not what its index describes.
@@ -158,14 +158,16 @@ class _FileTokens:
         if not path.is_file():
             raise UserError(f"{path} does not exist; correct the path.")
         if path.suffix == ".bin" and dtype is None:
-            raise UserError(f"{path} does not say how it stores tokens; give dtype, often uint16.")
+            raise UserError(f"{path} does not record the type of its tokens; give dtype, often uint16.")
         self._array = self._open()
 
     def _open(self) -> np.ndarray:
         if self.path.suffix == ".bin":
-            if self.path.stat().st_size % np.dtype(self.dtype).itemsize or not self.path.stat().st_size:
+            size, width = self.path.stat().st_size, np.dtype(self.dtype).itemsize
+            if size % width or not size:
                 raise UserError(
-                    f"{self.path} is not a sequence of {self.dtype}: that does not divide its size; correct dtype."
+                    f"{self.path} has {size} bytes, but {self.dtype} tokens need a positive multiple of {width}; "
+                    "correct dtype."
                 )
             return np.asarray(np.memmap(self.path, dtype=np.dtype(self.dtype), mode="r"))
         try:
@@ -196,7 +198,7 @@ class _FileTokens:
 
 
 class _ShardTokens:
-    """The tokens of a shard set, one chunk per member, as if they lay in one row."""
+    """The tokens of a shard set, one chunk per member, as one sequence."""
 
     def __init__(self, folder: Path) -> None:
         self.shards = ShardSet(folder)
@@ -213,19 +215,19 @@ class _ShardTokens:
         return self._bounds[-1]
 
     def read(self, start: int, stop: int, row: np.ndarray) -> None:
-        """Copy the tokens from ``start`` to before ``stop`` to the begin of a row."""
-        number = bisect_right(self._bounds, start) - 1
+        """Copy the tokens at positions ``start`` to ``stop`` - 1 to the beginning of a row."""
+        member = bisect_right(self._bounds, start) - 1
         done = 0
         while start < stop:
-            first, last = self._bounds[number], min(self._bounds[number + 1], stop)
-            row[done : done + last - start] = self._chunk(number)[start - first : last - first]
-            done, start, number = done + last - start, last, number + 1
+            first, last = self._bounds[member], min(self._bounds[member + 1], stop)
+            row[done : done + last - start] = self._chunk(member)[start - first : last - first]
+            done, start, member = done + last - start, last, member + 1
 
-    def _chunk(self, number: int) -> np.ndarray:
-        shard, name, offset, size, tokens = self.shards.members[number]
+    def _chunk(self, member: int) -> np.ndarray:
+        shard, name, offset, size, tokens = self.shards.members[member]
         content = self.shards.buffer(shard)[offset : offset + size]
         data = tokens * self._dtype.itemsize
-        if number not in self._checked:
+        if member not in self._checked:
             stored: object
             header = io.BytesIO(content[: max(size - data, 0)].tobytes())
             try:
@@ -236,7 +238,7 @@ class _ShardTokens:
             if stored != ((tokens,), False, self._dtype) or header.tell() != size - data:
                 raise RunFailure(
                     f"{self.shards.files[shard]} is damaged: its member {name} should be {tokens} tokens of "
-                    f"{self._dtype}, but its header says otherwise ({stored}); prepare the source again."
+                    f"{self._dtype}, but its header differs ({stored}); prepare the source again."
                 )
-            self._checked.add(number)
+            self._checked.add(member)
         return content[size - data :].view(self._dtype)

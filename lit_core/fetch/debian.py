@@ -11,15 +11,15 @@ from lit_core.fetch.packages import fetch_deb, fetched_record
 
 
 class DebianPackage:
-    """What is made of a Debian package; nothing is fetched before it is needed.
+    """Base of data sources that are made of a Debian package, which is fetched when it is needed.
 
     Attributes:
-        name: Name of what is made of it.
+        name: Name of the source.
         package: Name of the package.
-        known: SHA-256 of the package files that were looked at, by version.
+        known: SHA-256 of the reviewed package files, by version.
 
     Args:
-        from_folder: Folder that the package was unpacked in with dpkg-deb -x; None fetches it with apt.
+        from_folder: Folder in which dpkg-deb -x unpacked the package; None fetches it with apt.
     """
 
     name: str
@@ -35,20 +35,20 @@ class DebianPackage:
             )
 
     def folder(self) -> Path:
-        """Return the unpacked package, fetching it if needed."""
+        """Return the folder of the unpacked package, fetching it if needed."""
         if self.from_folder is not None:
             return Path(self.from_folder).expanduser()
         return fetch_deb(self.package, self.known)
 
     def files(self, folder: str, pattern: str) -> Iterator[Path]:
-        """Yield the package's files of a pattern in the order of their names, links left out.
+        """Yield the files of the package that match a pattern, sorted by name, without symbolic links.
 
         Args:
             folder: Folder inside the package.
-            pattern: Pattern of files inside that folder.
+            pattern: Glob pattern of files inside that folder.
 
         Raises:
-            UserError: If there is none.
+            UserError: If no file matches.
         """
         root = self.folder()
         # A link is a second name of a file, and could lead out of the package.
@@ -61,5 +61,5 @@ class DebianPackage:
         yield from files
 
     def facts(self) -> dict[str, Any]:
-        """Return file and SHA-256 of the package, or the folder that was given."""
+        """Return name, file and SHA-256 of the package, or the folder that was given."""
         return {"from_folder": self.from_folder} if self.from_folder is not None else fetched_record(self.folder())

@@ -9,12 +9,12 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
 
-#: What `load_rows` takes of `datasets.load_dataset`.
+#: Names of the arguments of `load_rows` that describe the dataset.
 HUB_ARGUMENTS = ("path", "subset", "split", "streaming", "revision", "data_files")
 
 
 def need_datasets(what: str) -> None:
-    """Refuse with one sentence where `datasets` is not installed."""
+    """Raise a UserError that names the user of `datasets`, `what`, if that library is not installed."""
     if not RequirementCache("datasets>=3.0"):
         raise UserError(f'{what} needs `datasets`; install it with `pip install "lit-shift[hf]"`.')
 
@@ -29,15 +29,15 @@ def load_rows(
     revision: str | None,
     data_files: list[str] | None,
 ) -> Iterable[dict[str, Any]]:
-    """Load a dataset.
+    """Load the rows of a dataset.
 
     Args:
-        name: What is made of it, for the message.
-        remedy: What the user can do if it fails.
+        name: Name of the source made of it, for the message.
+        remedy: End of the message, which says what the user can do.
         path: Name on the hub, or csv, json, parquet and so on together with data_files.
         subset: Configuration of the dataset; None takes the only one.
         split: Split to read.
-        streaming: Whether rows are read as they are needed.
+        streaming: Whether rows are read from the hub when they are needed.
         revision: Commit or tag on the hub; None takes the newest.
         data_files: Local files or patterns for the kinds that need them.
 
@@ -45,7 +45,7 @@ def load_rows(
         The rows, dicts by column.
 
     Raises:
-        UserError: If it cannot be loaded.
+        UserError: If the dataset cannot be loaded.
     """
     from datasets import load_dataset
 

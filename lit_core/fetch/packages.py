@@ -27,8 +27,8 @@ def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
 
     Args:
         package: Name of the package; the version is what the system's release has.
-        known: SHA-256 of the package files that were looked at, by version, such as ``1.2-3``, or ``1.2-3_amd64`` of a
-            package that differs between machines. Another version is taken with a warning, since releases differ.
+        known: SHA-256 of the reviewed package files by version, such as ``1.2-3``, or ``1.2-3_amd64`` for a package
+            that depends on the architecture. Another version is accepted with a warning, since releases differ.
 
     Returns:
         The folder in which it is unpacked, below ``data_root()/fetched``. It is fetched only if it is not there.
@@ -51,7 +51,7 @@ def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
         version = archive.stem.split("_", 1)[1].removesuffix("_all")
         if version not in known:
             _log.warning(
-                "%s %s is another version than those known (%s); its content may differ. SHA-256 %s.",
+                "%s %s is not one of the reviewed versions (%s); its content may differ. SHA-256 %s.",
                 package,
                 version,
                 ", ".join(known),
@@ -59,8 +59,8 @@ def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
             )
         elif known[version] != sha256:
             raise RunFailure(
-                f"{archive.name} has the SHA-256 {sha256}, but {known[version]} is known for this version; look at "
-                "where apt downloads from."
+                f"{archive.name} has the SHA-256 {sha256}, but {known[version]} is expected for this version; check "
+                "apt's sources."
             )
 
     return _fetch("deb", package, download, check, unpack)
@@ -128,19 +128,19 @@ def fetch_npm(name: str, version: str, sha256: str) -> Path:
 
 
 def fetched_record(folder: Path) -> dict[str, str]:
-    """Return name, file and SHA-256 of what a folder was unpacked from."""
+    """Return name, file and SHA-256 of the package that was unpacked in a folder."""
     return json.loads((folder / _RECORD).read_bytes())
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """Refuse a fetched file that is not what it was.
+    """Check the SHA-256 of a fetched file.
 
     Args:
         path: The file.
         sha256: Hash that it must have.
 
     Raises:
-        RunFailure: If it has another.
+        RunFailure: If the hash differs.
     """
     actual = hashlib.sha256(path.read_bytes()).hexdigest()
     if actual != sha256:
@@ -180,7 +180,7 @@ def _fetch(
     except OSError as error:
         if error.errno in FULL_DISK:
             raise RunFailure(
-                f"The disk is full: {name} could not be unpacked in {target.parent}; make room."
+                f"The disk is full: {name} could not be unpacked in {target.parent}; free some space."
             ) from error
         raise
     finally:
@@ -192,8 +192,8 @@ def _pinned(expected: str) -> Callable[[Path, str], None]:
     def check(archive: Path, sha256: str) -> None:
         if sha256 != expected:
             raise RunFailure(
-                f"{archive.name} has the SHA-256 {sha256}, but {expected} is expected; look at where it was downloaded "
-                "from."
+                f"{archive.name} has the SHA-256 {sha256}, but {expected} is expected; check the package index that it "
+                "was downloaded from."
             )
 
     return check
@@ -202,7 +202,7 @@ def _pinned(expected: str) -> Callable[[Path, str], None]:
 def _need(client: str, package: str, way_out: str) -> None:
     if shutil.which(client) is None:
         raise UserError(
-            f"{package} is fetched with {client}, which is not on this machine; {way_out} and pass its folder as "
+            f"{package} is fetched with {client}, which is not installed; {way_out} and pass its folder as "
             "`from_folder`."
         )
 

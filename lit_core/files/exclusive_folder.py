@@ -1,4 +1,4 @@
-"""A folder that one group of processes works in at a time, whatever the number of its ranks."""
+"""`ExclusiveFolder`, a folder that one group of processes locks for itself, whatever the number of its ranks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Group(Protocol):
     """The processes that work together, such as a Fabric or the strategy of a Trainer."""
 
     def barrier(self, name: str | None = None) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
         """Return the object of rank `src`."""
 
 
 class ExclusiveFolder:
-    """A folder that one group of processes works in at a time; a context that all ranks of the group enter together.
+    """A context manager that locks a folder for one group of processes; all ranks of the group enter it together.
 
-    Rank zero locks the folder. If it fails to, every rank raises the same error.
+    Rank zero locks the folder. If that fails, every rank raises the same error.
 
     Args:
         folder: The folder; created if needed.
@@ -73,7 +73,7 @@ class ExclusiveFolder:
         self.close()
 
     def _begin(self) -> None:
-        """Lock the folder; on rank zero."""
+        """Lock the folder; called on rank zero only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         handle = self._lock.enter_context(locked_folder(self.folder, self.busy))
         self._lock.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # a forked process may hold the descriptor too

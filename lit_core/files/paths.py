@@ -15,7 +15,7 @@ from typing import Any
 
 from lit_core.errors import RunFailure, UserError
 
-#: What the system says when nothing more can be written: the disk, a quota or a limit is full.
+#: Error numbers of a full disk, a full quota and a file-size limit.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORMER = ".former.tmp"
 
@@ -26,7 +26,7 @@ def data_root() -> Path:
 
 
 def resolve_data_path(path: str | Path) -> Path:
-    """Find a data path that may be given relative to the data root.
+    """Return a data path, which may be given relative to the data root.
 
     Args:
         path: An absolute path, a path below the working directory, or a path below :func:`data_root`.
@@ -49,12 +49,16 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Give a temporary name in the target's own folder; the file appears under its name only if the block succeeds.
+    """Yield a temporary path, and rename that file to the target if the block succeeds.
 
-    The own folder, since a rename from another file system is a copy and can be torn by a kill.
+    The temporary file is in the target's folder, since a rename from another file system is a copy, which a kill may
+    leave incomplete.
 
     Args:
-        target: The file to be written; its folder is created if needed.
+        target: The file to write; its folder is created if needed.
+
+    Yields:
+        Path of an empty temporary file.
 
     Raises:
         RunFailure: If the disk is full. No temporary file is left, and an existing file of that name is unchanged.
@@ -73,7 +77,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in FULL_DISK:
             raise RunFailure(
-                f"The disk is full: {target} could not be written and was left as it was; free some space and repeat."
+                f"The disk is full: {target} could not be written and is unchanged; free some space and repeat."
             ) from error
         raise
     finally:
@@ -82,17 +86,19 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_folder(folder: Path, busy: str) -> Iterator[int]:
-    """Keep other processes out of a folder; it is locked itself, so that no lock file is left behind, even by a kill.
+    """Lock a folder against other processes.
+
+    The folder itself is locked, so that no lock file is left, even after a kill.
 
     Args:
         folder: The folder, which exists.
-        busy: What is said where another process holds the lock.
+        busy: Error message if another process holds the lock.
 
     Yields:
         The file descriptor that holds the lock.
 
     Raises:
-        UserError: If another process is at work there.
+        UserError: If another process holds the lock.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -106,20 +112,20 @@ def locked_folder(folder: Path, busy: str) -> Iterator[int]:
 
 
 def undo_torn_replacement(target: Path) -> None:
-    """Give back its name to what was moved aside for a replacement that a kill prevented."""
+    """Restore the former file or folder if a kill interrupted its replacement; see `former_of`."""
     former = former_of(target)
     if not target.exists() and former.exists():
-        with suppress(FileNotFoundError):  # another device was faster
+        with suppress(FileNotFoundError):  # another process was faster
             former.rename(target)
 
 
 def former_of(target: Path) -> Path:
-    """Return where a file or folder is moved aside while another takes its name."""
+    """Return the temporary path of a file or folder while another one replaces it."""
     return target.with_name(f".{target.name}{_FORMER}")
 
 
 def remove_torn_files(folder: Path) -> None:
-    """Remove files and folders left half-written where a process was killed; nobody else may be writing there."""
+    """Remove the incomplete files and folders of a killed process; no other process may be writing in the folder."""
     for path in folder.glob(f".*{_FORMER}"):
         undo_torn_replacement(folder / path.name[1 : -len(_FORMER)])
     for path in folder.glob(".*.tmp"):
@@ -129,10 +135,10 @@ def remove_torn_files(folder: Path) -> None:
 
 
 def atomic_write(target: Path, content: str | bytes) -> None:
-    """Write a whole file, or nothing.
+    """Write a file atomically.
 
     Args:
-        target: The file to be written.
+        target: The file to write.
         content: Its content; text is written as UTF-8.
 
     Raises:
@@ -149,7 +155,7 @@ def _umask() -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, which is never held whole in memory."""
+    """Return the SHA-256 of a file in hexadecimal digits, reading it in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -158,7 +164,7 @@ def file_sha256(path: Path) -> str:
 
 
 def files_facts(files: Iterable[Path]) -> dict[str, Any]:
-    """Return number, size, and a hash of names, sizes and times: it changes with the files, without reading them."""
+    """Return number and total size of files, and a hash of their names, sizes and times; the files are not read."""
     digest, count, size = hashlib.sha256(), 0, 0
     for file in files:
         status = file.stat()

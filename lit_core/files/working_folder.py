@@ -1,4 +1,4 @@
-"""The folder in which ``prepare`` works: locked for one process at a time and complete at any moment."""
+"""The root folder of ``prepare``: locked for one process, with unfinished work apart and a record of the settings."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import Any
 from lit_core.errors import UserError
 from lit_core.files.paths import locked_folder
 
-#: Unfinished work, inside the root so that finishing is a rename.
+#: Folder of unfinished work, inside the root so that a rename finishes it.
 WORK = ".prepare"
-#: What a folder was prepared from and how, inside it.
+#: File of a prepared folder that records what it was prepared from, and how.
 RECORD = "prepare.json"
 
 
 def require(holds: bool, argument: str, value: object, rule: str) -> None:
-    """Refuse a value that breaks a rule."""
+    """Refuse the value of an argument unless the rule, as "1 or more", holds."""
     if not holds:
         raise UserError(f"{argument} is {value}, but must be {rule}.")
 
 
 @contextmanager
 def workplace(root: Path) -> Iterator[Path]:
-    """Keep others out of the root; after a failure leave it as it was, after a kill leave what can be gone on with.
+    """Lock the root for one process; a failure leaves it as it was, a kill leaves work that can be resumed.
 
     Args:
-        root: The folder; made if needed.
+        root: The folder; created if needed.
 
     Yields:
-        A folder inside for unfinished work. It need not be made, and is removed at the end where it is empty.
+        Path of the folder for unfinished work inside the root. It may not exist yet; it is removed at the end if empty.
 
     Raises:
-        UserError: If the root is a file, or another process is at work there.
+        UserError: If the root is a file, or another process prepares there.
     """
     if root.exists() and not root.is_dir():
         raise UserError(f"root is {root}, which is a file; name a folder.")
@@ -44,7 +44,7 @@ def workplace(root: Path) -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     work = root / WORK
     try:
-        with locked_folder(root, f"root is {root}, where another prepare is at work; wait for it."):
+        with locked_folder(root, f"root is {root}, where another prepare is running; wait until it ends."):
             begun = work.exists()
             for left in root.glob(".*.tmp"):  # of a killed run
                 left.unlink()
@@ -57,7 +57,7 @@ def workplace(root: Path) -> Iterator[Path]:
                 if not begun:
                     shutil.rmtree(work, ignore_errors=True)
                 raise
-            with suppress(OSError):  # not empty: another command was killed there and may go on
+            with suppress(OSError):  # not empty: another command was killed there and may be resumed
                 work.rmdir()
     except Exception:
         for folder in made:
@@ -67,7 +67,7 @@ def workplace(root: Path) -> Iterator[Path]:
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as they are read back from a record."""
+    """Return settings as JSON would return them, so that they equal those of a record."""
     return json.loads(json.dumps(settings))
 
 
@@ -75,7 +75,7 @@ def is_prepared(folder: Path, settings: dict[str, Any]) -> bool:
     """Tell whether a folder was prepared with these settings.
 
     Args:
-        folder: The folder, with its `RECORD`, or none.
+        folder: The folder; it need not exist.
         settings: The settings, as `plain` returns them.
 
     Raises:

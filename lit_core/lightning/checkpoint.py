@@ -24,24 +24,24 @@ from lit_core.errors import UserError
 from lit_core.files.paths import atomic_path, undo_torn_replacement
 from lit_core.moved_names import current_paths
 
-#: In a checkpoint folder, the file with all but the divided tensors.
+#: Name of the file in a checkpoint folder that holds everything except the divided tensors.
 META = "meta.pt"
-#: What a checkpoint says in import paths.
+#: Keys of a checkpoint whose values contain import paths.
 _NAMING = ("config", "hyper_parameters", "datamodule_hyper_parameters")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary name in its own folder, syncs it and renames it.
 
-    Lightning's writer puts the temporary file into the system's temporary folder; where that is another file system,
-    the rename is a copy over the former checkpoint, and a kill leaves neither.
+    Lightning's writer uses the system's temporary folder. If that is on another file system, its rename copies over the
+    former checkpoint, and a kill during the copy loses both.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
 
         Args:
-            checkpoint: What to write.
+            checkpoint: The checkpoint.
             path: The file.
             storage_options: Not supported.
 
@@ -59,7 +59,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary)) from error
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint, which must be one file.
+        """Read a checkpoint file.
 
         Args:
             path: The file.
@@ -67,7 +67,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             options: Those of Lightning's class.
 
         Raises:
-            UserError: If it is a folder that several devices wrote.
+            UserError: If the path is a checkpoint folder that several devices wrote.
         """
         refuse_folder(path, "--ckpt_path")
         return super().load_checkpoint(path, *args, **options)
@@ -96,21 +96,25 @@ class CheckpointModule(LightningModule):
 
 
 def is_checkpoint_folder(path: Path) -> bool:
-    """Tell whether a path is a checkpoint that several devices wrote in parts."""
+    """Tell whether a path is a checkpoint folder, which several devices wrote in parts."""
     return (path / META).is_file()
 
 
 def refuse_folder(path: str | Path, argument: str) -> None:
-    """Refuse a checkpoint that several devices wrote in parts, where one file is needed.
+    """Refuse a checkpoint folder where a checkpoint file is needed.
+
+    Args:
+        path: Path of the checkpoint.
+        argument: Name of the argument that gave the path, for the message.
 
     Raises:
-        UserError: If it is one.
+        UserError: If the path is a checkpoint folder, which several devices wrote in parts.
     """
     undo_torn_replacement(Path(path))
     if is_checkpoint_folder(Path(path)):
         raise UserError(
-            f"{argument} is {path}, a folder of parts that only a sharded strategy reads; make a file of it with the "
-            "command `consolidate`, or set `trainer.strategy` as it was in training."
+            f"{argument} is {path}, a checkpoint folder, which only a sharded strategy reads; convert it to a file "
+            "with the command `consolidate`, or set `trainer.strategy` as it was in training."
         )
 
 
@@ -118,12 +122,13 @@ def refuse_folder(path: str | Path, argument: str) -> None:
 def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterator[dict[str, Tensor]]:
     """Write a checkpoint whose weights are filled in on the disk, so that they are never all in memory.
 
-    The file appears under its name only if the block succeeds. torch, which does not look at the checksums that a zip
-    file has inside, reads it like any other; those are not the checksums of the weights.
+    The file appears under its name only if the block succeeds. torch reads it like any other checkpoint. The checksums
+    inside the zip file are not those of the weights; torch does not verify them.
 
     Args:
         path: The file.
-        checkpoint: What to write; the tensors of its ``state_dict`` give shapes and number formats, meta ones will do.
+        checkpoint: The checkpoint; only shape and dtype of the tensors in its ``state_dict`` are used, so they may be
+            on the meta device.
 
     Yields:
         The tensors of ``state_dict``, to be filled in place.
@@ -131,7 +136,7 @@ def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterato
     Raises:
         RunFailure: If the disk is full.
     """
-    # Memory that nobody touches is not taken.
+    # The system provides no memory for pages that are never touched.
     empty = {name: torch.empty_like(tensor, device="cpu") for name, tensor in checkpoint["state_dict"].items()}
     with atomic_path(Path(path)) as temporary:
         with skip_data():
@@ -144,10 +149,10 @@ def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterato
 
 
 def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
-    """Read a checkpoint's plain values and tensors; nothing in it is executed.
+    """Read a checkpoint file without executing code from it.
 
     Args:
-        path: The file; tensors are mapped from it, not copied.
+        path: The file; tensors are mapped into memory, not copied.
         argument: Name of the argument that gave the path, for the message.
 
     Returns:
@@ -177,14 +182,14 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
 
 
 def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
-    """Read a checkpoint, file or folder, for its values other than the weights.
+    """Read a checkpoint file or folder; the divided tensors of a folder are not read.
 
     Args:
         path: The file, or the folder that several devices wrote.
         argument: Name of the argument that gave the path, for the message.
 
     Returns:
-        The checkpoint; of a folder, divided tensors are on the meta device.
+        The checkpoint; the divided tensors of a folder are on the meta device.
 
     Raises:
         UserError: If the checkpoint does not exist.
@@ -195,7 +200,7 @@ def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[st
 
 
 def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, argument: str) -> None:
-    """Check that weights fit a module, all of them.
+    """Check that weights have the names and shapes of a module's weights.
 
     Args:
         module: The module that is to receive them.
@@ -206,13 +211,13 @@ def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, ar
     Raises:
         UserError: If a name or a shape differs.
     """
-    mine = module.state_dict()
-    for name in [*mine, *state]:
-        if name not in state or name not in mine:
+    own = module.state_dict()
+    for name in [*own, *state]:
+        if name not in state or name not in own:
             difference = f"{name} is missing from it" if name not in state else f"its {name} is not in the model"
-        elif mine[name].shape != state[name].shape:
-            theirs = tuple(state[name].shape)
-            difference = f"its {name} has the shape {theirs}, the model's has {tuple(mine[name].shape)}"
+        elif own[name].shape != state[name].shape:
+            shape = tuple(state[name].shape)
+            difference = f"its {name} has the shape {shape}, the model's has {tuple(own[name].shape)}"
         else:
             continue
         raise UserError(
@@ -222,7 +227,7 @@ def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, ar
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Return a hash of a network's weights: their names, types, shapes and values."""
+    """Return the SHA-256, in hexadecimal digits, of a network's weights: names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -232,13 +237,13 @@ def weights_sha256(module: nn.Module) -> str:
 
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than tensors and plain values, and nothing in a checkpoint is executed"
+        return "it holds more than tensors and plain values, and code in a checkpoint is not executed"
     if not zipfile.is_zipfile(path):
-        return "it is torn or no file of torch.save"
+        return "it is truncated or was not written by torch.save"
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _is_full(error: RuntimeError, path: Path) -> bool:
-    """Tell whether a write failed for lack of disk space; of the cause, torch's message names only its writer."""
+    """Tell whether a write failed for lack of disk space; torch's message names only its writer, not the cause."""
     by_writer = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
     return by_writer or shutil.disk_usage(path.parent).free < 1 << 20

@@ -12,13 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Devices:
-    """Where a verb works, as Lightning's Trainer takes it.
+    """Devices of a verb, in the terms of Lightning's Trainer.
 
     Args:
         devices: Number of devices or processes.
         accelerator: Kind of device, such as cpu, gpu or auto.
         strategy: How several devices work together, such as ddp or auto.
-        precision: Type of the numbers, such as 32-true or bf16-mixed.
+        precision: Precision of weights and computation, such as 32-true or bf16-mixed.
     """
 
     devices: int = 1
@@ -38,7 +38,7 @@ class Devices:
 
 
 def share(n: int, rank: int, world_size: int) -> range:
-    """Return the indices of the samples, of n, that a rank works on: the rank-th of equal blocks."""
+    """Return the indices, out of ``range(n)``, of the samples of a rank: the rank-th of equal blocks."""
     size = -(-n // world_size)
     return range(min(rank * size, n), min((rank + 1) * size, n))
 
@@ -50,6 +50,9 @@ def gather_shares(fabric: Fabric, part: Tensor, n: int) -> Tensor:
         fabric: The process group.
         part: The rows of this rank's `share`.
         n: Number of samples over all ranks.
+
+    Returns:
+        The rows of all samples, shape ``(n, ...)``, on the CPU.
     """
     if fabric.world_size == 1:
         return part.cpu()

@@ -27,7 +27,7 @@ def named_loader(trainer: Trainer, stage: str, dataloader_idx: int) -> str:
 def log_reduced(module: LightningModule, values: Mapping[str, Tensor | float]) -> None:
     """Log values that are already the same on all ranks, at the end of an evaluation.
 
-    Lightning averages them over the ranks once more, which changes nothing; without that it would warn about each key.
+    Lightning averages them over the ranks again, which changes nothing; otherwise it would warn about each key.
 
     Args:
         module: The module that logs.

@@ -1,4 +1,4 @@
-"""A context manager that puts a module into evaluation mode and restores the mode of each part."""
+"""A context manager that puts a module into evaluation mode and restores the mode of each submodule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a module in evaluation mode, then give each part its mode back."""
+    """Put a module into evaluation mode, then restore the mode of each submodule."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

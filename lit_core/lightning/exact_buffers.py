@@ -1,23 +1,30 @@
-"""Buffers that keep their dtype when a module is converted to a lower precision."""
+"""`ExactBuffers`, a base of modules with buffers that keep their dtype in a lower precision."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from torch import Tensor, nn
 
+Self = TypeVar("Self", bound="ExactBuffers")
 
-def keep_exact(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    """Give buffers back the values that a change of the module's dtype rounded, on the device where they are now.
 
-    To be called in ``_apply``, through which a module is moved and converted.
+class ExactBuffers(nn.Module):
+    """Base of modules some of whose buffers keep dtype and values when the module is converted to another dtype.
 
-    Args:
-        module: The module, which has been converted.
-        buffers: The buffers before, by their names in the module.
+    Attributes:
+        exact_buffers: Names of these buffers, as in ``named_buffers``.
     """
-    for name, buffer in buffers.items():
-        path, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(path)
-        if getattr(owner, leaf).dtype != buffer.dtype:
-            setattr(owner, leaf, buffer.to(getattr(owner, leaf).device))
+
+    exact_buffers: Collection[str] = ()
+
+    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # moves and converts
+        exact = {name: self.get_buffer(name) for name in self.exact_buffers}
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            path, _, leaf = name.rpartition(".")
+            converted = self.get_buffer(name)
+            if converted.dtype != buffer.dtype:
+                setattr(self.get_submodule(path), leaf, buffer.to(converted.device))
+        return self

@@ -1,4 +1,4 @@
-"""Private names of Lightning: each that LitShift uses, once, with a public name and the reason.
+"""Private names of Lightning that LitShift uses, each behind one public function with the reason.
 
 No other module uses one; a test reads all sources to see to it. Another test pins each name here to Lightning 2.6.6, so
 that a version of Lightning that drops a name fails that test and not a run.
@@ -160,15 +160,15 @@ def replace_train_loader(trainer: Trainer, loader: Any) -> None:
 def last_saved_step(checkpoint: ModelCheckpoint) -> int:
     """Return the step of the last file that a checkpoint callback wrote, 0 before the first.
 
-    A callback has no public name for it.
+    The callback has no public name for this step.
     """
     return checkpoint._last_global_step_saved
 
 
 def save_files(checkpoint: ModelCheckpoint, trainer: Trainer, *, step_file: bool) -> None:
-    """Let a checkpoint callback save now, under its own rules of names and of what is removed.
+    """Make a checkpoint callback save now; it names the new files and removes old ones by its own rules.
 
-    The public hooks save only at the moments that the callback's own arguments name.
+    The public hooks save only at the moments that the callback's arguments set.
 
     Args:
         checkpoint: The callback.

@@ -22,7 +22,7 @@ class CSVLog(Logger):
     """Writes metrics to ``metrics.csv``, a row per logging call, on disk as soon as it is logged.
 
     Lightning's own CSV logger deletes an existing file; this one appends to it. A row is identified by its step and its
-    set of keys: logging the same again replaces it, so a row written early, with a checkpoint, is not doubled.
+    set of keys. Logging it again replaces it, so a row that was written early with a checkpoint is not duplicated.
 
     Args:
         folder: Run folder in which ``metrics.csv`` lies.
@@ -102,7 +102,7 @@ class CSVLog(Logger):
             return next(csv.reader(file), ["step"])
 
     def _open(self) -> None:
-        """Take up what a former process wrote, once."""
+        """Read the rows that an earlier process wrote; only the first call does."""
         if self._opened:
             return
         self._opened = True
@@ -122,7 +122,7 @@ class CSVLog(Logger):
             return []
         with self.path.open(newline="") as file:
             lines = file.readlines()
-        if lines and not lines[-1].endswith("\n"):  # torn by a kill in the middle of a write
+        if lines and not lines[-1].endswith("\n"):  # a kill in the middle of a write truncated it
             lines.pop()
         return [
             {key: value for key, value in row.items() if value}
@@ -141,11 +141,12 @@ class CSVLog(Logger):
 class EventLog(TensorBoardLogger):
     """Writes TensorBoard events into the run folder itself.
 
-    Logging the same row twice in succession writes it once, so a row written early, with a checkpoint, is not doubled.
+    Logging the same row twice in succession writes it once, so a row that was written early with a checkpoint is not
+    duplicated.
 
     Args:
         folder: Run folder.
-        resume_step: Optimizer step from which a run is resumed; TensorBoard hides what was logged from it on. None for
+        resume_step: Optimizer step from which a run is resumed; TensorBoard hides events logged at or past it. None for
             a new run.
     """
 
@@ -174,7 +175,7 @@ def run_loggers(folder: Path, resume_step: int | None) -> list[Logger]:
 
     Args:
         folder: The run folder.
-        resume_step: Optimizer step from which a run is resumed: what was logged from it on is cut; None for a new run.
+        resume_step: Optimizer step from which a run is resumed; rows at or past it are cut. None for a new run.
 
     Returns:
         TensorBoard, whose log folder is the run folder, and the CSV file.

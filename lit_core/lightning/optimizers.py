@@ -18,7 +18,7 @@ SchedulerCallable = Callable[[Optimizer], LRScheduler]
 def build_optimizers(module: nn.Module, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None) -> Any:
     """Make the optimizer over two groups, with and without weight decay, and its schedule.
 
-    Weight decay applies to what has two dimensions or more; norms and biases are spared.
+    Weight decay applies to parameters of two or more dimensions that are not biases.
 
     Args:
         module: The module that is trained.
@@ -50,7 +50,7 @@ def build_optimizers(module: nn.Module, optimizer: OptimizerCallable, scheduler:
 
 
 def parameter_names(module: nn.Module, optimizers: Iterable[Optimizer]) -> list[list[str]]:
-    """Return the names of each optimizer's parameters, in its order, as a branching run matches moments by."""
+    """Return the parameter names of each optimizer, in its order; a branching run matches moments by them."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return [
         [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]

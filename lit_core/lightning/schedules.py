@@ -1,6 +1,6 @@
-"""Learning-rate schedules: closed forms of the optimizer step.
+"""Learning-rate schedules as functions of the optimizer step alone.
 
-So a resumed run has exactly the rates of one that was never stopped.
+So a resumed run has exactly the learning rates of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class StepSchedule(LRScheduler):
         if sum(phases.values()) > 1 + 1e-9:
             names = " + ".join(f"`{name}`" for name in phases)
             raise UserError(
-                f"{names} is {sum(phases.values()):g}, but the phases share the whole run; let their sum be at most 1."
+                f"{names} is {sum(phases.values()):g}, but the phases are parts of the run; give fractions whose "
+                "sum is at most 1."
             )
         self.total_steps = total_steps
         self.lengths = [round(fraction * total_steps) for fraction in phases.values()]
@@ -58,7 +59,7 @@ class StepSchedule(LRScheduler):
         return [self.rate(self.last_epoch, float(base)) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step, and what PyTorch keeps beside it."""
+        """Return the step, and PyTorch's own step count and last rates."""
         return {name: getattr(self, name) for name in ("last_epoch", "_step_count", "_last_lr")}
 
 
@@ -90,18 +91,26 @@ class WarmupCosine(StepSchedule):
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:
-    """Return a rate on half a cosine from one rate to another, at a progress from 0 to 1."""
+    """Return the rate at a progress from 0 to 1 on half a cosine from `start` to `end`."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))
 
 
 def peak_rates(optimizer: Optimizer) -> list[float]:
     """Return the learning rate that each parameter group was made with."""
-    # a scheduler made before has moved "lr" and left the rate the optimizer was made with in "initial_lr".
+    # an earlier scheduler has changed "lr" and stored the rate that the optimizer was made with in "initial_lr"
     return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
 
 
 def check_order(optimizer: Optimizer, rates: dict[str, float]) -> None:
-    """Check that rates, by argument, rise from 0 to the optimizer's own."""
+    """Check that rates do not fall from one to the next and do not exceed the optimizer's learning rate.
+
+    Args:
+        optimizer: The optimizer.
+        rates: Learning rates by argument name, in ascending order.
+
+    Raises:
+        UserError: If a rate is negative, below the one before, or above the optimizer's smallest learning rate.
+    """
     below, bound = "0", 0.0
     for name, rate in rates.items():
         if rate < bound:

@@ -1,8 +1,8 @@
 """Checkpoints of models whose weights are sharded over devices, as one file or as a folder with a part per device.
 
-Both kinds hold what a plain checkpoint of Lightning holds, an optimizer's states by the number of their parameter, so
-that any number of devices can go on from either. A folder has one file ``meta.pt``, a checkpoint with shapes in the
-place of the divided tensors, and one file per device with its parts of them. All is data: nothing is unpickled.
+Both kinds hold what a plain checkpoint of Lightning holds, with an optimizer's states by parameter index, so any number
+of devices can resume from either. A folder has a file ``meta.pt``, a checkpoint whose divided tensors are on the meta
+device, and a file per device with its parts of these tensors. All files are read without executing code from them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ PART = "part_{:05d}.pt"
 
 
 class ScatteredTensor:
-    """A tensor in parts, each mapped from the file of the device that wrote it.
+    """A tensor in several parts, each mapped from the file of the device that wrote it.
 
     Args:
-        like: Shape and number format, on the meta device.
-        parts: The parts and where they begin in each dimension.
+        like: A tensor on the meta device with shape and dtype of the whole.
+        parts: Offset in each dimension, and values, of each part.
     """
 
     def __init__(self, like: Tensor, parts: list[tuple[tuple[int, ...], Tensor]]) -> None:
@@ -44,27 +44,27 @@ class ScatteredTensor:
         self._parts = parts
 
     def whole(self) -> Tensor:
-        """Read it all."""
+        """Return the whole tensor, on the CPU."""
         return self[tuple(slice(0, length) for length in self.shape)]
 
     def __getitem__(self, region: tuple[slice, ...]) -> Tensor:
-        """Read a region, given by a slice for each dimension."""
-        wanted = torch.empty([part.stop - part.start for part in region], dtype=self._dtype)
+        """Return a region of the tensor, given by a slice for each dimension, on the CPU."""
+        values = torch.empty([part.stop - part.start for part in region], dtype=self._dtype)
         for start, part in self._parts:
-            theirs, mine = [], []
+            in_part, in_region = [], []
             for bounds, begin, length in zip(region, start, part.shape, strict=True):
                 first, last = max(bounds.start, begin), min(bounds.stop, begin + length)
-                theirs.append(slice(first - begin, max(last, first) - begin))
-                mine.append(slice(first - bounds.start, max(last, first) - bounds.start))
-            wanted[tuple(mine)] = part[tuple(theirs)]
-        return wanted
+                in_part.append(slice(first - begin, max(last, first) - begin))
+                in_region.append(slice(first - bounds.start, max(last, first) - bounds.start))
+            values[tuple(in_region)] = part[tuple(in_part)]
+        return values
 
 
 def region_of(tensor: DTensor) -> tuple[slice, ...]:
-    """Return which part of a tensor this device has: a slice for each dimension.
+    """Return the region of a divided tensor that this device holds: a slice for each dimension.
 
     Args:
-        tensor: Divided over a mesh whose last dimension divided it first, as FSDP2 does with what it finds divided.
+        tensor: A tensor that the last dimension of its mesh divides first, as FSDP2 arranges it.
     """
     bounds = [(0, length) for length in tensor.shape]
     coordinate = tensor.device_mesh.get_coordinate()
@@ -82,14 +82,14 @@ def region_of(tensor: DTensor) -> tuple[slice, ...]:
 
 
 def divided_like(whole: Any, own: Tensor) -> Any:
-    """Return a tensor divided as one's own is, without communication: each device reads its part.
+    """Divide a tensor in the way another one is divided, without communication: each device copies its part.
 
     Args:
         whole: A tensor, or a `ScatteredTensor`.
-        own: A tensor of the same shape.
+        own: A tensor of the same shape, divided or not.
 
     Returns:
-        A copy of the part as a DTensor where `own` is one; the tensor itself where `own` is a plain one.
+        A DTensor with a copy of this device's part if `own` is a DTensor; otherwise the whole tensor.
     """
     if not isinstance(own, DTensor):
         return whole.whole() if isinstance(whole, ScatteredTensor) else whole
@@ -99,30 +99,33 @@ def divided_like(whole: Any, own: Tensor) -> Any:
 
 
 def gather_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint with whole tensors on the CPU; all devices must call it, and all but the first get none.
+    """Gather the divided tensors of a checkpoint on the CPU of rank 0; every rank must call it.
 
     Args:
         checkpoint: A checkpoint with divided tensors.
+
+    Returns:
+        The checkpoint with whole tensors on rank 0, and with None instead of them on the other ranks.
     """
     keep = torch.distributed.get_rank() == 0
 
     def gather(_: str, leaf: Any) -> Any:
         if not isinstance(leaf, DTensor):
             return leaf
-        whole = leaf.full_tensor()  # one after the other, so that never more than one is whole on a device
+        whole = leaf.full_tensor()  # one after the other, so that at most one whole tensor is on a device
         return whole.cpu() if keep else None
 
     return dict(_map(checkpoint, gather))
 
 
 def write_parts(checkpoint: dict[str, Any], folder: Path, rank: int, world_size: int) -> None:
-    """Write a device's parts of a checkpoint; the first one writes the rest as well.
+    """Write this rank's parts of a checkpoint; rank 0 also writes everything else.
 
     Args:
         checkpoint: A checkpoint with divided tensors.
         folder: An existing folder.
-        rank: Number of this device.
-        world_size: Number of devices.
+        rank: Rank of this process.
+        world_size: Number of ranks.
     """
     parts: dict[str, Any] = {}
 
@@ -141,11 +144,11 @@ def write_parts(checkpoint: dict[str, Any], folder: Path, rank: int, world_size:
 
 
 def replace_whole(target: Path, whole: Path) -> None:
-    """Give a whole file or folder its name, in the place of a former file or folder of that name.
+    """Move a complete file or folder to its final path, replacing a former file or folder there.
 
     Args:
-        target: The name.
-        whole: The file or folder, beside it.
+        target: The final path.
+        whole: The complete file or folder, in the same folder as the target.
     """
     former = former_of(target)
     undo_torn_replacement(target)  # of a process that was killed here
@@ -160,7 +163,7 @@ def replace_whole(target: Path, whole: Path) -> None:
 
 
 def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
-    """Read a checkpoint, file or folder, so that a device reads of its tensors only what it needs.
+    """Read a checkpoint file or folder such that a device reads only the parts of the tensors that it needs.
 
     Args:
         path: The file, or the folder that several devices wrote.
@@ -170,7 +173,7 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
         The checkpoint; tensors are mapped from the file, or are each a `ScatteredTensor`.
 
     Raises:
-        UserError: If there is no such checkpoint, or a part of it is missing.
+        UserError: If there is no such checkpoint, or one of its files is missing or damaged.
     """
     path = Path(path)
     undo_torn_replacement(path)
@@ -184,8 +187,8 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
             parts = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # whatever a damaged file makes torch raise
             raise UserError(
-                f"{argument} is {path}, but its file {file.name} is missing or torn; copy the whole folder again, or "
-                "give another checkpoint."
+                f"{argument} is {path}, but its file {file.name} is missing or damaged; copy the whole folder again, "
+                "or give another checkpoint."
             ) from error
         for name, part in parts.items():
             scattered.setdefault(name, []).append((tuple(part["start"]), part["part"]))
@@ -198,14 +201,14 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
 
 
 def consolidate(ckpt_path: str, output: str) -> None:
-    """Make one file of a checkpoint folder that several devices wrote, for one device, DDP, generate and export.
+    """Convert a checkpoint folder that several devices wrote to one file, for one device, DDP, generate and export.
 
     Args:
         ckpt_path: The folder.
-        output: The checkpoint file to be written; the whole checkpoint is in memory for a while.
+        output: The checkpoint file to write; the whole checkpoint must fit in memory.
 
     Raises:
-        UserError: If there is no such folder, a part of it is missing, or the output exists.
+        UserError: If there is no such folder, one of its files is missing, or the output exists.
     """
     if not is_checkpoint_folder(Path(ckpt_path)):
         raise UserError(

@@ -14,14 +14,16 @@ from lit_core.lightning.internals import logs_this_step
 
 
 def log_step(module: LightningModule, optimizer: Optimizer, window: Sequence[Tensor]) -> None:
-    """Log an optimizer step of a classifier, over its whole global batch, where the step is one that is logged.
+    """Log an optimizer step of a classifier over its whole global batch, if Lightning logs this step.
 
-    ``train/loss``, ``train/accuracy``, ``train/learning_rate`` and ``train/gradient_norm``, before clipping.
+    The keys are ``train/loss``, ``train/accuracy``, ``train/learning_rate`` and ``train/gradient_norm``, before
+    clipping.
 
     Args:
         module: The classifier; every rank calls this in its ``on_before_optimizer_step``.
         optimizer: Its optimizer.
-        window: Of each micro-batch of the step, one or more: summed loss, right predictions and samples, ``(3,)``.
+        window: Sum of the losses, number of correct predictions and number of samples, shape ``(3,)``, of each
+            micro-batch of the step on this rank.
     """
     if not logs_this_step(module.trainer):
         return

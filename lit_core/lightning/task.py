@@ -19,11 +19,11 @@ class EvaluationTask(CheckpointModule):
     """Base of the LightningModules, which are evaluated on several named sources at once.
 
     A subclass defines `evaluate_batch`, which updates the metric of a source, and `source_values`, which computes it
-    once all batches are seen. Metrics live for one evaluation: each begins with new ones, since the next run may have
-    other sources, an interrupted evaluation leaves its metrics incomplete, and a trainer in 16 bits rounds them.
+    once all batches are seen. Each evaluation begins with new metrics, since the next one may have other sources, an
+    interrupted one leaves its metrics incomplete, and a trainer in 16 bits rounds them.
 
-    What the command line parsed is saved as hyperparameters. A module that is built in Python saves none, since its
-    arguments are objects, with which a checkpoint could not be read as plain data.
+    A module that the command line builds saves its parsed arguments as hyperparameters. A module built in Python saves
+    none, since its arguments are objects, with which a checkpoint could not be read as plain data.
     """
 
     metrics: nn.ModuleDict
@@ -45,7 +45,7 @@ class EvaluationTask(CheckpointModule):
         raise NotImplementedError(f"{type(self).__name__} must define evaluate_batch.")
 
     def source_values(self, stage: str, source: str, metric: Metric) -> Mapping[str, Tensor | float]:
-        """Return what is logged about a source at the end of an evaluation; nothing if it is logged batch by batch.
+        """Return the values to log for a source at the end of an evaluation; empty if they are logged batch by batch.
 
         Args:
             stage: ``val`` or ``test``.
@@ -65,8 +65,8 @@ class EvaluationTask(CheckpointModule):
         Args:
             stage: ``val`` or ``test``.
             dataloader_idx: Index of the source.
-            kind: Makes the metric from the most exact floating-point type that the device has.
-            name: Tells several metrics of a source apart.
+            kind: Makes the metric from a dtype: float64, or float32 where the device has no float64.
+            name: Distinguishes several metrics of a source.
 
         Returns:
             The metric's key in ``metrics``, and the metric, on the module's device.

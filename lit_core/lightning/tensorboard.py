@@ -1,7 +1,7 @@
 """TensorBoard pages beyond scalars: images, heat maps, text, grouped charts, the HPARAMS table.
 
-Each function does nothing where no TensorBoard logger is attached, and nothing off rank 0; collectives belong before
-the call.
+Each function does nothing without a TensorBoard logger, and nothing on ranks other than 0, so collectives must run
+before the call.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 _MATPLOTLIB = RequirementCache("matplotlib")
 _log = logging.getLogger(__name__)
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:
-    """Return the TensorBoard writers of a trainer: none off rank 0 and none without a TensorBoard logger."""
+    """Return the TensorBoard writers of a trainer; empty on ranks other than 0 and without a TensorBoard logger."""
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def can_draw(trainer: Trainer) -> bool:
-    """Tell whether a figure would be shown; says once, where it would, that matplotlib is missing."""
+    """Tell whether figures can be shown; warn once if only matplotlib is missing."""
     if not writers(trainer):
         return False
-    if not _MATPLOTLIB and "matplotlib" not in _told:
-        _told.add("matplotlib")
+    if not _MATPLOTLIB and "matplotlib" not in _warned:
+        _warned.add("matplotlib")
         _log.warning('Figures are left out of TensorBoard: matplotlib is missing; pip install "lit-shift[plot]".')
     return bool(_MATPLOTLIB)
 
@@ -65,12 +65,12 @@ def add_figure(trainer: Trainer, key: str, figure: Figure, step: int) -> None:
 
 
 def add_text(trainer: Trainer, key: str, text: str, step: int) -> None:
-    """Show text as it is: each line is indented, so that Markdown in it stays plain.
+    """Show text verbatim: each line is indented, so that Markdown in it is not rendered.
 
     Args:
         trainer: Its TensorBoard loggers show the text.
         key: Tag of the text.
-        text: What to show.
+        text: The text.
         step: Optimizer step it belongs to.
     """
     quoted = "\n".join(f"    {line}" for line in text.splitlines())
@@ -86,14 +86,14 @@ def heat_map(
     ylabel: str,
     center: float | None = None,
 ) -> Figure:
-    """Draw a matrix in colours.
+    """Draw a matrix as a heat map.
 
     Args:
-        rows: Values row by row, the first row on top; shorter rows are filled up with blanks.
-        title: Text over the picture.
-        xlabel: What a column is.
-        ylabel: What a row is.
-        center: Value in the middle of the colours, which run from 0 to twice of it; None spans the values.
+        rows: Values row by row, the first row on top; shorter rows are padded with blank cells.
+        title: Title of the figure.
+        xlabel: Label of the columns.
+        ylabel: Label of the rows.
+        center: Value in the middle of the colour scale, which runs from 0 to twice the value; None fits it to the rows.
 
     Returns:
         The figure.
@@ -121,10 +121,10 @@ def curves(
     """Draw lines with a legend.
 
     Args:
-        lines: Abscissae and ordinates by label.
-        title: Text over the picture.
-        xlabel: What the abscissa is.
-        ylabel: What the ordinate is.
+        lines: x and y values of each line by its label.
+        title: Title of the figure.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
 
     Returns:
         The figure.
@@ -144,7 +144,7 @@ def curves(
 def add_layout(trainer: Trainer, layout: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
     """Group scalars into charts on the CUSTOM SCALARS page.
 
-    TensorBoard keeps one layout per run folder, so the callbacks' parts are merged into one and it is written again.
+    TensorBoard has one layout per run folder, so each call merges its charts into the layout and writes it again.
 
     Args:
         trainer: Its TensorBoard loggers get the layout.
@@ -168,7 +168,7 @@ def add_hparams(trainer: Trainer, params: Mapping[str, Any], metrics: Iterable[s
 
     Args:
         trainer: Its TensorBoard loggers show the page.
-        params: Hyperparameters, may be nested.
+        params: Hyperparameters by name; may be nested.
         metrics: Keys of metrics that will be logged.
     """
     from torch.utils.tensorboard.summary import hparams
@@ -180,19 +180,19 @@ def add_hparams(trainer: Trainer, params: Mapping[str, Any], metrics: Iterable[s
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Flatten nested values to what the HPARAMS page can show.
+    """Flatten nested values to values that the HPARAMS page can show.
 
     Args:
-        params: Values by name; mappings in it are entered, anything that is no number becomes text. Names with a
-            leading underscore are left out.
-        prefix: Put before each name.
+        params: Values by name; nested mappings are flattened, other objects become text. Names with a leading
+            underscore are left out.
+        prefix: Prefix of each name.
 
     Returns:
         Plain values by path, such as ``{"decoder/n_layers": 4}``.
     """
     flat: dict[str, bool | int | float | str] = {}
     for name, value in params.items():
-        if name.startswith("_"):  # Lightning's own notes
+        if name.startswith("_"):  # Lightning's internal keys
             continue
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}/")

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 #: Name under which transformers knows our attention.
 ATTENTION = "lit_core_packed"
-#: Queries at once, and products at once, in `causal_attention`: what stays in the processor's cache.
+#: Queries and products per block in `causal_attention`, few enough for the processor's cache.
 _QUERIES, _PRODUCTS = 128, 1 << 18
 
 
 def new_cache(config: Any) -> Any:
-    """Return transformers' cache with layers that do not copy what they hold at each token.
+    """Return a transformers KV cache whose layers grow in place instead of being copied for each token.
 
     Args:
-        config: Configuration of the model; layers of other kinds, such as sliding windows, stay transformers' own.
+        config: Configuration of the model; layers of other kinds, such as sliding windows, are transformers' own.
     """
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
@@ -38,9 +38,9 @@ def _growing_layer() -> type:
     from transformers.cache_utils import DynamicLayer
 
     class GrowingLayer(DynamicLayer):
-        """Keys and values in buffers that double when they are full; `keys` and `values` are views of what is filled.
+        """Keys and values in buffers that double when they are full; `keys` and `values` are views of the filled part.
 
-        Whatever replaces those views, such as a choice of rows, makes the next update begin with new buffers.
+        If these views are replaced, for example by a selection of rows, the next update allocates new buffers.
         """
 
         def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -68,10 +68,10 @@ def _growing_layer() -> type:
 
 
 def use_packed_attention(model: nn.Module) -> None:
-    """Let a model of transformers attend in `packed_attention`, where it would take torch's; results are the same.
+    """Make a transformers model use `packed_attention` instead of torch's attention; the results are the same.
 
     Args:
-        model: The model, changed in place; left alone if it has an attention of its own.
+        model: The model, changed in place; unchanged if it does not use torch's attention.
     """
     config = getattr(model, "config", None)
     if getattr(config, "_attn_implementation", None) != "sdpa" or not RequirementCache("transformers>=4.53"):
@@ -94,11 +94,11 @@ def packed_attention(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attend; where query heads share keys and a single token is new, each key is read once for all its heads.
+    """Compute attention; for a single new token, each key is read once for all query heads that share it.
 
-    torch's kernel for the CPU goes through each head alone, which takes ten times as long as reading the keys. The
-    heads that share keys stand for several queries of one head instead. Whole texts in bfloat16 on the CPU go through
-    `causal_attention`. In all other cases this is transformers' own.
+    torch's kernel for the CPU reads the keys again for each head, which takes ten times as long. Here the heads that
+    share keys are treated as several queries of one head. Whole texts in bfloat16 on the CPU are passed to
+    `causal_attention`, and all other inputs to transformers' own attention.
 
     Args:
         module: The attention layer.
@@ -108,10 +108,10 @@ def packed_attention(
         attention_mask: Additive or boolean, ``(B, 1 or H, S, K)``; None where every key is seen.
         dropout: Probability of dropping a weight.
         scaling: Factor of the products; None takes 1 / √d.
-        others: What else transformers hands to its attention.
+        others: Further arguments that transformers passes to its attention.
 
     Returns:
-        ``(B, S, H, d)``, and None in the place of the weights.
+        The output ``(B, S, H, d)``, and None instead of the weights.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -133,10 +133,10 @@ def packed_attention(
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Let each token attend to itself and those before it, by products of blocks that stay in the processor's cache.
+    """Compute causal attention in blocks that fit in the processor's cache.
 
-    For bfloat16 on a CPU that has it, where torch's own kernel is slow. Products are rounded to bfloat16 as in
-    transformers' eager attention, and the softmax is in float32.
+    It is meant for bfloat16 on a CPU that supports it, where torch's kernel is slow. Products are rounded to bfloat16
+    as in transformers' eager attention, and the softmax is in float32.
 
     Args:
         query: ``(B, H, S, d)``.
@@ -145,7 +145,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) 
         scaling: Factor of the products.
 
     Returns:
-        ``(B, S, H, d)``.
+        The output ``(B, S, H, d)``.
     """
     batch, heads, length, _ = query.shape
     groups, shared = key.shape[1], heads // key.shape[1]
@@ -157,7 +157,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) 
         rows = max(1, _PRODUCTS // (heads * new * end))
         for row in range(0, batch, rows):
             some = slice(row, row + rows)
-            # The heads that share keys stand for several queries of one head.
+            # The heads that share keys are treated as several queries of one head.
             query_BGRd = query[some, :, start:end].reshape(-1, groups, shared * new, query.shape[-1])
             scores_BGRK = torch.matmul(query_BGRd, key[some, :, :end].transpose(-1, -2)).float().mul_(scaling)
             scores_BGRK.unflatten(2, (shared, new))[..., start:].add_(later_SS[:new, :new])

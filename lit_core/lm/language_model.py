@@ -23,11 +23,11 @@ from lit_core.lm.transformers_loading import loading
 
 
 class LanguageModel(ABC):
-    """Predicts the next token, and writes.
+    """Interface of language models, which predict the next token and generate text.
 
     Attributes:
-        name: What it is called, such as SmolLM2-135M-Instruct.
-        tokenizer: Turns text into the model's token ids and back.
+        name: Name of the model, such as SmolLM2-135M-Instruct.
+        tokenizer: Converts text to the model's token ids and back.
         module: The network.
         max_length: Longest sequence in tokens; None if there is no limit.
     """
@@ -39,7 +39,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def new_cache(self) -> Any:
-        """Return an empty cache of keys and values, to be handed to :meth:`logits`."""
+        """Return an empty cache of keys and values, to be passed to :meth:`logits`."""
 
     @abstractmethod
     def logits(
@@ -48,52 +48,52 @@ class LanguageModel(ABC):
         """Return the logits of the next token after each token.
 
         Args:
-            ids_BS: Token ids of shape ``(batch, sequence)``; with a cache, those that follow what it holds.
-            cache: What :meth:`new_cache` or an earlier call returned; None keeps nothing.
+            ids_BS: Token ids of shape ``(batch, sequence)``; with a cache, those after the cached tokens.
+            cache: The cache that :meth:`new_cache` or an earlier call returned; None does not cache.
             mask: True for real tokens, False for padding, of the ids' shape; None for no padding. A later call with the
                 same cache gives the mask of its new tokens only.
-            last_only: Whether only the last token's logits are computed, which spares a long prompt's memory.
+            last_only: Whether only the last token's logits are computed, which saves memory for long prompts.
 
         Returns:
             Logits of shape ``(batch, sequence or 1, vocabulary)``, and the cache.
         """
 
     def hidden(self, ids_BS: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return what `head` makes logits of, so that nobody needs to hold the logits of a whole batch.
+        """Return the states from which `head` computes logits, so that a whole batch of logits need not be in memory.
 
         Args:
             ids_BS: Token ids of shape ``(batch, sequence)``.
             mask: True for real tokens, False for padding, of the ids' shape; None for no padding.
 
         Returns:
-            Of shape ``(batch, sequence, width)``; where a model cannot be divided, these are the logits themselves.
+            Hidden states of shape ``(batch, sequence, width)``; the logits if the model cannot be divided.
         """
         return self.logits(ids_BS, mask=mask)[0]
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Return the logits ``(..., vocabulary)`` of the next token for rows ``(..., width)`` of what `hidden` gave."""
+        """Return the next-token logits ``(..., vocabulary)`` for states ``(..., width)`` that `hidden` returned."""
         return hidden
 
     @abstractmethod
     def keep_rows(self, cache: Any, rows: Sequence[int]) -> Any:
-        """Return a cache that holds some rows only.
+        """Return a cache with only some of the rows.
 
         Args:
-            cache: What :meth:`logits` returned; not to be used any more.
-            rows: Places of the rows to keep, rising.
+            cache: The cache that :meth:`logits` returned; it must not be used afterwards.
+            rows: Indices of the rows to keep, ascending.
         """
 
     @property
     def device(self) -> torch.device:
-        """Where the network's weights are."""
+        """Device of the network's weights."""
         return next(self.module.parameters()).device
 
     def generate(self, prompts: Sequence[str], **options: Any) -> list[str]:
         """Continue texts.
 
         Args:
-            prompts: Texts to be continued; an empty one starts a new document.
-            options: Those of :meth:`generate_ids`.
+            prompts: The texts; an empty one starts a new document.
+            options: Options of :meth:`generate_ids`.
 
         Returns:
             The continuations, without the prompts, in the order of the prompts.
@@ -119,8 +119,8 @@ class LanguageModel(ABC):
     ) -> list[list[int]]:
         """Continue token sequences.
 
-        Each prompt draws from random numbers of its own, seeded by the seed and its place, so what it becomes does not
-        depend on the batch it is in. The network runs in evaluation mode and is left in the mode it was in.
+        Each prompt has its own random numbers, seeded by the seed and its index, so its continuation does not depend on
+        its batch. The network runs in evaluation mode; its former mode is restored.
 
         Args:
             prompts: Token ids of each prompt, one or more.
@@ -129,17 +129,17 @@ class LanguageModel(ABC):
             top_k: How many of the likeliest tokens may be drawn; None allows all.
             top_p: Probability in (0, 1] that the fewest likeliest tokens to draw from must reach; None allows all.
             repetition_penalty: Divisor of positive and factor of negative logits of tokens that the prompt or the
-                continuation holds already (Keskar et al. 2019, arXiv 1909.05858); 1 changes nothing.
+                continuation already contains (Keskar et al. 2019, arXiv 1909.05858); 1 changes nothing.
             seed: Seed of the drawn tokens, 0 or more.
             batch_size: Prompts continued at once.
-            first_row: Place of the first prompt in a longer list that is handed over in parts.
+            first_row: Index of the first prompt in a longer list that is passed in parts.
             stop_at_end: Whether a continuation stops at the end-of-text token.
 
         Returns:
             New token ids of each prompt, without the end-of-text token that stopped it.
 
         Raises:
-            UserError: If an option is out of range, a prompt is empty, or a text would be longer than the model takes.
+            UserError: If an option is out of range, a prompt is empty, or a text would exceed the model's limit.
         """
         check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
         self._check_lengths(prompts, max_new_tokens)
@@ -186,7 +186,7 @@ class LanguageModel(ABC):
         cache = self.new_cache()
         while True:
             logits_BSV, cache = self.logits(ids_BS, cache, mask=mask_BS, last_only=True)
-            # A vocabulary may be padded to a round number; those ids mean nothing.
+            # A vocabulary may be padded to a round number; the padding ids have no meaning.
             logits_BV = logits_BSV[:, -1, : self.tokenizer.vocab_size].float()
             if choices[3] != 1:
                 if seen_BV is None:
@@ -218,10 +218,10 @@ class LanguageModel(ABC):
 
 
 def divides(model: Any) -> bool:
-    """Tell whether logits are the output layer of the last hidden states; some models scale or cap them as well.
+    """Tell whether a model's logits are its output layer of the last hidden states; some models also scale or cap them.
 
     Args:
-        model: A causal language model of transformers. On the meta device, where none computes anything, it is assumed.
+        model: A causal language model of transformers. On the meta device, where nothing is computed, it is assumed.
     """
     base, output = model.base_model, model.get_output_embeddings()
     if base is model or output is None:
@@ -240,8 +240,8 @@ class HuggingFaceLM(LanguageModel):
     Args:
         model: The model, for example of ``AutoModelForCausalLM``.
         tokenizer: Its tokenizer.
-        name: What it is called; None for the class of the model.
-        call: What to call in place of the model, with the same arguments; None for the model itself.
+        name: Name of the model; None for the name of its class.
+        call: Called instead of the model with the same arguments; None calls the model.
     """
 
     def __init__(
@@ -262,13 +262,13 @@ class HuggingFaceLM(LanguageModel):
         dtype: Literal["float32", "bfloat16"] = "float32",
         device: str = "cpu",
     ) -> HuggingFaceLM:
-        """Load a model by name or from a folder; only safetensors, so that nothing is unpickled.
+        """Load a model by name or from a folder, only from safetensors files, so that nothing is unpickled.
 
         Args:
-            name: Name of a Hugging Face model, or a folder, also one below the data root.
+            name: Name of a Hugging Face model, or a folder, which may be below the data root.
             layers: Number of layers to keep, the first ones; None keeps all. Fewer make a weaker, faster model.
             dtype: Type of the weights; bfloat16 is faster only where the processor has it.
-            device: Where to put the weights.
+            device: Device of the weights.
 
         Raises:
             UserError: If there is no such model, or it has fewer layers.
@@ -292,11 +292,11 @@ class HuggingFaceLM(LanguageModel):
         return cls(model.eval().to(device), Tokenizer.load(name), called)
 
     def new_cache(self) -> Any:
-        """Return an empty cache: transformers' own, and the mask of the tokens it holds."""
+        """Return an empty cache: keys and values of `decoding.new_cache`, and the mask of the cached tokens."""
         return new_cache(self.module.config), None
 
     def keep_rows(self, cache: Any, rows: Sequence[int]) -> Any:
-        """Return a cache that holds some rows only; see the base class."""
+        """Return a cache with only some of the rows; see the base class."""
         past, mask_BK = cache
         indices = torch.tensor(rows, device=self.device)
         past.batch_select_indices(indices)
@@ -331,7 +331,7 @@ class HuggingFaceLM(LanguageModel):
 
     @cached_property
     def divides(self) -> bool:
-        """Whether the logits are the output layer of the last hidden states; some models scale or cap them as well."""
+        """Whether the logits are the output layer of the last hidden states; see the function `divides`."""
         return divides(self.module)
 
     @property

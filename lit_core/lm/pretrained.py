@@ -35,7 +35,7 @@ def smollm2(
     Args:
         layers: Number of its 30 layers to keep, the first ones; None keeps all. Fewer make a weaker, faster model.
         dtype: Type of the weights; bfloat16 is faster only where the processor has it.
-        device: Where to put the weights.
+        device: Device of the weights.
 
     Raises:
         UserError: If transformers, gguf or accelerate is missing, or layers is out of range.
@@ -48,7 +48,7 @@ def smollm2(
 
 
 def smollm2_folder() -> Path:
-    """Return a folder with SmolLM2-135M-Instruct as Hugging Face reads it, fetched and dequantized if needed."""
+    """Return a folder with SmolLM2-135M-Instruct in Hugging Face's format, fetched and dequantized if needed."""
     target = data_root() / "models" / f"smollm2-135m-instruct-{_SMOLLM2_SHA256[:12]}"
     if (target / "config.json").is_file():
         return target

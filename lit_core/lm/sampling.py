@@ -23,19 +23,19 @@ def choose_tokens(
     repetition_penalty: float = 1.0,
     seen_BV: Tensor | None = None,
 ) -> Tensor:
-    """Choose the next token of each row: repetition penalty, temperature, top-k, top-p, in this order.
+    """Choose the next token of each row by repetition penalty, temperature, top-k and top-p, in this order.
 
     The cumulative distribution runs over the tokens in the order of their ids, which needs no sorting. Tokens that are
-    exactly as likely as the last one that top-k or top-p allows are allowed too.
+    exactly as likely as the last allowed token of top-k or top-p are allowed too.
 
     Args:
         logits_BV: Logits of shape ``(batch, vocabulary)``, float32.
         uniform_B: A number in [0, 1) per row, at which the cumulative distribution is read.
         temperature: Divisor of the logits; 0 takes the likeliest token.
         top_k: How many of the likeliest tokens may be drawn; None allows all.
-        top_p: Probability that the fewest likeliest tokens that may be drawn must reach; None allows all.
-        repetition_penalty: Divisor of positive and factor of negative logits of seen tokens.
-        seen_BV: True for tokens that were seen, of the logits' shape; needed for a penalty other than 1.
+        top_p: Probability in (0, 1] that the fewest likeliest tokens to draw from must reach; None allows all.
+        repetition_penalty: Divisor of positive and factor of negative logits of tokens in `seen_BV`.
+        seen_BV: True for tokens that occurred, of the logits' shape; needed for a penalty other than 1.
 
     Returns:
         Token ids of shape ``(batch,)``.
@@ -61,9 +61,9 @@ def choose_tokens(
         probs_BV = probs_BV.masked_fill(probs_BV < falling_BV.gather(-1, last_B1), 0)
     cumulative_BV = probs_BV.cumsum(-1)
     total_B1 = cumulative_BV[:, -1:].contiguous()
-    place_B1 = torch.searchsorted(cumulative_BV, uniform_B.to(probs_BV)[:, None] * total_B1, right=True)
-    # Where rounding makes the threshold the total itself, the last token that may be drawn.
-    return place_B1.minimum(torch.searchsorted(cumulative_BV, total_B1))[:, 0]
+    index_B1 = torch.searchsorted(cumulative_BV, uniform_B.to(probs_BV)[:, None] * total_B1, right=True)
+    # If rounding makes the threshold equal to the total, take the last token that may be drawn.
+    return index_B1.minimum(torch.searchsorted(cumulative_BV, total_B1))[:, 0]
 
 
 def _falling(values_BV: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ def check_sampling(
     }
     for name, (value, good, rule) in rules.items():
         if not good:
-            raise UserError(f"{name} is {value} but must be {rule}; set it so.")
+            raise UserError(f"{name} is {value}, but must be {rule}; change it.")
 
 
 def uniforms(seed: int, row: int) -> Iterator[float]:
-    """Yield the random numbers of a prompt, which depend on the seed and its place alone."""
+    """Yield random numbers in [0, 1) for the prompt with index `row`; they depend on the seed and this index only."""
     numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
     while True:
         yield float(numbers.random(dtype=np.float32))

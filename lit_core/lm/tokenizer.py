@@ -17,7 +17,7 @@ from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write, resolve_data_path
 
 END_OF_TEXT = "<|endoftext|>"
-#: What a tokenizer.json may call its end-of-text token, when no tokenizer_config.json says so; the first one wins.
+#: Names of end-of-text tokens that are tried, in this order, if there is no tokenizer_config.json.
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]")
 #: Where a long text may be cut without changing its tokens: after a single line break, before a word.
 _CUT = re.compile(r"(?<=\S\n)(?=\w)")
@@ -27,14 +27,14 @@ _SPACE = "▁"
 
 
 class Tokenizer:
-    """Turns text into token ids and back, and knows how many bytes of text each token stands for.
+    """Converts text to token ids and back, and knows how many bytes of text each token stands for.
 
-    Special tokens are never read out of a text: a text that contains ``<|endoftext|>`` is encoded as it is written, so
-    that no document can end itself. Nothing is added to a text either.
+    Special tokens are not recognised in a text: ``<|endoftext|>`` in a text is encoded as ordinary characters, so that
+    no document can end itself. No special token is added to a text.
 
     Args:
         definition: Parsed content of a tokenizer.json, as the ``tokenizers`` library writes it.
-        end_of_text: The special token that ends a document; None looks for one of the usual names.
+        end_of_text: The special token that ends a document; None tries the usual names.
 
     Attributes:
         vocab_size: Number of token ids, from 0.
@@ -48,7 +48,7 @@ class Tokenizer:
     def __init__(self, definition: dict[str, Any], end_of_text: str | None = None) -> None:
         from tokenizers import Tokenizer as Backend
 
-        # Cutting and padding belong to whoever makes batches.
+        # Truncation and padding are left to the code that makes batches.
         self._definition = definition | {"truncation": None, "padding": None}
         try:
             self._backend = Backend.from_str(json.dumps(self._definition))
@@ -74,9 +74,9 @@ class Tokenizer:
         """Train a byte-level BPE; equal texts in equal order give an equal tokenizer.
 
         Args:
-            texts: What to learn from.
-            vocab_size: Tokens to learn, 257 or more: 256 bytes, the end-of-text token, and merges. Fewer come out where
-                the texts are too short to have so many pairs that occur twice.
+            texts: The training texts.
+            vocab_size: Tokens to learn, 257 or more: 256 bytes, the end-of-text token, and merges. The tokenizer has
+                fewer if too few pairs occur twice in the texts.
 
         Raises:
             UserError: If the vocabulary is too small.
@@ -104,7 +104,7 @@ class Tokenizer:
 
     @classmethod
     def bytes(cls) -> Tokenizer:
-        """Return the tokenizer whose 256 first ids are the bytes of UTF-8 themselves."""
+        """Return the tokenizer whose ids 0 to 255 are the bytes of UTF-8."""
         from tokenizers import Tokenizer as Backend
         from tokenizers import decoders, models, pre_tokenizers
 
@@ -169,44 +169,44 @@ class Tokenizer:
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
             raise UserError(
-                f"tokenizer is {name}, but there is neither such a file or folder nor can tokenizer.json be had from "
-                f"Hugging Face ({reason}); correct the path or the name."
+                f"tokenizer is {name}, but there is no such file or folder, and tokenizer.json cannot be downloaded "
+                f"from Hugging Face ({reason}); correct the path or the name."
             ) from error
         return cls._load_file(path)
 
     # Text and ids
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; no special token among them."""
+        """Return the token ids of a text, without special tokens."""
         ids: list[int] = []
-        for piece in self._pieces(text):  # the batch call, even of one: it leaves out what ids do not need
+        for piece in self._pieces(text):  # the batch call, even for one piece, since it computes only the ids
             ids += self._backend.encode_batch_fast([piece], add_special_tokens=False)[0].ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, using the library's threads."""
+        """Return the token ids of each text, without special tokens, using the library's threads."""
         return [row.ids for row in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of some ids; special tokens stand for no text, and bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of token ids, without special tokens; bytes that are not valid UTF-8 become U+FFFD."""
         return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """Decode `ids` and return only the text that they add after the text of `before`.
 
-        Tokenizers that mark a word's start instead of keeping blanks (SentencePiece's) drop the blank at the start of
-        what they decode, so a continuation must not be decoded alone.
+        Tokenizers that mark the start of a word instead of keeping blanks (SentencePiece's) drop the first blank of a
+        decoded text, so a continuation must not be decoded alone.
 
         Args:
-            before: Ids that stand before.
+            before: Ids before the continuation.
             ids: Ids of the continuation.
         """
         start, whole = self.decode(before), self.decode([*before, *ids])
-        # not so if the first ids end inside of a character's bytes
+        # it does not start so if the ids before end inside a character's bytes
         return whole.removeprefix(start) if whole.startswith(start) else self.decode(ids)
 
     def normalize(self, text: str) -> str:
-        """Return the text as the tokenizer sees it, for example with composed accents; mostly the text itself."""
+        """Return the text after the tokenizer's normalization, such as composed accents; often the text itself."""
         normalizer = self._backend.normalizer
         return text if normalizer is None else normalizer.normalize_str(text)
 
@@ -234,13 +234,13 @@ class Tokenizer:
         )
 
     def byte_lengths(self) -> np.ndarray:
-        """Return how many bytes of UTF-8 text each token stands for: int64 of shape ``(vocab_size,)``.
+        """Return the number of bytes of UTF-8 text that each token stands for: int64 of shape ``(vocab_size,)``.
 
         Special tokens stand for no text, 0 bytes. Over the ids of a text the lengths add up to its size exactly for
         byte-level tokenizers (:attr:`exact`), and to within the one space that most others put before a text.
 
         Raises:
-            UserError: If the tokens do not say where the blanks were, as those of BERT.
+            UserError: If the tokens do not record blanks, as those of BERT.
         """
         return self._byte_lengths.copy()
 
@@ -304,12 +304,12 @@ class Tokenizer:
         path = Path(path)
         path = path if path.suffix == ".json" else path / "tokenizer.json"
         config = {"eos_token": self._end_of_text_name, "tokenizer_class": "PreTrainedTokenizerFast"}
-        # The one without which the other would be read wrongly comes first.
+        # tokenizer_config.json is written first, since tokenizer.json would be misread without it.
         atomic_write(path.with_name("tokenizer_config.json"), json.dumps(config, indent=2) + "\n")
         atomic_write(path, json.dumps(self._definition, ensure_ascii=False, indent=1) + "\n")
 
     def describe(self) -> dict[str, Any]:
-        """Return what an index of shards says of its tokenizer: hash, size, and id of the end-of-text token."""
+        """Return the tokenizer's entry in the index of a shard set: hash, size, and id of the end-of-text token."""
         return {"sha256": self.sha256, "vocab_size": self.vocab_size, "end_of_text": self.end_of_text}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -320,7 +320,7 @@ class Tokenizer:
 
 
 def _parts(component: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    """Return a component of a tokenizer.json as the list it may be a sequence of."""
+    """Return a component of a tokenizer.json as a list; a sequence of components is flattened."""
     if component is None:
         return []
     return [inner for part in component[name] for inner in _parts(part, name)] if name in component else [component]

@@ -1,4 +1,4 @@
-"""Loading of models by transformers: without its progress bars and reports, with failures in one sentence."""
+"""Loading of models by transformers, without its progress bars and reports, and with errors in one sentence."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lit_core.errors import UserError
 
 @contextmanager
 def loading(subject: str, remedy: str) -> Iterator[None]:
-    """Load a model by transformers, quietly.
+    """Hide the output of transformers while it loads a model, and raise its errors as UserError.
 
     Args:
-        subject: The argument and its value, such as ``encoder is minilm``, with which a refusal begins.
-        remedy: What to give instead, with which a refusal ends.
+        subject: Start of the error message: the argument and its value, such as ``encoder is minilm``.
+        remedy: End of the error message: what to give instead.
 
     Raises:
-        UserError: If transformers finds no such model, or cannot read it.
+        UserError: If transformers does not find the model or cannot read it.
     """
     try:
         with quiet_transformers():
@@ -31,7 +31,7 @@ def loading(subject: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Show neither a bar nor a list of missing or left-out weights while transformers loads a model."""
+    """Hide progress bars and lists of missing or unused weights while transformers loads a model."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core import __version__
+from lit_core.data.shards import splits_of
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
@@ -65,19 +66,19 @@ def prepare(
     if verify:
         return _verify(folder)
     settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size)
-    kept, left_out = set(), {}
+    reused, left_out = set(), {}
     with workplace(folder) as work:
         for source in sources or ():
             name = source.name
             if is_prepared(folder / name, settings[name]):
-                kept.add(name)
+                reused.add(name)
                 continue
             shutil.rmtree(work / name, ignore_errors=True)  # of a killed run
             left_out[name] = _write(work / name, source, settings[name])
             os.replace(work / name, folder / name)
             sync_folder(folder)
     summary = {name: _summary(folder / name) for name in settings}
-    _print(summary, kept)
+    _print(summary, reused)
     for name, count in left_out.items():
         if count:
             print(f"{count:,} texts of {name} were left out, since they repeat others.")
@@ -175,31 +176,27 @@ def _verify(root: Path) -> Summary:
     if not records:
         raise UserError(f"root is {root}, but there is nothing prepared in it; correct the path.")
     for record in records:
-        for split in _splits(record.parent):
+        for split in splits_of(record.parent):
             TextSet(record.parent / split).verify()
     summary = {record.parent.name: _summary(record.parent) for record in records}
-    _print(summary, kept=set())
-    print(f"\nAll shards of {root} are what their indices say.")
+    _print(summary, reused=set())
+    print(f"\nAll shards of {root} match their indices.")
     return summary
 
 
-def _splits(folder: Path) -> list[str]:
-    return [split for split in SPLITS if (folder / split).is_dir()]
-
-
 def _summary(folder: Path) -> dict[str, dict[str, float]]:
-    found = {}
-    for split in _splits(folder):
+    rows = {}
+    for split in splits_of(folder):
         meta = TextSet(folder / split).meta
-        found[split] = {key: meta[key] for key in ("human", "machine", "median_characters")}
-    return found
+        rows[split] = {key: meta[key] for key in ("human", "machine", "median_characters")}
+    return rows
 
 
-def _print(summary: Summary, kept: set[str]) -> None:
+def _print(summary: Summary, reused: set[str]) -> None:
     print(f"\n{'source':<24}{'split':<7}{'human':>10}{'machine':>10}{'median characters':>19}")
     for name, splits in summary.items():
         for split, row in splits.items():
             print(
                 f"{name:<24}{split:<7}{row['human']:>10,}{row['machine']:>10,}{row['median_characters']:>19,.0f}"
-                + ("   was there" if name in kept else "")
+                + ("   unchanged" if name in reused else "")
             )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.lightning.exact_buffers import keep_exact
+from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_moe.functional.routing import balance_bias
 from lit_moe.nn.router import Router
 
 
-class BiasRouter(Router):
+class BiasRouter(ExactBuffers, Router):
     """Routes by a sigmoid of each logit: experts are chosen by score plus bias and weighed by the score alone.
 
     After each optimizer step the bias of an expert moves by a fixed amount γ, up if it got fewer tokens than the mean
@@ -33,6 +31,7 @@ class BiasRouter(Router):
     """
 
     bias: Tensor
+    exact_buffers = ("bias",)  # rounding to bfloat16 changes a bias more than a step does
 
     def __init__(self, n_experts: int, top_k: int, update_rate: float = 0.001, normalize_top_k: bool = False) -> None:
         super().__init__(n_experts, top_k, normalize_top_k)
@@ -58,9 +57,3 @@ class BiasRouter(Router):
     def end_step(self, counts_E: Tensor) -> None:
         """Move the biases by γ towards an even load."""
         self.bias.copy_(balance_bias(self.bias, counts_E, self.update_rate))  # in place: others refer to it
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BiasRouter:
-        exact = {"bias": self.bias}
-        super()._apply(fn, recurse)
-        keep_exact(self, exact)  # one bfloat16 rounding moves a bias by more than a step does
-        return self

@@ -6,7 +6,6 @@ Shape suffixes: B batch, S sequence, D model width, V vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
-from lit_core.lightning.exact_buffers import keep_exact
+from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
@@ -54,7 +53,7 @@ class HFConfig:
             raise UserError("`hugging_face.config` has no model_type; name one of transformers, such as mixtral.")
 
 
-class HFDecoder(nn.Module):
+class HFDecoder(ExactBuffers):
     """A causal language model of transformers, dense or with mixtures of experts, with the interface of `Decoder`.
 
     The model keeps its own routing. `moe_layers` returns its gates, so that callbacks measure them. The auxiliary
@@ -91,6 +90,7 @@ class HFDecoder(nn.Module):
         elif config.config is not None:
             size = {} if vocab_size is None else {"vocab_size": vocab_size}
             self.model = _random(size | config.config)
+        self.exact_buffers = [f"model.{name}" for name, _ in self.model.named_buffers() if self._stays_exact(name)]
         self.config: Any = self.model.config.get_text_config()
         self.watched = watch_gates(self.model, config.gates, config.top_k, config.balance_weight, config.z_weight)
         if not self.watched and (config.balance_weight or config.z_weight):
@@ -205,12 +205,6 @@ class HFDecoder(nn.Module):
             if name.startswith(mixture) and "experts" in name.removeprefix(mixture).split("."):
                 return watched.router.top_k / watched.router.n_experts
         return 1.0
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HFDecoder:
-        exact = {name: buffer for name, buffer in self.model.named_buffers() if self._stays_exact(name)}
-        super()._apply(fn, recurse)
-        keep_exact(self.model, exact)
-        return self
 
     def _stays_exact(self, name: str) -> bool:
         """Tell whether transformers keeps a buffer in float32 when it loads a model in 16 bits."""

@@ -136,7 +136,7 @@ def test_a_second_time_nothing_is_done(prepared, corpora, capsys):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert prepare(str(root), corpora, **ARGUMENTS) == summary
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    assert "was there" in capsys.readouterr().out
+    assert "unchanged" in capsys.readouterr().out
 
 
 def test_a_later_corpus_is_encoded_with_the_roots_tokenizer(corpora, tmp_path):
@@ -196,7 +196,7 @@ def test_the_command_line_reads_short_names(corpora, tmp_path, capsys):
     out = capsys.readouterr().out
     assert re.search(r"more +train +\d+ +17,\d{3} ", out) and "lit-moe fit" in out
     auto_cli(prepare, args=["--root", str(tmp_path / "root"), "--verify", "true"], **arguments)
-    assert "what their indices say" in capsys.readouterr().out
+    assert "match their indices" in capsys.readouterr().out
 
 
 # What goes wrong
@@ -289,7 +289,7 @@ def test_two_at_once_are_refused(prepared, corpora):
     handle = os.open(prepared[0], os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        refuses("another prepare is at work", prepared[0], corpora, **ARGUMENTS)
+        refuses("another prepare is running", prepared[0], corpora, **ARGUMENTS)
     finally:
         os.close(handle)
 

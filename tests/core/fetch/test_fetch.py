@@ -80,7 +80,7 @@ def test_what_cannot_be_downloaded_says_what_the_client_said(shelf, root):
 )
 def test_without_the_client_the_folder_argument_is_named(fetch, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"some-package is fetched with .* not on this machine; .* `from_folder`"):
+    with pytest.raises(UserError, match=r"some-package is fetched with .* not installed; .* `from_folder`"):
         fetch()
 
 
@@ -115,14 +115,14 @@ def test_a_package_of_an_unknown_version_is_taken_with_a_warning(archive, root, 
     with caplog.at_level(logging.WARNING):
         texts = [document.text for document in GermanManPages().documents()]
     assert texts == ["NAME\n\nx - tut etwas\n"]
-    assert "another version than those known (4.18.1-1)" in caplog.text
+    assert "not one of the reviewed versions (4.18.1-1)" in caplog.text
     assert GermanManPages().facts()["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert not left_over(root)
 
 
 @needs_dpkg
 def test_a_package_of_a_known_version_must_have_its_hash(archive, root, caplog):
-    with pytest.raises(RunFailure, match=f"{WRONG} is known for this version"):
+    with pytest.raises(RunFailure, match=f"{WRONG} is expected for this version"):
         fetch_deb("manpages-de", {"1.0-1": WRONG})
     assert not left_over(root)
     known = {"1.0-1": hashlib.sha256(archive.read_bytes()).hexdigest()}

@@ -107,7 +107,7 @@ def test_a_folder_is_resumed_to_the_same_bits_and_refused_where_it_cannot_be_rea
     straight = whole(fit("ep, folder", "straight", 3), tmp_path)
     path = fit("ep, folder", "begun", 2)
     assert sorted(file.name for file in path.iterdir()) == ["meta.pt", "part_00000.pt", "part_00001.pt"]
-    with pytest.raises(UserError, match=r"begun/last\.ckpt, a folder of parts that only a sharded strategy reads"):
+    with pytest.raises(UserError, match=r"begun/last\.ckpt, a checkpoint folder, which only a sharded strategy reads"):
         fit("plain", "plain", 3, path=path)
     resumed = whole(fit("ep, folder", "begun", 3, path=path), tmp_path)
     for name, weight in straight["state_dict"].items():
@@ -120,7 +120,7 @@ def test_a_folder_is_resumed_to_the_same_bits_and_refused_where_it_cannot_be_rea
     with pytest.raises(UserError, match="a checkpoint that is a file needs no consolidation"):
         consolidate(output, str(tmp_path / "two.ckpt"))
     (path / "part_00001.pt").write_bytes((path / "part_00001.pt").read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"part_00001\.pt is missing or torn"):
+    with pytest.raises(UserError, match=r"part_00001\.pt is missing or damaged"):
         load_checkpoint_parts(path)
 
 

@@ -52,7 +52,7 @@ def test_a_divided_run_is_one(token_root, name, flags):
             run(*command, code=2, log="refused")
         run("fit", "--config", "tiny.yaml", "--branch_from", last, code=2, log="refused")
         said = [line for line in Path("refused").read_text().splitlines() if line.startswith("lit-moe: ")]
-        assert len(said) == 3 and all("make a file of it with the command `consolidate`" in line for line in said)
+        assert len(said) == 3 and all("convert it to a file with the command `consolidate`" in line for line in said)
         run("consolidate", "--ckpt_path", last, "--output", last.with_name("file.ckpt"))
         last = last.with_name("file.ckpt")
     assert_close_weights(checkpoint("two", last.name), checkpoint("one"))
