@@ -11,13 +11,12 @@ Self = TypeVar("Self", bound="ExactBuffers")
 
 
 class ExactBuffers(nn.Module):
-    """Base of modules some of whose buffers keep dtype and values when the module is converted to another dtype.
+    """Base of modules some of whose buffers keep dtype and values when the module is converted to another dtype."""
 
-    Attributes:
-        exact_buffers: Names of these buffers, as in ``named_buffers``.
-    """
-
-    exact_buffers: Collection[str] = ()
+    @property
+    def exact_buffers(self) -> Collection[str]:
+        """Names of these buffers, as in ``named_buffers``; a subclass sets a class attribute or a property."""
+        raise NotImplementedError(f"{type(self).__name__} must define exact_buffers.")
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # moves and converts
         exact = {name: self.get_buffer(name) for name in self.exact_buffers}

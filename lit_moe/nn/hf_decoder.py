@@ -90,7 +90,6 @@ class HFDecoder(ExactBuffers):
         elif config.config is not None:
             size = {} if vocab_size is None else {"vocab_size": vocab_size}
             self.model = _random(size | config.config)
-        self.exact_buffers = [f"model.{name}" for name, _ in self.model.named_buffers() if self._stays_exact(name)]
         self.config: Any = self.model.config.get_text_config()
         self.watched = watch_gates(self.model, config.gates, config.top_k, config.balance_weight, config.z_weight)
         if not self.watched and (config.balance_weight or config.z_weight):
@@ -206,8 +205,12 @@ class HFDecoder(ExactBuffers):
                 return watched.router.top_k / watched.router.n_experts
         return 1.0
 
+    @property
+    def exact_buffers(self) -> list[str]:
+        """Names of the buffers that transformers keeps in float32 when it loads a model in 16 bits."""
+        return [f"model.{name}" for name, _ in self.model.named_buffers() if self._stays_exact(name)]
+
     def _stays_exact(self, name: str) -> bool:
-        """Tell whether transformers keeps a buffer in float32 when it loads a model in 16 bits."""
         exact_modules: set[str] = set()
         for attribute in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
             exact_modules |= set(getattr(self.model, attribute, None) or ())

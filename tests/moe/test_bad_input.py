@@ -355,7 +355,12 @@ CASES = {
 }
 for torn in ("test", "fit", "generate"):
     name = f"torn checkpoint in {torn}"
-    CASES[name] = ([torn, "--ckpt_path", LAST], 2, ["it is truncated or was not written"], changed(LAST, lambda c: c[: len(c) // 2]))
+    CASES[name] = (
+        [torn, "--ckpt_path", LAST],
+        2,
+        ["it is truncated or was not written"],
+        changed(LAST, lambda c: c[: len(c) // 2]),
+    )
 
 
 @pytest.mark.parametrize("case", CASES)

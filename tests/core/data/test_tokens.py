@@ -151,7 +151,11 @@ def saved(name, array):
         (saved("x.npy", np.arange(99)), {"document_mask": True}, "end-of-text"),
         (saved("x.npy", np.arange(99)), {"dtype": "uint16"}, "leave dtype out"),
         (saved("x.bin", np.arange(99)), {}, "give dtype"),
-        (saved("x.bin", np.zeros(99, np.uint8)), {"dtype": "uint16"}, "does not divide"),
+        (
+            saved("x.bin", np.zeros(99, np.uint8)),
+            {"dtype": "uint16"},
+            "99 bytes, but uint16 tokens need a positive multiple of 2",
+        ),
         (lambda folder: folder / "none.npy", {}, "does not exist"),
         (saved("x.npy", np.arange(99)), {"length": 0}, "length is 0"),
     ],

@@ -158,7 +158,7 @@ def test_logits_with_a_cache_equal_those_without(llama, tokenizer):
     ],
 )
 def test_refuses_options_out_of_range(llama, tokenizer, option, value):
-    with pytest.raises(UserError, match=f"^{option} is {value} but must be"):
+    with pytest.raises(UserError, match=f"^{option} is {value}, but must be"):
         HuggingFaceLM(llama, tokenizer).generate(["a"], **{option: value})
 
 
