@@ -15,7 +15,12 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import FULL_DISK
 
 #: Error numbers of paths that cannot be used as they were given.
-_WRONG_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_WRONG_PATH = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
+    *(errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
+#: What pathlib says of a path such as ~nobody/texts.csv.
+_NO_HOME = "Could not determine home directory."
 
 
 def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> str:
@@ -39,6 +44,8 @@ def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> st
         return f"The disk is full: {name} could not be written; free some space and repeat."
     if isinstance(cause, OSError) and is_user_error(cause):
         return f"{cause.filename} cannot be used ({cause.strerror}); choose another path or correct its permissions."
+    if _is_homeless(cause):
+        return "A path begins with ~ and the name of no user of this machine; write the path without ~."
     if isinstance(cause, MisconfigurationException):
         return f"The trainer's options are not valid: {text.rstrip('.!')}; correct them."
     if _is_interpolation_error(cause):
@@ -72,7 +79,11 @@ def is_user_error(error: BaseException) -> bool:
         return error.errno in _WRONG_PATH and error.filename is not None
     if isinstance(error, UserError | argparse.ArgumentError | MisconfigurationException):
         return True
-    return _is_interpolation_error(error) or "Does not validate against" in str(error)
+    return _is_homeless(error) or _is_interpolation_error(error) or "Does not validate against" in str(error)
+
+
+def _is_homeless(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == _NO_HOME
 
 
 def _is_interpolation_error(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ import yaml
 from small_cli import SmallModel, main
 
 from lit_core.cli.main import score_table
+from lit_core.cli.messages import is_user_error, sentence
 
 FIT = [
     "fit",
@@ -218,6 +219,9 @@ BAD = [
     (["fit", "--config", "unknown.yaml"], "trainr"),
     (["test", "--ckpt_path", "nope.ckpt"], "--ckpt_path is nope.ckpt, but there is no such file"),
     (["test", "--ckpt_path", "torn.ckpt"], "--ckpt_path is torn.ckpt, which cannot be read as a checkpoint"),
+    (["test", "--ckpt_path", "~nobody_has_this_name/x.ckpt"], "no such file"),
+    (["test", "--ckpt_path", f"{'x' * 300}.ckpt"], "cannot be used (File name too long)"),
+    (["fit", "--config", "~nobody_has_this_name/x.yaml"], "--config"),
     (["test", "--branch_from", "x"], "--branch_from starts a training run"),
     ([*BASE, "--run", "a/b"], "--run is a/b"),
     (["count", "--start", "x"], "start is x, but must be of type int"),
@@ -234,6 +238,14 @@ def test_bad_input_is_one_sentence_exit_2_and_leaves_nothing(args, message, caps
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-small:")]
     assert len(error) == 1 and message in error[0], error
     assert listing() == before
+
+
+def test_a_home_of_nobody_is_the_mistake_of_who_typed_it():
+    with pytest.raises(RuntimeError) as raised:
+        Path("~nobody_has_this_name/x.csv").expanduser()
+    assert is_user_error(raised.value)
+    assert sentence(raised.value).startswith("A path begins with ~ and the name of no user")
+    assert not is_user_error(RuntimeError("Something else."))
 
 
 def test_an_existing_run_is_not_overwritten(first_run, capsys):
