@@ -106,6 +106,19 @@ class IndexedTexts(ABC):
         return sample if self.group_column is None else {**sample, "group": group}
 
 
+def text_files(folder: Path) -> list[Path]:
+    """Return the files of a folder whose names end in .txt, in small or capital letters, sorted by name.
+
+    Raises:
+        UserError: If one is a link to a file that does not exist.
+    """
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt" and not file.is_dir())
+    for file in found:
+        if not file.exists():
+            raise UserError(f"{file} is a link to a file that does not exist; remove the link or restore the file.")
+    return found
+
+
 class TextFolder(IndexedTexts):
     """A folder of .txt files, each of which is one text, sorted by name. A row has ``file`` and ``text``.
 
@@ -114,13 +127,13 @@ class TextFolder(IndexedTexts):
         transform: Applied to the text of a sample; None leaves it as it was found.
 
     Raises:
-        UserError: If there is no .txt file, or one is not in UTF-8.
+        UserError: If a file is not in UTF-8, or is a link to a file that does not exist.
     """
 
     def __init__(self, path: Path, transform: Callable[[str], str] | None = None) -> None:
         super().__init__(None, transform)
         self.path, self.groups = path, {""}
-        self.files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(".txt"))
+        self.files = text_files(path)
         self._states = [file_state(file) for file in self.files]
         for file in self.files:
             decoded(file.read_bytes(), str(file))

@@ -129,10 +129,16 @@ class RowFile(IndexedTexts):
 
 
 class TextLines(RowFile):
-    """A .txt file with a text per line."""
+    """A .txt file with a text per line, which ends in a line feed, with or without a carriage return before it."""
 
     def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
-        return {self.text_column: decoded(content, where).removeprefix("\ufeff").rstrip("\r\n")}
+        text = decoded(content, where).removeprefix("\ufeff").rstrip("\r\n")
+        if "\r" in text:
+            raise UserError(
+                f"{where} has a carriage return inside, so it may be several texts; end each text with a line feed, or "
+                "give a .csv or .jsonl, whose texts may have line breaks."
+            )
+        return {self.text_column: text}
 
     def record(self, index: int) -> Record:
         """Read one line as a record; see the base class."""
@@ -181,8 +187,7 @@ class Table(RowFile):
                 row_lines.clear()
                 if not self.header:
                     self.header = row
-                    if len(set(self.header)) != len(self.header):
-                        raise UserError(f"{self.path}, line 1 names a column twice; give each its own name.")
+                    self._check_header()
                 elif row:
                     yield rows.line_num, start, start + len(content), content
                 start += len(content)
@@ -190,6 +195,17 @@ class Table(RowFile):
             raise UserError(
                 f"{self.path}, line {rows.line_num} is not valid CSV ({error}); fix or restore the file."
             ) from error
+
+    def _check_header(self) -> None:
+        """Refuse column names that occur twice, and one name that seems to be several, separated otherwise."""
+        if len(set(self.header)) != len(self.header):
+            raise UserError(f"{self.path}, line 1 names a column twice; give each its own name.")
+        others, separator = (",;", "a tab") if self._separator == "\t" else ("\t;", "a comma")
+        if len(self.header) == 1 and self.header != [self.text_column] and set(others) & set(self.header[0]):
+            raise UserError(
+                f"{self.path}, line 1 names a single column, {self.header[0]!r}, but columns must be separated by "
+                f"{separator}; convert the file."
+            )
 
     def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
         text = decoded(content, where)

@@ -8,7 +8,7 @@ from pathlib import Path
 from lit_core.errors import UserError
 from lit_core.files.paths import data_root, resolve_data_path
 from lit_core.files.working_folder import RECORD
-from lit_detect.data.indexed_texts import IndexedTexts, PreparedTexts, TextFolder
+from lit_detect.data.indexed_texts import IndexedTexts, PreparedTexts, TextFolder, text_files
 from lit_detect.data.row_files import JSONLines, RowFile, Table, TextLines
 
 _ROW_FILES: Mapping[str, type[RowFile]] = {".csv": Table, ".tsv": Table, ".jsonl": JSONLines, ".txt": TextLines}
@@ -55,6 +55,8 @@ def open_texts(
     Raises:
         UserError: If there is no such file, its format is unknown, it has no texts, or a row is malformed.
     """
+    if not str(path):
+        raise UserError(f"{argument} is empty; name a file or folder of texts.")
     location = resolve_data_path(path)
     if not location.exists():
         raise UserError(
@@ -87,7 +89,7 @@ def _format(path: Path, argument: str) -> str:
             return "prepared source"
         if any(path.glob(f"*/{RECORD}")):
             return "prepared root"
-        if any(file.is_file() for file in path.glob("*.txt")):
+        if text_files(path):
             return "folder of .txt"
         raise UserError(
             f"{argument} is {path}, a folder with neither .txt files nor texts that lit-detect prepare wrote; give "

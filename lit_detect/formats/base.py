@@ -98,7 +98,7 @@ def files_of(path: Path, suffixes: tuple[str, ...], argument: str) -> list[Path]
         return [path]
     if not path.is_dir():
         raise UserError(f"{argument} is {path}, but there is no such file or folder; correct the path.")
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(suffixes))
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.lower().endswith(suffixes))
     if not files:
         raise UserError(f"{argument} is {path}, a folder without files that end in {' or '.join(suffixes)}; fill it.")
     return files

@@ -44,8 +44,10 @@ def decoded(line: bytes, where: str) -> str:
     """Return bytes as text.
 
     Raises:
-        UserError: If they are not UTF-8.
+        UserError: If they are not UTF-8, or hold a zero byte, as UTF-16 does.
     """
+    if b"\0" in line:
+        raise UserError(f"{where} is not in UTF-8 (it holds a zero byte, as UTF-16 does); convert the file.")
     try:
         return line.decode()
     except UnicodeDecodeError as error:

@@ -252,3 +252,64 @@ def test_equal_records_of_a_table_and_of_attacked_ones_have_one_name(tmp_path):
     clean = gather([str(tmp_path / "t.csv")], "test")
     (attacked,) = gather([str(tmp_path / "out.jsonl")], "test")
     assert replace(attacked, attack="", meta={}) == clean[1]
+
+
+@pytest.mark.parametrize("label", [HUMAN, MACHINE])
+def test_a_column_of_another_name_is_no_label_and_that_is_told(label, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("text,generated\na,0\nb,1\n")
+    argument = ("human", "machine")[label]
+    assert read_texts(str(tmp_path / "t.csv"), argument, label)[0] == ["a", "b"]
+    assert f"2 texts of {tmp_path / 't.csv'} have no label and count as {argument}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.tsv", "t.txt"])
+def test_what_is_not_utf_8_is_refused(name, tmp_path):
+    with_names = 'text\n{"text": "abc"}\n'
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32-le"):
+        (tmp_path / name).write_bytes(with_names.encode(encoding))
+        with pytest.raises(UserError, match=r"line 1 is not in UTF-8"):
+            open_texts(tmp_path / name, "x")
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_another_separator_is_named(name, separator, tmp_path):
+    (tmp_path / name).write_text(separator.join(("text", "label")) + "\n" + separator.join(('"a, b"', "0")) + "\n")
+    if separator == {"t.csv": ",", "t.tsv": "\t"}[name]:
+        assert next(open_texts(tmp_path / name, "x").records()).text == "a, b"
+    else:
+        with pytest.raises(UserError, match=r"line 1 names a single column, .* separated by a (tab|comma)"):
+            open_texts(tmp_path / name, "x")
+
+
+def test_a_single_column_may_have_any_name(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b\nc\n")
+    assert open_texts(tmp_path / "t.csv", "x", "a;b")[0]["text"] == "c"
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_not_one_text(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"One text.\rAnother.\r")
+    with pytest.raises(UserError, match=r"t\.txt, line 1 has a carriage return inside"):
+        open_texts(tmp_path / "t.txt", "x")
+    (tmp_path / "t.txt").write_bytes(b"One text.\r\n\r\nAnother.\r\n")
+    assert [record.text for record in open_texts(tmp_path / "t.txt", "x").records()] == ["One text.", "Another."]
+
+
+def test_no_file_of_a_folder_is_passed_over_silently(tmp_path):
+    for name in ("a.txt", "B.TXT", "c.Txt"):
+        (tmp_path / name).write_text(name)
+    assert {record.text for record in open_texts(tmp_path, "x").records()} == {"a.txt", "B.TXT", "c.Txt"}
+    (tmp_path / "link.txt").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"link\.txt is a link to a file that does not exist"):
+        open_texts(tmp_path, "x")
+    (tmp_path / "lines").mkdir()
+    lines(tmp_path / "lines/T.JSONL")
+    assert list(LitShiftJSONL(str(tmp_path / "lines"), "texts").records()) == RECORDS
+
+
+def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="`human` is empty"):
+        open_texts("", "`human`")
+    assert len(open_texts(".", "`human`")) == 1
