@@ -21,6 +21,21 @@ class RunFailure(RuntimeError):
     """
 
 
+def check_at_least(least: int, **values: int) -> None:
+    """Refuse numbers that are too small.
+
+    Args:
+        least: The smallest number that is allowed.
+        values: The numbers, by the names of their arguments.
+
+    Raises:
+        UserError: If one is smaller.
+    """
+    for name, value in values.items():
+        if value < least:
+            raise UserError(f"`{name}` is {value}, but must be {least} or more; set it so.")
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Suggest the known name that is nearest to a mistyped one.
 

@@ -45,18 +45,19 @@ class LoadedDetector:
         return self.detector.name
 
     @classmethod
-    def load(cls, path: str | Path) -> LoadedDetector:
+    def load(cls, path: str | Path, argument: str = "--ckpt_path") -> LoadedDetector:
         """Load the detector of a ``lit-detect fit`` checkpoint onto the CPU.
 
         Args:
             path: The checkpoint file.
+            argument: Name of the argument that gave the path, for messages.
 
         Raises:
             UserError: If there is no such file, or it holds no detector.
         """
-        checkpoint = load_checkpoint_file(path)
+        checkpoint = load_checkpoint_file(path, argument)
         if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
-            raise UserError(f"The checkpoint is {path}, which holds no detector; give one of lit-detect fit.")
+            raise UserError(f"{argument} is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
         task = DetectorTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
         data = checkpoint.get("config", {}).get("data") or {}
         is_normalized = bool((data.get("init_args") or {}).get("normalize", False))
@@ -80,7 +81,7 @@ def trained(checkpoint: str) -> Detector:
     Raises:
         UserError: If the file is no such checkpoint.
     """
-    return LoadedDetector.load(checkpoint).detector
+    return LoadedDetector.load(checkpoint, "A detector's checkpoint").detector
 
 
 def load_detector(ckpt_path: str) -> Detector:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt, rate_interval
@@ -54,6 +55,9 @@ def calibrate(
         raise UserError(
             f"`fpr` is {fpr}, but it is a share of human texts; give one above 0 and below 1, such as 0.01."
         )
+    check_at_least(1, batch_size=batch_size)
+    if Path(output).is_dir():
+        raise UserError(f"`output` is {output}, which is a folder; name a file, such as calibration.json.")
     texts, groups = read_texts(human, "human", HUMAN, text_column, by)
     check_counts(groups, fpr, by)  # before the detector is loaded
     machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]
@@ -152,7 +156,7 @@ def read_texts(
     for count, sentence in (
         (len(records) - len(right), f"{other} texts of {path} are left out."),
         (len(right) - len(chosen), f"attacked texts of {path} are left out."),
-        (unlabelled if unlabelled < len(chosen) else 0, f"texts of {path} have no label and count as {argument}."),
+        (unlabelled, f"texts of {path} have no label and count as {argument}."),
     ):
         if count:
             print(f"{count:,} {sentence}", flush=True)

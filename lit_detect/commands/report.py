@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.fabric import Fabric
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import Devices
@@ -75,11 +75,14 @@ def report(
     if not detectors:
         raise UserError("`detectors` is empty; give a checkpoint, as in --detectors.NAME=FILE.")
     folder, fields = Path(output), list(FIELDS) if by is None else by
+    check_at_least(1, resamples=resamples, batch_size=batch_size)
+    check_at_least(0, seed=seed)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"`output` is {folder}, which is a file; name a folder.")
     records = gather(texts, split)
+    check_conditions(records, fields)
     notes = check_coverage(records)
-    loaded = {name: LoadedDetector.load(path) for name, path in detectors.items()}
+    loaded = {name: LoadedDetector.load(path, f"`detectors.{name}`") for name, path in detectors.items()}
     fabric = trainer.launch()
     busy = f"`output` is {folder}, which another report is writing; wait for it, or give another folder."
     with ExclusiveFolder(folder, busy, fabric.global_rank, fabric):
@@ -198,6 +201,22 @@ def gather(paths: Sequence[str], split: str) -> list[Record]:
                 raise UserError(f"{texts.where(index)} has no label, which a report needs; say human or machine there.")
             records.append(record)
     return records
+
+
+def check_conditions(records: Sequence[Record], names: Sequence[str]) -> None:
+    """Refuse the name of a condition that no text has.
+
+    Args:
+        records: The texts.
+        names: Conditions by which the texts are told apart.
+
+    Raises:
+        UserError: If a name is neither one of `FIELDS` nor a key of a text's meta.
+    """
+    known = [*FIELDS, *sorted({key for record in records for key in record.meta})]
+    for name in names:
+        if name not in known:
+            raise UserError(f"`by` names {name}, which no text has; correct it.{did_you_mean(name, known)}")
 
 
 def check_coverage(records: Sequence[Record], which: str = "") -> list[str]:

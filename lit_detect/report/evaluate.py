@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lit_core.errors import UserError
 from lit_core.study.statistics import Interval
 from lit_detect.functional.bootstrap import (
     auroc_statistic,
@@ -65,7 +66,12 @@ class Evaluated:
     @cached_property
     def groups(self) -> Tensor:
         """Number of what is drawn together, ``(n,)``: texts of a pair or document, and a text and its attacked ones."""
-        return _numbers([record.pair_id or original(record) for record in self.records])
+        return _numbers([record.pair_id or name for record, name in zip(self.records, self.originals, strict=True)])
+
+    @cached_property
+    def originals(self) -> list[str]:
+        """Name of the text that each text is or was made of; see `originals`."""
+        return originals(self.records)
 
     @cached_property
     def attacked(self) -> Tensor:
@@ -181,13 +187,14 @@ def attacks(found: Evaluated) -> list[tuple[str, dict[str, Value]]]:
         that of 5 % of the domain's human texts; ``recall_before``, ``recall_after``; ``texts`` and ``detected``.
         NaN where no text is detected before.
     """
-    places = {original(record): number for number, record in enumerate(found.records) if not record.attack}
+    names = found.originals
+    places = {names[number]: number for number, record in enumerate(found.records) if not record.attack}
     rows = []
     for name in found.conditions("attack"):
         pairs = [
-            (places[original(record)], number)
+            (places[names[number]], number)
             for number, record in enumerate(found.records)
-            if record.attack == name and record.label == MACHINE and original(record) in places
+            if record.attack == name and record.label == MACHINE and names[number] in places
         ]
         if not pairs:
             continue
@@ -213,6 +220,37 @@ def original(record: Record) -> str:
         if record.meta.get(key):
             return f"{record.source}\n{record.meta[key]}"
     return f"{record.source}\n{record.id}"
+
+
+def originals(records: Sequence[Record]) -> list[str]:
+    """Return what `original` does for each record; originals of one name that differ are told apart by their text.
+
+    Names are given within a file, so those of several files may be equal. What `lit-detect attack` wrote holds the
+    text that it attacked.
+
+    Args:
+        records: Texts with and without attacks.
+
+    Raises:
+        UserError: If it is unclear which of several texts an attack changed.
+    """
+    texts: dict[str, set[str]] = {}
+    for record in records:
+        if not record.attack:
+            texts.setdefault(original(record), set()).add(record.text)
+    names = []
+    for record in records:
+        name = original(record)
+        if len(texts.get(name, ())) > 1:
+            text = record.meta.get("original") if record.attack else record.text
+            if text not in texts[name]:
+                raise UserError(
+                    f"The attacked text {record.id!r} was made of one of {len(texts[name])} texts with that id, and it "
+                    "is unclear which; give each text an id of its own and attack them again."
+                )
+            name = f"{name}\n{text}"
+        names.append(name)
+    return names
 
 
 def _only(found: Evaluated, keep: Sequence[int]) -> Evaluated:

@@ -17,7 +17,7 @@ from lit_detect.functional.bootstrap import bootstrap_many, ratio_statistic
 from lit_detect.functional.evasion import perplexity, words_changed
 from lit_detect.language.similarity import Similarity
 from lit_detect.records import MACHINE, Edit, Record
-from lit_detect.report.evaluate import Value, original
+from lit_detect.report.evaluate import Value, original, originals
 from lit_detect.scoring.causal import score_tokens
 from lit_detect.scoring.gruen import Gruen
 
@@ -53,11 +53,12 @@ def quality(
         ``similarity``, ``perplexity_before`` and ``perplexity_after`` (of the first 512 tokens), ``gruen_before`` and
         ``gruen_after``: means over the texts, the perplexities geometric; and ``texts``, their number.
     """
-    originals = {original(record): record for record in records if not record.attack}
+    named = list(zip(originals(records), records, strict=True))
+    clean = {name: record for name, record in named if not record.attack}
     pairs: dict[str, list[tuple[Record, Record]]] = {}
-    for record in records:
-        if record.attack and record.label == MACHINE and original(record) in originals:
-            pairs.setdefault(record.attack, []).append((originals[original(record)], record))
+    for name, record in named:
+        if record.attack and record.label == MACHINE and name in clean:
+            pairs.setdefault(record.attack, []).append((clean[name], record))
     measures: dict[str, tuple[str, Measure]] = {}
     measures["similarity"] = (similarity.name, lambda some: [float(similarity(a, [b])[0]) for a, b in some])
     for suffix, position in (("before", 0), ("after", 1)):
@@ -71,7 +72,7 @@ def quality(
     for attack, some in pairs.items():
         values = {name: numbers[start : start + len(some)] for name, numbers in measured.items()} | _edits(some)
         start += len(some)
-        groups = torch.tensor(_numbers([before.pair_id or original(before) for before, _ in some]))
+        groups = torch.tensor(_numbers([before.pair_id or f"{original(before)}\n{before.text}" for before, _ in some]))
         labels = torch.ones(len(some), dtype=torch.int64)
         every = torch.ones(len(some))
         statistics = {name: ratio_statistic(torch.tensor(numbers), every) for name, numbers in values.items()}

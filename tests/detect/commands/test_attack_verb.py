@@ -166,7 +166,7 @@ def test_settings_hold_what_an_attack_is_built_from(tiny_gpt2):
 
 
 def test_a_detector_to_be_asked_comes_from_a_checkpoint(tmp_path, source, capsys):
-    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    torch.save({"state_dict": {}, "global_step": 0}, tmp_path / "other.ckpt")
     asked = ["--attack.init_args.detector", "lit_detect.loading.load_detector"]
     asked += ["--attack.init_args.detector.init_args.ckpt_path", str(tmp_path / "other.ckpt")]
     assert main("--attack", "TextFooler", *asked, "--input", source, "--output", str(tmp_path / "out.jsonl")) == 2

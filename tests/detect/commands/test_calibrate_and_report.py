@@ -1,8 +1,11 @@
 """calibrate and report with a detector that was trained by the command line, on real paragraphs and shuffled ones."""
 
 import csv
+import importlib
+import inspect
 import json
 import math
+import pkgutil
 import re
 from dataclasses import replace
 
@@ -10,20 +13,24 @@ import pytest
 import torch
 from austen_pairs import pairs, passages, shuffled
 
+import lit_detect.commands
+import lit_detect.generation
 from lit_core.errors import UserError
 from lit_core.files.paths import locked_folder
 from lit_detect.calibration import Calibration, Group
 from lit_detect.cli import main
+from lit_detect.commands.attack import attack
 from lit_detect.commands.calibrate import calibrate
 from lit_detect.commands.report import gather, left_out, report
 from lit_detect.data.prepare import prepare
 from lit_detect.detectors import EncoderDetector
 from lit_detect.formats import LitShiftJSONL
 from lit_detect.functional.threshold import auroc, threshold_at_fpr
+from lit_detect.generation.generate import Decoding, generate
 from lit_detect.loading import LoadedDetector, score_many, trained
 from lit_detect.module import DetectorTask
-from lit_detect.records import HUMAN, Record
-from lit_detect.report.evaluate import Evaluated, conditions
+from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.report.evaluate import Evaluated, attacks, conditions, originals
 from lit_detect.report.pages import Row
 
 
@@ -304,3 +311,59 @@ def test_a_condition_without_human_texts_is_left_out():
     assert left_out([evaluated], rows, ["language", "generator"]) == [
         "language de is left out: it has no clean machine texts, or lacks clean human ones in a domain."
     ]
+
+
+def verbs_with_counts():
+    """Each verb of the package with each of its arguments that is a number with a smallest value."""
+    least = {"batch_size": 1, "resamples": 1, "limit": 1, "seed": 0}
+    for module in [*pkgutil.iter_modules(lit_detect.commands.__path__, "lit_detect.commands."), lit_detect.generation]:
+        name = getattr(module, "name", "lit_detect.generation.generate")
+        verb = getattr(importlib.import_module(name), name.rpartition(".")[2])
+        yield from (
+            (verb, argument, least[argument] - 1)
+            for argument in inspect.signature(verb).parameters
+            if argument in least
+        )
+
+
+@pytest.mark.parametrize(("verb", "argument", "value"), list(verbs_with_counts()))
+def test_a_number_out_of_range_is_refused_before_anything_is_read(verb, argument, value, tmp_path):
+    parameters = inspect.signature(verb).parameters.values()
+    given = {one.name: str(tmp_path / "none.jsonl") for one in parameters if one.default is one.empty}
+    given |= {"detectors": {"d": "none.ckpt"}} if "detectors" in given else {}
+    given |= {"input": "none.jsonl"} if verb is attack else {}
+    given |= {"decodings": [Decoding("d")], "priming_tokens": [1], "test": 1} if verb is generate else {}
+    with pytest.raises(UserError, match=f"{argument}`? is {value}\\b"):
+        verb(**given | {argument: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_condition_that_no_text_has_is_refused(fitted, tmp_path):
+    with pytest.raises(UserError, match=r'`by` names domian, which no text has; correct it. Did you mean "domain"\?'):
+        report({"one": checkpoint(fitted)}, [str(fitted / "clean.jsonl")], str(tmp_path / "r"), by=["domian"])
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_calibration_is_not_written_over_a_folder(fitted, tmp_path):
+    with pytest.raises(UserError, match=r"`output` is .*, which is a folder"):
+        calibrate(checkpoint(fitted), "nowhere", output=str(tmp_path))
+
+
+def test_a_missing_checkpoint_is_named_by_the_argument_that_gave_it(fitted, tmp_path):
+    with pytest.raises(UserError, match=r"`detectors\.two` is nowhere, but there is no such file"):
+        report({"one": checkpoint(fitted), "two": "nowhere"}, [str(fitted / "clean.jsonl")], str(tmp_path / "r"))
+    with pytest.raises(UserError, match="A detector's checkpoint is nowhere, but there is no such file"):
+        trained("nowhere")
+
+
+def test_texts_of_one_id_are_told_apart_by_their_originals():
+    clean = [Record("t-1", text, MACHINE) for text in ("a", "b", "c")]
+    attacked = [Record("t-1", one.text.upper(), MACHINE, attack="Up", meta={"original": one.text}) for one in clean]
+    human = [Record("h", "h", HUMAN)]
+    scores = torch.tensor([0.0, 1, 0, 1, 0, 0, 0]).double()
+    found = Evaluated("d", "D", [*human, *clean, *attacked], scores, 0.5, 0.0, 0, resamples=2)
+    [(_, values)] = attacks(found)  # a and c are detected, and afterwards none is
+    assert (values["recall_before"].mean, values["evasion"].mean) == (2 / 3, 1.0)
+    assert len(found.groups.unique()) == 4 and torch.equal(found.groups[1:4], found.groups[4:])
+    with pytest.raises(UserError, match="'t-1' was made of one of 3 texts with that id"):
+        originals([*clean, replace(attacked[0], meta={})])
