@@ -186,7 +186,7 @@ def _class_name(callback: Any) -> str:
 
 
 def insert_config(args: list[str], command: str, config: dict[str, Any]) -> list[str]:
-    """Insert a config directly after the command, so that all other arguments override it."""
+    """Return the command line with a config directly after the command, so that all other arguments override it."""
     if not config:
         return args
     position = args.index(command) + 1

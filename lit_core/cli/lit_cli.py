@@ -105,7 +105,12 @@ class LitCLI(CommandLine):
         """Do nothing: the command line wins over the checkpoint."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer with the run folder, its loggers and the callbacks of every run."""
+        """Build the trainer with the run folder, its loggers and the callbacks of every run.
+
+        Raises:
+            UserError: If the run folder already holds a run that is not resumed.
+            MisconfigurationException: If the trainer refuses its arguments.
+        """
         assert self.subcommand is not None
         config = self.config[self.subcommand]
         trainer_config = self.config_init[self.subcommand]["trainer"]

@@ -97,6 +97,9 @@ def gather(corpus: Corpus, settings: dict[str, Any], work: Path) -> CorpusBuild:
         corpus: The corpus.
         settings: Settings of ``prepare`` on which the shards depend, as plain values.
         work: Folder of unfinished work of all corpora.
+
+    Returns:
+        The build, with its documents split.
     """
     folder = work / corpus.name / f"text-{_digest(settings['corpus'])}"
     _remove_others(folder, "text-*")

@@ -61,6 +61,9 @@ def jobs_of(text: Path, splits: Mapping[str, Sequence[Span]], folder: Path, sour
         folder: Receives ``sets/{split}/000000.tar`` and so on, and the entries.
         source: Name of the source, for messages.
         shard_bytes: Bytes of text after which a shard is closed.
+
+    Returns:
+        A job per shard, in the order of the splits and documents.
     """
     jobs = []
     for split, spans in splits.items():

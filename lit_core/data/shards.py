@@ -175,7 +175,7 @@ class ShardSet:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one sample: ``__key__`` and its members by extension.
+        """Return one sample: ``__key__`` and its decoded members by extension.
 
         Raises:
             RunFailure: If the file is damaged.
@@ -183,7 +183,7 @@ class ShardSet:
         return self.read(index)
 
     def read(self, index: int, extensions: Collection[str] = EXTENSIONS) -> dict[str, Any]:
-        """Read the members of one sample that have the given extensions.
+        """Return ``__key__`` and the decoded members of one sample that have the given extensions.
 
         Raises:
             RunFailure: If the file is damaged.

@@ -270,7 +270,7 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
         self.source, self.batch_size, self.rank, self.world_size = source, batch_size, rank, world_size
 
     def batch(self, index: int) -> dict[str, Tensor]:
-        """Read this rank's batch with an index, from 0."""
+        """Return this rank's batch with an index, from 0; each tensor has ``batch_size`` rows."""
         first = (index * self.world_size + self.rank) * self.batch_size
         return default_collate([self._row(position) for position in range(first, first + self.batch_size)])
 

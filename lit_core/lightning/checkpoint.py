@@ -66,6 +66,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             args: Those of Lightning's class.
             options: Those of Lightning's class.
 
+        Returns:
+            The checkpoint.
+
         Raises:
             UserError: If the path is a checkpoint folder that several devices wrote.
         """
@@ -84,6 +87,9 @@ class CheckpointModule(LightningModule):
             checkpoint_path: The file.
             args: Those of Lightning's method.
             options: Those of Lightning's method, and arguments of the module that replace the checkpoint's.
+
+        Returns:
+            The module, with the checkpoint's weights.
         """
         saved: dict[str, Any] = {}
         if isinstance(checkpoint_path, str | Path) and zipfile.is_zipfile(checkpoint_path):

@@ -48,7 +48,12 @@ def smollm2(
 
 
 def smollm2_folder() -> Path:
-    """Return a folder with SmolLM2-135M-Instruct in Hugging Face's format, fetched and dequantized if needed."""
+    """Return a folder with SmolLM2-135M-Instruct in Hugging Face's format, fetched and dequantized if needed.
+
+    Raises:
+        UserError: If transformers, gguf or accelerate is missing.
+        RunFailure: If the weights cannot be fetched or are damaged.
+    """
     target = data_root() / "models" / f"smollm2-135m-instruct-{_SMOLLM2_SHA256[:12]}"
     if (target / "config.json").is_file():
         return target

@@ -71,7 +71,7 @@ class Tokenizer:
 
     @classmethod
     def train_bpe(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-        """Train a byte-level BPE; equal texts in equal order give an equal tokenizer.
+        """Return a trained byte-level BPE; equal texts in equal order give an equal tokenizer.
 
         Args:
             texts: The training texts.
@@ -117,7 +117,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, spec: str | Path) -> Tokenizer:
-        """Load a tokenizer.
+        """Return a tokenizer from a file, a folder or Hugging Face.
 
         Args:
             spec: A ``tokenizer.json``, a folder with one, the name of a Hugging Face model, or ``bytes``.
