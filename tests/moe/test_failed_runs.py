@@ -39,7 +39,7 @@ def test_a_loss_that_is_no_number_later_keeps_the_last_checkpoint(place):
     assert {path: after.get(path) for path in before} == before
     assert all(path.startswith("work/runs/moe/x") for path in after.keys() - before.keys())
     step = torch.load("runs/moe/x/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert step >= 1 and f"at step {step}," in lines[0]
+    assert step >= 1 and f"at step {step};" in lines[0]
 
 
 @contextmanager
