@@ -29,3 +29,11 @@ def _saved(tmp_path_factory, name, save):
         torch.manual_seed(0)
         save(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory, tiny_gpt2, tiny_bert):
+    """Small parts by type, in place of those that would have to be fetched."""
+    from stand_ins import StandIns
+
+    return StandIns(tmp_path_factory.mktemp("stand-ins"), tiny_gpt2, tiny_bert)

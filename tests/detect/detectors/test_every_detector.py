@@ -1,0 +1,108 @@
+"""What `Detector` promises, checked of every detector that has a config, whatever it is called."""
+
+import io
+import json
+from functools import partial
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from stand_ins import LEARNED, cases
+
+from lit_core.callbacks import ResumeStream
+from lit_detect import DetectorTask, TextDataModule
+from lit_detect.detectors import Detector
+from lit_detect.formats import EmbeddedPairs, LitShiftJSONL
+from lit_detect.records import HUMAN, MACHINE
+
+KIND, CONFIGS = cases(Detector)
+PAIRS = 8
+LONG = "It was late, and Emma went home. " * 600
+TEXTS = ["Emma met Mr. Knightley near Highbury. It rained.", "house", "😀 👩‍👩‍👧", "  naïve\n\n\u0130 \u200b ", LONG[:900], ""]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A prepared set: the human texts of some embedded pairs, and machine texts that nobody can mistake for them."""
+    root = tmp_path_factory.mktemp("texts")
+    humans = [record for record in EmbeddedPairs().records() if record.label == HUMAN][:PAIRS]
+    with (root / "pairs.jsonl").open("w", encoding="utf-8") as file:
+        for number, record in enumerate(humans):
+            human = record.to_dict() | {"id": f"h{number}", "text": record.text[:400], "pair_id": f"p{number}"}
+            text = LEARNED[number % len(LEARNED)]
+            machine = human | {"id": f"m{number}", "text": f"{text} {number} {text}", "label": MACHINE, "source": "test"}
+            file.writelines(json.dumps(row) + "\n" for row in (human, machine))
+    return root
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def built(request, stand_ins, data, tmp_path_factory):
+    """A detector of a config that `DetectorTask` has trained, fitted or calibrated, and a new one of the same config."""
+    build = partial(stand_ins.build, KIND, request.param, lambda detector: detector.count_tokens(["It rained."]))
+    task = DetectorTask(build(), optimizer=partial(torch.optim.AdamW, lr=2e-3), min_tokens=2)
+    source = LitShiftJSONL(str(data / "pairs.jsonl"), name="pairs", fractions=(1.0, 0.0, 0.0))
+    module = TextDataModule(str(data / "root"), ["pairs"], val=[], sources=[source], batch_size=2 * PAIRS)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=12 if task.is_trained else 1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path_factory.mktemp("run"),
+        callbacks=[ResumeStream()],
+    )
+    trainer.fit(task, module)
+    texts = [record.text for record in source.records()]
+    return SimpleNamespace(task=task.eval(), detector=task.detector, build=build, texts=texts)
+
+
+def test_machine_texts_score_higher_once_it_is_fitted(built):
+    scores = built.detector.score(built.texts)
+    assert scores[1::2].mean() > scores[::2].mean()
+
+
+def test_scores_are_finite_numbers_on_the_cpu(built):
+    scores = built.detector.score(TEXTS)
+    assert scores.shape == (len(TEXTS),) and scores.dtype == torch.float64 and scores.device.type == "cpu"
+    assert scores.isfinite().all() and not scores.requires_grad
+    assert built.detector.score([]).shape == (0,)
+    assert built.detector.count_tokens([]) == []
+
+
+def test_the_batch_does_not_matter(built):
+    scores = built.detector.train().score(TEXTS)
+    assert built.detector.training, "score must leave the mode as it is"
+    assert torch.equal(scores, built.detector.eval().score(TEXTS)), "score must be in evaluation mode"
+    alone = torch.cat([built.detector.score([text]) for text in TEXTS])
+    torch.testing.assert_close(scores, alone, atol=1e-4, rtol=1e-4)
+    counts = built.detector.count_tokens(TEXTS)
+    assert counts == [built.detector.count_tokens([text])[0] for text in TEXTS]
+
+
+def test_tokens_are_counted_uncut_and_only_the_first_ones_are_read(built):
+    cap, (empty, short, long) = built.detector.max_tokens, built.detector.count_tokens(["", "house", LONG])
+    assert empty == 0 < short < long and type(short) is int
+    if cap is not None:
+        assert 1 <= cap < long
+        torch.testing.assert_close(*built.detector.score([LONG, f"{LONG} However, Anna met Bob."]).split(1))
+
+
+def test_an_empty_text_has_no_decision(built):
+    predictions = built.task.predict_step({"text": TEXTS, "index": torch.arange(len(TEXTS))}, 0)
+    assert predictions["decision"][TEXTS.index("")] == "abstain"
+    assert predictions["decision"][0] in ("human", "machine")
+    assert ((predictions["probability"] >= 0) & (predictions["probability"] <= 1)).all()
+
+
+def test_what_is_fitted_comes_back_from_a_state(built):
+    file = io.BytesIO()
+    torch.save(built.detector.state_dict(), file)
+    file.seek(0)
+    other = built.build()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other.name == built.detector.name and other.name.startswith(type(other).__name__)
+    assert torch.equal(other.score(TEXTS), built.detector.score(TEXTS))
