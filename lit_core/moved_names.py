@@ -46,6 +46,7 @@ MOVED_NAMES = {
     "lit_core.data.stream.Source": "lit_core.data.stream.SampleSource",
     "lit_detect.data.PartStream": "lit_detect.data.module.SubsetStream",
     "lit_detect.attack.load_detector": "lit_detect.loading.load_detector",
+    "lit_detect.attacks.raid.PlaceAttack": "lit_detect.attacks.raid.SpanAttack",
     "lit_detect.detectors.ensemble.trained": "lit_detect.loading.trained",
     "lit_detect.detectors.trained": "lit_detect.loading.trained",
     "lit_detect.words.Synonyms": "lit_detect.language.synonyms.Synonyms",

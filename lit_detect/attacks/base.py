@@ -1,4 +1,4 @@
-"""What all attacks share: a text and a seed in, the changed text and its edits out.
+"""Base class of attacks, their result, and how edits are applied to a text.
 
 To add an attack, derive from `Attack`, export it from ``lit_detect.attacks``, and write its YAML in
 ``configs/detect/attack`` and its test.
@@ -16,13 +16,13 @@ from lit_detect.records import Edit
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack made of a text; applying the edits to the original gives the text.
+    """Result of an attack on a text. Applying the edits to the original text gives the attacked text.
 
     Args:
-        text: The changed text.
-        edits: The changes, by place and without overlap.
-        queries: How often the attacked detector was asked.
-        meta: What else is worth keeping, as plain values.
+        text: The attacked text.
+        edits: The changes, sorted by offset and without overlap.
+        queries: Number of texts that the attacked detector scored.
+        meta: Settings and counts of the attack, as plain values.
     """
 
     text: str
@@ -32,25 +32,25 @@ class Attacked:
 
 
 class Attack(ABC):
-    """Changes texts so that a detector may miss them.
+    """Base class of attacks, which change texts so that a detector may miss them.
 
     Attributes:
-        name: Class and what it is built from, by their true names.
+        name: Name of the class, and in brackets the names of the models and resources that it uses.
     """
 
     name: str
 
     @abstractmethod
     def __call__(self, text: str, seed: int) -> Attacked:
-        """Attack a text; equal texts and seeds give equal results, whatever came before.
+        """Attack a text. Equal texts and seeds give equal results, in any order of calls.
 
         Args:
             text: The text.
-            seed: Seed of what is drawn, 0 or more.
+            seed: Seed of the random choices, 0 or more.
         """
 
     def attack_many(self, texts: Sequence[str], seed: int) -> list[Attacked]:
-        """Attack several texts, each as if alone with the seed."""
+        """Attack each of several texts with the same seed; the result for a text does not depend on the others."""
         return [self(text, seed) for text in texts]
 
 
@@ -58,15 +58,15 @@ def apply_edits(text: str, edits: Sequence[Edit]) -> str:
     """Return a text with edits applied.
 
     Args:
-        text: The original.
-        edits: By place and without overlap.
+        text: The original text.
+        edits: The edits, sorted by offset and without overlap.
 
     Example:
         >>> apply_edits("a cat", [Edit(2, 5, "cat", "dog")])
         'a dog'
     """
-    parts, place = [], 0
+    parts, end = [], 0
     for edit in edits:
-        parts += [text[place : edit.start], edit.after]
-        place = edit.end
-    return "".join([*parts, text[place:]])
+        parts += [text[end : edit.start], edit.after]
+        end = edit.end
+    return "".join([*parts, text[end:]])

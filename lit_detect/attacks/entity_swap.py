@@ -1,4 +1,4 @@
-"""Other names: the attack that a graph of entities must withstand."""
+"""Attack that replaces names, against detectors that read the graph of entities."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _PLACE_BEFORE = frozenset("in at near from to towards toward around outside insi
 
 
 class EntitySwap(Attack):
-    """Replaces names by others, so that what is mentioned twice no longer matches and new entities appear.
+    """Replaces names by other names, so that repeated mentions no longer match and new entities appear.
 
-    Attacks on words leave most names alone, and with them the graph that FAST reads. Here each mention gets a new name
-    of its own, which cuts the edges between sentences; or, for comparison, all mentions of a name the same new one,
-    which keeps the graph and changes what its nodes say. Of a name's kind only this much is known: after *in*, *at*,
-    *from* and the like it is a place, capitals alone are an acronym and become other letters, several words are given
-    and family name, one word is a family name. New names are from a shipped list and not in the text.
+    Attacks on words change few names, so they leave the graph that FAST reads intact. This attack gives each mention a
+    new name of its own, which removes the edges between sentences. With ``consistent``, all mentions of a name get the
+    same new name, which keeps the graph and changes only the words of its nodes.
+
+    The kind of a name is guessed from its form. After *in*, *at*, *from* and similar words it is a place. A name of
+    capitals only is an acronym, whose letters are replaced. A name of several words is a given and a family name, and a
+    single word is a family name. The new names come from a shipped list and do not occur in the text.
 
     Args:
         spacy_model: Name or folder of an installed spaCy pipeline that finds the names; null finds them by rules.
-        fraction: Share of the mentions that change, from 0 to 1; with ``consistent`` share of the names.
-        consistent: Whether equal names get equal new names.
+        fraction: Share of the mentions that are replaced, from 0 to 1; with ``consistent``, share of the names.
+        consistent: Whether all mentions of a name get the same new name.
 
     Raises:
         UserError: If the fraction is out of range, or spaCy or the pipeline is missing.
@@ -58,14 +60,14 @@ class EntitySwap(Attack):
 
 
 class _Names:
-    """Draws names that are not in a text, each once before any comes again."""
+    """Samples names that do not occur in a text, without replacement until all have been used."""
 
     def __init__(self, text: str, rng: np.random.Generator) -> None:
         self._text, self._rng = text, rng
         self._left: dict[str, list[str]] = {"given": [], "family": [], "place": []}
 
     def like(self, name: str, before: str) -> str:
-        """Return a name of the kind of another, by its form and the text before it."""
+        """Return a new name of the same kind as ``name``, judged by its form and the text before it."""
         letters = name.replace(".", "")
         if len(letters) > 1 and letters.isalpha() and letters.isupper():
             return self._acronym(name)
@@ -75,10 +77,10 @@ class _Names:
 
     def _acronym(self, name: str) -> str:
         for _ in range(100):
-            found = "".join(chr(ord("A") + int(self._rng.integers(26))) if sign.isalpha() else sign for sign in name)
-            if found not in self._text:
+            acronym = "".join(chr(ord("A") + int(self._rng.integers(26))) if sign.isalpha() else sign for sign in name)
+            if acronym not in self._text:
                 break
-        return found
+        return acronym
 
     def _draw(self, kind: str) -> str:
         if not self._left[kind]:

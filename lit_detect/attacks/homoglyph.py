@@ -1,4 +1,4 @@
-"""Letters that look alike."""
+"""Attack that replaces Latin letters by similar letters of other scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from lit_detect.attacks.raid import PlaceAttack
+from lit_detect.attacks.raid import SpanAttack
 
 #: Letters of Cyrillic and Greek that look like a Latin one.
 GLYPHS = {
@@ -36,21 +36,21 @@ GLYPHS = {
 _LETTERS = re.compile(f"[{''.join(GLYPHS)}]")
 
 
-class Homoglyph(PlaceAttack):
-    """RAID's homoglyph attack: Latin letters become Cyrillic or Greek ones that look alike.
+class Homoglyph(SpanAttack):
+    """RAID's homoglyph attack: replaces Latin letters by Cyrillic or Greek letters that look the same.
 
     Args:
-        fraction: Share of the letters with a look-alike that change, from 0 to 1.
+        fraction: Share of the letters with a homoglyph that are replaced, from 0 to 1.
     """
 
     def __init__(self, fraction: float = 1.0) -> None:
         super().__init__(fraction)
 
-    def places(self, text: str) -> list[tuple[int, int]]:
-        """Return the letters that have a look-alike."""
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the spans of the letters that have a homoglyph."""
         return [letter.span() for letter in _LETTERS.finditer(text)]
 
     def change(self, before: str, rng: np.random.Generator) -> str:
-        """Return one of the look-alikes."""
+        """Return a homoglyph of the letter."""
         choices = GLYPHS[before]
         return choices[int(rng.integers(len(choices)))]

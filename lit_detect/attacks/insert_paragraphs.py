@@ -1,25 +1,25 @@
-"""Paragraphs where none end."""
+"""Attack that inserts paragraph breaks between sentences."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lit_detect.attacks.raid import PlaceAttack
+from lit_detect.attacks.raid import SpanAttack
 from lit_detect.language.entities import split_sentences
 
 
-class InsertParagraphs(PlaceAttack):
-    r"""RAID's paragraph attack: an empty line (``\n\n``) before sentences.
+class InsertParagraphs(SpanAttack):
+    r"""RAID's paragraph attack: inserts paragraph breaks (``\n\n``) before sentences.
 
     Args:
-        fraction: Share of the gaps between sentences that get one, from 0 to 1.
+        fraction: Share of the sentences after the first one that get a break, from 0 to 1.
     """
 
     def __init__(self, fraction: float = 0.5) -> None:
         super().__init__(fraction)
 
-    def places(self, text: str) -> list[tuple[int, int]]:
-        """Return the beginnings of all sentences but the first."""
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the start of each sentence but the first, as empty spans."""
         return [(start, start) for start, _ in split_sentences(text)[1:]]
 
     def change(self, before: str, rng: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""Sentences in other words, by a sequence-to-sequence model."""
+"""Attack that paraphrases sentences by a sequence-to-sequence model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lit_detect.records import Edit
 
 
 class Paraphrase(Attack):
-    """RAID's paraphrase attack: some sentences at a time are written anew by a model such as DIPPER.
+    """RAID's paraphrase attack: a model such as DIPPER rewrites the text, a few sentences at a time.
 
     Args:
         model: Name of a sequence-to-sequence model on Hugging Face, or a local folder.
-        template: What the model is given: ``{text}`` are the sentences, ``{before}`` what was written so far. DIPPER
-            takes ``lexical = 40, order = 100 {before} <sent> {text} </sent>`` for a lexical diversity of 60 and none of
-            order.
-        sentences: Sentences at a time, 1 or more.
-        top_p: Probability that the fewest likeliest tokens to draw from must reach, above 0 to 1.
-        max_new_tokens: Most tokens written at a time, 1 or more.
+        template: Input of the model, where ``{text}`` stands for the sentences and ``{before}`` for the paraphrase so
+            far. DIPPER takes ``lexical = 40, order = 100 {before} <sent> {text} </sent>`` for a lexical diversity of 60
+            and an order diversity of 0.
+        sentences: Sentences per input, 1 or more.
+        top_p: Probability mass of nucleus sampling, above 0 to 1.
+        max_new_tokens: Most tokens that the model writes per input, 1 or more.
 
     Raises:
         UserError: If an argument is out of range.
@@ -40,11 +40,14 @@ class Paraphrase(Attack):
         max_new_tokens: int = 300,
     ) -> None:
         if "{text}" not in template:
-            raise UserError(f"template is {template!r}, but must have {{text}} where the sentences stand; put it in.")
+            raise UserError(
+                f"template is {template!r}, but must contain {{text}}, which the sentences replace. Add {{text}} to it."
+            )
         if sentences < 1 or not 0 < top_p <= 1 or max_new_tokens < 1:
             raise UserError(
-                f"sentences is {sentences}, top_p {top_p} and max_new_tokens {max_new_tokens}, but they must be 1 or "
-                "more, above 0 to 1, and 1 or more; set them so."
+                f"sentences is {sentences}, top_p is {top_p} and max_new_tokens is {max_new_tokens}, but sentences and "
+                "max_new_tokens must be 1 or more, and top_p above 0 and at most 1. Correct the value that is out of "
+                "range."
             )
         self.model, self.template, self.sentences = model, template, sentences
         self.top_p, self.max_new_tokens = top_p, max_new_tokens
@@ -53,10 +56,10 @@ class Paraphrase(Attack):
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""
         spans, edits, written = split_sentences(text), list[Edit](), ""
-        for number, first in enumerate(range(0, len(spans), self.sentences)):
+        for part, first in enumerate(range(0, len(spans), self.sentences)):
             start, end = spans[first][0], spans[min(first + self.sentences, len(spans)) - 1][1]
             source = self.template.replace("{text}", text[start:end]).replace("{before}", written)
-            after = self._write(source, seed + number).strip()
+            after = self._write(source, seed + part).strip()
             if after and after != text[start:end]:
                 edits.append(Edit(start, end, text[start:end], after))
             written += f" {after or text[start:end]}"

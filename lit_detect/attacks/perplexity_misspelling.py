@@ -1,4 +1,4 @@
-"""Misspellings where a language model least expects them."""
+"""Attack that misspells the words that a language model predicts best."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from lit_core.lm.language_model import LanguageModel
 from lit_detect.attacks.base import Attack, Attacked
 from lit_detect.attacks.causal_scores import CausalScorer
-from lit_detect.attacks.document import Document
+from lit_detect.attacks.editable_text import EditableText
 from lit_detect.attacks.raid import attacked, checked_fraction, like_case
 from lit_detect.attacks.word_lists import lines_of
 
@@ -18,14 +18,14 @@ _TOKENS = 1024
 
 
 class PerplexityMisspelling(Attack):
-    """RAID's misspelling attack: common misspellings of the words that a language model finds the likeliest.
+    """RAID's misspelling attack: replaces the likeliest words of a text by common misspellings.
 
-    Words of a shipped list come into question. Where they are more than the share allows, those with the highest
-    log-probability in the text are taken, the sum over their tokens.
+    Only words of a shipped list are replaced. If a text has more of them than the fraction allows, the attack takes
+    those with the highest log-probability in the text, summed over their tokens.
 
     Args:
-        language_model: What tells how likely words are.
-        fraction: Share of all words of a text that are misspelled, from 0 to 1, as far as the list has them.
+        language_model: Model that gives the probabilities of words.
+        fraction: Largest share of the words of a text that are misspelled, from 0 to 1.
 
     Raises:
         UserError: If the fraction is out of range.
@@ -37,20 +37,20 @@ class PerplexityMisspelling(Attack):
 
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""
-        document, rng, known = Document.of_words(text), np.random.default_rng(seed), misspellings()
-        places = [i for i, word in enumerate(document.words) if word.lower() in known]
-        count = min(int(len(document.words) * self.fraction), len(places))
-        if 0 < count < len(places):
+        document, rng, known = EditableText.of_words(text), np.random.default_rng(seed), misspellings()
+        indices = [i for i, word in enumerate(document.words) if word.lower() in known]
+        count = min(int(len(document.words) * self.fraction), len(indices))
+        if 0 < count < len(indices):
             likely = CausalScorer(self.language_model, document, _TOKENS, faithful=False).all_words()
-            places = sorted(sorted(places, key=lambda place: -likely[place])[:count])  # type: ignore[operator]
-        for place in places[:count]:
-            word = document.words[place]
+            indices = sorted(sorted(indices, key=lambda i: -likely[i])[:count])  # type: ignore[operator]
+        for i in indices[:count]:
+            word = document.words[i]
             choices = known[word.lower()]
-            document.words[place] = like_case(choices[int(rng.integers(len(choices)))], word)
+            document.words[i] = like_case(choices[int(rng.integers(len(choices)))], word)
         return attacked(text, document.edits(), fraction=self.fraction, words=len(document.words))
 
 
 @cache
 def misspellings() -> dict[str, list[str]]:
-    """Return common misspellings of each word of the list."""
-    return {word: found for word, *found in lines_of("misspellings.txt")}
+    """Return the shipped lists of common misspellings, by word."""
+    return {word: wrong for word, *wrong in lines_of("misspellings.txt")}

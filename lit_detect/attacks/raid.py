@@ -1,7 +1,7 @@
-"""What RAID's attacks on characters and format share (Dugan et al. 2024, arXiv 2405.07940): some of the places change.
+"""Base class and helpers of the attacks of RAID (Dugan et al. 2024, arXiv 2405.07940).
 
-RAID draws from one generator for all texts, seeded with 42; here each text draws from its own, so that what becomes of
-it does not depend on the others.
+RAID draws from one generator for all texts, with the seed 42. Here each text has a generator of its own, so the result
+for a text does not depend on the other texts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lit_detect.attacks.base import Attack, Attacked, apply_edits
 from lit_detect.records import Edit
 
 
-class PlaceAttack(Attack):
-    """Changes a share of the places of a text that it can change, drawn without replacement.
+class SpanAttack(Attack):
+    """Base class of attacks that replace a random share of the spans of a text that qualify, drawn without replacement.
 
     Args:
-        fraction: Share of the places that change, from 0 to 1, rounded down to whole places.
+        fraction: Share of the qualifying spans that are replaced, from 0 to 1; their number is rounded down.
 
     Raises:
         UserError: If the fraction is out of range.
@@ -33,39 +33,39 @@ class PlaceAttack(Attack):
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""
         rng = np.random.default_rng(seed)
-        places = self.places(text)
-        chosen = np.sort(rng.choice(len(places), int(len(places) * self.fraction), replace=False))
-        found = [(places[i][0], places[i][1]) for i in chosen.tolist()]
-        edits = [Edit(start, end, text[start:end], self.change(text[start:end], rng)) for start, end in found]
-        return attacked(text, edits, fraction=self.fraction, places=len(places))
+        spans = self.spans(text)
+        drawn = np.sort(rng.choice(len(spans), int(len(spans) * self.fraction), replace=False))
+        replaced = [(spans[i][0], spans[i][1]) for i in drawn.tolist()]
+        edits = [Edit(start, end, text[start:end], self.change(text[start:end], rng)) for start, end in replaced]
+        return attacked(text, edits, fraction=self.fraction, places=len(spans))
 
     @abstractmethod
-    def places(self, text: str) -> Sequence[tuple[int, int]]:
-        """Return start and end of each place by place, without overlap; equal for an insertion."""
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Return start and end of the spans that qualify, sorted and without overlap; an insertion has start = end."""
 
     @abstractmethod
     def change(self, before: str, rng: np.random.Generator) -> str:
-        """Return what a place becomes."""
+        """Return the text that replaces the text of a span."""
 
 
 def checked_fraction(fraction: float) -> float:
-    """Return a fraction, or refuse it.
+    """Return the fraction if it is valid.
 
     Raises:
         UserError: If it is below 0 or above 1.
     """
     if not 0 <= fraction <= 1:
-        raise UserError(f"fraction is {fraction}, but must be from 0 to 1; set it so.")
+        raise UserError(f"fraction is {fraction}, but must be from 0 to 1. Set it to such a value.")
     return fraction
 
 
 def attacked(text: str, edits: Sequence[Edit], queries: int = 0, **meta: object) -> Attacked:
-    """Return what edits make of a text."""
+    """Return the result of an attack from the original text and the edits."""
     return Attacked(apply_edits(text, edits), tuple(edits), queries, meta)
 
 
 def like_case(word: str, model: str) -> str:
-    """Return a word in the case of another: capitals, a first capital, or as it is.
+    """Return ``word`` in the letter case of ``model``: all capitals, a first capital, or unchanged.
 
     Example:
         >>> like_case("colour", "Color"), like_case("colour", "COLOR"), like_case("colour", "color")

@@ -1,4 +1,4 @@
-"""Replaces random words: what is left of DFTFooler without its language model."""
+"""Attack that replaces random words by synonyms: the baseline of DFTFooler, without its language model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from lit_detect.language.synonyms import Synonyms
 
 
 class RandomPerturbation(Substitution):
-    """The baseline of DFTFooler (Pu et al. 2023, arXiv 2210.09421): random words, the most similar synonym of each.
+    """Baseline of DFTFooler (Pu et al. 2023, arXiv 2210.09421): replaces random words by their most similar synonyms.
 
-    The same words come into question and synonyms pass the same filters as in DFTFooler, but words are taken in random
-    order, and of a word's synonyms the first that passes; no language model is asked.
+    The words and synonyms pass the same filters as in DFTFooler. The words are taken in random order, and each is
+    replaced by the first of its synonyms that passes. The attack uses no language model.
 
     Args:
-        synonyms: Where the synonyms come from; null takes EmbeddedSynonyms.
-        tagger: What tells the parts of speech; null takes RuleTagger.
-        similarity: What compares the 15 words around a replaced one; null takes WordOverlap, which is blind to meaning.
-        replacements: Most words to replace, 1 or more.
-        min_similarity: Smallest similarity of the 15 words before and after; 0.7 is the published one, which other
-            encoders than its own must have calibrated anew.
+        synonyms: Source of the synonyms; null takes EmbeddedSynonyms.
+        tagger: Part-of-speech tagger; null takes RuleTagger.
+        similarity: Similarity of the 15 words around a replaced word, before and after; null takes WordOverlap, which
+            ignores meaning.
+        replacements: Most words to replace in a text, 1 or more.
+        min_similarity: Smallest similarity of the 15 words before and after. 0.7 is the published value for the
+            published encoder; calibrate it again for another one.
         faithful: Whether words and windows are those of the released code, in which a word with a capital or with
             punctuation is never replaced.
 
@@ -48,24 +49,24 @@ class RandomPerturbation(Substitution):
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""
         document = self.document(text)
-        places = np.array(self.replaceable(document), dtype=np.int64)
-        kept: list[float] = []
-        for place in np.random.default_rng(seed).permutation(places).tolist():
-            if len(kept) == self.replacements:
+        indices = np.array(self.replaceable(document), dtype=np.int64)
+        similarities: list[float] = []
+        for index in np.random.default_rng(seed).permutation(indices).tolist():
+            if len(similarities) == self.replacements:
                 break
-            passing = next(self.similar(document, place, self.choices(document, place)), None)
+            passing = next(self.similar(document, index, self.choices(document, index)), None)
             if passing is not None:
-                document.words[place] = passing[0]
-                kept.append(passing[1])
-        return self.result(document, text, kept)
+                document.words[index] = passing[0]
+                similarities.append(passing[1])
+        return self.result(document, text, similarities)
 
 
 def checked_replacements(replacements: int) -> int:
-    """Return a number of replacements, or refuse it.
+    """Return the number of replacements if it is valid.
 
     Raises:
         UserError: If it is below 1.
     """
     if replacements < 1:
-        raise UserError(f"replacements is {replacements}, but must be 1 or more; set it so.")
+        raise UserError(f"replacements is {replacements}, but must be 1 or more. Set it to such a value.")
     return replacements

@@ -1,4 +1,4 @@
-"""Spaces too many."""
+"""Attack that inserts spaces."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from lit_detect.records import Edit
 
 
 class Whitespace(Attack):
-    """RAID's whitespace attack: further spaces between words, drawn with replacement, so that a gap may get several.
+    """RAID's whitespace attack: inserts spaces between words.
 
-    The text is divided at its spaces, and spaces are added after parts; the last part is one of them.
+    The text is divided at its spaces, and spaces are inserted after parts, which may be the last one. The parts are
+    drawn with replacement, so several spaces may be inserted at the same offset.
 
     Args:
-        fraction: Spaces to add per part of the text, from 0 to 1.
+        fraction: Spaces to insert per part of the text, from 0 to 1.
 
     Raises:
         UserError: If the fraction is out of range.
@@ -27,9 +28,9 @@ class Whitespace(Attack):
 
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""
-        ends = [place for place, sign in enumerate(text) if sign == " "] + [len(text)]
+        ends = [offset for offset, character in enumerate(text) if character == " "] + [len(text)]
         count = int(len(ends) * self.fraction) if text else 0
         drawn = np.random.default_rng(seed).integers(len(ends), size=count)
-        places, times = np.unique(drawn, return_counts=True)
-        edits = [Edit(ends[i], ends[i], "", " " * k) for i, k in zip(places.tolist(), times.tolist(), strict=True)]
+        parts, times = np.unique(drawn, return_counts=True)
+        edits = [Edit(ends[i], ends[i], "", " " * k) for i, k in zip(parts.tolist(), times.tolist(), strict=True)]
         return attacked(text, edits, fraction=self.fraction, places=len(ends), spaces=count)

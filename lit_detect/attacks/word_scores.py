@@ -1,4 +1,4 @@
-"""How likely words are in a document, to language models that read it from the left or fill masks."""
+"""Interface for the probabilities of words in a text under causal or masked language models."""
 
 from __future__ import annotations
 
@@ -7,59 +7,65 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lit_detect.attacks.document import Document
+from lit_detect.attacks.editable_text import EditableText
 
-#: Words on each side of a replaced one that a language model sees.
+#: Words of context on each side of a replaced one.
 SIDE = 7
 
 
 class WordScorer(ABC):
-    """Gives words probabilities.
+    """Base class of scorers, which return the probabilities of words of one text.
 
-    A scorer belongs to one document: it keeps what it computed for words whose surroundings are as they were.
+    A scorer may cache results. Code that replaces a word must call `replaced`, which removes the cached results that
+    depend on it.
 
     Attributes:
-        document: The words; who replaces one says so by `replaced`.
+        document: The words of the text.
     """
 
-    document: Document
+    document: EditableText
 
     @abstractmethod
     def all_words(self) -> list[float | None]:
-        """Return the log-probability of each word of the document in it; None of those that are not read."""
+        """Return the log-probability of each word of the text, in nats; None for words that are not read."""
 
     @abstractmethod
-    def choices(self, place: int, choices: Sequence[str], following: Sequence[int]) -> np.ndarray:
-        """Return the probability of each of some words at a place, in the window of 7 words on each side.
+    def choices(self, index: int, choices: Sequence[str], following: Sequence[int]) -> np.ndarray:
+        """Return the probability of each candidate for a word, given 7 words on each side.
 
         Args:
-            place: Number of the word that they may replace.
-            choices: The words.
-            following: Places that will be asked for next, likely; what is computed together is cheaper.
+            index: Index of the word that a candidate would replace.
+            choices: The candidates.
+            following: Word indices of likely later calls; a scorer may compute some of them in the same batch.
 
         Returns:
-            Float64 of shape ``(len(choices),)``.
+            Probabilities from 0 to 1, float64 of shape ``(len(choices),)``.
         """
 
     @abstractmethod
-    def replaced(self, place: int) -> None:
-        """Take note that a word of the document is another now."""
+    def replaced(self, index: int) -> None:
+        """Remove cached results that depend on a word, after it has been replaced.
+
+        Args:
+            index: Index of the replaced word.
+        """
 
 
-def pieces(document: Document, first: int, last: int) -> list[str]:
-    """Return the text from a word to another, exclusive, as gaps and words by turns; a space before a word is its own.
+def pieces(document: EditableText, first: int, last: int) -> list[str]:
+    """Return the words ``first`` to ``last`` - 1 and the gaps before them, alternating: gap, word, gap, word.
 
-    Byte-level tokenizers cut texts there in any case, so that the tokens of the pieces are those of the text.
+    A space before a word belongs to the word. Byte-level tokenizers divide texts at these points in any case, so the
+    tokens of the pieces are the tokens of the text.
     """
-    found = []
+    parts = []
     for i in range(first, last):
         gap, space = divided_gap(document, i) if i > first or first == 0 else ("", "")
-        found += [gap, space + document.words[i]]
-    return found
+        parts += [gap, space + document.words[i]]
+    return parts
 
 
-def divided_gap(document: Document, place: int) -> tuple[str, str]:
-    """Return what is before a word, and the space that belongs to the word, if there is one."""
-    gap = document.gaps[place]
+def divided_gap(document: EditableText, index: int) -> tuple[str, str]:
+    """Return the gap before a word without its last space, and that space, or the empty string if there is none."""
+    gap = document.gaps[index]
     space = " " if gap.endswith(" ") else ""
     return gap[: len(gap) - len(space)], space

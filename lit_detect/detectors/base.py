@@ -1,4 +1,4 @@
-"""What all detectors share: texts in, scores out, higher is machine.
+"""Base classes of detectors, which give each text a score; a higher score means machine.
 
 To add a detector, derive from one of the three kinds, export it from ``lit_detect.detectors``, and write its YAML in
 ``configs/detect/detector`` and its test.
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 
 class Detector(nn.Module, ABC):
-    """Scores texts.
+    """Base class of detectors.
 
     Attributes:
-        name: Class and backbone by their true names, such as ``EncoderDetector[MiniLM]``.
-        max_tokens: Tokens of its tokenizer that it reads of a text, the first ones; None reads all.
+        name: Name of the class, and in brackets that of its model, such as ``EncoderDetector[MiniLM]``.
+        max_tokens: Number of tokens that the detector reads from the start of a text; None reads all.
     """
 
     name: str
@@ -26,26 +26,26 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def score(self, texts: Sequence[str]) -> Tensor:
-        """Return a score of each text, float64 of shape ``(n,)`` on the CPU; higher is machine.
+        """Return the score of each text, float64 of shape ``(n,)`` on the CPU; a higher score means machine.
 
-        In evaluation mode, without gradients; the batch a text is in does not matter.
+        Scores are computed in evaluation mode and without gradients, and do not depend on the other texts of the batch.
         """
 
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text, uncut; predictions abstain below a number of them."""
+        """Return the number of tokens of each whole text, ``(n,)``; predictions abstain if a text has too few."""
 
 
 class TrainedDetector(Detector):
-    """A network that is trained by gradients; its score is the logit of machine minus that of human."""
+    """Base class of detectors that are trained by gradients; the score is the machine logit minus the human logit."""
 
     @abstractmethod
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return logits ``(n, 2)`` of human and machine, on the network's device."""
+        """Return the logits of human and machine, ``(n, 2)``, on the network's device."""
 
     @torch.no_grad()
     def score(self, texts: Sequence[str]) -> Tensor:
-        """Return the logit of machine minus that of human; see `Detector.score`."""
+        """Return the machine logit minus the human logit of each text; see `Detector.score`."""
         training = self.training
         self.eval()
         try:
@@ -56,7 +56,7 @@ class TrainedDetector(Detector):
 
 
 class FeatureDetector(Detector):
-    """A linear classifier on features that need no gradients.
+    """Base class of detectors that fit a classifier to features without gradients.
 
     `DetectorTask` gathers the features of the training set in one epoch and calls `fit_features`. What is fitted are
     plain tensors in the checkpoint. Language models that make the features are no submodules: they are named by their
@@ -66,33 +66,33 @@ class FeatureDetector(Detector):
     @property
     @abstractmethod
     def feature_names(self) -> tuple[str, ...]:
-        """Name of each feature."""
+        """The names of the features."""
 
     @abstractmethod
     def features(self, texts: Sequence[str]) -> Tensor:
-        """Return float64 features ``(n, len(feature_names))`` on the CPU."""
+        """Return the features of each text, float64 of shape ``(n, len(feature_names))`` on the CPU."""
 
     @abstractmethod
     def fit_features(self, features: Tensor, labels: Tensor) -> None:
         """Fit the classifier.
 
         Args:
-            features: As `features` returns them, ``(n, f)``.
-            labels: 0 human, 1 machine, ``(n,)``; both occur.
+            features: Features of the training texts as `features` returns them, ``(n, f)``.
+            labels: 0 human, 1 machine, ``(n,)``; both must occur.
         """
 
     @abstractmethod
     def score_features(self, features: Tensor) -> Tensor:
-        """Return scores ``(n,)`` of features: the logit of machine.
+        """Return the log-odds of machine, float64 of shape ``(n,)``, from features of shape ``(n, f)``.
 
         Raises:
-            UserError: If nothing is fitted yet.
+            UserError: If `fit_features` was not called yet.
         """
 
     def score(self, texts: Sequence[str]) -> Tensor:
-        """Return the logit of machine; see `Detector.score`."""
+        """Return the log-odds of machine of each text; see `Detector.score`."""
         return self.score_features(self.features(texts))
 
 
 class ZeroShotDetector(Detector):
-    """A statistic of a language model that needs no training; to fit one means to calibrate it."""
+    """Base class of detectors whose score needs no training; fitting one only maps its scores to probabilities."""

@@ -1,4 +1,4 @@
-"""Perplexity over cross-perplexity."""
+"""Binoculars, a detector by the ratio of perplexity and cross-perplexity."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from lit_detect.scoring.causal import Quantity, TokenScores
 
 
 class Binoculars(TokenStatistic):
-    """Scores a text by how surprising it is beside what one model makes of another's predictions (Hans et al. 2024).
+    """Scores a text by its perplexity relative to the cross-perplexity of two models (Hans et al. 2024).
 
-    The log-perplexity of the performer over the cross-entropy of the observer's predictions and the performer's. That
-    ratio is low for machines, so the score is its negative. The thresholds the authors published hold for their pair of
-    models only; calibrate one.
+    The ratio is the log-perplexity of the text under the performer, divided by the cross-entropy of the observer's and
+    the performer's predictions. It is low for machine text, so the score is its negative. The published thresholds hold
+    only for the published pair of models; calibrate a threshold for another pair.
 
     Args:
-        language_model: The performer, whose perplexity counts; published with Falcon-7B-Instruct.
-        observer: The model whose predictions the performer is confronted with, with the same tokenizer; published with
-            Falcon-7B.
-        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the models take.
-        batch_tokens: Tokens that go through a model at once, padding included, 1 or more; a GPU is faster with more.
+        language_model: The performer, under which the perplexity is computed; the paper takes Falcon-7B-Instruct.
+        observer: The observer, a model with the same tokenizer; the paper takes Falcon-7B.
+        max_tokens: Number of tokens to read from the start of a text, 1 or more, at most what both models take.
+        batch_tokens: Most tokens in a forward pass, padding included, 1 or more; a GPU is faster with more.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]] = ("log_prob", "expected")
@@ -39,5 +38,5 @@ class Binoculars(TokenStatistic):
         super().__init__(language_model, observer, max_tokens, batch_tokens)
 
     def statistic(self, tokens: TokenScores) -> Tensor:
-        """Return minus the ratio."""
+        """Return the negative ratio; see `lit_detect.functional.scores.binoculars`."""
         return binoculars(tokens["log_prob"], tokens["expected"])

@@ -1,4 +1,4 @@
-"""A fine-tuned sequence encoder: BERT-Defense, RoBERTa-Defense, and any other."""
+"""Detector by a fine-tuned sequence encoder, such as BERT-Defense and RoBERTa-Defense."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lit_detect.nn.encoders import load_encoder, renew_last_layers
 
 
 class EncoderDetector(TrainedDetector):
-    """Classifies a text by a fine-tuned encoder, with the classification head that transformers has for its kind.
+    """Classifies a text by a fine-tuned encoder with the sequence-classification head of transformers.
 
-    BERT-Defense of Pu et al. 2023 (after Ippolito et al. 2020) is ``bert-large-cased`` with ``reinit_layers`` 5,
-    RoBERTa-Defense (after Solaiman et al. 2019) is ``roberta-base`` as it is. A fine-tuned encoder learns the
-    generators, the decoding and the domain of its training set: of others its scores say little.
+    BERT-Defense of Pu et al. 2023 (after Ippolito et al. 2020) is ``bert-large-cased`` with ``reinit_layers`` 5.
+    RoBERTa-Defense (after Solaiman et al. 2019) is ``roberta-base`` with all weights kept. A fine-tuned encoder learns
+    the generators, the decoding and the domain of its training set; its scores say little about others.
 
     Args:
         model: Name of a Hugging Face encoder, a local folder, minilm for the packaged all-MiniLM-L6-v2, or
             scratch-4x128 for 4 layers of width 128 with new weights, for which nothing is fetched.
-        max_tokens: Tokens read of a text, the first ones, with those that mark its ends; 8 or more, and no more than
+        max_tokens: Number of tokens to read from the start of a text, special tokens included; 8 or more, at most what
             the encoder takes.
-        reinit_layers: Number of last layers that start with new weights, and the pooler with them; 0 keeps all.
-        machine_label: Label of the model that means machine; 0 or 1. A published detector may have either.
-        seed: Seed of the weights that are new, 0 or more.
+        reinit_layers: Number of last layers to initialise newly, together with the pooler; 0 keeps all weights.
+        machine_label: Label of the model that means machine, 0 or 1; published detectors have either.
+        seed: Seed of the newly initialised weights, 0 or more.
     """
 
     def __init__(
@@ -40,9 +40,11 @@ class EncoderDetector(TrainedDetector):
     ) -> None:
         super().__init__()
         if reinit_layers < 0:
-            raise UserError(f"reinit_layers is {reinit_layers}, but must be 0 or more, where 0 keeps all weights.")
+            raise UserError(
+                f"reinit_layers is {reinit_layers}, but must be 0 or more. Set it to 0 to keep all weights."
+            )
         if machine_label not in (0, 1):
-            raise UserError(f"machine_label is {machine_label}, but a detector has the labels 0 and 1; give one.")
+            raise UserError(f"machine_label is {machine_label}, but must be 0 or 1. Give the label that means machine.")
         self.network, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=True)
         if reinit_layers:
             with torch.random.fork_rng(devices=[]):
@@ -52,7 +54,7 @@ class EncoderDetector(TrainedDetector):
         self.max_tokens, self.machine_label = max_tokens, machine_label
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return logits ``(n, 2)`` of human and machine; see `TrainedDetector.forward`."""
+        """Return the logits of human and machine, ``(n, 2)``; see `TrainedDetector.forward`."""
         tokens = self.tokenizer(texts, next(self.parameters()).device)
         if not len(texts):
             return tokens.ids_BT.new_zeros(0, 2, dtype=torch.float32)
@@ -60,5 +62,5 @@ class EncoderDetector(TrainedDetector):
         return logits if self.machine_label == 1 else logits.flip(1)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text, uncut and without those that mark its ends."""
+        """Return the number of tokens of each whole text, without special tokens."""
         return self.tokenizer.count(texts)

@@ -1,4 +1,4 @@
-"""Statistics of the names of a text with a logistic regression: what FAST looks at, without a network."""
+"""Detector by statistics of the names in a text: the information that FAST reads, without a network."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ _PRONOUNS = frozenset("he him his himself she her hers herself it its itself the
 
 
 class EntityStatistics(LinearFeatureDetector):
-    """Classifies a text by twelve statistics of its names (`NameStatistics`), with a logistic regression.
+    """Classifies a text by a logistic regression on twelve statistics of its names, `NameStatistics`.
 
-    How many names there are, how often and after how long they come back, how they link the sentences, and how many
-    pronouns stand beside them. The baseline that tells what a network on the graph of names adds. Pronouns are English.
+    The statistics tell how many names there are, how often and at what distance they are repeated, how they link the
+    sentences, and how many pronouns there are besides. The detector is the baseline for networks on the graph of names.
+    Pronouns are counted in English only.
 
     Args:
-        max_tokens: Words read of a text, the first ones; 1 or more.
+        max_tokens: Number of words to read from the start of a text, 1 or more.
         spacy_model: Name or folder of an installed spaCy pipeline that finds the names; None finds them by rules.
     """
 
     def __init__(self, max_tokens: int = 512, spacy_model: str | None = None) -> None:
         super().__init__()
         if max_tokens < 1:
-            raise UserError(f"max_tokens is {max_tokens}, but must be 1 or more; give the number of words to read.")
+            raise UserError(f"max_tokens is {max_tokens}, but must be 1 or more. Give the number of words to read.")
         self._extract = Extractor(spacy_model)
         self.name, self.max_tokens = f"EntityStatistics[{self._extract.name}]", max_tokens
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the statistics."""
+        """The names of the statistics."""
         return NameStatistics._fields
 
     def features(self, texts: Sequence[str]) -> Tensor:
-        """Return the statistics of texts, float64 ``(n, 12)``."""
+        """Return the statistics of each text, float64 of shape ``(n, 12)``."""
         rows = [self.statistics(text) for text in texts]
         return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(self.feature_names))
 
     def statistics(self, text: str) -> NameStatistics:
-        """Return the statistics of the part of a text that is read."""
+        """Return the statistics of the first ``max_tokens`` words of a text."""
         words = list(_WORD.finditer(text))
         assert self.max_tokens is not None
         if len(words) > self.max_tokens:
@@ -59,5 +60,5 @@ class EntityStatistics(LinearFeatureDetector):
         )
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of words of each text, uncut."""
+        """Return the number of words of each whole text."""
         return [sum(1 for _ in _WORD.finditer(text)) for text in texts]

@@ -1,4 +1,4 @@
-"""FAST: the names of a text as a graph, and how its sentences follow one another."""
+"""FAST, a detector that reads the graph of names of a text and the coherence of its sentences."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from lit_detect.nn.fast import FASTNetwork
 class FASTDetector(TrainedDetector):
     """Classifies a text by the graph of its names, the coherence of its sentences and an encoder's document vector.
 
-    After FAST (Zhong et al. 2020, arXiv 2010.07475), the semantic detector that Pu et al. 2023 examined; see
-    `FASTNetwork` for what differs. At most 150 names in 45 sentences are read. Like every trained detector it learns
-    the generators, the decoding and the domain of its training set; in languages whose names have no capitals the rules
-    find none, and a spaCy pipeline is needed.
+    FAST (Zhong et al. 2020, arXiv 2010.07475) is the semantic detector that Pu et al. 2023 examined; `FASTNetwork` says
+    what differs here. The detector reads at most 150 names in 45 sentences. Like every trained detector it learns the
+    generators, the decoding and the domain of its training set. The rules find names by their capitals; other languages
+    need a spaCy pipeline.
 
     Args:
         model: Name of a Hugging Face encoder, a local folder, minilm for the packaged all-MiniLM-L6-v2, or
             scratch-4x128 for 4 layers of width 128 with new weights, for which nothing is fetched.
-        max_tokens: Tokens read of a text, the first ones, with those that mark its ends; 8 or more, and no more than
+        max_tokens: Number of tokens to read from the start of a text, special tokens included; 8 or more, at most what
             the encoder takes.
         width: Width of the states of names and sentences, 1 or more.
         spacy_model: Name or folder of an installed spaCy pipeline that finds the names; None finds them by rules.
-        seed: Seed of the weights that are new, 0 or more.
+        seed: Seed of the newly initialised weights, 0 or more.
 
     Attributes:
-        document_path: Whether the encoder's vector of the whole text joins the decision.
+        document_path: Whether the classification also reads the encoder's vector of the whole text.
     """
 
     document_path: ClassVar[bool] = True
@@ -49,7 +49,7 @@ class FASTDetector(TrainedDetector):
     ) -> None:
         super().__init__()
         if width < 1:
-            raise UserError(f"width is {width}, but must be 1 or more; give the width of the states.")
+            raise UserError(f"width is {width}, but must be 1 or more. Give the width of the states of names.")
         self._extract = Extractor(spacy_model)
         self.encoder, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=False)
         with torch.random.fork_rng(devices=[]):
@@ -58,7 +58,7 @@ class FASTDetector(TrainedDetector):
         self.name, self.max_tokens = f"{type(self).__name__}[{name}]", max_tokens
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return logits ``(n, 2)`` of human and machine; see `TrainedDetector.forward`."""
+        """Return the logits of human and machine, ``(n, 2)``; see `TrainedDetector.forward`."""
         tokens = self.tokenizer(texts, next(self.parameters()).device)
         if not len(texts):
             return tokens.ids_BT.new_zeros(0, 2, dtype=torch.float32)
@@ -72,11 +72,11 @@ class FASTDetector(TrainedDetector):
 
         Args:
             text: The text.
-            offsets_T2: Start and end of each token that is read, in characters.
+            offsets_T2: Start and end of each token that the encoder reads, in characters, ``(tokens, 2)``.
         """
         read = text[: int(offsets_T2.max())]
         return entity_graph(self._extract(read), split_sentences(read), offsets_T2)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text, uncut and without those that mark its ends."""
+        """Return the number of tokens of each whole text, without special tokens."""
         return self.tokenizer.count(texts)

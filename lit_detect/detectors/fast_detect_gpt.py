@@ -1,4 +1,4 @@
-"""The conditional probability curvature of a text."""
+"""Fast-DetectGPT, a detector by conditional probability curvature."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lit_detect.scoring.causal import Quantity, TokenScores
 
 
 class FastDetectGPT(TokenStatistic):
-    """Scores a text by how much likelier it is than what a model would write in its place (Bao et al. 2024).
+    """Scores a text by its conditional probability curvature, in the analytic form of Bao et al. 2024.
 
-    The analytic form of Fast-DetectGPT: the log-likelihood, minus its mean over tokens that the reference model draws
-    at each position, over the standard deviation.
+    The curvature is the log-likelihood of the text, minus its mean over alternative tokens that the reference model
+    draws at each position, divided by the standard deviation of the same.
 
     Args:
-        language_model: The scoring model, whose log-probabilities are compared.
+        language_model: The scoring model, which gives the log-probabilities.
         reference_model: The model that draws the alternatives, with the same tokenizer; null for the scoring model.
-        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the models take.
-        batch_tokens: Tokens that go through a model at once, padding included, 1 or more; a GPU is faster with more.
+        max_tokens: Number of tokens to read from the start of a text, 1 or more, at most what both models take.
+        batch_tokens: Most tokens in a forward pass, padding included, 1 or more; a GPU is faster with more.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]] = ("log_prob", "expected", "variance")
@@ -37,5 +37,5 @@ class FastDetectGPT(TokenStatistic):
         super().__init__(language_model, reference_model, max_tokens, batch_tokens)
 
     def statistic(self, tokens: TokenScores) -> Tensor:
-        """Return the curvature."""
+        """Return the curvature; see `lit_detect.functional.scores.fast_detect_gpt`."""
         return fast_detect_gpt(tokens["log_prob"], tokens["expected"], tokens["variance"])

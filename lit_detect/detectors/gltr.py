@@ -1,4 +1,4 @@
-"""How often a text takes the likeliest words."""
+"""GLTR, a detector by the ranks of a text's tokens in a language model's predictions."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lit_detect.scoring.masked_language_model import MaskedLM
 class GLTRDetector(LanguageModelDetector, LinearFeatureDetector):
     """Classifies a text by the ranks of its tokens in a language model's predictions (Gehrmann et al. 2019).
 
-    Tokens are counted by how many tokens were likelier: fewer than 10, than 100, than 1,000, or more. A logistic
-    regression on the four counts decides, fitted as Pu et al. 2023 did. They took gpt2-xl, and bert-large-cased with
-    each token masked in turn and 20 tokens seen on each side.
+    The four features count the tokens for which fewer than 10, 10 to 99, 100 to 999, or 1,000 and more tokens are
+    likelier. The classifier is a logistic regression, fitted as by Pu et al. 2023. They took gpt2-xl, and
+    bert-large-cased with each token masked in turn and 20 tokens of context on each side.
 
     Args:
-        language_model: What ranks the tokens: a causal language model, or lit_detect.scoring.MaskedLM.
-        counts: Whether the counts are taken as they are, which is raw and what the paper did, so that a text's length
-            counts as well; or divided by its number of tokens, which is fractions.
-        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than a causal model takes.
-        batch_tokens: Tokens that go through the model at once, padding included, 1 or more; a GPU is faster with more.
+        language_model: Model that ranks the tokens: a causal language model, or lit_detect.scoring.MaskedLM.
+        counts: raw takes the counts, as the paper does, so the length of a text is a feature too; fractions divides
+            them by the number of tokens.
+        max_tokens: Number of tokens to read from the start of a text, 1 or more, at most what a causal model takes.
+        batch_tokens: Most tokens in a forward pass, padding included, 1 or more; a GPU is faster with more.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class GLTRDetector(LanguageModelDetector, LinearFeatureDetector):
         batch_tokens: int = 1024,
     ) -> None:
         if counts not in ("raw", "fractions"):
-            raise UserError(f"counts is {counts}, but must be raw or fractions; choose one.")
+            raise UserError(f"counts is {counts}, but must be raw or fractions. Choose one of the two.")
         if isinstance(language_model, MaskedLM):
             check_masked(language_model, max_tokens, batch_tokens)
         else:
@@ -53,15 +53,16 @@ class GLTRDetector(LanguageModelDetector, LinearFeatureDetector):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the four counts."""
+        """The names of the four counts."""
         return RANK_BINS
 
     def features(self, texts: Sequence[str]) -> Tensor:
-        """Return the counts or fractions of texts, float64 ``(n, 4)``."""
-        if isinstance(self.language_model, MaskedLM):
-            found = score_masked(self.language_model, texts, self.max_tokens, batch_tokens=self.batch_tokens)
+        """Return the counts or fractions of each text, float64 of shape ``(n, 4)``."""
+        lm, size = self.language_model, self.batch_tokens
+        if isinstance(lm, MaskedLM):
+            scores = score_masked(lm, texts, self.max_tokens, batch_tokens=size)
         else:
-            found = score_tokens(self.language_model, texts, self.max_tokens, ("rank",), batch_tokens=self.batch_tokens)
-        counts = [rank_histogram(tokens["rank"]) for tokens in found]
+            scores = score_tokens(lm, texts, self.max_tokens, ("rank",), batch_tokens=size)
+        counts = [rank_histogram(tokens["rank"]) for tokens in scores]
         features = torch.stack(counts) if counts else torch.empty(0, len(RANK_BINS)).double()
         return features / features.sum(1, keepdim=True) if self.counts == "fractions" else features

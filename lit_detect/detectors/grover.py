@@ -1,4 +1,4 @@
-"""GROVER's discriminator: a causal language model that ends in a classification."""
+"""GROVER's discriminator, a detector by a fine-tuned causal language model with a classification token."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from lit_detect.nn.encoders import freeze_unused
 
 
 class GroverDetector(TrainedDetector):
-    """Classifies a text by a causal language model that reads it up to a classification token (Zellers et al. 2019).
+    """Classifies a text by a fine-tuned causal language model with a classification token (Zellers et al. 2019).
 
-    The end-of-text token after the text is the classification token: its last hidden state goes through a linear layer,
-    and its vector is learned with all other weights. What it learns are the generators, the decoding and the domain of
-    its training set; GROVER's own discriminators know one generator at one nucleus threshold, and their authors warn of
-    them. The model may be cut to its first layers for small machines.
+    The end-of-text token after the text is the classification token. A linear layer maps its last hidden state to the
+    logits. All weights are trained, including the embedding of the classification token. The detector learns the
+    generators, the decoding and the domain of its training set. GROVER's own discriminators were trained on one
+    generator at one nucleus threshold, and their authors warn of this. On small machines, load the model with its first
+    layers only.
 
     Args:
-        lm: The language model, such as ``lit_core.lm.smollm2``, with weights in float32; it is trained whole
-            and belongs to the detector from then on.
-        max_tokens: Tokens read of a text, the first ones, with the classification token; 2 or more, and no more than
-            the model takes. GROVER reads 1,024.
+        lm: The language model, such as ``lit_core.lm.smollm2``, with weights in float32. The detector trains all its
+            weights, so no other detector may share it.
+        max_tokens: Number of tokens to read from the start of a text, with the classification token; 2 or more, at most
+            what the model takes. GROVER reads 1,024.
         seed: Seed of the linear layer's weights, 0 or more.
     """
 
@@ -33,14 +34,17 @@ class GroverDetector(TrainedDetector):
         super().__init__()
         limit = max_tokens if lm.max_length is None else lm.max_length
         if not 2 <= max_tokens <= limit:
-            raise UserError(f"max_tokens is {max_tokens}, but the language model reads from 2 to {limit}; set it so.")
+            raise UserError(
+                f"max_tokens is {max_tokens}, but must be from 2 to {limit}, the longest input of the language model. "
+                "Set it to such a value."
+            )
         dtypes = {parameter.dtype for parameter in lm.module.parameters()} - {torch.float32}
         if dtypes:
-            found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-            raise UserError(f"lm has weights in {found}, but is trained in float32; load it with dtype float32.")
+            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            raise UserError(f"lm has weights in {names}, but is trained in float32. Load it with dtype float32.")
         self._lm, self.backbone = lm, lm.module.train().requires_grad_(True)
         state = lm.hidden(torch.tensor([[lm.tokenizer.end_of_text]], device=lm.device))
-        freeze_unused(self.backbone, state)  # an output layer of its own
+        freeze_unused(self.backbone, state)  # the language-model head, unless it shares the embedding's weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Linear(state.shape[-1], 2).to(lm.device)
@@ -48,7 +52,7 @@ class GroverDetector(TrainedDetector):
         self.max_tokens = max_tokens
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return logits ``(n, 2)`` of human and machine; see `TrainedDetector.forward`."""
+        """Return the logits of human and machine, ``(n, 2)``; see `TrainedDetector.forward`."""
         assert self.max_tokens is not None
         device, end = self.head.weight.device, self._lm.tokenizer.end_of_text
         if not len(texts):
@@ -63,5 +67,5 @@ class GroverDetector(TrainedDetector):
         return logits
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text, uncut and without the classification token."""
+        """Return the number of tokens of each whole text, without the classification token."""
         return [len(ids) for ids in self._lm.tokenizer.encode_batch(texts)]

@@ -1,4 +1,4 @@
-"""What detectors that ask language models share."""
+"""Base classes of detectors that query frozen language models."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _Self = TypeVar("_Self", bound="LanguageModelDetector")
 
 
 class LanguageModelDetector(Detector):
-    """A detector that asks language models and does not change them.
+    """Base class of detectors that query language models without training them.
 
-    They are no submodules, so that they are neither in checkpoints nor given another precision; they follow the
-    detector from device to device.
+    The models are not submodules, so checkpoints do not contain them and the trainer does not change their precision.
+    They move to a device together with the detector.
 
     Args:
-        language_models: The models; the first one's tokens are counted.
-        max_tokens: Tokens read of a text, the first ones.
-        batch_tokens: Tokens that go through a model at once, padding included.
+        language_models: The models; `count_tokens` uses the tokenizer of the first one.
+        max_tokens: Number of tokens to read from the start of a text.
+        batch_tokens: Most tokens in a forward pass, padding included.
     """
 
     max_tokens: int
@@ -38,7 +38,7 @@ class LanguageModelDetector(Detector):
         self.name = f"{type(self).__name__}[{', '.join(model.name for model in language_models)}]"
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text, uncut."""
+        """Return the number of tokens of each whole text."""
         first = self.language_models[0]
         encode = first.encode if isinstance(first, MaskedLM) else first.tokenizer.encode
         return [len(encode(text)) for text in texts]
@@ -50,16 +50,16 @@ class LanguageModelDetector(Detector):
 
 
 class TokenStatistic(LanguageModelDetector, ZeroShotDetector):
-    """A zero-shot detector whose score is a function of quantities of a text's tokens.
+    """Base class of zero-shot detectors whose score is a statistic of a text's token probabilities.
 
     Args:
-        language_model: The model whose log-probabilities and ranks are meant.
-        reference_model: The model that `expected` and `variance` are taken over; None for the same.
-        max_tokens: Tokens read of a text, the first ones.
-        batch_tokens: Tokens that go through a model at once, padding included.
+        language_model: The scoring model, which gives log-probabilities and ranks.
+        reference_model: The model whose predictions weight `expected` and `variance`; None for the scoring model.
+        max_tokens: Number of tokens to read from the start of a text.
+        batch_tokens: Most tokens in a forward pass, padding included.
 
     Attributes:
-        quantities: What `statistic` needs.
+        quantities: The quantities of `TokenScores` that `statistic` reads.
 
     Raises:
         UserError: If a number is out of range, or the models have different tokenizers.
@@ -77,11 +77,11 @@ class TokenStatistic(LanguageModelDetector, ZeroShotDetector):
 
     @abstractmethod
     def statistic(self, tokens: TokenScores) -> Tensor:
-        """Return the score of a text, a float64 number; higher is machine."""
+        """Return the score of a text from the quantities of its tokens, a float64 scalar."""
 
     def score(self, texts: Sequence[str]) -> Tensor:
         """Return the statistic of each text; see `Detector.score`."""
-        found = score_tokens(
+        scores = score_tokens(
             self.language_model, texts, self.max_tokens, self.quantities, self.reference_model, self.batch_tokens
         )
-        return torch.stack([self.statistic(tokens) for tokens in found]) if found else torch.empty(0).double()
+        return torch.stack([self.statistic(tokens) for tokens in scores]) if scores else torch.empty(0).double()

@@ -1,4 +1,4 @@
-"""Logistic regression on features, shared by the detectors whose features need no gradients."""
+"""Base class of detectors that fit a logistic regression to features."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lit_detect.functional.logistic import fit_logistic
 
 
 class LinearFeatureDetector(FeatureDetector):
-    """A logistic regression on the features that a subclass makes; see `lit_detect.functional.logistic`.
+    """Base class of detectors that fit a logistic regression to features; see `lit_detect.functional.logistic`.
 
-    What is fitted is one float64 tensor of as many numbers as there are features, and one more. It travels with the
-    checkpoint as the module's extra state and not as a buffer, since a buffer would follow the module to half precision
-    or to a device without float64.
+    The fitted weights and bias are one float64 tensor of shape ``(f + 1,)``. Checkpoints contain it as the module's
+    extra state. It is not a buffer, since a buffer would follow the module to half precision or to a device without
+    float64.
 
     Attributes:
         standardize: Whether features are divided by their standard deviation before they are penalised.
@@ -29,40 +29,44 @@ class LinearFeatureDetector(FeatureDetector):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether `fit_features` was called, or a checkpoint loaded."""
+        """Whether `fit_features` was called or a fitted checkpoint was loaded."""
         return self._fitted.numel() > 0
 
     @property
     def weight(self) -> Tensor:
-        """Weight of each feature as it is, ``(f,)``."""
+        """Weights of the unscaled features, float64 of shape ``(f,)``."""
         return self._fitted[:-1]
 
     @property
     def bias(self) -> Tensor:
-        """The logit of machine where all features are 0."""
+        """The log-odds of machine if all features are 0, a float64 scalar."""
         return self._fitted[-1]
 
     def fit_features(self, features: Tensor, labels: Tensor) -> None:
         """Fit the logistic regression; see `FeatureDetector.fit_features`."""
-        found = fit_logistic(features, labels, self.standardize)
-        self._fitted = torch.cat((found.weight, found.bias[None]))
+        fit = fit_logistic(features, labels, self.standardize)
+        self._fitted = torch.cat((fit.weight, fit.bias[None]))
 
     def score_features(self, features: Tensor) -> Tensor:
-        """Return the logits of machine ``(n,)``; see `FeatureDetector.score_features`."""
+        """Return the log-odds of machine, ``(n,)``; see `FeatureDetector.score_features`."""
         self.require_fitted()
         return features.double() @ self.weight + self.bias
 
     def require_fitted(self) -> None:
-        """Refuse to score before `fit_features`."""
+        """Raise an error if the detector is not fitted.
+
+        Raises:
+            UserError: If neither `fit_features` was called nor a fitted checkpoint loaded.
+        """
         if not self.is_fitted:
             raise UserError(
-                f"{self.name} is not fitted yet; run `lit-detect fit` first, or give --ckpt_path of a run that did."
+                f"{self.name} is not fitted yet. Run `lit-detect fit` first, or give --ckpt_path of such a run."
             )
 
     def get_extra_state(self) -> Tensor:
-        """Return what was fitted, for the checkpoint."""
+        """Return the fitted weights and bias for a checkpoint, float64 of shape ``(f + 1,)``, or ``(0,)`` before."""
         return self._fitted
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take what was fitted from a checkpoint."""
+        """Load the fitted weights and bias from a checkpoint."""
         self._fitted = state.detach().cpu().double()

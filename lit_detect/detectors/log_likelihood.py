@@ -1,4 +1,4 @@
-"""The mean log-probability of a text."""
+"""Detector by the mean log-probability of a text's tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lit_detect.scoring.causal import Quantity, TokenScores
 
 
 class LogLikelihood(TokenStatistic):
-    """Scores a text by the mean log-probability of its tokens (Solaiman et al. 2019): machines write what is likely.
+    """Scores a text by the mean log-probability of its tokens (Solaiman et al. 2019).
 
     Args:
-        language_model: The model that reads the text.
-        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the model takes.
-        batch_tokens: Tokens that go through the model at once, padding included, 1 or more; a GPU is faster with more.
+        language_model: The scoring model, which gives the log-probabilities.
+        max_tokens: Number of tokens to read from the start of a text, 1 or more, at most what the model takes.
+        batch_tokens: Most tokens in a forward pass, padding included, 1 or more; a GPU is faster with more.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]] = ("log_prob",)
@@ -27,5 +27,5 @@ class LogLikelihood(TokenStatistic):
         super().__init__(language_model, None, max_tokens, batch_tokens)
 
     def statistic(self, tokens: TokenScores) -> Tensor:
-        """Return the mean log-probability."""
+        """Return the mean log-probability; see `lit_detect.functional.scores.log_likelihood`."""
         return log_likelihood(tokens["log_prob"])

@@ -1,4 +1,4 @@
-"""The mean log-rank of a text."""
+"""Detector by the mean log-rank of a text's tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lit_detect.scoring.causal import Quantity, TokenScores
 
 
 class LogRank(TokenStatistic):
-    """Scores a text by minus the mean logarithm of its tokens' ranks (Mitchell et al. 2023).
+    """Scores a text by the negative mean logarithm of its tokens' ranks (Mitchell et al. 2023).
 
     Args:
-        language_model: The model that reads the text.
-        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the model takes.
-        batch_tokens: Tokens that go through the model at once, padding included, 1 or more; a GPU is faster with more.
+        language_model: The scoring model, which ranks the tokens.
+        max_tokens: Number of tokens to read from the start of a text, 1 or more, at most what the model takes.
+        batch_tokens: Most tokens in a forward pass, padding included, 1 or more; a GPU is faster with more.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]] = ("rank",)
@@ -27,5 +27,5 @@ class LogRank(TokenStatistic):
         super().__init__(language_model, None, max_tokens, batch_tokens)
 
     def statistic(self, tokens: TokenScores) -> Tensor:
-        """Return minus the mean log-rank."""
+        """Return the negative mean log-rank; see `lit_detect.functional.scores.log_rank`."""
         return log_rank(tokens["rank"])

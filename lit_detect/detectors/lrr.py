@@ -1,4 +1,4 @@
-"""Log-likelihood over log-rank."""
+"""LRR, a detector by the ratio of log-likelihood and log-rank."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lit_detect.scoring.causal import Quantity, TokenScores
 
 
 class LRR(TokenStatistic):
-    """Scores a text by the ratio of its log-likelihood to its log-rank (Su et al. 2023, DetectLLM).
+    """Scores a text by the ratio of its log-likelihood and its log-rank (Su et al. 2023, DetectLLM).
 
-    Both are small for machine text, the log-rank the more so.
+    Both are smaller in magnitude for machine text, the log-rank more strongly.
 
     Args:
-        language_model: The model that reads the text.
-        max_tokens: Tokens read of a text, the first ones, 1 or more, no more than the model takes.
-        batch_tokens: Tokens that go through the model at once, padding included, 1 or more; a GPU is faster with more.
+        language_model: The scoring model, which gives log-probabilities and ranks.
+        max_tokens: Number of tokens to read from the start of a text, 1 or more, at most what the model takes.
+        batch_tokens: Most tokens in a forward pass, padding included, 1 or more; a GPU is faster with more.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]] = ("log_prob", "rank")
@@ -29,5 +29,5 @@ class LRR(TokenStatistic):
         super().__init__(language_model, None, max_tokens, batch_tokens)
 
     def statistic(self, tokens: TokenScores) -> Tensor:
-        """Return the ratio."""
+        """Return the ratio; see `lit_detect.functional.scores.lrr`."""
         return lrr(tokens["log_prob"], tokens["rank"])

@@ -1,1 +1,1 @@
-"""Pure functions behind detectors, attacks and metrics."""
+"""Pure functions on tensors and strings that detectors, attacks, metrics and reports use."""

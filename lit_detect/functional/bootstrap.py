@@ -1,7 +1,7 @@
-"""Bootstrap intervals: whole groups of texts are drawn again, so that twins stay together.
+"""Bootstrap intervals of statistics of texts, where whole groups of texts are resampled.
 
-A statistic here is a function of how often each text was drawn: weights ``(resamples, n)`` in, values ``(resamples,)``
-out, NaN where it is not defined. With all weights 1 it is the statistic of the sample.
+A `Statistic` maps weights ``(resamples, n)``, which tell how often each text was drawn, to values ``(resamples,)``. It
+is NaN where it is not defined. With all weights 1 it is the statistic of the sample.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lit_detect.functional.threshold import check_fpr
 from lit_detect.records import HUMAN, MACHINE
 
 Statistic = Callable[[Tensor], Tensor]
-#: Weights held at a time.
+#: Largest number of weights in memory at once.
 _CELLS = 4_000_000
 
 
@@ -29,7 +29,7 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Return a statistic with its percentile interval; see `bootstrap_many`."""
+    """Return a statistic with its bootstrap percentile interval; see `bootstrap_many`."""
     return bootstrap_many({"": statistic}, labels, groups, resamples, level, seed)[""]
 
 
@@ -41,25 +41,25 @@ def bootstrap_many(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return statistics of the same texts with their percentile intervals, from the same resamples.
+    """Return statistics of the same texts with their bootstrap percentile intervals, from the same resamples.
 
-    Groups are drawn with replacement among those that hold the same classes (human, machine, or both), so that each
-    resample has both classes where the sample has.
+    Groups are drawn with replacement, separately among groups of human texts, of machine texts, and of both. If the
+    sample has both classes, so has each resample.
 
     Args:
         statistics: The statistics by name, as functions of weights.
         labels: 0 human, 1 machine, ``(n,)``.
-        groups: Number of the pair or document that each text belongs to, ``(n,)``; None takes each text alone.
-        resamples: How often to draw.
-        level: Confidence, between 0 and 1.
-        seed: Seed of the drawing, 0 or more.
+        groups: Id of the pair or document of each text, ``(n,)``; None makes each text a group of its own.
+        resamples: Number of resamples, 1 or more.
+        level: Confidence level, between 0 and 1.
+        seed: Seed of the resampling, 0 or more.
 
     Returns:
-        The statistics of the sample, their intervals, and the number of groups; without an interval where there are
-        fewer than two groups.
+        For each statistic its value on the sample, the ends of its interval, and the number of groups. With fewer than
+        two groups the ends are infinite.
     """
     if resamples < 1:
-        raise UserError(f"`resamples` is {resamples}, but must be 1 or more; 1000 is usual.")
+        raise UserError(f"`resamples` is {resamples}, but must be 1 or more. A usual value is 1000.")
     groups = torch.arange(len(labels)) if groups is None else groups
     _, groups = torch.unique(groups, return_inverse=True)
     count = int(groups.max()) + 1 if len(groups) else 0
@@ -73,9 +73,9 @@ def bootstrap_many(
     strata = [(kinds == kind).nonzero().flatten() for kind in kinds.unique()]
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, list[Tensor]] = {name: [] for name in statistics}
-    left, step = resamples, max(1, _CELLS // len(labels))
-    while left:
-        rows = min(left, step)
+    remaining, step = resamples, max(1, _CELLS // len(labels))
+    while remaining:
+        rows = min(remaining, step)
         times = torch.zeros(rows, count, dtype=torch.float64)
         for stratum in strata:
             drawn = stratum[torch.randint(len(stratum), (rows, len(stratum)), generator=generator)]
@@ -83,7 +83,7 @@ def bootstrap_many(
         weights = times[:, groups]
         for name, statistic in statistics.items():
             values[name].append(statistic(weights))
-        left -= rows
+        remaining -= rows
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     intervals = {}
     for name, parts in values.items():
@@ -93,11 +93,16 @@ def bootstrap_many(
 
 
 def auroc_statistic(scores: Tensor, labels: Tensor) -> Statistic:
-    """Return the AUROC, ties half, as a function of weights; see `lit_detect.functional.threshold.auroc`."""
-    levels, place = torch.unique(scores.double(), return_inverse=True)
+    """Return the AUROC, where a tie counts half, as a function of weights; see `lit_detect.functional.threshold.auroc`.
+
+    Args:
+        scores: Scores of texts, ``(n,)``.
+        labels: 0 human, 1 machine, ``(n,)``.
+    """
+    levels, level_of = torch.unique(scores.double(), return_inverse=True)
 
     def statistic(weights: Tensor) -> Tensor:
-        human, machine = (_by_level(weights, place, labels == number, len(levels)) for number in (HUMAN, MACHINE))
+        human, machine = (_by_level(weights, level_of, labels == number, len(levels)) for number in (HUMAN, MACHINE))
         below = human.cumsum(1) - human / 2
         return (machine * below).sum(1) / (human.sum(1) * machine.sum(1))
 
@@ -105,53 +110,60 @@ def auroc_statistic(scores: Tensor, labels: Tensor) -> Statistic:
 
 
 def tpr_statistic(scores: Tensor, labels: Tensor, fpr: float, domains: Tensor | None = None) -> Statistic:
-    """Return the share of machine texts found at a false-positive rate, as a function of weights.
+    """Return the true-positive rate at a false-positive rate, as a function of weights.
 
     The threshold is that of `lit_detect.functional.threshold.threshold_at_fpr`, chosen again in each resample.
 
     Args:
         scores: Scores of texts, ``(n,)``.
         labels: 0 human, 1 machine, ``(n,)``.
-        fpr: Wanted false-positive rate, 0 to below 1.
-        domains: Number of the domain of each text, ``(n,)``, where each has a threshold of its own; None for one.
+        fpr: False-positive rate, 0 to below 1.
+        domains: Id of the domain of each text, ``(n,)``, if each domain has a threshold of its own; None has a single
+            threshold.
     """
     check_fpr(fpr)
     domains = torch.zeros_like(labels) if domains is None else domains
     parts = []
     for domain in domains.unique():
         inside = domains == domain
-        levels, place = torch.unique(-scores[inside].double(), return_inverse=True)
-        parts.append((inside, place, labels[inside], len(levels)))
+        levels, level_of = torch.unique(-scores[inside].double(), return_inverse=True)
+        parts.append((inside, level_of, labels[inside], len(levels)))
 
     def statistic(weights: Tensor) -> Tensor:
-        found = torch.zeros(len(weights), dtype=torch.float64)
-        for inside, place, kinds, levels in parts:
+        detected = torch.zeros(len(weights), dtype=torch.float64)
+        for inside, level_of, classes, levels in parts:
             drawn = weights[:, inside]
-            human, machine = (_by_level(drawn, place, kinds == number, levels) for number in (HUMAN, MACHINE))
+            human, machine = (_by_level(drawn, level_of, classes == number, levels) for number in (HUMAN, MACHINE))
             reached = human.cumsum(1) / human.sum(1, keepdim=True)  # NaN where no human text was drawn
-            found += torch.where(reached.isnan(), reached, machine * (reached <= fpr)).sum(1)
-        return found / weights[:, labels == MACHINE].sum(1)
+            detected += torch.where(reached.isnan(), reached, machine * (reached <= fpr)).sum(1)
+        return detected / weights[:, labels == MACHINE].sum(1)
 
     return statistic
 
 
 def f1_statistic(decisions: Tensor, labels: Tensor, of: int = MACHINE) -> Statistic:
-    """Return the F1 of a class as a function of weights; see `lit_detect.functional.threshold.class_scores`."""
+    """Return the F1 of a class as a function of weights; see `lit_detect.functional.threshold.class_scores`.
+
+    Args:
+        decisions: 0 human, 1 machine, ``(n,)``.
+        labels: 0 human, 1 machine, ``(n,)``.
+        of: The class, 0 or 1.
+    """
     chosen, true = decisions == of, labels == of
     return ratio_statistic(2.0 * (chosen & true), 1.0 * chosen + 1.0 * true)
 
 
 def ratio_statistic(part: Tensor, whole: Tensor) -> Statistic:
-    """Return a sum over another sum, such as evaded over detected before, as a function of weights.
+    """Return a ratio of two sums over texts, such as evaded by detected texts, as a function of weights.
 
     Args:
-        part: What each text adds above, ``(n,)``.
-        whole: What each text adds below, ``(n,)``.
+        part: Summand of each text in the numerator, ``(n,)``.
+        whole: Summand of each text in the denominator, ``(n,)``.
     """
     return lambda weights: (weights @ part.double()) / (weights @ whole.double())
 
 
-def _by_level(weights: Tensor, place: Tensor, chosen: Tensor, levels: int) -> Tensor:
-    """Return the summed weights of the chosen texts at each level of the scores, ``(resamples, levels)``."""
+def _by_level(weights: Tensor, level_of: Tensor, chosen: Tensor, levels: int) -> Tensor:
+    """Return the summed weights of the chosen texts at each distinct score, ``(resamples, levels)``."""
     sums = torch.zeros(len(weights), levels, dtype=torch.float64)
-    return sums.index_add_(1, place[chosen], weights[:, chosen])
+    return sums.index_add_(1, level_of[chosen], weights[:, chosen])

@@ -1,4 +1,4 @@
-"""From scores to probabilities, and how sure a false-positive rate is."""
+"""Platt's map from scores to probabilities, and confidence intervals of rates."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Platt(NamedTuple):
     """A logistic map from scores to the probability of machine: ``1 / (1 + exp(-(slope * score + intercept)))``.
 
     Args:
-        slope: Per unit of the score.
-        intercept: Log-odds at a score of 0.
+        slope: Log-odds of machine per unit of the score.
+        intercept: Log-odds of machine at a score of 0.
     """
 
     slope: float
@@ -32,24 +32,24 @@ class Platt(NamedTuple):
 
 
 def fit_platt(scores: Tensor, labels: Tensor) -> Platt:
-    """Fit Platt's map with his smoothed targets.
+    """Fit Platt's logistic map with his smoothed targets.
 
-    A text of a class with n texts has the target (n + 1) / (n + 2), so that classes that scores divide wholly have a
-    finite map. Newton's method on the convex loss, each step halved until the loss falls; after Lin, Lin and Weng 2007,
-    A note on Platt's probabilistic outputs for support vector machines.
+    The target of a text of a class with n texts is (n + 1) / (n + 2) instead of 1, so the map stays finite if the
+    scores separate the classes completely. The convex loss is minimised by Newton's method, where each step is halved
+    until the loss falls (Lin, Lin and Weng 2007, A note on Platt's probabilistic outputs for support vector machines).
 
     Args:
         scores: Scores of texts, ``(n,)``.
-        labels: 0 human, 1 machine, ``(n,)``; both occur.
+        labels: 0 human, 1 machine, ``(n,)``; both must occur.
 
     Raises:
-        UserError: If a class is missing, a score is not finite, or all are the same.
+        UserError: If a class is missing, a score is not finite, or all scores are equal.
     """
     check_scores(scores)
     counts = [int((labels == number).sum()) for number in (HUMAN, MACHINE)]
     if 0 in counts:
         missing = "human" if not counts[HUMAN] else "machine"
-        raise UserError(f"A map to probabilities needs both classes, but there is no {missing} text; add some.")
+        raise UserError(f"A map to probabilities needs both classes, but there is no {missing} text. Add such texts.")
     targets = torch.where(labels == MACHINE, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2)).double()
     mean, scale = scores.double().mean(), scores.double().std()
     design = torch.stack([(scores.double() - mean) / scale, torch.ones(len(scores), dtype=torch.float64)], 1)
@@ -73,15 +73,15 @@ def fit_platt(scores: Tensor, labels: Tensor) -> Platt:
 
 
 def check_rising(platt: Platt, detector: str, hint: str) -> None:
-    """Refuse a map by which a text of a higher score is less likely a machine's.
+    """Raise an error if the probability of machine does not increase with the score.
 
     Args:
         platt: The map.
         detector: Name of the detector whose scores were mapped.
-        hint: What to do, for the message.
+        hint: What the user can do, as the end of the error message.
 
     Raises:
-        UserError: If the map does not rise; a score above the threshold would have a probability below one half.
+        UserError: If the slope is not positive. A score above the threshold would have a probability below one half.
     """
     if not platt.slope > 0:
         raise UserError(
@@ -91,19 +91,23 @@ def check_rising(platt: Platt, detector: str, hint: str) -> None:
 
 
 def rate_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of Clopper and Pearson of a rate, from a number of hits among independent trials.
+    """Return the confidence interval of Clopper and Pearson of a rate.
 
-    It is exact: it covers the true rate at least as often as it says. That holds too for the false-positive rate of a
-    threshold that was chosen on the same human texts by `lit_detect.functional.threshold.threshold_at_fpr`: where no
-    scores are equal, the true rate is Beta(hits + 1, n - hits), whose quantiles lie inside.
+    The interval is exact: it contains the true rate with at least the given confidence. This also holds for the
+    false-positive rate of a threshold that `lit_detect.functional.threshold.threshold_at_fpr` chose on the same human
+    texts: if no scores are equal, the true rate has the distribution Beta(hits + 1, n - hits), whose quantiles lie
+    inside the interval.
 
     Args:
-        hits: 0 to n.
-        n: Number of trials, 1 or more.
-        level: Confidence, between 0 and 1.
+        hits: Number of hits, from 0 to n.
+        n: Number of independent trials, 1 or more.
+        level: Confidence level, between 0 and 1.
+
+    Returns:
+        Lower and upper end, from 0 to 1.
     """
     if not 0 <= hits <= n or n < 1:
-        raise UserError(f"`hits` is {hits} of `n` {n}, but must be between 0 and n, which is 1 or more; correct them.")
+        raise UserError(f"`hits` is {hits} and `n` is {n}, but n must be 1 or more and hits from 0 to n. Correct them.")
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else _solve(lambda rate: _at_least(hits, n, rate), tail)
     high = 1.0 if hits == n else _solve(lambda rate: _at_least(hits + 1, n, rate), 1 - tail)
@@ -111,7 +115,7 @@ def rate_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]
 
 
 def _solve(rising: Callable[[float], float], value: float) -> float:
-    """Return where a function that rises from 0 at 0 to 1 at 1 has a value, by halving."""
+    """Return the argument at which a function that rises from 0 at 0 to 1 at 1 has a value, by bisection."""
     low, high = 0.0, 1.0
     while high - low > 1e-12:
         middle = (low + high) / 2
@@ -120,7 +124,7 @@ def _solve(rising: Callable[[float], float], value: float) -> float:
 
 
 def _at_least(hits: int, n: int, rate: float) -> float:
-    """Return the chance of that many hits or more among n trials."""
+    """Return the probability of ``hits`` or more hits in n trials."""
     j = torch.arange(hits, n + 1, dtype=torch.float64)
     ways = math.lgamma(n + 1) - torch.lgamma(j + 1) - torch.lgamma(n - j + 1)
     return float((ways + j * math.log(rate) + (n - j) * math.log1p(-rate)).exp().sum())

@@ -1,4 +1,4 @@
-"""How well the sentences of a text follow one another.
+"""Coherence of neighbouring sentences, and document vectors weighted by it.
 
 Shape suffixes: B batch, S sentences, W width.
 """
@@ -11,29 +11,29 @@ from torch.nn import functional as F
 
 
 def coherence_weights(vectors_BSD: Tensor) -> Tensor:
-    """Return how well each sentence is followed by the next one: (1 + cosine of their vectors) / 2, from 0 to 1.
+    """Return the coherence of each sentence with the next one: (1 + cosine of their vectors) / 2, from 0 to 1.
 
-    It stands where FAST asks a next-sentence model.
+    FAST takes the probability of a next-sentence model instead.
 
     Args:
-        vectors_BSD: A vector of each sentence, ``(batch, sentences, width)``.
+        vectors_BSD: Vector of each sentence, ``(batch, sentences, width)``.
 
     Returns:
-        Weights ``(batch, sentences - 1)``.
+        Weights from 0 to 1, ``(batch, sentences - 1)``.
     """
     return (1 + F.cosine_similarity(vectors_BSD[:, :-1], vectors_BSD[:, 1:], dim=-1)) / 2
 
 
 def coherence_sum(states_BSW: Tensor, vectors_BSD: Tensor, real_BS: Tensor) -> Tensor:
-    """Return the mean over neighbouring sentences of their concatenated states, each pair times its weight.
+    """Return the mean over pairs of neighbouring sentences of their concatenated states times the pair's coherence.
 
-    The mean instead of FAST's sum, so that the number of sentences is no feature of its own. A single sentence pairs
-    with itself; a text without sentences gives zeros.
+    FAST takes the sum. The mean does not make the number of sentences a feature. A single sentence pairs with itself,
+    and a text without sentences gives zeros.
 
     Args:
         states_BSW: States of the sentences, ``(batch, sentences, width)``.
-        vectors_BSD: Vectors of the sentences that `coherence_weights` compares.
-        real_BS: True for real sentences, the first ones of each text.
+        vectors_BSD: Vectors of the sentences, of which `coherence_weights` computes the coherence.
+        real_BS: True for real sentences and False for padding, which follows them, ``(batch, sentences)``.
 
     Returns:
         Document vectors ``(batch, 2 width)``.

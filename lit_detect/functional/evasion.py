@@ -1,4 +1,4 @@
-"""What an attack achieves and what it costs: evasion, edits, words changed, perplexity."""
+"""Effect and cost of an attack: evasion rate, number of changed words, perplexity."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _WORD = re.compile(r"\S+")
 
 
 def evasion(before: Tensor, after: Tensor, threshold: float) -> dict[str, float]:
-    """Return how many machine texts escape a detector by an attack.
+    """Return the evasion rate of an attack on machine texts, and the recall before and after it.
 
-    The evasion rate of Pu et al. 2023 is over the texts that are detected before; their released code, which only reads
-    such texts, calls it flip rate.
+    Pu et al. 2023 define the evasion rate over the texts that are detected before the attack. Their released code,
+    which only reads such texts, calls it flip rate.
 
     Args:
-        before: Scores of the texts as they were, ``(n,)``.
+        before: Scores of the original texts, ``(n,)``.
         after: Scores of the attacked texts, ``(n,)``.
-        threshold: Machine is a score of so much or more.
+        threshold: Smallest score that counts as machine.
 
     Returns:
         ``evasion``, the share of the texts detected before that are not detected after; ``recall_before`` and
-        ``recall_after``, shares of all texts; ``detected``, the number detected before. NaN where there is no text.
+        ``recall_after``, shares of all texts; ``detected``, the number of texts detected before. A share of no texts is
+        NaN.
     """
     first, second = before >= threshold, after >= threshold
     detected = int(first.sum())
@@ -37,13 +38,13 @@ def evasion(before: Tensor, after: Tensor, threshold: float) -> dict[str, float]
 
 
 def words_changed(text: str, edits: Sequence[Edit]) -> int:
-    """Return how many words of a text edits change; a word is what stands between white space.
+    """Return the number of words of a text that edits change; words are separated by white space.
 
-    An insertion changes the word it is in or next to; one between blanks changes none.
+    An insertion changes the word that it is inside or next to. An insertion between white space changes no word.
 
     Args:
-        text: The text as it was.
-        edits: By place and without overlap.
+        text: The original text.
+        edits: The edits, sorted by offset and without overlap.
 
     Example:
         >>> words_changed("a cat sat", [Edit(2, 5, "cat", "dog"), Edit(7, 7, "", "x")])
@@ -55,12 +56,12 @@ def words_changed(text: str, edits: Sequence[Edit]) -> int:
     for edit in edits:
         while first < len(words) and words[first][1] < edit.start:
             first += 1
-        place = first
-        while place < len(words) and words[place][0] <= edit.end:
-            start, end = words[place]
+        index = first
+        while index < len(words) and words[index][0] <= edit.end:
+            start, end = words[index]
             if edit.start == edit.end or (start < edit.end and edit.start < end):
-                changed.add(place)
-            place += 1
+                changed.add(index)
+            index += 1
     return len(changed)
 
 
@@ -71,7 +72,7 @@ def perplexity(log_probabilities: Sequence[Tensor]) -> Tensor:
         log_probabilities: Natural logarithms of the probability of each token of each text, ``(tokens,)``.
 
     Returns:
-        exp of the mean negative log-probability, float64 ``(texts,)``; NaN for a text without tokens.
+        exp of the mean negative log-probability, float64 of shape ``(texts,)``; NaN for a text without tokens.
     """
     means = [
         -tokens.double().mean() if len(tokens) else torch.tensor(math.nan).double() for tokens in log_probabilities

@@ -1,4 +1,4 @@
-"""Logistic regression chosen by cross-validation, on few features of many texts."""
+"""Logistic regression on text features, with solver and penalty selected by cross-validation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FOLDS, REPEATS = 10, 3
 
 
 class Logistic(NamedTuple):
-    """A fitted logistic regression; the logit of machine is ``features @ weight + bias``.
+    """A fitted logistic regression; the log-odds of machine are ``features @ weight + bias``.
 
     Attributes:
-        weight: Of the features as they are, float64 ``(f,)``.
-        bias: Float64, without dimensions.
-        solver: The solver that was chosen.
-        inverse_penalty: The C that was chosen.
-        accuracy: Its mean accuracy over folds and repeats, in [0, 1].
-        folds: Parts that the texts were divided into.
+        weight: Weights of the unscaled features, float64 of shape ``(f,)``.
+        bias: Bias, a float64 scalar.
+        solver: The selected solver.
+        inverse_penalty: The selected C.
+        accuracy: Mean accuracy of the selected pair over folds and repeats, from 0 to 1.
+        folds: Number of folds.
     """
 
     weight: Tensor
@@ -35,17 +35,17 @@ class Logistic(NamedTuple):
 
 
 def fit_logistic(features: Tensor, labels: Tensor, standardize: bool = False) -> Logistic:
-    """Fit a logistic regression with an L2 penalty the way Pu et al. 2023 fit that of GLTR.
+    """Fit a logistic regression with an L2 penalty as Pu et al. 2023 do for GLTR.
 
-    All pairs of solver (newton-cg, lbfgs, liblinear) and C (100, 10, 1, 0.1, 0.01) are compared by accuracy in 10-fold
-    stratified cross-validation, repeated 3 times; the best one, the first of equals, is fitted to all texts. Where a
-    class has fewer than 10 texts, there are as many folds as it has texts.
+    All pairs of a solver (newton-cg, lbfgs, liblinear) and a C (100, 10, 1, 0.1, 0.01) are compared by accuracy in
+    10-fold stratified cross-validation, repeated 3 times. The best pair, the first one of equals, is fitted to all
+    texts. If a class has fewer than 10 texts, the number of folds is its number of texts.
 
     Args:
-        features: Finite numbers ``(n, f)``.
+        features: Features of the texts, finite, ``(n, f)``.
         labels: 0 human, 1 machine, ``(n,)``.
-        standardize: Whether the penalty is on features divided by their standard deviation, which it should be where
-            features have different units; mean and deviation are those of the texts fitted to.
+        standardize: Whether the penalty applies to features that are standardised by mean and standard deviation of the
+            given texts; recommended for features of different units.
 
     Raises:
         UserError: If a class has fewer than 2 texts, or scikit-learn is missing.
@@ -65,7 +65,7 @@ def fit_logistic(features: Tensor, labels: Tensor, standardize: bool = False) ->
     if min(counts) < 2:
         raise UserError(
             f"There are {counts[0]} human and {counts[1]} machine texts to fit, but a logistic regression needs 2 or "
-            "more of each; give more."
+            "more of each. Add texts."
         )
     folds = min(FOLDS, *counts)
     steps = Pipeline(
@@ -80,7 +80,7 @@ def fit_logistic(features: Tensor, labels: Tensor, standardize: bool = False) ->
         cv=RepeatedStratifiedKFold(n_splits=folds, n_repeats=REPEATS, random_state=1),
         scoring="accuracy",
     )
-    with threadpool_limits(1):  # products of a few numbers, over which threads only wait for each other
+    with threadpool_limits(1):  # the products are too small for several threads
         search.fit(features.double().numpy(), labels.long().numpy())
     model, scaler = search.best_estimator_["model"], search.best_estimator_["scaler"]
     weight, bias = (

@@ -1,4 +1,4 @@
-"""What the names of a text look like in numbers, without a network."""
+"""Statistics of the names in a text: frequency, repetition, and structure of their graph."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from lit_detect.functional.graph import entity_edges
 
 
 class NameStatistics(NamedTuple):
-    """Twelve numbers; 0 where there is nothing to divide by.
+    """Twelve statistics of the names in a text; a ratio whose denominator is 0 is 0.
 
-    A node is a name in a sentence, linked as `entity_edges` says.
+    A node is a name in a sentence. `entity_edges` says which nodes are linked.
 
     Args:
-        mentions_per_sentence: Mentions by sentences.
-        mentions_per_word: Mentions by words, in [0, 1].
+        mentions_per_sentence: Number of mentions per sentence.
+        mentions_per_word: Number of mentions per word, from 0 to 1.
         words_per_mention: Mean number of words of a mention.
-        repeat_rate: Share of mentions whose name was mentioned before, in [0, 1].
-        nameless_sentences: Share of sentences without a name, in [0, 1].
-        linked_sentences: Share of sentences with a name that another sentence has as well, in [0, 1].
-        mean_gap: Mean number of sentences from a sentence with a name to the next one with the same, 1 or more.
-        new_name_position: Mean place of names' first sentences, from 0 for the first to 1 for the last sentence.
-        pronoun_share: Pronouns of the third person by these and mentions, in [0, 1].
-        graph_density: Edges by pairs of nodes, in [0, 1].
-        components_per_node: Connected parts of the graph by nodes, in [0, 1].
-        largest_component: Share of nodes in the largest connected part, in [0, 1].
+        repeat_rate: Share of mentions whose name was mentioned before, from 0 to 1.
+        nameless_sentences: Share of sentences without a name, from 0 to 1.
+        linked_sentences: Share of sentences with a name that also occurs in another sentence, from 0 to 1.
+        mean_gap: Mean distance from a sentence with a name to the next one with the same name, in sentences.
+        new_name_position: Mean relative position of the first sentence of each name, from 0 for the first sentence of
+            the text to 1 for the last one.
+        pronoun_share: Third-person pronouns divided by the sum of pronouns and mentions, from 0 to 1.
+        graph_density: Edges divided by pairs of nodes, from 0 to 1.
+        components_per_node: Connected components divided by nodes, from 0 to 1.
+        largest_component: Share of the nodes in the largest connected component, from 0 to 1.
     """
 
     mentions_per_sentence: float
@@ -47,19 +48,19 @@ class NameStatistics(NamedTuple):
 
 
 def name_statistics(mentions: Sequence[tuple[int, str]], sentences: int, words: int, pronouns: int) -> NameStatistics:
-    """Return statistics of the names of a text.
+    """Return the statistics of the names in a text.
 
     Args:
-        mentions: Number of the sentence, from 0, and name of each mention, by place.
-        sentences: Sentences of the text.
-        words: Words of the text.
-        pronouns: Pronouns of the third person among them.
+        mentions: Index of the sentence and name of each mention, sorted by offset.
+        sentences: Number of sentences of the text.
+        words: Number of words of the text.
+        pronouns: Number of third-person pronouns of the text.
     """
     nodes = list(dict.fromkeys(mentions))
     names = list(dict.fromkeys(name for _, name in nodes))
-    places = {name: [sentence for sentence, other in nodes if other == name] for name in names}
-    gaps = [later - earlier for row in places.values() for earlier, later in pairwise(row)]
-    linked = {sentence for row in places.values() if len(row) > 1 for sentence in row}
+    sentences_of = {name: [sentence for sentence, other in nodes if other == name] for name in names}
+    gaps = [later - earlier for row in sentences_of.values() for earlier, later in pairwise(row)]
+    linked = {sentence for row in sentences_of.values() if len(row) > 1 for sentence in row}
     edges = entity_edges(
         torch.tensor([sentence for sentence, _ in nodes], dtype=torch.int64),
         torch.tensor([names.index(name) for _, name in nodes], dtype=torch.int64),
@@ -74,7 +75,7 @@ def name_statistics(mentions: Sequence[tuple[int, str]], sentences: int, words: 
         nameless_sentences=_ratio(sentences - len({sentence for sentence, _ in nodes}), sentences),
         linked_sentences=_ratio(len(linked), sentences),
         mean_gap=_ratio(sum(gaps), len(gaps)),
-        new_name_position=_ratio(sum(row[0] for row in places.values()), len(names) * (sentences - 1)),
+        new_name_position=_ratio(sum(row[0] for row in sentences_of.values()), len(names) * (sentences - 1)),
         pronoun_share=_ratio(pronouns, pronouns + count),
         graph_density=_ratio(int(edges.sum()), len(nodes) * (len(nodes) - 1)),
         components_per_node=_ratio(len(components), len(nodes)),
@@ -83,10 +84,10 @@ def name_statistics(mentions: Sequence[tuple[int, str]], sentences: int, words: 
 
 
 def component_sizes(edges_NN: Tensor) -> list[int]:
-    """Return the number of nodes of each connected part of a graph.
+    """Return the number of nodes of each connected component of a graph.
 
     Args:
-        edges_NN: True where two nodes are linked, symmetric.
+        edges_NN: True where two nodes are linked, ``(nodes, nodes)``, symmetric.
 
     Example:
         >>> component_sizes(torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0]]).bool())

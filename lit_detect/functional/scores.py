@@ -1,8 +1,8 @@
-"""Statistics of a text under a language model, from quantities of its tokens; higher is machine for all of them.
+"""Zero-shot detection scores of a text, from its token probabilities under language models.
 
-Each function takes tensors ``(t,)`` over the tokens of one text, one or more, and returns a float64 number. Logarithms
-are natural. ``expected`` and ``variance`` are those of the log-probability of a token that is drawn from a reference
-model in the place of the one that stands there.
+A higher score means machine. Each function takes tensors of shape ``(t,)`` over the t >= 1 tokens of a text, and
+returns a float64 scalar. Logarithms are natural. ``expected`` and ``variance`` are mean and variance of the
+log-probability of a token that is drawn from a reference model at the same position.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def log_likelihood(log_prob: Tensor) -> Tensor:
 
 
 def log_rank(rank: Tensor) -> Tensor:
-    """Return minus the mean logarithm of the rank (Mitchell et al. 2023).
+    """Return the negative mean logarithm of the rank (Mitchell et al. 2023).
 
     Args:
         rank: Rank of each token, from 1.
@@ -38,9 +38,9 @@ def log_rank(rank: Tensor) -> Tensor:
 
 
 def lrr(log_prob: Tensor, rank: Tensor) -> Tensor:
-    """Return minus the sum of log-probabilities over the sum of log-ranks (Su et al. 2023, DetectLLM, LRR).
+    """Return the negative sum of log-probabilities divided by the sum of log-ranks (Su et al. 2023, DetectLLM, LRR).
 
-    Where every token is the likeliest one and the sum of log-ranks is 0, the next larger sum stands for it, log 2.
+    If every token is the likeliest one, the sum of log-ranks is 0, and is replaced by log 2, the next larger value.
 
     Args:
         log_prob: Log-probability of each token.
@@ -52,21 +52,22 @@ def lrr(log_prob: Tensor, rank: Tensor) -> Tensor:
 def fast_detect_gpt(log_prob: Tensor, expected: Tensor, variance: Tensor) -> Tensor:
     """Return the conditional probability curvature (Bao et al. 2024, Fast-DetectGPT, its analytic form).
 
-    The sum of log-probabilities minus that of what the reference expects, over the standard deviation of that sum.
+    It is the sum of log-probabilities minus the sum of their expected values, divided by the standard deviation of the
+    sum.
 
     Args:
         log_prob: Log-probability of each token under the scoring model.
         expected: Mean of the scoring model's log-probability under the reference model, at each token.
-        variance: Variance of the same.
+        variance: Variance of the scoring model's log-probability under the reference model, at each token.
     """
     surprise = (log_prob.double() - expected.double()).sum()
     return surprise / variance.double().sum().clamp(min=_TINY).sqrt()
 
 
 def binoculars(log_prob: Tensor, expected: Tensor) -> Tensor:
-    """Return minus the perplexity's logarithm over that of the cross-perplexity (Hans et al. 2024, Binoculars).
+    """Return the negative ratio of log-perplexity and log-cross-perplexity (Hans et al. 2024, Binoculars).
 
-    The published score is low for machines; this one is its negative.
+    The published score is low for machine text; this is its negative.
 
     Args:
         log_prob: Log-probability of each token under the performer.

@@ -1,7 +1,7 @@
-"""Whether machine text can be told by its formatting alone, and by its characters: cheap baselines to beat.
+"""Baselines that detect machine text by its formatting or its characters alone, as a test for leaks in a data set.
 
-Both are logistic regressions on character 1- to 3-grams (Solaiman et al. 2019, arXiv 1908.09203, use words likewise);
-one sees only the shape of a text, so that what it finds is a leak of the way the texts were made.
+Both are logistic regressions on character 1- to 3-grams (Solaiman et al. 2019, arXiv 1908.09203, do the same with
+words). One reads only the shape of a text. If it succeeds, the way the texts were made leaks into their formatting.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from lit_core.study.statistics import Interval
 from lit_detect.functional.bootstrap import auroc_statistic, bootstrap
 
 _DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
-#: AUROC of shapes above which formatting gives the machine away.
+#: AUROC of shapes above which the formatting counts as a leak.
 LEAK = 0.60
 
 
 def shape(text: str) -> str:
-    """Return a text with each letter as ``a`` and each digit as ``0``; the rest is kept.
+    """Return a text with each letter replaced by ``a`` and each digit by ``0``.
 
     Example:
         >>> shape('"No," he said, 3 times.')
@@ -41,21 +41,21 @@ def character_auroc(
     folds: int = 5,
     seed: int = 0,
 ) -> Interval:
-    """Return how well a character 1–3-gram classifier tells machine from human texts of documents it has not seen.
+    """Return the cross-validated AUROC of a classifier on character 1- to 3-grams, with folds divided by document.
 
-    TF-IDF with sublinear counts and a logistic regression with C = 1; each text is scored by the classifier that was
-    fitted on the folds without its group.
+    The classifier is a logistic regression with C = 1 on TF-IDF with sublinear counts. Each text is scored by the
+    classifier that was fitted without the fold of its group.
 
     Args:
         texts: The texts.
         labels: 0 human, 1 machine.
-        groups: Document of each text, such as its ``pair_id``; never divided between folds.
-        of: What the classifier sees, shapes or the texts themselves.
-        folds: Number of folds.
+        groups: Document of each text, such as its ``pair_id``; all its texts are in the same fold.
+        of: Input of the classifier: the shapes of the texts, or the texts.
+        folds: Number of folds, 2 or more.
         seed: Seed of the folds and of the interval.
 
     Returns:
-        AUROC with its 95 % interval over documents.
+        AUROC, from 0 to 1, with its 95 % bootstrap interval over documents.
 
     Raises:
         UserError: If scikit-learn is missing, or there are fewer documents with both classes than folds.
@@ -72,7 +72,8 @@ def character_auroc(
     fewest = min(len(set(names[y == number])) for number in (0, 1))
     if fewest < folds:
         raise UserError(
-            f"The leak test has {fewest} documents with texts of a class, but needs {folds}; generate from more."
+            f"The leak test has {fewest} documents with texts of a class, but needs {folds}. Generate texts from more "
+            "documents."
         )
     scores = np.empty(len(y))
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(seen, y, names):

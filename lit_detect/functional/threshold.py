@@ -1,6 +1,6 @@
-"""How well scores tell machine from human: thresholds at a false-positive rate, AUROC, precision, recall, F1.
+"""Measures of detection from scores: thresholds at a false-positive rate, AUROC, precision, recall, F1.
 
-Everywhere a higher score is machine, and the decision is ``score >= threshold``.
+A higher score means machine, and a text is decided to be machine if ``score >= threshold``.
 """
 
 from __future__ import annotations
@@ -17,62 +17,69 @@ CLASSES = {"human": HUMAN, "machine": MACHINE}
 
 
 def check_finite(scores: Tensor, name: str = "scores") -> None:
-    """Refuse scores of which one is not a finite number.
+    """Raise an error if a score is not a finite number.
 
     Args:
         scores: Scores of texts, ``(n,)``.
-        name: What they are called in the sentence.
+        name: Name of the scores in the error message.
+
+    Raises:
+        UserError: If a score is infinite or NaN.
     """
     wrong = int((~torch.isfinite(scores)).sum())
     if wrong:
         raise UserError(
-            f"{name}: {wrong} of {len(scores)} are not finite numbers, so nothing can be ranked; mend the detector, or "
-            "leave those texts out."
+            f"{name}: {wrong} of {len(scores)} are not finite numbers and cannot be ranked. Fix the detector, or leave "
+            "these texts out."
         )
 
 
 def check_scores(scores: Tensor, name: str = "scores") -> None:
-    """Refuse scores that rank nothing.
+    """Raise an error if scores cannot rank texts.
 
     Args:
         scores: Scores of texts, ``(n,)``.
-        name: What they are called in the sentence.
+        name: Name of the scores in the error message.
 
     Raises:
-        UserError: If one is not a finite number, or two or more are all the same.
+        UserError: If a score is infinite or NaN, or if there are several scores and all are equal.
     """
     check_finite(scores, name)
     if len(scores) > 1 and bool((scores == scores[0]).all()):
         raise UserError(
-            f"{name}: all {len(scores)} are {float(scores[0]):g}, but texts must be told apart; use a detector whose "
-            "scores differ."
+            f"{name}: all {len(scores)} are {float(scores[0]):g}, but scores must differ between texts. Use another "
+            "detector."
         )
 
 
 def check_fpr(fpr: float) -> None:
-    """Refuse a false-positive rate below 0, or of 1 and more."""
+    """Raise an error if a false-positive rate is below 0, or 1 or more.
+
+    Raises:
+        UserError: If it is.
+    """
     if not 0 <= fpr < 1:
-        raise UserError(f"`fpr` is {fpr}, but it is a share of human texts; give 0 to below 1, such as 0.01.")
+        raise UserError(f"`fpr` is {fpr}, but must be 0 or more and below 1. Give a share of human texts such as 0.01.")
 
 
 def threshold_at_fpr(human: Tensor, fpr: float) -> float:
-    """Return the smallest threshold at which no more than the wanted share of human texts counts as machine.
+    """Return the smallest threshold at which the false-positive rate on human texts is at most ``fpr``.
 
-    It is the exact quantile with a rule for ties: the smallest float64 t such that the share of human scores >= t is at
-    most ``fpr``. Human texts that share a score are all on one side, so with ties or few texts the share that is
-    reached, `false_positive_rate`, is smaller than the wanted one. As t is the next number above a human score, any
-    other text that scores higher is machine.
+    It is the smallest float64 t such that the share of human scores >= t is at most ``fpr``. Human texts with equal
+    scores are all on the same side of t, so with ties or few texts the achieved rate, `false_positive_rate`, is smaller
+    than ``fpr``. Since t is the next float64 above a human score, any text that scores higher than that human text is
+    decided to be machine.
 
     Args:
-        human: Scores of human texts, float64 ``(n,)``, one or more.
-        fpr: Wanted false-positive rate, 0 to below 1.
+        human: Scores of human texts, float64 of shape ``(n,)``, n >= 1.
+        fpr: False-positive rate, 0 to below 1.
 
     Raises:
         UserError: If there are no scores, one is not finite, or the rate is out of its range.
     """
     check_fpr(fpr)
     if not len(human):
-        raise UserError("There is no human text, so no false-positive rate can be kept; give some.")
+        raise UserError("There is no human text to set a threshold at a false-positive rate. Add human texts.")
     check_finite(human, "scores of human texts")
     n = len(human)
     allowed = math.floor(fpr * n)
@@ -82,20 +89,20 @@ def threshold_at_fpr(human: Tensor, fpr: float) -> float:
 
 
 def false_positive_rate(human: Tensor, threshold: float) -> float:
-    """Return the share of human scores at the threshold or above; NaN where there are none."""
+    """Return the share of human scores at or above the threshold, from 0 to 1; NaN if there are no scores."""
     return float((human.double() >= threshold).double().mean())
 
 
 def tpr_at_fpr(human: Tensor, machine: Tensor, fpr: float) -> tuple[float, float]:
-    """Return the share of machine texts found at a false-positive rate, and the rate that is achieved.
+    """Return the true-positive rate at a false-positive rate, and the achieved false-positive rate.
 
     Args:
         human: Scores of human texts, one or more.
         machine: Scores of machine texts, one or more.
-        fpr: Wanted false-positive rate; see `threshold_at_fpr` for the rule.
+        fpr: False-positive rate, 0 to below 1; `threshold_at_fpr` sets the threshold.
 
     Raises:
-        UserError: If the scores are not finite, or all the same.
+        UserError: If the scores are not finite, or all equal.
     """
     check_scores(torch.cat((human, machine)))
     threshold = threshold_at_fpr(human, fpr)
@@ -103,14 +110,14 @@ def tpr_at_fpr(human: Tensor, machine: Tensor, fpr: float) -> tuple[float, float
 
 
 def auroc(human: Tensor, machine: Tensor) -> float:
-    """Return the chance that a machine text scores above a human one, where a tie counts half.
+    """Return the AUROC, the probability that a machine text scores above a human text, where a tie counts half.
 
     Args:
         human: Scores of human texts, one or more.
         machine: Scores of machine texts, one or more.
 
     Raises:
-        UserError: If the scores are not finite, or all the same.
+        UserError: If the scores are not finite, or all equal.
     """
     check_scores(torch.cat((human, machine)))
     ordered, machine = human.double().sort().values, machine.double()
@@ -123,35 +130,35 @@ def class_scores(decisions: Tensor, labels: Tensor) -> dict[str, float]:
     """Return accuracy, and precision, recall and F1 of each class.
 
     Args:
-        decisions: 0 human, 1 machine, ``(n,)``; bool or whole numbers.
+        decisions: 0 human, 1 machine, ``(n,)``; bool or integers.
         labels: 0 human, 1 machine, ``(n,)``.
 
     Returns:
-        ``accuracy`` and ``{precision,recall,f1}/{human,machine}``, 0 to 1; NaN where its denominator is 0.
+        ``accuracy`` and ``{precision,recall,f1}/{human,machine}``, from 0 to 1; NaN if the denominator is 0.
     """
     values = {"accuracy": _ratio(int((decisions == labels).sum()), len(labels))}
     for name, number in CLASSES.items():
-        chosen, true = decisions == number, labels == number
-        hits, said, are = int((chosen & true).sum()), int(chosen.sum()), int(true.sum())
-        values[f"precision/{name}"] = _ratio(hits, said)
-        values[f"recall/{name}"] = _ratio(hits, are)
-        values[f"f1/{name}"] = _ratio(2 * hits, said + are)
+        predicted, true = decisions == number, labels == number
+        hits, n_predicted, n_true = int((predicted & true).sum()), int(predicted.sum()), int(true.sum())
+        values[f"precision/{name}"] = _ratio(hits, n_predicted)
+        values[f"recall/{name}"] = _ratio(hits, n_true)
+        values[f"f1/{name}"] = _ratio(2 * hits, n_predicted + n_true)
     return values
 
 
 def paired_accuracy(scores: Tensor, labels: Tensor, pairs: Tensor) -> float:
-    """Return how often a machine text scores above its own human twin, where a tie counts half.
+    """Return the share of pairs in which the machine text scores above its human twin, where a tie counts half.
 
-    After the paired accuracy of Zellers et al. 2019 (GROVER); the unpaired one is the ``accuracy`` of `class_scores`.
+    This is the paired accuracy of Zellers et al. 2019 (GROVER). The unpaired one is the ``accuracy`` of `class_scores`.
 
     Args:
         scores: Scores of texts, ``(n,)``.
         labels: 0 human, 1 machine, ``(n,)``.
-        pairs: Number of the pair that each text belongs to, ``(n,)``; a pair may hold several texts of a class, and
-            then counts once, as the mean over all its twins.
+        pairs: Id of the pair of each text, ``(n,)``. A pair may have several texts of a class; it then counts once, as
+            the mean over all combinations.
 
     Returns:
-        The mean over the pairs that hold both classes; NaN where there is none.
+        The mean over the pairs with texts of both classes, from 0 to 1; NaN if there is no such pair.
     """
     check_scores(scores)
     order = pairs.argsort(stable=True)

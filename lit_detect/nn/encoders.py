@@ -1,4 +1,4 @@
-"""Sequence encoders of Hugging Face with their tokenizers, and small new ones for which nothing is fetched.
+"""Loading of sequence encoders with their tokenizers from Hugging Face, and small encoders with random weights.
 
 Shape suffixes: B batch, T tokens.
 """
@@ -24,17 +24,17 @@ from lit_core.lm.transformers_loading import quiet_transformers
 
 _SCRATCH = re.compile(r"scratch-([1-9]\d*)x([1-9]\d*)")
 _SCRATCH_VOCABULARY, _SCRATCH_POSITIONS, _SCRATCH_HEAD = 4096, 512, 32
-#: Fewest tokens that can be asked for: those that mark the ends, and some text.
+#: Smallest `max_tokens`: the special tokens at both ends, and some text.
 _FEWEST_TOKENS = 8
 
 
 class Tokens(NamedTuple):
-    """Tokens of a batch of texts.
+    """The tokens of a batch of texts.
 
     Args:
         ids_BT: Token ids, padded on the right.
         mask_BT: True for real tokens.
-        offsets_BT2: Start and end of each token in its text, in characters; both 0 for tokens that stand for none.
+        offsets_BT2: Start and end of each token in its text, in characters; both 0 for special tokens and padding.
     """
 
     ids_BT: Tensor
@@ -43,12 +43,14 @@ class Tokens(NamedTuple):
 
 
 class EncoderTokenizer:
-    """Turns texts into batches of tokens, with those that mark the ends; no text can smuggle such a token in.
+    """Tokenizes texts into batches, with special tokens at both ends.
+
+    Special tokens that are written in a text are read as plain characters.
 
     Args:
-        backend: A tokenizer of the ``tokenizers`` library, as plain text.
-        pad: Id that fills up; it is masked.
-        max_tokens: Tokens to keep of a text, the first ones, with those that mark the ends.
+        backend: JSON definition of a tokenizer of the ``tokenizers`` library.
+        pad: Token id of padding, which the mask excludes.
+        max_tokens: Number of tokens to keep from the start of a text, special tokens included.
     """
 
     def __init__(self, backend: str, pad: int, max_tokens: int) -> None:
@@ -63,29 +65,29 @@ class EncoderTokenizer:
             part.encode_special_tokens = True
 
     def __call__(self, texts: Sequence[str], device: torch.device) -> Tokens:
-        """Return the tokens of texts, ids and mask on a device and offsets on the CPU."""
-        found = self._cut.encode_batch(list(texts))
-        lengths = [max(1, len(row.ids)) for row in found]  # an empty text is one padding that is read
+        """Return the tokens of texts, with ids and mask on ``device`` and offsets on the CPU."""
+        rows = self._cut.encode_batch(list(texts))
+        lengths = [max(1, len(row.ids)) for row in rows]  # a text without tokens is one padding token that is read
         width = max(lengths, default=1)
-        ids = [row.ids + [self.pad] * (width - len(row.ids)) for row in found]
-        offsets = [row.offsets + [(0, 0)] * (width - len(row.ids)) for row in found]
+        ids = [row.ids + [self.pad] * (width - len(row.ids)) for row in rows]
+        offsets = [row.offsets + [(0, 0)] * (width - len(row.ids)) for row in rows]
         mask_BT = torch.arange(width) < torch.tensor(lengths, dtype=torch.int64)[:, None]
-        ids_BT = torch.tensor(ids, dtype=torch.int64).reshape(len(found), width)
-        offsets_BT2 = torch.tensor(offsets, dtype=torch.int64).reshape(len(found), width, 2)
+        ids_BT = torch.tensor(ids, dtype=torch.int64).reshape(len(rows), width)
+        offsets_BT2 = torch.tensor(offsets, dtype=torch.int64).reshape(len(rows), width, 2)
         return Tokens(ids_BT.to(device), mask_BT.to(device), offsets_BT2)
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text, uncut and without those that mark the ends."""
+        """Return the number of tokens of each whole text, without special tokens."""
         return [len(row.ids) for row in self._whole.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-class Encoder(NamedTuple):
-    """An encoder as its users need it.
+class LoadedEncoder(NamedTuple):
+    """An encoder with its tokenizer.
 
     Args:
         network: The model of transformers.
         tokenizer: Its tokenizer.
-        name: Its true name, such as ``MiniLM``.
+        name: Its name, such as ``MiniLM``.
     """
 
     network: nn.Module
@@ -93,21 +95,21 @@ class Encoder(NamedTuple):
     name: str
 
 
-def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Encoder:
-    """Load an encoder, in the class that transformers has for it.
+def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> LoadedEncoder:
+    """Load an encoder by its auto class of transformers, in training mode.
 
     Args:
         model: Name of a Hugging Face encoder or a local folder, of which only safetensors are read, so that nothing is
             unpickled; ``minilm`` for the packaged all-MiniLM-L6-v2; or ``scratch-4x128`` for a BERT of 4 layers of
-            width 128 with new weights and a byte-level BPE of 4,096 tokens learned from the embedded Austen, for
+            width 128 with random weights and a byte-level BPE of 4,096 tokens trained on the embedded Austen, for
             which nothing is fetched.
-        max_tokens: Tokens to read of a text, the first ones, with those that mark the ends.
-        seed: Seed of the weights that are new.
-        classifies: Whether the model has two labels (``AutoModelForSequenceClassification``), or gives hidden states
-            (``AutoModel``).
+        max_tokens: Number of tokens to read from the start of a text, special tokens included.
+        seed: Seed of the newly initialised weights.
+        classifies: Whether to load a classifier with two labels (``AutoModelForSequenceClassification``) instead of a
+            model that returns hidden states (``AutoModel``).
 
     Raises:
-        UserError: If transformers is missing, there is no such model, or it takes fewer tokens.
+        UserError: If transformers is missing, the model cannot be loaded, or ``max_tokens`` is out of its range.
     """
     if not RequirementCache("transformers>=5.6"):
         raise UserError(
@@ -127,15 +129,15 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> En
             folder = str(minilm_folder()) if model == "minilm" else model
             name = "MiniLM" if model == "minilm" else Path(model).name if Path(model).is_dir() else model
             network, backend, pad, limit = _load(folder, name, kind, labels)
-        network.train()  # transformers hands over loaded models in evaluation mode, new ones not
+        network.train()  # transformers returns loaded models in evaluation mode, and new ones in training mode
         output = network(input_ids=torch.tensor([[0, 0]]))
         freeze_unused(network, output.logits if classifies else output.last_hidden_state)
     if not _FEWEST_TOKENS <= max_tokens <= limit:
         raise UserError(
-            f"max_tokens is {max_tokens}, but {name} takes from {_FEWEST_TOKENS} to {limit} with the tokens that mark "
-            "the ends; set it so."
+            f"max_tokens is {max_tokens}, but {name} takes from {_FEWEST_TOKENS} to {limit}, special tokens included. "
+            "Set it to such a value."
         )
-    return Encoder(network, EncoderTokenizer(backend, pad, max_tokens), name)
+    return LoadedEncoder(network, EncoderTokenizer(backend, pad, max_tokens), name)
 
 
 def _load(folder: str, name: str, kind: Any, labels: dict[str, int]) -> tuple[nn.Module, str, int, int]:
@@ -159,11 +161,11 @@ def _load(folder: str, name: str, kind: Any, labels: dict[str, int]) -> tuple[nn
 
 
 def _limit(network: Any, tokenizer: Any) -> int:
-    """Return the longest input in tokens; RoBERTa and its kin leave the places up to that of the padding unused."""
+    """Return the longest input in tokens; models like RoBERTa do not use the positions up to that of the padding."""
     positions = getattr(network.config, "max_position_embeddings", None)
-    places = getattr(getattr(network.base_model, "embeddings", None), "position_embeddings", None)
-    unused = getattr(places, "padding_idx", None)
-    limit = int(tokenizer.model_max_length)  # a huge number where none is given
+    embeddings = getattr(getattr(network.base_model, "embeddings", None), "position_embeddings", None)
+    unused = getattr(embeddings, "padding_idx", None)
+    limit = int(tokenizer.model_max_length)  # a huge number if the tokenizer has no limit
     return limit if not positions or positions < 1 else min(limit, positions - (0 if unused is None else unused + 1))
 
 
@@ -171,7 +173,10 @@ def _scratch_config(model: str, layers: int, width: int) -> Any:
     from transformers import BertConfig
 
     if width % _SCRATCH_HEAD:
-        raise UserError(f"model is {model}, but the width must be a multiple of {_SCRATCH_HEAD}, that of a head.")
+        raise UserError(
+            f"model is {model}, but its width must be a multiple of {_SCRATCH_HEAD}, the width of an attention head. "
+            f"Choose such a width, for example scratch-{layers}x{max(1, width // _SCRATCH_HEAD) * _SCRATCH_HEAD}."
+        )
     return BertConfig(
         vocab_size=_SCRATCH_VOCABULARY,
         hidden_size=width,
@@ -179,14 +184,14 @@ def _scratch_config(model: str, layers: int, width: int) -> Any:
         num_attention_heads=width // _SCRATCH_HEAD,
         intermediate_size=4 * width,
         max_position_embeddings=_SCRATCH_POSITIONS,
-        pad_token_id=None,  # what pads is masked, and its token is a real one
+        pad_token_id=None,  # padding is masked, and its token id is that of an ordinary token
         num_labels=2,
     )
 
 
 @lru_cache(maxsize=1)
 def _scratch_backend() -> str:
-    """Return a byte-level BPE learned from the embedded prose, that puts the end-of-text token before and after."""
+    """Return the definition of a byte-level BPE trained on the embedded prose, with end-of-text at both ends."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import processors
 
@@ -200,10 +205,11 @@ def _scratch_backend() -> str:
 
 
 def renew_last_layers(network: Any, layers: int) -> None:
-    """Give the last layers of an encoder, and its pooler, new weights (Zhang et al. 2021, arXiv 2006.05987).
+    """Reinitialise the last layers of an encoder, and its pooler, in place (Zhang et al. 2021, arXiv 2006.05987).
 
-    Weights of linear layers are drawn from a normal distribution with the deviation ``initializer_range`` of the
-    model's config, biases become 0, and layer norms start anew. Draws from torch's global generator.
+    Weights of linear layers are drawn from a normal distribution with the standard deviation ``initializer_range`` of
+    the model's config. Biases are set to 0, and layer norms to their initial values. The function draws from torch's
+    global generator.
 
     Args:
         network: A model of transformers.
@@ -214,7 +220,9 @@ def renew_last_layers(network: Any, layers: int) -> None:
     """
     known = network.config.num_hidden_layers
     if not 1 <= layers <= known:
-        raise UserError(f"reinit_layers is {layers}, but the model has {known} layers; give from 0 to {known}.")
+        raise UserError(
+            f"reinit_layers is {layers}, but the model has {known} layers. Give a number from 0 to {known}."
+        )
     base = network.base_model
     stack = next(part for part in base.modules() if isinstance(part, nn.ModuleList) and len(part) == known)
     renewed = [*stack[-layers:], *([base.pooler] if getattr(base, "pooler", None) is not None else [])]
@@ -228,11 +236,11 @@ def renew_last_layers(network: Any, layers: int) -> None:
 
 
 def freeze_unused(network: nn.Module, output: Tensor) -> None:
-    """Take out of training the parameters that an output does not depend on, as training on several devices asks.
+    """Freeze the parameters that an output does not depend on, in place; training on several devices requires this.
 
     Args:
         network: The network.
-        output: Something that it computed with gradients enabled.
+        output: Output of the network, computed with gradients enabled.
     """
     used = {id(parameter) for parameter in _parameters_of(output)}
     for parameter in network.parameters():
@@ -240,7 +248,7 @@ def freeze_unused(network: nn.Module, output: Tensor) -> None:
 
 
 def _parameters_of(output: Tensor) -> Iterator[Tensor]:
-    """Walk the graph of a tensor to its leaves."""
+    """Yield the leaves of the autograd graph of a tensor."""
     waiting, seen = [output.grad_fn], set()
     while waiting:
         node = waiting.pop()

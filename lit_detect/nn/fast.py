@@ -16,21 +16,28 @@ _DROPOUT = 0.1
 
 
 class FASTNetwork(nn.Module):
-    """From the word vectors of a text and the graph of its names to the logits of human and machine.
+    """Classifies texts from their token vectors and the graph of their names.
 
-    A node begins with the mean of its mentions' word vectors, through a linear layer and a ReLU. After two graph
-    convolutions a sentence is the mean of its nodes' states; a sentence without names is the mean of all its word
-    vectors through the same linear layer and ReLU. An LSTM runs over the sentences, and the document vector is the mean
-    of neighbouring states weighted by how well the sentences follow one another (`coherence_sum`). Joined with the
-    encoder's first word vector it goes through dropout, a dense layer, tanh, dropout and a linear layer.
+    The forward pass, with the inputs ``words_BTD`` (token vectors of the encoder) and ``graphs``:
 
-    No code of FAST was published: its entity vectors from Wikipedia are left out, and the weights stand where it asks
-    a next-sentence model.
+    1. **Nodes.** Average the token vectors of each node's mentions, and apply a linear layer and a ReLU. A node is a
+       name in a sentence: ``(B, T, D)`` to ``(B, N, W)``.
+    2. **Graph.** Apply two graph convolutions, which mix the states of linked nodes: ``(B, N, W)``.
+    3. **Sentences.** Average the states of each sentence's nodes: ``(B, N, W)`` to ``(B, S, W)``. For a sentence
+       without names, average its token vectors and apply the layers of step 1 instead.
+    4. **Order.** Run an LSTM over the sentences: ``(B, S, W)``.
+    5. **Document.** Concatenate the states of each pair of neighbouring sentences, weight the pairs by the coherence of
+       the two sentences, and average (`coherence_sum`): ``(B, S, W)`` to ``(B, 2 W)``.
+    6. **Document path.** Append the encoder's first token vector, if ``document_path``: ``(B, 2 W + D)``.
+    7. **Head.** Apply dropout, a linear layer, tanh, dropout and a linear layer: logits ``(B, 2)``.
+
+    No code of FAST was published. Its entity vectors from Wikipedia are left out, and step 5 compares sentence vectors
+    where FAST queries a next-sentence model.
 
     Args:
-        encoder_width: Width of the word vectors.
-        width: Width of node, sentence and LSTM states.
-        document_path: Whether the encoder's first word vector joins the document vector.
+        encoder_width: Width D of the token vectors.
+        width: Width W of the node, sentence and LSTM states.
+        document_path: Whether the head also reads the encoder's first token vector.
     """
 
     def __init__(self, encoder_width: int, width: int, document_path: bool) -> None:
@@ -48,11 +55,11 @@ class FASTNetwork(nn.Module):
         )
 
     def forward(self, words_BTD: Tensor, graphs: GraphBatch) -> Tensor:
-        """Return logits ``(batch, 2)``.
+        """Return the logits of human and machine, ``(batch, 2)``.
 
         Args:
-            words_BTD: Word vectors of the encoder; the first one stands for the text.
-            graphs: The graphs of the names, with matrices of the word vectors' type and on their device.
+            words_BTD: Token vectors of the encoder, ``(batch, tokens, D)``; the first one represents the text.
+            graphs: The graphs of the names, with matrices of the same type and device as the token vectors.
         """
         nodes_BNW = self.words(graphs.node_tokens_BNT @ words_BTD)
         for convolution in self.convolutions:

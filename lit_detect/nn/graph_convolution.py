@@ -1,4 +1,4 @@
-"""Graph convolution with a dense adjacency."""
+"""Graph convolution with a dense adjacency matrix."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class GraphConvolution(nn.Module):
-    """A layer of Kipf and Welling 2017 (arXiv 1609.02907, Eq. 2): tanh(Â X W + b).
+    """Graph convolution of Kipf and Welling 2017 (arXiv 1609.02907, Eq. 2): tanh(Â X W + b).
 
     Args:
-        inputs: Width of the states that come in.
-        outputs: Width of those that go out.
+        inputs: Width of the input states.
+        outputs: Width of the output states.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -19,7 +19,7 @@ class GraphConvolution(nn.Module):
         self.linear = nn.Linear(inputs, outputs)
 
     def forward(self, states: Tensor, adjacency: Tensor) -> Tensor:
-        """Return the next states.
+        """Return the states of the next layer.
 
         Args:
             states: States of the nodes, ``(..., nodes, inputs)``.

@@ -189,8 +189,10 @@ def _save_seq2seq(folder, tiny_gpt2):
     ids = {"pad_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0}
     model = T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), dropout_rate=0.0, **sizes, **ids))
     labels = torch.tensor([[*tokenizer.encode("It was good."), tokenizer.eos_token_id]])
-    inputs = [torch.tensor([tokenizer.encode(text[:200])]) for text in (*prose()[:4], *LEARNED)]
-    _train(model, [{"input_ids": ids, "labels": labels} for ids in inputs], steps=30, lr=3e-2)  # so that it comes to an end
+    inputs = [torch.tensor([tokenizer.encode(text[:100])]) for text in (*prose()[:4], *LEARNED)]
+    _train(
+        model, [{"input_ids": ids, "labels": labels} for ids in inputs], steps=30, lr=3e-2
+    )  # so that it comes to an end
     model.save_pretrained(folder)
 
 

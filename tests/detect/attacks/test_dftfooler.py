@@ -22,7 +22,7 @@ from lit_detect.attacks import (
     substitution_similarities,
 )
 from lit_detect.attacks.causal_scores import CausalScorer
-from lit_detect.attacks.document import Document
+from lit_detect.attacks.editable_text import EditableText
 from lit_detect.attacks.masked_scores import MaskedScorer
 from lit_detect.language.parts_of_speech import RuleTagger, Tagger
 from lit_detect.language.similarity import Similarity, WordOverlap, calibrate_threshold
@@ -229,7 +229,7 @@ def test_quirk_a_word_has_the_part_of_speech_of_the_whole_text_and_a_synonym_tha
 
 
 def test_quirk_a_masked_model_sees_padding_and_never_the_end(bert):
-    document = Document.of_parts("cat dog")
+    document = EditableText.of_parts("cat dog")
     scorer = MaskedScorer(bert, document, 512, faithful=True)
     row, places = scorer._released_window([7, 8, 9], 1, 2)
     pad, mask = bert.tokenizer.pad_token_id, bert.tokenizer.mask_token_id
@@ -244,7 +244,7 @@ def test_quirk_a_masked_model_sees_padding_and_never_the_end(bert):
 
 def test_mended_probabilities_are_those_of_whole_words_in_the_whole_text(gpt2):
     text = TEXTS[1]
-    document = Document.of_words(text)
+    document = EditableText.of_words(text)
     found = CausalScorer(gpt2, document, 20, faithful=False).all_words()
     ids = gpt2.tokenizer.encode(text)
     pieces = [gpt2.tokenizer.encode(piece) for piece in _cut(document)]
@@ -272,7 +272,7 @@ def _cut(document):
 
 
 def test_choices_are_what_one_pass_for_each_of_them_says_also_after_replacements(gpt2):
-    document = Document.of_words(TEXTS[0])
+    document = EditableText.of_words(TEXTS[0])
     scorer = CausalScorer(gpt2, document, 512, faithful=False)
     words = ["house", "unbelievable", "extraordinarily", "cat"]
 
@@ -292,7 +292,7 @@ def test_choices_are_what_one_pass_for_each_of_them_says_also_after_replacements
 
 
 def test_a_masked_model_scores_words_with_all_their_tokens_masked(bert):
-    document = Document.of_words("the old house was large")
+    document = EditableText.of_words("the old house was large")
     found = MaskedScorer(bert, document, 512, faithful=False).choices(2, ["cat", "unbelievable"], [])
     tokenizer = bert.tokenizer
     for word, probability in zip(["cat", "unbelievable"], found, strict=True):

@@ -10,16 +10,23 @@ import pytest
 import torch
 from stand_ins import LEARNED, cases
 
-from lit_core.callbacks import ResumeStream
+from lit_core.data import ResumeStream
 from lit_detect import DetectorTask, TextDataModule
 from lit_detect.detectors import Detector
 from lit_detect.formats import EmbeddedPairs, LitShiftJSONL
 from lit_detect.records import HUMAN, MACHINE
 
 KIND, CONFIGS = cases(Detector)
-PAIRS = 8
+PAIRS = 5
 LONG = "It was late, and Emma went home. " * 600
-TEXTS = ["Emma met Mr. Knightley near Highbury. It rained.", "house", "😀 👩‍👩‍👧", "  naïve\n\n\u0130 \u200b ", LONG[:900], ""]
+TEXTS = [
+    "Emma met Mr. Knightley near Highbury. It rained.",
+    "house",
+    "😀 👩‍👩‍👧",
+    "  naïve\n\n\u0130 \u200b ",
+    LONG[:900],
+    "",
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +36,26 @@ def data(tmp_path_factory):
     humans = [record for record in EmbeddedPairs().records() if record.label == HUMAN][:PAIRS]
     with (root / "pairs.jsonl").open("w", encoding="utf-8") as file:
         for number, record in enumerate(humans):
-            human = record.to_dict() | {"id": f"h{number}", "text": record.text[:400], "pair_id": f"p{number}"}
+            same = {"pair_id": f"p{number}", "split": "train" if number < PAIRS - 1 else "val"}
+            human = record.to_dict() | same | {"id": f"h{number}", "text": record.text[:400]}
             text = LEARNED[number % len(LEARNED)]
-            machine = human | {"id": f"m{number}", "text": f"{text} {number} {text}", "label": MACHINE, "source": "test"}
+            machine = human | {
+                "id": f"m{number}",
+                "text": f"{text} {number} {text}",
+                "label": MACHINE,
+                "source": "test",
+            }
             file.writelines(json.dumps(row) + "\n" for row in (human, machine))
     return root
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def built(request, stand_ins, data, tmp_path_factory):
-    """A detector of a config that `DetectorTask` has trained, fitted or calibrated, and a new one of the same config."""
+    """A detector of a config that was trained, fitted or calibrated, and a function that builds a new one."""
     build = partial(stand_ins.build, KIND, request.param, lambda detector: detector.count_tokens(["It rained."]))
     task = DetectorTask(build(), optimizer=partial(torch.optim.AdamW, lr=2e-3), min_tokens=2)
-    source = LitShiftJSONL(str(data / "pairs.jsonl"), name="pairs", fractions=(1.0, 0.0, 0.0))
-    module = TextDataModule(str(data / "root"), ["pairs"], val=[], sources=[source], batch_size=2 * PAIRS)
+    source = LitShiftJSONL(str(data / "pairs.jsonl"), name="pairs")
+    module = TextDataModule(str(data / "root"), ["pairs"], sources=[source], batch_size=2 * PAIRS - 2)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,

@@ -1,4 +1,4 @@
-"""A text as the words that may be replaced in it, and what is between them."""
+"""A text as a list of replaceable words with the gaps between them, and the stop words that attacks do not replace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lit_detect.language.synonyms import WORD
 from lit_detect.records import Edit
 
 _PART = re.compile(r"[^ ]+")
-#: What attacks on words leave alone.
+#: Words that attacks on words do not replace.
 STOP_WORDS = frozenset(
     """
     a about above across after afterwards again against ain all almost alone along already also although am among
@@ -31,19 +31,19 @@ STOP_WORDS = frozenset(
 )
 
 
-class Document:
-    """The words of a text and the gaps around them; words may be replaced.
+class EditableText:
+    """The words of a text and the gaps around them. Attacks replace entries of ``words``.
 
     Args:
-        text: The text.
-        spans: Start and end of each word.
-        gaps: What is before each word and after the last one; None takes what is there.
+        text: The original text.
+        spans: Start and end of each word, in characters.
+        gaps: Text before each word and after the last one, one more than words; None takes them from the text.
 
     Attributes:
-        words: The words as they are now.
-        original: The words as they were.
-        gaps: What is before each word, and after the last one.
-        tags: Parts of speech of the words that were, once somebody told them.
+        words: The current words.
+        original: The original words.
+        gaps: Text before each word, and after the last one.
+        tags: Parts of speech of the original words; None until an attack sets them.
     """
 
     tags: list[str] | None = None
@@ -55,15 +55,15 @@ class Document:
         self.gaps = [text[a:b] for a, b in self._between()] if gaps is None else gaps
 
     @classmethod
-    def of_words(cls, text: str) -> Document:
-        """Take letters with hyphens and apostrophes inside for words; punctuation and blanks are gaps."""
+    def of_words(cls, text: str) -> EditableText:
+        """Divide a text into words of letters with inner hyphens and apostrophes; all else belongs to the gaps."""
         return cls(text, [word.span() for word in WORD.finditer(text)])
 
     @classmethod
-    def of_parts(cls, text: str) -> Document:
-        """Take what single spaces divide for words, punctuation and line breaks with it; further spaces are lost.
+    def of_parts(cls, text: str) -> EditableText:
+        """Divide a text at its spaces, as the released code of DFTFooler does; runs of spaces become one.
 
-        So in the released code of DFTFooler.
+        Punctuation and line breaks belong to the words.
         """
         spans = [part.span() for part in _PART.finditer(text)]
         return cls(text, spans, ["", *[" "] * (len(spans) - 1), ""][: len(spans) + 1])
@@ -73,13 +73,13 @@ class Document:
         return list(zip([0, *ends], [*starts, len(self._text)], strict=True))
 
     def window(self, first: int, last: int, replaced: dict[int, str] | None = None, original: bool = False) -> str:
-        """Return the text from a word to another, exclusive, with words replaced.
+        """Return the text of the words ``first`` to ``last`` - 1, with the gaps between them.
 
         Args:
-            first: Number of the first word.
-            last: Number of the word after the last one.
-            replaced: Other words by their number.
-            original: Whether the words are those that were, not those that are.
+            first: Index of the first word.
+            last: Index after the last word.
+            replaced: Words to insert instead, by word index; None replaces none.
+            original: Whether to take the original words instead of the current ones.
         """
         words = self.original if original else self.words
         replaced = replaced or {}
@@ -87,11 +87,11 @@ class Document:
         return "".join(parts[1:])
 
     def edits(self) -> list[Edit]:
-        """Return what turns the text into what it is now."""
-        found = []
+        """Return the edits that turn the original text into the current one, sorted by offset."""
+        edits = []
         for i, (start, end) in enumerate(self._between()):
             if self._text[start:end] != self.gaps[i]:
-                found.append(Edit(start, end, self._text[start:end], self.gaps[i]))
+                edits.append(Edit(start, end, self._text[start:end], self.gaps[i]))
             if i < len(self.words) and self.words[i] != self.original[i]:
-                found.append(Edit(*self._spans[i], self.original[i], self.words[i]))
-        return found
+                edits.append(Edit(*self._spans[i], self.original[i], self.words[i]))
+        return edits
