@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_detect.attacks.document import STOP_WORDS
+from lit_detect.attacks.editable_text import STOP_WORDS
 from lit_detect.language.parts_of_speech import Tagger
 from lit_detect.language.synonyms import Synonyms
 
