@@ -1,4 +1,4 @@
-"""Sentences of a text, and the names in them: by rules, or by a spaCy model."""
+"""Sentence splitting and extraction of names from a text, by rules or by a spaCy model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.errors import UserError
 from lit_detect.records import Mention
 
-#: Words before whose full stop no sentence ends.
+#: Abbreviations, after whose full stop no sentence ends.
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st rev hon capt col gen lt sgt gov sen rep pres jr sr messrs mme mlle esq vs etc cf al fig no "
     "vol pp ed eds approx inc ltd co corp dept jan feb mar apr jun jul aug sep sept oct nov dec".split()
 )
-#: Words that are no names though they may have a capital: function words, sentence openers, titles, days and months.
+#: Words that are not names even with a capital: function words, sentence openers, titles, days and months.
 _NO_NAMES = frozenset(
     """
     a an the this that these those here there i me my mine myself we us our ours ourselves you your yours yourself he
@@ -49,7 +49,7 @@ _OPENERS = "\"'“‘«([*•-–—"
 _LAST_WORD = re.compile(r"[^\W\d_][\w.]*$")
 _WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_](?:\w|['’&-](?=\w))*")
 _POSSESSIVE = re.compile(r"['’][sS]?$")
-_SPEECH = frozenset('"“”«»‘:*•')  # what is between two words where the second one must have a capital
+_SPEECH = frozenset('"“”«»‘:*•')  # after these, any word has a capital
 _NO_NAME_LABELS = frozenset("CARDINAL DATE MONEY ORDINAL PERCENT QUANTITY TIME".split())
 
 
@@ -69,16 +69,18 @@ class _Word:
 class Extractor:
     """Finds the names of people, places, organisations and other things in a text.
 
-    By rules for English and other languages that write names with capitals: a name is a run of words with a capital
-    that are not in a list of function words, sentence openers, titles, days and months; particles as in *Bank of
-    England* join, titles such as *Mr.* and a final *'s* are left out. Where any word would have a capital (the first of
-    a sentence or of speech, a headline), a word counts only if the text has it with a capital elsewhere, is written in
-    capitals alone, or opens a longer name and is nowhere in the text written small. Numbers and dates are no names, of
-    spaCy's neither.
+    The rules are for English and other languages that write names with capitals. A name is a run of capitalised words
+    that are not function words, sentence openers, titles, days or months. Particles, as in *Bank of England*, may join
+    the words. Titles such as *Mr.* and a final *'s* are left out.
+
+    Some words have a capital at their position in any case: the first word of a sentence or of direct speech, and words
+    of a headline. Such a word belongs to a name only if it has a capital elsewhere in the text, or consists of capitals
+    only, or begins a longer name and nowhere occurs in lower case. Numbers and dates are not names, even if spaCy
+    returns them.
 
     Args:
         spacy_model: Name or folder of an installed spaCy pipeline with an entity recogniser, such as
-            ``en_core_web_sm``; None takes the rules.
+            ``en_core_web_sm``; None uses the rules.
 
     Raises:
         UserError: If spaCy or the pipeline is missing, or the pipeline recognises no entities.
@@ -89,7 +91,7 @@ class Extractor:
         self.name = "rules" if spacy_model is None else spacy_model
 
     def __call__(self, text: str) -> list[Mention]:
-        """Return the mentions of a text by place, all of them, in the sentences of `split_sentences`."""
+        """Return all mentions of names in a text, sorted by offset, with the sentences of `split_sentences`."""
         sentences = split_sentences(text)
         if self._pipeline is None:
             return list(_by_rules(text, sentences))
@@ -98,7 +100,7 @@ class Extractor:
 
 
 def extract_entities(text: str) -> list[Mention]:
-    """Return the mentions of names in a text, found by the rules of `Extractor`.
+    """Return all mentions of names in a text, by the rules of `Extractor`, sorted by offset.
 
     Example:
         >>> [mention.text for mention in extract_entities("Yesterday Mr. Darcy left London. Darcy was proud.")]
@@ -108,17 +110,17 @@ def extract_entities(text: str) -> list[Mention]:
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
-    r"""Return where the sentences of a text begin and end, without the blanks around them.
+    r"""Return the spans of the sentences of a text, without surrounding white space.
 
-    A sentence ends at a full stop, question or exclamation mark before a blank, unless a small letter follows or the
-    stop is that of an abbreviation or an initial; at an empty line; and at a line break after which no small letter
-    follows, so that a wrapped line goes on.
+    A sentence ends at a full stop, question mark or exclamation mark before white space, unless a lower-case letter
+    follows or the full stop belongs to an abbreviation or an initial. It also ends at an empty line, and at a line
+    break that no lower-case letter follows.
 
     Args:
         text: The text.
 
     Returns:
-        Start and end of each sentence in characters; all characters but blanks are in exactly one.
+        Start and end of each sentence, in characters. Each character except white space is in exactly one sentence.
 
     Example:
         >>> text = "Mr. Darcy left. Who knew?\nNobody"
@@ -138,7 +140,7 @@ def _ends_sentence(text: str, gap: re.Match[str]) -> bool:
     blanks = text[gap.end("stop") if gap["stop"] else gap.start() : gap.end()]
     if blanks.count("\n") > 1:
         return True
-    after = next((sign for sign in text[gap.end() : gap.end() + 4] if sign not in _OPENERS), "")
+    after = next((character for character in text[gap.end() : gap.end() + 4] if character not in _OPENERS), "")
     if after.islower():
         return False
     if "\n" in blanks:
@@ -163,21 +165,21 @@ def _by_rules(text: str, sentences: Sequence[tuple[int, int]]) -> Iterator[Menti
 
 
 def _words(text: str, start: int, end: int) -> Iterator[_Word]:
-    found = []
+    words = []
     for match in _WORD.finditer(text, start, end):
         word = _POSSESSIVE.sub("", match[0])
-        found.append((match.start(), match.start() + len(word), word))
-    headline = not any(word[0].islower() for _, _, word in found)
-    place = start
-    for begin, stop, word in found:
+        words.append((match.start(), match.start() + len(word), word))
+    headline = not any(word[0].islower() for _, _, word in words)
+    previous_end = start
+    for begin, stop, word in words:
         acronym = len(word) > 1 and word.isupper()
-        opens = place == start or not _SPEECH.isdisjoint(text[place:begin])
+        opens = previous_end == start or not _SPEECH.isdisjoint(text[previous_end:begin])
         yield _Word(begin, stop, word, word[0].isupper(), headline or (opens and not acronym))
-        place = stop
+        previous_end = stop
 
 
 def _runs(text: str, words: Sequence[_Word], known: set[str], small: set[str]) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of the first and the last word of each name."""
+    """Yield the indices of the first and the last word of each name."""
     names = [word.may_be_name and (not word.forced or word.text in known) for word in words]
     for i in range(len(words) - 1):  # a first name that opens a sentence
         follows = names[i + 1] and not words[i + 1].forced
@@ -197,7 +199,7 @@ def _runs(text: str, words: Sequence[_Word], known: set[str], small: set[str]) -
 
 
 def _next_in_name(text: str, words: Sequence[_Word], names: Sequence[bool], last: int) -> int | None:
-    """Return the number of the word that goes on with a name, over up to two particles."""
+    """Return the index of the next word of a name, after up to two particles; None if the name ends."""
     for i in range(last + 1, min(last + 4, len(words))):
         if not _touch(text, words[i - 1], words[i]):
             return None
@@ -209,14 +211,14 @@ def _next_in_name(text: str, words: Sequence[_Word], names: Sequence[bool], last
 
 
 def _touch(text: str, word: _Word, other: _Word) -> bool:
-    """Tell whether only a blank is between two words, or the full stop of an initial."""
+    """Return whether only white space is between two words, or the full stop of an initial and white space."""
     between = text[word.end : other.start]
     initial = len(word.text) == 1 and between.startswith(".")
     return between[initial:].isspace()
 
 
 def _placed(text: str, sentences: Sequence[tuple[int, int]], spans: Iterator[tuple[int, int]]) -> Iterator[Mention]:
-    """Yield spans with the number of the sentence that they begin in, cut at its end and without blanks around."""
+    """Yield spans as mentions: with the sentence in which they start, cut at its end, and without white space."""
     number = 0
     for start, end in spans:
         while number < len(sentences) and sentences[number][1] <= start:
@@ -238,15 +240,15 @@ def load_spacy(model: str, *components: str) -> _Pipeline:
     """Load a spaCy pipeline.
 
     Args:
-        model: Its name or folder.
-        components: Components of which it must have one, such as ``ner``.
+        model: Name or folder of the pipeline.
+        components: Names of components such as ``ner``, of which the pipeline must have at least one.
 
     Raises:
-        UserError: If spaCy or the pipeline is missing, or has none of the components.
+        UserError: If spaCy or the pipeline is missing, or the pipeline has none of the components.
     """
     if not RequirementCache("spacy>=3.7"):
         raise UserError(
-            f'spacy_model is {model}, but spaCy is not installed; install it with `pip install "lit-shift[spacy]"`, or '
+            f'spacy_model is {model}, but spaCy is not installed. Install it with `pip install "lit-shift[spacy]"`, or '
             "set spacy_model to null for rules."
         )
     import spacy
@@ -255,12 +257,12 @@ def load_spacy(model: str, *components: str) -> _Pipeline:
         pipeline = spacy.load(model)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"spacy_model is {model}, which cannot be loaded ({' '.join(str(error).split())[:120]}); give an installed "
+            f"spacy_model is {model}, which cannot be loaded ({' '.join(str(error).split())[:120]}). Give an installed "
             "pipeline or a folder, or null for rules."
         ) from error
     if not set(components) & set(pipeline.pipe_names):
         raise UserError(
             f"spacy_model is {model}, which has no {' or '.join(components)} "
-            f"({', '.join(pipeline.pipe_names) or 'nothing'}); give one that has, or null for rules."
+            f"({', '.join(pipeline.pipe_names) or 'nothing'}). Give a pipeline that has one, or null for rules."
         )
     return pipeline

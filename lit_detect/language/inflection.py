@@ -1,26 +1,26 @@
-"""Regular English inflection, and the irregular forms that a table names: walked is walk + ed."""
+"""English inflection: regular forms by rules, and irregular forms by a table."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 
-#: Endings by part of speech: noun, verb, adjective, adverb as WordNet abbreviates them. The empty one is the base.
+#: Endings by part of speech (n noun, v verb, a adjective, r adverb, as in WordNet). The empty ending is the base form.
 ENDINGS = {"n": ("", "s"), "v": ("", "s", "ed", "ing"), "a": ("", "er", "est"), "r": ("",)}
 Irregular = Mapping[tuple[str, str], tuple[str, ...]]
 _VOWELS = frozenset("aeiou")
 
 
 def inflect(base: str, part: str, ending: str, irregular: Irregular) -> str | None:
-    """Return a form of a word.
+    """Return an inflected form of a word.
 
     Args:
         base: The base form.
         part: Part of speech: n, v, a or r.
         ending: One of the part's `ENDINGS`.
-        irregular: Forms by part of speech and base that are not regular, such as took and taken of take.
+        irregular: Irregular forms by part of speech and base, such as took and taken of take.
 
     Returns:
-        The form; None where it is irregular in another way than by its ending, or there is none.
+        The form; None if it is irregular and does not have the ending, or if there is no such form.
 
     Example:
         >>> inflect("carry", "v", "ed", {}), inflect("take", "v", "ed", {("v", "take"): ("took", "taken")})
@@ -61,13 +61,17 @@ def _syllables(word: str) -> int:
 
 
 def bases_of(irregular: Irregular) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Return the part of speech and base of each irregular plural and past: took is take in the past."""
-    found: dict[str, tuple[tuple[str, str], ...]] = {}
+    """Return part of speech and base of each irregular plural and past form, such as took: (v, take).
+
+    Args:
+        irregular: See `inflect`.
+    """
+    bases: dict[str, tuple[tuple[str, str], ...]] = {}
     for (part, base), forms in irregular.items():
         for form in forms:
             if part == "n" or (part == "v" and not form.endswith("ing")):
-                found[form] = (*found.get(form, ()), (part, base))
-    return found
+                bases[form] = (*bases.get(form, ()), (part, base))
+    return bases
 
 
 def analyse(
@@ -76,17 +80,17 @@ def analyse(
     irregular: Irregular,
     bases: Mapping[str, tuple[tuple[str, str], ...]],
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield what a word may be a form of.
+    """Yield the analyses of a word as an inflected form of known words.
 
     Args:
-        word: The word in small letters.
+        word: The word in lower case.
         known: Base forms with their part of speech, ``(base, part)``.
         irregular: See `inflect`.
-        bases: What `bases_of` makes of it.
+        bases: The result of `bases_of` for ``irregular``.
 
     Yields:
-        Base, part of speech and ending, such that `inflect` gives the word, or the word is irregular and the ending is
-        what regular words have in its place.
+        Base, part of speech and ending. `inflect` returns the word for them, or the word is irregular and the ending is
+        that of the corresponding regular form.
 
     Example:
         >>> list(analyse("tries", {("try", "n"), ("try", "v")}, {}, {}))
@@ -109,17 +113,17 @@ def analyse(
 
 
 def _bases(word: str, ending: str) -> list[str]:
-    """Return what may be left where an ending is taken off, likely ones first."""
+    """Return the possible bases of a word with an ending, likely ones first."""
     if not ending:
         return [word]
     stem = word[: -len(ending)]
-    found = [stem, stem + "e"]
+    bases = [stem, stem + "e"]
     if ending == "s":
-        found = [stem] + ([word[:-2]] if word.endswith("es") else [])
+        bases = [stem] + ([word[:-2]] if word.endswith("es") else [])
     if stem.endswith("i") or word.endswith("ies"):
-        found.append(stem.removesuffix("e").removesuffix("i") + "y")
+        bases.append(stem.removesuffix("e").removesuffix("i") + "y")
     if ending == "ing" and stem.endswith("y"):
-        found.append(stem[:-1] + "ie")
+        bases.append(stem[:-1] + "ie")
     if len(stem) > 2 and stem[-1] == stem[-2]:
-        found.append(stem[:-1])  # stopped
-    return found
+        bases.append(stem[:-1])  # stopped
+    return bases

@@ -1,4 +1,4 @@
-"""Unicode normalisation: what looks alike becomes alike, and what cannot be seen is removed."""
+"""Unicode normalisation of texts, which replaces homoglyphs and removes invisible characters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import cache
 
-# Cyrillic and Greek letters in fonts' own shape of a Latin one; those of RAID's homoglyph attack are among them
+# Cyrillic and Greek letters with the same shape as a Latin one; they include those of RAID's homoglyph attack
 _CYRILLIC = dict(zip("аеорсухіјѕһԁԛԝАВЕКМНОРСТХІЈЅҮԚԜ", "aeopcyxijshdqwABEKMHOPCTXIJSYQW", strict=True))
 _GREEK = dict(zip("οΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "oABEZHIKMNOPTYX", strict=True))
 _LATIN_OF = {"CYRILLIC": _CYRILLIC, "GREEK": _GREEK}
@@ -17,18 +17,21 @@ _WORD = re.compile(r"(?:[^\W\d_]|[\u0300-\u036f])+")
 _LINE = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028]")
 _BLANKS = re.compile(r"[\t\xa0\u1680\u180e\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\uffa0 ]+")
 _EMPTY_LINES = re.compile(r"\n(?: ?\n){2,}")
-#: Format characters that can be seen: Arabic and Syriac signs before numbers.
+#: Format characters that are visible: Arabic and Syriac signs before numbers.
 _VISIBLE = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08e2")
 _JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xFE00, 0xFE10)))
 
 
 def normalize_text(text: str) -> str:
-    r"""Return a text without what only a machine sees.
+    r"""Return a text with its Unicode normalised, so that texts that look the same are the same.
 
-    Compatibility forms are folded (NFKC), invisible characters removed, look-alikes of Latin letters in otherwise Latin
-    words made Latin, runs of blanks made one, other line breaks made ``\n``, and more than one empty line made one.
-    Accents, and words that are Cyrillic or Greek, stay; so do the joiners that Persian, Indic scripts and emoji need.
-    A word made of look-alikes only is taken for Latin where other words mix the two and none is really of that script.
+    - Compatibility forms are folded (NFKC).
+    - Invisible characters are removed, except the joiners that Persian, Indic scripts and emoji need.
+    - Homoglyphs of Latin letters in otherwise Latin words become Latin. A word of homoglyphs only becomes Latin if
+      other words of the text mix the two scripts and no word has letters that occur only in the other script.
+    - Runs of spaces become one, all line breaks ``\n``, and several empty lines one.
+
+    Accents and words in Cyrillic or Greek are kept.
 
     Example:
         >>> normalize_text("A\u200b s\u0435cond \xa0 c\u0430t")
@@ -42,7 +45,7 @@ def normalize_text(text: str) -> str:
 
 
 class NormalizeText:
-    """Unicode normalisation as a transform; see `normalize_text`."""
+    """Transform that normalises the Unicode of texts; see `normalize_text`."""
 
     def __call__(self, text: str) -> str:
         """Return the normalised text."""
@@ -52,15 +55,15 @@ class NormalizeText:
 def _without_invisible(text: str) -> str:
     if not any(character in _JOINERS or _is_invisible(character) for character in set(text)):
         return text
-    kept: list[str] = []
-    needs_joiners = False  # whether the last character that is no mark is of a script that does, or an emoji
+    visible: list[str] = []
+    needs_joiners = False  # whether the last character other than marks is an emoji, or of a script that uses joiners
     for character in text:
         if not needs_joiners if character in _JOINERS else _is_invisible(character):
             continue
-        kept.append(character)
+        visible.append(character)
         if character not in _JOINERS and unicodedata.category(character)[0] != "M":
             needs_joiners = _needs_joiners(character)
-    return "".join(kept)
+    return "".join(visible)
 
 
 @cache
@@ -79,19 +82,19 @@ def _is_invisible(character: str) -> bool:
 
 
 def _latin(text: str) -> str:
-    """Return a text whose look-alikes in Latin words are Latin letters."""
+    """Return a text in which the homoglyphs in Latin words are replaced by Latin letters."""
     if _ALIKE.isdisjoint(text):
         return text
-    found = [(word, _scripts(word.group())) for word in _WORD.finditer(text)]
-    mixed = {script for _, scripts in found if "LATIN" in scripts for script in scripts}
-    real = {script.removeprefix("REAL ") for _, scripts in found for script in scripts if script.startswith("REAL ")}
-    parts, place = [], 0
-    for word, scripts in found:
+    words = [(word, _scripts(word.group())) for word in _WORD.finditer(text)]
+    mixed = {script for _, scripts in words if "LATIN" in scripts for script in scripts}
+    real = {script.removeprefix("REAL ") for _, scripts in words for script in scripts if script.startswith("REAL ")}
+    parts, end = [], 0
+    for word, scripts in words:
         alike = scripts & _LATIN_OF.keys()
         if alike and scripts <= {"LATIN", *_LATIN_OF} and ("LATIN" in scripts or alike <= mixed - real):
-            parts += [text[place : word.start()], word.group().translate(_FOLDED)]
-            place = word.end()
-    return "".join([*parts, text[place:]])
+            parts += [text[end : word.start()], word.group().translate(_FOLDED)]
+            end = word.end()
+    return "".join([*parts, text[end:]])
 
 
 def _scripts(word: str) -> frozenset[str]:
@@ -102,7 +105,7 @@ def _scripts(word: str) -> frozenset[str]:
 
 @cache
 def _script(character: str) -> str:
-    """Return the script of a letter, ``REAL`` before it where it looks like no Latin one; empty for a mark."""
+    """Return the script of a letter, with the prefix ``REAL`` unless it is a homoglyph; empty for a mark."""
     if unicodedata.combining(character):
         return ""
     script = unicodedata.name(character, "OTHER").partition(" ")[0]

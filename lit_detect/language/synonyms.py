@@ -1,4 +1,4 @@
-"""What all sources of synonyms share."""
+"""Base class of synonym sources, and the pattern of words."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
 class Synonyms(ABC):
-    """Gives words that may stand for a word; words are in small letters.
+    """Base class of sources of synonyms; all words are in lower case.
 
     Attributes:
-        name: What it is built from, by its true name.
-        thresholds: What decides which words are near enough, as plain values.
+        name: Name of the class or resource.
+        thresholds: Settings that decide which words are similar enough, as plain values.
     """
 
     name: str
@@ -23,14 +23,14 @@ class Synonyms(ABC):
 
     @abstractmethod
     def candidates(self, word: str) -> list[tuple[str, float]]:
-        """Return words that may stand for a word with a similarity in (0, 1], the most similar first.
+        """Return the synonyms of a word, each with a similarity above 0 and at most 1, the most similar first.
 
-        Antonyms are left out as far as they are known, and so is the word itself.
+        The word itself and its known antonyms are left out.
         """
 
     @abstractmethod
     def __contains__(self, word: object) -> bool: ...
 
     def parts_of_speech(self, word: str) -> frozenset[str]:
-        """Return the universal tags that a word may have, among NOUN, VERB, ADJ and ADV; empty where none is known."""
+        """Return the possible universal tags of a word among NOUN, VERB, ADJ and ADV; empty if none is known."""
         return frozenset()

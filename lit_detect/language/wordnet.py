@@ -1,4 +1,4 @@
-"""WordNet: synonyms, antonyms and possible parts of speech, from Debian's package or the extract that is shipped."""
+"""WordNet: synonyms, antonyms and parts of speech, from Debian's package or from the shipped extract."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _TAGS = {"n": "NOUN", "v": "VERB", "a": "ADJ", "r": "ADV"}
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Single words in small letters and their senses.
+    """Single words in lower case and their senses.
 
     Args:
         synsets: The words of each sense.
-        senses: Numbers of the senses of a word and part of speech (n, v, a, r), the most frequent first.
-        opposites: Words of opposite sense, by word and part of speech.
-        irregular: Irregular forms, by part of speech and base.
+        senses: Indices of the senses of a word and part of speech (n, v, a, r), the most frequent first.
+        opposites: Antonyms by word and part of speech.
+        irregular: Irregular forms by part of speech and base.
     """
 
     synsets: Sequence[tuple[str, ...]]
@@ -40,23 +40,23 @@ class Lexicon:
 
 
 class Lexical(Synonyms):
-    """Synonyms are the words of a word's senses in WordNet (Miller 1995), in the form that the word has.
+    """Base class of sources of synonyms by the senses of WordNet (Miller 1995), inflected like the word.
 
-    WordNet knows no similarity; one over the rank of the sense by its frequency stands for it, so that 1 is a synonym
-    of the most frequent sense. Plurals, third persons, -ed, -ing, -er and -est are taken off and put on again;
-    irregular verbs are no synonyms in the past. Words of opposite sense are no synonyms.
+    WordNet has no similarity of words. It is replaced by 1 divided by the rank of the common sense by frequency, which
+    is 1 for synonyms of the most frequent sense. The endings -s, -ed, -ing, -er and -est are removed from a word and
+    added to its synonyms. Irregular verbs are not synonyms in the past tense. Antonyms are not synonyms.
 
     Args:
-        senses: Number of senses of each part of speech whose words are taken, the most frequent ones, 1 or more; null
-            takes all, rare ones among them.
+        senses: Number of most frequent senses of each part of speech whose words are synonyms, 1 or more; null takes
+            all senses.
     """
 
     def __init__(self, senses: int | None = 3) -> None:
         if senses is not None and senses < 1:
-            raise UserError(f"senses is {senses}, but must be 1 or more, or null for all; set it so.")
+            raise UserError(f"senses is {senses}, but must be 1 or more, or null for all. Set it to such a value.")
         self.senses = senses
         self.thresholds = {"senses": senses}
-        self._found: dict[str, list[tuple[str, float]]] = {}
+        self._synonyms: dict[str, list[tuple[str, float]]] = {}
 
     @property
     @abstractmethod
@@ -65,21 +65,21 @@ class Lexical(Synonyms):
 
     def candidates(self, word: str) -> list[tuple[str, float]]:
         """Return the synonyms of a word, those of frequent senses first; see the base class."""
-        if word not in self._found:
-            found: dict[str, float] = {}
+        if word not in self._synonyms:
+            similarities: dict[str, float] = {}
             for base, part, ending in self._bases(word):
                 for rank, number in enumerate(self.lexicon.senses[base, part][: self.senses], 1):
                     for other in self.lexicon.synsets[number]:
                         form = inflect(other, part, ending, self.lexicon.irregular)
                         if form is not None and form != word:
-                            found[form] = max(found.get(form, 0.0), 1 / rank)
+                            similarities[form] = max(similarities.get(form, 0.0), 1 / rank)
             opposite = self.antonyms(word)
-            kept = [(other, similarity) for other, similarity in found.items() if other not in opposite]
-            self._found[word] = sorted(kept, key=lambda pair: -pair[1])
-        return self._found[word]
+            synonyms = [(other, similarity) for other, similarity in similarities.items() if other not in opposite]
+            self._synonyms[word] = sorted(synonyms, key=lambda pair: -pair[1])
+        return self._synonyms[word]
 
     def antonyms(self, word: str) -> frozenset[str]:
-        """Return the words of opposite sense in the form of the word."""
+        """Return the antonyms of a word, inflected like the word."""
         forms = (
             inflect(other, part, ending, self.lexicon.irregular)
             for base, part, ending in self._bases(word)
@@ -88,7 +88,7 @@ class Lexical(Synonyms):
         return frozenset(form for form in forms if form is not None)
 
     def parts_of_speech(self, word: str) -> frozenset[str]:
-        """Return the universal tags that the word may have."""
+        """Return the possible universal tags of a word."""
         return frozenset(_TAGS[part] for _, part, _ in self._bases(word))
 
     def __contains__(self, word: object) -> bool:
@@ -107,8 +107,8 @@ class WordNet(DebianPackage, Lexical):
 
     Args:
         from_folder: Folder that wordnet-base was unpacked in with dpkg-deb -x; null fetches it with apt.
-        senses: Number of senses of each part of speech whose words are taken, the most frequent ones, 1 or more; null
-            takes all, rare ones among them.
+        senses: Number of most frequent senses of each part of speech whose words are synonyms, 1 or more; null takes
+            all senses.
     """
 
     name = "WordNet-3.0"
@@ -130,13 +130,13 @@ class WordNet(DebianPackage, Lexical):
 
 
 class EmbeddedSynonyms(Lexical):
-    """An extract of WordNet 3.0 that is shipped: the synonyms of the most frequent English words.
+    """The shipped extract of WordNet 3.0 with the synonyms of the most frequent English words.
 
     See ``embedded/PROVENANCE.md``.
 
     Args:
-        senses: Number of senses of each part of speech whose words are taken, the most frequent ones, 1 or more; null
-            takes all, rare ones among them.
+        senses: Number of most frequent senses of each part of speech whose words are synonyms, 1 or more; null takes
+            all senses.
     """
 
     name = "EmbeddedSynonyms"
@@ -158,14 +158,14 @@ def read_wordnet(files: Mapping[str, Path]) -> Lexicon:
     """Read the data, index and exception files of WordNet 3.
 
     Args:
-        files: Each file by its name, such as ``data.noun``.
+        files: The files by name, such as ``data.noun``.
 
     Raises:
-        UserError: If one is missing or is none of WordNet's.
+        UserError: If a file is missing.
     """
     wanted = [f"{kind}.{name}" for kind in ("data", "index") for name in _PARTS.values()]
     if missing := [name for name in wanted if name not in files]:
-        raise UserError(f"WordNet has no file {missing[0]}; give the folder with all of {', '.join(wanted)}.")
+        raise UserError(f"WordNet has no file {missing[0]}. Give the folder with all of {', '.join(wanted)}.")
     synsets: list[tuple[str, ...]] = []
     numbers: dict[tuple[str, int], int] = {}
     pointers: dict[tuple[str, int], _Synset] = {}
@@ -177,9 +177,9 @@ def read_wordnet(files: Mapping[str, Path]) -> Lexicon:
             pointers[part, synset.offset] = synset
             synsets.append(tuple(word for word in synset.words if _is_word(word)))
         for word, offsets in _index(files[f"index.{name}"]):
-            found = [numbers[part, offset] for offset in offsets if word in synsets[numbers[part, offset]]]
-            if found:
-                senses[word, part] = tuple(found)
+            with_word = [numbers[part, offset] for offset in offsets if word in synsets[numbers[part, offset]]]
+            if with_word:
+                senses[word, part] = tuple(with_word)
         if f"{name}.exc" in files:
             for form, base in _exceptions(files[f"{name}.exc"]):
                 irregular[part, base] = (*irregular.get((part, base), ()), form)
@@ -190,7 +190,7 @@ def read_wordnet(files: Mapping[str, Path]) -> Lexicon:
 class _Synset:
     offset: int
     words: tuple[str, ...]
-    opposites: tuple[tuple[int, int], ...]  # number of the word, from 1, and offset of the sense opposite to it
+    opposites: tuple[tuple[int, int], ...]  # number of the word, from 1, and file offset of its opposite sense
     similar: tuple[int, ...]
 
 
@@ -198,7 +198,7 @@ def _synsets(path: Path) -> Iterator[_Synset]:
     for line in _lines(path):
         fields = line.split(" | ")[0].split()
         count = int(fields[3], 16)
-        words = tuple(word.split("(")[0] for word in fields[4 : 4 + 2 * count : 2])  # (a), (p), (ip): where it stands
+        words = tuple(word.split("(")[0] for word in fields[4 : 4 + 2 * count : 2])  # (a), (p), (ip): its position
         start = 5 + 2 * count
         links = [fields[i : i + 4] for i in range(start, start + 4 * int(fields[start - 1]), 4)]
         opposites = tuple((int(link[3][:2], 16), int(link[1])) for link in links if link[0] == "!")
@@ -222,7 +222,7 @@ def _exceptions(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines after the licence, which begins its own with blanks."""
+    """Yield the lines of a file without those of the licence, which start with spaces."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith(" "):
             yield line
@@ -233,24 +233,24 @@ def _is_word(word: str) -> bool:
 
 
 def _opposites(pointers: Mapping[tuple[str, int], _Synset]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return the words of opposite sense: by a word's own pointers, and of the adjective that one is similar to.
+    """Return the antonyms of each word: its own, and otherwise those of the adjectives that it is similar to.
 
-    WordNet calls *slow* the opposite of *fast* only; *quick* is similar to *fast*.
+    In WordNet only *fast* is the opposite of *slow*, and *quick* is similar to *fast*.
     """
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    antonyms: dict[tuple[str, str], dict[str, None]] = {}
     for (part, _), synset in pointers.items():
-        for place, word in enumerate(synset.words, 1):
-            opposite = [offset for source, offset in synset.opposites if source == place]
+        for number, word in enumerate(synset.words, 1):
+            opposite = [offset for source, offset in synset.opposites if source == number]
             if not synset.opposites:
                 opposite += [offset for near in synset.similar for _, offset in pointers[part, near].opposites]
             words = [other for offset in opposite for other in pointers[part, offset].words if _is_word(other)]
             if words and _is_word(word):
-                found.setdefault((word, part), {}).update(dict.fromkeys(words))
-    return {key: tuple(words) for key, words in found.items()}
+                antonyms.setdefault((word, part), {}).update(dict.fromkeys(words))
+    return {key: tuple(words) for key, words in antonyms.items()}
 
 
 def write_extract(lexicon: Lexicon) -> str:
-    """Return a lexicon as lines of what it is, part of speech, and words, divided by tabs; see `read_extract`."""
+    """Return a lexicon as tab-separated lines of kind, part of speech and words, which `read_extract` reads."""
     lines = [f"synset\t\t{' '.join(words)}" for words in lexicon.synsets]
     lines += [f"word\t{part}\t{word}\t{' '.join(map(str, s))}" for (word, part), s in lexicon.senses.items()]
     lines += [f"opposite\t{part}\t{word}\t{' '.join(w)}" for (word, part), w in lexicon.opposites.items()]
@@ -259,7 +259,11 @@ def write_extract(lexicon: Lexicon) -> str:
 
 
 def read_extract(content: str) -> Lexicon:
-    """Read what `write_extract` wrote."""
+    """Return the lexicon that `write_extract` wrote.
+
+    Args:
+        content: The tab-separated lines.
+    """
     rows: dict[str, list[list[str]]] = {"synset": [], "word": [], "opposite": [], "irregular": []}
     for line in content.splitlines():
         kind, *fields = line.split("\t")

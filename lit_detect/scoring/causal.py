@@ -1,4 +1,4 @@
-"""What a language model says of each token of texts: log-probability, rank, and what it expected.
+"""Log-probabilities, ranks and expected log-probabilities of the tokens of texts under causal language models.
 
 Shape suffixes: B batch, S sequence, D width, N tokens of a batch or chunk, V vocabulary.
 """
@@ -21,19 +21,19 @@ from lit_detect.scoring.masked_language_model import MaskedLM
 
 Quantity = Literal["log_prob", "rank", "expected", "variance"]
 
-#: Bytes of float32 logits that are held at once. From 32 MiB on, glibc takes the memory of each tensor afresh from the
-#: system, page by page, which takes longer than to work on it.
+#: Bytes of float32 logits in memory at once. From 32 MiB on, glibc requests the memory of each tensor from the system
+#: page by page, which takes longer than the computation.
 _CHUNK_BYTES = 24 << 20
 
 
 class TokenScores(TypedDict, total=False):
-    """Quantities of the tokens of one text, each ``(t,)`` on the CPU; those that were asked for.
+    """Requested quantities of the tokens of one text, each of shape ``(t,)`` on the CPU.
 
     Attributes:
         log_prob: Natural logarithm of the token's probability, float32.
-        rank: Tokens that are strictly likelier, and 1 more, int64.
-        expected: Mean log-probability of a token drawn from the reference model, float32: minus the cross-entropy of
-            the two models, and minus the entropy where there is but one.
+        rank: 1 plus the number of strictly likelier tokens, int64.
+        expected: Mean log-probability of a token drawn from the reference model, float32. It is the negative
+            cross-entropy of the two models, or the negative entropy of a single one.
         variance: Variance of the log-probability of a token drawn from the reference model, float32.
     """
 
@@ -43,7 +43,7 @@ class TokenScores(TypedDict, total=False):
     variance: Tensor
 
 
-#: What is known of texts, by model, reference model, cap and text.
+#: Cached quantities by model, reference model, `max_tokens` and text.
 TokenMemory = dict[tuple[LanguageModel, LanguageModel | None, int, str], TokenScores]
 _memory: ContextVar[TokenMemory | None] = ContextVar("memory", default=None)
 
@@ -56,22 +56,22 @@ def score_tokens(
     reference_lm: LanguageModel | None = None,
     batch_tokens: int = 1024,
 ) -> list[TokenScores]:
-    """Score the tokens of texts, each after an end-of-text token and the tokens before it.
+    """Compute quantities of the tokens of texts, each token given an end-of-text token and the tokens before it.
 
-    A text of one token is scored like any other; one without tokens is scored as an end-of-text token. The batch a text
-    is in changes its numbers by rounding only. Logits are computed a few positions at a time, in the model's precision,
-    so memory does not grow with texts times vocabulary. The models run in evaluation mode, without gradients or
-    autocast, and are left in the mode they were in.
+    A text without tokens is scored as an end-of-text token. The other texts of a batch change the results by rounding
+    only. Logits are computed for a few positions at a time, in the model's precision, so memory does not grow with the
+    number of tokens times the vocabulary. The models run in evaluation mode, without gradients or autocast, and return
+    to their former mode.
 
     Args:
-        lm: The model whose log-probabilities and ranks are meant. Token ids past its tokenizer's vocabulary, to which
-            some models pad their output, have no part in it.
+        lm: The scoring model, which gives log-probabilities and ranks. Outputs beyond the vocabulary of its tokenizer,
+            which some models have as padding, are ignored.
         texts: The texts.
-        max_tokens: Tokens scored of each text, the first ones, 1 or more, no more than the models take.
-        quantities: What to compute; what is not asked for costs nothing.
-        reference_lm: The model that draws the tokens of which `expected` and `variance` are; None for `lm` itself.
-        batch_tokens: Tokens of a batch, padding included; a longer text is a batch of its own. More pay on a GPU only:
-            on a CPU what is between the layers then leaves the cache.
+        max_tokens: Number of tokens to score from the start of each text, 1 or more, at most what the models take.
+        quantities: The quantities to compute.
+        reference_lm: The reference model, which draws the tokens of `expected` and `variance`; None for `lm`.
+        batch_tokens: Most tokens in a batch, padding included; a longer text is a batch of its own. On a CPU, larger
+            batches are slower, since the activations no longer fit into the cache.
 
     Returns:
         The quantities of each text, in the order of the texts.
@@ -84,28 +84,28 @@ def score_tokens(
         key = (lm, reference_lm, max_tokens)
         new = [text for text in dict.fromkeys(texts) if (*key, text) not in memory]
         with remembering(None):
-            found = score_tokens(lm, new, max_tokens, get_args(Quantity), reference_lm, batch_tokens)
-        memory.update({(*key, text): scores for text, scores in zip(new, found, strict=True)})
+            computed = score_tokens(lm, new, max_tokens, get_args(Quantity), reference_lm, batch_tokens)
+        memory.update({(*key, text): scores for text, scores in zip(new, computed, strict=True)})
         return [memory[(*key, text)] for text in texts]
     end = lm.tokenizer.end_of_text
     rows = [lm.tokenizer.encode(text)[:max_tokens] or [end] for text in texts]
     scores: list[TokenScores] = [{} for _ in rows]
     with only_reading(lm, reference_lm or lm):
-        for places in batches_by_length([len(row) for row in rows], batch_tokens):
-            batch = [rows[place] for place in places]
+        for indices in batches_by_length([len(row) for row in rows], batch_tokens):
+            batch = [rows[i] for i in indices]
             sizes = [len(row) for row in batch]
             for name, values in _score_batch(lm, reference_lm, batch, quantities).items():
-                for place, part in zip(places, values.cpu().split(sizes), strict=True):
-                    scores[place][name] = part
+                for i, part in zip(indices, values.cpu().split(sizes), strict=True):
+                    scores[i][name] = part
     return scores
 
 
 @contextmanager
 def remembering(memory: TokenMemory | None) -> Iterator[None]:
-    """Let `score_tokens` compute all quantities of a text at once and keep them, for many detectors on one model.
+    """Make `score_tokens` compute all quantities of a text and cache them, for several detectors on the same model.
 
     Args:
-        memory: Where they are kept, and looked up; None to compute what is asked for, and keep nothing.
+        memory: The cache to read and fill; None computes the requested quantities only and caches nothing.
     """
     token = _memory.set(memory)
     try:
@@ -116,7 +116,7 @@ def remembering(memory: TokenMemory | None) -> Iterator[None]:
 
 @contextmanager
 def only_reading(*models: LanguageModel | MaskedLM) -> Iterator[None]:
-    """Run models in evaluation mode, without gradients or autocast, then leave them as they were."""
+    """Run models in evaluation mode, without gradients or autocast; on exit they return to their former mode."""
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         for model in models:
@@ -128,12 +128,12 @@ def only_reading(*models: LanguageModel | MaskedLM) -> Iterator[None]:
 def check_scoring(
     lm: LanguageModel, max_tokens: int, batch_tokens: int, reference_lm: LanguageModel | None = None
 ) -> None:
-    """Refuse arguments of `score_tokens` that do not fit.
+    """Raise an error if arguments of `score_tokens` are invalid.
 
     Args:
         lm: The scoring model.
-        max_tokens: Tokens scored of each text.
-        batch_tokens: Tokens of a batch.
+        max_tokens: Number of tokens to score of each text.
+        batch_tokens: Most tokens in a batch.
         reference_lm: The reference model, or None.
 
     Raises:
@@ -141,34 +141,34 @@ def check_scoring(
     """
     for name, value in (("max_tokens", max_tokens), ("batch_tokens", batch_tokens)):
         if value < 1:
-            raise UserError(f"{name} is {value}, but must be 1 or more; raise it.")
+            raise UserError(f"{name} is {value}, but must be 1 or more. Increase it.")
     for model in (lm, reference_lm):
         if model is not None and model.max_length is not None and max_tokens > model.max_length:
             raise UserError(
-                f"max_tokens is {max_tokens}, but the language model takes {model.max_length} tokens; lower max_tokens."
+                f"max_tokens is {max_tokens}, but the language model takes {model.max_length} tokens. Lower max_tokens."
             )
     if reference_lm is not None and reference_lm.tokenizer.sha256 != lm.tokenizer.sha256:
         raise UserError(
             f"The two language models have different tokenizers ({lm.tokenizer.sha256[:12]}… and "
-            f"{reference_lm.tokenizer.sha256[:12]}…), so their tokens cannot be compared; choose models of one family."
+            f"{reference_lm.tokenizer.sha256[:12]}…), so their tokens cannot be compared. Choose models of one family."
         )
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Divide rows into batches of like lengths, the longest first, so that little is padded.
+    """Divide rows into batches of similar lengths, the longest first, which need little padding.
 
     Args:
-        lengths: Tokens of each row.
-        batch_tokens: Rows times longest row that a batch may have; a longer row is a batch of its own.
+        lengths: Number of tokens of each row.
+        batch_tokens: Most tokens in a batch, padding included; a longer row is a batch of its own.
 
     Yields:
-        Places of the rows of a batch.
+        The indices of the rows of a batch.
 
     Example:
         >>> list(batches_by_length([2, 9, 3], batch_tokens=6))
         [[1], [2, 0]]
     """
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     while order:
         size = max(1, batch_tokens // lengths[order[0]])
         yield order[:size]
@@ -178,13 +178,13 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[lis
 def _score_batch(
     lm: LanguageModel, reference: LanguageModel | None, rows: Sequence[Sequence[int]], quantities: Sequence[Quantity]
 ) -> dict[Quantity, Tensor]:
-    """Return quantities of the tokens of rows, ``(tokens of all rows,)``."""
+    """Return the requested quantities of the tokens of all rows, each of shape ``(tokens of all rows,)``."""
     hidden_ND = _hidden(lm, rows)
     other_ND = None if reference is None else _hidden(reference, rows)
     targets_N = torch.tensor([token for row in rows for token in row], device=hidden_ND.device)
     vocabulary = lm.tokenizer.vocab_size
     size = max(1, _CHUNK_BYTES // (4 * vocabulary))
-    found: dict[Quantity, list[Tensor]] = {name: [] for name in quantities}
+    chunks: dict[Quantity, list[Tensor]] = {name: [] for name in quantities}
     for start in range(0, len(targets_N), size):
         chunk = slice(start, start + size)
         logits_NV = _logits(lm, hidden_ND[chunk], vocabulary)
@@ -192,50 +192,50 @@ def _score_batch(
         if reference is not None and other_ND is not None:
             other_NV = _logits(reference, other_ND[chunk], vocabulary).to(logits_NV.device)
         for name, values in token_quantities(logits_NV, targets_N[chunk], quantities, other_NV).items():
-            found[name].append(values)
-    return {name: torch.cat(parts) for name, parts in found.items()}
+            chunks[name].append(values)
+    return {name: torch.cat(parts) for name, parts in chunks.items()}
 
 
 def token_quantities(
     logits_NV: Tensor, targets_N: Tensor, quantities: Sequence[Quantity], reference_NV: Tensor | None = None
 ) -> dict[Quantity, Tensor]:
-    """Return quantities of tokens from logits; see `TokenScores`.
+    """Return quantities of tokens from logits, each of shape ``(n,)``; see `TokenScores`.
 
     Args:
-        logits_NV: Logits of the scoring model, float32 ``(n, vocabulary)``.
-        targets_N: The tokens, ``(n,)``.
-        quantities: What to compute.
-        reference_NV: Logits of the reference model, float32; None for those of the scoring model.
+        logits_NV: Logits of the scoring model, float32 of shape ``(n, vocabulary)``.
+        targets_N: Token ids, ``(n,)``.
+        quantities: The quantities to compute.
+        reference_NV: Logits of the reference model, float32 of the same shape; None for those of the scoring model.
     """
-    found: dict[Quantity, Tensor] = {}
+    computed: dict[Quantity, Tensor] = {}
     if "rank" in quantities:
-        found["rank"] = ranks_of(logits_NV, targets_N)
+        computed["rank"] = ranks_of(logits_NV, targets_N)
     if not {"log_prob", "expected", "variance"}.intersection(quantities):
-        return found
+        return computed
     log_prob_NV = logits_NV.log_softmax(-1)
     if "log_prob" in quantities:
-        found["log_prob"] = log_prob_NV.gather(-1, targets_N[:, None])[:, 0]
+        computed["log_prob"] = log_prob_NV.gather(-1, targets_N[:, None])[:, 0]
     if {"expected", "variance"}.intersection(quantities):
         drawn_NV = (logits_NV if reference_NV is None else reference_NV).softmax(-1)
         mean_N = torch.linalg.vecdot(drawn_NV, log_prob_NV)
         if "expected" in quantities:
-            found["expected"] = mean_N
+            computed["expected"] = mean_N
         if "variance" in quantities:
             # around the mean: a difference of squares would lose digits where one token is nearly certain
             squares_NV = log_prob_NV.sub_(mean_N[:, None]).square_()
-            found["variance"] = torch.linalg.vecdot(drawn_NV, squares_NV)
-    return found
+            computed["variance"] = torch.linalg.vecdot(drawn_NV, squares_NV)
+    return computed
 
 
 def _hidden(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Return what the head reads to predict each token of rows, ``(tokens of all rows, width)``."""
+    """Return the hidden state from which each token of the rows is predicted, ``(tokens of all rows, width)``."""
     end, longest = lm.tokenizer.end_of_text, max(map(len, rows))
-    # Padding stands on the right, where a causal model's tokens never look; without a mask attention is faster.
+    # No token of a causal model attends to padding on its right, and attention is faster without a mask.
     ids_BS = torch.tensor([[end, *row[:-1]] + [end] * (longest - len(row)) for row in rows], device=lm.device)
     hidden_BSD = lm.hidden(ids_BS)
     return torch.cat([hidden_SD[: len(row)] for hidden_SD, row in zip(hidden_BSD, rows, strict=True)])
 
 
 def _logits(lm: LanguageModel, hidden_ND: Tensor, vocabulary: int) -> Tensor:
-    """Return logits ``(n, vocabulary)`` in float32."""
+    """Return the logits, float32 of shape ``(n, vocabulary)``."""
     return lm.head(hidden_ND)[:, :vocabulary].float()

@@ -1,4 +1,4 @@
-"""GRUEN with the models that it needs."""
+"""GRUEN scores of texts, with the language model, classifier and word vectors that they need."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _WORD = re.compile(r"\w+")
 
 
 class Gruen:
-    """Scores the quality of texts, 0 to 1, without a reference; see `lit_detect.functional.gruen`.
+    """Scores the quality of texts from 0 to 1, without a reference; see `lit_detect.functional.gruen`.
 
-    Published with ``bert-base-cased`` as language model, the same fine-tuned on CoLA as classifier, and the vectors of
-    spaCy's ``en_core_web_md``. With other models the scores mean something else: compare only those of the same.
+    The paper takes ``bert-base-cased`` as language model, the same model fine-tuned on CoLA as classifier, and the
+    vectors of spaCy's ``en_core_web_md``. Scores of different models are not comparable.
 
     Args:
         language_model: Name of a Hugging Face masked language model, or a local folder.
-        acceptability: Name of a classifier that was fine-tuned on CoLA, whose second label is acceptable, or a folder.
-        vectors: Word vectors that tell whether neighbouring sentences have to do with each other; null leaves the
-            penalty for a lack of focus out.
+        acceptability: Name or folder of a classifier that was fine-tuned on CoLA, whose second label is acceptable.
+        vectors: Word vectors that give the similarity of neighbouring sentences; null omits the penalty for a lack of
+            focus.
         batch_size: Sentences per forward pass, 1 or more.
 
     Raises:
@@ -42,27 +42,27 @@ class Gruen:
         self, language_model: str, acceptability: str, vectors: WordVectors | None = None, batch_size: int = 32
     ) -> None:
         if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, but must be 1 or more; set it so.")
+            raise UserError(f"batch_size is {batch_size}, but must be 1 or more. Set it to such a value.")
         self.lm = MaskedLM.from_pretrained(language_model)
         self.acceptability, self.vectors, self.batch_size = acceptability, vectors, batch_size
         self.name = f"Gruen[{self.lm.name}, {acceptability.rstrip('/').split('/')[-1]}]"
         _ = self._classifier
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        """Return the score of each text; 0 for one without a sentence of two words, as published."""
+        """Return the score of each text, from 0 to 1; a text without a sentence of two words scores 0, as published."""
         parts, owners = list[list[str]](), list[int]()
-        for number, text in enumerate(texts):
-            found = [" ".join(text[start:end].split()) for start, end in split_sentences(text)]
-            found = [sentence for sentence in found if len(_WORD.findall(sentence)) > 1]
-            for part in parts_of(found) if found else []:
+        for i, text in enumerate(texts):
+            sentences = [" ".join(text[start:end].split()) for start, end in split_sentences(text)]
+            sentences = [sentence for sentence in sentences if len(_WORD.findall(sentence)) > 1]
+            for part in parts_of(sentences) if sentences else []:
                 parts.append(part)
-                owners.append(number)
+                owners.append(i)
         sentences = [sentence for part in parts for sentence in part]
         losses, logits = self._losses(sentences), self._logits(sentences)
         scores: list[list[float]] = [[] for _ in texts]
-        place = 0
+        start = 0
         for owner, part in zip(owners, parts, strict=True):
-            rows = slice(place, place := place + len(part))
+            rows = slice(start, start := start + len(part))
             similarities = [] if self.vectors is None else [self._similarity(a, b) for a, b in pairwise(part)]
             scores[owner].append(
                 gruen(grammaticality(losses[rows], logits[rows]), redundancy(part), focus(similarities))
@@ -71,7 +71,7 @@ class Gruen:
 
     @torch.no_grad()
     def _losses(self, sentences: Sequence[str]) -> list[float]:
-        """Return the mean loss of the tokens of each sentence, none of them masked, with those that mark the ends."""
+        """Return the mean loss of the unmasked tokens of each sentence, special tokens included, in nats."""
         losses: list[float] = []
         tokenizer, module = self.lm.tokenizer, self.lm.module
         for batch in self._batches(tokenizer, sentences, self.lm.max_length):
@@ -93,13 +93,14 @@ class Gruen:
 
     def _batches(self, tokenizer: Any, sentences: Sequence[str], limit: int) -> list[Any]:
         most = min(limit, tokenizer.model_max_length)
-        rows = [sentences[start : start + self.batch_size] for start in range(0, len(sentences), self.batch_size)]
+        batches = [sentences[start : start + self.batch_size] for start in range(0, len(sentences), self.batch_size)]
         return [
-            tokenizer(list(some), padding=True, truncation=True, max_length=most, return_tensors="pt") for some in rows
+            tokenizer(list(batch), padding=True, truncation=True, max_length=most, return_tensors="pt")
+            for batch in batches
         ]
 
     def _similarity(self, a: str, b: str) -> float:
-        """Return the similarity of two sentences; 1 where one has no word with a vector."""
+        """Return the similarity of two sentences; 1 if one has no word with a vector."""
         vectors = self.vectors
         assert vectors is not None
         first, second = ([word for word in _WORD.findall(text.lower()) if word in vectors] for text in (a, b))
