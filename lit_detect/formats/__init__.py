@@ -1,4 +1,4 @@
-"""Readers of text files of all kinds, one file per format."""
+"""Readers of data sets of human and machine texts, one file per format."""
 
 from lit_detect.formats.base import FileSource, TextSource
 from lit_detect.formats.binoculars import BinocularsJSONL

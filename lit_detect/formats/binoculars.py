@@ -22,10 +22,10 @@ class BinocularsJSONL(FileSource):
         human_key: Key of the human text; None takes article, or else text.
         machine_key: Key of the machine text; None takes the last of a line's keys with generated_text.
         split: Split of all texts; None lets prepare divide them.
-        licence: Licence of the texts, for the record.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BinocularsJSONL(FileSource):
         self.machine_key = machine_key
 
     def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield human text and machine text of each line of one file.
+        """Yield the human text and the machine text of each line of one file.
 
         Raises:
             UserError: If a line lacks one of them.
@@ -50,7 +50,7 @@ class BinocularsJSONL(FileSource):
         for number, (where, row) in enumerate(json_lines(file), 1):
             key = self.machine_key or next((key for key in reversed(row) if _MARK in key), None)
             if key is None:
-                raise UserError(f"{where} has no key with {_MARK}; name that of the machine text in machine_key.")
+                raise UserError(f"{where} has no key with {_MARK}. Name the key of the machine text in machine_key.")
             generator = key.partition(f"_{_MARK}")[0]
             for keys, label, source in ((self.human_keys, HUMAN, HUMAN_SOURCE), ((key,), MACHINE, generator)):
                 yield Record(

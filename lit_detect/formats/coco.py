@@ -11,18 +11,18 @@ from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
 
 class CoCoJSONL(FileSource):
-    """JSONL with ``article`` and ``label``; what ``information`` says of entities is not read, but made here anew.
+    """JSONL with ``article`` and ``label``; the entities in ``information`` are not read, since detectors extract them.
 
     Args:
         path: A file that ends in .jsonl or .jsonl.gz, or a folder of them, such as train and test.
         name: Name of the source.
         generator: Name of the generator of the machine texts.
-        domain: What the texts are about, such as news.
-        split: Split of all texts; None takes that of the file's name, where it names one.
-        licence: Licence of the texts, for the record.
+        domain: Domain of the texts, such as news.
+        split: Split of all texts; None takes that of the file's name, if it has one.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pairs of human and machine texts that are always there."""
+"""The shipped sets of human and machine texts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Generator = Literal["fewer_layers", "continued", "scratch", "ngram"]
 
 
 class EmbeddedPairs(TextSource):
-    """Passages of Jane Austen and the Debian Handbook beside what SmolLM2 made of their beginnings, shipped.
+    """The shipped pairs: passages of Jane Austen and the Debian Handbook, and SmolLM2's continuations of their starts.
 
-    Pure sampling at temperature 1; splits by chapter. See ``embedded/PROVENANCE.md``.
+    SmolLM2 wrote them by pure sampling at temperature 1. Splits are by chapter. See ``embedded/PROVENANCE.md``.
     """
 
     name = "embedded"
@@ -46,11 +46,11 @@ class EmbeddedPairs(TextSource):
 
 
 class EmbeddedWild(TextSource):
-    """Passages of the embedded set's test documents as another generator went on, which training never sees; shipped.
+    """The shipped set from the wild: test passages of the embedded set, and an unseen generator's continuations.
 
     Args:
-        generator: Whose continuations: fewer_layers is SmolLM2 without three layers, continued SmolLM2 after training
-            on other text, scratch a small model of its own, ngram an n-gram model.
+        generator: The generator: fewer_layers is SmolLM2 without three layers, continued is SmolLM2 after training on
+            other text, scratch is a small model trained from scratch, ngram is an n-gram model.
     """
 
     licence = EmbeddedPairs.licence

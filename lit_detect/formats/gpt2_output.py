@@ -1,4 +1,4 @@
-"""OpenAI's GPT-2 output dataset."""
+"""The format of OpenAI's GPT-2 output dataset (Solaiman et al. 2019, arXiv 1908.09203)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _HUMAN_FILES = "webtext"
 
 
 class GPT2OutputDataset(FileSource):
-    """A folder of files ``<source>.<split>.jsonl`` with ``text``: ``webtext`` is human, all others are GPT-2's.
+    """A folder of files ``<source>.<split>.jsonl`` with ``text``, human in ``webtext`` and by GPT-2 in all others.
 
-    The end of a generator's name tells the decoding: ``-k40`` top-k 40, ``-nucleus`` nucleus sampling, else pure.
+    The suffix of a generator's name gives the decoding: ``-k40`` is top-k sampling with 40, ``-nucleus`` is nucleus
+    sampling, and no suffix is pure sampling.
 
     Args:
         path: Folder with files such as webtext.train.jsonl and xl-1542M-k40.train.jsonl.
         name: Name of the source.
-        generators: Names of the generators to read, such as xl-1542M-k40; None reads all in the folder.
+        generators: Names of the generators to read, such as xl-1542M-k40; None reads all of the folder.
         split: Split of all texts; None takes that of the file's name.
-        licence: Licence of the texts, for the record.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such folder, or a file of it has another kind of name.
+        UserError: If the folder does not exist, or one of its files is named otherwise.
     """
 
     def __init__(
@@ -39,18 +40,18 @@ class GPT2OutputDataset(FileSource):
         licence: str = "MIT, the collection",
     ) -> None:
         super().__init__([path], name, split, licence, generators=generators)
-        found = {file: stem(file).rpartition(".")[0] for file in self.files}
-        for file, source in found.items():
+        sources = {file: stem(file).rpartition(".")[0] for file in self.files}
+        for file, source in sources.items():
             if not source or not split_of_name(stem(file)):
                 raise UserError(
-                    f"{file} is not named <source>.<split>.jsonl, which tells its label; rename it or move it away."
+                    f"{file} is not named <source>.<split>.jsonl, which gives its label. Rename it or move it away."
                 )
         for generator in generators or ():
-            if generator not in found.values():
-                hint = did_you_mean(generator, found.values())
+            if generator not in sources.values():
+                hint = did_you_mean(generator, sources.values())
                 raise UserError(f"generators of the source {name} has {generator}, which has no file in {path}.{hint}")
-        wanted = None if generators is None else {_HUMAN_FILES, *generators}
-        self.files = [file for file in self.files if wanted is None or found[file] in wanted]
+        selected = None if generators is None else {_HUMAN_FILES, *generators}
+        self.files = [file for file in self.files if selected is None or sources[file] in selected]
 
     def records_of(self, file: Path) -> Iterator[Record]:
         """Yield the texts of one file.
@@ -64,7 +65,7 @@ class GPT2OutputDataset(FileSource):
         if source.endswith("-k40"):
             decoding["top_k"] = 40
         elif source.endswith("-nucleus"):
-            decoding["strategy"] = "nucleus"  # with what p is not said
+            decoding["strategy"] = "nucleus"  # the data set does not say with which p
         for number, (where, row) in enumerate(json_lines(file), 1):
             yield Record(
                 id=f"{stem(file)}-{number:07d}",

@@ -15,7 +15,7 @@ _META = ("id", "domain", "headline", "date", "authors")
 
 
 class GroverJSONL(FileSource):
-    """JSONL with ``article``, ``label``, ``split``, ``orig_split`` and ``ind30k``, which pairs the articles.
+    """JSONL with ``article``, ``label``, ``split``, ``orig_split`` and ``ind30k``, the id of a pair of articles.
 
     Generator and top-p are read from a file name such as ``generator=mega~dataset=p0.94.jsonl``.
 
@@ -23,13 +23,13 @@ class GroverJSONL(FileSource):
         path: A file that ends in .jsonl or .jsonl.gz, or a folder of them.
         name: Name of the source.
         generator: Name of the generator; None takes that of the file's name, or grover.
-        top_p: Nucleus that the articles were sampled from, above 0 to 1; None takes that of the file's name.
-        burner: Whether human articles without a machine twin, those of train_burner, are kept.
+        top_p: Probability mass of the nucleus sampling, above 0 to 1; None takes that of the file's name.
+        burner: Whether to read human articles without a machine twin, which have the original split train_burner.
         split: Split of all texts; None keeps that of each article.
-        licence: Licence of the texts, for the record.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     def __init__(

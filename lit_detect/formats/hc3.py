@@ -17,17 +17,17 @@ _ANSWERS = (("human_answers", HUMAN, HUMAN_SOURCE), ("chatgpt_answers", MACHINE,
 class HC3(FileSource):
     """JSONL of questions with the lists ``human_answers`` and ``chatgpt_answers``; each answer is a text.
 
-    The answers to one question are a group. Lists may be empty, and answers that are blank are left out. Whether the
-    file is the raw or the filtered variant, without words that give the side away, is said by the source's name.
+    The answers to a question are a group. Lists may be empty, and blank answers are left out. Name the source after the
+    variant of the file: raw, or filtered, without words that reveal the class.
 
     Args:
         path: A file that ends in .jsonl or .jsonl.gz, such as all.jsonl, or a folder of them.
         name: Name of the source, such as hc3_filtered.
         split: Split of all texts; None lets prepare divide them.
-        licence: Licence of the texts, for the record.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     def __init__(self, path: str, name: str = "hc3", split: Split | None = None, licence: str = "CC-BY-SA-4.0") -> None:
@@ -37,7 +37,7 @@ class HC3(FileSource):
         """Yield the answers of one file.
 
         Raises:
-            UserError: If a line lacks the question or a list, or an answer is no text.
+            UserError: If a line lacks the question or a list, or an answer is not a text.
         """
         for number, (where, row) in enumerate(json_lines(file), 1):
             question = text_cell(row, "question", where)
@@ -45,12 +45,12 @@ class HC3(FileSource):
             for key, label, source in _ANSWERS:
                 answers = cell(row, key, where)
                 if not isinstance(answers, list):
-                    raise UserError(f"{where}, {key} is a {type(answers).__name__}, but must be a list; mend the line.")
-                for place, answer in enumerate(answers):
+                    raise UserError(f"{where}, {key} is a {type(answers).__name__}, but must be a list. Fix the line.")
+                for index, answer in enumerate(answers):
                     text = as_text(answer, f"{where}, {key}")
                     if text.strip():
                         yield Record(
-                            id=f"{stem(file)}-{number:07d}-{source}-{place}",
+                            id=f"{stem(file)}-{number:07d}-{source}-{index}",
                             text=text,
                             label=label,
                             source=source,

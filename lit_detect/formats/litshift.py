@@ -1,4 +1,4 @@
-"""Records as ``lit-detect generate`` and ``lit-detect attack`` write them."""
+"""Records in the JSONL format that ``lit-detect generate`` and ``lit-detect attack`` write."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LitShiftJSONL(FileSource):
         """Yield the records of one file.
 
         Raises:
-            UserError: If a line is no record.
+            UserError: If a line is not a record.
         """
         return read_records(file)
 
@@ -49,31 +49,32 @@ def read_records(file: str | Path) -> Iterator[Record]:
         file: The file; ``.gz`` is decompressed.
 
     Raises:
-        UserError: If a line is no record.
+        UserError: If a line is not a record.
     """
     for where, row in json_lines(Path(file)):
         yield as_record(row, where)
 
 
 def as_record(row: dict[str, Any], where: str) -> Record:
-    """Return a record of what `Record.to_dict` gave.
+    """Return the record of a row that `Record.to_dict` returned.
 
     Args:
-        row: Its fields by name; only ``id`` and ``text`` must be there.
-        where: File and line, for messages.
+        row: The fields by name; only ``id`` and ``text`` are required.
+        where: File and line, for the error message.
 
     Raises:
         UserError: If a field is missing, unknown or of the wrong kind.
     """
     for key in row:
         if key not in _FIELDS:
-            raise UserError(f"{where} has the key {key!r}, which is no field of a record.{did_you_mean(key, _FIELDS)}")
+            hint = did_you_mean(key, _FIELDS)
+            raise UserError(f"{where} has the key {key!r}, which is not a field of a record. Rename it.{hint}")
     text = text_cell(row, "text", where)
     text_cell(row, "id", where)
     values: dict[str, Any] = {name: as_text(row[name], f"{where}, {name}") for name in _NAMES if name in row}
     for name in ("decoding", "meta"):
         if name in row and not isinstance(row[name], dict):
-            raise UserError(f"{where}, {name} is {row[name]!r}, but must be an object; mend the line.")
+            raise UserError(f"{where}, {name} is {row[name]!r}, but must be an object. Fix the line.")
         values[name] = row.get(name, {})
     label = row.get("label")
     values["label"] = None if label is None else as_label(label, where)
@@ -84,25 +85,25 @@ def as_record(row: dict[str, Any], where: str) -> Record:
 
 
 def record_of_row(row: Mapping[str, Any], where: str, text_column: str, name: str) -> Record:
-    """Return a record of a row of any table or JSONL, such as a user has.
+    """Return the record of a row of any table or JSONL file.
 
-    Columns that are named like fields of a record become those fields; others go to ``meta``.
+    Columns that are named like fields of a record become these fields; the others are added to ``meta``.
 
     Args:
-        row: Its cells by column.
-        where: File and line, for messages.
+        row: The cells by column.
+        where: File and line, for the error message.
         text_column: Column of the text.
-        name: The record's ``id`` where the row has none.
+        name: The record's ``id`` if the row has none.
 
     Returns:
-        The record; its label is None where the column ``label`` is missing or its cell is empty.
+        The record; its label is None if the column ``label`` is missing or its cell is empty.
 
     Raises:
         UserError: If a field is malformed, or a column seems to be a misspelt ``label``.
     """
     for key in () if "label" in row else row:
         if get_close_matches("label", [key.lower()], cutoff=0.8):
-            raise UserError(f"{where} has {key!r} but no 'label'; name the label so, or call that column otherwise.")
+            raise UserError(f"{where} has {key!r} but no 'label'. Name the label so, or rename that column.")
     values: dict[str, Any] = {"id": name, "text": cell(row, text_column, where)}
     extra: dict[str, Any] = {}
     for key, value in row.items():

@@ -13,16 +13,16 @@ from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 class M4(FileSource):
     """JSONL of pairs with ``human_text`` and ``machine_text``, in files named ``<domain>_<model>.jsonl``.
 
-    A human text that several files have is taken once, and its twins of all models are a group.
+    A human text that occurs in several files is read once, and forms a group with its twins of all models.
 
     Args:
         path: A file that ends in .jsonl or .jsonl.gz, or a folder of them.
         name: Name of the source.
         split: Split of all texts; None lets prepare divide them.
-        licence: Licence of the texts, for the record.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     def __init__(self, path: str, name: str = "m4", split: Split | None = None, licence: str = "unknown") -> None:

@@ -15,18 +15,18 @@ from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 class MGTBench(FileSource):
     """A JSON document with ``train`` and ``test``, each with the lists ``text`` and ``label`` (0 human, 1 machine).
 
-    A file is read whole. Tables of its successor IMGTB are read by TextTable.
+    A file is read at once. TextTable reads the tables of the successor IMGTB.
 
     Args:
         path: A file that ends in .json or .json.gz, or a folder of them.
         name: Name of the source.
-        generator: Name of the generator; None takes that of the file.
-        domain: What the texts are about, such as essays.
-        split: Split of all texts; None keeps what the file says.
-        licence: Licence of the texts, for the record.
+        generator: Name of the generator; None takes the file's name.
+        domain: Domain of the texts, such as essays.
+        split: Split of all texts; None keeps the splits of the file.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     suffixes = (".json", ".json.gz")
@@ -47,7 +47,7 @@ class MGTBench(FileSource):
         """Yield the texts of one file.
 
         Raises:
-            UserError: If a list is missing, or the two are not equally long.
+            UserError: If a list is missing, or the two lists differ in length.
         """
         for key, part in json_document(file).items():
             where = f"{file}, {key}"
@@ -55,22 +55,22 @@ class MGTBench(FileSource):
             texts, labels = (_list(part, name, where) for name in ("text", "label"))
             if len(texts) != len(labels):
                 raise UserError(
-                    f"{where} has {len(texts)} texts but {len(labels)} labels; give one label for each text."
+                    f"{where} has {len(texts)} texts but {len(labels)} labels. Give one label for each text."
                 )
-            for place, (text, label) in enumerate(zip(texts, labels, strict=True)):
-                spot = f"{where}, text {place}"
-                number = as_label(label, spot)
+            for index, (text, given) in enumerate(zip(texts, labels, strict=True)):
+                where_text = f"{where}, text {index}"
+                label = as_label(given, where_text)
                 yield Record(
-                    id=f"{stem(file)}-{key}-{place:07d}",
-                    text=as_text(text, spot),
-                    label=number,
+                    id=f"{stem(file)}-{key}-{index:07d}",
+                    text=as_text(text, where_text),
+                    label=label,
                     split=split,
-                    source=HUMAN_SOURCE if number == HUMAN else self.generator or stem(file),
+                    source=HUMAN_SOURCE if label == HUMAN else self.generator or stem(file),
                     domain=self.domain,
                 )
 
 
 def _list(part: Any, name: str, where: str) -> list[Any]:
     if not isinstance(part, dict) or not isinstance(part.get(name), list):
-        raise UserError(f"{where} has no list {name!r}; give a file with text and label in train and test.")
+        raise UserError(f"{where} has no list {name!r}. Give a file with text and label in train and test.")
     return part[name]

@@ -11,21 +11,21 @@ from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
 
 class PuJSONL(FileSource):
-    """JSONL with ``id``, ``text`` (or ``article``) and ``label``, human or machine, as Pu et al. feed BERT and GLTR.
+    """JSONL with ``id``, ``text`` (or ``article``) and ``label``, human or machine, the input of BERT and GLTR.
 
-    The authors' four sets from the wild come in it. In a folder, each file gives the name of the generator and, where
-    it is named after one, of the split, such as ``train.jsonl``.
+    The authors' four sets from the wild have this format. The name of each file gives the generator, or the split for a
+    name such as ``train.jsonl``.
 
     Args:
         path: A file that ends in .jsonl or .jsonl.gz, or a folder of them.
         name: Name of the source.
-        generator: Name of the generator; None takes that of the file, or where that is a split, of the source.
-        domain: What the texts are about, such as news.
-        split: Split of all texts; None takes that of the file's name, where it names one.
-        licence: Licence of the texts, for the record.
+        generator: Name of the generator; None takes the file's name, or the source's name if the file's is a split.
+        domain: Domain of the texts, such as news.
+        split: Split of all texts; None takes that of the file's name, if it has one.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     def __init__(

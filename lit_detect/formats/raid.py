@@ -15,16 +15,16 @@ _META = ("title", "prompt", "num_edits", "adv_source_id")
 
 
 class RAIDCSV(FileSource):
-    """RAID's CSV: the text is ``generation``, human where ``model`` is human; texts of one ``source_id`` are a group.
+    """RAID's CSV with ``generation`` (the text), ``model`` (human for human texts) and ``source_id`` (the group).
 
     Args:
         path: A file that ends in .csv or .csv.gz, such as train_none.csv, or a folder of them.
         name: Name of the source.
         split: Split of all texts; None lets prepare divide them.
-        licence: Licence of the texts, for the record.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file.
+        UserError: If the path does not exist.
     """
 
     suffixes = (".csv", ".csv.gz")
@@ -42,8 +42,8 @@ class RAIDCSV(FileSource):
             model = name_cell(row, "model")
             if not model:
                 raise UserError(
-                    f"{where} names no model, so nothing says whether the text is human, as in RAID's test set; read "
-                    "the training set, or give this file to `predict`."
+                    f"{where} names no model, so the text has no label, as in RAID's test set. Read the training set, "
+                    "or give this file to `predict`."
                 )
             is_human = model == HUMAN_SOURCE
             attack = name_cell(row, "attack", "none")
@@ -54,7 +54,7 @@ class RAIDCSV(FileSource):
                 source=model,
                 domain=name_cell(row, "domain"),
                 pair_id=name_cell(row, "source_id", row["id"]),
-                decoding={ours: row[theirs] for theirs, ours in _DECODING.items() if row.get(theirs)},
+                decoding={name: row[column] for column, name in _DECODING.items() if row.get(column)},
                 attack="" if attack == "none" else attack,
                 meta={key: row[key] for key in _META if row.get(key)},
             )

@@ -1,4 +1,4 @@
-"""Reading files of texts line by line; whatever is wrong is said with file and line."""
+"""Readers of JSONL, JSON and CSV files and of their cells; errors name file and line."""
 
 from __future__ import annotations
 
@@ -30,18 +30,22 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading bytes; ``.gz`` is decompressed.
 
     Raises:
-        UserError: If it is no whole gzip file.
+        UserError: If a ``.gz`` is not a complete gzip file.
     """
     file: IO[bytes]
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:  # type: ignore[assignment]
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is no whole gzip file ({error}); fetch it again.") from error
+        raise UserError(f"{path} is not a complete gzip file ({error}). Download it again.") from error
 
 
 def decoded(line: bytes, where: str) -> str:
-    """Return bytes as text.
+    """Return bytes decoded as UTF-8.
+
+    Args:
+        line: The bytes.
+        where: File and line, for the error message.
 
     Raises:
         UserError: If they are not UTF-8, or hold a zero byte, as UTF-16 does.
@@ -51,14 +55,14 @@ def decoded(line: bytes, where: str) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not in UTF-8 ({error.reason} at byte {error.start}); convert the file.") from error
+        raise UserError(f"{where} is not in UTF-8 ({error.reason} at byte {error.start}). Convert the file.") from error
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield file and line, and the object, of each line of a JSONL file that is not blank.
 
     Raises:
-        UserError: If a line is no JSON object.
+        UserError: If a line is not a JSON object.
     """
     with opened(path) as file:
         for number, line in enumerate(file, 1):
@@ -69,27 +73,29 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 row = json.loads(text)
             except (ValueError, RecursionError) as error:
-                cut = "" if line.endswith(b"\n") else "; the file ends there and may be cut off"
-                raise UserError(f"{where} is no JSON ({error}){cut}; restore the file or remove the line.") from error
+                cut = "" if line.endswith(b"\n") else " The file ends there and may be truncated."
+                raise UserError(
+                    f"{where} is not valid JSON ({error}).{cut} Fix or remove the line, or restore the file."
+                ) from error
             if not isinstance(row, dict):
-                raise UserError(f"{where} is a {_kind(row)}, but each line must be an object; mend the line.")
+                raise UserError(f"{where} is a {_kind(row)}, but each line must be an object. Fix the line.")
             yield where, row
 
 
 def json_document(path: Path) -> dict[str, Any]:
-    """Return the object that a file holds, read whole.
+    """Return the object of a JSON file, which is read at once.
 
     Raises:
-        UserError: If it holds none.
+        UserError: If the file is not a JSON object.
     """
     with opened(path) as file:
         text = decoded(file.read(), str(path)).removeprefix("\ufeff")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); the file may be cut off, restore it.") from error
+        raise UserError(f"{path} is not valid JSON ({error}). The file may be truncated; restore it.") from error
     if not isinstance(document, dict):
-        raise UserError(f"{path} holds a {_kind(document)}, but must be an object; give a file of another format.")
+        raise UserError(f"{path} holds a {_kind(document)}, but must be an object. Give a file of the right format.")
     return document
 
 
@@ -97,7 +103,7 @@ def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, 
     """Yield file and line, and the cells by column, of each row of a CSV file with a line of names.
 
     Raises:
-        UserError: If the file is no CSV, or a row has more or fewer cells than the first line.
+        UserError: If the file is not valid CSV, or a row has more or fewer cells than the first line.
     """
     csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
     try:
@@ -107,38 +113,43 @@ def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, 
             rows = csv.reader(chain([first], lines), delimiter=separator, strict=True)
             header = next(rows, [])
             if not header or len(set(header)) != len(header):
-                raise UserError(f"{path}, line 1 must name each column once, but is {header}; mend the line.")
+                raise UserError(f"{path}, line 1 must name each column once, but is {header}. Fix the line.")
             for row in rows:
                 if not row:
                     continue
                 where = f"{path}, line {rows.line_num}"
                 if len(row) != len(header):
                     raise UserError(
-                        f"{where} ends a row of {len(row)} cells, but the first line names {len(header)}; mend the "
-                        "row, or restore the file where it is cut off."
+                        f"{where} ends a row of {len(row)} cells, but the first line names {len(header)}. Fix the row, "
+                        "or restore the file if it is truncated."
                     )
                 yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num} is no CSV ({error}); mend or restore the file.") from error
+        raise UserError(f"{path}, line {rows.line_num} is not valid CSV ({error}). Fix or restore the file.") from error
 
 
 def cell(row: Mapping[str, Any], column: str, where: str) -> Any:
-    """Return what a row has in a column.
+    """Return the value of a row in a column.
+
+    Args:
+        row: The row, by column.
+        column: Name of the column or key.
+        where: File and line, for the error message.
 
     Raises:
         UserError: If there is no such column.
     """
     if column not in row:
         hint = did_you_mean(column, row) or f" There are {', '.join(map(str, row)) or 'none'}."
-        raise UserError(f"{where} has no {column!r}; name the column or key that it is in, or mend the line.{hint}")
+        raise UserError(f"{where} has no {column!r}. Name the right column or key, or fix the line.{hint}")
     return row[column]
 
 
 def text_cell(row: Mapping[str, Any], columns: str | Sequence[str], where: str) -> str:
-    """Return the text that a row has in the first of some columns that it has.
+    """Return the text of a row in the first of the given columns that exists.
 
     Raises:
-        UserError: If it has none of them, or something that is no text.
+        UserError: If none of the columns exists, or the value is not a text.
     """
     names = [columns] if isinstance(columns, str) else list(columns)
     name = next((name for name in names if name in row), names[0])
@@ -146,34 +157,34 @@ def text_cell(row: Mapping[str, Any], columns: str | Sequence[str], where: str) 
 
 
 def as_text(value: Any, where: str) -> str:
-    """Return a value that must be a text.
+    """Return a value if it is a text.
 
     Raises:
-        UserError: If it is none, or holds half a surrogate pair, which no file can hold.
+        UserError: If it is not a text, or has half a surrogate pair, which cannot be written as UTF-8.
     """
     if not isinstance(value, str):
-        raise UserError(f"{where} is a {_kind(value)}, but must be a text; mend the line.")
+        raise UserError(f"{where} is a {_kind(value)}, but must be a text. Fix the line.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{where} holds half a surrogate pair at character {error.start}; mend the line.") from error
+        raise UserError(f"{where} holds half a surrogate pair at character {error.start}. Fix the line.") from error
     return value
 
 
 def name_cell(row: Mapping[str, Any], column: str, default: str = "") -> str:
-    """Return what a row has in a column as a name; the default where there is nothing."""
+    """Return the value of a row in a column as a string; the default if the value is missing or empty."""
     value = row.get(column)
     return default if value is None or value == "" else str(value)
 
 
 def as_label(value: Any, where: str) -> int:
-    """Return 0 for a label that says human, 1 for one that says machine.
+    """Return 0 for a label that means human, and 1 for one that means machine.
 
-    Case, blanks, ``-`` and ``_`` do not matter, so ``Human-Written``, ``human_written`` and ``HUMAN`` are one; numbers
-    are 0 human and 1 machine.
+    Case, spaces, ``-`` and ``_`` are ignored, so ``Human-Written``, ``human_written`` and ``HUMAN WRITTEN`` are equal.
+    Numbers mean 0 human and 1 machine.
 
     Raises:
-        UserError: If it says neither.
+        UserError: If the label means neither.
     """
     word = _BETWEEN_WORDS.sub("", str(value).lower().strip()).removesuffix(".0")
     if not isinstance(value, bool):
@@ -182,22 +193,22 @@ def as_label(value: Any, where: str) -> int:
         if word in _MACHINE:
             return MACHINE
     raise UserError(
-        f"{where} has the label {value!r}, which says neither human nor machine; write human or machine (0 or 1), or "
-        "read the file with TextTable, which is told the values."
+        f"{where} has the label {value!r}, which says neither human nor machine. Write human or machine (0 or 1), or "
+        "read the file with TextTable and its human_values or machine_values."
     )
 
 
 def as_split(value: Any, where: str) -> str:
-    """Return ``train``, ``val`` or ``test`` for the usual names of splits; empty for nothing.
+    """Return ``train``, ``val`` or ``test`` for the usual names of splits; empty for None or an empty text.
 
     Raises:
-        UserError: If it is something else.
+        UserError: If the value is something else.
     """
     names = {"": "", "train": "train", "training": "train", "test": "test", "val": "val"}
     names |= dict.fromkeys(("valid", "validation", "dev"), "val")
     word = "" if value is None else str(value).strip().lower()
     if word not in names:
-        raise UserError(f"{where} has the split {value!r}, but must be train, val or test; mend the line.")
+        raise UserError(f"{where} has the split {value!r}, but must be train, val or test. Fix the line.")
     return names[word]
 
 

@@ -1,4 +1,4 @@
-"""Tables of texts that the user has."""
+"""The user's own tables of texts: CSV, TSV, JSONL or Parquet with columns of any name."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ _KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 class TextTable(FileSource):
-    """A table of texts with columns of any names: CSV or TSV with a line of names, JSONL or Parquet; also IMGTB's.
+    """A table of texts with columns of any name: JSONL, Parquet, or CSV and TSV with a header line; also that of IMGTB.
 
-    Files of both classes, of human texts only and of machine texts only may be given together; they are one source.
+    Files with both classes, with human texts only, and with machine texts only can be given together as one source.
 
     Args:
         name: Name of the source.
-        path: A file of both classes, or a folder of them; it ends in .csv, .tsv, .jsonl (or .gz) or .parquet.
-        human_path: A file of human texts only, or a folder of them; its label column is not read.
-        machine_path: A file of machine texts only, or a folder of them; its label column is not read.
+        path: A file with both classes, or a folder of such files; .csv, .tsv, .jsonl (also with .gz) or .parquet.
+        human_path: A file of human texts only, or a folder of such files; the label column is not read.
+        machine_path: A file of machine texts only, or a folder of such files; the label column is not read.
         text_column: Column or key of the text.
         label_column: Column or key of the label.
-        human_values: Labels that mean human; None takes the usual words and 0, or all that is not in machine_values.
-        machine_values: Labels that mean machine; None takes the usual words and 1, or all that is not in human_values.
-        id_column: Column of the text's name; None numbers the texts.
-        split_column: Column of the split: train, val or test; None lets prepare divide them.
-        generator_column: Column of the generator's name; None calls it machine.
-        domain_column: Column of what the text is about; None has no domains.
-        pair_column: Column of what texts that belong together share; None takes each text by itself.
+        human_values: Labels that mean human; None takes the usual words and 0, or all labels not in machine_values.
+        machine_values: Labels that mean machine; None takes the usual words and 1, or all labels not in human_values.
+        id_column: Column of the text's id; None numbers the texts.
+        split_column: Column of the split (train, val or test); None lets prepare divide the texts.
+        generator_column: Column of the generator's name; None names it machine.
+        domain_column: Column of the domain, such as news; None has no domains.
+        pair_column: Column of an id that texts of the same pair or document share; None treats each text as unrelated.
         attack_column: Column of the attack's name; None has no attacks.
         split: Split of all texts; None takes split_column.
-        licence: Licence of the texts, for the record.
+        licence: Licence of the texts, which is recorded.
 
     Raises:
-        UserError: If there is no such file, or it is of another kind.
+        UserError: If a file does not exist, or has another suffix.
     """
 
     suffixes = (*_KINDS, ".csv.gz", ".tsv.gz", ".jsonl.gz")
@@ -77,10 +77,10 @@ class TextTable(FileSource):
         self.machine_values = None if machine_values is None else {_word(value) for value in machine_values}
         both = (self.human_values or set()) & (self.machine_values or set())
         if both:
-            raise UserError(f"{min(both)!r} is among human_values and machine_values of {name}; keep it in one.")
+            raise UserError(f"{min(both)!r} is in both human_values and machine_values of {name}. Remove it from one.")
         paths = [given for given in (path, human_path, machine_path) if given is not None]
         if not paths:
-            raise UserError(f"path of the source {name} is missing; give path, or human_path and machine_path.")
+            raise UserError(f"path of the source {name} is missing. Give path, or human_path and machine_path.")
         super().__init__(
             paths,
             name,
@@ -100,13 +100,13 @@ class TextTable(FileSource):
         }
         for file in self.files:
             if not file.name.endswith(self.suffixes):
-                raise UserError(f"{file} of the source {name} must end in {', '.join(_KINDS)}; convert it.")
+                raise UserError(f"{file} of the source {name} must end in {', '.join(_KINDS)}. Convert it.")
 
     def records_of(self, file: Path) -> Iterator[Record]:
         """Yield the texts of one file.
 
         Raises:
-            UserError: If a column is missing, or a cell is no text or no label.
+            UserError: If a column is missing, or a cell is not a text or not a label.
         """
         for number, (where, row) in enumerate(_rows(file), 1):
             label = self._labels.get(file)
@@ -134,7 +134,7 @@ class TextTable(FileSource):
             return MACHINE
         if self.human_values is not None and self.machine_values is not None:
             known = ", ".join(sorted(self.human_values | self.machine_values))
-            raise UserError(f"{where} has the label {value!r}, which is not among {known}; mend it or add it to them.")
+            raise UserError(f"{where} has the label {value!r}, which is not among {known}. Fix it or add it to them.")
         return HUMAN if self.human_values is None else MACHINE
 
 
@@ -158,7 +158,7 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not RequirementCache("pyarrow>=14"):
-        raise UserError('Parquet needs `pyarrow`; install it with `pip install "lit-shift[detect]"`.')
+        raise UserError('Parquet needs `pyarrow`. Install it with `pip install "lit-shift[detect]"`.')
     from pyarrow import ArrowException, parquet
 
     number = 0
@@ -169,4 +169,4 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     number += 1
                     yield f"{file}, row {number}", row
     except (ArrowException, OSError) as error:
-        raise UserError(f"{file} is no whole Parquet file ({error}); write it again.") from error
+        raise UserError(f"{file} is not a complete Parquet file ({error}). Restore it or write it again.") from error

@@ -232,7 +232,7 @@ def test_a_broken_line_is_named(name):
         read(name, **arguments)
     assert "\n" not in str(error.value)
     Path("f.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(good)[:-4])
-    with pytest.raises(UserError, match=r"f\.jsonl, line 2 is no JSON.*may be cut off"):
+    with pytest.raises(UserError, match=r"f\.jsonl, line 2 is not valid JSON.*may be truncated"):
         read(name, **arguments)
 
 
@@ -247,7 +247,7 @@ def test_broken_documents_and_tables_are_named():
     with pytest.raises(UserError, match=r"1 original but 0 sampled"):
         read("FastDetectGPTJSON", path="b.raw_data.json")
     Path("b.raw_data.json").write_text('{"original": ["a"], "sam')
-    with pytest.raises(UserError, match=r"b\.raw_data\.json is no JSON.*cut off"):
+    with pytest.raises(UserError, match=r"b\.raw_data\.json is not valid JSON.*truncated"):
         read("FastDetectGPTJSON", path="b.raw_data.json")
     Path("g").mkdir()
     lines("g/webtext.train.jsonl", [{"text": "a"}, {"txt": "a"}])
@@ -259,7 +259,7 @@ def test_broken_documents_and_tables_are_named():
     with pytest.raises(UserError, match=r"train_none\.csv, line \d+ ends a row of 7 cells.*names 11"):
         read("RAIDCSV", path="raid/train_none.csv")
     Path("t.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(UserError, match=r"t\.parquet is no whole Parquet"):
+    with pytest.raises(UserError, match=r"t\.parquet is not a complete Parquet file"):
         read("TextTable", name="t", path="t.parquet")
 
 
@@ -275,7 +275,7 @@ def test_broken_documents_and_tables_are_named():
         (
             "TextTable",
             {"path": "x.jsonl", "name": "a", "human_values": ["x"], "machine_values": ["X "]},
-            "'x' is among",
+            "'x' is in both",
         ),
     ],
 )

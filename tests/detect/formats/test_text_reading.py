@@ -65,9 +65,9 @@ def broken(path, content):
     [
         (b'{"a": 1}\n{"a": "\xff"}\n', r"line 2 is not in UTF-8"),
         ('{"a": 1}\n[1]\n', "line 2 is a list, but each line must be an object"),
-        ('{"a": 1}\n{"a": 1,}\n', r"line 2 is no JSON \(.*\); restore"),
-        ('{"a": 1}\n{"a": "cut', "line 2 is no JSON .*the file ends there and may be cut off"),
-        ("[" * 100_000, "line 1 is no JSON"),
+        ('{"a": 1}\n{"a": 1,}\n', r"line 2 is not valid JSON \(.*\)\. Fix or remove"),
+        ('{"a": 1}\n{"a": "cut', "line 2 is not valid JSON .*The file ends there and may be truncated"),
+        ("[" * 100_000, "line 1 is not valid JSON"),
     ],
 )
 def test_a_broken_line_of_jsonl(tmp_path, content, words):
@@ -82,8 +82,8 @@ def test_a_broken_line_of_jsonl(tmp_path, content, words):
         (b"a,b\n1,\xff\n", r"line 2 is not in UTF-8"),
         ("a,b\n1,2\n1,2,3\n", "line 3 ends a row of 3 cells, but the first line names 2"),
         ("a,b\n1,2\n1", "line 3 ends a row of 1 cells"),
-        ('a,b\n1,"2\n3,4\n', "line 3 is no CSV"),
-        ('a,b\n1,"2"3\n', "line 2 is no CSV"),
+        ('a,b\n1,"2\n3,4\n', "line 3 is not valid CSV"),
+        ('a,b\n1,"2"3\n', "line 2 is not valid CSV"),
         ("a,a\n1,2\n", "line 1 must name each column once"),
         ("", "line 1 must name each column once"),
     ],
@@ -97,7 +97,7 @@ def test_a_broken_row_of_csv(tmp_path, content, words):
 def test_a_torn_gzip_file(tmp_path):
     whole = gzip.compress(b'{"a": 1}\n' * 5000)
     for content in (whole[:-20], b"PK no", whole[:10] + b"\xff" * 50):
-        with pytest.raises(UserError, match=r"f\.jsonl\.gz is no whole gzip file"):
+        with pytest.raises(UserError, match=r"f\.jsonl\.gz is not a complete gzip file"):
             list(json_lines(broken(tmp_path / "f.jsonl.gz", content)))
 
 
