@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run ``lit-detect``.
 
     Args:
-        args: The command line without the program's name; None takes the process's own.
+        args: The command line without the program's name; None takes that of the process.
 
     Returns:
         The exit code.
@@ -44,10 +44,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 class DetectorCLI(LitCLI):
-    """The shared command line; a prediction leaves a table in the run folder."""
+    """The shared command line, whose predictions are written as a table in the run folder."""
 
     def before_predict(self) -> None:
-        """Write ``predictions.csv``, or ``predictions.jsonl`` where the texts come from such a file."""
+        """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
             lines = str(getattr(self.datamodule, "predict", "")).endswith((".jsonl", ".jsonl.gz"))

@@ -1,4 +1,4 @@
-"""How well a detector does on a named set, exact over batches and devices."""
+"""Detection metrics of a set of texts, exact over batches and devices, and their breakdown by condition."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lit_detect.functional.threshold import (
 )
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, describes_humans, key_part
 
-#: Wanted false-positive rates by the ending of their keys.
+#: False-positive rates by the suffix of their keys.
 RATES = {"01": 0.01, "05": 0.05}
 
 
 class DetectionScores(Metric):
-    """Scores of a set of texts, gathered over batches and devices, and what they are worth.
+    """Detection metrics of a set of texts, from scores that are gathered over batches and devices.
 
-    Ranks and quantiles need all scores at once, so they are kept: 24 bytes a text. A text counts once, however often
-    a device repeats it to fill its last batch.
+    Ranks and quantiles need all scores at once, so the metric stores them, with 24 bytes per text. A text that a device
+    repeats to fill its last batch counts once.
 
     ============================  ======  =============================================================================
     value                         unit    meaning
@@ -42,7 +42,8 @@ class DetectionScores(Metric):
     ``f1/{class}``                0 to 1  same
     ============================  ======  =============================================================================
 
-    What needs a class that the set lacks is left out; a precision is NaN where nothing was decided so.
+    Values that need a class which the set lacks are left out. The precision of a class is NaN if no text was decided to
+    belong to it.
 
     Args:
         dtype: Type of the scores; a device without float64 takes float32.
@@ -66,8 +67,8 @@ class DetectionScores(Metric):
 
         Args:
             scores: Score of each text, higher is machine, ``(batch,)``.
-            labels: 0 human, 1 machine, ``(batch,)``; -1 where not known, which leaves the text out.
-            index: Number of each text in its set, ``(batch,)``; -1 where a row only fills the batch up.
+            labels: 0 human, 1 machine, ``(batch,)``; -1 if not known, which leaves the text out.
+            index: Index of each text in its set, ``(batch,)``; -1 for a row of padding.
         """
         labels, index = labels.to(self.device), index.to(self.device)
         real = (index >= 0) & (labels >= 0)
@@ -76,9 +77,9 @@ class DetectionScores(Metric):
             state.append(values[real])  # type: ignore[union-attr]
 
     def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores, labels and numbers of the texts of all devices, each ``(n,)`` on the CPU, in order.
+        """Return scores, labels and indices of the texts of all devices, each ``(n,)`` on the CPU, sorted by index.
 
-        Every rank must call it.
+        All ranks must call this method.
         """
         if not self._is_synced:
             with self.sync_context():
@@ -89,10 +90,10 @@ class DetectionScores(Metric):
         """Return the values of the table above, float32.
 
         Args:
-            threshold: The detector's own threshold: machine is a score of so much or more.
+            threshold: The detector's own threshold, the smallest score that counts as machine.
 
         Raises:
-            UserError: If a score is not a finite number, or all texts of both classes have the same.
+            UserError: If a score is not a finite number, or if there are both classes and all scores are equal.
         """
         scores, labels, _ = self._rows()
         if len(labels.unique()) == 2:
@@ -117,8 +118,9 @@ def breakdown(
 ) -> dict[str, float]:
     """Return the values of `DetectionScores` by domain, generator, decoding, priming and attack.
 
-    Thresholds at a false-positive rate are fixed on the human texts that no attack changed; by domain on those of the
-    domain. Of a single generator, decoding, priming or attack, all these human texts are the other class.
+    Thresholds at a false-positive rate are set on the human texts that no attack changed. For a domain these are the
+    human texts of that domain. For a generator, decoding, priming or attack they are all human texts, which are also
+    the other class.
 
     ==============================  ============================================================================
     key                             values
@@ -134,11 +136,14 @@ def breakdown(
     Args:
         scores: Score of each text, ``(n,)``.
         labels: 0 human, 1 machine, ``(n,)``.
-        index: Number of the record of each text, ``(n,)``.
-        records: The records; only those named by ``index`` are looked at.
+        index: Index of the record of each text, ``(n,)``.
+        records: The records; only those in ``index`` are read.
         threshold: The detector's own threshold.
+
+    Returns:
+        The values by key, as in the table.
     """
-    texts = [records[number] for number in index.tolist()]
+    texts = [records[i] for i in index.tolist()]
     human = labels == HUMAN
     machine, clean = ~human, human & torch.tensor([not text.attack for text in texts], dtype=torch.bool)
     values: dict[str, float] = {}
@@ -152,15 +157,16 @@ def breakdown(
             continue
         for name in known:
             inside = torch.tensor([other == name for other in names])
-            theirs = clean & inside if describes_humans(field) else clean
-            found = scores_of(scores[theirs], scores[machine & inside], threshold)
-            kept = found if describes_humans(field) else {key: found[key] for key in found if _of_machine(key)}
-            values |= {f"{field}/{key_part(name)}/{key}": value for key, value in kept.items()}
+            others = clean & inside if describes_humans(field) else clean
+            measured = scores_of(scores[others], scores[machine & inside], threshold)
+            if not describes_humans(field):
+                measured = {key: value for key, value in measured.items() if _of_machine(key)}
+            values |= {f"{field}/{key_part(name)}/{key}": value for key, value in measured.items()}
     return values
 
 
 def scores_of(human: Tensor, machine: Tensor, threshold: float) -> dict[str, float]:
-    """Return the values of `DetectionScores`.
+    """Return the values of `DetectionScores` from the scores of human and machine texts.
 
     Args:
         human: Scores of the human texts, ``(n,)``.
@@ -177,9 +183,9 @@ def scores_of(human: Tensor, machine: Tensor, threshold: float) -> dict[str, flo
         tied = bool((scores == scores[0]).all())  # as in a small condition
         values["auroc"] = 0.5 if tied else auroc(human, machine)
         for name, rate in RATES.items():
-            fixed = threshold_at_fpr(human, rate)
-            values[f"tpr_at_fpr_{name}"] = false_positive_rate(machine, fixed)
-            values[f"achieved_fpr_{name}"] = false_positive_rate(human, fixed)
+            at_rate = threshold_at_fpr(human, rate)
+            values[f"tpr_at_fpr_{name}"] = false_positive_rate(machine, at_rate)
+            values[f"achieved_fpr_{name}"] = false_positive_rate(human, at_rate)
     labels = torch.tensor([HUMAN] * len(human) + [MACHINE] * len(machine))
     absent = {name for name, texts in (("human", human), ("machine", machine)) if not len(texts)}
     decided = class_scores((scores >= threshold).long(), labels) if len(scores) else {}

@@ -1,4 +1,4 @@
-"""Records of texts and the conditions under which they were written; edits of a text, and names mentioned in it."""
+"""Records of texts, the conditions under which they were written, edits of a text, and mentions of names."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ HUMAN, MACHINE = 0, 1
 #: Source of human text.
 HUMAN_SOURCE = "human"
 SPLITS = ("train", "val", "test")
-#: What tells machine texts apart; only the domain, and what is in ``meta``, describes human texts as well.
+#: Conditions that distinguish machine texts. Only the domain, and keys of ``meta``, describe human texts too.
 FIELDS = ("domain", "generator", "decoding", "priming", "attack")
-#: Name of what is not known, and of no attack.
+#: Name of an unknown condition, and of no attack.
 NONE = "none"
-#: Part of the decoding that is a condition of its own, or none.
+#: Keys of the decoding that do not belong to the condition ``decoding``.
 _NOT_DECODING = ("priming_tokens", "seed", "max_new_tokens")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A text with all that is known of where it came from.
+    """A text with its label and origin.
 
     Args:
-        id: Name of the text, unique in its source.
-        text: The text as it was found.
-        label: 0 human, 1 machine; None where it is not known.
-        split: ``train``, ``val`` or ``test``; empty where the text has no place yet.
+        id: Id of the text, unique in its source.
+        text: The text, unchanged.
+        label: 0 human, 1 machine; None if it is not known.
+        split: ``train``, ``val`` or ``test``; empty if the text has no split yet.
         source: Name of the generator, or ``human``.
-        domain: What the text is about or taken from, such as ``news``.
-        pair_id: Shared by texts that belong together, such as a human passage and its machine twins, and by all
-            passages of one document; never divided between splits. Empty where the text stands alone.
-        decoding: How it was generated: ``temperature``, ``top_k``, ``top_p``, ``repetition_penalty``,
-            ``priming_tokens``, ``seed``, as far as known.
+        domain: Domain of the text, such as ``news``.
+        pair_id: Id that related texts share, such as a human passage and its machine twins, or all passages of a
+            document; texts with the same id are in the same split. Empty if the text is unrelated to others.
+        decoding: Settings of the generation, as far as known: ``temperature``, ``top_k``, ``top_p``,
+            ``repetition_penalty``, ``priming_tokens``, ``seed``.
         attack: Name of the attack that changed the text; empty for none.
-        meta: Anything else, as plain values.
+        meta: Further fields, as plain values.
     """
 
     id: str
@@ -50,19 +50,19 @@ class Record:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values, the way they stand in a line of JSONL."""
+        """Return all fields as plain values, as in a line of JSONL."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change.
+    """Replacement of a span of a text.
 
     Args:
-        start: Where it begins in the original text, in characters.
-        end: Where it ends there; equal to start for an insertion.
-        before: What stood there.
-        after: What stands there now.
+        start: Start of the span in the original text, in characters.
+        end: End of the span; equal to start for an insertion.
+        before: Text of the span in the original.
+        after: Text that replaces it.
     """
 
     start: int
@@ -73,7 +73,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Mention:
-    """A name in a text.
+    """A mention of a name in a text.
 
     Args:
         sentence: Index of its sentence in the text, from 0.
@@ -89,15 +89,15 @@ class Mention:
 
 
 def condition(record: Record, field: str) -> str:
-    """Return the condition of a text by name.
+    """Return the condition of a text in a field.
 
     Args:
         record: The text.
-        field: ``domain``, ``generator``, ``decoding`` (its name where it has one, otherwise all settings but priming,
-            length and seed), ``priming`` (tokens), ``attack``, or a key of ``meta`` such as ``language``.
+        field: ``domain``, ``generator``, ``decoding`` (its name if it has one, otherwise all settings except priming,
+            length and seed), ``priming`` (number of tokens), ``attack``, or a key of ``meta`` such as ``language``.
 
     Returns:
-        The name; ``none`` where it is not known, or where nothing attacked.
+        Name of the condition; ``none`` if it is not known, or if the text is not attacked.
 
     Example:
         >>> condition(Record("1", "Hello.", decoding={"top_p": 0.96, "temperature": 1.0, "seed": 3}), "decoding")
@@ -110,23 +110,23 @@ def condition(record: Record, field: str) -> str:
         return (
             ",".join(f"{key}={_plain(settings[key])}" for key in sorted(settings) if settings[key] is not None) or NONE
         )
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "domain": record.domain,
         "generator": record.source,
         "priming": record.decoding.get("priming_tokens"),
         "attack": record.attack,
     }
-    value = found[field] if field in found else record.meta.get(field)
+    value = fields[field] if field in fields else record.meta.get(field)
     return NONE if value in (None, "") else _plain(value)
 
 
 def describes_humans(field: str) -> bool:
-    """Tell whether a condition describes human texts as well, such as the domain or the language."""
+    """Return whether a field, such as the domain or the language, describes human texts too."""
     return field == "domain" or field not in FIELDS
 
 
 def key_part(name: str) -> str:
-    """Return a condition's name as a part of a metric key, without slashes and blanks."""
+    """Return the name of a condition as a part of a metric key, without slashes and spaces."""
     return re.sub(r"[^\w.,=+\-\[\]]+", "_", name)
 
 

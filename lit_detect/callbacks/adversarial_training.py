@@ -1,4 +1,4 @@
-"""Training on what attackers make of machine texts."""
+"""Callback that replaces machine texts by attacked ones during training."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from lit_detect.records import MACHINE
 
 
 class AdversarialTraining(Callback):
-    """Changes training: in its epochs, a share of the machine texts of each batch is replaced by attacked ones.
+    """Changes training: replaces a share of the machine texts of each batch by attacked ones.
 
-    Works on any LightningModule whose training batches are mappings with ``text``, a list of strings, ``y`` and
-    ``index``. Which texts are attacked, and by which of the attacks, is drawn from the seed and the ``index`` alone, so
-    it is the same on any number of devices and for a resumed run; the streams of `lit_core` count on from epoch to
-    epoch, so that each epoch draws anew. What an attack makes of a text is kept, unless it asks the detector. Where the
-    data module has ``normalize`` set, attacked texts are normalised as the others are.
+    The callback works with any LightningModule whose training batches are mappings with ``text``, a list of strings,
+    ``y`` and ``index``. The seed and the ``index`` alone decide which texts are attacked, and by which attack, so the
+    result does not depend on the number of devices or on a resume. The ``index`` of the streams of `lit_core` continues
+    from epoch to epoch, so each epoch draws other texts. Attacked texts are cached, except those of attacks that query
+    the detector. If the data module has ``normalize`` set, attacked texts are normalised like the others.
 
     =================================  ========  ===============================================================
     key                                unit      moment
@@ -41,8 +41,8 @@ class AdversarialTraining(Callback):
         attacks: The attacks, by class name; each replaced text is attacked by one of them.
         share: Share of the machine texts that is replaced, above 0 and up to 1.
         start_epoch: First epoch in which texts are replaced, from 0.
-        every_n_epochs: Epochs from one with replaced texts to the next, 1 or more.
-        seed: Seed of the choice and of what the attacks draw, 0 or more.
+        every_n_epochs: Number of epochs from one with replaced texts to the next, 1 or more.
+        seed: Seed of the choice of texts and attacks, and of the attacks, 0 or more.
     """
 
     def __init__(
@@ -50,11 +50,12 @@ class AdversarialTraining(Callback):
     ) -> None:
         if not 0 < share <= 1:
             raise UserError(
-                f"`share` is {share}, but it is a share of the machine texts; give one above 0 and up to 1."
+                f"`share` is {share}, but must be above 0 and at most 1. Give a share of machine texts, such as 0.5."
             )
         if start_epoch < 0 or every_n_epochs < 1:
             raise UserError(
-                f"`start_epoch` is {start_epoch} and `every_n_epochs` {every_n_epochs}; they must be 0 and 1 or more."
+                f"`start_epoch` is {start_epoch} and `every_n_epochs` is {every_n_epochs}, but start_epoch must be 0 "
+                "or more, and every_n_epochs 1 or more. Correct them."
             )
         self.attacks, self.share = CachedAttacks(attacks, seed), share
         self.start_epoch, self.every_n_epochs, self.seed = start_epoch, every_n_epochs, seed
@@ -68,19 +69,19 @@ class AdversarialTraining(Callback):
         if not isinstance(batch, MutableMapping) or not {"text", "y", "index"} <= batch.keys():
             raise UserError(
                 f"AdversarialTraining needs batches that are mappings with text, y and index, but got a "
-                f"{type(batch).__name__}; change the loader's collation."
+                f"{type(batch).__name__}. Change the collation of the loader."
             )
         start = time.perf_counter()
         normalized = bool(getattr(getattr(trainer, "datamodule", None), "normalize", False))
         labels = batch["y"].tolist()
         chosen: dict[int, list[int]] = {}
         for row, (label, index) in enumerate(zip(labels, batch["index"].tolist(), strict=True)):
-            number = self._draw(index) if label == MACHINE and index >= 0 else None
-            if number is not None:
-                chosen.setdefault(number, []).append(row)
+            attack = self._draw(index) if label == MACHINE and index >= 0 else None
+            if attack is not None:
+                chosen.setdefault(attack, []).append(row)
         texts, edits = list(batch["text"]), 0
-        for number, rows in chosen.items():
-            for row, attacked in zip(rows, self.attacks.attack(number, [texts[row] for row in rows]), strict=True):
+        for attack, rows in chosen.items():
+            for row, attacked in zip(rows, self.attacks.attack(attack, [texts[row] for row in rows]), strict=True):
                 texts[row] = normalize_text(attacked.text) if normalized else attacked.text
                 edits += len(attacked.edits)
         batch["text"] = texts
@@ -88,7 +89,7 @@ class AdversarialTraining(Callback):
         self._window += torch.tensor(counts, dtype=torch.float64)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log what was replaced in the step's whole global batch."""
+        """Log share, edits and seconds of the step's global batch."""
         window, self._window = self._window, torch.zeros_like(self._window)
         if not logs_this_step(trainer):
             return
@@ -98,8 +99,8 @@ class AdversarialTraining(Callback):
         pl_module.log("train/adversarial/seconds", seconds / trainer.world_size)
 
     def _draw(self, index: int) -> int | None:
-        """Return the number of the attack on a text; None where it stays as it is."""
-        numbers = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, index])))
-        if numbers.random() >= self.share:
+        """Return the index of the attack on a text; None if the text is not attacked."""
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, index])))
+        if rng.random() >= self.share:
             return None
-        return int(numbers.integers(len(self.attacks.names)))
+        return int(rng.integers(len(self.attacks.names)))

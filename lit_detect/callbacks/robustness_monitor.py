@@ -1,4 +1,4 @@
-"""Whether a detector survives an attacker, while it is trained."""
+"""Callback that measures the robustness of a detector against attacks at each evaluation."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from lit_detect.records import MACHINE, key_part
 
 
 class RobustnessMonitor(EvaluationCallback):
-    """Attacks machine texts of each validation and test source and logs how many escape the detector.
+    """Attacks machine texts of each validation and test source and logs the evasion rate.
 
-    Works on any LightningModule with a ``detector`` or a ``score`` of its own, that maps a list of texts to scores
-    (higher is machine), and perhaps a ``threshold`` (0 otherwise), whose batches are mappings with ``text``, ``y`` and
-    ``index``. The texts are the first machine texts of a source by ``index``, over all devices; an attack that does
-    not ask the detector is made once for each text. Where the data module has ``normalize`` set, attacked texts are
-    normalised as the detector's other texts are.
+    The callback works with any LightningModule that has a ``detector``, or a method ``score`` that maps a list of texts
+    to scores (a higher score means machine), and whose batches are mappings with ``text``, ``y`` and ``index``. The
+    threshold is the module's ``threshold``, or 0 if it has none. The texts are the first machine texts of a source by
+    ``index``, over all devices. Results of attacks are cached, except those of attacks that query the detector. If the
+    data module has ``normalize`` set, attacked texts are normalised like the others.
 
     ==================================================  =========  ================================================
     key                                                 unit       moment
     ==================================================  =========  ================================================
     ``{stage}/{source}/attack/{name}/evasion``          0 to 1     end of a validation (see ``every_n_epochs``) or
                                                                    test; share not detected after, of the texts
-                                                                   that are detected before; NaN where none is
+                                                                   that are detected before; NaN if none is
     ``{stage}/{source}/attack/{name}/recall_before``    0 to 1     same; share of the texts detected as they were
     ``{stage}/{source}/attack/{name}/recall_after``     0 to 1     same; share of the attacked texts detected
     ``{stage}/{source}/attack/{name}/edits``            edits      same; mean per text
@@ -43,16 +43,16 @@ class RobustnessMonitor(EvaluationCallback):
     ``{stage}/{source}/attack/{name}/text`` (text)                 same; see ``show_texts``
     ==================================================  =========  ================================================
 
-    ``{stage}`` is ``val`` or ``test``, ``{name}`` the attack's with other characters than letters, digits and
-    ``. , = + - [ ]`` made one ``_``.
+    ``{stage}`` is ``val`` or ``test``. ``{name}`` is the attack's name, in which runs of characters other than letters,
+    digits and ``. , = + - [ ]`` are replaced by ``_``.
 
     Args:
         attacks: The attacks, by class name.
-        documents: Machine texts of each source that are attacked, 1 or more.
-        every_n_epochs: Attack at the validations of every so many epochs, 1 or more; tests always are.
-        seed: Seed of what the attacks draw, 0 or more.
-        show_texts: Number of texts of each source and attack that TensorBoard shows, as they were and attacked; 0
-            shows none, so that no text leaves the data.
+        documents: Number of machine texts of each source to attack, 1 or more.
+        every_n_epochs: Number of epochs from one whose validations attack to the next, 1 or more; tests always attack.
+        seed: Seed of the attacks, 0 or more.
+        show_texts: Number of texts of each source and attack that TensorBoard shows, original and attacked; 0 shows
+            none, so that no text is copied out of the data.
     """
 
     def __init__(
@@ -69,46 +69,46 @@ class RobustnessMonitor(EvaluationCallback):
             ("show_texts", show_texts, 0),
         ):
             if value < least:
-                raise UserError(f"`{name}` is {value}, but must be {least} or more.")
+                raise UserError(f"`{name}` is {value}, but must be {least} or more. Set it to such a value.")
         self.attacks, self.documents, self.every_n_epochs = CachedAttacks(attacks, seed), documents, every_n_epochs
         self.show_texts = show_texts
         self._texts: dict[str, list[tuple[int, str]]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Group the charts."""
+        """Group the charts of TensorBoard."""
         charts = {name: [f"val/.*/attack/.*/{name}"] for name in ("evasion", "recall_after")}
         add_layout(trainer, {"robustness": charts})
 
     def start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to gather."""
+        """Remove the texts of the last evaluation."""
         self._texts = {}
 
     def evaluate_batch(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, batch: Any, dataloader_idx: int
     ) -> None:
-        """Keep the first machine texts of a source."""
+        """Collect the first machine texts of a source."""
         if stage == "test" or trainer.current_epoch % self.every_n_epochs == 0:
             self._gather(named_loader(trainer, stage, dataloader_idx), batch)
 
     def _gather(self, source: str, batch: Any) -> None:
-        kept = self._texts.setdefault(source, [])
+        collected = self._texts.setdefault(source, [])
         for text, label, index in zip(batch["text"], batch["y"].tolist(), batch["index"].tolist(), strict=True):
-            if label == MACHINE and index >= 0 and len(kept) < self.documents:  # a rank reads by rising index
-                kept.append((index, text))
+            if label == MACHINE and index >= 0 and len(collected) < self.documents:  # a rank reads in ascending order
+                collected.append((index, text))
 
     def end_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Attack the texts of each source and log how many escape."""
+        """Attack the texts of each source and log the evasion rate."""
         score = scorer(pl_module)
         threshold = float(getattr(pl_module, "decisive_threshold", getattr(pl_module, "threshold", 0.0)))
         normalized = bool(getattr(getattr(trainer, "datamodule", None), "normalize", False))
-        for source, kept in self._texts.items():  # every rank has every source
-            found = rows_of_all_ranks(trainer, torch.tensor([index for index, _ in kept], dtype=torch.int64))
-            chosen = set(found.unique()[: self.documents].tolist())
-            texts = [text for index, text in kept if index in chosen]
+        for source, collected in self._texts.items():  # all ranks have all sources
+            indices = rows_of_all_ranks(trainer, torch.tensor([index for index, _ in collected], dtype=torch.int64))
+            first = set(indices.unique()[: self.documents].tolist())
+            texts = [text for index, text in collected if index in first]
             with evaluating(pl_module), torch.no_grad():
                 before = score(texts).cpu().double() if texts else torch.zeros(0, dtype=torch.float64)
-                for number, name in enumerate(self.attacks.names):
-                    attacked = self.attacks.attack(number, texts)
+                for attack, name in enumerate(self.attacks.names):
+                    attacked = self.attacks.attack(attack, texts)
                     changed = [normalize_text(one.text) if normalized else one.text for one in attacked]
                     after = score(changed).cpu().double() if texts else before
                     words = [

@@ -20,7 +20,7 @@ from lit_detect.loading import LoadedDetector, score_many
 from lit_detect.metrics import RATES
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition
 from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed
-from lit_detect.report.pages import Row, draw, markdown, write_csv, write_tensorboard
+from lit_detect.report.pages import ReportRow, draw, markdown, write_csv, write_tensorboard
 from lit_detect.report.quality import quality
 from lit_detect.scoring.gruen import Gruen
 
@@ -109,7 +109,7 @@ def report(
         notes += left_out(evaluated, rows, fields)
         measurements = folder / "scores" / "quality.jsonl"
         costs = quality(records, measurements, similarity or WordOverlap(), language_model, gruen, resamples, seed)
-        rows += [Row("", "quality", {"attack": name}, values) for name, values in costs]
+        rows += [ReportRow("", "quality", {"attack": name}, values) for name, values in costs]
         if costs:
             notes += [
                 sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given
@@ -160,17 +160,17 @@ def evaluate(
     return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains, resamples, seed)
 
 
-def rows_of(evaluated: Evaluated, fields: Sequence[str]) -> Iterator[Row]:
+def rows_of(evaluated: Evaluated, fields: Sequence[str]) -> Iterator[ReportRow]:
     """Yield the rows of a detector: all texts, each condition, attacks, and all conditions crossed."""
     for field, name, values in conditions(evaluated, fields):
-        yield Row(evaluated.name, field, {} if field == "all" else {field: name}, values)
+        yield ReportRow(evaluated.name, field, {} if field == "all" else {field: name}, values)
     for name, values in attacks(evaluated):
-        yield Row(evaluated.name, "evasion", {"attack": name}, values)
+        yield ReportRow(evaluated.name, "evasion", {"attack": name}, values)
     for labels, values in crossed(evaluated, fields):
-        yield Row(evaluated.name, "crossed", labels, values)
+        yield ReportRow(evaluated.name, "crossed", labels, values)
 
 
-def left_out(found: Sequence[Evaluated], rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
+def left_out(found: Sequence[Evaluated], rows: Sequence[ReportRow], fields: Sequence[str]) -> list[str]:
     """Name the conditions of machine texts that no row is of, one sentence each."""
     shown = {(row.table, row.labels.get(row.table)) for row in rows}
     several = [(field, names) for one in found for field in fields if len(names := one.conditions(field)) > 1]

@@ -31,9 +31,9 @@ class Decoding:
     Args:
         name: Name of the setting, such as pure or top_k_40.
         temperature: Divisor of the logits, 0 or more; 0 takes the likeliest token.
-        top_k: How many of the likeliest tokens may be drawn, 1 or more; None allows all.
-        top_p: Probability, in (0, 1], that the fewest likeliest tokens to draw from must reach; None allows all.
-        repetition_penalty: Factor, above 0, that makes tokens rarer which stand in the text already; 1 does nothing.
+        top_k: Number of likeliest tokens to draw from, 1 or more; None allows all.
+        top_p: Probability mass of nucleus sampling, above 0 to 1; None allows all tokens.
+        repetition_penalty: Factor, above 0, by which tokens that occur in the text become less likely; 1 has no effect.
     """
 
     name: str
@@ -79,15 +79,15 @@ def generate(
 ) -> None:
     """Let a language model continue human passages, and write its continuations next to those of the humans.
 
-    Every text has the same number of words and is cleaned in the same way, so that formatting does not tell human from
-    machine; the command ends with a table of how well the shape of the texts still does. To resume a killed run, give
-    the same command again; it ends with the same file.
+    Every text has the same number of words and is cleaned in the same way, so its formatting does not reveal its class.
+    At the end the command prints how well the shape of the texts still does. To resume a killed run, give the same
+    command again; it writes the same file.
 
     Args:
         output: JSONL file to be written, one record per line.
-        corpora: Where the human passages come from, by class name; documents are divided by a hash of their names.
+        corpora: Corpora of the human passages, by class name; documents are divided by a hash of their names.
         language_model: The generator, such as lit_core.lm.smollm2.
-        name: True name of the generator, the source of its texts.
+        name: Name of the generator, which its records have as source.
         decodings: The settings of decoding, each with a name.
         priming_tokens: Numbers of tokens of a passage that the generator is given, 1 or more each.
         train: Number of passages of each corpus for training.
@@ -95,9 +95,9 @@ def generate(
         test: Number of passages of each corpus for the test.
         words: Number of words of each text, 1 or more; a continuation that has fewer is left out.
         max_new_tokens: Number of tokens to generate, enough for the words and one more.
-        tokenizer: What counts priming tokens, as a path or Hugging Face name; None takes the generator's own.
-        seed: Seed of the choice of passages and of what is drawn, 0 or more.
-        batch_size: Number of texts continued at once; texts do not depend on it but for rounding.
+        tokenizer: Tokenizer that counts priming tokens, as a path or Hugging Face name; None takes the generator's.
+        seed: Seed of the choice of passages and of the sampling, 0 or more.
+        batch_size: Number of texts per forward pass; it changes the texts by rounding only.
         trainer: Devices to work on; None takes one.
 
     Raises:
@@ -164,9 +164,9 @@ def _check(
     batch_size: int,
 ) -> None:
     if path.exists():
-        raise UserError(f"output is {path}, which exists already; give another name or remove the file.")
+        raise UserError(f"output is {path}, which exists already. Give another name or remove the file.")
     if path.suffix != ".jsonl":
-        raise UserError(f"output is {path}, but must end in .jsonl; rename it.")
+        raise UserError(f"output is {path}, but must end in .jsonl. Rename it.")
     for label, values in (
         ("decodings", [decoding.name for decoding in decodings]),
         ("priming_tokens", list(priming_tokens)),
@@ -197,14 +197,14 @@ def _pieces(
 def continuations_of(
     piece: Piece, language_model: LanguageModel, words: int, max_new_tokens: int, seed: int
 ) -> list[dict[str, str] | None]:
-    """Return the cleaned prefix and continuation of each passage; None where it has too few words.
+    """Return the cleaned prefix and continuation of each passage; None if the continuation has too few words.
 
     Args:
-        piece: Passages and setting.
+        piece: The passages and the setting.
         language_model: The generator.
-        words: Words of a continuation.
-        max_new_tokens: Tokens to generate.
-        seed: Seed of what is drawn.
+        words: Number of words of a continuation.
+        max_new_tokens: Number of tokens to generate.
+        seed: Seed of the sampling.
     """
     options = {key: value for key, value in asdict(piece.decoding).items() if key != "name"}
     prefixes = [passage.prefix(piece.priming) for passage in piece.passages]
@@ -244,7 +244,7 @@ def _records(
     continuations: Sequence[dict[str, str] | None],
     settings: dict[str, Any],
 ) -> Iterator[Record]:
-    """Yield each human passage once per priming length, then the machine's."""
+    """Yield the record of each human passage for each priming length, and then those of the machine continuations."""
     corpora = {corpus["name"]: corpus for corpus in settings["corpora"]}
     for priming in settings["priming_tokens"]:
         for passage in chosen:

@@ -1,4 +1,4 @@
-"""What formatting and characters alone tell of generated texts, setting by setting."""
+"""Leak test of generated texts: detection by formatting or characters alone, for each setting of the generation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Setting = tuple[str, str, int]
 
 
 def leak_test(records: Sequence[Record], setting: Setting) -> dict[str, Interval]:
-    """Return the AUROC of two character 1–3-gram classifiers on the pairs of one setting.
+    """Return the AUROC of two classifiers on character 1- to 3-grams, on the pairs of one setting.
 
     Args:
         records: Human passages and continuations, as ``lit-detect generate`` writes them.
-        setting: Generator, name of the decoding, and priming tokens.
+        setting: Generator, name of the decoding, and number of priming tokens.
 
     Returns:
-        ``shapes``, of the classifier that sees shapes, and ``texts``, of that which sees the texts: the cheap baseline.
+        ``shapes``, the AUROC of the classifier that reads shapes, and ``texts``, that of the one that reads the texts.
 
     Raises:
         UserError: If scikit-learn is missing, or there are too few documents.
@@ -36,8 +36,12 @@ def leak_test(records: Sequence[Record], setting: Setting) -> dict[str, Interval
 
 
 def leak_table(records: Sequence[Record]) -> str:
-    """Return `leak_test` of each setting as a table, or a sentence that says why there is none."""
-    settings = list(dict.fromkeys(found for record in records if (found := _setting(record)) is not None))
+    """Return the results of `leak_test` for each setting as a table, or the reason why the test cannot run.
+
+    Args:
+        records: Human passages and continuations, as ``lit-detect generate`` writes them.
+    """
+    settings = list(dict.fromkeys(setting for record in records if (setting := _setting(record)) is not None))
     width = max([len(source) for source, _, _ in settings], default=0) + 2
     lines = [f"{'generator':<{width}}{'decoding':<18}{'priming':>7}   {'AUROC of shapes':<23}AUROC of characters"]
     for setting in settings:

@@ -1,4 +1,4 @@
-"""An n-gram language model with interpolated Kneser-Ney smoothing: a generator of quite another kind.
+"""An n-gram language model with interpolated Kneser-Ney smoothing, as a generator of another kind.
 
 Shape suffixes: B batch, S sequence, V vocabulary.
 """
@@ -20,7 +20,7 @@ from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.generation.passages import prose, split_of
 from lit_detect.records import SPLITS
 
-#: Bits of a token, of which four fit into a key of 64.
+#: Bits of a token in a key of 64 bits, which holds four tokens.
 _BITS = np.uint64(16)
 _TOKEN = np.uint64(0xFFFF)
 
@@ -30,11 +30,11 @@ class Order:
     """The n-grams of one order, sorted by context and token.
 
     Args:
-        contexts: Key of each context that occurs, rising, ``(c,)`` uint64.
-        starts: Where each context's tokens begin, ``(c + 1,)``.
-        tokens: What followed, ``(n,)``.
-        counts: How often, or for lower orders how many different tokens stood before, ``(n,)``.
-        discount: What is taken from each count.
+        contexts: Keys of the contexts that occur, in ascending order, uint64 of shape ``(c,)``.
+        starts: Start of each context's tokens in ``tokens``, ``(c + 1,)``.
+        tokens: The tokens that follow the contexts, ``(n,)``.
+        counts: Number of occurrences of each n-gram, or for lower orders of different tokens before it, ``(n,)``.
+        discount: Number that is subtracted from each count.
     """
 
     contexts: np.ndarray
@@ -44,11 +44,16 @@ class Order:
     discount: float
 
     def interpolate(self, key: np.uint64, lower_V: np.ndarray) -> np.ndarray:
-        """Return the distribution after a context, given that of the next lower order."""
-        place = int(np.searchsorted(self.contexts, key))
-        if place == len(self.contexts) or self.contexts[place] != key:
+        """Return the distribution of the token after a context, ``(vocabulary,)``.
+
+        Args:
+            key: Key of the context.
+            lower_V: Distribution of the next lower order.
+        """
+        index = int(np.searchsorted(self.contexts, key))
+        if index == len(self.contexts) or self.contexts[index] != key:
             return lower_V
-        rows = slice(self.starts[place], self.starts[place + 1])
+        rows = slice(self.starts[index], self.starts[index + 1])
         counts = self.counts[rows]
         total = counts.sum()
         mixed = lower_V * (self.discount * len(counts) / total)
@@ -57,36 +62,39 @@ class Order:
 
 
 class NGramLM(LanguageModel):
-    """An interpolated Kneser-Ney model of tokens (Kneser and Ney 1995; Chen and Goodman 1999, Eq. 17 to 20).
+    """N-gram model with interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman 1999, Eq. 17 to 20).
 
-    The highest order counts how often an n-gram occurs, the lower ones how many different tokens stand before it. Each
-    order has one discount, n1 / (n1 + 2 n2), of the n-grams that are counted once and twice. The lowest order is mixed
-    with the uniform distribution, so that every token has a probability.
+    The highest order counts the occurrences of an n-gram, and the lower orders the different tokens before it. Each
+    order has one discount, n1 / (n1 + 2 n2), where n1 and n2 are the numbers of n-grams with the counts 1 and 2. The
+    lowest order is mixed with the uniform distribution, so every token has a positive probability.
 
     Args:
         documents: Token ids of each training document.
         tokenizer: The tokenizer, of at most 65,536 tokens.
-        order: Tokens in the longest n-grams, 2 to 4.
+        order: Number of tokens of the longest n-grams, 2 to 4.
 
     Raises:
-        UserError: If the order or the vocabulary is out of range, or there is nothing to count.
+        UserError: If the order or the vocabulary is out of range, or there are no documents.
     """
 
     def __init__(self, documents: Iterable[Sequence[int]], tokenizer: Tokenizer, order: int = 4) -> None:
         if not 2 <= order <= 4:
-            raise UserError(f"order is {order}, but must be from 2 to 4; set it so.")
+            raise UserError(f"order is {order}, but must be from 2 to 4. Set it to such a value.")
         if tokenizer.vocab_size > 1 << int(_BITS):
-            raise UserError(f"The tokenizer has {tokenizer.vocab_size} tokens, but 65,536 are the most; take another.")
+            raise UserError(
+                f"The tokenizer has {tokenizer.vocab_size} tokens, but an n-gram model takes at most 65,536. "
+                "Give another tokenizer."
+            )
         self.tokenizer, self.order, self.name = tokenizer, order, f"NGramLM[order {order}]"
         end = tokenizer.end_of_text
         padded = [np.array([end] * (order - 1) + list(document) + [end], dtype=np.uint64) for document in documents]
         if not padded:
-            raise UserError("An n-gram model was given no documents; give some.")
+            raise UserError("An n-gram model needs one or more documents, but got none. Add documents.")
         grams, counts = np.unique(np.concatenate([_keys(row, order) for row in padded]), return_counts=True)
         self.orders: list[Order] = []
         for length in range(order, 1, -1):
             self.orders.insert(0, _order(grams, counts))
-            # without the first token; each different one before it counts once
+            # remove the first token; each different first token counts once
             grams, counts = np.unique(grams & ~(_TOKEN << (np.uint64(length - 1) * _BITS)), return_counts=True)
         size = tokenizer.vocab_size
         seen = np.zeros(size)
@@ -94,59 +102,60 @@ class NGramLM(LanguageModel):
         discount = _discount(counts)
         self._unigram_V = (np.maximum(seen - discount, 0) + discount * (seen > 0).sum() / size) / seen.sum()
         self.module = nn.Module()
-        for number, found in enumerate(self.orders):
-            self.module.register_buffer(f"counts_{number + 2}", torch.from_numpy(found.counts))
+        for i, counted in enumerate(self.orders):
+            self.module.register_buffer(f"counts_{i + 2}", torch.from_numpy(counted.counts))
 
     @property
     def device(self) -> torch.device:
-        """The CPU, where the counts are."""
+        """The device of the counts, which is the CPU."""
         return torch.device("cpu")
 
     def new_cache(self) -> list[list[int]] | None:
-        """Return an empty cache: the last tokens of each row."""
+        """Return an empty cache, which will hold the last tokens of each row."""
         return []
 
     def keep_rows(self, cache: Any, rows: Sequence[int]) -> Any:
-        """Return a cache that holds some rows only; see the base class."""
+        """Return a cache with some of the rows; see the base class."""
         return [cache[row] for row in rows]
 
     def logits(
         self, ids_BS: Tensor, cache: Any = None, *, mask: Tensor | None = None, last_only: bool = False
     ) -> tuple[Tensor, Any]:
-        """Return the logarithm of the next token's probabilities after each token; see the base class."""
+        """Return the log-probabilities of the next token after each token; see the base class."""
         start = [self.tokenizer.end_of_text] * (self.order - 1)
         before = [list(start) for _ in range(len(ids_BS))] if not cache else cache
         real = torch.ones_like(ids_BS, dtype=torch.bool) if mask is None else mask
-        rows, kept = [], []
+        rows, histories = [], []
         for row, (ids, is_real) in enumerate(zip(ids_BS.tolist(), real.tolist(), strict=True)):
-            history, found = list(before[row]), []
-            for place, token in enumerate(ids):
-                history = [*history[1:], token] if is_real[place] else history
-                if not last_only or place == len(ids) - 1:
-                    found.append(np.log(self.probabilities(history)))
-            rows.append(np.stack(found))
-            kept.append(history)
-        return torch.from_numpy(np.stack(rows)).float(), None if cache is None else kept
+            history, log_probs = list(before[row]), []
+            for position, token in enumerate(ids):
+                history = [*history[1:], token] if is_real[position] else history
+                if not last_only or position == len(ids) - 1:
+                    log_probs.append(np.log(self.probabilities(history)))
+            rows.append(np.stack(log_probs))
+            histories.append(history)
+        return torch.from_numpy(np.stack(rows)).float(), None if cache is None else histories
 
     def probabilities(self, history: Sequence[int]) -> np.ndarray:
-        """Return the probability of each token after a history, ``(vocabulary,)`` float64.
+        """Return the probability of each token after a history, float64 of shape ``(vocabulary,)``.
 
         Args:
-            history: The last tokens, order - 1 of them or more.
+            history: The preceding tokens, at least order - 1 of them.
         """
-        found = self._unigram_V
+        probabilities_V = self._unigram_V
         for length, order in enumerate(self.orders, 1):
-            found = order.interpolate(_keys(np.array(history[-length:], dtype=np.uint64), length)[0], found)
-        return found
+            key = _keys(np.array(history[-length:], dtype=np.uint64), length)[0]
+            probabilities_V = order.interpolate(key, probabilities_V)
+        return probabilities_V
 
 
 def train_ngram(corpora: list[Corpus], tokenizer: str, order: int = 4) -> NGramLM:
-    """Count the n-grams of the training documents of corpora, cleaned as `lit-detect generate` cleans them.
+    """Return an n-gram model of the training documents of corpora, cleaned as `lit-detect generate` cleans them.
 
     Args:
-        corpora: The corpora, by class name; only documents that ``generate`` calls train are counted.
+        corpora: The corpora, by class name; only documents of the split train of ``generate`` are counted.
         tokenizer: Path of a tokenizer.json or its folder, or a Hugging Face name.
-        order: Tokens in the longest n-grams, 2 to 4.
+        order: Number of tokens of the longest n-grams, 2 to 4.
     """
     encoder = Tokenizer.load(tokenizer)
     return NGramLM(encoder.encode_batch(training_texts(corpora)), encoder, order)
@@ -163,10 +172,10 @@ def training_texts(corpora: Sequence[Corpus]) -> list[str]:
 
 
 def _keys(row: np.ndarray, order: int) -> np.ndarray:
-    """Return each n-gram of a row as one number, the first token in its highest bits."""
+    """Return the key of each n-gram of a row, with the first token in its highest bits, uint64."""
     keys = np.zeros(len(row) - order + 1, dtype=np.uint64)
-    for place in range(order):
-        keys = keys << _BITS | row[place : len(row) - order + 1 + place]
+    for offset in range(order):
+        keys = keys << _BITS | row[offset : len(row) - order + 1 + offset]
     return keys
 
 

@@ -1,4 +1,4 @@
-"""Human passages to be continued, and what is done to human and machine text alike so that formatting tells nothing."""
+"""Selection of human passages to continue, and the cleaning of human and machine text that hides their formatting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_detect.records import SPLITS
 _LINK = re.compile(r"\S*(?:://|www\.)\S*")
 _BRACKETS = re.compile(r"\[[^\[\]]*\]")
 _APOSTROPHES = re.compile("[’‘`´]")
-#: Short forms are written out, since how often they are used is a matter of register.
+#: Contractions are written out, since their frequency depends on register.
 _SHORT = [
     (re.compile(rf"\b{short}\b", re.IGNORECASE), long)
     for short, long in (("can't", "cannot"), ("won't", "will not"), ("shan't", "shall not"))
@@ -26,11 +26,11 @@ _SHORT = [
 ]
 _DASH = re.compile(r"\s*(?:-{2,}|[—―])\s*|\s+[-–]\s+")
 _PAUSE, _DOTS = re.compile("[;:]"), re.compile(r"\.{2,}|…")
-#: An underscore marks emphasis, quotes and apostrophes vanish without a blank, other signs leave one.
+#: Quotes, apostrophes and marks of emphasis are deleted; other characters are replaced by a space.
 _SILENT, _OTHER = re.compile(r"[\"“”„«»'_*]"), re.compile(r"[^\w\s.,!?-]")
 _GLUED, _BEFORE = re.compile(r"(?<=[^\W\d_]{2}[.,!?])(?=[^\W\d_])"), re.compile(r"\s+(?=[.,!?])")
 _REPEATED = re.compile(r"([.,!?])[.,!?]+")
-#: What only running prose has at its end, and what it does not have inside.
+#: Start and end of running prose, and what it does not contain.
 _PROSE = re.compile(r"[A-Z\"'(“‘_].*[.!?][\"')”’_]*", re.DOTALL)
 _NO_PROSE = re.compile(
     r"\d|https?:|www\.|[][{}<>|\\=#$*~^@%]|\B/|/\B|\.\. |::|\s--?\w|[a-z]\.[a-z]{2}|^\W*[-*•>] ", re.MULTILINE
@@ -40,15 +40,15 @@ _FRACTIONS = (0.6, 0.1, 0.3)
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of a document, cleaned, that begins with a sentence.
+    """A cleaned part of a document that begins with a sentence.
 
     Args:
-        id: Name of the passage, unique in its corpus.
-        document: Name of the document.
+        id: Id of the passage, unique in its corpus.
+        document: Id of the document.
         domain: Name of the corpus.
         split: Split of the document.
         words: The words, in order.
-        prefixes: For each priming length in tokens, how many words it is.
+        prefixes: Number of words of the prefix, by its length in tokens.
     """
 
     id: str
@@ -59,21 +59,23 @@ class Passage:
     prefixes: dict[int, int]
 
     def prefix(self, priming: int) -> str:
-        """Return what a generator is given, of so many tokens."""
+        """Return the prefix of ``priming`` tokens, which the generator continues."""
         return " ".join(self.words[: self.prefixes[priming]])
 
     def continuation(self, priming: int, words: int) -> str:
-        """Return how the human went on, in so many words."""
+        """Return the human continuation of the prefix of ``priming`` tokens, of ``words`` words."""
         start = self.prefixes[priming]
         return " ".join(self.words[start : start + words])
 
 
 def clean(text: str) -> str:
-    r"""Take from a text what formatting alone gives away; a second time changes nothing.
+    r"""Return a text without formatting that could reveal its class; the function is idempotent.
 
-    Line breaks and runs of blanks become one blank, dashes `` - ``; semicolons, colons and dots in a row become a comma
-    or a dot; short forms are written out; quotes, apostrophes, links, bracketed notes, words with digits, and all signs
-    but letters, ``. , ! ?`` and hyphens are left out.
+    - Line breaks and runs of spaces become a space, and dashes become `` - ``.
+    - Semicolons and colons become commas, and several dots become one.
+    - Contractions are written out.
+    - Quotes, apostrophes, links, notes in brackets, words with digits, and all characters except letters, ``. , ! ?``
+      and hyphens are removed.
 
     Example:
         >>> clean("“No; it won’t do,” said he —\nand *left* in 1811 (see [p. 3])...")
@@ -91,41 +93,46 @@ def _cleaned(text: str) -> str:
         text = short.sub(long, text)
     text = _SILENT.sub("", _PAUSE.sub(",", _DOTS.sub(".", _DASH.sub(" - ", text))))
     text = _GLUED.sub(" ", _OTHER.sub(" ", text.replace("–", "-")))
-    words = (word for word in text.split() if not any(sign.isdigit() for sign in word))
+    words = (word for word in text.split() if not any(character.isdigit() for character in word))
     return _REPEATED.sub(r"\1", _BEFORE.sub("", " ".join(words)))
 
 
 def cut_words(text: str, words: int) -> str | None:
-    """Return the first words of a cleaned text, or None if it has no more than them.
+    """Return the first ``words`` words of a cleaned text; None if it does not have more.
 
-    One more must follow, since the last word of a text that was cut at a token may be half a word.
+    A further word is needed, since the last word of a text that ends at a token may be incomplete.
     """
-    found = text.split(" ")
-    return " ".join(found[:words]) if len(found) > words else None
+    all_words = text.split(" ")
+    return " ".join(all_words[:words]) if len(all_words) > words else None
 
 
 def split_continuation(prefix: str, raw: str) -> tuple[str, str]:
-    """Return prefix and continuation, where what a generator hung on the prefix's last word belongs to the prefix."""
-    hung = re.match(r"\S*", raw)
-    end = hung.end() if hung else 0
+    """Return the cleaned prefix and continuation; characters that extend the prefix's last word belong to the prefix.
+
+    Args:
+        prefix: The prefix that the generator was given.
+        raw: Text that the generator wrote after it.
+    """
+    extension = re.match(r"\S*", raw)
+    end = extension.end() if extension else 0
     return clean(prefix + raw[:end]), clean(raw[end:])
 
 
 def split_of(corpus: str, document: str) -> str:
-    """Return the split of a document: 60 % train, 10 % val, 30 % test, by a hash of its name, so that it never changes.
+    """Return the split of a document by a hash of its id: 60 % train, 10 % val, 30 % test.
 
     Args:
         corpus: Name of the corpus.
-        document: Name of the document.
+        document: Id of the document.
     """
-    number = int.from_bytes(hashlib.sha256(f"{corpus}/{document}".encode()).digest()[:8]) / 2**64
-    return SPLITS[0] if number < _FRACTIONS[0] else SPLITS[1] if number < sum(_FRACTIONS[:2]) else SPLITS[2]
+    fraction = int.from_bytes(hashlib.sha256(f"{corpus}/{document}".encode()).digest()[:8]) / 2**64
+    return SPLITS[0] if fraction < _FRACTIONS[0] else SPLITS[1] if fraction < sum(_FRACTIONS[:2]) else SPLITS[2]
 
 
 def prose(text: str) -> Iterator[list[str]]:
-    """Yield runs of neighbouring paragraphs that are running prose, each paragraph cleaned.
+    """Yield runs of consecutive paragraphs of running prose, each paragraph cleaned.
 
-    Headings, lists, code, quotations marked as such, and what holds links, markup or references, end a run.
+    A run ends at a heading, list, code, marked quotation, or a paragraph with links, markup or references.
     """
     run: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
@@ -147,18 +154,18 @@ def passages(
     words: int,
     seed: int,
 ) -> list[Passage]:
-    """Choose passages of a corpus, spread evenly over its documents.
+    """Return random passages of a corpus, spread evenly over its documents.
 
-    A passage begins with a paragraph, a word begins after each priming length, so that no prefix ends within a word,
-    and `words` words follow the longest prefix. Passages do not overlap.
+    A passage begins with a paragraph. No prefix ends within a word, and ``words`` words follow the longest prefix.
+    Passages do not overlap.
 
     Args:
-        corpus: Where the documents come from.
-        tokenizer: Counts the priming tokens.
+        corpus: The corpus.
+        tokenizer: Tokenizer that counts the priming tokens.
         counts: Number of passages by split.
-        priming_tokens: Lengths of the prefixes in tokens.
-        words: Words that follow each prefix.
-        seed: Seed of what is chosen.
+        priming_tokens: Lengths of the prefixes, in tokens.
+        words: Number of words that follow each prefix.
+        seed: Seed of the choice of passages.
 
     Raises:
         UserError: If a split has too few passages.
@@ -166,24 +173,24 @@ def passages(
     documents: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for document in corpus.documents():
         documents[split_of(corpus.name, document.id)].append(document)
-    found: list[Passage] = []
-    for split, wanted in counts.items():
-        chosen: list[list[Passage]] = []
-        for document in documents[split] if wanted else []:
+    selected: list[Passage] = []
+    for split, count in counts.items():
+        shuffled: list[list[Passage]] = []
+        for document in documents[split] if count else []:
             candidates = list(_candidates(corpus.name, split, document, tokenizer, priming_tokens, words))
             random.Random(f"{seed}/{corpus.name}/{document.id}").shuffle(candidates)
-            chosen.append(candidates)
-        random.Random(f"{seed}/{corpus.name}/{split}").shuffle(chosen)
+            shuffled.append(candidates)
+        random.Random(f"{seed}/{corpus.name}/{split}").shuffle(shuffled)
         # One of each document, then a second of each, and so on.
-        rounds = max(map(len, chosen), default=0)
-        even = [rows[turn] for turn in range(rounds) for rows in chosen if turn < len(rows)]
-        if len(even) < wanted:
+        rounds = max(map(len, shuffled), default=0)
+        even = [rows[turn] for turn in range(rounds) for rows in shuffled if turn < len(rows)]
+        if len(even) < count:
             raise UserError(
-                f"passages asks for {wanted} of {corpus.name} for {split}, but its documents have {len(even)}; ask for "
-                "fewer, or for shorter ones."
+                f"{split} is {count} passages of {corpus.name}, but its documents have only {len(even)}. Lower "
+                f"{split} or words."
             )
-        found += even[:wanted]
-    return found
+        selected += even[:count]
+    return selected
 
 
 def _candidates(
@@ -209,9 +216,9 @@ def _candidates(
 
 
 def _prefixes(words: Sequence[str], tokenizer: Tokenizer, priming_tokens: Sequence[int]) -> dict[int, int] | None:
-    """Return how many words each number of tokens is; None if one ends within a word."""
+    """Return the number of words by each number of tokens; None if one of them ends within a word."""
     ends, total = {0: 0}, 0
-    beginning = [word if place == 0 else f" {word}" for place, word in enumerate(words[: max(priming_tokens)])]
+    beginning = [word if i == 0 else f" {word}" for i, word in enumerate(words[: max(priming_tokens)])]
     for count, ids in enumerate(tokenizer.encode_batch(beginning), 1):
         total += len(ids)
         ends[total] = count

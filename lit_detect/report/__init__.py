@@ -1,1 +1,1 @@
-"""The parts of ``lit-detect report``: evaluation by condition, the page, the quality of attacked texts."""
+"""Evaluation by condition, quality of attacked texts, and pages of ``lit-detect report``."""

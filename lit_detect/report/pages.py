@@ -1,4 +1,4 @@
-"""The pages of a report: Markdown, CSV, figures, TensorBoard."""
+"""Output of a report as Markdown, CSV, figures and TensorBoard pages."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ _METHOD = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the tables.
+class ReportRow:
+    """A row of a table of the report.
 
     Args:
         detector: Name of the detector.
-        table: What the rows of the table differ in: ``all``, a condition, ``crossed``, ``evasion``
-            or ``quality``.
+        table: Name of the table: ``all``, a field of conditions, ``crossed``, ``evasion`` or ``quality``.
         labels: Conditions by field.
         values: Values by name.
     """
@@ -51,8 +50,8 @@ class Row:
     values: Mapping[str, Value]
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write all rows, values with ``_low`` and ``_high`` where they have an interval."""
+def write_csv(path: Path, rows: Sequence[ReportRow]) -> None:
+    """Write all rows as CSV; a value with an interval has two further columns, ``_low`` and ``_high``."""
     flat: list[dict[str, Any]] = []
     for row in rows:
         cells: dict[str, Any] = {"detector": row.detector, "table": row.table, **row.labels}
@@ -70,19 +69,28 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     atomic_write(path, text.getvalue())
 
 
-def markdown(detectors: Sequence[Evaluated], rows: Sequence[Row], notes: Sequence[str], pictures: Sequence[str]) -> str:
-    """Return the page: the detectors, what to know, a table for each condition, figures."""
+def markdown(
+    detectors: Sequence[Evaluated], rows: Sequence[ReportRow], notes: Sequence[str], pictures: Sequence[str]
+) -> str:
+    """Return the report as Markdown: the detectors, the notes, the tables, and the figures.
+
+    Args:
+        detectors: The detectors with their scores.
+        rows: The rows of all tables.
+        notes: Sentences that the reader should know.
+        pictures: File names of the figures.
+    """
     lines = ["# Detectors of machine-written text", "", _METHOD, ""]
     lines += [f"- {note}" for note in notes] + ([""] if notes else [])
     lines += _table(
         ["detector", "is", "texts", "abstains", "own threshold", "seconds per document"],
         [
-            [one.name, one.is_a, len(one.records), one.abstains, f"{one.threshold:.4g}", f"{one.seconds:.3g}"]
+            [one.name, one.detector, len(one.records), one.abstains, f"{one.threshold:.4g}", f"{one.seconds:.3g}"]
             for one in detectors
         ],
     )
     for table in dict.fromkeys(row.table for row in rows):
-        if table == "crossed":  # in the CSV
+        if table == "crossed":  # only in the CSV
             continue
         own = [row for row in rows if row.table == table]
         shown = {"evasion": SHOWN_OF_ATTACKS, "quality": list(own[0].values)}.get(table, SHOWN)
@@ -104,11 +112,11 @@ def markdown(detectors: Sequence[Evaluated], rows: Sequence[Row], notes: Sequenc
     return "\n".join(lines)
 
 
-def draw(folder: Path, detectors: Sequence[Evaluated], rows: Sequence[Row]) -> dict[str, Any]:
-    """Draw the figures as PNG files.
+def draw(folder: Path, detectors: Sequence[Evaluated], rows: Sequence[ReportRow]) -> dict[str, Any]:
+    """Draw the figures and write them as PNG files.
 
     Returns:
-        The figures by file name; none, with a word about it, where matplotlib is missing.
+        The figures by file name. If matplotlib is missing, there are none, and a message is printed.
     """
     if not _MATPLOTLIB:
         print('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".', flush=True)
@@ -122,8 +130,15 @@ def draw(folder: Path, detectors: Sequence[Evaluated], rows: Sequence[Row]) -> d
     return figures
 
 
-def write_tensorboard(folder: Path, rows: Sequence[Row], figures: Mapping[str, Any], page: str) -> None:
-    """Write the page, the figures and a session of the HPARAMS page for each row, instead of what was there."""
+def write_tensorboard(folder: Path, rows: Sequence[ReportRow], figures: Mapping[str, Any], page: str) -> None:
+    """Write a TensorBoard folder with the report, the figures, and a session of the HPARAMS page for each row.
+
+    Args:
+        folder: The folder, which is replaced if it exists.
+        rows: The rows of all tables.
+        figures: The figures by file name.
+        page: The report as Markdown.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -132,7 +147,7 @@ def write_tensorboard(folder: Path, rows: Sequence[Row], figures: Mapping[str, A
         for name, figure in figures.items():
             writer.add_figure(f"report/{Path(name).stem}", figure, close=False)
     shown = [row for row in rows if row.table != "crossed"]
-    none = dict.fromkeys((field for row in shown for field in row.labels), "")  # the page shows what all sessions have
+    none = dict.fromkeys((field for row in shown for field in row.labels), "")  # all sessions need the same columns
     for number, row in enumerate(shown):
         values = {name: value.mean if isinstance(value, Interval) else value for name, value in row.values.items()}
         values = {f"report/{name}": value for name, value in values.items() if math.isfinite(value)}
@@ -142,7 +157,7 @@ def write_tensorboard(folder: Path, rows: Sequence[Row], figures: Mapping[str, A
 
 
 def _roc(detectors: Sequence[Evaluated]) -> Any:
-    """Draw the machine texts found over the human texts flagged, of clean texts, twice: whole and below 10 %."""
+    """Draw the ROC curves of clean texts, whole and for false-positive rates below 10 %."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
@@ -166,26 +181,26 @@ def _roc(detectors: Sequence[Evaluated]) -> Any:
     return figure
 
 
-def _heat_map(rows: Sequence[Row], metric: str) -> Any:
-    """Draw a value of each detector under each condition."""
+def _heat_map(rows: Sequence[ReportRow], metric: str) -> Any:
+    """Draw a metric of each detector under each condition as a heat map."""
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if metric in row.values and row.table != "crossed"]
     names = list(dict.fromkeys(row.detector for row in rows))
-    places = list(dict.fromkeys(_condition_of(row) for row in rows))
-    values = [[math.nan] * len(names) for _ in places]
+    conditions = list(dict.fromkeys(_condition_of(row) for row in rows))
+    values = [[math.nan] * len(names) for _ in conditions]
     for row in rows:
         value = row.values[metric]
-        values[places.index(_condition_of(row))][names.index(row.detector)] = (
+        values[conditions.index(_condition_of(row))][names.index(row.detector)] = (
             value.mean if isinstance(value, Interval) else value
         )
-    longest = max(map(len, places), default=0)
-    size = (min(24.0, 2.0 + 0.075 * longest + 0.75 * len(names)), min(30.0, 1.6 + 0.3 * len(places)))
+    longest = max(map(len, conditions), default=0)
+    size = (min(24.0, 2.0 + 0.075 * longest + 0.75 * len(names)), min(30.0, 1.6 + 0.3 * len(conditions)))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0, vmax=1.0)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize="small")
-    axes.set_yticks(range(len(places)), places, fontsize="small")
+    axes.set_yticks(range(len(conditions)), conditions, fontsize="small")
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             if math.isfinite(value):
@@ -196,7 +211,7 @@ def _heat_map(rows: Sequence[Row], metric: str) -> Any:
     return figure
 
 
-def _condition_of(row: Row) -> str:
+def _condition_of(row: ReportRow) -> str:
     return "clean" if row.table == "all" else ", ".join(f"{field} {name}" for field, name in row.labels.items())
 
 

@@ -1,4 +1,4 @@
-"""What attacks cost the text: edits, words changed, similarity, perplexity, GRUEN; the same for every detector."""
+"""Quality of attacked texts, which does not depend on a detector: edits, similarity, perplexity, GRUEN."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lit_detect.report.evaluate import Value, original, originals
 from lit_detect.scoring.causal import score_tokens
 from lit_detect.scoring.gruen import Gruen
 
-#: Measures pairs of a text and the attacked text.
+#: Function that measures pairs of an original and an attacked text.
 Measure = Callable[[Sequence[tuple[str, str]]], list[float]]
 _BATCH = 8
 #: Number of first tokens of a text over which the perplexity is taken.
@@ -37,21 +37,22 @@ def quality(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[tuple[str, dict[str, Value]]]:
-    """Return what each attack costs the machine texts, averaged over those whose originals are among the records.
+    """Return the quality of each attack's texts, averaged over machine texts whose originals are among the records.
 
     Args:
         records: All texts.
         measurements: File to which finished measurements are appended, so that a killed report can be resumed.
-        similarity: Compares the originals with the attacked texts.
-        language_model: Model of the perplexities; None leaves them out.
-        gruen: Scores the quality; None leaves it out.
-        resamples: How often texts are drawn for an interval.
-        seed: Seed of the drawing.
+        similarity: Similarity of originals and attacked texts.
+        language_model: Language model of the perplexities; None omits them.
+        gruen: Scorer of GRUEN; None omits it.
+        resamples: Number of bootstrap resamples of an interval.
+        seed: Seed of the resampling.
 
     Returns:
-        By attack: ``edits`` and ``words_changed`` (a share) where the record says what was edited, ``queries``,
-        ``similarity``, ``perplexity_before`` and ``perplexity_after`` (of the first 512 tokens), ``gruen_before`` and
-        ``gruen_after``: means over the texts, the perplexities geometric; and ``texts``, their number.
+        By attack: ``edits`` and ``words_changed`` (a share), if the records have their edits; ``queries``;
+        ``similarity``; ``perplexity_before`` and ``perplexity_after`` of the first 512 tokens; ``gruen_before`` and
+        ``gruen_after``. They are means over the texts, geometric ones for perplexities. ``texts`` is the number of
+        texts.
     """
     named = list(zip(originals(records), records, strict=True))
     clean = {name: record for name, record in named if not record.attack}

@@ -31,7 +31,7 @@ from lit_detect.loading import LoadedDetector, score_many, trained
 from lit_detect.module import DetectorTask
 from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.report.evaluate import Evaluated, attacks, conditions, originals
-from lit_detect.report.pages import Row
+from lit_detect.report.pages import ReportRow
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_a_condition_without_human_texts_is_left_out():
         ("all", "clean"),
         ("language", "en"),
     ]
-    rows = [Row("d", field, {field: name}, values) for field, name, values in conditions(evaluated, ["language"])]
+    rows = [ReportRow("d", field, {field: name}, values) for field, name, values in conditions(evaluated, ["language"])]
     assert left_out([evaluated], rows, ["language", "generator"]) == [
         "language de is left out: it has no clean machine texts, or lacks clean human ones in a domain."
     ]

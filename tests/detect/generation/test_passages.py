@@ -101,5 +101,5 @@ def test_asking_for_more_than_there_are(tokenizer):
         def facts(self):
             return {}
 
-    with pytest.raises(UserError, match="passages asks for 1 of short for train, but its documents have 0"):
+    with pytest.raises(UserError, match="train is 1 passages of short, but its documents have only 0"):
         passages(Short(), tokenizer, {"train": 1}, [3], 10, 0)
