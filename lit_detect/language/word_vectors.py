@@ -60,8 +60,8 @@ class WordVectors(Synonyms):
         self._words = None if words is None else _existing("words", words)
         if (self._words is not None) != (self._vectors is not None and self._vectors.suffix == ".npy"):
             raise UserError(
-                f"words is {words} and vectors is {vectors}, but words must be given if and only if vectors is a .npy. "
-                "Give or remove words."
+                f"words is {words} and vectors is {vectors}, but a .npy needs the file of its words, and other "
+                "files take none. Give or remove words."
             )
         if pool < 1 or not -1 <= min_cosine <= 1 or (max_words is not None and max_words < 1):
             raise UserError(

@@ -14,7 +14,7 @@ from lit_detect.attacks import Attack, apply_edits
 KIND, CONFIGS = cases(Attack)
 TEXTS = [
     "Emma met Mr. Knightley near Highbury in 1815. The color of the sky was grey, and Emma thought of her father, "
-    "because the children definitely believed that their neighbor would receive 12 letters.\n\n"
+    "because the children definitely believed that their neighbor would receive 12 letters, 3 boxes and 40 birds.\n\n"
     "A happy child walked quickly to the old house and found a large box near the door. It was strange. NATO left.",
     " ".join(LEARNED),
     "  Emma saw Anna , twice; Anna saw Emma — naïvely…  ",

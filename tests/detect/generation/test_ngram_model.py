@@ -95,5 +95,5 @@ def test_trains_on_training_documents_alone():
 def test_refusals(tokenizer):
     with pytest.raises(UserError, match="order is 5, but must be from 2 to 4"):
         NGramLM(DOCUMENTS, tokenizer, 5)
-    with pytest.raises(UserError, match="given no documents"):
+    with pytest.raises(UserError, match="needs one or more documents"):
         NGramLM([], tokenizer, 3)
