@@ -4,6 +4,7 @@ It is the script that `warm_start` starts, with the number of the socket by whic
 """
 
 import array
+import atexit
 import ctypes
 import fcntl
 import gc
@@ -37,6 +38,8 @@ LARGEST = 1 << 20
 BASE = sys.path[1:]
 #: File descriptors of our own lie above those that a command may ask for.
 ABOVE = 500
+#: What a command ends with, once it has ended with a number.
+status = None
 
 
 def prctl(option, value):
@@ -157,7 +160,16 @@ def run(flags, kind, program, arguments):
         runpy.run_path(program, run_name="__main__")
 
 
+def leave():
+    """End a command that has ended well, without taking its modules apart: half a second of copying memory."""
+    if status is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status & 0xFF)
+
+
 def preload():
+    atexit.register(leave)  # runs after all that the modules register
     for name in PRELOADED:
         try:
             importlib.import_module(name)
@@ -175,4 +187,9 @@ if __name__ == "__main__":
     import warm_start
 
     warm_start.install(warm_start.Server(link))
-    run(*request["program"])
+    try:
+        run(*request["program"])
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0 if isinstance(end.code, (int, type(None))) else None
+        raise

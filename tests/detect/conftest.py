@@ -2,7 +2,17 @@
 
 import pytest
 import torch
+from short_search import shorten
 from tiny_models import save_bert, save_gpt2, save_roberta
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_search(request):
+    """Where a test is not about the search of logistic regressions, it does not wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "FULL_SEARCH", False):
+            shorten(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

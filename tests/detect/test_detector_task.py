@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import short_search
 import torch
 from austen_pairs import pairs
 
@@ -156,7 +157,7 @@ def training_set():
 
 def test_two_processes_fit_the_same_statistics_and_log_the_same():
     assert fit(*STATISTICS, run="one") == 0
-    command = [sys.executable, "-m", "lit_detect", "fit", "--config", "settings.yaml", *STATISTICS, "--run", "two"]
+    command = [sys.executable, short_search.__file__, "fit", "--config", "settings.yaml", *STATISTICS, "--run", "two"]
     done = subprocess.run([*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     one, two = (last(run)["state_dict"]["detector._extra_state"] for run in ("one", "two"))

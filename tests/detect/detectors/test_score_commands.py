@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import short_search
 import torch
 import yaml
 from austen_pairs import pairs
@@ -87,7 +88,16 @@ trainer: {{max_epochs: 1}}
     )
     command = ["fit", "--config", "settings.yaml", "--config", "config.yaml", "--run"]
     assert main([*command, "one"]) == 0
-    two = [sys.executable, "-m", "lit_detect", *command, "two", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    two = [
+        sys.executable,
+        short_search.__file__,
+        *command,
+        "two",
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+    ]
     done = subprocess.run(two, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     states = [torch.load(last(run), weights_only=True)["state_dict"] for run in ("one", "two")]

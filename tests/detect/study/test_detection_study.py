@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import short_search
 import torch
 import yaml
 
@@ -133,7 +134,7 @@ def test_the_smoke_study_killed_and_resumed():
     args = ["study", "--config", str(CONFIG)]
     assert main(args) == 0
     FOLDER.rename("never-killed")
-    process = subprocess.Popen([sys.executable, "-m", "lit_detect", *args], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, short_search.__file__, *args], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 400
     while len(list(FOLDER.glob("*/result.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
