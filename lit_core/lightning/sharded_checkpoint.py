@@ -69,13 +69,13 @@ def region_of(tensor: DTensor) -> tuple[slice, ...]:
     bounds = [(0, length) for length in tensor.shape]
     coordinate = tensor.device_mesh.get_coordinate()
     assert coordinate is not None, "this device is not in the tensor's mesh"
-    for dim in reversed(range(len(coordinate))):
-        placement = tensor.placements[dim]
+    for mesh_dim in reversed(range(len(coordinate))):
+        placement = tensor.placements[mesh_dim]
         if not placement.is_replicate():
             dim = placement.dim  # type: ignore[attr-defined]  # mypy does not see that it is a Shard
             first, last = bounds[dim]
-            size = -(-(last - first) // tensor.device_mesh.size(dim))
-            first = min(first + coordinate[dim] * size, last)
+            size = -(-(last - first) // tensor.device_mesh.size(mesh_dim))
+            first = min(first + coordinate[mesh_dim] * size, last)
             bounds[dim] = first, min(first + size, last)
     assert tuple(last - first for first, last in bounds) == tensor.to_local().shape
     return tuple(slice(first, last) for first, last in bounds)
