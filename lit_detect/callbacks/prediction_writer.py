@@ -91,7 +91,7 @@ class PredictionWriter(Callback):
         self._rows, self._told = 0, False
         self._total = 0 if self._texts is None else len(self._texts) - len(work.done)
         if trainer.is_global_zero and self._texts is not None:
-            before = f"; {len(work.done):,} are there from before" if work.done else ""
+            before = f"; {len(work.done):,} others are predicted already" if work.done else ""
             self._say(trainer, f"{self._total:,} texts to predict{before}.")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -163,7 +163,7 @@ class PredictionWriter(Callback):
         rate = rows * trainer.world_size / seconds
         left = max(0, self._total - self._rows * trainer.world_size)
         to_go = f", about {duration(left / rate)} to go" if self._total else ""
-        self._say(trainer, f"{rate:.3g} documents/s{to_go}; a killed run goes on where it was.")
+        self._say(trainer, f"{rate:.3g} documents/s{to_go}. To resume a killed run, start it again.")
 
     def _say(self, trainer: Trainer, text: str) -> None:
         say = getattr(trainer.progress_bar_callback, "print", None)

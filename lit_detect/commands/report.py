@@ -88,7 +88,10 @@ def report(
     with ExclusiveFolder(folder, busy, fabric.global_rank, fabric):
         zero = fabric.is_global_zero
         if zero:
-            print(f"{len(loaded)} detectors, {len(records):,} texts; a killed report goes on where it was.", flush=True)
+            print(
+                f"{len(loaded)} detectors, {len(records):,} texts. To resume a killed report, start it again.",
+                flush=True,
+            )
         evaluated: list[Evaluated] = []
         refused: dict[str, str] = {}
         for name, detector in loaded.items():

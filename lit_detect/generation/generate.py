@@ -140,7 +140,7 @@ def generate(
         mine = missing[fabric.global_rank :: fabric.world_size]
         shown = fabric.is_global_zero and bool(mine)
         if shown and work.done:
-            print(f"Going on: {len(work.done)} of {len(pieces)} pieces are there.", flush=True)
+            print(f"Resuming: {len(work.done)} of {len(pieces)} pieces are done.", flush=True)
         count = sum(len(pieces[number].passages) for number in missing)
         task = f"{count:,} texts of {max_new_tokens} tokens to generate"
         for number in progress(mine, "generate", "piece", task, shown):

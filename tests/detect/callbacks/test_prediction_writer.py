@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(texts, tmp_path, capsys):
         file.write(b'{"index": 12, "sco')
     second = predict(texts, folder, batch_size=5)  # how the texts are batched doesn't matter
     assert second.seen == list(range(12, 23))
-    assert "11 texts to predict; 12 are there from before." in capsys.readouterr().out
+    assert "11 texts to predict; 12 others are predicted already." in capsys.readouterr().out
     predict(texts, tmp_path / "whole")
     assert (folder / "predictions.csv").read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
 
