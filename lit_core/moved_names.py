@@ -1,10 +1,12 @@
 """Table of former import paths and config paths, by which old configs, checkpoints and commands still work.
 
-Nothing is imported here. A string that is not in the tables stays as it is.
+A string that does not lead to a class or function by these tables stays as it is. A present module is imported only
+where a string begins with its former path.
 """
 
 from __future__ import annotations
 
+import pydoc
 from typing import Any
 
 #: Modules with classes or functions that a config or a checkpoint can name; none of the former modules exists any more.
@@ -69,21 +71,32 @@ MOVED_CONFIGS = {
     "valuation/fit/gradient_matching.yaml": "valuation/callbacks/gradient_matching.yaml",
     "valuation/quickstart.yaml": "valuation/quickstart/chosen.yaml",
 }
-_MOVED = MOVED_MODULES | MOVED_NAMES
 
 
 def current_path(path: str) -> str:
     """Return the present import path for a former one; any other string is returned unchanged.
 
     Args:
-        path: A dotted import path of a module, a class, a function or a method.
+        path: A dotted import path of a class, a function or a method. The path of a former module alone, or of a name
+            that its present module does not have, such as ``lit_detect.words.txt``, is not an import path of these.
     """
     parts = path.split(".")
     for length in range(len(parts), 1, -1):
-        present = _MOVED.get(".".join(parts[:length]))
-        if present is not None:
-            return ".".join([present, *parts[length:]])
+        former = ".".join(parts[:length])
+        if former in MOVED_NAMES:
+            return ".".join([MOVED_NAMES[former], *parts[length:]])
+        if former in MOVED_MODULES and length < len(parts):
+            present = MOVED_MODULES[former]
+            return ".".join([present, *parts[length:]]) if _has(present, parts[length]) else path
     return path
+
+
+def _has(module: str, name: str) -> bool:
+    """Return whether a module has a name; also True where the module cannot be imported, so that the error names it."""
+    try:
+        return name.isidentifier() and pydoc.locate(f"{module}.{name}") is not None
+    except pydoc.ErrorDuringImport:
+        return True
 
 
 def current_paths(plain: Any) -> Any:

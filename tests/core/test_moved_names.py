@@ -76,3 +76,10 @@ def test_only_whole_import_paths_are_replaced():
         "a": [{"class_path": "lit_core.lightning.schedules.WarmupCosine"}, 1, None],
         "lit_core.tokenizer": torch.float32,
     }
+
+
+@pytest.mark.parametrize("former", MOVED_MODULES)
+def test_what_only_begins_like_a_former_path_is_not_replaced(former):
+    for other in (former, f"{former}.txt", f"{former}.jsonl.gz", f"{former}s.X", f"{former}.Missing", f"x.{former}.X"):
+        assert current_path(other) == other
+        assert current_paths({"prompt": [other]}) == {"prompt": [other]}
