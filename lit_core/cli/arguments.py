@@ -105,11 +105,14 @@ def read_config(path: str) -> dict[Any, Any]:
         path: The file.
 
     Raises:
-        UserError: If it is not valid YAML, or not a mapping of keys to values.
+        UserError: If it is not valid YAML, not a mapping of keys to values, or sets a key twice.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            loader = yaml.SafeLoader(file)
+            document = loader.get_single_node()
+            _check_keys_are_unique(document, path)
+            content = None if document is None else loader.construct_document(document)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = str(getattr(error, "problem_mark", "")).strip() or " ".join(str(error).split())
         raise UserError(f"--config {path} is not valid YAML ({where}). Fix that line.") from error
@@ -117,6 +120,29 @@ def read_config(path: str) -> dict[Any, Any]:
         kind = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise UserError(f"--config is {path}, which {kind}, but a config has keys with values; write `key: value`.")
     return content
+
+
+def _check_keys_are_unique(document: yaml.Node | None, path: str) -> None:
+    """Refuse a mapping with a key that is set twice, of which YAML takes the last without a word."""
+    nodes, seen = [document], set[int]()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))  # an alias is the node itself, and may be inside it
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            nodes.append(value)
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise UserError(
+                        f"--config {path} sets {key.value} twice, in lines {lines[key.value]} and {line}; remove one."
+                    )
+                lines[key.value] = line
 
 
 def checkpoint_config(args: list[str], command: str, link_targets: list[str]) -> dict[str, Any]:

@@ -40,6 +40,8 @@ _TYPE = re.compile(r"typing\.Literal\[(?P<literal>[^]]*)\]|<class '(?P<name>[\w.
 #: Top-level arguments of Lightning's commands.
 _SECTIONS = ("trainer", "model", "data", "seed_everything", "ckpt_path", "config", "run", "branch_from", "verbose")
 _NO_MAPPING = re.compile(r"argument after \*\* must be a mapping, not (\w+)")
+_NO_CLASS_PATH = re.compile(r"argument of type '(\w+)' is not iterable|unhashable type: '(\w+)'")
+_NO_INIT_ARGS = re.compile(r"'(\w+)' object has no attribute 'keys'")
 _NOISE = re.compile(
     r"Does not validate|Errors:|Given value|Expected a path but|Expected a <class 'NoneType'>|Not a valid subclass"
     r"|Subclass types expect|a class path \(str\)|a dict with(out)? "
@@ -145,6 +147,12 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
             return f"{full} is not an argument; remove it. The arguments are {', '.join(_arguments(reason.owner))}."
         hint = hint or (did_you_mean(last, _all_arguments()) if verb is None or len(path) > 1 else "")
         return f"{full} is not an argument.{hint or ' See --help for what is.'}"
+    if match := _NO_CLASS_PATH.search(reason.text):
+        kind = (match[1] or match[2]).replace("NoneType", "null")
+        return f"{where or 'A component'} has a class_path that is {kind}; write an import path there."
+    if match := _NO_INIT_ARGS.search(reason.text):
+        kind = match[1].replace("NoneType", "null")
+        return f"{where or 'A component'} has init_args that are {kind}; write name: value there, or remove the key."
     if match := _NO_MAPPING.search(reason.text):
         return f"An argument is a value of type {match[1]}, but takes arguments of its own; give those by name."
     if _EXPECTED.match(reason.text):
@@ -154,7 +162,9 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
 
 def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:
     classes = [other for other in parsed.reasons if "dot import path" in other.text and other.keys == reason.keys]
-    match = re.search(r"(?:Got value|dot import path string): (.*)", classes[0].text if classes else reason.text)
+    match = re.search(
+        r"(?:Got value|dot import path string): (.*?)(?:\. Got value: |$)", classes[0].text if classes else reason.text
+    )
     value = match[1] if match else parsed.values.get(where, "something else")
     literals: list[str] = []
     types: list[str] = []

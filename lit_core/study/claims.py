@@ -43,6 +43,21 @@ class Criterion(ABC):
     def find(self, rows: Sequence[ResultRow]) -> Finding:
         """Return the finding for all rows of a study."""
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that it reads, of criteria inside it as well.
+
+        These are its ``metric``, ``x``, ``y`` and ``budget``, and the labels that its other attributes name.
+        """
+        names: list[str] = []
+        for attribute, value in vars(self).items():
+            if attribute in ("metric", "x", "y", "budget"):
+                names.append(value)
+            elif isinstance(value, Mapping | list | tuple):
+                for each in [value] if isinstance(value, Mapping) else value:
+                    names += each.columns if isinstance(each, Criterion) else [each] if isinstance(each, str) else each
+        return list(dict.fromkeys(names))
+
 
 @dataclass(frozen=True)
 class Claim:

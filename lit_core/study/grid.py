@@ -218,8 +218,17 @@ def _filled(command: str, values: Mapping[str, Any], grid: str) -> str:
 
 def _configs(commands: Sequence[str]) -> list[Any]:
     """Return what is in the config files of command lines, since a cell's result changes with it."""
-    named = [path for command in commands for path in option(shlex.split(command), "--config", "-c")]
+    named = [path for command in commands for path in option(_words(command), "--config", "-c")]
     return [read_config(find_config(path)) for path in named]
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise UserError(
+            f"The command `{command}` cannot be split into words ({error}); close the quotation."
+        ) from error
 
 
 def _reads(commands: Sequence[str], folder: Path, cell: Cell) -> bool:

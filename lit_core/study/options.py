@@ -59,10 +59,17 @@ def arguments_of(function: Callable[..., Any]) -> dict[str, Argument] | None:
 
     Returns:
         The arguments; None if the function takes any by ``**``.
+
+    Raises:
+        UserError: If Python does not know the arguments, as of a built-in class.
     """
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints, parameters = get_type_hints(function, include_extras=True), inspect.signature(function).parameters
+    except (TypeError, ValueError, NameError) as error:
+        name = getattr(function, "__qualname__", function)
+        raise UserError(f"function is {name}, whose arguments are not known ({error}); name a function.") from error
     arguments: dict[str, Argument] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             return None
         if name == OPTIONS and is_dataclass(hints.get(name)):

@@ -16,6 +16,7 @@ from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
 
+from lit_core.errors import did_you_mean
 from lit_core.files.paths import atomic_path, atomic_write
 from lit_core.study.cells import ResultRow
 from lit_core.study.claims import Claim, matching, verdict
@@ -147,6 +148,35 @@ def markdown(
     for heading, path in figures.items():
         lines += [f"## {heading}", "", f"![{heading}]({path})", ""]
     return "\n".join(lines)
+
+
+def unknown_columns(
+    rows: Sequence[ResultRow], claims: Mapping[str, Claim], tables: Mapping[str, Table], figures: Mapping[str, Figure]
+) -> list[str]:
+    """Return a sentence for each column that a claim, table or figure names and no result has.
+
+    A size may leave out the grids that have a column, so this is no error.
+
+    Args:
+        rows: The results.
+        claims: Claims by name.
+        tables: Tables by heading.
+        figures: Figures by heading.
+    """
+    known = {column for row in rows for column in (*row.labels, *row.measured)}
+    named: dict[str, Sequence[str]] = {}
+    for name, claim in claims.items():
+        named[f"claims.{name}"] = [column for criterion in claim.criteria for column in criterion.columns]
+    for heading, table in tables.items():
+        named[f"tables.{heading}"] = [*table.by, *table.metrics, *table.where]
+    for heading, figure in figures.items():
+        named[f"figures.{heading}"] = [figure.x, figure.by, *figure.metrics, *figure.where]
+    return [
+        f"{where} names {column}, which no result has.{did_you_mean(column, known)}"
+        for where, columns in named.items()
+        for column in dict.fromkeys(columns)
+        if column not in known
+    ]
 
 
 def draw(figures: Mapping[str, Figure], rows: Sequence[ResultRow], folder: Path) -> dict[str, Path]:

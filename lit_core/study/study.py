@@ -11,7 +11,7 @@ from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
 from lit_core.study.cells import ERROR, ResultRow, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
 from lit_core.study.grid import Cell, Grid, Size, expand
-from lit_core.study.report import Figure, Table, draw, markdown, write_hparams, write_results
+from lit_core.study.report import Figure, Table, draw, markdown, unknown_columns, write_hparams, write_results
 
 
 def study_verb(package: str) -> Callable[..., None]:
@@ -67,7 +67,9 @@ def study_verb(package: str) -> Callable[..., None]:
                     f"All {len(cells)} cells failed, so no report was written and an earlier one is left as it was; "
                     f"the first is {first} (see {folder / first / ERROR}): {reason}"
                 )
-            notes = _notes(package, name, size, cells, rows, failed)
+            unknown = unknown_columns(rows, claims or {}, tables or {}, figures or {})
+            print(*unknown, sep="\n", end="\n" if unknown else "", flush=True)
+            notes = [*_notes(package, name, size, cells, rows, failed), *unknown]
             page = _Page(title or f"Study {name}", notes, claims or {}, tables or {}, figures or {})
             page.write(rows, folder, Path(output) if output else None)
         if failed:

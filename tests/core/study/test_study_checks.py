@@ -1,6 +1,7 @@
 """Each mistyped key, class and value in a study's config is refused before anything runs."""
 
 import copy
+import inspect
 import time
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 import yaml
 
+from lit_core import study
+from lit_core.cli.arguments import read_config
 from lit_core.errors import UserError
+from lit_core.study.cells import ResultRow
 from lit_core.study.grid import Grid, Size, expand, locate
 from lit_core.study.options import arguments_of
+from lit_core.study.report import Figure, Table, unknown_columns
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*/studies/*.yaml"))
 FOLDER = Path("runs/none")
@@ -148,3 +153,84 @@ def test_a_command_refuses_a_mistake_with_one_sentence_and_makes_no_folder(path,
     said = capsys.readouterr().err.strip()
     assert said.count("\n") == 0 and f"grids.{name}.arguments." in said and "Did you mean" in said
     assert [path.name for path in Path().iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize("key", ["class_path", "init_args"])
+@pytest.mark.parametrize("value", [None, True, 3, [], {"a": 1}])
+def test_a_component_of_the_wrong_shape_is_refused_in_our_own_words(key, value):
+    if key == "init_args" and isinstance(value, dict):
+        value = "text"
+    config = yaml.safe_load(next(path for path in CONFIGS if path.stem == "mycroft").read_text())
+    name, grid = next((name, grid) for name, grid in config["grids"].items() if "source" in grid["arguments"])
+    grid["arguments"]["source"][key] = value
+    with pytest.raises(UserError, match=rf"arguments\.source has (a {key} that is|{key} that are) \w+; write"):
+        cells_of(name, {"vary": {}, **grid}, "smoke", {})
+
+
+def test_a_function_whose_arguments_python_does_not_know_is_refused():
+    with pytest.raises(UserError, match="whose arguments are not known"):
+        expand({"g": Grid("lit_core.errors.UserError")}, {"s": Size([0])}, "s", FOLDER)
+
+
+def test_a_command_that_is_not_words_is_refused():
+    with pytest.raises(UserError, match='`fit "x` cannot be split into words'):
+        expand({"g": Grid(commands=['fit "x'])}, {"s": Size([0])}, "s", FOLDER)
+
+
+def test_a_key_that_is_set_twice_is_refused_and_an_anchor_is_not(tmp_path):
+    path = tmp_path / "c.yaml"
+    for text, key, lines in (
+        ("a: 1\nb: 2\na: 3\n", "a", "1 and 3"),
+        ("a:\n  - {x: {y: 1, y: 2}}\n", "y", "2 and 2"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"c\.yaml sets {key} twice, in lines {lines}; remove one"):
+            read_config(str(path))
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: [*a, *a]\nd: &d [*d]\n")
+    content = read_config(str(path))
+    assert content["b"] == {"x": 3, "y": 2} and content["c"] == [{"x": 1, "y": 2}] * 2
+    for config in Path(__file__).parents[3].glob("configs/**/*.yaml"):
+        assert read_config(str(config)) == yaml.safe_load(config.read_text())
+
+
+def criteria():
+    return [getattr(study, name) for name in study.__all__ if is_criterion(getattr(study, name))]
+
+
+def is_criterion(one):
+    return inspect.isclass(one) and issubclass(one, study.Criterion) and not inspect.isabstract(one)
+
+
+@pytest.mark.parametrize("kind", criteria())
+def test_each_criterion_names_its_columns(kind):
+    """Whatever a criterion takes by an argument that names columns or labels stands in `columns`."""
+    given, expected = {}, set()
+    for name, parameter in inspect.signature(kind).parameters.items():
+        annotation = str(parameter.annotation)
+        if annotation == "list[Criterion]":
+            given[name], value = [study.Level("inner", {"inner_label": 1}, above=0.0)], ["inner", "inner_label"]
+        elif annotation.startswith("dict"):
+            given[name], value = {f"{name}_label": 1}, [f"{name}_label"]
+        elif annotation.startswith("list[dict"):
+            given[name], value = [{f"{name}_label": 1}], [f"{name}_label"]
+        elif annotation.startswith("Sequence[str]") or name in ("metric", "x", "y", "budget"):
+            given[name], value = (f"{name}_column" if annotation == "str" else [f"{name}_column"]), [f"{name}_column"]
+        elif parameter.default is parameter.empty:
+            given[name], value = {"str": "text", "float": 0.5, "int": 1}[annotation], []
+        else:
+            value = []
+        expected.update(value)
+    assert expected and set(kind(**given).columns) == expected
+
+
+def test_what_no_result_has_is_told():
+    rows = [ResultRow({"model": "a", "seed": 0}, {"loss": 1.0}, {})]
+    within = study.Correlation("loss", "loss", within=["modle"])
+    claims = {"c": study.Claim("A claim.", [within])}
+    tables = {"t": Table(["model"], ["los"], {"seed": 0})}
+    figures = {"f": Figure("loss", "model", ["loss"], {"sede": 0})}
+    assert unknown_columns(rows, claims, tables, figures) == [
+        'claims.c names modle, which no result has. Did you mean "model"?',
+        'tables.t names los, which no result has. Did you mean "loss"?',
+        'figures.f names sede, which no result has. Did you mean "seed"?',
+    ]
