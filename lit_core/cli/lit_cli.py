@@ -46,6 +46,9 @@ class LitCLI(CommandLine):
         self.package = package
         self.links = links
         self.run_folder: Path | None = None
+        if args and args[0] in self.subcommands():  # the parsers of the other commands take as long to build
+            commands = {args[0]: self.subcommands()[args[0]]}
+            self.subcommands = lambda: commands  # type: ignore[method-assign]
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         arguments.accept_former_paths()
         parser_kwargs: dict[str, Any] = {"parser_mode": arguments.PARSER_MODE, "exit_on_error": False}
