@@ -7,7 +7,7 @@ import pydoc
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from lit_core.errors import did_you_mean
@@ -111,7 +111,12 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
     if not parsed.reasons:
         where = ".".join([*([root] if root else []), *_KEY.findall(text)[1 if root else 0 :]])
         if match := _NO_COMPONENT.search(text):
-            return f"{where or 'A value'} is {match[2]}, but must be a {match[1]}; give its class_path."
+            kind = next((one for one in _classes() if one.__name__ == match[1] and is_dataclass(one)), None)
+            value = match[2].replace("None", "null")
+            if kind is not None:
+                keys = ", ".join(one.name for one in fields(kind))
+                return f"{where or 'A value'} has {value}, but must have the keys of a {match[1]}: {keys}; write them."
+            return f"{where or 'A value'} is {value}, but must be a {match[1]}; give its class_path."
         return " ".join(text.split())
 
     def weight(reason: _Reason) -> tuple[int, bool]:
@@ -137,6 +142,9 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
     if match := _UNKNOWN.search(reason.text):
         name = next(value for key, value in match.groupdict().items() if value and key != "group")
         group = [match["group"]] if match["group"] else []
+        own = tuple(_arguments(reason.owner))
+        if not group and own and name.partition(".")[0] not in own:
+            name = name.partition(".")[0]  # what is below a mistyped key may be right
         path = [part for key in (*reason.keys, *group, name) for part in ([key] if key == root else key.split("."))]
         top = (root,) if root else _SECTIONS if verb is None else tuple(inspect.signature(verb).parameters)
         if path[0] not in top:  # what is below a mistyped section may be right

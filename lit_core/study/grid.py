@@ -18,7 +18,7 @@ from typing import Any
 from lit_core.cli.arguments import option, read_config
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError, did_you_mean
-from lit_core.moved_names import current_path
+from lit_core.moved_names import MOVED_MODULES, current_path
 from lit_core.study.identity import identity, plain
 from lit_core.study.options import arguments_of, bind
 
@@ -132,7 +132,7 @@ def locate(path: str, where: str) -> Callable[..., Any]:
         raise UserError(f"{where} is {path}, which cannot be imported ({error.value}); fix or install it.") from error
     if not callable(function):
         module, _, name = path.rpartition(".")
-        hint = did_you_mean(name, dir(pydoc.locate(module)) if module else ())
+        hint = did_you_mean(name, dir(pydoc.locate(MOVED_MODULES.get(module, module))) if module else ())
         raise UserError(f"{where} is {path}, but there is no function of that name; give its import path.{hint}")
     return function
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import time
 from importlib import import_module
 from pathlib import Path
@@ -234,3 +235,23 @@ def test_what_no_result_has_is_told():
         'tables.t names los, which no result has. Did you mean "loss"?',
         'figures.f names sede, which no result has. Did you mean "seed"?',
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"figures": {"F": {"x": "a", "by": "b", "metrics": ["c"], "wheer": {"grid": 1}}}}, 'wheer.* mean "where"'),
+        ({"tables": {"T": {"by": ["a"], "metrics": ["b"], "wheer": {"by": 1}}}}, 'wheer.* mean "where"'),
+        ({"grids": {"g": 3}}, "grids has 3, but must have the keys of a Grid: function, commands, arguments, vary"),
+        ({"grids": {"g": {"function": "lit_valuation.simulate.simulat"}}}, 'simulat, .* mean "simulate"'),
+    ],
+)
+def test_the_mistyped_key_is_named_and_not_what_is_below_it(part, words, capsys):
+    config = {
+        "name": "x",
+        "grids": {"g": {"function": "lit_valuation.study.simulate"}},
+        "sizes": {"smoke": {"seeds": [0]}},
+    }
+    Path("mine.yaml").write_text(yaml.safe_dump(config | part))
+    assert import_module("lit_valuation.cli").main(["study", "--config", "mine.yaml"]) == 2
+    assert re.search(words, capsys.readouterr().err)
