@@ -111,10 +111,10 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
     if not parsed.reasons:
         where = ".".join([*([root] if root else []), *_KEY.findall(text)[1 if root else 0 :]])
         if match := _NO_COMPONENT.search(text):
-            kind = next((one for one in _classes() if one.__name__ == match[1] and is_dataclass(one)), None)
+            options = next((one for one in _classes() if one.__name__ == match[1] and is_dataclass(one)), None)
             value = match[2].replace("None", "null")
-            if kind is not None:
-                keys = ", ".join(one.name for one in fields(kind))
+            if options is not None:
+                keys = ", ".join(one.name for one in fields(options))
                 return f"{where or 'A value'} has {value}, but must have the keys of a {match[1]}: {keys}; write them."
             return f"{where or 'A value'} is {value}, but must be a {match[1]}; give its class_path."
         return " ".join(text.split())
