@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ def unchanged(path: Path, state: tuple[int, int]) -> Iterator[None]:
         if file_state(path) != state:
             raise UserError("its size or time is another")
         yield
-    except (OSError, EOFError, zlib.error, UserError) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, UserError) as error:
         raise RunFailure(f"{path} changed while it was read ({error}); repeat with the file at rest.") from error
 
 

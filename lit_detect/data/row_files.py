@@ -209,7 +209,7 @@ class Table(RowFile):
 
     def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
         text = decoded(content, where)
-        cells = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=self._separator, strict=True))
+        cells = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=self._separator, strict=True), [])
         if len(cells) != len(self.header):
             raise UserError(
                 f"{where} ends a row of {len(cells)} cells, but the first line names {len(self.header)}; fix the row, "

@@ -313,3 +313,14 @@ def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="`human` is empty"):
         open_texts("", "`human`")
     assert len(open_texts(".", "`human`")) == 1
+
+
+@pytest.mark.parametrize("content", ['text\n"a\n', "text\n\n\n\n", "text\na,b\n"])
+def test_rows_that_change_without_another_time_are_a_failure_too(content, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text\nabc\n"[: len(content)])
+    status, texts = path.stat(), open_texts(path, "x")
+    path.write_text(content[: status.st_size])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(RunFailure, match=r"t\.csv changed while it was read"):
+        texts[0]
