@@ -88,12 +88,17 @@ def clean(text: str) -> str:
 
 
 def _cleaned(text: str) -> str:
-    text = _APOSTROPHES.sub("'", _BRACKETS.sub(" ", _LINK.sub(" ", text)))
-    for short, long in _SHORT:
-        text = short.sub(long, text)
+    if "://" in text or "www." in text:
+        text = _LINK.sub(" ", text)
+    text = _APOSTROPHES.sub("'", _BRACKETS.sub(" ", text))
+    if "'" in text:
+        for short, long in _SHORT:
+            text = short.sub(long, text)
     text = _SILENT.sub("", _PAUSE.sub(",", _DOTS.sub(".", _DASH.sub(" - ", text))))
     text = _GLUED.sub(" ", _OTHER.sub(" ", text.replace("–", "-")))
-    words = (word for word in text.split() if not any(character.isdigit() for character in word))
+    words = text.split()
+    if any(map(str.isdigit, text)):
+        words = [word for word in words if not any(map(str.isdigit, word))]
     return _REPEATED.sub(r"\1", _BEFORE.sub("", " ".join(words)))
 
 
