@@ -11,6 +11,7 @@ from torch import nn
 
 import lit_moe
 from lit_core.errors import UserError
+from lit_core.study.options import bind
 from lit_moe import MoELanguageModel, RouterBalance
 from lit_moe.interop.exporting import export_model
 from lit_moe.interop.importing import new_checkpoint
@@ -159,7 +160,8 @@ def test_a_study_traces_both_of_its_routings(tmp_path, monkeypatch):
     model = {"feed_forward": "granular", "router": {"class_path": f"{__name__}.Turns"}}
     cell = {"seed": 0, "model": "turns", "schedule": "infinite", "replay": 0.3, "shift": "code"}
     short = {"pretrain_steps": 8, "steps": 4, "window": 2, "test_samples": 2}
-    rows = experiment(**setting["arguments"] | cell | short | {"models": {"turns": model}})
+    values = setting["arguments"] | cell | short | {"models": {"turns": model}}
+    rows = experiment(**bind(experiment, values))
     steps = [row for row in rows if row["what"] == "step"]
     assert [row["mri_training"] for row in steps] == pytest.approx(
         [27 / 256] * 6
