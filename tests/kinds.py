@@ -1,5 +1,6 @@
 """Kinds of classes that configs can name, found through the exports of the packages, whatever they are called."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -29,6 +30,7 @@ from lit_valuation.encoders import Encoder
 from lit_valuation.selectors import Selector
 from lit_valuation.sources import LabelledSource
 
+PACKAGES = ("lit_core", "lit_detect", "lit_moe", "lit_valuation")
 CONFIGS = Path(__file__).parents[1] / "configs"
 #: Callbacks that each command adds to its run by itself.
 OF_EACH_RUN = {part for part in vars(lit_core.cli.lit_cli).values() if inspect.isclass(part)}
@@ -105,7 +107,7 @@ KINDS = [
 
 def exports(room=None):
     """Return the classes that the packages and their rooms export, each once."""
-    names = [room] if room else ["lit_core", "lit_detect", "lit_moe", "lit_valuation"]
+    names = [room] if room else list(PACKAGES)
     found = {}
     while names:
         module = importlib.import_module(names.pop())
@@ -118,6 +120,53 @@ def exports(room=None):
                 inner.name for inner in pkgutil.iter_modules(module.__path__, f"{module.__name__}.") if inner.ispkg
             ]
     return list(found)
+
+
+def forgotten():
+    """Yield, for each class of a kind that its room should export and does not, what to do.
+
+    Left out are private and abstract classes, bases of exported classes, and those that a module of the packages calls.
+    """
+    bases, exported = tuple({kind.base for kind in KINDS} - {nn.Module}), exports()
+    modules = [module for package in PACKAGES for module in modules_of(package)]
+    called = {name for module in modules for name in called_names(Path(module.__file__).read_text())}
+    for module in modules:
+        for name, part in vars(module).items():
+            if not inspect.isclass(part) or part.__module__ != module.__name__ or not issubclass(part, bases):
+                continue
+            helper = name.startswith("_") or name in called or inspect.isabstract(part)
+            if not helper and not any(issubclass(other, part) for other in exported):
+                yield f"export {name} from {room_of(module)}"
+
+
+def modules_of(package):
+    """Yield the modules of a package at any depth, without packages."""
+    for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not found.ispkg and not found.name.endswith(".__main__"):
+            yield importlib.import_module(found.name)
+
+
+def room_of(module):
+    """Return the package whose ``__init__`` exports what a module defines: the first two parts of its name at most."""
+    parts = module.__name__.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 else parts[0]
+
+
+def called_names(source):
+    """Return the names that a source calls."""
+    return {
+        node.func.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and hasattr(node.func, "id")
+    }
+
+
+def unfinished():
+    """Yield, for each exported class of a kind that is abstract and no base of another one, what it lacks."""
+    bases = tuple({kind.base for kind in KINDS} - {nn.Module})
+    exported = [part for part in exports() if issubclass(part, bases)]
+    for part in exported:
+        derived = any(other is not part and issubclass(other, part) for other in exported)
+        if inspect.isabstract(part) and not derived:
+            yield f"{part.__name__} lacks {', '.join(sorted(part.__abstractmethods__))}"
 
 
 def made_in_code(part):
