@@ -1,4 +1,4 @@
-"""Base class of attacks, their result, and how edits are applied to a text.
+"""Base class of attacks, their result, and the helpers that they share: applying edits, checking a fraction.
 
 To add an attack, derive from `Attack`, export it from ``lit_detect.attacks``, and write its YAML in
 ``configs/detect/attack`` and its test.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lit_core.errors import UserError
 from lit_detect.records import Edit
 
 
@@ -23,6 +24,9 @@ class Attacked:
         edits: The changes, sorted by offset and without overlap.
         queries: Number of texts that the attacked detector scored.
         meta: Settings and counts of the attack, as plain values.
+
+    Raises:
+        ValueError: If the edits overlap or are not sorted by offset, which is a fault of the attack.
     """
 
     text: str
@@ -30,15 +34,24 @@ class Attacked:
     queries: int = 0
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check_order(self.edits)
+
 
 class Attack(ABC):
     """Base class of attacks, which change texts so that a detector may miss them.
 
     Attributes:
-        name: Name of the class, and in brackets the names of the models and resources that it uses.
+        name: Name of the class, and in brackets the names of the models and resources that it uses. The name of the
+            class is the default.
     """
 
     name: str
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     @abstractmethod
     def __call__(self, text: str, seed: int) -> Attacked:
@@ -61,12 +74,54 @@ def apply_edits(text: str, edits: Sequence[Edit]) -> str:
         text: The original text.
         edits: The edits, sorted by offset and without overlap.
 
+    Raises:
+        ValueError: If the edits overlap or are not sorted by offset.
+
     Example:
         >>> apply_edits("a cat", [Edit(2, 5, "cat", "dog")])
         'a dog'
     """
+    _check_order(edits)
     parts, end = [], 0
     for edit in edits:
         parts += [text[end : edit.start], edit.after]
         end = edit.end
     return "".join([*parts, text[end:]])
+
+
+def attacked(text: str, edits: Sequence[Edit], queries: int = 0, **meta: object) -> Attacked:
+    """Return the result of an attack from the original text and the edits.
+
+    Args:
+        text: The original text.
+        edits: The edits, sorted by offset and without overlap.
+        queries: Number of texts that the attacked detector scored.
+        meta: Settings and counts of the attack, as plain values.
+    """
+    return Attacked(apply_edits(text, edits), tuple(edits), queries, meta)
+
+
+def checked_fraction(name: str, fraction: float) -> float:
+    """Return the fraction if it is valid.
+
+    Args:
+        name: Name of the argument that gives the fraction.
+        fraction: Its value.
+
+    Raises:
+        UserError: If it is below 0 or above 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise UserError(f"{name} is {fraction}, but must be from 0 to 1. Set it to such a value.")
+    return fraction
+
+
+def _check_order(edits: Sequence[Edit]) -> None:
+    end = 0
+    for edit in edits:
+        if not end <= edit.start <= edit.end:
+            raise ValueError(
+                f"The edit from {edit.start} to {edit.end} comes after one that ends at {end}; an attack must sort its "
+                "edits by offset, and they must not overlap."
+            )
+        end = edit.end

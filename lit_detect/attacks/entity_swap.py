@@ -6,8 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from lit_detect.attacks.base import Attack, Attacked
-from lit_detect.attacks.raid import attacked, checked_fraction
+from lit_detect.attacks.base import Attack, Attacked, attacked, checked_fraction
 from lit_detect.attacks.word_lists import lines_of
 from lit_detect.language.entities import Extractor
 from lit_detect.records import Edit
@@ -37,7 +36,7 @@ class EntitySwap(Attack):
 
     def __init__(self, spacy_model: str | None = None, fraction: float = 1.0, consistent: bool = False) -> None:
         self._extractor = Extractor(spacy_model)
-        self.fraction, self.consistent = checked_fraction(fraction), consistent
+        self.fraction, self.consistent = checked_fraction("fraction", fraction), consistent
         self.name = f"EntitySwap[{self._extractor.name}{', consistent' if consistent else ''}]"
 
     def __call__(self, text: str, seed: int) -> Attacked:

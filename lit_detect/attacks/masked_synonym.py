@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from lit_core.errors import UserError
-from lit_detect.attacks.base import Attack, Attacked
+from lit_detect.attacks.base import Attack, Attacked, attacked, checked_fraction
 from lit_detect.attacks.editable_text import STOP_WORDS, EditableText
-from lit_detect.attacks.raid import attacked, checked_fraction
 from lit_detect.language.parts_of_speech import RuleTagger, Tagger
 from lit_detect.language.word_vectors import WordVectors
 from lit_detect.scoring.masked_language_model import MaskedLM
@@ -50,7 +49,7 @@ class MaskedSynonym(Attack):
                 f"min_cosine is {min_cosine} and min_probability is {min_probability}, but min_cosine must be from -1 "
                 "to 1, and min_probability from 0 to 1. Correct the value that is out of range."
             )
-        self.masked, self.fraction = masked, checked_fraction(fraction)
+        self.masked, self.fraction = masked, checked_fraction("fraction", fraction)
         self.vectors = WordVectors() if vectors is None else vectors
         self.tagger = RuleTagger() if tagger is None else tagger
         self.min_cosine, self.min_probability = min_cosine, min_probability

@@ -9,8 +9,7 @@ import torch
 
 from lit_core.errors import UserError
 from lit_core.lm.transformers_loading import loading
-from lit_detect.attacks.base import Attack, Attacked
-from lit_detect.attacks.raid import attacked
+from lit_detect.attacks.base import Attack, Attacked, attacked
 from lit_detect.language.entities import split_sentences
 from lit_detect.records import Edit
 

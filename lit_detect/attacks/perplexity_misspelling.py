@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 
 from lit_core.lm.language_model import LanguageModel
-from lit_detect.attacks.base import Attack, Attacked
+from lit_detect.attacks.base import Attack, Attacked, attacked, checked_fraction
 from lit_detect.attacks.causal_scores import CausalScorer
 from lit_detect.attacks.editable_text import EditableText
-from lit_detect.attacks.raid import attacked, checked_fraction, like_case
+from lit_detect.attacks.raid import like_case
 from lit_detect.attacks.word_lists import lines_of
 
 #: Tokens that the language model reads at once.
@@ -32,7 +32,7 @@ class PerplexityMisspelling(Attack):
     """
 
     def __init__(self, language_model: LanguageModel, fraction: float = 0.2) -> None:
-        self.language_model, self.fraction = language_model, checked_fraction(fraction)
+        self.language_model, self.fraction = language_model, checked_fraction("fraction", fraction)
         self.name = f"PerplexityMisspelling[{language_model.name}]"
 
     def __call__(self, text: str, seed: int) -> Attacked:

@@ -1,4 +1,4 @@
-"""Base class and helpers of the attacks of RAID (Dugan et al. 2024, arXiv 2405.07940).
+"""Base class of the attacks of RAID, and letter case of replacements (Dugan et al. 2024, arXiv 2405.07940).
 
 RAID draws from one generator for all texts, with the seed 42. Here each text has a generator of its own, so the result
 for a text does not depend on the other texts.
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lit_core.errors import UserError
-from lit_detect.attacks.base import Attack, Attacked, apply_edits
+from lit_detect.attacks.base import Attack, Attacked, attacked, checked_fraction
 from lit_detect.records import Edit
 
 
@@ -27,8 +26,7 @@ class SpanAttack(Attack):
     """
 
     def __init__(self, fraction: float) -> None:
-        self.fraction = checked_fraction(fraction)
-        self.name = type(self).__name__
+        self.fraction = checked_fraction("fraction", fraction)
 
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""
@@ -46,22 +44,6 @@ class SpanAttack(Attack):
     @abstractmethod
     def change(self, before: str, rng: np.random.Generator) -> str:
         """Return the text that replaces the text of a span."""
-
-
-def checked_fraction(fraction: float) -> float:
-    """Return the fraction if it is valid.
-
-    Raises:
-        UserError: If it is below 0 or above 1.
-    """
-    if not 0 <= fraction <= 1:
-        raise UserError(f"fraction is {fraction}, but must be from 0 to 1. Set it to such a value.")
-    return fraction
-
-
-def attacked(text: str, edits: Sequence[Edit], queries: int = 0, **meta: object) -> Attacked:
-    """Return the result of an attack from the original text and the edits."""
-    return Attacked(apply_edits(text, edits), tuple(edits), queries, meta)
 
 
 def like_case(word: str, model: str) -> str:

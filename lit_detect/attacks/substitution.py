@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError
-from lit_detect.attacks.base import Attack, Attacked
+from lit_detect.attacks.base import Attack, Attacked, attacked
 from lit_detect.attacks.editable_text import STOP_WORDS, EditableText
-from lit_detect.attacks.raid import attacked, like_case
+from lit_detect.attacks.raid import like_case
 from lit_detect.language.parts_of_speech import RuleTagger, Tagger, same_part
 from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.language.synonyms import Synonyms

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lit_detect.attacks.base import Attack, Attacked
-from lit_detect.attacks.raid import attacked, checked_fraction
+from lit_detect.attacks.base import Attack, Attacked, attacked, checked_fraction
 from lit_detect.records import Edit
 
 
@@ -23,8 +22,7 @@ class Whitespace(Attack):
     """
 
     def __init__(self, fraction: float = 0.2) -> None:
-        self.fraction = checked_fraction(fraction)
-        self.name = type(self).__name__
+        self.fraction = checked_fraction("fraction", fraction)
 
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text; see the base class."""

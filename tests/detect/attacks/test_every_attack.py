@@ -9,7 +9,10 @@ import torch
 from stand_ins import LEARNED, cases
 from tiny_models import prose
 
-from lit_detect.attacks import Attack, apply_edits
+from lit_core.errors import UserError
+from lit_detect.attacks import Attack, Attacked, apply_edits
+from lit_detect.attacks.base import checked_fraction
+from lit_detect.records import Edit
 
 KIND, CONFIGS = cases(Attack)
 TEXTS = [
@@ -75,3 +78,35 @@ def test_what_it_says_about_a_text_is_plain(attack, results):
         assert json.loads(json.dumps(dict(result.meta), allow_nan=False)) == result.meta
         assert type(result.queries) is int and result.queries >= 0
         assert type(result.edits) is tuple
+
+
+@pytest.mark.parametrize(
+    ("spans", "wrong"),
+    [
+        ([(4, 5), (0, 1)], "from 0 to 1 .* ends at 5"),
+        ([(0, 3), (2, 5)], "from 2 to 5 .* ends at 3"),
+        ([(3, 1)], "3 to 1"),
+    ],
+)
+def test_edits_that_overlap_or_are_out_of_order_are_refused(spans, wrong):
+    edits = tuple(Edit(start, end, "alpha"[start:end], "x") for start, end in spans)
+    for make in (lambda: Attacked("x", edits), lambda: apply_edits("alpha", edits)):
+        with pytest.raises(ValueError, match=wrong):
+            make()
+    Attacked("xx alpha", (Edit(0, 0, "", "x"), Edit(0, 0, "", "x "), Edit(0, 1, "a", "a")))
+
+
+def test_an_attack_has_the_name_of_its_class_by_default():
+    class Nothing(Attack):
+        def __call__(self, text, seed):
+            return Attacked(text, ())
+
+    class More(Nothing):
+        pass
+
+    assert (Nothing().name, More().name) == ("Nothing", "More")
+
+
+def test_the_refusal_of_a_fraction_names_its_argument():
+    with pytest.raises(UserError, match=r"^share is 1\.5, but must be from 0 to 1"):
+        checked_fraction("share", 1.5)
