@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -63,9 +63,20 @@ class TokenStatistic(LanguageModelDetector, ZeroShotDetector):
 
     Raises:
         UserError: If a number is out of range, or the models have different tokenizers.
+        TypeError: If a class defines `statistic`, but its ``quantities`` is missing or is not a tuple of such names.
     """
 
     quantities: ClassVar[tuple[Quantity, ...]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        quantities = getattr(cls, "quantities", ())
+        known = quantities and isinstance(quantities, tuple) and set(quantities) <= set(get_args(Quantity))
+        if cls.statistic is not TokenStatistic.statistic and not known:
+            raise TypeError(
+                f"{cls.__name__}.quantities is {quantities!r}, but must be a tuple of one or more names among "
+                f'{", ".join(get_args(Quantity))}. Set it to ("log_prob",), for example.'
+            )
 
     def __init__(
         self, language_model: LanguageModel, reference_model: LanguageModel | None, max_tokens: int, batch_tokens: int

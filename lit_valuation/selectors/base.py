@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -60,10 +60,24 @@ class Selector(ABC):
     ``configs/valuation/selector`` and its test.
 
     Attributes:
-        needs: Fields of a `Pool`, in addition to the labels, that the selector uses.
+        needs: Fields of a `Pool`, in addition to the labels, that the selector uses. The other fields of its pools may
+            be None.
+
+    Raises:
+        TypeError: If a class defines `select`, but its ``needs`` is missing or is not a set of such fields.
     """
 
     needs: ClassVar[frozenset[Need]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        needs = getattr(cls, "needs", None)
+        known = isinstance(needs, (set, frozenset)) and needs <= set(get_args(Need))
+        if cls.select is not Selector.select and not known:
+            raise TypeError(
+                f"{cls.__name__}.needs is {needs!r}, but must be a set of names among {', '.join(get_args(Need))}. Set "
+                'it to frozenset({"features"}), for example, or to frozenset() if the labels are enough.'
+            )
 
     @abstractmethod
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from needed import needed_arguments
 
 import lit_moe.nn
 from lit_moe.nn import Router
@@ -21,13 +22,8 @@ CLASSES = [
 
 def arguments(kind):
     """Return the arguments that a router needs beside the two numbers of experts, as its config gives them."""
-    _, _, *others = inspect.signature(kind).parameters.values()
-    needed = {parameter.name for parameter in others if parameter.default is parameter.empty}
-    if not needed:
-        return {}
     described = [yaml.safe_load(path.read_text())["model"]["init_args"]["router"] for path in CONFIGS.glob("*.yaml")]
-    (own,) = [entry for entry in described if entry["class_path"].rpartition(".")[2] == kind.__name__]
-    return {name: value for name, value in own["init_args"].items() if name in needed}
+    return needed_arguments(kind, described, given=2)
 
 
 def made(kind):

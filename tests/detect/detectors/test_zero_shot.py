@@ -11,6 +11,7 @@ from lit_core.errors import UserError
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.detectors import LRR, Binoculars, FastDetectGPT, LogLikelihood, LogRank
+from lit_detect.detectors.language_model import TokenStatistic
 
 TEXTS = ["", "Emma", *(text[:150] for text in passages(4))]
 
@@ -118,3 +119,11 @@ def test_models_follow_the_detector(lm):
     torch.nn.ModuleDict({"detector": detector}).to("meta", torch.bfloat16)
     (model,) = detector.language_models
     assert model.device.type == "meta" and model.module.dtype == torch.float32
+
+
+@pytest.mark.parametrize("quantities", [None, (), ("logprob",), "rank", ("rank", "ranks")])
+def test_a_statistic_of_unknown_quantities_is_refused(quantities):
+    members = {"statistic": lambda self, tokens: tokens["rank"].mean()}
+    members |= {} if quantities is None else {"quantities": quantities}
+    with pytest.raises(TypeError, match=r"Wrong.quantities is .* names among log_prob, rank, expected, variance"):
+        type("Wrong", (TokenStatistic,), members)
