@@ -70,6 +70,10 @@ class Router(nn.Module, ABC):
     - `reset_parameters`: initial values of its own parameters and buffers; required if it has any.
     - `is_softmax_top_k`: whether Hugging Face's mixtures route in the same way, which an export needs.
 
+    The weights of the experts are those of inference, also in training. A router may draw at random only in
+    `select_in_training` or `perturb`, and only from torch's global generator of the tensors' device, so that a
+    resumed run draws the same numbers.
+
     All routing is in float32, also under autocast and in bfloat16 models, where rounding makes ties that change the
     chosen experts.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from all_routers import CLASSES, CONFIGS
+from all_routers import CLASSES, CONFIGS, draws
 from torch import nn
 
 import lit_moe
@@ -77,6 +77,25 @@ class Careless(PenaltyRouter):
     def __init__(self, n_experts, top_k):
         super().__init__(n_experts, top_k)
         self.register_buffer("load", torch.zeros(n_experts))
+
+
+class Drawn(PenaltyRouter):
+    """Draws the experts of training."""
+
+    def select_in_training(self, logits_TE, scores_TE, mask_T):
+        return torch.rand_like(logits_TE).topk(self.top_k).indices
+
+
+class Shaken(PenaltyRouter):
+    """Draws a change of the tokens that the gate reads."""
+
+    def perturb(self, x_TD):
+        return x_TD * torch.rand_like(x_TD)
+
+
+def test_a_router_that_draws_is_told_from_others():
+    kinds = (Drawn, Shaken, Turns, Remembering, lambda n, k: PenaltyRouter(n, k, jitter=0.1))
+    assert [draws(kind(8, 2)) for kind in kinds] == [True, True, False, False, True]
 
 
 def test_its_inference_routing_is_logged_beside_that_of_training(byte_model, byte_data, make_trainer, read_metrics):
