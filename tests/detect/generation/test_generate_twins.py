@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import pytest
 
@@ -27,6 +28,14 @@ OPTIONS = dict(
     max_new_tokens=40,
     batch_size=8,
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cleaned_once():
+    """Each call reads all chapters, and cleaning them takes longer than what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_detect.generation.passages.clean", cache(clean))
+        yield
 
 
 @pytest.fixture(scope="module")
