@@ -89,7 +89,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
 
     @property
     def is_trained(self) -> bool:
-        """Whether the detector is trained by gradients."""
+        """Whether the detector is trained by gradients, so that a finished fit can be continued."""
         return isinstance(self.detector, TrainedDetector)
 
     def probability(self, scores: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         if self._fit.is_underway:
             raise UserError(
                 f"{self.detector.name} is fitted after one epoch, but training ended before; set trainer.max_epochs to "
-                "1 and leave out trainer.max_steps."
+                "1 and leave out trainer.max_steps and trainer.limit_train_batches."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

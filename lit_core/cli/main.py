@@ -163,7 +163,8 @@ def _closing_lines(program: str, cli: LitCLI) -> None:
     last = cli.run_folder / "checkpoints" / "last.ckpt"
     if cli.subcommand == "fit" and last.exists():
         print(f"Test it      {program} test --ckpt_path {_relative(last)}")
-        print(f"Resume it    {program} fit --ckpt_path {_relative(last)} --trainer.max_steps STEPS")
+        if getattr(cli.model, "is_trained", True):
+            print(f"Resume it    {program} fit --ckpt_path {_relative(last)} --trainer.max_steps STEPS")
     print(f"Look at it   tensorboard --logdir {folder}")
 
 

@@ -34,6 +34,11 @@ class EvaluationTask(CheckpointModule):
             self.save_hyperparameters(logger=False)
         self.metrics = nn.ModuleDict()
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the optimizer changes the model, so that a finished fit can be continued; true unless overridden."""
+        return True
+
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source.
 

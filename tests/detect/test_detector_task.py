@@ -165,6 +165,12 @@ def test_two_processes_fit_the_same_statistics_and_log_the_same():
     assert rows("runs/detect/one/metrics.csv") == rows("runs/detect/two/metrics.csv")
 
 
+@pytest.mark.parametrize("option", ["max_steps", "limit_train_batches"])
+def test_an_epoch_that_an_option_cuts_is_refused_with_its_name(option, capsys):
+    assert fit(*STATISTICS, f"--trainer.{option}", "1", run="cut") == 2
+    assert re.search(rf"is fitted after one epoch, .* leave out .*trainer\.{option}\b", capsys.readouterr().err)
+
+
 def test_gathering_goes_on_where_it_was_stopped():
     assert fit(*STATISTICS, run="whole") == 0
     assert fit(*STATISTICS, "--trainer.max_steps", "4", run="part") == 2  # ended before anything was fitted
@@ -176,8 +182,10 @@ def test_gathering_goes_on_where_it_was_stopped():
     assert torch.equal(whole["state_dict"]["detector._extra_state"], part["state_dict"]["detector._extra_state"])
 
 
-def test_a_zero_shot_detector_is_calibrated():
+def test_a_zero_shot_detector_is_calibrated(capsys):
     assert fit("--model.init_args.detector", "test_detector_task.LowerStarts", run="zero") == 0
+    closing = capsys.readouterr().out
+    assert "Test it" in closing and "Resume it" not in closing  # it has nothing to continue
     task = LoadedDetector.load("runs/detect/zero/checkpoints/last.ckpt").task
     from sklearn.linear_model import LogisticRegression
 

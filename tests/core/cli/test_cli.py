@@ -70,6 +70,7 @@ def test_closing_lines_name_the_folder_and_the_next_commands(capsys):
     out = capsys.readouterr().out
     assert "Run folder   runs/small/first" in out
     assert f"lit-small test --ckpt_path {LAST}" in out
+    assert f"lit-small fit --ckpt_path {LAST} --trainer.max_steps STEPS" in out
     assert "tensorboard --logdir runs/small/first" in out
     assert "💡" not in out
 
