@@ -1,5 +1,6 @@
 """RAID's attacks against their written definitions, each applied here in another way than in the package."""
 
+import inspect
 import re
 import unicodedata
 from itertools import pairwise
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_language_models import TEXTS, causal, masked
 
+import lit_detect.attacks
 from lit_core.errors import UserError
 from lit_detect.attacks import (
     AlternativeSpelling,
     ArticleDeletion,
+    Attack,
     EntitySwap,
     Homoglyph,
     InsertParagraphs,
@@ -35,17 +38,19 @@ TEXT = (
     "The color of an apple a day is the best, said Mr. Bennet in 1813. It cost 3.50 or 12 pounds! Did a theater "
     "center organize the show? Neighbors went to the 2nd house: the old one. Then they left."
 )
+#: Those that change a share of a text's spans and need nothing else.
 PLAIN = [
-    AlternativeSpelling,
-    ArticleDeletion,
-    EntitySwap,
-    Homoglyph,
-    InsertParagraphs,
-    Number,
-    UpperLower,
-    Whitespace,
-    ZeroWidthSpace,
+    part
+    for part in map(vars(lit_detect.attacks).get, lit_detect.attacks.__all__)
+    if inspect.isclass(part)
+    and issubclass(part, Attack)
+    and "fraction" in (parameters := inspect.signature(part).parameters)
+    and all(parameter.default is not parameter.empty for parameter in parameters.values())
 ]
+
+
+def test_attacks_without_models_are_found():
+    assert {Number, Whitespace, EntitySwap} < set(PLAIN) and not {MaskedSynonym, PerplexityMisspelling} & set(PLAIN)
 
 
 @pytest.mark.parametrize("attack", PLAIN)

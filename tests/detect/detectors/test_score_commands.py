@@ -11,9 +11,11 @@ import torch
 import yaml
 from austen_pairs import pairs
 
+import lit_detect.detectors
 from lit_core import lm
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.cli import main
+from lit_detect.detectors import TrainedDetector
 from lit_detect.loading import LoadedDetector
 from lit_detect.scoring.masked_language_model import MaskedLM
 
@@ -30,7 +32,17 @@ model: {class_path: lit_detect.DetectorTask}
 trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false}
 """
 CONFIGS = Path(__file__).parents[3] / "configs" / "detect" / "detector"
-NAMES = ["binoculars", "ensemble", "fast_detect_gpt", "gltr", "gltr_bert", "log_likelihood", "log_rank", "lrr"]
+
+
+def asks_frozen_models(path):
+    """Tell whether a config names a detector that asks language models without training them."""
+    text = path.read_text()
+    _, _, name = yaml.safe_load(text)["model"]["init_args"]["detector"]["class_path"].rpartition(".")
+    is_trained = issubclass(getattr(lit_detect.detectors, name), TrainedDetector)
+    return not is_trained and ("smollm2" in text or "MaskedLM" in text)
+
+
+NAMES = [path.stem for path in sorted(CONFIGS.glob("*.yaml")) if asks_frozen_models(path)]
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +82,10 @@ def test_each_config_is_fitted_and_comes_back(name, monkeypatch, tiny_gpt2, tiny
     assert code == 0, capsys.readouterr().err
     task = LoadedDetector.load(last(name)).task
     assert task.detector.score([record.text for record in pairs(3)]).isfinite().all()
+
+
+def test_configs_that_ask_frozen_models_are_found():
+    assert {"binoculars", "ensemble", "gltr_bert", "lrr"} < set(NAMES) and not {"grover", "fast"} & set(NAMES)
 
 
 def test_two_processes_fit_the_same(tiny_gpt2):
