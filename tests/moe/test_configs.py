@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = """
 data: {class_path: lit_moe.TokenDataModule, init_args: {root: %s, sequence_length: 32, global_batch_size: 4,
   micro_batch_size: 2, validation_samples: 2}}
-model: {class_path: lit_moe.MoELanguageModel, init_args: {decoder: {d_model: 16, n_heads: 2, d_ff: 16}}}
+model: {class_path: lit_moe.MoELanguageModel, init_args: {decoder: {n_layers: 1, d_model: 16, n_heads: 2, d_ff: 16}}}
 trainer: {accelerator: cpu, max_steps: 2, limit_val_batches: 1, enable_progress_bar: false, enable_model_summary: false}
 """
 PARTS = sorted((CONFIGS / "moe" / "router").glob("*.yaml")) + sorted((CONFIGS / "moe" / "scheduler").glob("*.yaml"))
