@@ -1,5 +1,8 @@
 """Tiny random models of transformers' own classes, saved in folders as the Hub has them."""
 
+import re
+from collections import Counter
+
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
@@ -21,19 +24,25 @@ def prose(characters=60_000):
 def save_bert(folder):
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-    backend = Backend(models.WordPiece(unk_token="[UNK]"))
+    vocabulary = word_pieces(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], 600)
+    backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend.train_from_iterator(
-        prose(), trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False)
-    )
     ends = [("[CLS]", 2), ("[SEP]", 3)]
     backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
     BertTokenizerFast(tokenizer_object=backend, model_max_length=48).save_pretrained(folder)
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
     settings = sizes | {"vocab_size": 600, "max_position_embeddings": 64, "num_labels": 2}
     BertForSequenceClassification(BertConfig(**settings)).save_pretrained(folder)
+
+
+def word_pieces(special, size):
+    """A vocabulary of characters and frequent words, always the same: a trained one breaks ties at random."""
+    words = Counter(re.findall(r"\w+|[^\w\s]", " ".join(prose())))
+    characters = sorted(set("".join(words)))
+    frequent = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word], word))
+    pieces = [*special, *characters, *(f"##{character}" for character in characters if character.isalnum()), *frequent]
+    return {piece: index for index, piece in enumerate(pieces[:size])}
 
 
 def save_roberta(folder):
