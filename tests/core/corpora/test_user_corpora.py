@@ -68,8 +68,8 @@ def test_json_lines(tmp_path, suffix):
         (b'{"text": "ok"', "rows.jsonl, line 2: it is not valid JSON"),
         (b"[1]", "rows.jsonl, line 2: it is not a JSON object"),
         (b'{"test": "x"}', 'no field text among test; set `field`. Did you mean "test"'),
-        (b'{"text": 3}', "line 2: the field text is a int and no text"),
-        (b'{"text": null}', "line 2: the field text is a NoneType and no text"),
+        (b'{"text": 3}', "line 2: the field text is a int, but must be text"),
+        (b'{"text": null}', "line 2: the field text is a NoneType, but must be text"),
         (b"\xff", "rows.jsonl, line "),
     ],
 )
