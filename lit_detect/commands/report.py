@@ -192,13 +192,21 @@ def gather(paths: Sequence[str], split: str) -> list[Record]:
         split: Split that is taken of a prepared source or root.
 
     Raises:
-        UserError: If there is no such file or folder, or a text has no label.
+        UserError: If there is no such file or folder, two paths name the same file, or a text has no label.
     """
     if not paths:
         raise UserError("`texts` is empty; name files or folders with some.")
     records: list[Record] = []
+    read: dict[Path, str] = {}
     for path in paths:
         texts = open_texts(path, "`texts`", split=split)
+        for file in map(Path.resolve, texts.files):
+            if file in read:
+                raise UserError(
+                    f"`texts` names {file} by {read[file]} and again by {path}, so its texts would count twice; remove "
+                    "one of them."
+                )
+            read[file] = path
         for index, record in enumerate(texts.records()):
             if record.label is None:
                 raise UserError(f"{texts.where(index)} has no label, which a report needs; say human or machine there.")

@@ -288,6 +288,14 @@ def test_a_folder_of_a_prepared_root_is_found(fitted):
     assert test == gather([str(fitted / "texts/austen")], "test") == gather([str(fitted / "texts/austen/test")], "val")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("clean.jsonl", "texts/../clean.jsonl"), ("texts", "texts/austen/test"), ("texts", "texts")]
+)
+def test_texts_that_are_named_twice_are_refused(fitted, first, second):
+    with pytest.raises(UserError, match="count twice"):
+        gather([f"{fitted}/{first}", f"{fitted}/{second}"], "test")
+
+
 def test_a_detector_that_an_attack_asks_reads_texts_as_it_was_trained(fitted, tmp_path):
     content = torch.load(checkpoint(fitted), weights_only=True)
     content["config"]["data"].setdefault("init_args", {})["normalize"] = True
