@@ -42,10 +42,9 @@ class ClassifierCLI(LitCLI):
     """The shared command line, whose ``predict`` writes a table into the run folder."""
 
     def before_predict(self) -> None:
-        """Add a `PredictionTable` for ``predictions.csv``, unless the run has one."""
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        if self.run_folder is not None and not any(isinstance(callback, PredictionTable) for callback in callbacks):
-            callbacks.append(PredictionTable(self.run_folder / "predictions.csv"))
+        """Write ``predictions.csv``."""
+        if self.run_folder is not None:
+            self.trainer.callbacks.append(PredictionTable(self.run_folder / "predictions.csv"))  # type: ignore[attr-defined]
 
 
 def _commands(args: list[str]) -> LitCLI:
