@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import select
 import signal
 import sys
 import traceback
@@ -55,7 +57,8 @@ def run(
         like_fit: Further commands of the package by name, with the arguments of ``fit``; None for none.
 
     Returns:
-        The exit code: 0; 2 for a user's mistake; 1 for a failed run; 130 or 143 for one that a signal stopped.
+        The exit code: 0; 2 for a user's mistake; 1 for a failed run; 130 or 143 for one that a signal stopped;
+        141 if the reader of its output has left.
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
@@ -71,12 +74,13 @@ def run(
             cli = commands(args)
             _closing_lines(program, cli)
         elif command is None:
-            print(_usage(program, own))
+            print(_usage(program, own), flush=True)
             return OK if not args or {"--help", "-h"} & set(args) else USER_ERROR
         else:
             known = [*LitCLI.subcommands(), *own]
             hint = did_you_mean(command, known)
             raise UserError(f"{command} is not a command of {program}.{hint} The commands are {', '.join(known)}.")
+        sys.stdout.flush()  # here, where a reader that has left, such as `head`, is no error
         return OK
     except SystemExit as error:  # --help and --print_config, or Lightning's way out at Ctrl-C
         if isinstance(error.__context__, KeyboardInterrupt):
@@ -93,6 +97,8 @@ def run(
         _say(program, "interrupted.")
         return 128 + signal.SIGINT
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            return 128 + signal.SIGPIPE
         if debug:
             traceback.print_exc()
         cause = root_cause(error)
@@ -198,6 +204,16 @@ def score_table(metrics: Mapping[str, float]) -> str:
         for line in lines
     ]
     return "\n".join(["", *text])
+
+
+def _reader_has_left() -> bool:
+    """Tell whether nobody reads our output any more; if so, let Python end without saying it again."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    has_left = any(event & select.POLLERR for _, event in poll.poll(0))
+    if has_left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return has_left
 
 
 def _last_checkpoint() -> Path | None:

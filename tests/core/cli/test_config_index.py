@@ -1,6 +1,8 @@
 """Every packaged config says what it is and how it is run, is listed by `configs`, and is found by its former path."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,10 @@ def test_a_former_path_finds_the_present_config(former, tmp_path, monkeypatch):
     assert f"configs/{former}" not in CONFIGS
     found = Path(find_config(f"configs/{former}"))
     assert found.read_bytes() == (ROOT / "configs" / MOVED_CONFIGS[former]).read_bytes()
+
+
+def test_a_reader_that_has_left_is_no_error():
+    command = [sys.executable, "-m", "lit_detect", "configs"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert (process.wait(), process.stderr.read()) == (141, "")
