@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 from torchmetrics import Metric
 
+from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lightning.internals import trainer_of
@@ -116,10 +117,12 @@ class DetectorTask(ExactBuffers, EvaluationTask):
                 self.set_platt(platt)
             return 0 * self.placeholder
         logits, y = self.detector(batch["text"]), batch["y"]
-        loss = F.cross_entropy(logits, y)
-        right = (logits.detach().argmax(1) == y).sum()
-        self._window.append(torch.stack([loss.detach() * len(y), right, torch.full_like(right, len(y))]))
-        return loss
+        if "index" in batch:
+            y = y.where(batch["index"] >= 0, IGNORED)
+        loss = F.cross_entropy(logits, y, ignore_index=IGNORED, reduction="sum")
+        right, scored = (logits.detach().argmax(1) == y).sum(), (y != IGNORED).sum()
+        self._window.append(torch.stack([loss.detach(), right, scored]))
+        return self.step_loss(loss / scored.clamp(min=1), scored)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a validation source, once there is something to score with."""
@@ -162,6 +165,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
 
     def on_train_start(self) -> None:
         """Fill the HPARAMS page."""
+        super().on_train_start()
         self._window = []
         self._fit.begin_step()
         charts = {

@@ -14,7 +14,7 @@ from torch import Tensor
 class Window:
     """Sums over the micro-batches of one optimizer step on this device."""
 
-    losses: list[Tensor] = field(default_factory=list)
+    scored: list[Tensor] = field(default_factory=list)
     auxiliary: list[Tensor] = field(default_factory=list)
     nats: list[Tensor] = field(default_factory=list)
     text_bytes: list[Tensor] = field(default_factory=list)
@@ -22,10 +22,9 @@ class Window:
     flops: float = 0.0
 
     def sums(self) -> Tensor:
-        """Return micro-batches, loss, auxiliary loss, nats and bytes, each summed, of shape ``(5,)``."""
-        parts = (self.losses, self.auxiliary, self.nats, self.text_bytes)
-        sums = [torch.stack([value.detach().float().reshape(()) for value in part]).sum() for part in parts]
-        return torch.stack([torch.full_like(sums[0], len(self.losses)), *sums])
+        """Return scored tokens, auxiliary loss of each, nats and bytes, each summed, of shape ``(4,)``."""
+        parts = (self.scored, self.auxiliary, self.nats, self.text_bytes)
+        return torch.stack([torch.stack([value.detach().float() for value in part]).sum() for part in parts])
 
 
 class TrainingMeter:

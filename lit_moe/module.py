@@ -43,8 +43,9 @@ def adamw(params: Iterable[Any]) -> Optimizer:
 class MoELanguageModel(EvaluationTask):
     """Pre-trains a decoder, dense or with a mixture of experts, to predict the next token.
 
-    The loss of a micro-batch is the mean negative log-likelihood of its tokens plus the routers' auxiliary losses, so
-    several devices train as one that accumulates the same micro-batches. Weight decay applies to weight matrices and
+    The loss of an optimizer step is the mean, over its scored tokens, of their negative log-likelihood and of the
+    routers' auxiliary losses in their micro-batch. So several devices train as one that accumulates the same
+    micro-batches, and micro-batches that score few tokens count little. Weight decay applies to weight matrices and
     embeddings, not to norms and biases. The learning-rate schedule steps with the optimizer.
 
     ===================================  =============  ====================================================
@@ -179,16 +180,16 @@ class MoELanguageModel(EvaluationTask):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch, which holds no padding."""
         nll, scored = self._nll(batch, routed=None)
-        loss = nll.sum() / scored.sum()
-        auxiliary = auxiliary_losses(self.decoder)
+        n_scored, auxiliary = scored.sum(), auxiliary_losses(self.decoder)
+        loss = nll.sum() / n_scored.clamp(min=1)
         window, tokens = self.meter.window, batch["input_ids"].numel()
-        window.losses.append(loss.detach())
-        window.auxiliary.append(auxiliary.detach())
+        window.scored.append(n_scored)
+        window.auxiliary.append(auxiliary.detach() * n_scored)
         window.nats.append(nll.detach().sum())
         window.text_bytes.append(self._bytes(batch["labels"], scored).sum())
         window.tokens += tokens
         window.flops += 3.0 * tokens * self.decoder.flops_per_token(batch["input_ids"].shape[1])
-        return loss + auxiliary
+        return self.step_loss(loss + auxiliary, n_scored)
 
     def routing_step(self, batch: dict[str, Tensor]) -> Tensor:
         """Run the mixture layers on a batch as an evaluation does; `RouterDrift` compares two models by it.
@@ -205,6 +206,7 @@ class MoELanguageModel(EvaluationTask):
 
     def on_train_start(self) -> None:
         """Start the clock and fill the HPARAMS page; a branched run counts from 0."""
+        super().on_train_start()
         if self.global_step == 0:
             self.meter = TrainingMeter()
         self.meter.start_clock(self.global_step)
@@ -217,10 +219,10 @@ class MoELanguageModel(EvaluationTask):
         window = self.meter.close(self.global_step, self.trainer.world_size)
         if not logs_this_step(self.trainer):
             return
-        batches, loss, auxiliary, nats, text_bytes = sum_over_ranks(self.trainer, window.sums()).tolist()
+        scored, auxiliary, nats, text_bytes = sum_over_ranks(self.trainer, window.sums()).tolist()
         tokens, flops = self.meter.tokens(self.global_step + 1), self.meter.flops(self.global_step + 1)
         values = {
-            "train/auxiliary_loss": auxiliary / batches,
+            "train/auxiliary_loss": auxiliary / max(scored, 1),
             "train/learning_rate": float(optimizer.param_groups[0]["lr"]),
             "train/gradient_norm": gradient_norm(self.parameters()),
             "train/tokens": float(tokens),
@@ -229,7 +231,7 @@ class MoELanguageModel(EvaluationTask):
         if text_bytes > 0:
             values["train/bits_per_byte"] = nats / text_bytes / math.log(2)
         self.log_dict(values)
-        self.log("train/loss", loss / batches, prog_bar=True)
+        self.log("train/loss", nats / max(scored, 1), prog_bar=True)
         self.log("train/tokens_per_second", self.meter.lap(tokens), prog_bar=True)
 
     def on_validation_start(self) -> None:

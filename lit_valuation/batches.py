@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError
 
 
@@ -17,7 +18,7 @@ class Batch:
 
     Args:
         x: Inputs, ``(batch, ...)``.
-        y: Class indices, ``(batch,)``.
+        y: Class indices, ``(batch,)``; -100 for rows that are not scored.
         index: Index of each sample in its set, -1 for rows that only pad the batch; None if not known.
         weight: Weight of each sample in the loss, ``(batch,)``; None for equal weights.
     """
@@ -30,6 +31,10 @@ class Batch:
     def real(self) -> Tensor:
         """Return which rows are samples and not padding, bool of shape ``(batch,)``."""
         return self.y == self.y if self.index is None else self.index >= 0
+
+    def scored(self) -> Tensor:
+        """Return which rows are samples with a label, which losses and scores count, bool of shape ``(batch,)``."""
+        return self.real() & (self.y != IGNORED)
 
 
 def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:

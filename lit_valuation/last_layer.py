@@ -138,7 +138,7 @@ def gather_gradients(
                 )
             index = torch.arange(n_read, n_read + len(batch.y)) if batch.index is None else batch.index
             n_read += len(batch.y)
-            real = batch.real().cpu()
+            real = batch.scored().cpu()
             parts.append(tuple(column.cpu()[real] for column in (logits, hidden, batch.y, index)))  # type: ignore[arg-type]
     empty = torch.empty(0, dtype=torch.int64)
     parts.append((torch.empty(0, layer.out_features), torch.empty(0, layer.in_features), empty, empty))

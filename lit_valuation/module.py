@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 from torchmetrics import Metric
 
+from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
@@ -30,10 +31,11 @@ def sgd(params: Iterable[Any]) -> Optimizer:
 class ClassifierTask(EvaluationTask):
     """Trains a classifier of images, tables or embeddings, whose last layer should be linear.
 
-    The loss of a micro-batch is the mean cross-entropy of its samples, each multiplied by its ``weight`` if the batch
-    has weights, whose mean over the set is 1. Weight decay does not apply to norms and biases. The schedule steps with
-    the optimizer. Batches are mappings with ``x``, ``y`` and optionally ``weight`` and ``index``, or pairs ``(x, y)``.
-    Rows with an ``index`` of -1 only pad a batch and count in nothing.
+    The loss of an optimizer step is the mean cross-entropy of its samples, over micro-batches and devices, each
+    multiplied by its ``weight`` if the batch has weights, whose mean over the set is 1. Weight decay does not apply to
+    norms and biases. The schedule steps with the optimizer. Batches are mappings with ``x``, ``y`` and optionally
+    ``weight`` and ``index``, or pairs ``(x, y)``. Rows with an ``index`` of -1 only pad a batch, rows with a label of
+    -100 are not scored; neither count in anything.
 
     ======================================  ======  =================================================================
     key                                     unit    moment
@@ -134,11 +136,14 @@ class ClassifierTask(EvaluationTask):
         """Return the loss of a micro-batch in nats."""
         samples = as_batch(batch)
         logits = self(samples.x)
-        nll = F.cross_entropy(logits, samples.y, label_smoothing=self.label_smoothing, reduction="none")
-        loss = (nll if samples.weight is None else nll * samples.weight.to(nll)).mean()
-        correct = (logits.detach().argmax(1) == samples.y).sum()
-        self._window.append(torch.stack([loss.detach() * len(nll), correct, torch.full_like(correct, len(nll))]))
-        return loss
+        scored = samples.scored()
+        y = samples.y.where(scored, IGNORED)
+        nll = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing, reduction="none")
+        loss = (nll if samples.weight is None else nll * samples.weight.to(nll)).sum()
+        correct = (logits.detach().argmax(1) == y).sum()
+        n_scored = scored.sum()
+        self._window.append(torch.stack([loss.detach(), correct, n_scored]))
+        return self.step_loss(loss / n_scored.clamp(min=1), n_scored)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return ``index`` (None if not known), predicted ``classes`` by name, and ``probabilities`` of a batch."""
@@ -151,6 +156,7 @@ class ClassifierTask(EvaluationTask):
 
     def on_train_start(self) -> None:
         """Write hyperparameters and chart layout to TensorBoard."""
+        super().on_train_start()
         self._window = []
         names = ["loss", "accuracy", *(["hard_accuracy"] if self.hard_classes else [])]
         charts = {"accuracy": ["val/.*/accuracy"], "training loss": ["train/loss"]}
@@ -184,8 +190,8 @@ class ClassifierTask(EvaluationTask):
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source."""
         samples = as_batch(batch)
-        real = samples.real()
-        logits, y = self(samples.x)[real], samples.y[real]
+        scored = samples.scored()
+        logits, y = self(samples.x)[scored], samples.y[scored]
         _, metric = self.source_metric(
             stage, dataloader_idx, lambda dtype: ClassifierScores(self.classes, self.hard_classes, dtype)
         )

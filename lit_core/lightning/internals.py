@@ -99,6 +99,14 @@ def logs_this_step(trainer: Trainer) -> bool:
     return bool(connector.should_update_logs) or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
+def steps_after_batch(trainer: Trainer) -> bool:
+    """Tell, during a training batch, whether the optimizer steps after its backward pass.
+
+    The public ``accumulate_grad_batches`` does not tell that the last batch of an epoch steps too.
+    """
+    return not trainer.fit_loop._should_accumulate()
+
+
 def pending_row(trainer: Trainer) -> dict[str, float]:
     """Return the metrics of the current training step that Lightning has not yet given to the loggers; may be empty.
 

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from lit_core.lightning.checkpoint import CheckpointModule
 from lit_core.lightning.evaluation import log_reduced, named_loader
 from lit_core.lightning.internals import is_built_by_cli
+from lit_core.lightning.step_mean import StepMean
 from lit_core.lightning.tensorboard import add_hparams, add_layout
 
 
@@ -21,6 +22,8 @@ class EvaluationTask(CheckpointModule):
     A subclass defines `evaluate_batch`, which updates the metric of a source, and `source_values`, which computes it
     once all batches are seen. Each evaluation begins with new metrics, since the next one may have other sources, an
     interrupted one leaves its metrics incomplete, and a trainer in 16 bits rounds them.
+
+    The loss that `step_loss` makes of those of the micro-batches is the mean over all that an optimizer step scores.
 
     A module that the command line builds saves its parsed arguments as hyperparameters. A module built in Python saves
     none, since its arguments are objects, with which a checkpoint could not be read as plain data.
@@ -33,6 +36,7 @@ class EvaluationTask(CheckpointModule):
         if is_built_by_cli():
             self.save_hyperparameters(logger=False)
         self.metrics = nn.ModuleDict()
+        self._step_mean = StepMean()
 
     @property
     def is_trained(self) -> bool:
@@ -104,6 +108,23 @@ class EvaluationTask(CheckpointModule):
         data = getattr(trainer, "datamodule", None)
         add_layout(trainer, {title: charts})
         add_hparams(trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, shown)
+
+    def step_loss(self, mean: Tensor, scored: Tensor) -> Tensor:
+        """Return the loss of a micro-batch, to be returned by ``training_step``; see `StepMean`.
+
+        Args:
+            mean: Mean loss over the tokens or samples that the micro-batch scores, 0 if there are none.
+            scored: Their number, an int64 scalar.
+        """
+        return self._step_mean.loss(self, mean, scored)
+
+    def on_train_start(self) -> None:
+        """Begin with a whole optimizer step."""
+        self._step_mean = StepMean()
+
+    def on_after_backward(self) -> None:
+        """Make the gradients of a step those of the mean over all that it scores, before anything reads them."""
+        self._step_mean.scale_gradients(self)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch of a validation source."""

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from lit_core.errors import UserError
+from lit_core.lightning.step_mean import scale_gradients
 from lit_moe.nn.experts import GroupedExperts
 
 
@@ -96,11 +97,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     """
     parameters = list(parameters)
     factor = (max_norm / (gradient_norm(parameters) + 1e-6)).clamp(max=1.0)  # as in torch.nn.utils.clip_grad_norm_
-    with torch.no_grad():
-        for parameter in parameters:
-            if parameter.grad is not None:
-                own = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
-                own.mul_(factor)
+    scale_gradients(parameters, factor)
 
 
 def _check_experts(stacks: list[GroupedExperts], devices: int) -> None:

@@ -29,6 +29,7 @@ PINS = {
     "_instantiator": lambda: in_source(hparams_mixin),
     "_trainer": LightningModule,
     "_batches_that_stepped": lambda: trainer().fit_loop.epoch_loop,
+    "_should_accumulate": lambda: trainer().fit_loop,
     "_should_check_val_fx": lambda: trainer().fit_loop.epoch_loop,
     "_logger_connector": lambda: trainer(),
     "_first_loop_iter": lambda: trainer()._logger_connector,
@@ -165,6 +166,12 @@ def test_the_steps_that_are_logged_are_known_before_they_are(tmp_path):
     calls = Calls(on_before_optimizer_step=internals.logs_this_step)
     fit(calls, fast_dev_run=2)
     assert calls.returned["on_before_optimizer_step"] == [True, True]
+
+
+def test_the_batches_after_which_the_optimizer_steps_are_known():
+    calls = Calls(on_after_backward=internals.steps_after_batch)
+    fit(calls, accumulate_grad_batches=3)
+    assert calls.returned["on_after_backward"] == [False, False, True, True]
 
 
 def test_a_validation_runs_in_the_middle_of_training_and_changes_nothing_of_its_state(tmp_path):
