@@ -1,4 +1,4 @@
-"""The loss of an optimizer step is the mean over all that it scores, over micro-batches and devices, in each package."""
+"""The loss of an optimizer step is the mean over all that it scores, in each package and on several devices."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from lit_moe.nn import DecoderConfig, MoEConfig, PenaltyRouter, auxiliary_losses
 from lit_valuation import ClassifierTask
 
 sys.path.append(str(Path(__file__).parent / "moe"))
-from ranks import on_ranks  # noqa: E402
+from ranks import on_ranks
 
 IGNORED = -100
 #: Scored tokens or samples of each micro-batch; the last two are an incomplete step of the epoch.
