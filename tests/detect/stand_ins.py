@@ -2,6 +2,7 @@
 
 import pydoc
 from typing import get_args, get_type_hints
+from unittest import mock
 
 import pytest
 import torch
@@ -95,8 +96,10 @@ class StandIns:
             values = arguments | dict.fromkeys(named, folder)
             try:
                 config = parser.parse_object({"part": {"class_path": parsed, "init_args": values}})
-                part = parser.instantiate(config).part
-                check(part)
+                # offline, or a name that is no folder is asked for again and again
+                with mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+                    part = parser.instantiate(config).part
+                    check(part)
                 return part
             except Exception as raised:
                 error = raised
