@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -71,10 +72,14 @@ class Kind:
     @property
     def paths(self):
         return [
-            path
-            for path in sorted(CONFIGS.glob(f"{self.folder}/*.yaml"))
-            if list(entries(yaml.safe_load(path.read_text()), self.key))
+            path for path in sorted(CONFIGS.glob(f"{self.folder}/*.yaml")) if list(entries(content(path), self.key))
         ]
+
+
+@cache
+def content(path):
+    """Return what a config says, read once for all kinds."""
+    return yaml.safe_load(path.read_text())
 
 
 def argument(owner, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sysconfig
 import tokenize
@@ -53,9 +54,10 @@ class PythonStdlib(Corpus):
 
     def _files(self) -> list[Path]:
         files = []
-        for path in self.folder.rglob("*.py"):
-            folders = path.relative_to(self.folder).parts[:-1]
-            data = path.name.startswith("_sysconfigdata") or (folders and folders[0].startswith("config-"))
-            if not data and not _SKIPPED.intersection(folders) and path.is_file():
-                files.append(path)
+        for root, folders, names in os.walk(self.folder):
+            top = Path(root) == self.folder
+            # not walked: installed packages and tests hold many times as many files
+            folders[:] = [name for name in folders if name not in _SKIPPED and not (top and name.startswith("config-"))]
+            paths = [Path(root, name) for name in names if name.endswith(".py")]
+            files += [path for path in paths if not path.name.startswith("_sysconfigdata") and path.is_file()]
         return sorted(files, key=lambda path: path.relative_to(self.folder).as_posix())
