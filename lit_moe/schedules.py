@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch.optim import Optimizer
 
 from lit_core.errors import UserError
@@ -14,14 +16,15 @@ class CosineInf(StepSchedule):
     """Infinite schedule with a cosine cooldown: warm-up, cooldown, constant phase, exponential annealing.
 
     A checkpoint of the constant phase can be trained on without re-warming: a run that branches from it sets `warmup`
-    and `cooldown` to 0 and starts flat at `const_lr`. Annealing takes the steps that the other phases leave
+    and `cooldown` to 0 and starts flat at `const_lr`. Annealing takes the steps that the other phases leave;
+    if their fractions add up to 1, the run ends in the constant phase
     (`Thérien et al. 2025 <https://arxiv.org/abs/2503.05029>`_).
 
     Args:
         optimizer: Optimizer whose learning rate is the maximum.
         total_steps: Optimizer steps of the whole run, as in trainer.max_steps.
         const_lr: Learning rate of the constant phase, at most the optimizer's learning rate.
-        min_lr: Learning rate at the end of the annealing, above 0 and at most const_lr.
+        min_lr: Learning rate at total_steps, just after the last step of the annealing; above 0 and at most const_lr.
         warmup: Length of the warm-up, as a fraction of total_steps from 0 to 1.
         cooldown: Length of the cooldown, as a fraction of total_steps from 0 to 1.
         constant: Length of the constant phase, as a fraction of total_steps from 0 to 1.
@@ -48,7 +51,8 @@ class CosineInf(StepSchedule):
             )
         self.const_lr = const_lr
         self.min_lr = min_lr
-        super().__init__(optimizer, total_steps, {"warmup": warmup, "cooldown": cooldown, "constant": constant})
+        phases = {"warmup": warmup, "cooldown": cooldown, "constant": constant}
+        super().__init__(optimizer, total_steps, phases, last="annealing")
 
     def rate(self, step: int, peak: float) -> float:
         """Return the learning rate of a step."""
@@ -84,7 +88,7 @@ class InvSqrtInf(CosineInf):
         optimizer: Optimizer whose learning rate is the maximum.
         total_steps: Optimizer steps of the whole run, as in trainer.max_steps.
         const_lr: Learning rate of the constant phase, at most the optimizer's learning rate.
-        min_lr: Learning rate at the end of the annealing, above 0 and at most const_lr.
+        min_lr: Learning rate at total_steps, just after the last step of the annealing; above 0 and at most const_lr.
         warmup: Length of the warm-up, as a fraction of total_steps from 0 to 1.
         cooldown: Length of the cooldown, as a fraction of total_steps from 0 to 1.
         constant: Length of the constant phase, as a fraction of total_steps from 0 to 1.
@@ -102,8 +106,8 @@ class InvSqrtInf(CosineInf):
         constant: float = 0.1,
         timescale: float = 10.0,
     ) -> None:
-        if timescale <= 0:
-            raise UserError(f"`timescale` is {timescale}, but it must be above 0; 10 is usual.")
+        if not 0 < timescale < math.inf:
+            raise UserError(f"`timescale` is {timescale}, but it must be a number above 0; 10 is usual.")
         self.timescale = timescale
         super().__init__(optimizer, total_steps, const_lr, min_lr, warmup, cooldown, constant)
 

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,13 +22,22 @@ class StepSchedule(LRScheduler):
     The maximum is the learning rate the optimizer was made with. The state is the step alone: phase lengths and rates
     are those of the present config, also on resume.
 
+    Each phase takes its fraction of the run, rounded to whole steps. A phase that is given but gets no step is refused,
+    and so are phases that take more steps than the run has, or leave none for the last. A warm-up without a step, which
+    changes only the start, is a warning, and so is each of these in a run with fewer steps than there are phases.
+
     Args:
         optimizer: Optimizer whose learning rates are set.
         total_steps: Optimizer steps of the whole run, at least 1.
-        phases: Length of each phase but the last as a fraction of `total_steps`, by argument name.
+        phases: Length of each phase but the last as a fraction of `total_steps`, by argument name; the first is the
+            warm-up.
+        last: What the last phase is called, which takes the remaining steps.
+
+    Attributes:
+        lengths: Steps of each phase but the last.
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, phases: dict[str, float]) -> None:
+    def __init__(self, optimizer: Optimizer, total_steps: int, phases: dict[str, float], last: str = "decay") -> None:
         if total_steps < 1:
             raise UserError(f"`total_steps` is {total_steps}, but it must be at least 1; give trainer.max_steps.")
         for name, fraction in phases.items():
@@ -43,7 +53,28 @@ class StepSchedule(LRScheduler):
             )
         self.total_steps = total_steps
         self.lengths = [round(fraction * total_steps) for fraction in phases.values()]
+        self._check_lengths(phases, last)
         super().__init__(optimizer)
+
+    def _check_lengths(self, phases: dict[str, float], last: str) -> None:
+        """Check the phases in the steps that they get."""
+        total = self.total_steps
+        say = _refuse if total > len(phases) else rank_zero_warn
+        for name, fraction, length in zip(phases, phases.values(), self.lengths, strict=True):
+            if fraction > 0 and not length:
+                # without its warm-up a schedule is as it would be, except for its start
+                (rank_zero_warn if name == next(iter(phases)) else say)(
+                    f"`{name}` is {fraction:g}, which is none of {total} steps; give {1 / total:.2g} for one step, or "
+                    "0 for none."
+                )
+        names, steps = " + ".join(f"`{name}`" for name in phases), " + ".join(map(str, self.lengths))
+        if sum(self.lengths) > total:
+            say(f"{names} take {steps} steps, but the run has {total}; lower one of them.")
+        elif sum(self.lengths) == total and sum(phases.values()) < 1 - 1e-9:
+            say(
+                f"{names} take {steps} steps of {total}, so no step is left for the {last}; lower one of them, or let "
+                "their sum be 1 for a run without it."
+            )
 
     def rate(self, step: int, peak: float) -> float:
         """Return the learning rate of a step.
@@ -73,7 +104,7 @@ class WarmupCosine(StepSchedule):
         optimizer: Optimizer whose learning rate is the maximum.
         total_steps: Optimizer steps of the whole run, as in trainer.max_steps.
         warmup: Length of the warm-up, as a fraction of total_steps from 0 to 1.
-        min_lr: Learning rate at the last step, from 0 to the optimizer's learning rate.
+        min_lr: Learning rate at total_steps, just after the last step, from 0 to the optimizer's learning rate.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.01, min_lr: float = 0.0) -> None:
@@ -88,6 +119,10 @@ class WarmupCosine(StepSchedule):
             return peak * step / warmup
         progress = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
         return half_cosine(peak, self.min_lr, progress)
+
+
+def _refuse(problem: str) -> None:
+    raise UserError(problem)
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:
@@ -109,11 +144,11 @@ def check_order(optimizer: Optimizer, rates: dict[str, float]) -> None:
         rates: Learning rates by argument name, in ascending order.
 
     Raises:
-        UserError: If a rate is negative, below the one before, or above the optimizer's smallest learning rate.
+        UserError: If a rate is NaN, negative, below the one before, or above the optimizer's smallest learning rate.
     """
     below, bound = "0", 0.0
     for name, rate in rates.items():
-        if rate < bound:
+        if not rate >= bound:
             raise UserError(f"`{name}` is {rate:g}, but it must be at least {below}; give {bound:g} or more.")
         below, bound = name, rate
     least = min(peak_rates(optimizer))

@@ -1,4 +1,7 @@
 import math
+import random
+import warnings
+from inspect import signature
 from itertools import pairwise
 
 import pytest
@@ -6,8 +9,20 @@ import torch
 from torch.optim import SGD
 
 from lit_core.errors import UserError
-from lit_moe.schedules import CosineInf, InvSqrtInf, WarmupCosine
+from lit_core.lightning import schedules as core_schedules
+from lit_moe import schedules as moe_schedules
+from lit_moe.schedules import CosineInf, InvSqrtInf, StepSchedule, WarmupCosine
 
+#: All schedules of the packages.
+EVERY = sorted(
+    {
+        kind
+        for module in (core_schedules, moe_schedules)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, StepSchedule) and kind is not StepSchedule
+    },
+    key=lambda kind: kind.__name__,
+)
 PEAK, CONST, LEAST = 3e-4, 1.65e-4, 3e-5
 
 
@@ -127,6 +142,9 @@ def test_parameter_groups_keep_their_own_maximum():
         (CosineInf, {"total_steps": 10, "const_lr": CONST, "min_lr": LEAST, "constant": 0.5}, ["cooldown", "1.21"]),
         (CosineInf, {"total_steps": 10, "const_lr": CONST, "min_lr": LEAST, "cooldown": 0.0}, ["warmup", "jump"]),
         (InvSqrtInf, {"total_steps": 10, "const_lr": CONST, "min_lr": LEAST, "timescale": 0.0}, ["timescale"]),
+        (InvSqrtInf, {"total_steps": 10, "const_lr": CONST, "min_lr": LEAST, "timescale": math.inf}, ["timescale"]),
+        (WarmupCosine, {"total_steps": 10, "min_lr": math.nan}, ["min_lr", "nan"]),
+        (CosineInf, {"total_steps": 10, "const_lr": math.nan, "min_lr": LEAST}, ["const_lr", "nan"]),
     ],
 )
 def test_arguments_are_checked_in_one_sentence(kind, arguments, words):
@@ -135,3 +153,54 @@ def test_arguments_are_checked_in_one_sentence(kind, arguments, words):
     message = str(error.value)
     assert all(word in message for word in words), message
     assert "\n" not in message and message.endswith(".")
+
+
+def phases_of(kind):
+    """Names of the phases that a schedule's constructor takes, in order."""
+    return [name for name in ("warmup", "cooldown", "constant") if name in signature(kind).parameters]
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_what_is_checked_is_what_is_used(kind):
+    """In steps, not in fractions: each phase that is given runs, all of them fit, and the rest decays to the end."""
+    drawn = random.Random(0)
+    refused = taken = 0
+    fixed = {"min_lr": LEAST, **({"const_lr": CONST} if "const_lr" in signature(kind).parameters else {})}
+    for _ in range(600):
+        total = drawn.choice([4, 5, 7, 10, 16, 33])
+        fractions = {name: drawn.choice([0, 0.02, 0.1, 0.26, 0.34, 0.66, 0.9]) for name in phases_of(kind)}
+        rest = 1 - sum(fractions.values())
+        if rest < -1e-9:
+            continue
+        steps = {name: round(fraction * total) for name, fraction in fractions.items()}
+        gone = [name for name in list(fractions)[1:] if fractions[name] and not steps[name]]
+        left = total - sum(steps.values())
+        jumps = "cooldown" in steps and fractions["warmup"] and not steps["cooldown"]
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            if gone or left < 0 or (left == 0 and rest > 1e-9) or jumps:
+                with pytest.raises(UserError) as error:
+                    kind(optimizer(), total, **fixed, **fractions)
+                assert jumps or all(name in str(error.value) for name in gone[:1])
+                refused += 1
+                continue
+            schedule = kind(optimizer(), total, **fixed, **fractions)
+        taken += 1
+        assert any("`warmup`" in str(warning.message) for warning in said) == bool(
+            fractions["warmup"] and not steps["warmup"]
+        )
+        rates = [schedule.rate(step, PEAK) for step in range(total + 1)]
+        if not (fractions["warmup"] == fractions.get("cooldown") == 0):  # else it starts flat, at const_lr
+            assert max(rates) == PEAK
+        if left:
+            assert rates[total] == pytest.approx(LEAST) and rates[total] < rates[total - 1]
+    assert refused > 10 and taken > 20
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_a_trial_shorter_than_its_phases_is_told_what_it_leaves_out(kind):
+    phases = phases_of(kind)
+    fractions = dict.fromkeys(phases, 0.3 if len(phases) > 1 else 0.6)
+    fixed = {"min_lr": LEAST, **({"const_lr": CONST} if len(phases) > 1 else {})}
+    with pytest.warns(UserWarning, match=r"`warmup`.* of \d+ steps|no step is left"):
+        kind(optimizer(), 1, **fixed, **fractions)
