@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is needed: the process that deals the tests to the others runs none of them.
 """
 
+import gc
 import os
 import sys
 from itertools import islice
@@ -19,10 +20,23 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    gc.disable()  # what is imported while tests are collected stays
     if sys.platform == "linux" and not config.getoption("cold"):
         starts = warm_start.install()
         if config.getoption("numprocesses", None):  # the processes that run the tests start warm themselves
             starts.launch()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """No test can tell what a power cut would leave, and each write would wait for the disk."""
+    with mock.patch("os.fsync", lambda number: None):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,18 @@ class LitCLI(CommandLine):
     def merge_checkpoint_hyperparameters(self) -> None:
         """Do nothing: the command line wins over the checkpoint."""
 
+    def before_instantiate_classes(self) -> None:
+        """Dump the config once; Lightning's own dump, of the same values, would validate all of them again."""
+        assert self.subcommand is not None
+        parser = self.subcommand_parser(self.subcommand)
+        config = self.config[self.subcommand].clone()
+        for key in ("config", "run", "branch_from"):
+            config.pop(key, None)
+        # with the nulls, which are not always the defaults
+        dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
+        self.plain_config: dict[str, Any] = yaml.safe_load(dumped)
+        self.config_dump = copy.deepcopy(self.plain_config)  # to which Lightning adds what the links compute
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the run folder, its loggers and the callbacks of every run.
 
@@ -121,7 +134,7 @@ class LitCLI(CommandLine):
         resume_step = int(checkpoint_facts(ckpt_path)["global_step"]) if fit and ckpt_path else None
         branch = config.get("branch_from")
         if trainer_config["fast_dev_run"]:
-            record = RunRecord(self._plain_config())
+            record = RunRecord(self.plain_config)
         else:
             folder = choose_run_folder(self.package, config.get("run"), self.config_files, ckpt_path)
             if fit and not ckpt_path and (folder / "config.yaml").exists():
@@ -137,7 +150,7 @@ class LitCLI(CommandLine):
             if trainer_config["logger"] in (None, True):
                 kwargs["logger"] = run_loggers(folder, resume_step)
             name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
-            record = RunRecord(self._plain_config(), folder / name)
+            record = RunRecord(self.plain_config, folder / name)
         own = [
             ResumeStream(),
             FiniteLoss(),
@@ -187,12 +200,3 @@ class LitCLI(CommandLine):
             steps = int(checkpoint_facts(ckpt_path)["global_step"])
             # fit logs a validation after `steps` steps there too; a later resume cuts rows logged at `steps` or later
             set_logged_step(self.trainer, max(steps - 1, 0))
-
-    def _plain_config(self) -> dict[str, Any]:
-        assert self.subcommand is not None
-        parser = self.subcommand_parser(self.subcommand)
-        config = self.config[self.subcommand].clone()
-        for key in ("config", "run", "branch_from"):
-            config.pop(key, None)
-        # with the nulls, which are not always the defaults
-        return dict(yaml.safe_load(parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")))
