@@ -129,5 +129,5 @@ def _on_meta(model: Namespace, vocab_size: int) -> MoELanguageModel:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MoELanguageModel, "model")
     with torch.device("meta"):
-        built: MoELanguageModel = parser.instantiate_classes(Namespace(model=model)).model
+        built: MoELanguageModel = parser.instantiate(Namespace(model=model)).model
     return built
