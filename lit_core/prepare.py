@@ -13,6 +13,7 @@ from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.data.shards import ShardSet, splits_of
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
 from lit_core.lm.tokenizer import Tokenizer
@@ -70,6 +71,7 @@ def prepare(
     folder = resolve_data_path(root)
     if verify:
         return _verify(folder)
+    output_folder(folder, "root")
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
     require(workers >= 1, "workers", workers, "1 or more")
     require(tokenizer_bytes >= 1, "tokenizer_bytes", tokenizer_bytes, "1 or more")

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.paths import make_folder
 from lit_core.moved_names import MOVED_CONFIGS
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
@@ -91,7 +92,7 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     if folder != made and folder.exists():
         before += [folder, *folder.glob("config*.yaml"), *folder.glob(_EVENTS)]
     _before = {path.absolute(): path.stat().st_ino for path in before}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     os.environ[_AGREED] = str(folder.absolute())
     return folder
 
@@ -132,7 +133,7 @@ def forget_run_folder() -> None:
 
 def _make_next(root: Path, stem: str) -> Path:
     """Create the folder of a name with the first free number, safely if other runs start at the same time."""
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     number = 1
     while True:
         folder = root / f"{stem}-{number}"

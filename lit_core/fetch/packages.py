@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.paths import FULL_DISK, atomic_write, data_root
+from lit_core.files.paths import FULL_DISK, atomic_write, data_root, make_folder
 
 _log = logging.getLogger(__name__)
 _RECORD = "fetched.json"
@@ -119,7 +119,7 @@ def fetch_npm(name: str, version: str, sha256: str) -> Path:
             for member in file:
                 target = (folder / member.name).resolve()
                 if member.isfile() and target.is_relative_to(folder.resolve()):
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(target.parent)
                     content = file.extractfile(member)
                     if content is not None:
                         target.write_bytes(content.read())
@@ -160,7 +160,7 @@ def _fetch(
     target = data_root() / "fetched" / kind / name
     if (target / _RECORD).is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     print(f"Fetching {name} ({kind}).", flush=True)
     work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
     try:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from lit_core.errors import UserError
-from lit_core.files.paths import locked_folder
+from lit_core.files.paths import locked_folder, make_folder
 
 Self = TypeVar("Self", bound="ExclusiveFolder")
 
@@ -74,7 +74,7 @@ class ExclusiveFolder:
 
     def _begin(self) -> None:
         """Lock the folder; called on rank zero only."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         handle = self._lock.enter_context(locked_folder(self.folder, self.busy))
         self._lock.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # a forked process may hold the descriptor too
         if not self._is_locked_by(handle):

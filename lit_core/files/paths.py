@@ -38,6 +38,18 @@ def resolve_data_path(path: str | Path) -> Path:
     return path if path.is_absolute() or path.exists() else data_root() / path
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, unless they exist.
+
+    Raises:
+        UserError: If the file system does not take such a folder, as ``/proc`` does not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} cannot be created ({error.strerror}); choose another path.") from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside a folder survive a power loss."""
     handle = os.open(folder, os.O_RDONLY)
@@ -61,9 +73,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         Path of an empty temporary file.
 
     Raises:
+        UserError: If the folder cannot be created.
         RunFailure: If the disk is full. No temporary file is left, and an existing file of that name is unchanged.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     os.close(handle)
     temporary = Path(name)

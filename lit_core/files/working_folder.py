@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
-from lit_core.files.paths import locked_folder
+from lit_core.files.paths import locked_folder, make_folder
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
 WORK = ".prepare"
@@ -30,18 +30,16 @@ def workplace(root: Path) -> Iterator[Path]:
     """Lock the root for one process; a failure leaves it as it was, a kill leaves work that can be resumed.
 
     Args:
-        root: The folder; created if needed.
+        root: The folder, as `output_folder` has checked it; created if needed.
 
     Yields:
         Path of the folder for unfinished work inside the root. It may not exist yet; it is removed at the end if empty.
 
     Raises:
-        UserError: If the root is a file, or another process prepares there.
+        UserError: If another process prepares there.
     """
-    if root.exists() and not root.is_dir():
-        raise UserError(f"root is {root}, which is a file; name a folder.")
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     work = root / WORK
     try:
         with locked_folder(root, f"root is {root}, where another prepare is running; wait until it ends."):

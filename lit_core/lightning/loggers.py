@@ -15,7 +15,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_core.files.paths import atomic_write
+from lit_core.files.paths import atomic_write, make_folder
 
 
 class CSVLog(Logger):
@@ -87,7 +87,7 @@ class CSVLog(Logger):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes from writing to the file, by a lock on its folder."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         handle = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)

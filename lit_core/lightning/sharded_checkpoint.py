@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lit_core.errors import UserError
+from lit_core.files.outputs import new_output
 from lit_core.files.paths import former_of, sync_folder, undo_torn_replacement
 from lit_core.lightning.checkpoint import (
     META,
@@ -210,17 +211,16 @@ def consolidate(ckpt_path: str, output: str) -> None:
     Raises:
         UserError: If there is no such folder, one of its files is missing, or the output exists.
     """
+    target = new_output(output)
     if not is_checkpoint_folder(Path(ckpt_path)):
         raise UserError(
             f"ckpt_path is {ckpt_path}, which is not a folder with the parts of a checkpoint; a checkpoint that is a "
             "file needs no consolidation."
         )
-    if Path(output).exists():
-        raise UserError(f"output is {output}, which exists already; give another name or remove it.")
     checkpoint = load_checkpoint_parts(ckpt_path, "ckpt_path")
     whole = _map(checkpoint, lambda _, leaf: leaf.whole() if isinstance(leaf, ScatteredTensor) else leaf)
-    AtomicCheckpointIO().save_checkpoint(whole, output)
-    print(f"Wrote {output}")
+    AtomicCheckpointIO().save_checkpoint(whole, target)
+    print(f"Wrote {target}")
 
 
 def _map(tree: Any, function: Callable[[str, Any], Any], path: str = "") -> Any:

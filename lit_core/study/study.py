@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
-from lit_core.files.paths import atomic_write, locked_folder, remove_torn_files
+from lit_core.files.outputs import output_file
+from lit_core.files.paths import atomic_write, locked_folder, make_folder, remove_torn_files
 from lit_core.study.cells import ERROR, ResultRow, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
 from lit_core.study.grid import Cell, Grid, Size, expand
@@ -52,6 +53,7 @@ def study_verb(package: str) -> Callable[..., None]:
             UserError: If a value, a name or a class is wrong, or another process runs the study.
             RunFailure: If cells failed. The others are reported; if none has a result, no report is written.
         """
+        page_file = None if output is None else output_file(output)
         if Path(name).name != name or name in ("", ".", ".."):
             raise UserError(f"name is {name!r}, but it becomes a folder; use letters, digits, - and _.")
         if size not in sizes:
@@ -71,7 +73,7 @@ def study_verb(package: str) -> Callable[..., None]:
             print(*unknown, sep="\n", end="\n" if unknown else "", flush=True)
             notes = [*_notes(package, name, size, cells, rows, failed), *unknown]
             page = _Page(title or f"Study {name}", notes, claims or {}, tables or {}, figures or {})
-            page.write(rows, folder, Path(output) if output else None)
+            page.write(rows, folder, page_file)
         if failed:
             raise RunFailure(
                 f"{len(failed)} of {len(cells)} cells failed, first {next(iter(failed))} (see "
@@ -162,9 +164,9 @@ def _notes(
 def _locked(folder: Path) -> Iterator[int]:
     """Lock a study's folder itself, so that a killed process leaves no lock file."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
-        with locked_folder(folder, f"{folder} is a study that another process is at work on; wait for it.") as handle:
+        with locked_folder(folder, f"{folder} is a study that another process runs; wait until it ends.") as handle:
             for own in (folder, *folder.glob("*/")):
                 remove_torn_files(own)
             yield handle

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import nn
 
 from lit_core.errors import UserError
+from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_path
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices, share
@@ -59,7 +60,7 @@ def attack(
             that output.
         RunFailure: If the disk is full.
     """
-    target = Path(output).expanduser()
+    target = new_output(output)
     _check(target, input, source, limit, seed)
     records = chosen(_records(input, source), labels, limit)
     settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
@@ -148,10 +149,8 @@ def plain(thing: Any) -> Any:
 
 
 def _check(target: Path, input: str | None, source: TextSource | None, limit: int | None, seed: int) -> None:
-    if target.suffix != ".jsonl" or target.is_dir():
-        raise UserError(f"output is {target}, but must be a file that ends in .jsonl; rename it.")
-    if target.exists():
-        raise UserError(f"output is {target}, which exists already; give another name or remove the file.")
+    if target.suffix != ".jsonl":
+        raise UserError(f"output is {target}, but must end in .jsonl; rename it.")
     if (input is None) == (source is None):
         raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
     if limit is not None and limit < 1:

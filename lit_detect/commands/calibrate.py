@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
+from lit_core.files.outputs import output_file
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt, rate_interval
@@ -51,13 +51,12 @@ def calibrate(
     """
     from lit_detect.loading import LoadedDetector, score_many
 
+    target = output_file(output, "`output`")
     if not 0 < fpr < 1:
         raise UserError(
             f"`fpr` is {fpr}, but it is a share of human texts; give one above 0 and below 1, such as 0.01."
         )
     check_at_least(1, batch_size=batch_size)
-    if Path(output).is_dir():
-        raise UserError(f"`output` is {output}, which is a folder; name a file, such as calibration.json.")
     texts, groups = read_texts(human, "human", HUMAN, text_column, by)
     check_counts(groups, fpr, by)  # before the detector is loaded
     machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]
@@ -84,7 +83,7 @@ def calibrate(
     platt = fit_platt(scores, labels) if machine is not None else None
     if platt is not None:
         check_rising(platt, detector.name, "leave `machine` out for thresholds without probabilities, or train another")
-    Calibration(fpr, detector.name, detector.sha256, thresholds, by, platt).save(output)
+    Calibration(fpr, detector.name, detector.sha256, thresholds, by, platt).save(target)
     print(f"{detector.name}, at most {fpr:.3g} of human texts:")
     for name, group in thresholds.items():
         title = f"{by} {name}: " if by else ""
@@ -95,7 +94,7 @@ def calibrate(
     if len(machine_scores) and by is None:
         flagged = float((machine_scores >= thresholds[ALL].threshold).double().mean())
         print(f"  and {flagged:.1%} of {len(machine_scores):,} machine texts")
-    print(f"Use it: lit-detect predict --ckpt_path {ckpt_path} --model.init_args.calibration {output}", flush=True)
+    print(f"Use it: lit-detect predict --ckpt_path {ckpt_path} --model.init_args.calibration {target}", flush=True)
 
 
 def group_of(scores: Tensor, fpr: float, name: str = "scores of human texts") -> Group:

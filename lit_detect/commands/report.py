@@ -10,6 +10,7 @@ from lightning.fabric import Fabric
 
 from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.exclusive_folder import ExclusiveFolder
+from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
@@ -72,13 +73,11 @@ def report(
     Raises:
         UserError: If an argument is wrong, a domain lacks human texts, or every detector is refused.
     """
+    folder, fields = output_folder(output, "`output`"), list(FIELDS) if by is None else by
     if not detectors:
         raise UserError("`detectors` is empty; give a checkpoint, as in --detectors.NAME=FILE.")
-    folder, fields = Path(output), list(FIELDS) if by is None else by
     check_at_least(1, resamples=resamples, batch_size=batch_size)
     check_at_least(0, seed=seed)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"`output` is {folder}, which is a file; name a folder.")
     records = gather(texts, split)
     check_conditions(records, fields)
     notes = check_coverage(records)

@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from lit_core import __version__
 from lit_core.data.shards import splits_of
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
 from lit_detect.data.splitting import Survey
@@ -65,6 +66,7 @@ def prepare(
     folder = resolve_data_path(root)
     if verify:
         return _verify(folder)
+    output_folder(folder, "root")
     settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size)
     reused, left_out = set(), {}
     with workplace(folder) as work:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lit_core.corpora import Corpus
 from lit_core.errors import UserError
+from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
 from lit_core.files.working_folder import require
 from lit_core.lightning.checkpoint import weights_sha256
@@ -103,7 +104,7 @@ def generate(
     Raises:
         UserError: If an argument is out of its range, a corpus has too few passages, or the output exists.
     """
-    path, counts = Path(output), {"train": train, "val": val, "test": test}
+    path, counts = new_output(output), {"train": train, "val": val, "test": test}
     _check(path, decodings, priming_tokens, counts, words, max_new_tokens, seed, batch_size)
     counter = language_model.tokenizer if tokenizer is None else Tokenizer.load(tokenizer)
     chosen = [p for corpus in corpora for p in passages(corpus, counter, counts, priming_tokens, words, seed)]
@@ -163,8 +164,6 @@ def _check(
     seed: int,
     batch_size: int,
 ) -> None:
-    if path.exists():
-        raise UserError(f"output is {path}, which exists already. Give another name or remove the file.")
     if path.suffix != ".jsonl":
         raise UserError(f"output is {path}, but must end in .jsonl. Rename it.")
     for label, values in (

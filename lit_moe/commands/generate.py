@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lit_core.errors import UserError
+from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
 from lit_core.lm.sampling import check_sampling
 from lit_moe.lm import DecoderLM
@@ -49,13 +50,10 @@ def generate(
     Raises:
         UserError: If an argument is out of its range, a file is missing, or the output exists.
     """
+    target = None if output is None else new_output(output)
     check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
     if samples < 1:
         raise UserError(f"samples is {samples} but must be 1 or more; set it so.")
-    if output is not None and any(folder.exists() and not folder.is_dir() for folder in Path(output).parents):
-        raise UserError(f"output is {output}, but what should be its folder is a file; give another name.")
-    if output is not None and Path(output).exists():
-        raise UserError(f"output is {output}, which exists already; give another name or remove the file.")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
     if prompt_file is not None:
         prompts += read_prompts(Path(prompt_file))
@@ -85,13 +83,13 @@ def generate(
         )
         for index, (before, text) in enumerate(zip(batch, texts, strict=True), start):
             records.append({"prompt": before, "sample": index % samples, "text": text})
-            if output is None:
+            if target is None:
                 print(f"{'' if index == 0 else '-' * 80 + chr(10)}{before}{text}", flush=True)
-        if output is not None:
+        if target is not None:
             print(f"{len(records)} of {len(wanted)} texts", file=sys.stderr, flush=True)
-    if output is not None:
-        atomic_write(Path(output), "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-        print(f"Wrote {output}")
+    if target is not None:
+        atomic_write(target, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        print(f"Wrote {target}")
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.paths import sync_folder
+from lit_core.files.outputs import new_output
+from lit_core.files.paths import make_folder, sync_folder
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import quiet_transformers
 from lit_moe.interop.families import Family, nearest_family
 from lit_moe.interop.folder import COMPANIONS, INDEX, need_transformers
-from lit_moe.interop.importing import refuse_output
 from lit_moe.interop.tensor_map import Piece, pieces_of
 from lit_moe.lm import load_module
 from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, moe_layers
@@ -48,17 +48,16 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         UserError: If none of the architectures can express the decoder or its router, or the output exists.
         RunFailure: If the disk is full.
     """
+    target = new_output(output)
     need_transformers("Exporting")
-    refuse_output(output, file=False)
     if shard_bytes < 1:
         raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; set it so.")
     checkpoint = load_checkpoint_file(ckpt_path)
     companions = _companions(checkpoint, ckpt_path)
     write = _write_ours if checkpoint.get("hyper_parameters", {}).get("hugging_face") is None else _write_theirs
     tokenizer = None if "tokenizer" not in checkpoint else Tokenizer.from_json(checkpoint["tokenizer"]["json"])
-    target = Path(output)
     made = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         if tokenizer is not None:
@@ -78,7 +77,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         raise
     files = len(list(target.glob("*.safetensors")))
     print(f"Exported     {ckpt_path}: {name}, {files} file{'s' if files > 1 else ''} of weights")
-    print(f"Wrote        {output}")
+    print(f"Wrote        {target}")
 
 
 def _companions(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, str]:

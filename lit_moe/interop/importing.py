@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.files.outputs import new_output
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
             tokenizer has more tokens than the model, or the output exists.
         RunFailure: If the disk is full.
     """
-    refuse_output(output, file=True)
+    path = new_checkpoint_path(output)
     folder = ModelFolder(model)
     try:
         config = folder.family.decoder_config(folder.config)
@@ -62,16 +63,16 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
         for name, tensor in decoder.state_dict().items()
     }
     checkpoint = new_checkpoint(config, weights) | {"tokenizer": tokenizer, "companions": folder.companions()}
-    with streamed_checkpoint(output, checkpoint) as targets:
+    with streamed_checkpoint(path, checkpoint) as targets:
         for name, parts in pieces.items():
             target = targets[f"decoder.{name}"]
             fill(target, (0,) * target.dim(), parts, folder.read)
     counts = decoder.parameter_counts()
     cut = f", first {config.n_layers} of {known} layers" if dropped else ""
     print(f"Imported     {model}{cut}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
-    print(f"Wrote        {output}")
-    print(f"Generate     lit-moe generate --ckpt_path {output}")
-    print(f"Train it     lit-moe fit --config CONFIG --branch_from {output}")
+    print(f"Wrote        {path}")
+    print(f"Generate     lit-moe generate --ckpt_path {path}")
+    print(f"Train it     lit-moe fit --config CONFIG --branch_from {path}")
 
 
 def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -98,23 +99,16 @@ def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[st
     }
 
 
-def refuse_output(output: str, file: bool) -> None:
-    """Check that an output can be written and does not exist yet.
-
-    Args:
-        output: File or folder to be written.
-        file: Whether the output is a .ckpt file.
+def new_checkpoint_path(output: str) -> Path:
+    """Return the path of a checkpoint file that does not exist yet and can be created.
 
     Raises:
-        UserError: If it exists, has another suffix, or one of its parent folders is a file.
+        UserError: If it exists, has another suffix, or cannot be written.
     """
-    path = Path(output)
-    if file and path.suffix != ".ckpt":
+    path = new_output(output)
+    if path.suffix != ".ckpt":
         raise UserError(f"output is {output}, but a checkpoint's name ends with .ckpt; give it such a name.")
-    if any(folder.exists() and not folder.is_dir() for folder in path.parents):
-        raise UserError(f"output is {output}, but what should be its folder is a file; give another name.")
-    if path.exists():
-        raise UserError(f"output is {output}, which exists already; give another name or remove it.")
+    return path
 
 
 def _tokenizer(folder: ModelFolder, config: DecoderConfig) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import streamed_checkpoint
-from lit_moe.interop.importing import new_checkpoint, refuse_output
+from lit_moe.interop.importing import new_checkpoint, new_checkpoint_path
 from lit_moe.lm import load_module
 from lit_moe.nn import Decoder, DecoderConfig, MoEConfig
 
@@ -56,7 +56,7 @@ def upcycle(
         UserError: If the checkpoint is not dense, a number is out of its range, or the output exists.
         RunFailure: If the disk is full.
     """
-    refuse_output(output, file=True)
+    target = new_checkpoint_path(output)
     module, dense = load_module(ckpt_path, "meta")
     if not isinstance(module.decoder, Decoder):
         raise UserError(
@@ -82,7 +82,7 @@ def upcycle(
     checkpoint = new_checkpoint(decoder.config, weights) | {"upcycled": record}
     checkpoint |= {key: dense[key] for key in ("tokenizer", "companions") if key in dense}
     generator = torch.Generator().manual_seed(seed)
-    with streamed_checkpoint(output, checkpoint) as targets:
+    with streamed_checkpoint(target, checkpoint) as targets:
         for name, tensor in state.items():
             if ".feed_forward." not in name:
                 targets[f"decoder.{name}"].copy_(tensor)
@@ -95,8 +95,8 @@ def upcycle(
     print(f"Upcycled     {ckpt_path}: {counts.total / 1e6:.1f}M weights, {counts.active / 1e6:.1f}M active")
     if noise > 0 or not normalize_top_k:
         print("             which only come near the dense model: validate before training")
-    print(f"Wrote        {output}")
-    print(f"Train it     lit-moe fit --config CONFIG --branch_from {output}")
+    print(f"Wrote        {target}")
+    print(f"Train it     lit-moe fit --config CONFIG --branch_from {target}")
 
 
 def mixture_weights(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_core.errors import UserError
+from lit_core.files.paths import make_folder
 from lit_core.lightning.checkpoint import check_weights
 from lit_core.lightning.internals import set_data_parallel_size
 from lit_core.lightning.sharded_checkpoint import (
@@ -104,7 +105,7 @@ class ShardedStrategy(ModelParallelStrategy):
         folder = path.with_name(f".{path.name}.tmp")
         if self.is_global_zero:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            make_folder(folder)
         self.barrier()
         write_parts(checkpoint, folder, self.global_rank, self.world_size)
         self.barrier()

@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from lit_core.callbacks import BranchFrom, RunCheckpoint
 from lit_core.data import ResumeStream
-from lit_core.files.paths import data_root, locked_folder, remove_torn_files
+from lit_core.files.paths import data_root, locked_folder, make_folder, remove_torn_files
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, load_checkpoint_file
 from lit_core.lightning.optimizers import SchedulerCallable
 from lit_core.lightning.schedules import WarmupCosine
@@ -84,7 +84,7 @@ class Runs:
         """
         recipe = self.recipe
         folder = data_root() / "moe" / "study" / f"pretrained-{digest(self._described(steps))}"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         scheduler = partial(
             CosineInf,
             total_steps=steps,

@@ -15,6 +15,7 @@ from typing import Any
 from lit_core import __version__
 from lit_core.data.shards import INDEX
 from lit_core.errors import UserError
+from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import RECORD, WORK, is_prepared, plain, require, workplace
 from lit_valuation.data.division import Division, remove_duplicates
@@ -67,6 +68,7 @@ def prepare(
     folder = resolve_data_path(root)
     if verify:
         return _verify(folder)
+    output_folder(folder, "root")
     if source is None:
         raise UserError("source is missing; name one, such as `--source Digits`, or set verify to true.")
     require(seed >= 0, "seed", seed, "0 or more")

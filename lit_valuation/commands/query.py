@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lit_core.errors import UserError
+from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
-from lit_valuation.exchange.folder import anonymized, check_new, outgoing
-from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, named_fingerprints
+from lit_valuation.exchange.folder import anonymized, outgoing
+from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Contents, EncoderStamp, Query, digest, public_name
 from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.training.retrain import load_task, predict_logits
@@ -47,7 +46,8 @@ def query(
     Raises:
         UserError: If an argument is wrong, or the model makes no mistakes.
     """
-    folder, home = check_new(output), resolve_data_path(data)
+    folder, home = new_output(output), resolve_data_path(data)
+    book = open_ledger(home, ledger)
     if budget < 1:
         raise UserError(f"budget is {budget}, but must be 1 or more; ask for at least one sample.")
     if not to:
@@ -73,7 +73,6 @@ def query(
     def describe(contents: Contents) -> Query:
         return Query(contents, None if columns is None else tuple(columns), budget, stamp)
 
-    book = SharingLedger(home / LEDGER if ledger is None else ledger)
     licence = validation.shards.index["licence"]
     with book.locked(), outgoing(folder, anonymized(cases.queries), validation.kind, licence, describe) as manifest:
         book.entries()  # refuses a damaged ledger before the first line
@@ -91,4 +90,4 @@ def query(
     print(f"\nTo be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
     print(f"Read it out  {digest(manifest)}")
     print(f"Recorded in  {book.path}")
-    print(f"Their turn   lit-valuation select --query {Path(output).name} --expect_digest {digest(manifest)[:16]} …")
+    print(f"Their turn   lit-valuation select --query {folder.name} --expect_digest {digest(manifest)[:16]} …")

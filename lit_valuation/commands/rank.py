@@ -10,13 +10,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_core.errors import UserError
+from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, accept, load_trainer_data, remove_echoes
 from lit_valuation.exchange.comparison import rank_owners
 from lit_valuation.exchange.folder import Received, incoming
-from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, named_fingerprints
+from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Query
 from lit_valuation.exchange.proxy_scores import mean_psi, relative_residual
 from lit_valuation.exchange.report import Ranking, RankingRow, check_plotting, write_report
@@ -69,14 +70,11 @@ def rank(
         UserError: If an argument is wrong, the ledger does not know the query, or every answer is refused.
         RunFailure: If a training diverges.
     """
-    digests = expect_digests or {}
+    folder, home, digests = output_folder(output), resolve_data_path(data), expect_digests or {}
+    book = open_ledger(home, ledger)
     _check(seeds, near, copies, answers, digests)
     check_plotting()
-    folder, home = Path(output), resolve_data_path(data)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output is {folder}, which is a file; name a folder.")
     sent = incoming(query, Query)
-    book = SharingLedger(home / LEDGER if ledger is None else ledger)
     task = load_task(ckpt_path)
     own = load_trainer_data(home, book, sent, tuple(task.classes))  # type: ignore[arg-type]
     is_main = getattr(rank_zero_only, "rank", 0) == 0

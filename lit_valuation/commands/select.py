@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices
 from lit_valuation.data.labelled_sets import LabelledSet
@@ -16,8 +17,8 @@ from lit_valuation.exchange.answering import (
     make_pool,
     shareable_samples,
 )
-from lit_valuation.exchange.folder import anonymized, check_new, incoming, outgoing
-from lit_valuation.exchange.ledger import LEDGER, Entry, SharingLedger, named_fingerprints
+from lit_valuation.exchange.folder import anonymized, incoming, outgoing
+from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Contents, Query, digest
 from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.selectors import Selection, Selector
@@ -65,7 +66,8 @@ def select(
         UserError: If the query is not as its trainer wrote it, an argument is wrong, you have none of the classes, or
             the limit would be exceeded.
     """
-    folder, home = check_new(output), resolve_data_path(data)
+    folder, home = new_output(output), resolve_data_path(data)
+    book = open_ledger(home, ledger)
     received = incoming(query, Query, expect_digest)
     budget = check_budget(budget, received.manifest, limit)
     owned = LabelledSet(home / "train")
@@ -98,7 +100,6 @@ def select(
         print(f"Nothing was sent. Look at {write_sheet(folder, shared, shared.keys, owned.meta.get('columns'))}")
         return
 
-    book = SharingLedger(home / LEDGER if ledger is None else ledger)
     with book.locked():
         fingerprints = named_fingerprints(shared, shared.keys)
         disclosed = book.disclosed(to)

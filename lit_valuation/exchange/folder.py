@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 from lit_core.data.shards import INDEX
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.paths import atomic_write, file_sha256, sync_folder
+from lit_core.files.paths import atomic_write, file_sha256, make_folder, sync_folder
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, to_bytes
@@ -45,20 +45,6 @@ def anonymized(samples: Samples) -> Samples:
     return dataclasses.replace(samples, keys=keys, groups=None).renumbered(present)
 
 
-def check_new(output: str) -> Path:
-    """Return the path of the folder to be written.
-
-    Raises:
-        UserError: If the path exists already, or one of its parents is a file.
-    """
-    folder = Path(output)
-    if folder.exists():
-        raise UserError(f"output is {folder}, which exists already; give another path or remove it.")
-    if any(parent.exists() and not parent.is_dir() for parent in folder.parents):
-        raise UserError(f"output is {folder}, but one of its parent folders is a file; give another path.")
-    return folder
-
-
 @contextmanager
 def outgoing(
     folder: Path, samples: Samples, kind: str, licence: str, describe: Callable[[Contents], Any]
@@ -75,7 +61,7 @@ def outgoing(
     Yields:
         The manifest.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         os.chmod(work, 0o755)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.paths import FULL_DISK, locked_folder, sync_folder
+from lit_core.files.outputs import output_file
+from lit_core.files.paths import FULL_DISK, locked_folder, make_folder, sync_folder
 from lit_valuation.samples import Samples
 
 Event = Literal["query", "answer", "received", "withdrawal"]
@@ -129,7 +130,7 @@ class SharingLedger:
         Raises:
             UserError: If another command holds the lock.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         with locked_folder(self.path.parent, f"{self.path} is in use by another command; wait for it."):
             yield
 
@@ -179,6 +180,19 @@ class SharingLedger:
         """Return what follows the last newline: nothing, or part of a line."""
         rest = self.path.read_bytes().rpartition(b"\n")[2]
         return [rest] if rest else []
+
+
+def open_ledger(data: Path, ledger: str | None) -> SharingLedger:
+    """Return the ledger of a command.
+
+    Args:
+        data: Folder of the party's data.
+        ledger: Path of the ledger; None is ledger.jsonl in the folder of the data.
+
+    Raises:
+        UserError: If the ledger cannot be written.
+    """
+    return SharingLedger(data / LEDGER if ledger is None else output_file(ledger, "ledger"))
 
 
 def fingerprints(samples: Samples) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def test_another_process_at_work_is_refused(capsys):
     fcntl.flock(handle, fcntl.LOCK_EX)
     assert study() == 2
     os.close(handle)
-    assert "another process is at work" in capsys.readouterr().err
+    assert "another process runs" in capsys.readouterr().err
     assert not list(FOLDER.iterdir())
 
 

@@ -133,7 +133,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, source):
     output = str(tmp_path / "out.jsonl")
     (tmp_path / "y.parquet").touch()
     for rule, arguments in {
-        "ends in .jsonl": {"output": "x.csv", "input": source},
+        "must end in .jsonl": {"output": "x.csv", "input": source},
         "both missing": {"output": output},
         "both given": {"output": output, "input": source, "source": PuJSONL(source, "pu")},
         "limit is 0": {"output": output, "input": source, "limit": 0},

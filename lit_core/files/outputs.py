@@ -1,0 +1,77 @@
+"""Checks of the path that a command writes to, made before the work whose result is written there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from lit_core.errors import UserError
+from lit_core.files.paths import FULL_DISK
+
+
+def new_output(output: str | Path, argument: str = "output") -> Path:
+    """Return the path of a file or folder that does not exist yet and can be created.
+
+    Args:
+        output: The path, in which ``~`` is the home folder.
+        argument: Name of the argument, for error messages.
+
+    Raises:
+        UserError: If the path exists, or nothing can be written there.
+    """
+    path = Path(output).expanduser()
+    _check(path, argument)
+    if path.exists():
+        raise UserError(f"{argument} is {path}, which exists already; give another path or remove it.")
+    return path
+
+
+def output_file(output: str | Path, argument: str = "output") -> Path:
+    """Return the path of a file that can be written. A file that exists is to be replaced.
+
+    Args:
+        output: The path, in which ``~`` is the home folder.
+        argument: Name of the argument, for error messages.
+
+    Raises:
+        UserError: If the path is a folder, or nothing can be written there.
+    """
+    path = Path(output).expanduser()
+    _check(path, argument)
+    if path.is_dir():
+        raise UserError(f"{argument} is {path}, which is a folder; name a file.")
+    return path
+
+
+def output_folder(output: str | Path, argument: str = "output") -> Path:
+    """Return the path of a folder in which files can be written. It may exist.
+
+    Args:
+        output: The path, in which ``~`` is the home folder.
+        argument: Name of the argument, for error messages.
+
+    Raises:
+        UserError: If the path is a file, or nothing can be written there.
+    """
+    path = Path(output).expanduser()
+    if path.is_file():
+        raise UserError(f"{argument} is {path}, which is a file; name a folder.")
+    _check(path, argument)
+    return path
+
+
+def _check(path: Path, argument: str) -> None:
+    """Check that the nearest folder that exists takes new folders. Nothing is left, and several processes may check."""
+    try:
+        above = [folder for folder in path.parents if folder.exists()]
+        folder = path if path.is_dir() else above[0]
+        if not folder.is_dir():
+            raise UserError(f"{argument} is {path}, but {folder} is a file; give another path.")
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise UserError(
+            f"{argument} is {path}, but nothing can be written there ({error.strerror}); give another path."
+        ) from error

@@ -1,0 +1,63 @@
+"""Each verb checks its outputs before it reads or computes anything, and each folder is created by `make_folder`."""
+
+import ast
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from lit_core.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("lit_moe", "lit_valuation", "lit_detect")
+OUTPUTS = ("output", "root", "ledger")
+
+
+def verbs():
+    """Yield each verb of each command, with its name."""
+    for package in PACKAGES:
+        cli, found = import_module(f"{package}.cli"), {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                cli, "run", lambda program, commands, verbs, args, like_fit=None, found=found: found.update(verbs)
+            )
+            cli.main([])
+        for name, verb in found.items():
+            yield f"{package}-{name}", verb
+
+
+def outputs():
+    for name, verb in verbs():
+        for argument in inspect.signature(verb).parameters:
+            if argument in OUTPUTS:
+                yield pytest.param(verb, argument, id=f"{name}-{argument}")
+
+
+@pytest.mark.parametrize(("verb", "argument"), list(outputs()))
+def test_a_path_that_cannot_be_written_is_refused_first(verb, argument, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parameters = inspect.signature(verb).parameters.values()
+    needed = {parameter.name: "none" for parameter in parameters if parameter.default is parameter.empty}
+    with pytest.raises(UserError, match=f"^`?{argument}`? is /proc/x/new, but nothing can be written there"):
+        verb(**{**needed, argument: "/proc/x/new"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_outputs_of_all_verbs_are_walked():
+    walked = {param.id.rpartition("-")[2] for param in outputs()}
+    assert walked == set(OUTPUTS) and len(list(outputs())) > 14
+
+
+def test_no_other_function_creates_folders_with_their_parents():
+    others = []
+    for package in ("lit_core", *PACKAGES):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+                if is_call and (
+                    node.func.attr == "makedirs"
+                    or (node.func.attr == "mkdir" and any(keyword.arg == "parents" for keyword in node.keywords))
+                ):
+                    others.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert [path.partition(":")[0] for path in others] == ["lit_core/files/paths.py"]
