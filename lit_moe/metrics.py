@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -63,25 +64,34 @@ class TokenLoss(_SummedNLL):
 
 
 class BitsPerByte(_SummedNLL):
-    """Bits of information per UTF-8 byte of the text: comparable between tokenizers; NaN if there was no byte."""
+    """Bits of information per UTF-8 byte of the text: comparable between tokenizers.
+
+    NaN if there was no byte, or if a token stands for unknown text, whose bytes nobody has counted.
+    """
 
     def update(self, nll: Tensor, byte_lengths: Tensor) -> None:
         """Add a batch.
 
         Args:
             nll: Nats of each token, of any shape; 0 where not scored.
-            byte_lengths: UTF-8 length of each scored token, of the same shape; 0 where not scored or no text.
+            byte_lengths: UTF-8 length of each scored token, of the same shape; 0 where not scored or no text, NaN for
+                unknown text.
         """
         self._add(nll, byte_lengths)
 
     def compute(self) -> Tensor:
         """Return bits per byte."""
+        if self.units.isnan():
+            rank_zero_warn(
+                "Bits per byte are not known, since the text has characters that the tokenizer lacks, which it encodes "
+                "as one token for unknown text; choose a tokenizer that encodes all bytes."
+            )
         return (self.nll / self.units / math.log(2)).float()
 
     @property
-    def text_bytes(self) -> int:
-        """UTF-8 bytes scored so far on this device."""
-        return int(self.units)
+    def text_bytes(self) -> int | None:
+        """UTF-8 bytes scored so far on this device; None if not known."""
+        return None if self.units.isnan() else int(self.units)
 
 
 class _Drift(Metric):

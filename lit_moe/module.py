@@ -60,7 +60,7 @@ class MoELanguageModel(EvaluationTask):
     ``train/flops``                      operations     same; model FLOPs, backward = 2 × forward
     ``train/tokens_per_second``          tokens/s       same; since the last logged step, validation left out
     ``{stage}/{source}/loss``            nats/token     end of a validation or test, whole source
-    ``{stage}/{source}/bits_per_byte``   bits/byte      same; where the data module has a tokenizer
+    ``{stage}/{source}/bits_per_byte``   bits/byte      same; NaN if a token stands for unknown text
     ===================================  =============  ====================================================
 
     ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader. Batches are mappings with ``input_ids`` and
@@ -125,9 +125,9 @@ class MoELanguageModel(EvaluationTask):
                 f"{tokenizer.vocab_size} tokens; give at least as many."
             )
         self.tokenizer = tokenizer
-        lengths = torch.zeros(self.config.vocab_size, dtype=torch.int64)
+        lengths = torch.zeros(self.config.vocab_size, dtype=torch.float32)
         try:
-            lengths[: tokenizer.vocab_size] = torch.as_tensor(tokenizer.byte_lengths())
+            lengths[: tokenizer.vocab_size] = torch.from_numpy(tokenizer.byte_lengths())
         except UserError as error:
             rank_zero_warn(f"Bits per byte are not logged: {error}")
         else:
@@ -228,7 +228,7 @@ class MoELanguageModel(EvaluationTask):
             "train/tokens": float(tokens),
             "train/flops": flops,
         }
-        if text_bytes > 0:
+        if text_bytes > 0:  # not without a tokenizer, and not if a token stands for unknown text
             values["train/bits_per_byte"] = nats / text_bytes / math.log(2)
         self.log_dict(values)
         self.log("train/loss", nats / max(scored, 1), prog_bar=True)
@@ -279,11 +279,11 @@ class MoELanguageModel(EvaluationTask):
         return token_nll(hidden, labels, self.decoder.head, self.config.vocab_size), labels != IGNORED
 
     def _bytes(self, labels: Tensor, scored: Tensor) -> Tensor:
-        """Return the UTF-8 length of each scored token; zeros without a tokenizer."""
+        """Return the UTF-8 length of each scored token, NaN where it is unknown; zeros without a tokenizer."""
         if self._byte_lengths is None:
             return torch.zeros_like(labels)
         self._byte_lengths = self._byte_lengths.to(labels.device)
-        return self._byte_lengths[labels.clamp(min=0)] * scored
+        return self._byte_lengths[labels.clamp(min=0)].masked_fill(~scored, 0)
 
     @property
     def _metric_names(self) -> list[str]:

@@ -229,18 +229,21 @@ class Tokenizer:
         pretokenizers = _parts(self._definition.get("pre_tokenizer"), "pretokenizers")
         return (
             self._scheme == "byte-level"
+            and self._encodes_all_bytes
             and not any(part.get("add_prefix_space") for part in pretokenizers)
             and self._definition["model"].get("type") == "BPE"
         )
 
     def byte_lengths(self) -> np.ndarray:
-        """Return the number of bytes of UTF-8 text that each token stands for: int64 of shape ``(vocab_size,)``.
+        """Return the number of bytes of UTF-8 text that each token stands for: float64 of shape ``(vocab_size,)``.
 
-        Special tokens stand for no text, 0 bytes. Over the ids of a text the lengths add up to its size exactly for
-        byte-level tokenizers (:attr:`exact`), and to within the one space that most others put before a text.
+        Special tokens stand for no text, 0 bytes. The token for unknown text is NaN, since it may stand for any number
+        of bytes, unless the vocabulary has all bytes, so that no text is unknown. Over the ids of a text the lengths
+        add up to its size exactly for byte-level tokenizers (:attr:`exact`), and to within the one space that most
+        others put before a text.
 
         Raises:
-            UserError: If the tokens do not record blanks, as those of BERT.
+            UserError: If the tokens do not record blanks, as those of BERT, or text is dropped without a token.
         """
         return self._byte_lengths.copy()
 
@@ -251,8 +254,14 @@ class Tokenizer:
                 "The bytes of this tokenizer's tokens cannot be counted, since its decoder is neither byte-level "
                 f"nor marks blanks with {_SPACE}; choose another tokenizer."
             )
+        unknown = self._unknown
+        if unknown is None and not self._encodes_all_bytes:
+            raise UserError(
+                "The bytes of this tokenizer's tokens cannot be counted, since it drops text that its vocabulary lacks "
+                "and has no token for unknown text; choose another tokenizer."
+            )
         byte_characters = set(_byte_characters().values())
-        lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        lengths = np.zeros(self.vocab_size)
         for token, number in self._backend.get_vocab(with_added_tokens=False).items():
             if self._scheme == "byte-level":
                 lengths[number] = sum(1 if sign in byte_characters else len(sign.encode()) for sign in token)
@@ -261,7 +270,24 @@ class Tokenizer:
         for added in self._definition["added_tokens"]:
             lengths[added["id"]] = 0 if added["special"] else len(added["content"].encode())
         lengths[self.end_of_text] = 0
+        if unknown is not None and not self._encodes_all_bytes:
+            lengths[unknown] = np.nan
         return lengths
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The token for text that the vocabulary lacks."""
+        model = self._definition["model"]
+        number = model.get("unk_id")  # of Unigram; the other models name the token
+        return self._backend.token_to_id(model["unk_token"]) if model.get("unk_token") is not None else number
+
+    @cached_property
+    def _encodes_all_bytes(self) -> bool:
+        """Whether the vocabulary has a token for each byte, so that it encodes any text."""
+        vocabulary, model = self._backend.get_vocab(with_added_tokens=False), self._definition["model"]
+        if self._scheme == "byte-level":
+            return vocabulary.keys() >= set(_byte_characters().values())
+        return bool(model.get("byte_fallback")) and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
 
     @cached_property
     def _scheme(self) -> str | None:

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from lit_core.corpora import Austen, JSONLines, TextFolder
+from lit_core.corpora.base import Document
 from lit_core.data.shards import ShardSet
 from lit_core.data.tokens import TokenWindows
 from lit_core.errors import RunFailure, UserError
@@ -283,6 +284,19 @@ def test_a_tokenizer_that_loses_text_is_refused(corpora, tmp_path):
     refuses(
         "does not keep the text of more", tmp_path / "root", corpora[1:], tokenizer=str(tmp_path / "tokenizer.json")
     )
+
+
+def test_the_bytes_of_unknown_text_are_those_of_the_text(tmp_path):
+    letters = {piece: number for number, piece in enumerate(["<unk>", "</s>", "▁", *"abcdefghijklmnopqrstuvwxyz"])}
+    backend = Backend(models.BPE(letters, [], unk_token="<unk>"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.add_special_tokens(["<unk>", "</s>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    texts = ["plain text with a 日 " + "and words " * count for count in (200, 210, 220, 230)]
+    corpus = write_files(tmp_path / "prose", [Document(str(i), text) for i, text in enumerate(texts)])
+    summary = prepare(str(tmp_path / "root"), [corpus], tokenizer=str(tmp_path / "tokenizer.json"))
+    sizes = sum(len(path.read_bytes()) for path in (tmp_path / "prose").iterdir())
+    assert sum(row["text_bytes"] for row in summary["prose"].values()) == sizes
 
 
 def test_two_at_once_are_refused(prepared, corpora):

@@ -56,6 +56,14 @@ def test_masked_tokens_count_in_nothing(scored):
     assert float(metric.compute()) == pytest.approx(nats(logits[:10], labels[:10]) / 10, rel=1e-5)
 
 
+def test_bits_per_byte_are_not_known_where_text_is_unknown():
+    bits = BitsPerByte()
+    bits.update(torch.ones(3), torch.tensor([1.0, 0.0, math.nan]))
+    with pytest.warns(UserWarning, match="Bits per byte are not known"):
+        assert math.isnan(bits.compute())
+    assert bits.text_bytes is None
+
+
 def test_no_token_at_all_is_nan():
     assert math.isnan(TokenLoss().compute())
 

@@ -152,6 +152,33 @@ def test_bytes_add_up_to_the_text(token_root, token_texts, make_trainer):
     assert seen == sum(len(text.encode()) for text in token_texts["austen"]["test"])
 
 
+def test_unknown_text_has_no_bits_per_byte(token_root, token_texts, make_trainer, read_metrics):
+    """In the source that has it and in no other."""
+    model = tiny_model()
+    data = tiny_data(token_root, validation=["austen", "stdlib"], validation_samples=None)
+    ids = {
+        source: {token for split in ("train", "val") for text in token_texts[source][split] for token in encode(text)}
+        for encode in [data.tokenizer.encode]
+        for source in ("austen", "stdlib")
+    }
+
+    class Unknowing(Tokenizer):
+        def byte_lengths(self):
+            lengths = super().byte_lengths()
+            lengths[list(ids["stdlib"] - ids["austen"])] = math.nan
+            return lengths
+
+    data.tokenizer.__class__ = Unknowing
+    with pytest.warns(UserWarning, match="Bits per byte are not known"):
+        results = make_trainer().validate(model, datamodule=data, verbose=False)
+    metrics = {key: value for part in results for key, value in part.items()}
+    assert math.isnan(metrics["val/stdlib/bits_per_byte"]) and metrics["val/austen/bits_per_byte"] > 0
+    data = tiny_data(token_root, sources={"stdlib": 1.0})
+    data.tokenizer.__class__ = Unknowing
+    make_trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
+    assert read_metrics()["train/loss"] and "train/bits_per_byte" not in read_metrics()
+
+
 def test_two_processes_equal_one_that_accumulates(token_root, make_trainer, read_metrics, tmp_path):
     class Kept(MoELanguageModel):
         def on_train_end(self):

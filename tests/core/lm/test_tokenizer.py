@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import pickle
@@ -208,6 +209,55 @@ def test_composed_accents_are_counted_as_the_tokenizer_sees_them(bpe):
     text = "cafe\N{COMBINING ACUTE ACCENT}"
     assert tokenizer.normalize(text) == "café"
     assert counted(tokenizer, text) == len("café".encode())
+
+
+LETTERS = ["<unk>", "</s>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
+#: Models whose vocabulary lacks most characters, by what they do with these.
+LACKING = {
+    "bpe": lambda: models.BPE({piece: i for i, piece in enumerate(LETTERS)}, [], unk_token="<unk>"),
+    "fused": lambda: models.BPE({piece: i for i, piece in enumerate(LETTERS)}, [], unk_token="<unk>", fuse_unk=True),
+    "unigram": lambda: models.Unigram([(piece, -1.0) for piece in LETTERS], unk_id=0),
+    "word-level": lambda: models.WordLevel({"<unk>": 0, "</s>": 1, "▁a": 2}, unk_token="<unk>"),
+    "half of the bytes": lambda: models.BPE(
+        {piece: i for i, piece in enumerate([*LETTERS, *(f"<0x{byte:02X}>" for byte in range(128))])},
+        [],
+        unk_token="<unk>",
+        byte_fallback=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("model", LACKING)
+@pytest.mark.parametrize("special", [True, False])
+def test_unknown_text_is_not_counted_as_no_bytes(model, special):
+    backend = Backend(LACKING[model]())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.add_special_tokens(["<unk>", "</s>"] if special else ["</s>"])
+    tokenizer = Tokenizer(json.loads(backend.to_str()))
+    lengths = tokenizer.byte_lengths()
+    assert lengths[tokenizer.encode("a")].sum() == 2  # with the blank before it
+    assert tokenizer.encode("a 日本") and np.isnan(lengths[tokenizer.encode("a 日本")].sum())
+    assert lengths[tokenizer.end_of_text] == 0
+
+
+def test_a_token_for_unknown_text_that_never_occurs_has_no_bytes(bpe):
+    """Llama's tokenizers have one beside all bytes."""
+    definition = copy.deepcopy(marking_blanks("llama")._definition)
+    definition["model"]["unk_token"] = "<unk>"
+    assert counted(Tokenizer(definition), "größe 日本") == len("größe 日本".encode()) + 1
+    gpt2 = copy.deepcopy(bpe._definition)
+    gpt2["model"]["unk_token"] = END_OF_TEXT
+    assert Tokenizer(gpt2).exact and Tokenizer(gpt2).byte_lengths()[bpe.end_of_text] == 0
+
+
+def test_text_that_is_dropped_is_not_counted(bpe):
+    definition = copy.deepcopy(bpe._definition)
+    number = definition["model"]["vocab"].pop("Ģ")  # the byte 0
+    definition["model"]["vocab"]["unused"] = number
+    tokenizer = Tokenizer(definition)
+    assert not tokenizer.exact
+    with pytest.raises(UserError, match="drops text that its vocabulary lacks"):
+        tokenizer.byte_lengths()
 
 
 def test_where_bytes_cannot_be_counted_it_says_so():
