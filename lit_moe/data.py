@@ -34,8 +34,9 @@ class TokenDataModule(StreamDataModule):
         test_samples: Sequences per source of a test; None takes all.
         tokenizer: Path of a tokenizer.json, a Hugging Face name, or bytes; None takes tokenizer.json of the root.
         paths: Folders of sources that do not lie below the root, by name.
-        bin_dtype: Type of the token ids in .bin files.
-        verify: Whether each shard's SHA-256 is compared with its index before the first step.
+        bin_dtype: Type of the token ids in .bin files; it must hold the largest id of the tokenizer.
+        verify: Whether each shard's SHA-256 is compared with its index before the first step, and each token of a .npy
+            or .bin file with the vocabulary.
         padded_vocab_size: Token ids of a model whose vocabulary is padded beyond that of the tokenizer; None for the
             tokenizer's own.
     """
@@ -147,9 +148,10 @@ class TokenDataModule(StreamDataModule):
             document_mask=self.document_mask,
             dtype=self.bin_dtype if path.suffix == ".bin" else None,
         )
+        if windows.tokenizer is None:
+            windows.vocab_size = self.tokenizer.vocab_size
         if self.verify:
             windows.verify()
-        windows.vocab_size = self.tokenizer.vocab_size
         theirs = windows.tokenizer["sha256"] if windows.tokenizer else self.tokenizer.sha256
         if theirs != self.tokenizer.sha256:
             raise UserError(

@@ -40,7 +40,6 @@ class TokenWindows:
         tokenizer: The tokenizer's entry in the index of a shard set; None for the other kinds.
         name: Name of the source.
         path: The shard set or file.
-        vocab_size: Number of token ids; tokens from it on are refused. None does not check, and may be replaced.
 
     Raises:
         UserError: If the file does not match the arguments, or holds less than one sample.
@@ -72,7 +71,8 @@ class TokenWindows:
             index = self._row.shards.index
             self.text_bytes, self.tokenizer, self.name = index["text_bytes"], index["tokenizer"], index["source"]
         self.path, self.tokens = path, len(self._row)
-        self.vocab_size: int | None = self.tokenizer["vocab_size"] if self.tokenizer else None
+        self._vocab_size: int | None = None
+        self.vocab_size = self.tokenizer["vocab_size"] if self.tokenizer else None
         self._end_of_text: int | None = None
         if document_mask:
             if self.tokenizer is None or "end_of_text" not in self.tokenizer:
@@ -86,6 +86,25 @@ class TokenWindows:
                 f"{path} has {self.tokens} tokens, but a sample needs {2 if tail else length + 1}; "
                 "prepare more text or choose a shorter length."
             )
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Number of token ids; tokens from it on are refused. None, of a plain file, does not check; it may be set.
+
+        Raises:
+            UserError: If the type of a plain file's tokens can't hold all ids, so that the larger ones were cut off.
+        """
+        return self._vocab_size
+
+    @vocab_size.setter
+    def vocab_size(self, size: int | None) -> None:
+        if size is not None and isinstance(self._row, _FileTokens) and size - 1 > np.iinfo(self._row.type).max:
+            raise UserError(
+                f"{self.path} holds tokens of {self._row.type}, whose largest number is "
+                f"{np.iinfo(self._row.type).max}, but the tokenizer has {size} tokens; write the tokens with a larger "
+                "type, and name it if the file is a .bin file."
+            )
+        self._vocab_size = size
 
     def __len__(self) -> int:
         targets = max(self.tokens - 1, 0)
@@ -141,13 +160,18 @@ class TokenWindows:
             )
 
     def verify(self) -> None:
-        """Compare the files with their SHA-256; files without an index are not checked.
+        """Compare shards with their SHA-256, or read all tokens of a plain file, which has none.
 
         Raises:
-            UserError: If a shard is not what its index describes.
+            UserError: If a shard is not what its index describes, or a plain file has tokens that the vocabulary lacks
+                or looks like one of wider numbers.
         """
         if isinstance(self._row, _ShardTokens):
             self._row.shards.verify()
+            return
+        if self.vocab_size is not None:
+            self._check_range(*self._row.extremes(), self.vocab_size)
+        self._row.check_width()
 
 
 class _FileTokens:
@@ -182,6 +206,23 @@ class _FileTokens:
                 "flatten and convert them."
             )
         return np.asarray(array)
+
+    @property
+    def type(self) -> np.dtype:
+        """Type of the tokens."""
+        return self._array.dtype
+
+    def extremes(self) -> tuple[int, int]:
+        """Return the least and the largest token."""
+        return int(self._array.min()), int(self._array.max())
+
+    def check_width(self) -> None:
+        """Refuse raw numbers whose every second one is 0, as if numbers of twice the width were read."""
+        if self.dtype is not None and len(self._array) > 1 and not self._array[1::2].any():
+            raise UserError(
+                f"{self.path} has a 0 at every second place if it is read as {self.dtype}, so its tokens are probably "
+                "twice as wide; correct dtype."
+            )
 
     def __len__(self) -> int:
         return len(self._array)

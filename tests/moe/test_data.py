@@ -77,6 +77,25 @@ def test_tokenised_files_are_read(token_root, make_trainer, tmp_path):
     assert batch["input_ids"].tolist() == tokens[32 * index : 32 * index + 32].tolist()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "vocab_size", "message"),
+    [
+        ("uint16", 70_000, "holds tokens of uint16"),
+        ("uint32", 384, "every second place if it is read as uint16"),
+        ("uint16", 300, "holds the token 383, but its tokenizer has 300"),
+    ],
+)
+def test_raw_files_that_do_not_fit_the_tokenizer_are_refused_before_the_first_step(
+    token_root, make_trainer, tmp_path, dtype, vocab_size, message
+):
+    np.arange(384).astype(dtype).tofile(tmp_path / "train.bin")
+    paths = {"mine": str(tmp_path)}
+    data = TokenDataModule(str(token_root), {"mine": 1}, paths=paths, validation=["austen"], **SIZES)
+    data.tokenizer.vocab_size = vocab_size
+    with pytest.raises(UserError, match=message):
+        set_up(data, make_trainer)
+
+
 def test_document_masks_arrive(token_root, make_trainer):
     data = set_up(TokenDataModule(str(token_root), {"austen": 1}, document_mask=True, **SIZES), make_trainer)
     assert "document_ids" in next(iter(data.train_dataloader()))

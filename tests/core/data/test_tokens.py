@@ -164,3 +164,35 @@ def test_refusals(tmp_path, make, options, words):
     with pytest.raises(UserError, match=words) as raised:
         TokenWindows(make(tmp_path / "x"), **{"length": 8, **options})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["x.bin", "x.npy"])
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "int64"])
+@pytest.mark.parametrize("size", [257, 65_536, 65_537, 152_064])
+def test_a_type_too_small_for_the_vocabulary_is_refused(tmp_path, name, dtype, size):
+    tokens = np.arange(size - 99, size).astype(dtype)  # cut off where they do not fit
+    path = saved(name, tokens)(tmp_path / "x")
+    windows = TokenWindows(path, 8, dtype=dtype if name == "x.bin" else None)
+    if size > np.iinfo(dtype).max + 1:
+        with pytest.raises(UserError, match=f"holds tokens of {dtype}, .* {size} tokens"):
+            windows.vocab_size = size
+    else:
+        windows.vocab_size = size
+        windows.verify()
+        windows.vocab_size = size - 1  # a smaller vocabulary lacks the last token
+        with pytest.raises(UserError, match=f"token {size - 1}, but its tokenizer has {size - 1}"):
+            windows.verify()
+
+
+@pytest.mark.parametrize(("written", "read"), [("uint32", "uint16"), ("int64", "uint32"), ("int64", "uint16")])
+def test_numbers_of_another_width_are_refused(tmp_path, written, read):
+    """Read as half of their width, small numbers are within any vocabulary."""
+    path = saved("x.bin", np.arange(1, 100).astype(written))(tmp_path / "x")
+    windows = TokenWindows(path, 8, dtype=read)
+    windows.vocab_size = 257
+    with pytest.raises(UserError, match=f"read as {read}, .* correct dtype"):
+        windows.verify()
+    wide = TokenWindows(saved("x.bin", np.arange(1, 101).astype(np.uint16))(tmp_path / "y"), 8, dtype="uint32")
+    wide.vocab_size = 257
+    with pytest.raises(UserError, match="but its tokenizer has 257"):
+        wide.verify()
