@@ -14,7 +14,7 @@ from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.echo import exact_echoes, near_echoes
 from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import SharingLedger
-from lit_valuation.exchange.manifest import Answer, Query
+from lit_valuation.exchange.manifest import Answer, Query, printable
 from lit_valuation.samples import Samples, merge_samples
 
 
@@ -114,7 +114,7 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
     ]
     for holds, reason in rules:
         if not holds:
-            raise UserError(f"{path} {reason}; ask its owner for another answer.")
+            raise UserError(f"{path} {printable(reason)}; ask its owner for another answer.")
     return answer
 
 

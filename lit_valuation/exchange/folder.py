@@ -19,7 +19,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_write, file_sha256, make_folder, sync_folder
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.ledger import fingerprints
-from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, to_bytes
+from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, printable, to_bytes
 from lit_valuation.samples import Samples
 
 
@@ -105,8 +105,8 @@ def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None
         labelled = LabelledSet(folder)  # only after the checks: it opens the files that the index names
         _check_index(folder, contents, labelled)
         samples = labelled.load()
-    except RunFailure as error:  # damage is the sender's fault here, not this program's
-        raise UserError(str(error)) from error
+    except (RunFailure, UserError) as error:  # damage is the sender's fault here, not this program's
+        raise UserError(printable(str(error))) from error
     counts = Counter(samples.classes[number] for number in samples.y.tolist())
     rules = {
         "has inputs of another kind than its manifest says": labelled.kind == contents.input,
@@ -149,7 +149,7 @@ def _check_index(folder: Path, contents: Contents, labelled: LabelledSet) -> Non
 
 def _require(holds: bool, folder: Path, fault: str) -> None:
     if not holds:
-        raise UserError(f"{folder} {fault}. It is refused; ask its sender for it again.")
+        raise UserError(f"{folder} {printable(fault)}. It is refused; ask its sender for it again.")
 
 
 def _contents(folder: Path, samples: Samples, kind: str) -> Contents:

@@ -195,6 +195,11 @@ def public_name(text: str) -> str:
     return re.sub(r"(?<![\w.-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\[\]\s]*[/\\])?", "", text)
 
 
+def printable(text: str) -> str:
+    """Return a text with escapes for line breaks and control characters, since another party's names may hold them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _canonical(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.encode()
@@ -228,6 +233,6 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
         holds, result = type(value) is kind and (kind is not float or math.isfinite(value)), value
     if not holds:
         name = getattr(kind, "__name__", str(kind))
-        value_name = f'"{key.lstrip(".")}"' if key else "the manifest"
+        value_name = f'"{printable(key.lstrip("."))}"' if key else "the manifest"
         raise UserError(f"{where}: {value_name} is not of type {name.lower()}; ask its sender for it again.")
     return result

@@ -62,7 +62,7 @@ def judge(folder, made, expected=None):
     try:
         accept(str(folder), asked, expected, SharingLedger(made / "data/trainer/ledger.jsonl"))
     except UserError as error:
-        assert str(error).endswith((".", "?")) and "\n" not in str(error), str(error)
+        assert str(error).endswith((".", "?")) and str(error).isprintable(), repr(str(error))
         return False
     return True
 
@@ -92,6 +92,21 @@ def test_an_index_that_its_owner_vouches_for(made, tmp_path, data):
     (folder / "index.json").write_bytes(index)
     (folder / "manifest.json").write_bytes(as_written(manifest))
     judge(folder, made)
+
+
+@pytest.mark.parametrize("place", ["settings", "classes", "file"])
+def test_a_name_with_control_characters_is_escaped_in_the_refusal(made, tmp_path, place):
+    folder, name = tmp_path / "answer", "\n\x1b[2Jaccepted"
+    shutil.copytree(made / "answer_1", folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    if place == "settings":
+        manifest["choice"]["settings"][name] = []
+    elif place == "classes":
+        manifest["contents"]["classes"][name] = 1
+    else:
+        (folder / name).touch()
+    (folder / "manifest.json").write_bytes(as_written(manifest))
+    assert not judge(folder, made)
 
 
 @pytest.mark.parametrize("key", ["budget", "columns", "contents", "encoder", "format", "kind", "version"])
