@@ -46,6 +46,11 @@ MOVED_MODULES = {
 #: Single classes and functions: renamed ones, and those of modules that exist still. They come before the modules.
 MOVED_NAMES = {
     "lit_core.data.stream.Source": "lit_core.data.stream.SampleSource",
+    "lit_core.study.claims.AtLeast": "lit_core.study.criteria.AtLeast",
+    "lit_core.study.claims.BudgetRatio": "lit_core.study.criteria.BudgetRatio",
+    "lit_core.study.claims.Correlation": "lit_core.study.criteria.Correlation",
+    "lit_core.study.claims.Level": "lit_core.study.criteria.Level",
+    "lit_core.study.claims.PairedGain": "lit_core.study.criteria.PairedGain",
     "lit_detect.data.PartStream": "lit_detect.data.module.SubsetStream",
     "lit_detect.attack.load_detector": "lit_detect.loading.load_detector",
     "lit_detect.attacks.raid.PlaceAttack": "lit_detect.attacks.raid.SpanAttack",

@@ -13,7 +13,6 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -29,23 +28,9 @@ from lit_core.files.paths import atomic_write, resolve_data_path
 from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
 from lit_core.study.identity import identity
 from lit_core.study.options import bind
+from lit_core.study.rows import ResultRow
 
 CONFIG, RESULT, ERROR, LOG = "cell.json", "result.json", "error.txt", "log.txt"
-
-
-@dataclass(frozen=True)
-class ResultRow:
-    """A row of the results: one set of measured values.
-
-    Args:
-        labels: What identifies them: the grid, the seed, the cell's values, and the labels of the function's row.
-        measured: The values.
-        record: Cell, hash of its config, hash of the data, version of the code.
-    """
-
-    labels: Mapping[str, Any]
-    measured: Mapping[str, float]
-    record: Mapping[str, str]
 
 
 def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[ResultRow]:

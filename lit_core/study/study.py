@@ -9,10 +9,12 @@ from pathlib import Path
 from lit_core.errors import RunFailure, UserError, did_you_mean
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write, locked_folder, make_folder, remove_torn_files
-from lit_core.study.cells import ERROR, ResultRow, code_version, finished, rows_of, run_cell
+from lit_core.study.cells import ERROR, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
+from lit_core.study.figures import Figure, draw
 from lit_core.study.grid import Cell, Grid, Size, expand
-from lit_core.study.report import Figure, Table, draw, markdown, unknown_columns, write_hparams, write_results
+from lit_core.study.report import Table, markdown, unknown_columns, write_hparams, write_results
+from lit_core.study.rows import ResultRow
 
 
 def study_verb(package: str) -> Callable[..., None]:

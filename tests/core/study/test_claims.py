@@ -5,8 +5,9 @@ import math
 import pytest
 from scipy import stats
 
+from lit_core.errors import UserError
 from lit_core.study import AtLeast, BudgetRatio, Claim, Correlation, Level, PairedGain, ResultRow, verdict
-from lit_core.study.claims import reached
+from lit_core.study.criteria import reached
 
 GAINS = {0: [0.1, 0.3], 1: [0.2, 0.2], 2: [0.4, 0.2], 3: [0.1, 0.2]}
 
@@ -180,3 +181,34 @@ def test_a_budget_that_is_not_enough_reproduces_nothing():
              (("of", "ours"), ("over", "random"), ("none", "none"), ("full", "full"))}  # fmt: skip
     found = BudgetRatio("budget", "accuracy", share=0.9, **names).find(made)
     assert found.outcome == "undecided" and found.note == "3 seeds where only one does"
+
+
+def ratio(**arguments):
+    labels = {name: {"selector": name} for name in ("of", "over", "none", "full")}
+    return BudgetRatio("budget", "accuracy", **labels, **arguments)
+
+
+WRONG = {
+    "over is empty": lambda: PairedGain("accuracy", {"selector": "ours"}, []),
+    "above is None and below is None": lambda: Level("accuracy"),
+    "above is 0 and below is 1": lambda: Level("accuracy", above=0, below=1),
+    "above is None and below is None, but": lambda: Correlation("epoch", "accuracy"),
+    "above is 0 and below is 0": lambda: Correlation("epoch", "accuracy", above=0, below=0),
+    "share is 0, ": lambda: ratio(share=0),
+    "share is 1.5": lambda: ratio(share=1.5),
+    "below is 0, ": lambda: ratio(below=0),
+    "criteria is empty": lambda: AtLeast([], "nothing"),
+    "share is 2": lambda: AtLeast([Level("accuracy", above=0)], "one", share=2),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_criterion_that_cannot_decide_is_refused_when_it_is_built(message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        WRONG[message]()
+
+
+def test_a_budget_that_no_row_has_decides_nothing():
+    some = [row(0.5, seed=0, selector=name) for name in ("of", "over", "none", "full")]
+    assert ratio().find(some).outcome == "not testable here"
+    assert ratio().find([row(0.5, seed=0, selector=name, budget="all") for name in ("of", "over", "none", "full")]).note

@@ -14,10 +14,11 @@ import yaml
 from lit_core import study
 from lit_core.cli.arguments import read_config
 from lit_core.errors import UserError
-from lit_core.study.cells import ResultRow
+from lit_core.study.figures import Figure
 from lit_core.study.grid import Grid, Size, expand, locate
 from lit_core.study.options import arguments_of
-from lit_core.study.report import Figure, Table, unknown_columns
+from lit_core.study.report import Table, unknown_columns
+from lit_core.study.rows import ResultRow
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*/studies/*.yaml"))
 FOLDER = Path("runs/none")
@@ -216,6 +217,8 @@ def test_each_criterion_names_its_columns(kind):
             given[name], value = [{f"{name}_label": 1}], [f"{name}_label"]
         elif annotation.startswith("Sequence[str]") or name in ("metric", "x", "y", "budget"):
             given[name], value = (f"{name}_column" if annotation == "str" else [f"{name}_column"]), [f"{name}_column"]
+        elif name == "above":
+            given[name], value = 0.0, []
         elif parameter.default is parameter.empty:
             given[name], value = {"str": "text", "float": 0.5, "int": 1}[annotation], []
         else:
@@ -226,7 +229,7 @@ def test_each_criterion_names_its_columns(kind):
 
 def test_what_no_result_has_is_told():
     rows = [ResultRow({"model": "a", "seed": 0}, {"loss": 1.0}, {})]
-    within = study.Correlation("loss", "loss", within=["modle"])
+    within = study.Correlation("loss", "loss", above=0.0, within=["modle"])
     claims = {"c": study.Claim("A claim.", [within])}
     tables = {"t": Table(["model"], ["los"], {"seed": 0})}
     figures = {"f": Figure("loss", "model", ["loss"], {"sede": 0})}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lit_core.study.cells import ResultRow
-from lit_core.study.report import Figure, draw, means
+from lit_core.study.figures import Figure, draw
+from lit_core.study.rows import ResultRow, means
 
 ROWS = [
     ResultRow({"seed": seed, "model": model}, {"words": words, "auroc": 0.5 + words / 100 + seed / 10}, {})
