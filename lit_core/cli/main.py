@@ -14,11 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli, set_parsing_settings
+from jsonargparse import ArgumentError, auto_cli, set_parsing_settings
 
 from lit_core.callbacks import Stopped
-from lit_core.cli.arguments import PARSER_MODE, Parser, accept_former_paths, locate_configs, replace_former_paths
+from lit_core.cli.arguments import (
+    PARSER_MODE,
+    Parser,
+    accept_former_paths,
+    locate_configs,
+    option,
+    replace_former_paths,
+)
 from lit_core.cli.configs import words_as_flag
+from lit_core.cli.entries import entry_sentence
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
@@ -127,10 +135,11 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
     accept_former_paths()
     if "words" in inspect.signature(function).parameters:
         args = words_as_flag(args)
+    located = locate_configs(replace_former_paths(args))
     try:
         auto_cli(
             function,
-            args=locate_configs(replace_former_paths(args)),
+            args=located,
             prog=f"{program} {name}",
             as_positional=False,
             parser_mode=PARSER_MODE,
@@ -138,6 +147,10 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
             parser_class=Parser,
             fail_untyped=False,
         )
+    except ArgumentError as error:
+        if root_cause(error) is not error:
+            raise
+        raise UserError(entry_sentence(error, function, option(located, "--config", "-c"))) from error
     finally:
         set_parsing_settings(unset_sentinel=False)
 

@@ -304,7 +304,7 @@ def _name(labels: Mapping[str, Any]) -> str:
 
 def _check_limits(above: float | None, below: float | None) -> None:
     if (above is None) == (below is None):
-        raise UserError(f"above is {above} and below is {below}, but one of them must be a number; set one of the two.")
+        raise UserError(f"above is {above} and below is {below}, but exactly one must be a number; set one of the two.")
 
 
 def _limit(above: float | None, below: float | None) -> str:

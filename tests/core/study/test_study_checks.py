@@ -245,7 +245,7 @@ def test_what_no_result_has_is_told():
     [
         ({"figures": {"F": {"x": "a", "by": "b", "metrics": ["c"], "wheer": {"grid": 1}}}}, 'wheer.* mean "where"'),
         ({"tables": {"T": {"by": ["a"], "metrics": ["b"], "wheer": {"by": 1}}}}, 'wheer.* mean "where"'),
-        ({"grids": {"g": 3}}, "grids has 3, but must have the keys of a Grid: function, commands, arguments, vary"),
+        ({"grids": {"g": 3}}, "grids.g has 3, but must have the keys of a Grid: function, commands, arguments, vary"),
         ({"grids": {"g": {"function": "lit_valuation.simulate.simulat"}}}, 'simulat, .* mean "simulate"'),
     ],
 )
@@ -258,3 +258,31 @@ def test_the_mistyped_key_is_named_and_not_what_is_below_it(part, words, capsys)
     Path("mine.yaml").write_text(yaml.safe_dump(config | part))
     assert import_module("lit_valuation.cli").main(["study", "--config", "mine.yaml"]) == 2
     assert re.search(words, capsys.readouterr().err)
+
+
+def entries():
+    """Yield each mapping of named things that a study takes, with an entry that is right."""
+    level = {"class_path": "lit_core.study.Level", "init_args": {"metric": "a", "above": 0.0}}
+    right = {
+        "grids": {"function": "lit_valuation.study.simulate"},
+        "sizes": {"seeds": [0]},
+        "claims": {"text": "A claim.", "criteria": [level]},
+        "tables": {"by": ["a"], "metrics": ["b"]},
+        "figures": {"x": "a", "by": "b", "metrics": ["c"]},
+    }
+    for argument, parameter in inspect.signature(study.study_verb("lit_core")).parameters.items():
+        if parameter.annotation.startswith("dict"):
+            yield argument, right[argument]
+
+
+@pytest.mark.parametrize(("argument", "right"), list(entries()))
+def test_the_name_of_the_wrong_entry_is_told(argument, right, capsys):
+    first = next(iter(right))
+    wrong = [{**right, "unknown": 1}, {**right, first: {"no": 1}}, None, 3]
+    wrong += [{key: value for key, value in right.items() if key != first}] if first not in ("function",) else []
+    config = {"name": "x", **{name: {"smoke": entry} for name, entry in entries()}}
+    for entry in wrong:
+        config[argument] = {"before": right, "this one, 2.": entry, "smoke": right}
+        Path("mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        assert import_module("lit_valuation.cli").main(["study", "--config", "mine.yaml"]) == 2
+        assert f"lit-valuation: {argument}.this one, 2." in capsys.readouterr().err
