@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from lit_core.errors import UserError
 from lit_core.lightning.exact_buffers import ExactBuffers
@@ -49,6 +50,10 @@ class BiasRouter(ExactBuffers, Router):
     def scores(self, logits_TE: Tensor, probs_TE: Tensor) -> Tensor:
         """Return the sigmoid of each logit."""
         return logits_TE.sigmoid()
+
+    def log_scores(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+        """Return the logarithm of the sigmoid of each logit."""
+        return logsigmoid(logits_TE)
 
     def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts with the largest score plus bias."""

@@ -63,7 +63,8 @@ class Router(nn.Module, ABC):
     Other code asks a router only for the attributes and methods below, never for its class, so a subclass takes part in
     logging, initialisation, planning and export as soon as it defines them:
 
-    - `scores` and `infer`: the routing of inference; they do not read `training`.
+    - `scores` and `infer`: the routing of inference; they do not read `training`. `log_scores` where the scores of all
+      of a token's experts may vanish.
     - `select_in_training`: another choice of experts in training; the inference routing is then logged beside it.
     - `losses` and `balance_counts`: the auxiliary losses.
     - `end_step`: what it learns from the load of an optimizer step; `step_routers` then has to be called.
@@ -106,6 +107,8 @@ class Router(nn.Module, ABC):
         super().__init_subclass__(**options)
         if "is_softmax_top_k" not in vars(cls):  # a subclass may route otherwise than its base class
             cls.is_softmax_top_k = Router.is_softmax_top_k  # type: ignore[method-assign]
+        if "scores" in vars(cls) and "log_scores" not in vars(cls):  # those of the base class are of other scores
+            cls.log_scores = Router.log_scores  # type: ignore[method-assign]
 
     def is_softmax_top_k(self) -> bool:
         """Tell whether inference takes the largest softmax scores and weighs by them, as Hugging Face's mixtures do.
@@ -141,6 +144,19 @@ class Router(nn.Module, ABC):
             logits_TE: Logits in float32.
             probs_TE: Their softmax over all experts.
         """
+
+    def log_scores(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+        """Return the logarithms of the scores, up to a number per token; normalised weights are computed from them.
+
+        By default the logarithms of the scores, which are all the same where the scores vanish in float32. A router
+        that can compute them from the logits keeps their differences. A class that defines `scores` does not inherit
+        this method from another router.
+
+        Args:
+            logits_TE: Logits in float32.
+            scores_TE: The scores that :meth:`scores` returned.
+        """
+        return scores_TE.clamp(min=torch.finfo(scores_TE.dtype).tiny).log()
 
     def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts ``(tokens, k)`` that inference chooses; by default those with the largest scores.
@@ -206,9 +222,11 @@ class Router(nn.Module, ABC):
             raw_Tk = indices_Tk = self.infer(logits_TE, scores_TE, mask_T)
             if self.training and self.differs_in_training:
                 indices_Tk = self.select_in_training(logits_TE, scores_TE, mask_T)
-        weights_Tk = scores_TE.gather(-1, indices_Tk)
-        if self.normalize_top_k:
-            weights_Tk = weights_Tk / weights_Tk.sum(-1, keepdim=True)
+        if self.normalize_top_k:  # by logarithms: all scores of a token's experts may vanish, and so would their sum
+            logarithms_Tk = self.log_scores(logits_TE, scores_TE).gather(-1, indices_Tk)
+            weights_Tk = logarithms_Tk.clamp(min=torch.finfo(logarithms_Tk.dtype).min).softmax(-1)  # not NaN for -inf
+        else:
+            weights_Tk = scores_TE.gather(-1, indices_Tk)
         return RouterOutput(indices_Tk, weights_Tk, self._stats(logits_TE, probs_TE, indices_Tk, raw_Tk, mask_T))
 
     def _stats(

@@ -47,6 +47,10 @@ class SinkhornRouter(Router):
         """Return the sigmoid for one expert per token, the softmax for more."""
         return logits_TE.sigmoid() if self.top_k == 1 else probs_TE
 
+    def log_scores(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+        """Return the logits: with several experts per token a softmax is their exponentials times a factor."""
+        return logits_TE
+
     def is_softmax_top_k(self) -> bool:
         """Tell whether inference is that of Hugging Face's mixtures; with one expert per token the weight is not."""
         return self.top_k > 1

@@ -20,6 +20,10 @@ class TopKRouter(Router):
         """Return the softmax over all experts."""
         return probs_TE
 
+    def log_scores(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+        """Return the logits: a softmax differs from their exponentials by a factor per token."""
+        return logits_TE
+
     def is_softmax_top_k(self) -> bool:
         """Tell whether inference is that of Hugging Face's mixtures: always."""
         return True

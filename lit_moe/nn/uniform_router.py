@@ -23,6 +23,10 @@ class UniformRouter(Router):
         """Return the softmax over all experts."""
         return probs_TE
 
+    def log_scores(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
+        """Return the logits: a softmax differs from their exponentials by a factor per token."""
+        return logits_TE
+
     def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts t k, t k + 1, … modulo their number for the t-th token that counts."""
         if mask_T is None:

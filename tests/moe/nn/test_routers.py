@@ -1,4 +1,5 @@
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -290,3 +291,57 @@ def test_what_is_said_to_be_a_softmax_is_one(kind):
 def test_sinkhorn_infers_by_logits_whose_sigmoids_tie():
     router = SinkhornRouter(3, 1).eval()
     assert router(torch.tensor([[18.0, 25.0, 3.0]])).indices_Tk.tolist() == [[1]]
+
+
+def extreme_logits(tokens, n_experts):
+    """Logits at which scores overflow or vanish, by name."""
+    drawn = torch.randn(tokens, n_experts, generator=torch.Generator().manual_seed(0))
+    alike = {f"all {value:g}": torch.full((tokens, n_experts), value) for value in (0.0, 100.0, -100.0, 1e4, -1e4)}
+    spread = {f"within {size:g}": (drawn * size).clamp(-size, size) for size in (100.0, 1e4)}
+    one, without = torch.zeros(tokens, n_experts), drawn.clone()
+    one[:, 0], without[:, 2:4] = 1e4, -torch.inf
+    return alike | spread | {"low": drawn - 100, "one high": one, "some -inf": without}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_extreme_logits_have_finite_weights_losses_and_gradients(kind, dtype):
+    for normalize, training, (name, logits) in product((False, True), (False, True), extreme_logits(8, 6).items()):
+        router = kind(6, 2).train(training)
+        router.normalize_top_k = normalize
+        logits = logits.to(dtype).requires_grad_()
+        indices, weights, stats = router(logits)
+        where = f"{name}, normalised {normalize}, training {training}"
+        assert weights.isfinite().all(), where
+        if normalize:
+            torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[:, 0]), msg=where)
+        assert all(len(set(row)) == 2 for row in indices.tolist()), where
+        losses = [loss for loss in (stats.balance_loss, stats.z_loss) if loss is not None]
+        total = (weights * torch.tensor([1.0, -2.0])).sum() + sum(losses)
+        assert torch.stack([total, stats.raw_z_loss, stats.raw_balance_loss]).isfinite().all(), where
+        total.backward()
+        assert logits.grad.isfinite().all(), where
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_normalised_weights_are_the_scores_divided_by_their_sum(kind):
+    """Also where the scores themselves vanish: far below 0 a sigmoid is an exponential, as a softmax is."""
+    router = kind(8, 3).eval()
+    logits = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    _, plain, _ = router(logits)
+    router.normalize_top_k = True
+    _, weights, _ = router(logits)
+    torch.testing.assert_close(weights, plain / plain.sum(-1, keepdim=True))
+    chosen, low, _ = router(logits - 200)
+    torch.testing.assert_close(low, logits.gather(-1, chosen).softmax(-1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_router_with_scores_of_its_own_is_normalised_by_these():
+    class Squared(TopKRouter):
+        def scores(self, logits_TE, probs_TE):
+            return logits_TE.square()
+
+    logits = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    _, weights, _ = Squared(4, 2, normalize_top_k=True)(logits)
+    _, plain, _ = Squared(4, 2)(logits)
+    torch.testing.assert_close(weights, plain / plain.sum(-1, keepdim=True))
