@@ -39,6 +39,12 @@ def no_waiting_for_the_disk():
         yield
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(1800))  # minutes, and several times that on a busy machine
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_quiet_thread():
     import logging

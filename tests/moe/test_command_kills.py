@@ -187,7 +187,6 @@ KILLS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", KILLS)
 def test_kills(token_root, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

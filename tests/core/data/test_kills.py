@@ -46,7 +46,6 @@ def kill(process):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_seven_kills(tmp_path, layout):
     options, chance = LAYOUTS[layout], random.Random(layout)

@@ -35,7 +35,6 @@ def layout(name, check_every=3):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # a dozen commands
 @pytest.mark.parametrize(("name", "flags"), [("fsdp2_cpu2", []), ("ep_cpu2", FOLDER)])
 def test_a_divided_run_is_one(token_root, name, flags):
     """With replay, forgetting, text, validation, accumulation and clipping; stopped, resumed, then used by all else."""
@@ -74,7 +73,6 @@ def test_uneven_experts_are_refused_in_one_sentence(token_root):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_sigterm_saves_a_folder_and_a_kill_leaves_one(token_root):
     write_config(token_root, steps=100_000, every=1)
     process = start("fit", "--config", "tiny.yaml", *layout("ep_cpu2", 1000), *FOLDER, "--run", "run")

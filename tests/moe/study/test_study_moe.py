@@ -161,7 +161,6 @@ def test_grids_of_the_smoke_study():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_each_claim_is_tested_where_all_grids_are_run(config, tmp_path):
     (tmp_path / "texts").mkdir()
     for number, path in enumerate(sorted(Path(yaml.__file__).parent.glob("*.py"))):
@@ -187,7 +186,6 @@ def test_each_claim_is_tested_where_all_grids_are_run(config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_smoke_study_killed_and_resumed(tmp_path, monkeypatch):
     args = ["study", "--config", str(CONFIG), "--sizes.smoke.grids", "[routers,replay]"]
     args += ["--sizes.smoke.values", "{model: [dense, switch_sinkhorn, granular_bias], test_samples: 4}"]
