@@ -33,7 +33,7 @@ def main() -> None:
 
 def run(seed: int, branch: str) -> dict[str, float]:
     """Return a branch's test results, and those before it, of one seed."""
-    seeds = f"--seed_everything {seed} --model.init_args.seed {seed} --data.init_args.seed {seed}"
+    seeds = f"--seed_everything {seed}"
     before, after = f"forgetting-{seed}-pretrain", f"forgetting-{seed}-{branch}"
     fit_and_test(before, f"--config {CONFIGS}/pretrain.yaml {seeds}")
     origin = f"--branch_from {RUNS / before}/checkpoints/last.ckpt"

@@ -28,7 +28,7 @@ class TokenDataModule(StreamDataModule):
         global_batch_size: Sequences per optimizer step, over all devices and accumulated micro-batches.
         micro_batch_size: Sequences per device and forward pass.
         num_workers: Processes per loader that read data; 0 reads in the training process.
-        seed: Seed of the order of the training data, 0 or more.
+        seed: Seed of the order of the training data, 0 or more; None takes that of the run.
         document_mask: Whether a token attends only to its own document.
         validation_samples: Sequences per source of a validation during training; None takes all.
         test_samples: Sequences per source of a test; None takes all.
@@ -51,7 +51,7 @@ class TokenDataModule(StreamDataModule):
         global_batch_size: int = 32,
         micro_batch_size: int = 8,
         num_workers: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         document_mask: bool = False,
         validation_samples: int | None = None,
         test_samples: int | None = None,

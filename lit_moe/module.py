@@ -18,6 +18,7 @@ from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, 
 from lit_core.lightning.step_logging import sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.seeds import part_seed
 from lit_moe.functional.token_nll import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
 from lit_moe.metrics import BitsPerByte, TokenLoss
@@ -72,7 +73,7 @@ class MoELanguageModel(EvaluationTask):
         optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
             rate constant.
-        seed: Seed of the initial weights, 0 or more.
+        seed: Seed of the initial weights, 0 or more; None takes that of the run.
         hugging_face: Model of Hugging Face's transformers instead of the decoder and its routers; of the decoder only
             vocab_size is then used. None for none.
     """
@@ -83,7 +84,7 @@ class MoELanguageModel(EvaluationTask):
         router: RouterCallable = lambda n_experts, top_k: SinkhornRouter(n_experts, top_k),
         optimizer: OptimizerCallable = adamw,
         scheduler: SchedulerCallable | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         hugging_face: HFConfig | None = None,
     ) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class MoELanguageModel(EvaluationTask):
         self.companions: dict[str, str] = {}  # files of the Hugging Face model that the weights began with, by name
         self._byte_lengths: Tensor | None = None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(part_seed(seed))
             self.decoder: Decoder | HFDecoder
             if hugging_face is None:
                 self.decoder = Decoder(decoder, router)

@@ -16,6 +16,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
+from lit_core.seeds import part_seed
 from lit_valuation.batches import as_batch
 from lit_valuation.metrics import ClassifierScores, class_numbers
 from lit_valuation.samples import as_inputs
@@ -63,7 +64,8 @@ class ClassifierTask(EvaluationTask):
             constant rate.
         label_smoothing: Share of each label that is spread over all classes in training, from 0 to below 1.
         hard_classes: Names of the classes whose recall is logged; None logs none.
-        seed: Seed of the initial weights, 0 or more; not used if the network is a module, which has weights already.
+        seed: Seed of the initial weights, 0 or more; None takes that of the run. A module has weights already and needs
+            none.
 
     Attributes:
         takes_weights: Tells `GradientMatching` that batches may have ``weight``.
@@ -80,7 +82,7 @@ class ClassifierTask(EvaluationTask):
         scheduler: SchedulerCallable | None = None,
         label_smoothing: float = 0.0,
         hard_classes: list[str] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -95,7 +97,7 @@ class ClassifierTask(EvaluationTask):
             self.network = network
         else:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.manual_seed(part_seed(seed))
                 self.network = network(self.input_shape, self.n_classes)
 
     @property

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
+from lit_core.seeds import seeds_of
 
 
 class RunRecord(Callback):
@@ -19,6 +20,8 @@ class RunRecord(Callback):
 
     Lightning logs the row of a step after the checkpoint of that step is written; a kill between the two would lose the
     row. This callback writes the row with the checkpoint; `CSVLog` and `EventLog` do not write it a second time.
+
+    Below the config it says which seed holds for what, in comments.
 
     Args:
         config: The resolved config of the run, as plain values; stored in each checkpoint under ``config``.
@@ -51,7 +54,9 @@ class RunRecord(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         if self.path is not None and not self._saved and trainer.is_global_zero:
-            atomic_write(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            seeds = "".join(f"#   {key}: {seed}\n" for key, seed in seeds_of(self.config).items())
+            text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+            atomic_write(self.path, f"{text}# Seeds that hold, those of the parts by key:\n{seeds}")
         self._saved = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

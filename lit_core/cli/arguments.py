@@ -22,6 +22,8 @@ PARSER_MODE = "omegaconf+"
 #: Trainer keys that an evaluation takes from the checkpoint's config. It takes devices, loggers and limits from the
 #: command line.
 _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
+#: Top-level keys that it takes.
+_KEYS_OF_EVALUATION = ("model", "data", "seed_everything")
 #: Keys that belong to one command line, not to the run.
 _OWN_KEYS = ("config", "ckpt_path", "branch_from", "run")
 
@@ -154,8 +156,8 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
         link_targets: Keys that are computed from others and can't be given.
 
     Returns:
-        The config of the whole run for a resume; of model, data, callbacks and precision for an evaluation; of the
-        model for a run that branches from the checkpoint. Empty without a checkpoint.
+        The config of the whole run for a resume; of model, data, callbacks, precision and seed for an evaluation; of
+        the model for a run that branches from the checkpoint. Empty without a checkpoint.
 
     Raises:
         UserError: If the checkpoint cannot be read, or the flags contradict each other.
@@ -173,7 +175,7 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
         source = _run_config(ckpt_path, "--ckpt_path")
         if command != "fit":
             trainer = {key: source.get("trainer", {}).get(key) for key in _TRAINER_KEYS_OF_EVALUATION}
-            source = {"model": source.get("model"), "data": source.get("data"), "trainer": trainer}
+            source = {key: source.get(key) for key in _KEYS_OF_EVALUATION} | {"trainer": trainer}
     else:
         return {}
     for target in link_targets:

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
 from lit_core.cli import arguments
+from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
@@ -23,6 +24,7 @@ from lit_core.files.paths import remove_torn_files
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
+from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed
 
 
 class LitCLI(CommandLine):
@@ -119,6 +121,27 @@ class LitCLI(CommandLine):
         dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
         self.plain_config: dict[str, Any] = yaml.safe_load(dumped)
         self.config_dump = copy.deepcopy(self.plain_config)  # to which Lightning adds what the links compute
+
+    def seed(self) -> None:
+        """Seed the generators and the parts without a seed of their own; a seed that is drawn is kept in the config.
+
+        Raises:
+            UserError: If the seed is out of range, or is to be drawn by several processes that cannot agree on it.
+        """
+        config = self.config[self.subcommand]
+        seed = config["seed_everything"]
+        if seed is False:
+            forget_run_seed()
+        elif seed is True:
+            if is_launched_from_outside():
+                raise UserError(
+                    "--seed_everything is true, which draws a seed, but several processes were started that must agree "
+                    "on it; give a number."
+                )
+            config["seed_everything"] = drawn_seed(agreed=is_further_rank())
+        else:
+            checked_seed("--seed_everything", seed)
+        super().seed()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the run folder, its loggers and the callbacks of every run.

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, auto_cli, set_parsing_settings
+from jsonargparse import ArgumentError, auto_parser, set_parsing_settings
+from lightning.fabric.utilities.seed import seed_everything
 
 from lit_core.callbacks import Stopped
 from lit_core.cli.arguments import (
@@ -32,6 +33,7 @@ from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.errors import UserError, did_you_mean
+from lit_core.seeds import checked_seed
 
 #: Exit codes; 128 + signal for a run that was stopped and saved.
 OK, FAILED, USER_ERROR = 0, 1, 2
@@ -137,9 +139,8 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         args = words_as_flag(args)
     located = locate_configs(replace_former_paths(args))
     try:
-        auto_cli(
+        parser = auto_parser(
             function,
-            args=located,
             prog=f"{program} {name}",
             as_positional=False,
             parser_mode=PARSER_MODE,
@@ -147,6 +148,12 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
             parser_class=Parser,
             fail_untyped=False,
         )
+        config = parser.parse_args(located)
+        config.pop("config", None)
+        seed = config.get("seed")
+        # of what draws from the global generators, and of the parts of the verb that have no seed of their own
+        seed_everything(checked_seed("seed", seed) if isinstance(seed, int) else 0, verbose=False)
+        function(**parser.instantiate(config))
     except ArgumentError as error:
         if root_cause(error) is not error:
             raise

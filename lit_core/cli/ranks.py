@@ -37,6 +37,11 @@ def is_further_rank() -> bool:
     return os.environ.get("LOCAL_RANK", "0") != "0" and os.environ.get(_RANK_ZERO, "") not in ("", str(os.getpid()))
 
 
+def is_launched_from_outside() -> bool:
+    """Tell whether torchrun or SLURM started this process, and perhaps others with the same command line."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
+
+
 def rank_zero_ends() -> bool:
     """Wait for rank 0 to end, for a limited time, and tell whether it did."""
     end = time.monotonic() + GRACE

@@ -7,6 +7,7 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
+from lit_core.cli.ranks import is_launched_from_outside
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import make_folder
 from lit_core.moved_names import MOVED_CONFIGS
@@ -85,7 +86,7 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
         folder = root / run
     elif former is not None:
         folder = former
-    elif "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ:
+    elif is_launched_from_outside():
         raise UserError("--run is not given, but several processes were started that must agree on it; add --run NAME.")
     else:
         folder = made = _make_next(root, Path(configs[-1]).stem if configs else "run")

@@ -41,7 +41,7 @@ class MixtureStream(Stream):
         micro_batch_size: Samples per device and forward pass.
         rank: Rank of this process, from 0 to ``world_size`` - 1.
         world_size: Number of processes that train.
-        seed: Seed of the order.
+        seed: Seed of the order; None takes that of the run.
 
     Raises:
         UserError: If a name is both new and replayed, or a weight is missing, superfluous or not positive.
@@ -58,7 +58,7 @@ class MixtureStream(Stream):
         micro_batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         replay = replay or {}
         if not new:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lit_core.data.loader import StreamLoader
 from lit_core.data.stream import EvalStream, SampleSource, Stream
 from lit_core.errors import UserError
+from lit_core.seeds import part_seed
 
 
 class StreamDataModule(LightningDataModule):
@@ -28,15 +29,15 @@ class StreamDataModule(LightningDataModule):
         global_batch_size: Samples per optimizer step, over all devices and accumulated micro-batches.
         micro_batch_size: Samples per device and forward pass; None divides global_batch_size by the number of devices.
         num_workers: Processes per loader that read data; 0 reads in the training process.
-        seed: Seed of the order of the training data, 0 or more.
+        seed: Seed of the order of the training data, 0 or more; None takes that of the run.
     """
 
     def __init__(
-        self, global_batch_size: int, micro_batch_size: int | None = None, num_workers: int = 0, seed: int = 0
+        self, global_batch_size: int, micro_batch_size: int | None = None, num_workers: int = 0, seed: int | None = None
     ) -> None:
         super().__init__()
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed = num_workers, part_seed(seed)
 
     @property
     def ranks(self) -> dict[str, int]:

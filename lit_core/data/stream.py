@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from lit_core.data.order import BLOCK, permuted, sample_block
 from lit_core.errors import UserError
+from lit_core.seeds import part_seed
 
 IGNORED = -100
 
@@ -60,7 +61,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         micro_batch_size: Samples per device and forward pass, b.
         rank: Rank of this process, from 0 to ``world_size`` - 1.
         world_size: Number of processes that train, W.
-        seed: Seed of the order.
+        seed: Seed of the order; None takes that of the run.
 
     Attributes:
         names: Names of the sources.
@@ -81,7 +82,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         micro_batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         _check_layout(micro_batch_size, rank, world_size)
         if global_batch_size < 1 or global_batch_size % (world_size * micro_batch_size):
@@ -97,7 +98,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
             if len(source) == 0:
                 raise UserError(f"source {name!r} has no samples; prepare more data or leave it out.")
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
-        self.rank, self.world_size, self.seed = rank, world_size, seed
+        self.rank, self.world_size, self.seed = rank, world_size, part_seed(seed)
         self.accumulation = global_batch_size // (world_size * micro_batch_size)
         self.start_step = 0
         self.start_consumed: dict[str, int] = {}
@@ -210,7 +211,7 @@ class ShardStream(Stream):
         micro_batch_size: Samples per device and forward pass.
         rank: Rank of this process, from 0 to ``world_size`` - 1.
         world_size: Number of processes that train.
-        seed: Seed of the order.
+        seed: Seed of the order; None takes that of the run.
     """
 
     def __init__(
@@ -222,7 +223,7 @@ class ShardStream(Stream):
         micro_batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(
             {name: source},

@@ -20,6 +20,7 @@ from lit_core.lm.decoding import new_cache, use_packed_attention
 from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import loading
+from lit_core.seeds import part_seed
 
 
 class LanguageModel(ABC):
@@ -112,7 +113,7 @@ class LanguageModel(ABC):
         top_k: int | None = None,
         top_p: float | None = None,
         repetition_penalty: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
         batch_size: int = 16,
         first_row: int = 0,
         stop_at_end: bool = True,
@@ -130,7 +131,7 @@ class LanguageModel(ABC):
             top_p: Probability in (0, 1] that the fewest likeliest tokens to draw from must reach; None allows all.
             repetition_penalty: Divisor of positive and factor of negative logits of tokens that the prompt or the
                 continuation already contains (Keskar et al. 2019, arXiv 1909.05858); 1 changes nothing.
-            seed: Seed of the drawn tokens, 0 or more.
+            seed: Seed of the drawn tokens, 0 or more; None takes that of the run.
             batch_size: Prompts continued at once.
             first_row: Index of the first prompt in a longer list that is passed in parts.
             stop_at_end: Whether a continuation stops at the end-of-text token.
@@ -141,6 +142,7 @@ class LanguageModel(ABC):
         Raises:
             UserError: If an option is out of range, a prompt is empty, or a text would exceed the model's limit.
         """
+        seed = part_seed(seed)
         check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
         self._check_lengths(prompts, max_new_tokens)
         choices = (temperature, top_k, top_p, repetition_penalty)

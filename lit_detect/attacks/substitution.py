@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError
+from lit_core.seeds import part_seed
 from lit_detect.attacks.base import Attack, Attacked, attacked
 from lit_detect.attacks.editable_text import STOP_WORDS, EditableText
 from lit_detect.attacks.raid import like_case
@@ -142,20 +143,22 @@ def _similarity_window(length: int, index: int) -> tuple[int, int]:
     return first, min(length, first + width)
 
 
-def substitution_similarities(attack: Substitution, texts: Sequence[str], seed: int = 0, each: int = 20) -> np.ndarray:
+def substitution_similarities(
+    attack: Substitution, texts: Sequence[str], seed: int | None = None, each: int = 20
+) -> np.ndarray:
     """Return the window similarities of candidate substitutions in some texts, as input of `calibrate_threshold`.
 
     Args:
         attack: The attack; its ``min_similarity`` is ignored.
         texts: Texts like those that will be attacked.
-        seed: Seed of the sample of words, 0 or more.
+        seed: Seed of the sample of words, 0 or more; None takes that of the run.
         each: Most words sampled from each text.
 
     Returns:
         Similarity of the window before and after each substitution of a sampled word by a synonym of its part of
         speech, float64 of shape ``(substitutions,)``.
     """
-    rng, similarities = np.random.default_rng(seed), [np.zeros(0)]
+    rng, similarities = np.random.default_rng(part_seed(seed)), [np.zeros(0)]
     for text in texts:
         document = attack.document(text)
         indices = np.array(attack.replaceable(document), dtype=np.int64)

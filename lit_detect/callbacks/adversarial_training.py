@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lit_core.errors import UserError
 from lit_core.lightning.internals import logs_this_step
 from lit_core.lightning.step_logging import sum_over_ranks
+from lit_core.seeds import part_seed
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks
 from lit_detect.language.normalize import normalize_text
@@ -42,11 +43,16 @@ class AdversarialTraining(Callback):
         share: Share of the machine texts that is replaced, above 0 and up to 1.
         start_epoch: First epoch in which texts are replaced, from 0.
         every_n_epochs: Number of epochs from one with replaced texts to the next, 1 or more.
-        seed: Seed of the choice of texts and attacks, and of the attacks, 0 or more.
+        seed: Seed of the choice of texts and attacks, and of the attacks, 0 or more; None takes that of the run.
     """
 
     def __init__(
-        self, attacks: list[Attack], share: float = 0.5, start_epoch: int = 0, every_n_epochs: int = 1, seed: int = 0
+        self,
+        attacks: list[Attack],
+        share: float = 0.5,
+        start_epoch: int = 0,
+        every_n_epochs: int = 1,
+        seed: int | None = None,
     ) -> None:
         if not 0 < share <= 1:
             raise UserError(
@@ -57,8 +63,9 @@ class AdversarialTraining(Callback):
                 f"`start_epoch` is {start_epoch} and `every_n_epochs` is {every_n_epochs}, but start_epoch must be 0 "
                 "or more, and every_n_epochs 1 or more. Correct them."
             )
-        self.attacks, self.share = CachedAttacks(attacks, seed), share
-        self.start_epoch, self.every_n_epochs, self.seed = start_epoch, every_n_epochs, seed
+        self.seed = part_seed(seed)
+        self.attacks, self.share = CachedAttacks(attacks, self.seed), share
+        self.start_epoch, self.every_n_epochs = start_epoch, every_n_epochs
         self._window = torch.zeros(4, dtype=torch.float64)  # machine texts, replaced, edits, seconds
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -25,7 +25,7 @@ class CachedAttacks:
         names: Names of the attacks.
 
     Raises:
-        UserError: If there are no attacks, two have the same name, or the seed is negative.
+        UserError: If there are no attacks, or two have the same name.
     """
 
     def __init__(self, attacks: Sequence[Attack], seed: int) -> None:
@@ -35,8 +35,6 @@ class CachedAttacks:
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise UserError(f"`attacks` has {twice.pop()} twice, but each must have its own name. Remove one of them.")
-        if seed < 0:
-            raise UserError(f"`seed` is {seed}, but must be 0 or more. Set it to such a value.")
         self.attacks, self.seed = list(attacks), seed
         self._cache: dict[tuple[int, bytes], Attacked] = {}
 

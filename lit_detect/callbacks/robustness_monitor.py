@@ -12,6 +12,7 @@ from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout, add_text
+from lit_core.seeds import part_seed
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks, scorer
 from lit_detect.functional.evasion import evasion, words_changed
@@ -50,7 +51,7 @@ class RobustnessMonitor(EvaluationCallback):
         attacks: The attacks, by class name.
         documents: Number of machine texts of each source to attack, 1 or more.
         every_n_epochs: Number of epochs from one whose validations attack to the next, 1 or more; tests always attack.
-        seed: Seed of the attacks, 0 or more.
+        seed: Seed of the attacks, 0 or more; None takes that of the run.
         show_texts: Number of texts of each source and attack that TensorBoard shows, original and attacked; 0 shows
             none, so that no text is copied out of the data.
     """
@@ -60,7 +61,7 @@ class RobustnessMonitor(EvaluationCallback):
         attacks: list[Attack],
         documents: int = 32,
         every_n_epochs: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         show_texts: int = 0,
     ) -> None:
         for name, value, least in (
@@ -70,8 +71,8 @@ class RobustnessMonitor(EvaluationCallback):
         ):
             if value < least:
                 raise UserError(f"`{name}` is {value}, but must be {least} or more. Set it to such a value.")
-        self.attacks, self.documents, self.every_n_epochs = CachedAttacks(attacks, seed), documents, every_n_epochs
-        self.show_texts = show_texts
+        self.attacks, self.documents = CachedAttacks(attacks, part_seed(seed)), documents
+        self.every_n_epochs, self.show_texts = every_n_epochs, show_texts
         self._texts: dict[str, list[tuple[int, str]]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -18,6 +18,7 @@ from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices, share
 from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import progress
+from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.data.user_texts import open_texts
@@ -35,7 +36,7 @@ def attack(
     source: TextSource | None = None,
     labels: Labels = "machine",
     limit: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     trainer: Devices = Devices(),  # noqa: B008
 ) -> None:
     """Attack texts and write the attacked records as JSONL, each with its original and all edits.
@@ -52,7 +53,7 @@ def attack(
         source: Texts of any other format, by class name, instead of input.
         labels: Whose texts are attacked and written: machine, human, or both, as in RAID.
         limit: Most texts to attack, the first ones, 1 or more; null attacks all.
-        seed: Seed of what the attack draws, 0 or more; each text is attacked as if alone with it.
+        seed: Seed of what the attack draws, 0 or more, null for 0; each text is attacked as if alone with it.
         trainer: Devices to work on.
 
     Raises:
@@ -61,7 +62,8 @@ def attack(
         RunFailure: If the disk is full.
     """
     target = new_output(output)
-    _check(target, input, source, limit, seed)
+    seed = part_seed(seed)
+    _check(target, input, source, limit)
     records = chosen(_records(input, source), labels, limit)
     settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
     fabric = trainer.launch()
@@ -148,15 +150,13 @@ def plain(thing: Any) -> Any:
     return {"class": name} | {key: plain(value) for key, value in public.items()}
 
 
-def _check(target: Path, input: str | None, source: TextSource | None, limit: int | None, seed: int) -> None:
+def _check(target: Path, input: str | None, source: TextSource | None, limit: int | None) -> None:
     if target.suffix != ".jsonl":
         raise UserError(f"output is {target}, but must end in .jsonl; rename it.")
     if (input is None) == (source is None):
         raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}, but must be 1 or more, or null for all; set it so.")
-    if seed < 0:
-        raise UserError(f"seed is {seed}, but must be 0 or more; set it so.")
 
 
 def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:

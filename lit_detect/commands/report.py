@@ -14,6 +14,7 @@ from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
+from lit_core.seeds import part_seed
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
 from lit_detect.language.similarity import Similarity, WordOverlap
@@ -42,7 +43,7 @@ def report(
     language_model: LanguageModel | None = None,
     gruen: Gruen | None = None,
     resamples: int = 1000,
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = 16,
     trainer: Devices = Devices(),  # noqa: B008
 ) -> None:
@@ -66,7 +67,7 @@ def report(
             function; null reports none.
         gruen: Models for GRUEN, the quality of attacked texts and originals without a reference; null leaves it out.
         resamples: How often texts are drawn for an interval, 1 or more.
-        seed: Seed of the drawing, 0 or more.
+        seed: Seed of the drawing, 0 or more; null takes 0.
         batch_size: Texts per forward pass.
         trainer: Devices to score on.
 
@@ -77,7 +78,7 @@ def report(
     if not detectors:
         raise UserError("`detectors` is empty; give a checkpoint, as in --detectors.NAME=FILE.")
     check_at_least(1, resamples=resamples, batch_size=batch_size)
-    check_at_least(0, seed=seed)
+    seed = part_seed(seed)
     records = gather(texts, split)
     check_conditions(records, fields)
     notes = check_coverage(records)
@@ -159,7 +160,7 @@ def evaluate(
     scored = score_many(detector, [record.text for record in chosen], batch_size, folder, fabric)
     check_scores(scored.scores, f"scores of {name}")
     threshold, abstains = float(detector.task.threshold), len(records) - len(chosen)
-    return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains, resamples, seed)
+    return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains, seed, resamples)
 
 
 def rows_of(evaluated: Evaluated, fields: Sequence[str]) -> Iterator[ReportRow]:

@@ -20,7 +20,7 @@ class DistilFAST(FASTDetector):
             the encoder takes.
         width: Width of the states of names and sentences, 1 or more.
         spacy_model: Name or folder of an installed spaCy pipeline that finds the names; None finds them by rules.
-        seed: Seed of the newly initialised weights, 0 or more.
+        seed: Seed of the newly initialised weights, 0 or more; None takes that of the run.
     """
 
     document_path: ClassVar[bool] = False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.seeds import part_seed
 from lit_detect.detectors.base import TrainedDetector
 from lit_detect.nn.encoders import load_encoder, renew_last_layers
 
@@ -27,7 +28,7 @@ class EncoderDetector(TrainedDetector):
             the encoder takes.
         reinit_layers: Number of last layers to initialise newly, together with the pooler; 0 keeps all weights.
         machine_label: Label of the model that means machine, 0 or 1; published detectors have either.
-        seed: Seed of the newly initialised weights, 0 or more.
+        seed: Seed of the newly initialised weights, 0 or more; None takes that of the run.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class EncoderDetector(TrainedDetector):
         max_tokens: int = 512,
         reinit_layers: int = 0,
         machine_label: Literal[0, 1] = 1,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if reinit_layers < 0:
@@ -45,6 +46,7 @@ class EncoderDetector(TrainedDetector):
             )
         if machine_label not in (0, 1):
             raise UserError(f"machine_label is {machine_label}, but must be 0 or 1. Give the label that means machine.")
+        seed = part_seed(seed)
         self.network, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=True)
         if reinit_layers:
             with torch.random.fork_rng(devices=[]):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.seeds import part_seed
 from lit_detect.detectors.base import TrainedDetector
 from lit_detect.functional.graph import EntityGraph, batch_graphs, entity_graph
 from lit_detect.language.entities import Extractor, split_sentences
@@ -31,7 +32,7 @@ class FASTDetector(TrainedDetector):
             the encoder takes.
         width: Width of the states of names and sentences, 1 or more.
         spacy_model: Name or folder of an installed spaCy pipeline that finds the names; None finds them by rules.
-        seed: Seed of the newly initialised weights, 0 or more.
+        seed: Seed of the newly initialised weights, 0 or more; None takes that of the run.
 
     Attributes:
         document_path: Whether the classification also reads the encoder's vector of the whole text.
@@ -45,11 +46,12 @@ class FASTDetector(TrainedDetector):
         max_tokens: int = 512,
         width: int = 128,
         spacy_model: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if width < 1:
             raise UserError(f"width is {width}, but must be 1 or more. Give the width of the states of names.")
+        seed = part_seed(seed)
         self._extract = Extractor(spacy_model)
         self.encoder, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=False)
         with torch.random.fork_rng(devices=[]):

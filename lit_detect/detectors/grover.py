@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_core.errors import UserError
 from lit_core.lm.language_model import LanguageModel
+from lit_core.seeds import part_seed
 from lit_detect.detectors.base import TrainedDetector
 from lit_detect.nn.encoders import freeze_unused
 
@@ -27,10 +28,10 @@ class GroverDetector(TrainedDetector):
             weights, so no other detector may share it.
         max_tokens: Number of tokens to read from the start of a text, with the classification token; 2 or more, at most
             what the model takes. GROVER reads 1,024.
-        seed: Seed of the linear layer's weights, 0 or more.
+        seed: Seed of the linear layer's weights, 0 or more; None takes that of the run.
     """
 
-    def __init__(self, lm: LanguageModel, max_tokens: int = 512, seed: int = 0) -> None:
+    def __init__(self, lm: LanguageModel, max_tokens: int = 512, seed: int | None = None) -> None:
         super().__init__()
         limit = max_tokens if lm.max_length is None else lm.max_length
         if not 2 <= max_tokens <= limit:
@@ -46,7 +47,7 @@ class GroverDetector(TrainedDetector):
         state = lm.hidden(torch.tensor([[lm.tokenizer.end_of_text]], device=lm.device))
         freeze_unused(self.backbone, state)  # the language-model head, unless it shares the embedding's weights
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(part_seed(seed))
             self.head = nn.Linear(state.shape[-1], 2).to(lm.device)
         self.name = f"GroverDetector[{lm.name}]"
         self.max_tokens = max_tokens

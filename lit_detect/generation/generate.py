@@ -19,6 +19,7 @@ from lit_core.lm.language_model import LanguageModel
 from lit_core.lm.sampling import check_sampling
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.progress import progress
+from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
 from lit_detect.generation.leak import leak_table
 from lit_detect.generation.passages import Passage, cut_words, passages, split_continuation
@@ -74,7 +75,7 @@ def generate(
     words: int = 80,
     max_new_tokens: int = 150,
     tokenizer: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = 64,
     trainer: Devices | None = None,
 ) -> None:
@@ -97,7 +98,7 @@ def generate(
         words: Number of words of each text, 1 or more; a continuation that has fewer is left out.
         max_new_tokens: Number of tokens to generate, enough for the words and one more.
         tokenizer: Tokenizer that counts priming tokens, as a path or Hugging Face name; None takes the generator's.
-        seed: Seed of the choice of passages and of the sampling, 0 or more.
+        seed: Seed of the choice of passages and of the sampling, 0 or more; null takes 0.
         batch_size: Number of texts per forward pass; it changes the texts by rounding only.
         trainer: Devices to work on; None takes one.
 
@@ -105,6 +106,7 @@ def generate(
         UserError: If an argument is out of its range, a corpus has too few passages, or the output exists.
     """
     path, counts = new_output(output), {"train": train, "val": val, "test": test}
+    seed = part_seed(seed)
     _check(path, decodings, priming_tokens, counts, words, max_new_tokens, seed, batch_size)
     counter = language_model.tokenizer if tokenizer is None else Tokenizer.load(tokenizer)
     chosen = [p for corpus in corpora for p in passages(corpus, counter, counts, priming_tokens, words, seed)]

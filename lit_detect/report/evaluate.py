@@ -39,8 +39,8 @@ class Evaluated:
         threshold: The detector's own threshold.
         seconds: Mean time per text, in seconds.
         abstains: Number of further texts, which are too short for the detector.
-        resamples: Number of bootstrap resamples of an interval.
         seed: Seed of the resampling.
+        resamples: Number of bootstrap resamples of an interval.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Evaluated:
     threshold: float
     seconds: float
     abstains: int
+    seed: int
     resamples: int = 1000
-    seed: int = 0
 
     @cached_property
     def labels(self) -> Tensor:

@@ -10,6 +10,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.internals import logged_step
 from lit_core.lightning.tensorboard import add_text
 from lit_core.lm.sampling import check_sampling
+from lit_core.seeds import part_seed
 from lit_moe.lm import language_model
 
 
@@ -34,7 +35,7 @@ class SampleText(Callback):
         max_new_tokens: Largest number of tokens per text, 1 or more.
         temperature: Divisor of the logits, 0 or more; 0 takes the likeliest token.
         top_k: How many of the likeliest tokens may be drawn, 1 or more; None allows all.
-        seed: Seed of the drawn tokens, 0 or more.
+        seed: Seed of the drawn tokens, 0 or more; None takes that of the run.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class SampleText(Callback):
         max_new_tokens: int = 100,
         temperature: float = 0.8,
         top_k: int | None = 50,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         if not prompts:
             raise UserError("`prompts` is empty, but SampleText continues texts; name one or leave the callback out.")
+        seed = part_seed(seed)
         check_sampling(max_new_tokens, temperature, top_k, None, 1.0, seed, batch_size=len(prompts))
         self.prompts = list(prompts)
         self.options: dict[str, Any] = {

@@ -12,6 +12,7 @@ from lit_core.errors import UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
 from lit_core.lm.sampling import check_sampling
+from lit_core.seeds import part_seed
 from lit_moe.lm import DecoderLM
 
 
@@ -25,7 +26,7 @@ def generate(
     top_p: float | None = None,
     repetition_penalty: float = 1.0,
     samples: int = 1,
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = 8,
     output: str | None = None,
     device: str = "auto",
@@ -42,7 +43,7 @@ def generate(
         top_p: Probability, in (0, 1], that the fewest likeliest tokens to draw from must reach; null allows all tokens.
         repetition_penalty: Factor, above 0, by which tokens that are already in the text become rarer; 1 for none.
         samples: Number of texts per prompt, 1 or more.
-        seed: Seed of the sampled tokens, 0 or more; each text also depends on its index.
+        seed: Seed of the sampled tokens, 0 or more, null for 0; each text also depends on its index.
         batch_size: Number of texts continued at once.
         output: JSONL file to be written with the keys prompt, sample and text; null prints on the screen.
         device: Device to run on, such as cpu or cuda:0; auto takes the first GPU if there is one.
@@ -51,6 +52,7 @@ def generate(
         UserError: If an argument is out of its range, a file is missing, or the output exists.
     """
     target = None if output is None else new_output(output)
+    seed = part_seed(seed)
     check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
     if samples < 1:
         raise UserError(f"samples is {samples} but must be 1 or more; set it so.")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import streamed_checkpoint
+from lit_core.seeds import part_seed
 from lit_moe.interop.importing import new_checkpoint, new_checkpoint_path
 from lit_moe.lm import load_module
 from lit_moe.nn import Decoder, DecoderConfig, MoEConfig
@@ -27,7 +28,7 @@ def upcycle(
     normalize_top_k: bool = True,
     noise: float = 0.0,
     router_std: float = 0.02,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> None:
     """Turn a dense checkpoint into a mixture-of-experts checkpoint whose experts are copies of the dense layers.
 
@@ -50,13 +51,14 @@ def upcycle(
         noise: Standard deviation of the normal noise on the routed experts' weights, relative to that of each weight
             matrix; 0 for none.
         router_std: Standard deviation of the router's normally distributed weights, above 0.
-        seed: Seed of router and noise, 0 or more; saved in the checkpoint with the other arguments.
+        seed: Seed of router and noise, 0 or more, null for 0; saved in the checkpoint with the other arguments.
 
     Raises:
         UserError: If the checkpoint is not dense, a number is out of its range, or the output exists.
         RunFailure: If the disk is full.
     """
     target = new_checkpoint_path(output)
+    seed = part_seed(seed)
     module, dense = load_module(ckpt_path, "meta")
     if not isinstance(module.decoder, Decoder):
         raise UserError(

@@ -20,6 +20,7 @@ from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.internals import logged_step, logs_this_step, replace_train_loader, validation_loaders
 from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout, writers
+from lit_core.seeds import part_seed
 from lit_valuation.batches import Batch, as_batch
 from lit_valuation.callbacks.coreset import Coreset, choose_coreset
 from lit_valuation.data.weighted_subset import LoaderRows, SubsetLoader, SubsetStream, WeightedSubset
@@ -73,7 +74,7 @@ class GradientMatching(Callback):
         loss: The loss that the module is trained with.
         keys: Names of inputs and labels in batches that are mappings.
         head: Name of the last linear layer in the module; None takes the layer that was registered last.
-        seed: Seed of the order of the chosen samples, 0 or more.
+        seed: Seed of the order of the chosen samples, 0 or more; None takes that of the run.
         show_samples: Number of chosen images to show in TensorBoard; 0 shows none.
         pool: Loader of the samples to choose from, in a fixed order and without random augmentation. None takes the
             data module's ``selection_dataloader()``, whose indices are those of the training set, from which the chosen
@@ -94,7 +95,7 @@ class GradientMatching(Callback):
         loss: Loss = "cross_entropy",
         keys: Sequence[str] = ("x", "y"),
         head: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         show_samples: int = 0,
         pool: DataLoader | None = None,
     ) -> None:
@@ -110,7 +111,7 @@ class GradientMatching(Callback):
             raise UserError("`source` names a validation set, but `match` is train; set match to val or hard.")
         self.budget, self.match, self.every_n_epochs, self.at_step = budget, match, every_n_epochs, at_step
         self.source, self.ridge, self.loss, self.keys, self.head = source, ridge, loss, tuple(keys), head
-        self.seed, self.show_samples, self.pool = seed, show_samples, pool
+        self.seed, self.show_samples, self.pool = part_seed(seed), show_samples, pool
         self.numbers: Tensor | None = None
         self.weights: Tensor | None = None
         self._made = {"count": 0, "epoch": -1, "step": 0}

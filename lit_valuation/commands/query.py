@@ -5,6 +5,7 @@ from __future__ import annotations
 from lit_core.errors import UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
+from lit_core.seeds import part_seed
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
@@ -24,7 +25,7 @@ def query(
     budget: int = 64,
     classes: list[str] | None = None,
     encoder: Encoder | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     ledger: str | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -39,7 +40,7 @@ def query(
         budget: Most samples that an owner's answer may hold, 1 or more.
         classes: Names of the classes to ask for; null takes every class with a mistake.
         encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
-        seed: Seed of the draw of hard cases, 0 or more.
+        seed: Seed of the draw of hard cases, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
 
@@ -48,6 +49,7 @@ def query(
     """
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
+    seed = part_seed(seed)
     if budget < 1:
         raise UserError(f"budget is {budget}, but must be 1 or more; ask for at least one sample.")
     if not to:

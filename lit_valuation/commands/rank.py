@@ -13,6 +13,7 @@ from lit_core.errors import UserError
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
+from lit_core.seeds import part_seed
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, accept, load_trainer_data, remove_echoes
 from lit_valuation.exchange.comparison import rank_owners
@@ -41,6 +42,7 @@ def rank(
     expect_digests: dict[str, str] | None = None,
     near: float = 0.25,
     copies: int = 0,
+    seed: int | None = None,
     ledger: str | None = None,
     trainer: Devices = Devices(),  # noqa: B008
 ) -> None:
@@ -63,6 +65,7 @@ def rank(
             sample counts as a copy of a hard case; 0 finds exact copies only.
         copies: Most copies of hard cases that an answer may hold, for data that repeat by nature; they are left out of
             the training. An answer with more copies is refused, since it gives the queries back.
+        seed: First seed of the trainings, which take this one and those after it; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         trainer: Devices to train on.
 
@@ -72,6 +75,7 @@ def rank(
     """
     folder, home, digests = output_folder(output), resolve_data_path(data), expect_digests or {}
     book = open_ledger(home, ledger)
+    seed = part_seed(seed)
     _check(seeds, near, copies, answers, digests)
     check_plotting()
     sent = incoming(query, Query)
@@ -98,12 +102,12 @@ def rank(
     identity = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
     sets = {"held_out": own.held_out, "queries": own.queries} | ({} if own.test is None else {"test": own.test})
     runs = TrainingRuns(folder / "trainings", recipe, own.train, sets, mode, identity)
-    results = runs.run(shared, range(seeds), is_main)
+    results = runs.run(shared, range(seed, seed + seeds), is_main)
     if not is_main:
         return
 
     correct = {name: stack_correct(of_owner, "held_out") for name, of_owner in results.items()}
-    ranks = rank_owners({name: correct[name] for name in accepted}, correct[NOTHING])
+    ranks = rank_owners({name: correct[name] for name in accepted}, correct[NOTHING], seed=seed)
     rows = [
         _row(name, of_owner, accepted.get(name), shared[name], task, own, encoder) for name, of_owner in results.items()
     ]

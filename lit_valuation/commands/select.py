@@ -6,6 +6,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices
+from lit_core.seeds import part_seed
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.answering import (
@@ -37,7 +38,7 @@ def select(
     budget: int | None = None,
     withhold: list[str] | None = None,
     expect_digest: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     ledger: str | None = None,
     dry_run: bool = False,
     trainer: Devices = Devices(),  # noqa: B008
@@ -57,7 +58,7 @@ def select(
         budget: Most samples to share now, 1 or more; null takes the query's budget.
         withhold: Names of your samples that must not be shared, as a dry run shows them.
         expect_digest: The digest that the trainer read out to you, or its first 12 or more digits.
-        seed: Seed of the selector, 0 or more.
+        seed: Seed of the selector, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
         trainer: Devices to compute features and gradients on.
@@ -68,6 +69,7 @@ def select(
     """
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
+    seed = part_seed(seed)
     received = incoming(query, Query, expect_digest)
     budget = check_budget(budget, received.manifest, limit)
     owned = LabelledSet(home / "train")

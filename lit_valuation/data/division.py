@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.seeds import part_seed
 from lit_valuation.data.planting import HARD
 from lit_valuation.samples import Samples
 
@@ -104,12 +105,12 @@ class Division:
             if not name or PurePath(name).name != name or name.startswith("."):
                 raise UserError(f"An owner is named {name!r}, but the name becomes a folder; use letters, digits, _.")
 
-    def divide(self, samples: Samples, seed: int = 0) -> dict[tuple[str, str], Samples]:
+    def divide(self, samples: Samples, seed: int | None = None) -> dict[tuple[str, str], Samples]:
         """Divide samples among the parties.
 
         Args:
             samples: The samples, without duplicates.
-            seed: Seed of the draw, 0 or more.
+            seed: Seed of the draw, 0 or more; None takes that of the run.
 
         Returns:
             Samples by party, ``trainer`` or ``owners/<name>``, and split, ``train``, ``val`` or ``test``.
@@ -117,6 +118,7 @@ class Division:
         Raises:
             UserError: If there are too few samples of a kind.
         """
+        seed = part_seed(seed)
         cells = _shuffled_cells(samples, seed)
         sizes = {kind: len(of_kind) for kind, of_kind in cells.items()}
         names: dict[str, tuple[str, ...]] = {"trainer": ("train", "val", "test")}

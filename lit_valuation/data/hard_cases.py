@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.seeds import part_seed
 from lit_valuation.samples import Samples
 
 
@@ -35,7 +36,7 @@ class HardCases:
 
 
 def hard_cases(
-    samples: Samples, predicted: Tensor, per_class: int, seed: int = 0, classes: Sequence[str] | None = None
+    samples: Samples, predicted: Tensor, per_class: int, seed: int | None = None, classes: Sequence[str] | None = None
 ) -> HardCases:
     """Divide a model's mistakes into queries and held-out hard cases, class by class.
 
@@ -46,14 +47,14 @@ def hard_cases(
         samples: A validation split that the model was not trained on.
         predicted: Index of the class that the model predicts for each sample, int64 of shape ``(n,)``.
         per_class: Most queries of a class, 1 or more.
-        seed: Seed of the draw, 0 or more.
+        seed: Seed of the draw, 0 or more; None takes that of the run.
         classes: Names of the classes to take; None takes every class with a mistake.
 
     Raises:
         UserError: If an argument is out of range, or there are too few mistakes to send one and hold one out.
     """
     _check(samples, predicted, "predicted")
-    return _divide(samples, predicted != samples.y, per_class, seed, classes)
+    return _divide(samples, predicted != samples.y, per_class, part_seed(seed), classes)
 
 
 def perfect_hard_cases(
@@ -61,7 +62,7 @@ def perfect_hard_cases(
     predicted: Tensor,
     full_information: Tensor,
     per_class: int,
-    seed: int = 0,
+    seed: int | None = None,
     classes: Sequence[str] | None = None,
 ) -> HardCases:
     """Divide only the mistakes that a model trained on all owners' data does not make ("perfect D_hard").
@@ -74,7 +75,7 @@ def perfect_hard_cases(
         predicted: Index of the class that the model predicts for each sample, int64 of shape ``(n,)``.
         full_information: Index of the class that a model trained on all owners' data predicts, of the same shape.
         per_class: Most queries of a class, 1 or more.
-        seed: Seed of the draw, 0 or more.
+        seed: Seed of the draw, 0 or more; None takes that of the run.
         classes: Names of the classes to take; None takes every class with a mistake.
 
     Raises:
@@ -82,7 +83,9 @@ def perfect_hard_cases(
     """
     _check(samples, predicted, "predicted")
     _check(samples, full_information, "full_information")
-    return _divide(samples, (predicted != samples.y) & (full_information == samples.y), per_class, seed, classes)
+    return _divide(
+        samples, (predicted != samples.y) & (full_information == samples.y), per_class, part_seed(seed), classes
+    )
 
 
 def _check(samples: Samples, predicted: Tensor, name: str) -> None:

@@ -29,7 +29,7 @@ class OwnersDataModule(StreamDataModule):
         batch_size: Samples per optimizer step, over all devices and accumulated micro-batches.
         micro_batch_size: Samples per device and forward pass; None divides batch_size by the number of devices.
         num_workers: Processes per loader that read data; 0 reads in the training process.
-        seed: Seed of the order of the training data, 0 or more.
+        seed: Seed of the order of the training data, 0 or more; None takes that of the run.
         verify: Whether each shard's SHA-256 is compared with its index before the first step.
     """
 
@@ -41,7 +41,7 @@ class OwnersDataModule(StreamDataModule):
         batch_size: int = 64,
         micro_batch_size: int | None = None,
         num_workers: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         verify: bool = True,
     ) -> None:
         super().__init__(batch_size, micro_batch_size, num_workers, seed)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.seeds import part_seed
 from lit_valuation.samples import Samples
 
 USUAL, HARD, OTHER = "usual", "hard", "other"
@@ -24,12 +25,12 @@ class Planting(ABC):
     """Assigns samples of a source to groups, and changes the hard ones where needed."""
 
     @abstractmethod
-    def plant(self, samples: Samples, seed: int = 0) -> Samples:
+    def plant(self, samples: Samples, seed: int | None = None) -> Samples:
         """Return the samples with groups.
 
         Args:
             samples: All samples of the source; groups that they have are replaced.
-            seed: Seed of the draw, 0 or more.
+            seed: Seed of the draw, 0 or more; None takes that of the run.
 
         Raises:
             UserError: If the planting does not fit the samples.
@@ -66,7 +67,7 @@ class PlantedBackground(Planting):
             raise UserError(f"hard_fraction is {hard_fraction}, but must be above 0 and below 1.")
         self.classes, self.hard_fraction, self.place = list(classes), hard_fraction, place
 
-    def plant(self, samples: Samples, seed: int = 0) -> Samples:
+    def plant(self, samples: Samples, seed: int | None = None) -> Samples:
         """Return the samples with backgrounds.
 
         Raises:
@@ -75,7 +76,7 @@ class PlantedBackground(Planting):
         if samples.x.ndim != 4:
             raise UserError(f"Backgrounds need images, but the samples have the shape {tuple(samples.x.shape[1:])}.")
         classes = _class_indices(self.classes, samples)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(part_seed(seed))
         x, groups = samples.x.clone(), [OTHER] * len(samples)
         for position, c in enumerate(classes):
             in_class = (samples.y == c).nonzero().squeeze(1)
@@ -112,7 +113,7 @@ class ScarceClasses(Planting):
             raise UserError("classes is empty, but at least one class must be scarce; name it.")
         self.classes = list(classes)
 
-    def plant(self, samples: Samples, seed: int = 0) -> Samples:
+    def plant(self, samples: Samples, seed: int | None = None) -> Samples:
         """Return the samples with groups: the scarce classes are hard, the others usual.
 
         Raises:

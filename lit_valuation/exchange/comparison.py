@@ -95,7 +95,7 @@ def bootstrap(values: Tensor, level: float = 0.95, seed: int = 0) -> Interval:
     return Interval(float(values.double().mean()), low, high, n)
 
 
-def rank_owners(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95) -> list[OwnerRank]:
+def rank_owners(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95, seed: int = 0) -> list[OwnerRank]:
     """Rank owners by the accuracy on the held-out hard cases after training with their samples.
 
     Args:
@@ -103,17 +103,18 @@ def rank_owners(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.
             of shape ``(seeds, cases)``.
         without: The same for the training without shared samples.
         level: Confidence of the intervals, between 0 and 1.
+        seed: Seed of the bootstrap.
 
     Returns:
         The owners' ranks, the highest accuracy first.
     """
     order = sorted(owners, key=lambda name: -float(owners[name].double().mean()))
-    signs = {(a, b): difference(owners[a], owners[b], level).sign for a in order for b in order if a != b}
+    signs = {(a, b): difference(owners[a], owners[b], level, seed).sign for a in order for b in order if a != b}
     return [
         OwnerRank(
             name,
             t_interval(owners[name].double().mean(1).tolist(), level),
-            difference(owners[name], without, level),
+            difference(owners[name], without, level, seed),
             best=1 + sum(signs[other, name] > 0 for other in order if other != name),
             worst=len(order) - sum(signs[name, other] > 0 for other in order if other != name),
             alike=tuple(other for other in order if other != name and signs[name, other] == 0),

@@ -80,14 +80,14 @@ class Selector(ABC):
             )
 
     @abstractmethod
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; `split_budget` gives each class its share.
 
         Args:
             pool: The owner's samples.
             queries: The hard cases.
             budget: Most samples to choose, 1 or more.
-            seed: Seed of random choices and of ties that nothing else breaks.
+            seed: Seed of random choices and of ties that nothing else breaks; None takes that of the run.
 
         Returns:
             The selection; it is shorter than the budget if fewer samples help.

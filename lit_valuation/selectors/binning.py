@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.seeds import part_seed
 from lit_valuation.functional.binning import Bins, binning_distance
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import rows_of, select_by_class
@@ -36,10 +37,10 @@ class BinningSelector(Selector):
             raise UserError(f"diverse is {diverse}, but must be 0 or more; 0 draws no diverse rows.")
         self.bins, self.share, self.diverse = bins, share, diverse
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         rows, query_rows = rows_of(pool, queries)
-        rank = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+        rank = torch.randperm(len(pool), generator=torch.Generator().manual_seed(part_seed(seed)))
 
         def order(candidates: Tensor, of_queries: Tensor, share: int) -> Tensor:
             shuffled = candidates[rank[candidates].argsort()]

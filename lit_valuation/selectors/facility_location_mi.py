@@ -26,7 +26,7 @@ class FacilityLocationMISelector(Selector):
             raise UserError(f"eta is {eta}, but must be 0 or more; 0 ignores how near a query a sample is.")
         self.variant, self.eta = variant, eta
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         features, query_features = features_of(pool, queries)
         return select_by_class(

@@ -39,7 +39,7 @@ class FeatureSimilaritySelector(Selector):
             raise UserError(f"top_k is {top_k}, but must be 1 or more; let each query consider at least one sample.")
         self.vote, self.top_k, self.same_class, self.backend = vote, top_k, same_class, backend
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         shares = split_budget(budget, pool.y, queries.y)
         orders = {c: self._order(pool, queries, c, budget) for c in shares}

@@ -19,7 +19,7 @@ class FullInformation(Selector):
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose all samples of the queries' classes; see `Selector.select`.
 
         Raises:

@@ -45,7 +45,7 @@ class FuncFeatSelector(Selector):
         check_penalty("psi_ridge", psi_ridge)
         self.ridge, self.psi_ridge, self.relative, self.rule = ridge, psi_ridge, relative, rule
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         distances, scaled = psi_by_class(pool, queries)
         selection = match_by_class(

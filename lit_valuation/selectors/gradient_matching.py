@@ -35,7 +35,7 @@ class GradientMatchingSelector(Selector):
         check_penalty("ridge", ridge)
         self.ridge, self.relative = ridge, relative
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         return match_by_class(pool, queries, budget, ridge=self.ridge, relative=self.relative)
 

@@ -17,7 +17,7 @@ class KCenterSelector(Selector):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         features, _ = features_of(pool, queries)
         return select_by_class(

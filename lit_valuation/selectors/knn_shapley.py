@@ -30,7 +30,7 @@ class KNNShapleySelector(Selector):
             raise UserError(f"k is {k}, but must be 1 or more; use at least one neighbour.")
         self.k = k
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         features, query_features = features_of(pool, queries)
         values = knn_shapley(features, pool.y, query_features, queries.y, self.k)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from lit_core.seeds import part_seed
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import select_by_class
 
@@ -18,9 +19,9 @@ class RandomSelector(Selector):
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def select(self, pool: Pool, queries: Pool, budget: int, seed: int = 0) -> Selection:
+    def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
-        rank = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+        rank = torch.randperm(len(pool), generator=torch.Generator().manual_seed(part_seed(seed)))
         return select_by_class(
             pool, queries, budget, lambda candidates, of_queries, share: candidates[rank[candidates].argsort()]
         )

@@ -22,6 +22,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lightning.internals import INSTANTIATOR
+from lit_core.seeds import part_seed
 from lit_valuation.samples import Samples, as_inputs
 
 Mode = Literal["scratch", "finetune"]
@@ -96,7 +97,11 @@ def load_task(path: str | Path) -> LightningModule:
 
 
 def retrain(
-    recipe: TrainingRecipe, train: Samples, shared: Samples | None = None, seed: int = 0, mode: Mode = "scratch"
+    recipe: TrainingRecipe,
+    train: Samples,
+    shared: Samples | None = None,
+    seed: int | None = None,
+    mode: Mode = "scratch",
 ) -> LightningModule:
     """Train a classifier on the trainer's own samples and those that an owner shares.
 
@@ -108,7 +113,7 @@ def retrain(
         recipe: Settings of the training.
         train: The trainer's own training set.
         shared: Shared samples, whose classes are matched by name; None adds nothing.
-        seed: Seed of the initial weights and of the order of samples, 0 or more.
+        seed: Seed of the initial weights and of the order of samples, 0 or more; None takes that of the run.
         mode: Whether to train from scratch or from the recipe's weights.
 
     Returns:
@@ -118,6 +123,7 @@ def retrain(
         UserError: If shared samples have another shape or an unknown class, or there are no weights to fine-tune.
         RunFailure: If the loss is not finite.
     """
+    seed = part_seed(seed)
     sets = [train] if shared is None or not len(shared) else [train, shared.renumbered(train.classes)]
     if len(sets) > 1 and sets[1].x.shape[1:] != train.x.shape[1:]:
         raise UserError(

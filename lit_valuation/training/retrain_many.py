@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lit_core.errors import RunFailure, UserError
 from lit_core.lightning.optimizers import build_optimizers
+from lit_core.seeds import part_seed
 from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Mode, TrainingRecipe, batch_rows
@@ -21,7 +22,7 @@ def retrain_many(
     recipe: TrainingRecipe,
     train: Samples,
     shared: Sequence[Samples | None],
-    seed: int = 0,
+    seed: int | None = None,
     mode: Mode = "scratch",
     steps: Sequence[int] | None = None,
     at_once: int = 32,
@@ -32,7 +33,7 @@ def retrain_many(
         recipe: Settings of the training, without Trainer arguments; its ``make`` must return a `ClassifierTask`.
         train: The trainer's own training set.
         shared: Shared samples of each answer, whose classes are matched by name; None adds nothing.
-        seed: Seed of the initial weights and of the order of samples, 0 or more.
+        seed: Seed of the initial weights and of the order of samples, 0 or more; None takes that of the run.
         mode: Whether to train from scratch or from the recipe's weights.
         steps: Ascending steps after which a copy of each classifier is returned; None returns those after the recipe's
             last step.
@@ -49,6 +50,7 @@ def retrain_many(
         raise UserError(f"The recipe sets {next(iter(recipe.trainer))} of the Trainer; use retrain, which has one.")
     if mode == "finetune" and recipe.weights is None:
         raise UserError("mode is finetune, but the recipe has no weights to start from; give some, or use scratch.")
+    seed = part_seed(seed)
     moments = [recipe.steps] if steps is None else list(steps)
     trained: list[ClassifierTask] = []
     for start in range(0, len(shared), at_once):

@@ -12,6 +12,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.seeds import part_seed
 from lit_valuation.samples import Samples
 
 Kind = Literal["tree", "forest", "boosting"]
@@ -54,14 +55,14 @@ class Trees:
         return float((self.probabilities(samples.x).argmax(dim=1) == samples.y).double().mean())
 
 
-def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: int = 0) -> Trees:
+def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: int | None = None) -> Trees:
     """Fit trees of several sizes and return those with the highest accuracy on the validation data.
 
     Args:
         train: Samples to fit; missing values are allowed.
         validation: Samples to choose the size by, never test samples. Of equal accuracies the smallest size is taken.
         kind: One ``tree``, a ``forest``, or ``boosting``: histogram gradient boosting.
-        seed: Seed of the method's random choices.
+        seed: Seed of the method's random choices; None takes that of the run.
 
     Returns:
         The classifier.
@@ -77,7 +78,7 @@ def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: in
             f"validation numbers the classes {', '.join(validation.classes)}, but train {', '.join(train.classes)}; "
             "renumber one of them."
         )
-    make = _classifier(kind)
+    make, seed = _classifier(kind), part_seed(seed)
     fitted = [
         Trees(make(random_state=seed, **size).fit(_rows(train.x), train.y.numpy()), train.classes, size)
         for size in SIZES[kind]
