@@ -1,24 +1,42 @@
-"""`PresentOptimizer`, which lets a resumed run use the optimizer arguments of its present config."""
+"""`PresentOptimizer`, which lets a resumed run use the optimizer and schedule arguments of its present config."""
 
 from __future__ import annotations
 
+import copy
+import math
+import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_core.errors import UserError
 from lit_core.lightning.schedules import StepSchedule
+
+#: What `ReduceLROnPlateau` has seen so far, beside its arguments.
+_SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
 
 
 class PresentOptimizer(Callback):
-    """Gives the optimizer arguments of the present config precedence over those of the checkpoint that is resumed.
+    """Gives the optimizer and schedule arguments of the present config precedence over those of a resumed checkpoint.
 
-    Lightning restores arguments such as learning rate and weight decay with the optimizer's moments. This callback sets
-    them to the present values. An optimizer with a schedule other than a `StepSchedule` keeps the checkpoint's values,
-    since such a schedule may store its state in them.
+    Lightning restores arguments such as learning rate, weight decay and ``T_max`` with the optimizer's moments and the
+    schedule's step. This callback sets them to the present values, and a schedule of torch to the step that it was at.
+    If the learning rate then differs from that of the checkpoint, both are printed.
+
+    `ReduceLROnPlateau` depends on what it has seen, so its learning rate is that of the checkpoint. A schedule with a
+    ``step`` of its own keeps all values of the checkpoint, since it may store its state in them.
+
+    A run that would go on at a learning rate of 0 after the end of its schedule is refused; other schedules that come
+    to 0 for good are reported when they do.
     """
 
     def __init__(self) -> None:
         self._given: list[list[dict[str, Any]]] = []
+        self._fresh: list[dict[str, Any]] = []
+        self._idle = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the arguments before Lightning restores those of the checkpoint."""
@@ -26,18 +44,89 @@ class PresentOptimizer(Callback):
             [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
             for optimizer in trainer.optimizers
         ]
+        self._fresh = [copy.deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the stored arguments, with the learning rate of the present schedule at this step."""
-        schedules = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
+        schedules = {
+            id(config.scheduler.optimizer): (config.scheduler, fresh)
+            for config, fresh in zip(trainer.lr_scheduler_configs, self._fresh, strict=True)
+        }
         for optimizer, given in zip(trainer.optimizers, self._given, strict=True):
-            schedule = schedules.get(id(optimizer))
-            if schedule is not None and not isinstance(schedule, StepSchedule):
-                continue
-            for group, arguments in zip(optimizer.param_groups, given, strict=True):
-                group.update(arguments)
-            if schedule is not None:
-                rates = schedule.get_lr()
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            schedule, fresh = schedules.get(id(optimizer), (None, {}))
+            before = _rate(optimizer)
+            if schedule is None or _is_of_torch(schedule):
+                for group, arguments in zip(optimizer.param_groups, given, strict=True):
+                    group.update(arguments)
+            if isinstance(schedule, ReduceLROnPlateau):
+                seen = {key: value for key, value in schedule.state_dict().items() if key in _SEEN}
+                schedule.load_state_dict(fresh | seen)
+                for group, rate in zip(optimizer.param_groups, seen["_last_lr"], strict=True):
                     group["lr"] = rate
-                schedule._last_lr = list(rates)
+            elif isinstance(schedule, StepSchedule):
+                _set_rates(schedule, optimizer)
+                _check_length(schedule, trainer)
+            elif schedule is not None and _is_of_torch(schedule):
+                _replay(schedule, fresh)
+            after = _rate(optimizer)
+            if trainer.global_step and not math.isclose(before, after, rel_tol=1e-6, abs_tol=1e-30):
+                rank_zero_info(
+                    f"The learning rate goes on at {after:.4g}, as it is configured now; in the checkpoint it was "
+                    f"{before:.4g}."
+                )
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Warn if the learning rate is 0 for two steps in succession; the first step of a warm-up may have it."""
+        is_idle = all(float(group["lr"]) == 0 for group in optimizer.param_groups)
+        self._idle = self._idle + 1 if is_idle else 0
+        if self._idle == 2:
+            rank_zero_warn(
+                f"The learning rate is 0 since step {trainer.global_step - 1}, so nothing is learned; lengthen the "
+                "schedule or stop the run."
+            )
+
+
+def _rate(optimizer: Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def _is_of_torch(schedule: Any) -> bool:
+    """Return whether the steps of a schedule are counted by torch's own code."""
+    return type(schedule).step.__module__ == "torch.optim.lr_scheduler"
+
+
+def _set_rates(schedule: StepSchedule, optimizer: Optimizer) -> None:
+    rates = schedule.get_lr()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = list(rates)
+
+
+def _replay(schedule: Any, fresh: dict[str, Any]) -> None:
+    """Bring a schedule from its start to the step that it is at; its optimizer has the values of the start."""
+    counted = schedule
+    while not hasattr(counted, "last_epoch"):  # several in one
+        counted = counted._schedulers[0]
+    steps = counted.last_epoch
+    schedule.load_state_dict(copy.deepcopy(fresh))
+    with warnings.catch_warnings():  # torch expects a step of the optimizer before each
+        warnings.simplefilter("ignore")
+        for _ in range(steps):
+            schedule.step()
+
+
+def _check_length(schedule: StepSchedule, trainer: Trainer) -> None:
+    """Refuse a run that is longer than its schedule, which ends at 0; warn if the schedule ends at another rate."""
+    last = trainer.max_steps
+    if last <= max(schedule.total_steps, trainer.global_step):
+        return
+    rates = [schedule.rate(step, float(schedule.base_lrs[0])) for step in (schedule.total_steps, last - 1)]
+    message = (
+        f"`total_steps` of the schedule is {schedule.total_steps}, but `trainer.max_steps` is {last}: the last "
+        f"{last - max(schedule.total_steps, trainer.global_step)} steps would be trained at a learning rate of "
+        f"{rates[1]:.4g}; give total_steps as ${{trainer.max_steps}}, or {last}."
+    )
+    if any(rates):
+        rank_zero_warn(message)
+    else:
+        raise UserError(message)

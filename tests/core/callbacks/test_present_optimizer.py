@@ -1,3 +1,4 @@
+import shutil
 from functools import partial
 
 import pytest
@@ -6,6 +7,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from lit_core.callbacks import PresentOptimizer, RunCheckpoint
+from lit_core.errors import UserError
 from lit_core.lightning.optimizers import build_optimizers
 from lit_core.lightning.schedules import WarmupCosine
 
@@ -28,7 +30,7 @@ class Rates(Callback):
         self.seen.append((groups[0]["lr"], [group["weight_decay"] for group in groups]))
 
 
-def fit(folder, schedule, steps, lr=0.1, weight_decay=0.1, resume=False):
+def fit(folder, schedule, steps, lr=0.1, weight_decay=0.1, resume=False, model=Model):
     torch.manual_seed(0)
     rates = Rates()
     trainer = Trainer(
@@ -36,7 +38,7 @@ def fit(folder, schedule, steps, lr=0.1, weight_decay=0.1, resume=False):
         callbacks=[PresentOptimizer(), RunCheckpoint(), rates], enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(
-        Model(schedule, lr, weight_decay),
+        model(schedule, lr, weight_decay),
         BoringDataModule(),
         ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None,
     )
@@ -62,8 +64,109 @@ def test_without_a_change_it_changes_nothing(tmp_path, schedule):
     assert first + rest == whole
 
 
-def test_a_schedule_of_torchs_keeps_its_rates(tmp_path):
-    schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
-    fit(tmp_path, schedule, 3)
-    seen = fit(tmp_path, schedule, 6, lr=0.001, resume=True)
-    assert [rate for rate, _ in seen] == [0.05, 0.025, 0.025]
+SCHEDULES = torch.optim.lr_scheduler
+
+
+def sequence(optimizer, length=9):
+    parts = [SCHEDULES.LinearLR(optimizer, 0.1, total_iters=2), SCHEDULES.CosineAnnealingLR(optimizer, length)]
+    return SCHEDULES.SequentialLR(optimizer, parts, milestones=[2])
+
+
+def chain(optimizer, length=9):
+    return SCHEDULES.ChainedScheduler(
+        [SCHEDULES.ConstantLR(optimizer, 0.5, total_iters=2), SCHEDULES.PolynomialLR(optimizer, length)]
+    )
+
+
+def warmed(optimizer, length=9):
+    return SCHEDULES.LambdaLR(optimizer, lambda step: min(1, (step + 1) / length))
+
+
+#: Each with what makes it longer.
+LENGTHS = {
+    "cosine": (SCHEDULES.CosineAnnealingLR, "T_max", 4, 9),
+    "restarts": (SCHEDULES.CosineAnnealingWarmRestarts, "T_0", 4, 5),
+    "step": (SCHEDULES.StepLR, "step_size", 2, 4),
+    "one cycle": (partial(SCHEDULES.OneCycleLR, max_lr=0.2), "total_steps", 7, 9),
+    "sequence": (sequence, "length", 4, 9),
+    "chain": (chain, "length", 7, 9),
+    "lambda": (warmed, "length", 4, 9),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_schedule_of_torchs_goes_on_as_it_is_given_now(name, tmp_path):
+    make, argument, short, long = LENGTHS[name]
+    first, second = (partial(make, **{argument: length}) for length in (short, long))
+    fit(tmp_path / "first", first, 3)
+    shutil.copytree(tmp_path / "first", tmp_path / "same")
+    assert fit(tmp_path / "same", first, 6, resume=True) == fit(tmp_path / "whole", first, 6)[3:]
+    seen = fit(tmp_path / "first", second, 6, lr=0.05, weight_decay=0.5, resume=True)
+    assert seen == fit(tmp_path / "other", second, 6, lr=0.05, weight_decay=0.5)[3:]
+
+
+def test_a_plateau_keeps_what_it_has_seen_and_takes_the_arguments_of_now(tmp_path):
+    def plateau(optimizer, factor):
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": SCHEDULES.ReduceLROnPlateau(optimizer, factor=factor, patience=0, mode="max"),
+                "interval": "step",
+                "monitor": "zero",
+            },
+        }
+
+    class Watched(Model):
+        def configure_optimizers(self):
+            return plateau(torch.optim.AdamW(self.parameters(), **self.arguments), self.schedule)
+
+        def training_step(self, batch, batch_idx):
+            self.log("zero", 0.0)
+            return super().training_step(batch, batch_idx)
+
+    first = fit(tmp_path, 0.5, 3, model=Watched)
+    rest = fit(tmp_path, 0.1, 6, weight_decay=0.5, resume=True, model=Watched)
+    # Lightning saves before it asks the schedule, and asks it after each of the next steps
+    assert [rate for rate, _ in first + rest] == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.005, 0.0005])
+    assert rest[0][1] == [0.5]
+
+
+def test_a_schedule_with_a_step_of_its_own_keeps_the_values_of_the_checkpoint(tmp_path):
+    class Own(SCHEDULES.LRScheduler):
+        def get_lr(self):
+            return [group["lr"] for group in self.optimizer.param_groups]
+
+        def step(self, epoch=None):
+            super().step(epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] /= 2
+
+    fit(tmp_path, Own, 3)
+    assert [rate for rate, _ in fit(tmp_path, Own, 5, lr=3.0, resume=True)] == [0.1 / 16, 0.1 / 32]
+
+
+def test_a_rate_that_jumps_is_printed_with_the_former_one(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("lit_core.callbacks.present_optimizer.rank_zero_info", said.append)
+    fit(tmp_path, partial(WarmupCosine, total_steps=3), 3)
+    fit(tmp_path, partial(WarmupCosine, total_steps=6), 6, resume=True)
+    assert said == ["The learning rate goes on at 0.05, as it is configured now; in the checkpoint it was 0."]
+    fit(tmp_path / "new", COSINE, 2)
+    fit(tmp_path / "new", COSINE, 4, resume=True)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_goes_on_at_a_rate_of_0_is_refused_and_one_that_stays_at_its_least_rate_warned(tmp_path, resume):
+    short = partial(WarmupCosine, total_steps=3)
+    if resume:
+        fit(tmp_path, short, 3)
+    with pytest.raises(UserError, match="the last 3 steps would be trained at a learning rate of 0; give total_steps"):
+        fit(tmp_path, short, 6, resume=resume)
+    with pytest.warns(UserWarning, match="the last 3 steps would be trained at a learning rate of 0.01"):
+        fit(tmp_path, partial(short, min_lr=0.01), 6, resume=resume)
+
+
+def test_a_schedule_of_torchs_that_comes_to_0_for_good_is_reported(tmp_path):
+    with pytest.warns(UserWarning, match="The learning rate is 0 since step 2, so nothing is learned"):
+        fit(tmp_path, partial(SCHEDULES.PolynomialLR, total_iters=2), 5)
