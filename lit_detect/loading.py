@@ -18,6 +18,7 @@ from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.progress import progress
+from lit_core.references import value_at
 from lit_core.work import FinishedRows
 from lit_detect.detectors import Detector
 from lit_detect.detectors.normalization import with_normalization
@@ -59,8 +60,7 @@ class LoadedDetector:
         if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
             raise UserError(f"{argument} is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
         task = DetectorTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-        data = checkpoint.get("config", {}).get("data") or {}
-        is_normalized = bool((data.get("init_args") or {}).get("normalize", False))
+        is_normalized = bool(value_at(checkpoint.get("config", {}), "data.init_args.normalize"))
         detector = with_normalization(task.detector) if is_normalized else task.detector
         return cls(task, detector.eval(), file_sha256(Path(path)))
 

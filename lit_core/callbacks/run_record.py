@@ -12,11 +12,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
+from lit_core.references import resolved
 from lit_core.seeds import seeds_of
 
 
 class RunRecord(Callback):
-    """Saves the resolved config, and writes each logged row together with the checkpoint of its step.
+    """Saves the config, and writes each logged row together with the checkpoint of its step.
 
     Lightning logs the row of a step after the checkpoint of that step is written; a kill between the two would lose the
     row. This callback writes the row with the checkpoint; `CSVLog` and `EventLog` do not write it a second time.
@@ -24,7 +25,8 @@ class RunRecord(Callback):
     Below the config it says which seed holds for what, in comments.
 
     Args:
-        config: The resolved config of the run, as plain values; stored in each checkpoint under ``config``.
+        config: The config of the run as typed, with its references, as plain values; stored in each checkpoint under
+            ``config``.
         path: Where the config is saved as YAML; None saves no file.
     """
 
@@ -54,7 +56,7 @@ class RunRecord(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         if self.path is not None and not self._saved and trainer.is_global_zero:
-            seeds = "".join(f"#   {key}: {seed}\n" for key, seed in seeds_of(self.config).items())
+            seeds = "".join(f"#   {key}: {seed}\n" for key, seed in seeds_of(resolved(self.config)).items())
             text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
             atomic_write(self.path, f"{text}# Seeds that hold, those of the parts by key:\n{seeds}")
         self._saved = True

@@ -16,6 +16,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import checkpoint_facts
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.moved_names import current_path, current_paths
+from lit_core.references import below, settled
 
 #: Mode in which command lines and configs are parsed: ``${...}`` is resolved after all of them are merged.
 PARSER_MODE = "omegaconf+"
@@ -33,6 +34,20 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
+        self.typed: dict[str, Any] = {}
+
+    def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
+        """Return a config as text, also for jsonargparse, which resolves the references in what this returns.
+
+        References are paths from the top of a command's own config, while jsonargparse resolves those of all commands
+        together. The command's config with its references is kept in ``typed``.
+        """
+        text = str(super().dump(cfg, *args, **kwargs))
+        command = cfg.get("subcommand")
+        if command is None or "${" not in text:
+            return text
+        self.typed = yaml.safe_load(text)[command]
+        return yaml.safe_dump(below(self.typed, command), sort_keys=False, allow_unicode=True)
 
 
 @cache
@@ -174,6 +189,7 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
     elif ckpt_path and ckpt_path not in ("last", "best", "hpc"):
         source = _run_config(ckpt_path, "--ckpt_path")
         if command != "fit":
+            source = settled(source, "trainer")
             trainer = {key: source.get("trainer", {}).get(key) for key in _TRAINER_KEYS_OF_EVALUATION}
             source = {key: source.get(key) for key in _KEYS_OF_EVALUATION} | {"trainer": trainer}
     else:

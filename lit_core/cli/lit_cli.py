@@ -24,6 +24,7 @@ from lit_core.files.paths import remove_torn_files
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
+from lit_core.references import as_typed, without_secrets
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed
 
 
@@ -52,7 +53,6 @@ class LitCLI(CommandLine):
         if args and args[0] in self.subcommands():  # the parsers of the other commands take as long to build
             commands = {args[0]: self.subcommands()[args[0]]}
             self.subcommands = lambda: commands  # type: ignore[method-assign]
-        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         arguments.accept_former_paths()
         parser_kwargs: dict[str, Any] = {"parser_mode": arguments.PARSER_MODE, "exit_on_error": False}
         super().__init__(
@@ -92,6 +92,7 @@ class LitCLI(CommandLine):
             # Lightning prints all metrics once per source; `score_table` prints each once
             located.insert(located.index(command) + 1, "--verbose=false")
         self.config = parser.parse_args(located)
+        self._typed: dict[str, Any] = getattr(parser, "typed", {})
         self._refuse_nulls(parser)
 
     def _refuse_nulls(self, parser: LightningArgumentParser) -> None:
@@ -111,7 +112,10 @@ class LitCLI(CommandLine):
         """Do nothing: the command line wins over the checkpoint."""
 
     def before_instantiate_classes(self) -> None:
-        """Dump the config once; Lightning's own dump, of the same values, would validate all of them again."""
+        """Dump the config once; Lightning's own dump, of the same values, would validate all of them again.
+
+        The run keeps it as it was typed; model and data keep their resolved arguments, without secrets.
+        """
         assert self.subcommand is not None
         parser = self.subcommand_parser(self.subcommand)
         config = self.config[self.subcommand].clone()
@@ -119,8 +123,10 @@ class LitCLI(CommandLine):
             config.pop(key, None)
         # with the nulls, which are not always the defaults
         dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
-        self.plain_config: dict[str, Any] = yaml.safe_load(dumped)
-        self.config_dump = copy.deepcopy(self.plain_config)  # to which Lightning adds what the links compute
+        plain = yaml.safe_load(dumped)
+        self.plain_config: dict[str, Any] = as_typed(plain, self._typed)
+        # to which Lightning adds what the links compute
+        self.config_dump = copy.deepcopy(without_secrets(plain, self._typed))
 
     def seed(self) -> None:
         """Seed the generators and the parts without a seed of their own; a seed that is drawn is kept in the config.

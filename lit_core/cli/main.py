@@ -133,7 +133,7 @@ def run(
 
 def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> None:
     printing = any(arg.partition("=")[0] == "--print_config" for arg in args)  # as null, not as unset
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True, unset_sentinel=not printing)
+    set_parsing_settings(unset_sentinel=not printing)
     accept_former_paths()
     if "words" in inspect.signature(function).parameters:
         args = words_as_flag(args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -49,8 +50,11 @@ def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> st
     if isinstance(cause, MisconfigurationException):
         return f"The trainer's options are not valid: {text.rstrip('.!')}; correct them."
     if _is_interpolation_error(cause):
-        key = str(getattr(cause, "full_key", "")).partition(".")[2]
-        return f"{key or 'A value'}: {str(cause).splitlines()[0]}; correct the name within the braces."
+        command, _, key = str(getattr(cause, "full_key", "")).partition(".")
+        unset = re.search("Environment variable '.*' not found", str(cause))
+        reason = unset[0] if unset else str(cause).splitlines()[0].replace(f"'{command}.", "'")
+        remedy = "set it, or " if unset else ""
+        return f"{key or 'A value'}: {reason}; {remedy}correct the name within the braces."
     if is_user_error(cause):
         return parser_sentence(str(error), verb)
     return f"{type(cause).__name__}: {text}"

@@ -23,6 +23,7 @@ from torch.serialization import set_default_mmap_options, skip_data
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_path, undo_torn_replacement
 from lit_core.moved_names import current_paths
+from lit_core.references import resolved
 
 #: Name of the file in a checkpoint folder that holds everything except the divided tensors.
 META = "meta.pt"
@@ -77,7 +78,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class CheckpointModule(LightningModule):
-    """A LightningModule that also loads checkpoints whose hyperparameters name classes by former import paths."""
+    """A LightningModule that also loads checkpoints whose hyperparameters name classes by former import paths.
+
+    Hyperparameters that refer to environment variables take their present values.
+    """
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
@@ -96,8 +100,8 @@ class CheckpointModule(LightningModule):
             weights_only = options.get("weights_only")
             checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only, mmap=True)
             saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
-        renamed = {key: current_paths(value) for key, value in saved.items()}
-        options = {key: value for key, value in renamed.items() if value != saved[key]} | options
+        usable = resolved({key: current_paths(value) for key, value in saved.items()})
+        options = {key: value for key, value in usable.items() if value != saved[key]} | options
         return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
 

@@ -22,6 +22,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lightning.internals import INSTANTIATOR
+from lit_core.references import resolved, value_at
 from lit_core.seeds import part_seed
 from lit_valuation.samples import Samples, as_inputs
 
@@ -59,13 +60,12 @@ class TrainingRecipe:
         """
         checkpoint = load_checkpoint_file(path)
         config = checkpoint.get("config", {})
-        batch_size = ((config.get("data") or {}).get("init_args") or {}).get("batch_size")
+        batch_size = value_at(config, "data.init_args.batch_size")
         if "hyper_parameters" not in checkpoint or batch_size is None:
             raise UserError(
                 f"--ckpt_path is {path}, which does not describe its training; give a checkpoint of lit-valuation fit."
             )
-        given = config.get("trainer") or {}
-        clipping = {key: given.get(key) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
+        clipping = {key: value_at(config, f"trainer.{key}") for key in ("gradient_clip_val", "gradient_clip_algorithm")}
         clipping = {key: value for key, value in clipping.items() if value is not None}
         return cls(
             make=lambda seed: _build(path, checkpoint, seed=seed),
@@ -191,7 +191,7 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
     from lit_valuation.module import ClassifierTask
 
     known = {key: checkpoint[key] for key in ("classes", "input_shape") if key in checkpoint}
-    parameters = {**checkpoint["hyper_parameters"], **known, **changes}
+    parameters = {**resolved(checkpoint["hyper_parameters"]), **known, **changes}
     parameters.pop(INSTANTIATOR, None)
     try:
         return instantiate_module(ClassifierTask, copy.deepcopy(parameters))  # as Lightning does with these values

@@ -1,0 +1,188 @@
+"""References are kept as typed, and resolved after all that a command was given."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small_cli import main as small
+
+import lit_moe.cli
+from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.references import as_typed, resolved, settled, value_at, without_secrets
+from lit_moe import MoELanguageModel
+
+SECRET = "tr0ub4dor-and-3"
+LAST = "runs/moe/first/checkpoints/last.ckpt"
+TOTAL = "--model.init_args.scheduler.init_args.total_steps"
+
+
+@pytest.fixture(autouse=True)
+def described(token_root, tmp_path, monkeypatch):
+    """A config of a tiny model, whose schedule ends with the run and whose data lie where a variable says."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / SECRET).symlink_to(token_root)
+    monkeypatch.setenv("PLACE", SECRET)
+    monkeypatch.setenv("NANO", "1e-9")
+    config = {
+        "data": {
+            "class_path": "lit_moe.TokenDataModule",
+            "init_args": {
+                **{"root": "${oc.env:PLACE}", "sources": {"austen": 1}, "sequence_length": 8, "global_batch_size": 2},
+                **{"micro_batch_size": 2, "test_samples": 2},
+            },
+        },
+        "model": {
+            "class_path": "lit_moe.MoELanguageModel",
+            "init_args": {
+                "decoder": {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 16, "norm_eps": "${oc.env:NANO}"},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1}},
+                "scheduler": {
+                    "class_path": "lit_moe.schedules.WarmupCosine",
+                    "init_args": {"total_steps": "${trainer.max_steps}", "warmup": 0.0},
+                },
+            },
+        },
+        "trainer": {
+            **{"accelerator": "cpu", "devices": 1, "max_steps": 2, "max_epochs": -1, "limit_val_batches": 0},
+            **{"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1},
+            "callbacks": [
+                {
+                    "class_path": "lit_moe.callbacks.SampleText",
+                    "init_args": {"prompts": ["${oc.env:PLACE}"], "max_new_tokens": "${trainer.max_steps}"},
+                }
+            ],
+        },
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+
+
+def fit(*args, code=0):
+    assert lit_moe.cli.main(["fit", *args]) == code
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.fixture
+def first(described, finished):
+    """A run of two steps; it is made once."""
+    if not list(finished.iterdir()):
+        fit("--config", "run.yaml", "--run", "first")
+        shutil.copytree("runs", finished / "runs")
+    else:
+        shutil.copytree(finished / "runs", "runs")
+
+
+def rates(run="first"):
+    with open(f"runs/moe/{run}/metrics.csv", newline="") as file:
+        return [float(row["train/learning_rate"]) for row in csv.DictReader(file)]
+
+
+def test_a_resume_for_longer_has_the_schedule_of_its_length(first, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr("lit_core.callbacks.present_optimizer.rank_zero_info", said.append)
+    fit("--ckpt_path", LAST, "--trainer.max_steps", "4")
+    assert rates() == pytest.approx([0.1, 0.05, 0.05, 0.05 - 0.05 * 2**-0.5])
+    assert said == ["The learning rate goes on at 0.05, as it is configured now; in the checkpoint it was 0."]
+    fit("--config", "run.yaml", "--trainer.max_steps", "4", "--run", "whole")
+    assert rates()[2:] == pytest.approx(rates("whole")[2:])
+
+
+def test_what_is_kept_is_what_was_typed(first):
+    saved = yaml.safe_load(Path("runs/moe/first/config.yaml").read_text())
+    for config in (saved, load_checkpoint_file(LAST)["config"]):
+        assert config["model"]["init_args"]["scheduler"]["init_args"]["total_steps"] == "${trainer.max_steps}"
+        assert config["model"]["init_args"]["decoder"]["norm_eps"] == "${oc.env:NANO}"
+        assert config["data"]["init_args"]["root"] == "${oc.env:PLACE}"
+        assert config["trainer"]["max_steps"] == 2
+    kept = load_checkpoint_file(LAST)
+    assert kept["hyper_parameters"]["scheduler"]["init_args"]["total_steps"] == 2
+    assert kept["hyper_parameters"]["decoder"]["norm_eps"] == "${oc.env:NANO}"
+    assert kept["datamodule_hyper_parameters"]["root"] == "${oc.env:PLACE}"
+    model = MoELanguageModel.load_from_checkpoint(LAST, weights_only=True)
+    assert model.config.norm_eps == 1e-9
+    fit("--config", "runs/moe/first/config.yaml", "--trainer.max_steps", "4", "--run", "again")
+    assert rates("again")[3] > 0
+
+
+def test_no_file_of_a_run_has_the_value_of_a_variable(first, monkeypatch):
+    assert lit_moe.cli.main(["test", "--ckpt_path", LAST]) == 0
+    texts = [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert len(texts) >= 5
+    # what the model is asked to continue is shown, as it should be
+    holders = [path.name for path in texts if SECRET.encode() in path.read_bytes() and "tfevents" not in path.name]
+    assert holders == []
+    monkeypatch.delenv("PLACE")
+    assert lit_moe.cli.main(["test", "--ckpt_path", LAST]) == 2
+
+
+def test_a_variable_that_is_not_set_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.delenv("PLACE")
+    fit("--config", "run.yaml", code=2)
+    said = (
+        ".init_args.prompts[0]: Environment variable 'PLACE' not found; set it, or correct the name within the braces."
+    )
+    assert f"lit-moe: trainer.callbacks[0]{said}" in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_a_test_takes_the_values_that_the_trainer_had_and_what_is_typed_about_the_data(first, capsys):
+    assert lit_moe.cli.main(["test", "--ckpt_path", LAST, "--data.init_args.root", SECRET]) == 0
+    config = yaml.safe_load(Path("runs/moe/first/config.test.yaml").read_text())
+    assert config["trainer"]["callbacks"][0]["init_args"] | {"prompts": 0} == {
+        **{"prompts": 0, "max_new_tokens": 2, "temperature": 0.8, "top_k": 50, "seed": None}
+    }
+    assert config["data"]["init_args"]["root"] == SECRET
+    assert config["model"]["init_args"]["scheduler"]["init_args"]["total_steps"] == 2
+
+
+def test_a_branch_has_the_schedule_of_its_own_length(first):
+    config = yaml.safe_load(Path("run.yaml").read_text())
+    Path("branch.yaml").write_text(yaml.safe_dump({key: config[key] for key in ("data", "trainer")}))
+    fit("--config", "branch.yaml", "--branch_from", LAST, "--trainer.max_steps", "3", "--run", "branch")
+    assert rates("branch") == pytest.approx([0.1, 0.075, 0.025])
+
+
+def test_a_checkpoint_that_kept_the_number_is_not_trained_at_a_rate_of_0(first, capsys):
+    former = torch.load(LAST, weights_only=True)
+    former["config"] = resolved(former["config"])
+    torch.save(former, LAST)
+    capsys.readouterr()
+    fit("--ckpt_path", LAST, "--trainer.max_steps", "4", code=2)
+    message = "`total_steps` of the schedule is 2, but `trainer.max_steps` is 4: the last 2 steps"
+    assert message in capsys.readouterr().err
+    fit("--ckpt_path", LAST, "--trainer.max_steps", "4", TOTAL, "${trainer.max_steps}")  # in a flag too
+    assert rates()[2] == pytest.approx(0.05)
+
+
+def test_a_reference_to_nothing_names_its_key(capsys):
+    assert small(["fit", "--model", "SmallModel", "--data", "SmallData", "--model.nan_at", "${trainer.max_stepz}"]) == 2
+    message = "model.init_args.nan_at: Interpolation key 'trainer.max_stepz' not found; correct the name"
+    assert message in capsys.readouterr().err
+
+
+def test_references_among_plain_values(monkeypatch):
+    typed = {
+        "a": "${oc.env:PLACE}",
+        "b": ["x-${a}", "${c.d}"],
+        "c": {"d": "${n}"},
+        "e": "${oc.decode:${oc.env:NANO}}",
+        "n": 3,
+    }
+    full = resolved(typed)
+    assert full == {"a": SECRET, "b": [f"x-{SECRET}", 3], "c": {"d": 3}, "e": 1e-9, "n": 3}
+    assert as_typed(full, typed) == typed and as_typed(full, {}) == full
+    assert without_secrets(full, typed) == {
+        "a": "${oc.env:PLACE}",
+        "b": ["x-${oc.env:PLACE}", 3],
+        "c": {"d": 3},
+        "e": "${oc.decode:${oc.env:NANO}}",
+        "n": 3,
+    }
+    assert settled(typed, "c")["b"] == ["x-${a}", "${n}"]
+    monkeypatch.delenv("PLACE")
+    assert value_at(typed, "c.d") == 3 and value_at(typed, "c") == {"d": 3} and value_at(typed, "z.y") is None
