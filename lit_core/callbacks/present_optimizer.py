@@ -12,7 +12,6 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_core.errors import UserError
 from lit_core.lightning.schedules import StepSchedule
 
 #: What `ReduceLROnPlateau` has seen so far, beside its arguments.
@@ -29,14 +28,14 @@ class PresentOptimizer(Callback):
     `ReduceLROnPlateau` depends on what it has seen, so its learning rate is that of the checkpoint. A schedule with a
     ``step`` of its own keeps all values of the checkpoint, since it may store its state in them.
 
-    A run that would go on at a learning rate of 0 after the end of its schedule is refused; other schedules that come
-    to 0 for good are reported when they do.
+    It warns before a run that is longer than its schedule, and when the learning rate comes to 0 for good.
     """
 
     def __init__(self) -> None:
         self._given: list[list[dict[str, Any]]] = []
         self._fresh: list[dict[str, Any]] = []
         self._idle = 0
+        self._has_warned = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the arguments before Lightning restores those of the checkpoint."""
@@ -65,7 +64,7 @@ class PresentOptimizer(Callback):
                     group["lr"] = rate
             elif isinstance(schedule, StepSchedule):
                 _set_rates(schedule, optimizer)
-                _check_length(schedule, trainer)
+                self._check_length(schedule, trainer)
             elif schedule is not None and _is_of_torch(schedule):
                 _replay(schedule, fresh)
             after = _rate(optimizer)
@@ -79,11 +78,24 @@ class PresentOptimizer(Callback):
         """Warn if the learning rate is 0 for two steps in succession; the first step of a warm-up may have it."""
         is_idle = all(float(group["lr"]) == 0 for group in optimizer.param_groups)
         self._idle = self._idle + 1 if is_idle else 0
-        if self._idle == 2:
+        if self._idle == 2 and not self._has_warned:
             rank_zero_warn(
                 f"The learning rate is 0 since step {trainer.global_step - 1}, so nothing is learned; lengthen the "
                 "schedule or stop the run."
             )
+
+    def _check_length(self, schedule: StepSchedule, trainer: Trainer) -> None:
+        """Warn if the run goes on after the end of its schedule."""
+        end, last = max(schedule.total_steps, trainer.global_step), trainer.max_steps
+        if last <= end:
+            return
+        self._has_warned = True
+        rate = schedule.rate(last - 1, float(schedule.base_lrs[0]))
+        rank_zero_warn(
+            f"`total_steps` of the schedule is {schedule.total_steps}, but `trainer.max_steps` is {last}: the last "
+            f"{last - end} steps are trained at a learning rate of {rate:.4g}; give total_steps as "
+            f"${{trainer.max_steps}}, or {last}."
+        )
 
 
 def _rate(optimizer: Optimizer) -> float:
@@ -113,20 +125,3 @@ def _replay(schedule: Any, fresh: dict[str, Any]) -> None:
         warnings.simplefilter("ignore")
         for _ in range(steps):
             schedule.step()
-
-
-def _check_length(schedule: StepSchedule, trainer: Trainer) -> None:
-    """Refuse a run that is longer than its schedule, which ends at 0; warn if the schedule ends at another rate."""
-    last = trainer.max_steps
-    if last <= max(schedule.total_steps, trainer.global_step):
-        return
-    rates = [schedule.rate(step, float(schedule.base_lrs[0])) for step in (schedule.total_steps, last - 1)]
-    message = (
-        f"`total_steps` of the schedule is {schedule.total_steps}, but `trainer.max_steps` is {last}: the last "
-        f"{last - max(schedule.total_steps, trainer.global_step)} steps would be trained at a learning rate of "
-        f"{rates[1]:.4g}; give total_steps as ${{trainer.max_steps}}, or {last}."
-    )
-    if any(rates):
-        rank_zero_warn(message)
-    else:
-        raise UserError(message)

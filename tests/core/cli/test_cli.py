@@ -135,7 +135,9 @@ def test_callbacks_plus_appends_and_interpolation_sees_flags():
     config = yaml.safe_load(Path("runs/small/x/config.yaml").read_text())
     names = [callback["class_path"].rsplit(".", 1)[-1] for callback in config["trainer"]["callbacks"]]
     assert names == ["LearningRateMonitor", "ModelSummary"]
-    assert config["model"]["init_args"]["shape"]["width"] == 9
+    assert config["model"]["init_args"]["shape"]["width"] == "${data.init_args.size}"
+    assert main(["test", "--ckpt_path", "runs/small/x/checkpoints/last.ckpt"]) == 0
+    assert rows("x")[-1]["test/width"] == "9"
 
 
 @pytest.mark.parametrize(
