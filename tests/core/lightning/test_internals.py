@@ -21,7 +21,6 @@ VERSION = "2.6.6"
 PINS = {
     "_given_hyperparameters": lambda: hparams_mixin,
     "_parse_ckpt_path": lambda: cli.LightningCLI,
-    "_dump_config": lambda: cli.LightningCLI,
     "_set_seed": lambda: cli.LightningCLI,
     "_run_subcommand": lambda: cli.LightningCLI,
     "_instantiate_trainer": lambda: cli.LightningCLI,
