@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lightning.fabric import Fabric
@@ -21,7 +21,7 @@ from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.loading import LoadedDetector, score_many
 from lit_detect.metrics import RATES
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition
-from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed
+from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed, originals
 from lit_detect.report.pages import ReportRow, draw, markdown, write_csv, write_tensorboard
 from lit_detect.report.quality import quality
 from lit_detect.scoring.gruen import Gruen
@@ -81,31 +81,19 @@ def report(
     seed = part_seed(seed)
     records = gather(texts, split)
     check_conditions(records, fields)
+    originals(records)  # refuses attacked texts whose original is unclear, before anything is scored
     notes = check_coverage(records)
     loaded = {name: LoadedDetector.load(path, f"`detectors.{name}`") for name, path in detectors.items()}
     fabric = trainer.launch()
     busy = f"`output` is {folder}, which another report is writing; wait for it, or give another folder."
     with ExclusiveFolder(folder, busy, fabric.global_rank, fabric):
-        zero = fabric.is_global_zero
-        if zero:
+        if fabric.is_global_zero:
             print(
                 f"{len(loaded)} detectors, {len(records):,} texts. To resume a killed report, start it again.",
                 flush=True,
             )
-        evaluated: list[Evaluated] = []
-        refused: dict[str, str] = {}
-        for name, detector in loaded.items():
-            try:
-                evaluated.append(
-                    evaluate(name, detector, records, folder / "scores", batch_size, resamples, seed, fabric)
-                )
-            except UserError as error:
-                refused[name] = str(error)
-                if zero:
-                    print(f"{name} is refused: {error}", flush=True)
-        if not evaluated:
-            raise UserError(f"Every detector is refused; {next(iter(refused.values()))}")
-        if not zero:
+        evaluated, refused = _evaluate_all(loaded, records, folder / "scores", batch_size, resamples, seed, fabric)
+        if not fabric.is_global_zero:
             return
         print("Drawing intervals.", flush=True)
         rows = [row for one in evaluated for row in rows_of(one, fields)]
@@ -118,15 +106,42 @@ def report(
                 sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given
             ]
         notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
-        figures = draw(folder, evaluated, rows)
-        page = markdown(evaluated, rows, notes, list(figures))
-        write_csv(folder / "report.csv", rows)
-        atomic_write(folder / "report.md", page)
-        write_tensorboard(folder / "tensorboard", rows, figures, page)
-        print(
-            f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {folder / 'tensorboard'}",
-            flush=True,
-        )
+        _write(folder, evaluated, rows, notes)
+
+
+def _evaluate_all(
+    loaded: Mapping[str, LoadedDetector],
+    records: Sequence[Record],
+    folder: Path,
+    batch_size: int,
+    resamples: int,
+    seed: int,
+    fabric: Fabric,
+) -> tuple[list[Evaluated], dict[str, str]]:
+    """Return the detectors that could be evaluated, and by name why the others could not."""
+    evaluated: list[Evaluated] = []
+    refused: dict[str, str] = {}
+    for name, detector in loaded.items():
+        try:
+            evaluated.append(evaluate(name, detector, records, folder, batch_size, resamples, seed, fabric))
+        except UserError as error:
+            refused[name] = str(error)
+            if fabric.is_global_zero:
+                print(f"{name} is refused: {error}", flush=True)
+    if not evaluated:
+        raise UserError(f"Every detector is refused; {next(iter(refused.values()))}")
+    return evaluated, refused
+
+
+def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRow], notes: Sequence[str]) -> None:
+    figures = draw(folder, evaluated, rows)
+    page = markdown(evaluated, rows, notes, list(figures))
+    write_csv(folder / "report.csv", rows)
+    atomic_write(folder / "report.md", page)
+    write_tensorboard(folder / "tensorboard", rows, figures, page)
+    print(
+        f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {folder / 'tensorboard'}", flush=True
+    )
 
 
 def evaluate(

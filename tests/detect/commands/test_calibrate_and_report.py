@@ -375,3 +375,11 @@ def test_texts_of_one_id_are_told_apart_by_their_originals():
     assert len(found.groups.unique()) == 4 and torch.equal(found.groups[1:4], found.groups[4:])
     with pytest.raises(UserError, match="'t-1' was made of one of 3 texts with that id"):
         originals([*clean, replace(attacked[0], meta={})])
+
+
+def test_an_unclear_original_is_refused_before_a_detector_is_loaded(tmp_path):
+    records = [Record("t-1", text, MACHINE) for text in ("a", "b")]
+    records += [Record("t-1", "A", MACHINE, attack="Up"), Record("h", "h", HUMAN)]
+    (tmp_path / "one.jsonl").write_text("".join(json.dumps(record.to_dict()) + "\n" for record in records))
+    with pytest.raises(UserError, match="'t-1' was made of one of 2 texts with that id"):
+        report({"one": "nowhere"}, [str(tmp_path / "one.jsonl")], str(tmp_path / "r"))
