@@ -33,7 +33,7 @@ def check_at_least(least: int, **values: int) -> None:
     """
     for name, value in values.items():
         if value < least:
-            raise UserError(f"`{name}` is {value}, but must be {least} or more; set it so.")
+            raise UserError(f"`{name}` is {value}, but must be {least} or more; change it.")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

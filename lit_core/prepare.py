@@ -168,7 +168,7 @@ def _move_in(root: Path, builds: Sequence[CorpusBuild], tokenizer: Tokenizer, tr
 def _verify(root: Path) -> Summary:
     records = sorted(root.glob(f"*/{RECORD}"))
     if not records:
-        raise UserError(f"root is {root}, but there is nothing prepared in it; correct the path.")
+        raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
     tokenizer = Tokenizer.load(root / "tokenizer.json")
     summary = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""A detector's thresholds by group of texts, as a file holds them."""
+"""`Calibration`: a detector's thresholds by group of texts, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import atomic_write, file_sha256
 from lit_detect.functional.calibration import Platt
 
-#: Name of the one group where no column names any.
+#: Name of the only group if no column names groups.
 ALL = ""
-#: How the threshold follows from the scores, for whoever reads the file.
+#: The rule by which the threshold follows from the scores, for readers of the file.
 RULE = (
     "machine is a score >= threshold; the threshold is the smallest float64 at which the share of human scores >= it "
     "is at most fpr"
@@ -27,10 +27,10 @@ class Group:
     """The threshold of a group of texts.
 
     Args:
-        threshold: Machine is a score of so much or more.
-        achieved_fpr: Share of the group's human texts that count as machine.
-        low: Lower end of the 95 % interval of that rate, after Clopper and Pearson.
-        high: Upper end.
+        threshold: A score of this or more means machine.
+        achieved_fpr: Share of the group's human texts that the threshold decides as machine.
+        low: Lower end of the 95 % Clopper-Pearson interval of that rate.
+        high: Upper end of that interval.
         n: Number of the group's human texts.
     """
 
@@ -43,15 +43,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds of a detector by group of texts, as they stand in a file.
+    """Thresholds of a detector by group of texts.
 
     Args:
-        fpr: Wanted false-positive rate.
+        fpr: Largest false-positive rate that was allowed.
         detector: Name of the detector.
         checkpoint_sha256: Hash of its checkpoint.
-        groups: Thresholds by group; one, named by the empty string, where no column names groups.
-        by: Column that names the groups; None where there is one.
-        platt: Map of scores to probabilities; None where no machine texts were given.
+        groups: Thresholds by group. If no column names groups, there is one, named by the empty string.
+        by: Column that names the groups; None for a single group.
+        platt: Map from scores to probabilities; None if no machine texts were given.
     """
 
     fpr: float
@@ -62,11 +62,11 @@ class Calibration:
     platt: Platt | None = None
 
     def decide(self, score: float, group: str = ALL) -> bool:
-        """Tell whether a score is that of a machine.
+        """Return whether a score means machine.
 
         Args:
             score: The score.
-            group: Group of the text; looked at only where the calibration is by group.
+            group: Group of the text; ignored if the calibration has a single group.
 
         Raises:
             UserError: If there is no threshold for the group.
@@ -77,7 +77,7 @@ class Calibration:
         return score >= self.groups[group].threshold
 
     def check_groups(self, groups: Iterable[str]) -> None:
-        """Refuse groups that have no threshold, where the calibration is by group."""
+        """Raise an error if the calibration is by group and has no threshold for one of these groups."""
         for group in groups if self.by is not None else ():
             if group not in self.groups:
                 raise UserError(
@@ -87,14 +87,14 @@ class Calibration:
                 )
 
     def check(self, detector: str) -> None:
-        """Refuse a detector that the thresholds were not made for."""
+        """Raise an error if the thresholds are of another detector."""
         if detector != self.detector:
             raise UserError(
                 f"`calibration` has thresholds of {self.detector}, but the detector is {detector}; calibrate this one."
             )
 
     def check_checkpoint(self, path: str | Path) -> None:
-        """Refuse a checkpoint that the thresholds were not made for; one trained anew scores otherwise."""
+        """Raise an error if the thresholds are of another checkpoint, whose scores differ after any training."""
         if file_sha256(Path(path)) != self.checkpoint_sha256:
             raise UserError(
                 f"`calibration` is of another checkpoint of {self.detector} than {path}; calibrate this one."
@@ -102,10 +102,10 @@ class Calibration:
 
     @property
     def threshold(self) -> float:
-        """The threshold of all texts.
+        """The threshold for all texts.
 
         Raises:
-            UserError: If each group has its own.
+            UserError: If each group has its own threshold.
         """
         if self.by is not None:
             raise UserError(
@@ -115,7 +115,7 @@ class Calibration:
         return self.groups[ALL].threshold
 
     def save(self, path: str | Path) -> None:
-        """Write the calibration as JSON, whole or not at all."""
+        """Write the calibration as a JSON file, atomically."""
         about = {"fpr": self.fpr, "by": self.by, "rule": RULE}
         about |= {"detector": self.detector, "checkpoint_sha256": self.checkpoint_sha256}
         groups = {name: asdict(group) for name, group in self.groups.items()}
@@ -127,19 +127,21 @@ class Calibration:
         """Read a calibration.
 
         Raises:
-            UserError: If there is no such file, or it holds none.
+            UserError: If there is no such file, or it does not hold a calibration.
         """
         try:
-            found: dict[str, Any] = json.loads(Path(path).read_bytes())
-            groups = {name: Group(**group) for name, group in found["groups"].items()}
+            content: dict[str, Any] = json.loads(Path(path).read_bytes())
+            groups = {name: Group(**group) for name, group in content["groups"].items()}
             numbers = [float(value) for group in groups.values() for value in asdict(group).values()]
-            by, platt = found["by"], None if found["platt"] is None else Platt(**found["platt"])
+            by, platt = content["by"], None if content["platt"] is None else Platt(**content["platt"])
             if not all(map(math.isfinite, numbers)) or not groups or (by is None and ALL not in groups):
                 raise ValueError("a threshold is missing")
-            return cls(float(found["fpr"]), found["detector"], found["checkpoint_sha256"], groups, by, platt)
+            return cls(float(content["fpr"]), content["detector"], content["checkpoint_sha256"], groups, by, platt)
         except OSError as error:
-            raise UserError(f"`calibration` is {path}, but there is no such file; make it with calibrate.") from error
+            raise UserError(
+                f"`calibration` is {path}, but there is no such file; create it with lit-detect calibrate."
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"`calibration` is {path}, which holds no thresholds ({error}); make it anew with lit-detect calibrate."
+                f"`calibration` is {path}, which holds no thresholds ({error}); create it again with calibrate."
             ) from error

@@ -1,4 +1,4 @@
-"""The verb ``attack``: texts as an attacker would change them, with all edits."""
+"""The verb ``attack``: changes texts by an attack and writes them with all edits."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def attack(
 
     Args:
         attack: The attack, by class name.
-        output: The .jsonl file to write; there must be none of that name.
+        output: The .jsonl file to write. It must not exist.
         input: Texts to attack: records as .jsonl such as generate writes, a .csv or .tsv with the column text and
             perhaps label, a .txt (a text per line), a folder of .txt, or a folder that ``lit-detect prepare`` wrote, of
             which the test split is taken; null where source is given.
-        source: Texts of any other format, by class name, instead of input.
-        labels: Whose texts are attacked and written: machine, human, or both, as in RAID.
-        limit: Most texts to attack, the first ones, 1 or more; null attacks all.
-        seed: Seed of what the attack draws, 0 or more, null for 0; each text is attacked as if alone with it.
-        trainer: Devices to work on.
+        source: Texts in another format, by class name; null where input is given.
+        labels: Labels of the texts that are attacked and written: machine, human or both.
+        limit: Largest number of texts to attack, 1 or more; the first ones are taken. Null attacks all.
+        seed: Seed of the attack, 0 or more; null for 0. Each text is attacked with this seed, whatever the others are.
+        trainer: Devices to run the attack on.
 
     Raises:
         UserError: If an argument is wrong, the output exists, there is no such text, or another attack is unfinished at
@@ -92,15 +92,15 @@ def attack(
 
 
 def chosen(records: Iterable[Record], labels: Labels, limit: int | None) -> list[Record]:
-    """Return the records that are attacked, in their order.
+    """Return the records to be attacked, in the given order.
 
     Args:
-        records: All of them.
-        labels: Whose texts: machine, human, or both, texts of unknown origin among them.
-        limit: Most texts; None takes all.
+        records: All records.
+        labels: Labels to attack: machine, human, or both, which includes records without a label.
+        limit: Largest number of records; None takes all.
 
     Raises:
-        UserError: If there is none.
+        UserError: If no record has such a label.
     """
     wanted = {"machine": (MACHINE,), "human": (HUMAN,), "both": (HUMAN, MACHINE, None)}[labels]
     selected = [record for record in records if record.label in wanted]
@@ -110,12 +110,12 @@ def chosen(records: Iterable[Record], labels: Labels, limit: int | None) -> list
 
 
 def attacked_record(record: Record, name: str, attacked: Attacked) -> Record:
-    """Return a record of an attacked text; its meta says what the attack did.
+    """Return the record of an attacked text, with the original and the edits in its ``meta``.
 
     Args:
         record: The record of the original.
         name: Name of the attack.
-        attacked: What the attack returned for its text.
+        attacked: Result of the attack on its text.
     """
     meta = {
         **record.meta,
@@ -141,9 +141,9 @@ def plain(thing: Any) -> Any:
     name = type(thing).__name__
     if isinstance(thing, (LanguageModel, MaskedLM)):
         return {"class": name, "name": thing.name, "sha256": weights_sha256(thing.module)}
-    if isinstance(thing, nn.Module):  # a detector; the language models that it asks are no part of its weights
-        asked = plain(getattr(thing, "language_models", ()))
-        return {"class": name, "name": plain(thing.name), "sha256": weights_sha256(thing), "language_models": asked}
+    if isinstance(thing, nn.Module):  # a detector; its weights do not include the language models that it uses
+        models = plain(getattr(thing, "language_models", ()))
+        return {"class": name, "name": plain(thing.name), "sha256": weights_sha256(thing), "language_models": models}
     if not type(thing).__module__.startswith("lit_detect"):
         return name
     public = {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_") and key != "lexicon"}
@@ -156,7 +156,7 @@ def _check(target: Path, input: str | None, source: TextSource | None, limit: in
     if (input is None) == (source is None):
         raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
     if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}, but must be 1 or more, or null for all; set it so.")
+        raise UserError(f"limit is {limit}, but must be 1 or more, or null for all; change it.")
 
 
 def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:

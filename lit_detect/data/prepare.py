@@ -1,4 +1,4 @@
-"""The verb ``prepare``: from files of texts to text shards that training reads."""
+"""The verb ``prepare``: turns files of texts into the text shards that training reads."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def prepare(
 ) -> Summary:
     """Turn files of texts into shards, one folder per source with the splits train, val and test.
 
-    Splits that a source gives are kept; a source without any is divided, and where one gives a training set but no
-    validation set, that is taken from its training set. Texts of one pair, and texts that are equal, stay on one side;
-    repetitions are left out and counted. Each split that is there has texts of both classes. Sources may be added to a
-    root later, a source appears whole or not at all, and equal arguments give equal files.
+    The splits that a source gives are kept. A source without splits is divided. If a source gives a training set but no
+    validation set, the validation set is drawn from its training set. Texts of one pair, and equal texts, stay in one
+    split. Repeated texts are left out and counted. Each split must have human and machine texts. Sources can be added
+    to a root later. A source is written as a whole or not at all, and equal arguments give equal files.
 
     Args:
         root: Folder of the sources, absolute, from the working directory, or below the data root.
-        sources: The sources, by class name; each gets a folder of its own name.
+        sources: The sources, by class name. The folder of a source has the name of the source.
         val_fraction: Fraction of the pairs for validation, from 0 to 1.
         test_fraction: Fraction of the pairs for the test, from 0 to 1.
-        keep_splits: Whether splits that a source gives are kept; false divides everything anew.
+        keep_splits: Whether the splits that a source gives are kept; false divides every source.
         seed: Seed of the division, 0 or more.
-        shard_size: Texts per shard, 1 or more; shards of long texts have fewer.
-        verify: Whether to only compare what is in the root with its recorded hashes.
+        shard_size: Largest number of texts per shard, 1 or more; shards of long texts have fewer.
+        verify: Whether to write nothing and only compare the files in the root with their recorded hashes.
 
     Returns:
         Human texts, machine texts and their median number of characters, by source and split.
 
     Raises:
-        UserError: If an argument or a source is wrong, or the root holds something else.
+        UserError: If an argument or a source is wrong, or the root was prepared with other settings.
         RunFailure: If the disk is full.
     """
     folder = resolve_data_path(root)
@@ -83,7 +83,7 @@ def prepare(
     _print(summary, reused)
     for name, count in left_out.items():
         if count:
-            print(f"{count:,} texts of {name} were left out, since they repeat others.")
+            print(f"{count:,} texts of {name} were left out, since they repeat other texts.")
     print(f"\nIn           {folder}")
     trained = [name for name, splits in summary.items() if "train" in splits]
     if trained:
@@ -102,7 +102,7 @@ def _settings(
     seed: int,
     shard_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """Check the arguments on which the shards depend and return them by source."""
+    """Check the arguments that the shards depend on. Returns them by source."""
     require(0 <= val_fraction <= 1, "val_fraction", val_fraction, "from 0 to 1")
     require(0 <= test_fraction <= 1, "test_fraction", test_fraction, "from 0 to 1")
     both = val_fraction + test_fraction
@@ -125,7 +125,7 @@ def _settings(
 
 
 def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
-    """Write one source, the record last; return how many texts were left out."""
+    """Write one source, its record last. Returns the number of texts that were left out."""
     survey = Survey(source.name, settings["keep_splits"])
     for record in _counted(source.records(), f"Reading {source.name}"):
         survey.add(record)
@@ -148,8 +148,8 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
         _check_classes(source.name, split, classes)
         writers[split].finish(source=source.name, split=split, licence=source.licence, origin=source.origin)
     left_out = splits.count("")
-    record_of_it = {"version": __version__, "settings": settings, "texts": {"found": read, "left_out": left_out}}
-    atomic_write(folder / RECORD, json.dumps(record_of_it, ensure_ascii=False, indent=1) + "\n")
+    content = {"version": __version__, "settings": settings, "texts": {"found": read, "left_out": left_out}}
+    atomic_write(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     return left_out
 
 
@@ -158,12 +158,12 @@ def _counted(records: Iterator[Record], what: str, total: int | None = None) -> 
 
 
 def _check_classes(name: str, split: str, classes: dict[str, Counter[tuple[str, int]]]) -> None:
-    """Refuse a split without one of the classes; say which domains lack one that they have elsewhere."""
+    """Refuse a split without human or machine texts. Print the domains that lack a class in this split only."""
     found = {label for _, label in classes[split]}
     for label, kind in enumerate(("human", "machine")):
         if label not in found:
             raise UserError(
-                f"{split} of the source {name} has {classes[split].total():,} texts, but none that is {kind}, and a "
+                f"{split} of the source {name} has {classes[split].total():,} texts, but no {kind} texts, and a "
                 "detector is trained and tested on both; give texts of both classes, or other fractions."
             )
     anywhere = {pair for counts in classes.values() for pair in counts}
@@ -176,7 +176,7 @@ def _check_classes(name: str, split: str, classes: dict[str, Counter[tuple[str, 
 def _verify(root: Path) -> Summary:
     records = sorted(root.glob(f"*/{RECORD}"))
     if not records:
-        raise UserError(f"root is {root}, but there is nothing prepared in it; correct the path.")
+        raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
     for record in records:
         for split in splits_of(record.parent):
             TextSet(record.parent / split).verify()

@@ -1,4 +1,4 @@
-"""Which split a text goes to: what belongs together is never divided, and no text is in two splits."""
+"""Division of texts among train, val and test; pairs and equal texts stay in one split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from lit_core.errors import UserError
 from lit_detect.records import SPLITS, Record
 
-#: A text that two given splits have stays in the one that comes first here.
+#: A text that occurs in two given splits stays in the one with the lower rank.
 _RANK = {"test": 0, "val": 1, "train": 2, "": 3}
 
 #: Label and domain of each record of a group.
@@ -21,13 +21,13 @@ Stratum = frozenset[tuple[int, str]]
 def divide(groups: Sequence[tuple[Hashable, str]], val_fraction: float, test_fraction: float, seed: int) -> list[str]:
     """Divide groups among train, val and test.
 
-    Groups are taken in the order of their strata, inside a stratum in that of a hash of key and seed, and dealt out in
-    equal steps, so that each split has its fraction of each stratum, give or take one group.
+    Groups are sorted by stratum, and within a stratum by a hash of key and seed. Each split takes groups at equal
+    distances in that order, so it has its fraction of each stratum up to one group.
 
     Args:
         groups: Stratum and key of each group; keys differ.
-        val_fraction: Fraction for val, from 0; with ``test_fraction`` at most 1.
-        test_fraction: Fraction for test, from 0.
+        val_fraction: Fraction for val, 0 or more. Its sum with ``test_fraction`` is at most 1.
+        test_fraction: Fraction for test, 0 or more.
         seed: Seed of the order.
 
     Returns:
@@ -36,7 +36,7 @@ def divide(groups: Sequence[tuple[Hashable, str]], val_fraction: float, test_fra
     order = sorted(range(len(groups)), key=lambda i: (repr(groups[i][0]), _digest(str(seed), groups[i][1])))
     splits = ["train"] * len(groups)
     for split, share in (("test", test_fraction), ("val", val_fraction / (1 - test_fraction or 1))):
-        taken = [i for place, i in enumerate(order) if floor((place + 1) * share + 0.5) > floor(place * share + 0.5)]
+        taken = [i for rank, i in enumerate(order) if floor((rank + 1) * share + 0.5) > floor(rank * share + 0.5)]
         for i in taken:
             splits[i] = split
         order = [i for i in order if splits[i] == "train"]
@@ -44,10 +44,10 @@ def divide(groups: Sequence[tuple[Hashable, str]], val_fraction: float, test_fra
 
 
 class Survey:
-    """What is remembered of each record of a source to decide on its split; texts are not.
+    """The facts about each record of a source that decide its split. Texts are stored as hashes only.
 
-    Records with one ``pair_id`` are a group. Groups that are still to be divided are one where they share a text.
-    Takes about 700 bytes per record.
+    Records with the same ``pair_id`` form a group. Groups without a given split that share a text are merged into one.
+    A record takes about 700 bytes.
 
     Args:
         name: Name of the source, for messages.
@@ -65,10 +65,10 @@ class Survey:
         self._rows: list[tuple[int, int, int, str]] = []  # group, text and kind of each record, and its given split
 
     def add(self, record: Record) -> None:
-        """Remember a record.
+        """Store the facts about a record.
 
         Raises:
-            UserError: If its text is empty, its label unknown, or its id was there before.
+            UserError: If the text is empty, the label is unknown, or an earlier record has the same id.
         """
         if record.label is None:
             raise UserError(
@@ -93,14 +93,14 @@ class Survey:
         self._rows.append((group, text, kind, record.split if self.keep_splits else ""))
 
     def splits(self, val_fraction: float, test_fraction: float, seed: int) -> list[str]:
-        """Return the split of each record; empty for those that are left out.
+        """Return the split of each record, an empty string for a record that is left out.
 
-        Left out are repetitions of a text with the same label, source, attack and decoding, and of a text that two
-        given splits have, the copies in the one nearer to training. Where a source has a training set and no
-        validation set, val is taken from its training set.
+        A record is left out if an earlier one has the same text, label, source, attack and decoding. If a text occurs
+        in two given splits, its records in the split nearer to training are left out. If a source has a training set
+        and no validation set, val is drawn from the training set.
 
         Raises:
-            UserError: If records of one pair are given different splits.
+            UserError: If the records of a pair have different given splits.
         """
         given = {split for *_, split in self._rows}
         divided = {"", "train"} if "train" in given and "val" not in given else {""}
@@ -124,7 +124,7 @@ class Survey:
         return self._without_copies(splits)
 
     def _joined(self, divided: set[str]) -> list[int]:
-        """Join the groups that share a text and are to be divided; return the forest of a union-find."""
+        """Merge the groups that are to be divided and share a text. Returns the parents of a union-find forest."""
         parent = list(range(len(self._strata)))
         first: dict[int, int] = {}
         for group, text, _, split in self._rows:
@@ -134,7 +134,7 @@ class Survey:
         return parent
 
     def _keys(self, parent: list[int]) -> dict[int, tuple[Any, str]]:
-        """Return stratum and key of each joined group by its root."""
+        """Return stratum and key of each merged group by its root."""
         strata: dict[int, set[tuple[int, str]]] = {}
         keys: dict[int, str] = {}
         for key, group in self._groups.items():
@@ -148,9 +148,9 @@ class Survey:
         for (_, text, _, _), split in zip(self._rows, splits, strict=True):
             best[text] = min(best.get(text, split), split, key=_RANK.__getitem__)
         seen: set[int] = set()
-        for place, ((_, text, kind, _), split) in enumerate(zip(self._rows, splits, strict=True)):
+        for index, ((_, text, kind, _), split) in enumerate(zip(self._rows, splits, strict=True)):
             if split != best[text] or kind in seen:
-                splits[place] = ""
+                splits[index] = ""
             else:
                 seen.add(kind)
         return splits
@@ -159,8 +159,8 @@ class Survey:
         key = next(key for key, number in self._groups.items() if number == group).partition(" ")[2]
         both = " and ".join(split for split in SPLITS if split in splits)
         raise UserError(
-            f"The pair {key!r} of the source {self.name} is in {both}, but what belongs together stays in one split; "
-            "set keep_splits to false to divide the source anew."
+            f"The pair {key!r} of the source {self.name} is in {both}, but a pair must stay in one split; set "
+            "keep_splits to false to divide the source without its own splits."
         )
 
 

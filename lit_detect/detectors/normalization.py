@@ -14,19 +14,19 @@ from lit_detect.scoring.masked_language_model import MaskedLM
 
 
 def with_normalization(detector: Detector) -> Detector:
-    """Return a detector that gives every text to ``detector`` with its Unicode normalised.
+    """Return a detector that normalises the Unicode of every text and gives it to ``detector``.
 
     Args:
-        detector: The detector, which was trained on normalised texts.
+        detector: A detector that was trained on normalised texts.
 
     Returns:
-        A `TrainedDetector` where ``detector`` is one, so that it can be trained further.
+        The detector; a `TrainedDetector`, which can be trained further, if ``detector`` is one.
     """
     return _NormalizingNetwork(detector) if isinstance(detector, TrainedDetector) else _Normalizing(detector)
 
 
 class _Normalizing(Detector):
-    """A detector behind `normalize_text`; it has the name and the limits of the detector inside."""
+    """Applies `normalize_text` before a detector. Name and token limit are those of the detector."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Normalizing(Detector):
 
     @property
     def language_models(self) -> tuple[LanguageModel | MaskedLM, ...]:
-        """The language models that the detector asks."""
+        """The language models that the detector uses."""
         return getattr(self.detector, "language_models", ())
 
     def score(self, texts: Sequence[str]) -> Tensor:
@@ -43,7 +43,7 @@ class _Normalizing(Detector):
         return self.detector.score(_normalized(texts))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each normalised text, uncut."""
+        """Return the number of tokens of each normalised text, not truncated."""
         return self.detector.count_tokens(_normalized(texts))
 
 

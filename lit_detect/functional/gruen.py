@@ -92,7 +92,7 @@ def word_mover_similarity(a: Sequence[str], b: Sequence[str], cosine: Callable[[
 
     Args:
         a: Words of the first sentence that have vectors, one or more, with repetitions.
-        b: Words of the second sentence, likewise.
+        b: Words of the second sentence.
         cosine: Cosine of the vectors of two words.
     """
     from scipy.optimize import linprog  # type: ignore[import-untyped]

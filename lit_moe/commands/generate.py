@@ -55,7 +55,7 @@ def generate(
     seed = part_seed(seed)
     check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
     if samples < 1:
-        raise UserError(f"samples is {samples} but must be 1 or more; set it so.")
+        raise UserError(f"samples is {samples} but must be 1 or more; change it.")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
     if prompt_file is not None:
         prompts += read_prompts(Path(prompt_file))
@@ -116,7 +116,7 @@ def read_prompts(path: Path) -> list[str]:
             prompts.append(json.loads(line)["prompt"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f'{path}, line {number}, is no JSON object with the key "prompt"; correct it or use a .txt file.'
+                f'{path}, line {number}, is not a JSON object with the key "prompt"; correct it or use a .txt file.'
             ) from error
         if not isinstance(prompts[-1], str):
             raise UserError(f'{path}, line {number}, has a "prompt" that is not a text; put it into quotes.')

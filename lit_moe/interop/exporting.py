@@ -51,7 +51,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     target = new_output(output)
     need_transformers("Exporting")
     if shard_bytes < 1:
-        raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; set it so.")
+        raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; change it.")
     checkpoint = load_checkpoint_file(ckpt_path)
     companions = _companions(checkpoint, ckpt_path)
     write = _write_ours if checkpoint.get("hyper_parameters", {}).get("hugging_face") is None else _write_theirs

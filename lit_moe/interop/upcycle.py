@@ -181,4 +181,4 @@ def _check(
         )
     for name, (given, good, rule) in rules.items():
         if not good:
-            raise UserError(f"{name} is {given} but must {rule}; set it so.")
+            raise UserError(f"{name} is {given} but must {rule}; change it.")

@@ -174,4 +174,4 @@ def preset(name: Preset, d_ff: int) -> MoEConfig | None:
 
 def _at_least(name: str, value: Any, least: int) -> None:
     if value < least:
-        raise UserError(f"{name} is {value} but must be {least} or more; set it so.")
+        raise UserError(f"{name} is {value} but must be {least} or more; change it.")

@@ -34,7 +34,7 @@ def check_budget(budget: int | None, query: Query, limit: int) -> int:
         raise UserError(f"limit is {limit}, but must be 1 or more; it is the most that this trainer may ever be given.")
     budget = min(query.budget, limit) if budget is None else budget
     if not 1 <= budget <= query.budget:
-        raise UserError(f"budget is {budget}, but the query allows 1 to {query.budget}; set it so.")
+        raise UserError(f"budget is {budget}, but the query allows 1 to {query.budget}; change it.")
     return budget
 
 

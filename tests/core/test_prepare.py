@@ -236,7 +236,7 @@ def test_wrong_arguments_are_one_sentence_and_change_nothing(arguments, message,
 def test_no_corpora_two_of_one_name_and_no_root(corpora, tmp_path):
     refuses("corpora is empty", tmp_path / "root")
     refuses("Two corpora are named prose", tmp_path / "root", [corpora[0], corpora[0]])
-    refuses("nothing prepared in it", tmp_path / "root", verify=True)
+    refuses("it was not written by prepare", tmp_path / "root", verify=True)
     (tmp_path / "file").write_text("x")
     refuses("which is a file", tmp_path / "file", corpora)
 

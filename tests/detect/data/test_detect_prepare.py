@@ -151,13 +151,13 @@ MACHINE = Record("m", "another text", 1)
         ([Given(HUMAN, MACHINE)], {"val_fraction": 0.6, "test_fraction": 0.6}, r"val_fraction \+ test_fraction"),
         ([Given(HUMAN), Given(HUMAN)], {}, "2 sources are named given"),
         ([Given()], {}, "given has no texts"),
-        ([Given(HUMAN)], {}, "train of the source given has 1 texts, but none that is machine"),
-        ([Given(MACHINE)], {}, "none that is human"),
-        ([Given(HUMAN, replace(MACHINE, split="test"))], {}, "none that is"),
+        ([Given(HUMAN)], {}, "train of the source given has 1 texts, but no machine texts"),
+        ([Given(MACHINE)], {}, "no human texts"),
+        ([Given(HUMAN, replace(MACHINE, split="test"))], {}, "no machine texts"),
         ([Given(HUMAN, Record("e", " ", 1))], {}, "'e' of the source given is empty"),
         ([Given(HUMAN, Record("e", "x"))], {}, "'e' of the source given has no label"),
         ([Given(HUMAN, replace(HUMAN, text="x"))], {}, "'h' occurs twice"),
-        (None, {"verify": True}, "nothing prepared"),
+        (None, {"verify": True}, "not written by prepare"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, sources, arguments, words):
