@@ -1,11 +1,20 @@
 """Real paragraphs, and the same with their words in another order: enough for tests of formats and of data."""
 
 import random
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 
 from lit_core.corpora import Austen
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
+
+
+class ChapterStarts(Austen):
+    """The first pages of each chapter: as many documents, read and cleaned in a tenth of the time."""
+
+    def documents(self):
+        for document in super().documents():
+            yield replace(document, text=document.text[:3_000])
 
 
 @cache

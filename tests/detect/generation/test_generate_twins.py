@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 
 import pytest
 
@@ -15,7 +14,7 @@ from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.formats.litshift import read_records
 from lit_detect.generation.generate import Decoding, generate, with_prefix
 from lit_detect.generation.leak import leak_test
-from lit_detect.generation.passages import clean, split_of
+from lit_detect.generation.passages import clean, passages, split_of
 
 OPTIONS = dict(
     corpora=[Austen()],
@@ -31,10 +30,18 @@ OPTIONS = dict(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def cleaned_once():
-    """Each call reads all chapters, and cleaning them takes longer than what is tested."""
+def chosen_once():
+    """Each call reads all chapters and cleans them, which takes longer than what is tested."""
+    chosen = {}
+
+    def once(corpus, *arguments):
+        key = repr((corpus.describe(), arguments[1:]))  # all but the tokenizer, which is that of `lm`
+        if key not in chosen:
+            chosen[key] = passages(corpus, *arguments)
+        return chosen[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_detect.generation.passages.clean", cache(clean))
+        patch.setattr("lit_detect.generation.generate.passages", once)
         yield
 
 

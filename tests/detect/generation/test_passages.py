@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from austen_pairs import ChapterStarts
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,9 +74,9 @@ def test_only_running_prose_is_taken():
 
 def test_passages_of_austen(tokenizer):
     counts, primings, words = {"train": 30, "val": 4, "test": 10}, [5, 12], 40
-    found = passages(Austen(), tokenizer, counts, primings, words, 3)
+    found = passages(ChapterStarts(), tokenizer, counts, primings, words, 3)
     assert {split: sum(p.split == split for p in found) for split in counts} == counts
-    texts = {d.id: " ".join(clean(d.text).split()) for d in Austen().documents()}
+    texts = {d.id: " ".join(clean(d.text).split()) for d in ChapterStarts().documents()}
     for passage in found:
         assert passage.split == split_of("austen", passage.document)
         for priming in primings:
@@ -85,10 +86,10 @@ def test_passages_of_austen(tokenizer):
             assert re.match(r"[A-Z-]", prefix)
     # spread over the documents, and no two passages share a word
     assert len({passage.document for passage in found if passage.split == "train"}) == 30
-    more = passages(Austen(), tokenizer, {"test": 200}, primings, words, 3)
+    more = passages(ChapterStarts(), tokenizer, {"test": 60}, primings, words, 3)
     assert more[:10] == [passage for passage in found if passage.split == "test"]
     starts = [(p.document, p.continuation(12, 12)) for p in more]
-    assert len(set(starts)) == 200
+    assert len(set(starts)) == 60
 
 
 def test_asking_for_more_than_there_are(tokenizer):
