@@ -21,19 +21,33 @@ class RunFailure(RuntimeError):
     """
 
 
-def check_at_least(least: int, **values: int) -> None:
+def check_at_least(least: int, **values: int | None) -> None:
     """Refuse numbers that are too small.
 
     Args:
         least: The smallest number that is allowed.
-        values: The numbers, by the names of their arguments.
+        values: The numbers, by the names of their arguments; None is not checked.
 
     Raises:
         UserError: If one is smaller.
     """
     for name, value in values.items():
-        if value < least:
+        if value is not None and value < least:
             raise UserError(f"`{name}` is {value}, but must be {least} or more; change it.")
+
+
+def check_shares(**values: float) -> None:
+    """Refuse numbers that are not shares.
+
+    Args:
+        values: The numbers, by the names of their arguments.
+
+    Raises:
+        UserError: If one is below 0 or above 1.
+    """
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"`{name}` is {value}, but must be from 0 to 1; change it.")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.study.options import check_choice
 from lit_core.study.parts import Given, Part
 from lit_detect.attacks import Attack
@@ -35,6 +35,9 @@ class DetectorRecipe:
     learning_rate: float = 1e-4
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
+    def __post_init__(self) -> None:
+        check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionOptions:
@@ -59,8 +62,8 @@ class DetectionOptions:
         adversarial: Arguments of `AdversarialTraining`, for that defence; None for none.
 
     Raises:
-        UserError: If the detector is unknown, the defence lacks its attacks, or a member of an ensemble sets what the
-            cell gives.
+        UserError: If a number is out of its range, the detector is unknown, the defence lacks its attacks, or a member
+            of an ensemble sets what the cell gives.
     """
 
     detector: str
@@ -80,6 +83,8 @@ class DetectionOptions:
     adversarial: Part[AdversarialTraining] | None = None
 
     def __post_init__(self) -> None:
+        check_at_least(1, folds=self.folds, attacked_texts=self.attacked_texts, queried_texts=self.queried_texts)
+        check_at_least(1, train_texts=self.train_texts, lengths=min(self.lengths or [1]))
         check_choice("detector", self.detector, self.detectors)
         if self.defence == "adversarial" and self.adversarial is None:
             raise UserError("defence is adversarial, but adversarial is missing; name the attacks that are trained on.")

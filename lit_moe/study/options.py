@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lit_core.corpora import Corpus
+from lit_core.errors import check_at_least, check_shares
 from lit_core.study.options import check_choice, read_fields
 from lit_core.study.parts import Part
 from lit_moe.nn import DecoderConfig, RouterCallable
@@ -40,6 +41,10 @@ class PretrainingRecipe:
     constant: float = 0.1
     flat: float = 0.8
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    def __post_init__(self) -> None:
+        check_at_least(1, sequence_length=self.sequence_length, batch_size=self.batch_size)
+        check_shares(warmup=self.warmup, cooldown=self.cooldown, constant=self.constant, flat=self.flat)
 
     @property
     def const_lr(self) -> float:
@@ -95,7 +100,8 @@ class ContinualOptions:
         max_bytes: Largest number of bytes of text that is read of each corpus; None reads all.
 
     Raises:
-        UserError: If the model, the shift or a source is unknown, or the model's shape does not make sense.
+        UserError: If a number is out of its range, the model, the shift or a source is unknown, or the model's shape
+            does not make sense.
     """
 
     model: str
@@ -116,6 +122,9 @@ class ContinualOptions:
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        check_at_least(1, vocab_size=self.vocab_size, pretrain_steps=self.pretrain_steps, steps=self.steps)
+        check_at_least(1, window=self.window, test_samples=self.test_samples, max_bytes=self.max_bytes)
+        check_shares(replay=self.replay)
         check_choice("model", self.model, self.models)
         check_choice("shift", self.shift, self.shifts)
         names = dict.fromkeys(corpus.build().name for corpus in self.corpora)

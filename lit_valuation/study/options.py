@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lit_core.errors import UserError, check_at_least, check_shares
 from lit_core.study.parts import Part
 from lit_valuation.data.division import Division
 from lit_valuation.data.planting import Planting
@@ -39,6 +40,9 @@ class ExchangeOptions:
         protocol: ``honest`` corrupts at random. ``protected`` spares all samples that any selector chose on clean data,
             as the published experiments did; use it only to reproduce them.
         retraining: Whether the trainer trains again; otherwise only the selections are examined.
+
+    Raises:
+        UserError: If a number is out of its range.
     """
 
     source: Part[LabelledSource]
@@ -59,3 +63,10 @@ class ExchangeOptions:
     noise_share: float = 0.8
     protocol: Literal["honest", "protected"] = "honest"
     retraining: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.budgets:
+            raise UserError("budgets is empty, but must have one number or more; name them.")
+        check_at_least(1, budgets=min(self.budgets), queries_per_class=self.queries_per_class)
+        check_at_least(1, steps=self.steps, batch_size=self.batch_size)
+        check_shares(checkpoint=self.checkpoint, noise_share=self.noise_share)

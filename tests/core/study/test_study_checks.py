@@ -4,9 +4,10 @@ import copy
 import inspect
 import re
 import time
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -286,3 +287,38 @@ def test_the_name_of_the_wrong_entry_is_told(argument, right, capsys):
         Path("mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         assert import_module("lit_valuation.cli").main(["study", "--config", "mine.yaml"]) == 2
         assert f"lit-valuation: {argument}.this one, 2." in capsys.readouterr().err
+
+
+def numbers():
+    """Yield each number of each options object of the shipped studies, with a grid that gives the object."""
+    seen = set()
+    for path in CONFIGS:
+        config = yaml.safe_load(path.read_text())
+        for name, grid in config["grids"].items():
+            for argument, facts in arguments_of(locate(grid["function"], name)).items() if "function" in grid else ():
+                kinds = {argument: facts.annotation}
+                options = (facts.annotation, *get_args(facts.annotation))
+                recipe = next((kind for kind in options if is_recipe(kind)), None)
+                if recipe:
+                    kinds = {f"{argument}.{key}": kind for key, kind in get_type_hints(recipe).items()}
+                for key, kind in kinds.items():
+                    if facts.in_options and key not in seen and kind in (int, int | None, list[int], list[int] | None):
+                        seen.add(key)
+                        yield pytest.param(grid, config["sizes"]["smoke"], key, kind, id=key)
+
+
+def is_recipe(kind):
+    return is_dataclass(kind) and kind.__name__.endswith("Recipe")
+
+
+@pytest.mark.parametrize(("grid", "size", "key", "kind"), list(numbers()))
+def test_a_number_that_is_too_small_is_refused(grid, size, key, kind):
+    grid, (argument, _, inner) = copy.deepcopy(grid), key.partition(".")
+    known = {**grid["arguments"], **grid.get("vary", {})}
+    values = {name: value for name, value in size.get("values", {}).items() if name in known}
+    wrong = [-1] if "list" in str(kind) else -1
+    for place in (grid["arguments"], grid.get("vary", {}), values):
+        place.pop(argument, None)
+    grid["arguments"][argument] = {**(grid["arguments"].get(argument) or {}), inner: wrong} if inner else wrong
+    with pytest.raises(UserError, match=rf"^grids\.g\.arguments\.{re.escape(key)} is -1, but must be 1 or more"):
+        cells_of("g", grid, "smoke", values)
