@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from lit_core.data import MixtureStream, StreamLoader, TokenWindows
-from lit_core.data.module import StreamDataModule, check_counts
-from lit_core.errors import UserError, did_you_mean
+from lit_core.data.module import StreamDataModule
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_core.lm.tokenizer import Tokenizer
 
@@ -169,7 +169,7 @@ class TokenDataModule(StreamDataModule):
             "validation_samples": self.samples["val"],
             "test_samples": self.samples["test"],
         }
-        check_counts(counts, self.num_workers)
+        check_at_least(1, **counts)
         if not self.sources:
             raise UserError("`sources` is empty, but there is nothing to train on without one; name a source.")
         both = self.sources.keys() & self.replay.keys()

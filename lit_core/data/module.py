@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from lit_core.data.loader import StreamLoader
 from lit_core.data.stream import EvalStream, SampleSource, Stream
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.seeds import part_seed
 
 
@@ -36,6 +36,7 @@ class StreamDataModule(LightningDataModule):
         self, global_batch_size: int, micro_batch_size: int | None = None, num_workers: int = 0, seed: int | None = None
     ) -> None:
         super().__init__()
+        check_at_least(0, num_workers=num_workers)
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.num_workers, self.seed = num_workers, part_seed(seed)
 
@@ -125,15 +126,6 @@ class SourceSubset:
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
         return self.source[self.indices[index]]
-
-
-def check_counts(counts: Mapping[str, int | None], num_workers: int) -> None:
-    """Refuse counts below 1, except None, and a negative number of workers."""
-    for argument, count in counts.items():
-        if count is not None and count < 1:
-            raise UserError(f"`{argument}` is {count}, but it must be at least 1; give a positive number.")
-    if num_workers < 0:
-        raise UserError(f"`num_workers` is {num_workers}, but it can't be negative; give 0 or more.")
 
 
 def need_resume_stream(data: str, callbacks: Collection[Any]) -> None:

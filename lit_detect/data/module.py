@@ -11,9 +11,9 @@ import numpy as np
 from torch.utils.data import ConcatDataset
 
 from lit_core.data import EvalStream, ShardStream, StreamLoader
-from lit_core.data.module import SourceSubset, StreamDataModule, check_counts
+from lit_core.data.module import SourceSubset, StreamDataModule
 from lit_core.data.stream import SampleSource
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_core.files.working_folder import RECORD
 from lit_detect.data.indexed_texts import IndexedTexts
@@ -87,7 +87,7 @@ class TextDataModule(StreamDataModule):
         self.verify = verify
         self.skip: set[int] = set()
         self._opened: dict[tuple[str, str], TextSet] = {}
-        check_counts({"batch_size": batch_size, "micro_batch_size": micro_batch_size}, num_workers)
+        check_at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size)
 
     def prepare_data(self) -> None:
         """Prepare the given sources into the root, but not to predict; those that are there stay as they are."""

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from lit_core.data import ShardStream, StreamLoader
-from lit_core.data.module import SourceSubset, StreamDataModule, check_counts
+from lit_core.data.module import SourceSubset, StreamDataModule
 from lit_core.data.stream import SampleSource
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_valuation.data.concatenated_sets import ConcatenatedSets
 from lit_valuation.data.labelled_sets import LabelledSet
@@ -49,7 +49,7 @@ class OwnersDataModule(StreamDataModule):
         self.root, self.party = resolve_data_path(root), party
         self.extra = [resolve_data_path(folder) for folder in extra or ()]
         self.verify = verify
-        check_counts({"batch_size": batch_size, "micro_batch_size": micro_batch_size}, num_workers)
+        check_at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size)
         self.folder = _party_folder(self.root, party)
 
     @cached_property

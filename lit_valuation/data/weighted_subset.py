@@ -93,12 +93,12 @@ class SubsetStream(ShardStream):
         self.by_weight, self.weights = by_weight, subset.weights
         self._drawn: tuple[int, list[int]] = (-1, [])
 
-    def sample_index(self, name: str, number: int) -> int:
+    def sample_index(self, name: str, running: int) -> int:
         """Return the index in the subset of the ``number``-th sample that the stream reads."""
-        position = super().sample_index(name, number)
+        position = super().sample_index(name, running)
         if not self.by_weight:
             return position
-        epoch = number // len(self.weights)
+        epoch = running // len(self.weights)
         if self._drawn[0] != epoch:
             self._drawn = epoch, draw_by_weight(self.weights, self.seed, epoch)
         return self._drawn[1][position]
