@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from lit_core.errors import UserError
@@ -141,14 +141,20 @@ class EmbeddedSynonyms(Lexical):
 
     name = "EmbeddedSynonyms"
 
-    @cached_property
+    @property
     def lexicon(self) -> Lexicon:
         """The words and their senses.
 
         Raises:
             RunFailure: If the shipped file is damaged.
         """
-        return read_extract(read_shipped(_FILE, SHA256))
+        return _shipped_lexicon()
+
+
+@cache
+def _shipped_lexicon() -> Lexicon:
+    """Read the shipped extract once for all parts of a process that look words up in it."""
+    return read_extract(read_shipped(_FILE, SHA256))
 
 
 # The two formats

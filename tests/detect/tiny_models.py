@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
@@ -12,6 +13,7 @@ HUMAN = ["Emma smiled at Mr. Knightley.", "The rain fell softly on Highbury.", "
 MACHINE = ["In conclusion, it is important.", "As a model, I cannot say.", "However, the the the.", "Overall, yes."]
 
 
+@cache
 def prose(characters=60_000):
     text, length = [], 0
     for document in Austen().documents():

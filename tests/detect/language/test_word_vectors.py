@@ -133,6 +133,7 @@ def test_embedded_synonyms():
     assert "slow" in found.antonyms("quick") and "slow" in found.antonyms("fast")
     assert found.candidates("xyzzy") == [] and "xyzzy" not in found and found.parts_of_speech("xyzzy") == frozenset()
     few, many = EmbeddedSynonyms(senses=1), EmbeddedSynonyms(senses=None)
+    assert few.lexicon is many.lexicon  # read once
     assert len(few.candidates("run")) < len(found.candidates("run")) <= len(many.candidates("run"))
     with pytest.raises(UserError, match="senses is 0"):
         EmbeddedSynonyms(senses=0)
