@@ -94,7 +94,7 @@ class SubsetStream(ShardStream):
         self._drawn: tuple[int, list[int]] = (-1, [])
 
     def sample_index(self, name: str, running: int) -> int:
-        """Return the index in the subset of the ``number``-th sample that the stream reads."""
+        """Return the index in the subset of the ``running``-th sample that the stream reads."""
         position = super().sample_index(name, running)
         if not self.by_weight:
             return position
