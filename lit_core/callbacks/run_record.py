@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.internals import logged_step, pending_row
@@ -17,7 +18,7 @@ from lit_core.seeds import seeds_of
 
 
 class RunRecord(Callback):
-    """Saves the config, and writes each logged row together with the checkpoint of its step.
+    """Saves the config, gives it to the loggers, and writes each logged row with the checkpoint of its step.
 
     Lightning logs the row of a step after the checkpoint of that step is written; a kill between the two would lose the
     row. This callback writes the row with the checkpoint; `CSVLog` and `EventLog` do not write it a second time.
@@ -34,6 +35,16 @@ class RunRecord(Callback):
         self.config = config
         self.path = None if path is None else Path(path)
         self._saved = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the config to the loggers as hyperparameters, before they save any; the run folder keeps that of fit."""
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if trainer.state.fn == "fit" or not isinstance(logger, EventLog):
+                try:
+                    logger.log_hyperparams(self.config)
+                except Exception as error:  # of a service, such as MLflow's for a resumed run with another value
+                    reason = " ".join(str(error).split())[:200]
+                    rank_zero_warn(f"{type(logger).__name__} did not take the hyperparameters of this run: {reason}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -197,26 +197,28 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
     for target in link_targets:
         _delete(source, target.split("."))
     trainer = source.get("trainer") or {}
-    if isinstance(trainer.get("callbacks"), list):
-        source["trainer"] = {**trainer, "callbacks": _without(trainer["callbacks"], _appended_callbacks(args))}
+    for key in ("callbacks", "logger"):
+        if isinstance(trainer.get(key), list):
+            trainer = {**trainer, key: _without(trainer[key], _appended(args, key))}
+            source["trainer"] = trainer
     return {key: value for key, value in source.items() if value is not None and key not in _OWN_KEYS}
 
 
-def _appended_callbacks(args: list[str]) -> list[Any]:
-    """Return the callbacks that the command line appends by ``callbacks+``."""
+def _appended(args: list[str], key: str) -> list[Any]:
+    """Return the callbacks or loggers that the command line appends, such as by ``callbacks+``."""
     appended = []
-    for value in option(args, "--trainer.callbacks+"):
+    for value in option(args, f"--trainer.{key}+"):
         with suppress(yaml.YAMLError):  # which the parser refuses
             appended.append(yaml.safe_load(value))
     for path in option(args, "--config", "-c"):
         trainer = read_config(path).get("trainer")
-        appended.append(trainer.get("callbacks+") if isinstance(trainer, dict) else None)
+        appended.append(trainer.get(f"{key}+") if isinstance(trainer, dict) else None)
     return [entry for entries in appended if entries for entry in (entries if isinstance(entries, list) else [entries])]
 
 
-def _without(callbacks: list[Any], appended: list[Any]) -> list[Any]:
-    """Return a checkpoint's callbacks without those that the command line of a resume appends again."""
-    left = list(callbacks)
+def _without(parts: list[Any], appended: list[Any]) -> list[Any]:
+    """Return a checkpoint's callbacks or loggers without those that the command line of a resume appends again."""
+    left = list(parts)
     for entry in appended:
         same = [position for position, former in enumerate(left) if _class_name(former) == _class_name(entry)]
         if same:
@@ -224,8 +226,8 @@ def _without(callbacks: list[Any], appended: list[Any]) -> list[Any]:
     return left
 
 
-def _class_name(callback: Any) -> str:
-    path = callback.get("class_path") if isinstance(callback, dict) else callback
+def _class_name(part: Any) -> str:
+    path = part.get("class_path") if isinstance(part, dict) else part
     return str(path).rpartition(".")[2]
 
 

@@ -11,7 +11,8 @@ import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
@@ -176,8 +177,7 @@ class LitCLI(CommandLine):
                     remove_torn_files(directory)
             self.run_folder = folder
             kwargs["default_root_dir"] = str(folder)
-            if trainer_config["logger"] in (None, True):
-                kwargs["logger"] = run_loggers(folder, resume_step)
+            kwargs["logger"] = self._loggers(trainer_config["logger"], folder, resume_step)
             name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
             record = RunRecord(self.plain_config, folder / name)
         own = [
@@ -202,6 +202,17 @@ class LitCLI(CommandLine):
             return self.build_trainer({**trainer_config, **kwargs})
         except (TypeError, ValueError) as error:
             raise MisconfigurationException(str(error)) from error
+
+    def _loggers(self, given: Any, folder: Path, resume_step: int | None) -> list[Logger] | bool:
+        """Return the loggers of the run folder with those that the user names; none if that is false."""
+        if given is False:
+            rank_zero_info(
+                "`trainer.logger` is false: nothing is logged, so there is no metrics.csv, nothing in TensorBoard, and "
+                "no picture or text of a callback."
+            )
+            return False
+        named = [] if given in (None, True) else [given] if isinstance(given, Logger) else list(given)
+        return [*run_loggers(folder, resume_step), *named]
 
     def run_subcommand(self, subcommand: str) -> None:
         """Run the command; if the checkpoint does not fit the model, name the first weight that differs."""

@@ -33,6 +33,7 @@ from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.errors import UserError, did_you_mean
+from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.seeds import checked_seed
 
 #: Exit codes; 128 + signal for a run that was stopped and saved.
@@ -191,7 +192,13 @@ def _closing_lines(program: str, cli: LitCLI) -> None:
         print(f"Test it      {program} test --ckpt_path {_relative(last)}")
         if getattr(cli.model, "is_trained", True):
             print(f"Resume it    {program} fit --ckpt_path {_relative(last)} --trainer.max_steps STEPS")
-    print(f"Look at it   tensorboard --logdir {folder}")
+    loggers = cli.trainer.loggers
+    if any(isinstance(logger, EventLog) for logger in loggers):
+        print(f"Look at it   tensorboard --logdir {folder}")
+    for logger in loggers:
+        if not isinstance(logger, EventLog | CSVLog):
+            where = f" in {_relative(Path(logger.save_dir))}" if logger.save_dir else ""
+            print(f"Logged too   {type(logger).__name__}{where}")
 
 
 def score_table(metrics: Mapping[str, float]) -> str:

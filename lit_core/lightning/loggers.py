@@ -157,6 +157,18 @@ class EventLog(TensorBoardLogger):
         self._last: tuple[int | None, dict[str, float]] | None = None
 
     @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Keep the hyperparameters for ``hparams.yaml``, which is written anew.
+
+        Args:
+            params: The hyperparameters.
+            args: See TensorBoardLogger.
+            kwargs: See TensorBoardLogger.
+        """
+        super().log_hyperparams(params, *args, **kwargs)
+        (Path(self.log_dir) / self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write a row.
 

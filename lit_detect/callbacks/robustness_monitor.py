@@ -10,8 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.evaluation_mode import evaluating
+from lit_core.lightning.pictures import add_text
 from lit_core.lightning.step_logging import rows_of_all_ranks
-from lit_core.lightning.tensorboard import add_layout, add_text
+from lit_core.lightning.tensorboard import add_layout
 from lit_core.seeds import part_seed
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks, scorer

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced
 from lit_core.lightning.internals import run_validation
-from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves
+from lit_core.lightning.pictures import add_figure, can_draw, curves
+from lit_core.lightning.tensorboard import add_layout
 
 _SUFFIXES = {"loss": "", "bits_per_byte": "_bits_per_byte"}
 

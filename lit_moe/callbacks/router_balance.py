@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.internals import logged_step, logs_this_step
-from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, heat_map
+from lit_core.lightning.pictures import add_figure, can_draw, heat_map
+from lit_core.lightning.tensorboard import add_layout
 from lit_moe.callbacks.router_load import LayerLoad, measures, reduce_over_ranks
 from lit_moe.nn import MoELayer, RouterStats, moe_layers
 

@@ -11,7 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.internals import logged_step
-from lit_core.lightning.tensorboard import add_figure, add_layout, can_draw, curves, heat_map
+from lit_core.lightning.pictures import add_figure, can_draw, curves, heat_map
+from lit_core.lightning.tensorboard import add_layout
 from lit_moe.callbacks.layer_drift import LayerDrift, by_key
 from lit_moe.callbacks.reference import load_reference, vocab_size
 from lit_moe.nn import MoELayer, moe_layers

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
 from lit_core.lightning.internals import logged_step
-from lit_core.lightning.tensorboard import add_text
+from lit_core.lightning.pictures import add_text
 from lit_core.lm.sampling import check_sampling
 from lit_core.seeds import part_seed
 from lit_moe.lm import language_model

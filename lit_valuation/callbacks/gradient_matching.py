@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader
 from lit_core.data import Stream, StreamLoader
 from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.internals import logged_step, logs_this_step, replace_train_loader, validation_loaders
+from lit_core.lightning.pictures import add_images, shows_pictures
 from lit_core.lightning.step_logging import rows_of_all_ranks
-from lit_core.lightning.tensorboard import add_layout, writers
+from lit_core.lightning.tensorboard import add_layout
 from lit_core.seeds import part_seed
 from lit_valuation.batches import Batch, as_batch
 from lit_valuation.callbacks.coreset import Coreset, choose_coreset
@@ -256,17 +257,16 @@ class GradientMatching(Callback):
         replace_train_loader(trainer, loader)
 
     def _show(self, trainer: Trainer) -> None:
-        """Show the ``show_samples`` samples with the largest weights in TensorBoard."""
-        shown = writers(trainer)
-        if not shown or not self.show_samples:
+        """Show the ``show_samples`` samples with the largest weights."""
+        if not self.show_samples or not shows_pictures(trainer):
             return
         assert self._rows is not None and self.numbers is not None and self.weights is not None
         largest = self.weights.argsort(descending=True)[: self.show_samples]
         x = as_inputs(as_batch(self._rows.read(self.numbers[largest].tolist()), self.keys).x)
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise UserError(f"`show_samples` is {self.show_samples}, but the samples are not images; set it to 0.")
-        for writer in shown:
-            writer.add_images("train/selection/samples", x, max(trainer.global_step - 1, 0))
+        pixels = (x.expand(-1, 3, -1, -1).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        add_images(trainer, "train/selection/samples", list(pixels), max(trainer.global_step - 1, 0))
 
 
 def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch]:

@@ -3,16 +3,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lit_core.lightning.tensorboard import (
-    add_figure,
-    add_hparams,
-    add_layout,
-    add_text,
-    can_draw,
-    curves,
-    flatten,
-    heat_map,
-)
+from lit_core.lightning.pictures import add_figure, add_text, can_draw, curves, heat_map
+from lit_core.lightning.tensorboard import add_hparams, add_layout, flatten
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
