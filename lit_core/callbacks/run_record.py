@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
-from lit_core.references import resolved
+from lit_core.references import resolved, without_secrets
 from lit_core.seeds import seeds_of
 
 
@@ -38,10 +38,11 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the config to the loggers as hyperparameters, before they save any; the run folder keeps that of fit."""
+        hyperparameters = without_secrets(resolved(self.config), self.config)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if trainer.state.fn == "fit" or not isinstance(logger, EventLog):
                 try:
-                    logger.log_hyperparams(self.config)
+                    logger.log_hyperparams(hyperparameters)
                 except Exception as error:  # of a service, such as MLflow's for a resumed run with another value
                     reason = " ".join(str(error).split())[:200]
                     rank_zero_warn(f"{type(logger).__name__} did not take the hyperparameters of this run: {reason}")

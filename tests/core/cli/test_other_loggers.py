@@ -95,12 +95,14 @@ def test_false_switches_all_off_and_says_so(capsys, monkeypatch):
 def test_no_secret_is_among_the_hyperparameters():
     token = "${oc.env:TOKEN}"
     Path("named.yaml").write_text(
+        "model: {init_args: {sleep: '${trainer.overfit_batches}'}}\n"
         f"trainer: {{logger: {{class_path: {ONE}, init_args: {{token: '{token}', title: '{token}'}}}}}}\n"
     )
     assert main([*FIT, "--config", "named.yaml"]) == 0
     (logger,) = made()
     assert logger.token == "tr0ub4dor-and-3"
     assert logger.hyperparameters[0]["trainer"]["logger"]["init_args"] == {"token": token, "title": token}
+    assert logger.hyperparameters[0]["model"]["init_args"]["sleep"] == 0.0
     kept = [path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()]
     assert not any(b"tr0ub4dor" in content for content in kept)
     assert load_checkpoint_file(LAST)["config"]["trainer"]["logger"]["init_args"]["token"] == token
