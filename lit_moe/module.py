@@ -57,8 +57,8 @@ class MoELanguageModel(EvaluationTask):
     ``train/bits_per_byte``              bits/byte      same; where the data module has a tokenizer
     ``train/learning_rate``              1              same; the rate of this step
     ``train/gradient_norm``              1              same; before clipping
-    ``train/tokens``                     tokens         same; since the start, this step included
-    ``train/flops``                      operations     same; model FLOPs, backward = 2 × forward
+    ``train/tokens``                     tokens         same; of this run, not of one that it branched from
+    ``train/flops``                      operations     same; of this run; model FLOPs, backward = 2 × forward
     ``train/tokens_per_second``          tokens/s       same; since the last logged step, validation left out
     ``{stage}/{source}/loss``            nats/token     end of a validation or test, whole source
     ``{stage}/{source}/bits_per_byte``   bits/byte      same; NaN if a token stands for unknown text
@@ -105,7 +105,7 @@ class MoELanguageModel(EvaluationTask):
 
     @property
     def train_tokens(self) -> int:
-        """Tokens trained on in all finished optimizer steps, over all devices and resumes."""
+        """Tokens of this run's finished optimizer steps, over all devices and resumes; a branch counts from 0."""
         return self.meter.tokens(self.trainer.global_step)
 
     @property

@@ -16,8 +16,9 @@ from lit_core.lightning.sharded_checkpoint import divided_like
 class BranchFrom(Callback):
     """Starts training from another run's weights, optimizer moments and data consumption, matched by name.
 
-    Changes training: schedule, counters, loggers and callbacks are new, and the global step starts at 0. To restore
-    everything, resume with ``ckpt_path`` instead.
+    Changes training: schedule, counters, loggers and callbacks are new, and the global step starts at 0. A source in
+    windows of another length continues after as many tokens; see `ResumeStream.branch`. To restore everything, resume
+    with ``ckpt_path`` instead.
 
     Args:
         path: Checkpoint of the run to branch from.
@@ -43,16 +44,12 @@ class BranchFrom(Callback):
         self._load_moments(trainer, pl_module)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set where mypy does not see it
             if isinstance(callback, ResumeStream):
-                callback.branch(self._consumed())
+                state = self._checkpoint.get("callbacks", {}).get(ResumeStream.__qualname__, {})
+                callback.branch(state.get("consumed", {}), state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Free the checkpoint's memory."""
         self._checkpoint = None
-
-    def _consumed(self) -> dict[str, int]:
-        assert self._checkpoint is not None
-        state = self._checkpoint.get("callbacks", {}).get(ResumeStream.__qualname__, {})
-        return dict(state.get("consumed", {}))
 
     def _load_moments(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._checkpoint is not None

@@ -60,10 +60,13 @@ class ReplayMixing(Callback):
     ===============================  ========  ==============================================================
     ``train/replay_fraction``        0 to 1    logged step; drawn share of replayed samples in its global batch
     ``train/{source}/fraction``      0 to 1    same; drawn share of each source in its global batch
-    ``train/{source}/samples``       samples   same; drawn since the start, this step included
+    ``train/{source}/samples``       samples   same; drawn in the life of the weights, this step included
     ``train/{source}/tokens``        tokens    same; where batches have ``input_ids`` of shape ``(batch, tokens)``
     ``train/{source}/epochs``        epochs    same; passes over the source, with decimals
     ===============================  ========  ==============================================================
+
+    The life of the weights is this run and those that it branched from. Samples that another run drew in windows of
+    another length count as the samples of this run that hold as many tokens.
 
     Args:
         fraction: Replayed fraction of each global batch, from 0 to 1, or a schedule of it over the optimizer steps.

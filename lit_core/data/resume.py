@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 from lit_core.data.loader import StreamLoader
+from lit_core.data.order import ORDER
 from lit_core.data.stream import Stream
 from lit_core.errors import UserError
 from lit_core.lightning.internals import set_logged_step
@@ -41,6 +43,8 @@ class ResumeStream(Callback):
         self._given: dict[str, int] = {}  # samples consumed, as long as there is no stream
         self._stream: Stream | None = None
         self._saved: dict[str, Any] | None = None
+        self._parent: Mapping[str, Any] | None = None
+        self._known: dict[str, dict[str, Any]] = {}  # what is known of each source that was ever read
         self._first_batch = True
         self._seen = 0  # micro-batches since training began, in units of the present layout
         self._before = 0  # batches that Lightning had processed when this counter stood at 0
@@ -51,13 +55,21 @@ class ResumeStream(Callback):
         """Samples consumed by source name."""
         return dict(self._given) if self._stream is None else self._stream.consumed(self.step)
 
-    def branch(self, consumed: Mapping[str, int]) -> None:
+    def branch(self, consumed: Mapping[str, int], parent: Mapping[str, Any] | None = None) -> None:
         """Begin a new run, at step 0, after the samples that another run consumed.
+
+        1. A source of the same samples continues after them.
+        2. A source of the same tokens in windows of another length continues after as many tokens.
+        3. Other data by the name of a source are refused, or read from the start where the stream does not stand for
+           its data by names; see `Stream`.
+        4. With the same seed, the order of the samples is that of the other run, so none is lost or repeated.
 
         Args:
             consumed: Samples by source name; must be called before training starts.
+            parent: The whole state that this callback saved in the other run; None compares nothing.
         """
         self._begin(0, consumed)
+        self._parent = parent
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the start position of the training loader.
@@ -72,12 +84,20 @@ class ResumeStream(Callback):
         _check_trainer(trainer, stream)
         if self._saved is not None:
             _check_same_stream(stream, self._saved)
+            stream.order = _order_of(self._saved)
             self._saved = None
+        elif self._parent:
+            self._given = {**self._given, **_continued(stream, self._parent, self._given)}
+            if self._parent["seed"] == stream.seed:
+                stream.order = _order_of(self._parent)
+            self._known = _known_of(self._parent)
+            self._parent = None
         elif trainer.global_step and self._stream is None:
             raise UserError(
                 "The checkpoint to resume from does not say which samples were consumed, since ResumeStream was not "
                 "among the callbacks; give it to --branch_from instead."
             )
+        self._known |= {name: _facts(source) for name, source in stream.sources.items()}
         stream.start_at(self.step, self.consumed)
         self._stream = stream
         loader.position = lambda: (self.step, self.consumed)
@@ -120,10 +140,12 @@ class ResumeStream(Callback):
         checkpoint["callbacks"][self.state_key] = {
             "step": step,
             "consumed": self._stream.consumed(step),
-            "samples": {name: len(source) for name, source in self._stream.sources.items()},
+            "samples": {name: facts["samples"] for name, facts in self._known.items()},
+            "sources": {name: dict(facts) for name, facts in self._known.items()},
             "global_batch_size": self._stream.global_batch_size,
             "batches_per_step": self._stream.accumulation,
             "seed": self._stream.seed,
+            "order": self._stream.order,
         }
         batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         surplus = batches["total"]["processed"] - self._before - step * self._stream.accumulation
@@ -139,6 +161,7 @@ class ResumeStream(Callback):
         if self._saved is None:
             return
         self._begin(self._saved["step"], self._saved["consumed"])
+        self._known = _known_of(self._saved)
         fit_loop = checkpoint["loops"]["fit_loop"]
         batches, epochs = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
         old, new = self._saved["batches_per_step"], trainer.accumulate_grad_batches
@@ -183,6 +206,17 @@ def _check_trainer(trainer: Trainer, stream: Stream) -> None:
         )
 
 
+def _order_of(saved: Mapping[str, Any]) -> int:
+    """Return the version of the order that a checkpoint was trained in; the first ones did not name it."""
+    version = int(saved.get("order", 1))
+    if version > ORDER:
+        raise UserError(
+            f"The checkpoint was trained in version {version} of the order of samples, but this version of lit-shift "
+            f"knows versions up to {ORDER}; install the version that wrote the checkpoint, or a later one."
+        )
+    return version
+
+
 def _check_same_stream(stream: Stream, saved: dict[str, Any]) -> None:
     for key in ("global_batch_size", "seed"):
         if saved[key] != getattr(stream, key):
@@ -190,9 +224,69 @@ def _check_same_stream(stream: Stream, saved: dict[str, Any]) -> None:
                 f"{key} is {getattr(stream, key)}, but the checkpoint was trained with {saved[key]}, so samples would "
                 "be lost or repeated; keep it, or start a new run with --branch_from."
             )
+    known = _known_of(saved)
     for name, source in stream.sources.items():
-        if saved["samples"].get(name, len(source)) != len(source):
+        difference = _difference(source, known.get(name, {}))
+        if difference:
             raise UserError(
-                f"source {name!r} has {len(source)} samples, but had {saved['samples'][name]} when the checkpoint was "
-                "written, so samples would be lost or repeated; restore it, or start a new run with --branch_from."
+                f"source {name!r} {difference}, so samples would be lost or repeated; restore it, or start a new run "
+                "with --branch_from."
             )
+
+
+def _facts(source: Any) -> dict[str, Any]:
+    """Return what tells a source from others: the number of its samples, their tokens, and its content, if known."""
+    length, content = getattr(source, "length", None), getattr(source, "content", None)
+    return {
+        "samples": len(source),
+        "length": length if isinstance(length, int) else None,
+        "content": content if isinstance(content, str) else None,
+    }
+
+
+def _known_of(saved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the facts on each source in a state; the first checkpoints had the number of samples only."""
+    first = {name: {"samples": samples} for name, samples in saved["samples"].items()}
+    return {**first, **saved.get("sources", {})}
+
+
+def _difference(source: Any, known: Mapping[str, Any]) -> str | None:
+    """Return in words how a source differs from what is known of it; None if it does not."""
+    facts = _facts(source)
+
+    def differs(key: str) -> bool:
+        return None not in (facts[key], known.get(key)) and facts[key] != known[key]
+
+    if differs("samples"):
+        return f"has {facts['samples']} samples, but had {known['samples']} when the checkpoint was written"
+    if differs("length"):
+        return f"has samples of {facts['length']} tokens, but had {known['length']} when the checkpoint was written"
+    return "holds other data than when the checkpoint was written" if differs("content") else None
+
+
+def _continued(stream: Stream, parent: Mapping[str, Any], consumed: Mapping[str, int]) -> dict[str, int]:
+    """Return the samples of each source that count as consumed in a run that branches from another one."""
+    known = _known_of(parent)
+    counts = {}
+    for name, source in stream.sources.items():
+        count, facts, theirs = consumed.get(name, 0), _facts(source), known.get(name, {})
+        difference = _difference(source, theirs)
+        if not count:
+            continue
+        if difference and facts["content"] is not None and facts["content"] == theirs.get("content"):
+            counts[name] = count * theirs["length"] // facts["length"]
+            rank_zero_info(f"Source {name!r} {difference}: {count} samples count as {counts[name]} of the new ones.")
+        elif difference and stream.names_data:
+            raise UserError(
+                f"source {name!r} {difference}, so it is not known what of it the weights have seen; restore it, or "
+                "give the source another name, under which it is read from the start."
+            )
+        elif difference:
+            counts[name] = 0
+            rank_zero_info(f"Source {name!r} {difference}; it is read from the start.")
+        elif parent["seed"] != stream.seed and count % len(source):
+            rank_zero_info(
+                f"The seed of the order is {stream.seed}, but was {parent['seed']}: samples of {name!r} that were read "
+                "in this epoch may come again before others."
+            )
+    return counts

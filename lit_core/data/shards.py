@@ -6,6 +6,7 @@ by these offsets. ``tar`` and webdataset can read the same files.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import mmap
@@ -232,6 +233,11 @@ class ShardSet:
                 raise RunFailure(f"{path} has {len(mapped)} bytes now but had {size}; restore the file.")
             self._buffers[shard] = np.frombuffer(mapped, dtype=np.uint8)
         return self._buffers[shard]
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of all shards' SHA-256: sets with the same samples in the same order have the same."""
+        return hashlib.sha256("".join(shard["sha256"] for shard in self.index["shards"]).encode()).hexdigest()
 
     def verify(self) -> None:
         """Compare each shard with its SHA-256; a file is hashed once per process unless it changes.

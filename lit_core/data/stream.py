@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from lit_core.data.order import BLOCK, permuted, sample_block
+from lit_core.data.order import BLOCK, ORDER, ordered, sample_block
 from lit_core.errors import UserError
 from lit_core.seeds import part_seed
 
@@ -26,7 +26,9 @@ IGNORED = -100
 class SampleSource(Protocol):
     """Samples by index, which a stream reads. A sample is a flat dict of tensors, arrays, numbers or strings.
 
-    A source may also have ``batch(indices) -> dict``, which returns several samples stacked, if that is faster.
+    A source may also have ``batch(indices) -> dict``, which returns several samples stacked, if that is faster;
+    ``content``, a text that differs for other data; and ``length``, the tokens of each sample. By the last two a run
+    that branches from another one knows where it stands in a source.
     """
 
     def __len__(self) -> int:
@@ -66,13 +68,16 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
     Attributes:
         names: Names of the sources.
         accumulation: Micro-batches per device and optimizer step, A.
+        order: Version of the permutations; `ResumeStream` sets that of the checkpoint.
         tells_epochs: Whether the loader logs that a source starts a new epoch.
+        names_data: Whether the name of a source stands for its data, so that a branch refuses others by that name.
 
     Raises:
         UserError: If the sizes do not divide, or a source is empty.
     """
 
     tells_epochs = True
+    names_data = True
 
     def __init__(
         self,
@@ -99,6 +104,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
                 raise UserError(f"source {name!r} has no samples; prepare more data or leave it out.")
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.rank, self.world_size, self.seed = rank, world_size, part_seed(seed)
+        self.order = ORDER
         self.accumulation = global_batch_size // (world_size * micro_batch_size)
         self.start_step = 0
         self.start_consumed: dict[str, int] = {}
@@ -148,7 +154,8 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 
     def sample_index(self, name: str, running: int) -> int:
         """Return the index in its source of the sample with a running number; see step 5 of the class."""
-        return sample_block(running // BLOCK, len(self.sources[name]), self.seed, name)[running % BLOCK]
+        size = len(self.sources[name])
+        return sample_block(running // BLOCK, size, self.seed, name, self.order)[running % BLOCK]
 
     def micro_batch(self, index: int) -> dict[str, Any]:
         """Read a micro-batch of this rank.
@@ -187,7 +194,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         if self._step is None or self._step[0] != step:  # the micro-batches of a step share it
             order: Sequence[int] = range(self.global_batch_size)
             if len(self.names) > 1:  # otherwise each micro-batch would hold one source after the other
-                order = permuted(order, self.global_batch_size, self.seed, "", step).tolist()
+                order = ordered(order, self.global_batch_size, self.seed, "", step, self.order).tolist()
             self._step = step, self.consumed(step), self.counts(step), order
         _, consumed, counts, order = self._step
         slots = []
@@ -204,6 +211,8 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
 class ShardStream(Stream):
     """Endless micro-batches from one source; see `Stream` for the steps.
 
+    A run that branches from another one may give the source other data, which it then reads from the start.
+
     Args:
         source: Samples by index, such as a `TokenWindows` or a `ShardSet`.
         name: Name of the source.
@@ -213,6 +222,8 @@ class ShardStream(Stream):
         world_size: Number of processes that train.
         seed: Seed of the order; None takes that of the run.
     """
+
+    names_data = False
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -86,6 +87,11 @@ class TokenWindows:
                 f"{path} has {self.tokens} tokens, but a sample needs {2 if tail else length + 1}; "
                 "prepare more text or choose a shorter length."
             )
+
+    @property
+    def content(self) -> str:
+        """Hash by which the tokens are told apart from others, whatever the length of the windows."""
+        return self._row.content
 
     @property
     def vocab_size(self) -> int | None:
@@ -212,6 +218,12 @@ class _FileTokens:
         """Type of the tokens."""
         return self._array.dtype
 
+    @property
+    def content(self) -> str:
+        """SHA-256 of the number and type of the tokens, and of the first and last ones."""
+        ends = self._array[: 1 << 16].tobytes() + self._array[-1 << 16 :].tobytes()
+        return hashlib.sha256(f"{len(self)} {self.type} ".encode() + ends).hexdigest()
+
     def extremes(self) -> tuple[int, int]:
         """Return the least and the largest token."""
         return int(self._array.min()), int(self._array.max())
@@ -254,6 +266,11 @@ class _ShardTokens:
 
     def __len__(self) -> int:
         return self._bounds[-1]
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of the shards."""
+        return self.shards.content
 
     def read(self, start: int, stop: int, row: np.ndarray) -> None:
         """Copy the tokens at positions ``start`` to ``stop`` - 1 to the beginning of a row."""

@@ -162,7 +162,10 @@ class TextDataModule(StreamDataModule):
     def _train(self) -> Any:
         if not self.names["train"]:
             raise UserError(f"`data.train` is missing; name the sources to train on. {self._choice()}")
-        return ConcatDataset([self.records("train", name) for name in self.names["train"]])
+        texts = [self.records("train", name) for name in self.names["train"]]
+        whole: Any = ConcatDataset(texts)
+        whole.content = " ".join(each.content for each in texts)
+        return whole
 
     def _evaluated(self, stage: Stage) -> dict[str, SampleSource]:
         names = self.names[stage]

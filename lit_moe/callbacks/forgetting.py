@@ -31,8 +31,8 @@ class Forgetting(EvaluationCallback):
     ``val/{old}/forgetting_bits_per_byte``    bits/byte    same; where ``val/{old}/bits_per_byte`` is logged
     ``val/{new}/adaptation``                  nats/token   same
     ``val/{new}/adaptation_bits_per_byte``    bits/byte    same; where ``val/{new}/bits_per_byte`` is logged
-    ``val/tokens``                            tokens       same; where the module has ``train_tokens``
-    ``val/flops``                             operations   same; where the module has ``train_flops``
+    ``val/tokens``                            tokens       same; of this run; where the module has ``train_tokens``
+    ``val/flops``                             operations   same; of this run; where the module has ``train_flops``
     ``val/{new}/loss_by_tokens`` (figure)     nats/token   end of training; also ``loss_by_flops``
     ========================================  ===========  ====================================================
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from lit_core.data import Stream, StreamLoader
+from lit_core.data.order import ORDER
 from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.internals import logged_step, logs_this_step, replace_train_loader, validation_loaders
 from lit_core.lightning.pictures import add_images, shows_pictures
@@ -116,6 +117,7 @@ class GradientMatching(Callback):
         self.numbers: Tensor | None = None
         self.weights: Tensor | None = None
         self._made = {"count": 0, "epoch": -1, "step": 0}
+        self._order = ORDER
         self._facts: dict[str, float] = {}
         self._rows: LoaderRows | None = None
         self._sizes: dict[str, int] = {}
@@ -148,6 +150,7 @@ class GradientMatching(Callback):
         chosen = set(coreset.numbers.tolist())
         self.numbers, self.weights = coreset.numbers, coreset.weights
         self._made = {"count": self._made["count"] + 1, "epoch": trainer.current_epoch, "step": trainer.global_step}
+        self._order = ORDER
         self._facts = {
             "relative_residual": coreset.residual,
             "size": float(len(chosen)),
@@ -168,12 +171,14 @@ class GradientMatching(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the selection as plain values and tensors."""
-        return {"numbers": self.numbers, "weights": self.weights, "made": dict(self._made), "facts": dict(self._facts)}
+        state = {"numbers": self.numbers, "weights": self.weights, "order": self._order}
+        return state | {"made": dict(self._made), "facts": dict(self._facts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the selection."""
         self.numbers, self.weights = state_dict["numbers"], state_dict["weights"]
         self._made, self._facts = dict(state_dict["made"]), dict(state_dict["facts"])
+        self._order = state_dict.get("order", 1)  # the first checkpoints did not name it
 
     def _due(self, trainer: Trainer) -> bool:
         if self.at_step is not None:
@@ -251,6 +256,7 @@ class GradientMatching(Callback):
         subset = WeightedSubset(self._rows, self.numbers, self.weights)
         layout = {"rank": trainer.global_rank, "world_size": trainer.world_size, "seed": self.seed}
         stream = SubsetStream(subset, name, by_weight=not weighted, **self._sizes, **layout)
+        stream.order = self._order
         loader = SubsetLoader(stream, weighted, self.keys, num_workers=self._workers)
         # the number of steps since the selection is the whole state, so a resumed run reads the same batches
         loader.position = lambda: (trainer.global_step - first, stream.consumed(trainer.global_step - first))

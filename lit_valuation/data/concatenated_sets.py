@@ -52,6 +52,11 @@ class ConcatenatedSets:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def content(self) -> str:
+        """SHA-256 of each set, in their order."""
+        return " ".join(each.content for each in self.sets)
+
     def __getitem__(self, index: int, /) -> dict[str, Any]:
         return {key: value[0] for key, value in self.batch([index]).items()}
 

@@ -106,6 +106,11 @@ class LabelledSet:
     def __len__(self) -> int:
         return len(self.shards)
 
+    @property
+    def content(self) -> str:
+        """SHA-256 of the shards."""
+        return self.shards.content
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one sample.
 

@@ -4,6 +4,8 @@ import csv
 import re
 from pathlib import Path
 
+import pytest
+
 from lit_moe.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs" / "contracts.md"
@@ -64,3 +66,40 @@ def test_the_documented_keys_are_those_that_are_logged(token_root, tmp_path, mon
             assert main([command, "--config", "drift.yaml", "--ckpt_path", checkpoint]) == 0
         found |= logged(Path(f"runs/moe/{router}/metrics.csv"))
     assert found == documented()
+
+
+def counters(scope):
+    """The documented counters whose unit says what they count."""
+    table = DOCS.read_text().split("## Metric keys\n")[1].split("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    return {key for row in rows if scope in row[2] for key in re.findall(r"`([^`]+)`", row[1])}
+
+
+def test_a_counter_counts_what_the_contract_says(token_root, tmp_path, monkeypatch):
+    """In a run, a branch of it, and a branch of that in windows of another length."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY.format(root=token_root, router="TopKRouter"))
+    before = dict.fromkeys(("stdlib", "austen"), 0)
+    parent: list[str] = []
+    for number, length in enumerate((32, 32, 16)):
+        run = ["--run", str(number), "--data.init_args.sequence_length", str(length)]
+        assert main(["fit", "--config", "tiny.yaml", *run, *parent]) == 0
+        parent = ["--branch_from", f"runs/moe/{number}/checkpoints/last.ckpt"]
+        with open(f"runs/moe/{number}/metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        last = {key: float(row[key]) for row in rows for key in row if row[key]}
+        tokens = 2 * 4 * length
+        of_run = counters("of this run") | counters("in this run")
+        assert of_run == {"train/tokens", "train/flops", "val/tokens", "val/flops"}
+        for key in of_run:  # all tokens of these two steps, and no others
+            per_token = last["train/flops"] / tokens
+            assert last[key] == (tokens if key.endswith("tokens") else per_token * tokens), key
+            assert last[key] == last[key.replace("val/", "train/")]
+        of_life = counters("in the life of the weights")
+        assert of_life == {f"train/{{source}}/{name}" for name in ("samples", "tokens", "epochs")}
+        for source in before:
+            before[source] += tokens // 2
+            found = {key: last[key.replace("{source}", source)] for key in of_life}
+            size = found["train/{source}/samples"] / found["train/{source}/epochs"]
+            assert found["train/{source}/tokens"] == before[source] == found["train/{source}/samples"] * length
+            assert size == pytest.approx(round(size))

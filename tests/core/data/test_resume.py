@@ -2,7 +2,9 @@
 
 import json
 import logging
+import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import tiny_run
@@ -12,6 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_run import Record, TinyLM, train
 
 from lit_core.data import EvalStream, ResumeStream, StreamLoader, TokenWindows, named_loader
+from lit_core.data import resume as resume_module
+from lit_core.data.order import ORDER
 from lit_core.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -309,6 +313,126 @@ def test_branching_goes_on_behind_what_was_consumed(data, tmp_path):
     assert new == list(range(31, 31 + 9))
     assert rows[0]["step"] == 0
     assert resume.consumed == {"new": 40, "old": 3, "gone": 7}
+
+
+def branched(data, tmp_path, state, steps=1, **options):
+    """Train after another run's samples; return the new run's state and the running numbers of its first source."""
+    resume = ResumeStream()
+    resume.branch(state["consumed"], state)
+    rows, *_ = train(data, tmp_path, resume=resume, max_steps=steps, micro=options.get("batch", 6), **options)
+    return resume, sorted(number for row in rows for source, number in row["ids"] if source == 0)
+
+
+@pytest.fixture
+def parent(whole_run):
+    """The state of a run of 9 steps, whose sources have 40 and 20 samples of 16 tokens."""
+    checkpoint = torch.load(whole_run(max_steps=9, workers=2)[1] / "step=9.ckpt", weights_only=True)
+    return checkpoint["callbacks"]["ResumeStream"]
+
+
+@pytest.mark.parametrize("length", [8, 12, 24, 32])
+def test_a_branch_with_other_windows_continues_after_as_many_tokens(data, tmp_path, parent, monkeypatch, length):
+    """Of the whole life of the weights: tokens and epochs are those that were read, to a window."""
+    assert parent["consumed"] == {"new": 40, "old": 14}
+    monkeypatch.setattr(tiny_run, "LENGTH", length)
+    resume, numbers = branched(data, tmp_path, parent)
+    before = {name: count * 16 // length for name, count in parent["consumed"].items()}
+    assert numbers[0] == before["new"]
+    assert sum(resume.consumed.values()) == sum(before.values()) + 6
+    again, numbers = branched(data, tmp_path, resume_state(resume), seed=0)  # a branch of the branch
+    assert numbers[0] == resume.consumed["new"]
+    assert sum(again.consumed.values()) == sum(before.values()) + 12
+
+
+def resume_state(resume):
+    """What the callback saves in a checkpoint."""
+    trainer = SimpleNamespace(global_step=resume._global_step)
+    progress = {kind: {"processed": 0, "completed": 0} for kind in ("total", "current")}
+    checkpoint = {"callbacks": {}, "loops": {"fit_loop": {"epoch_loop.batch_progress": progress}}}
+    resume.on_save_checkpoint(trainer, None, checkpoint)
+    return checkpoint["callbacks"][resume.state_key]
+
+
+def test_a_branch_refuses_other_data_by_the_name_of_a_source(data, tmp_path, parent):
+    other = tiny_run.prepare(tmp_path / "other", samples=30)
+    with pytest.raises(UserError, match=r"'new' has 30 samples, but had 40 .* give the source another name"):
+        branched(other, tmp_path, parent)
+    text = tiny_run.real_documents()[2]
+    tiny_run.write_tokens(tmp_path / "same" / "new", tiny_run.byte_tokens([text])[: 40 * 16 + 1])
+    shutil.copytree(data / "old", tmp_path / "same" / "old")
+    with pytest.raises(UserError, match="'new' holds other data"):
+        branched(tmp_path / "same", tmp_path, parent)
+    with pytest.raises(UserError, match="'new' holds other data"):  # as a resume does
+        path = tmp_path / "x.ckpt"
+        train(data, tmp_path, max_steps=1, micro=6, callbacks=[ModelCheckpoint(tmp_path, "x", every_n_train_steps=1)])
+        train(tmp_path / "same", tmp_path, max_steps=2, micro=6, ckpt_path=path)
+
+
+def test_a_branch_of_a_stream_without_names_reads_other_data_from_the_start(data, tmp_path, parent):
+    stream = tiny_run.make_stream(data, micro=6)
+    stream.names_data = False
+    state = {**parent, "sources": {name: {**facts, "content": "x"} for name, facts in parent["sources"].items()}}
+    assert resume_module._continued(stream, state, state["consumed"]) == {"new": 0, "old": 0}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"seed": 1}, {"batch": 12}, {"fraction": 0.75}], ids=["alike", "seed", "batch size", "fraction"]
+)
+def test_a_branch_continues_after_the_same_samples(data, tmp_path, parent, options):
+    resume, numbers = branched(data, tmp_path, parent, **options)
+    assert numbers[0] == parent["consumed"]["new"]
+    assert sum(resume.consumed.values()) == 54 + options.get("batch", 6)
+
+
+def test_a_branch_starts_new_sources_at_the_first_sample_and_keeps_old_ones(data, tmp_path, parent):
+    state = {
+        **parent,
+        "consumed": {"gone": 7, "old": 14},
+        "samples": {"gone": 9, "old": 20},
+        "sources": {"gone": {"samples": 9, "length": 16, "content": "x"}, "old": parent["sources"]["old"]},
+    }
+    resume, numbers = branched(data, tmp_path, state)
+    assert numbers[0] == 0 and resume.consumed["gone"] == 7
+    assert resume_state(resume)["sources"]["gone"] == state["sources"]["gone"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_branch_keeps_the_order_of_its_parent_where_it_continues_it(data, tmp_path, parent, seed):
+    former = {key: value for key, value in parent.items() if key not in ("order", "sources")}
+    resume, _ = branched(data, tmp_path, former, seed=seed)
+    assert resume_state(resume)["order"] == (1 if seed == 0 else ORDER)
+    resume, _ = branched(data, tmp_path, parent, seed=seed)
+    assert resume_state(resume)["order"] == ORDER
+
+
+def test_a_resumed_run_keeps_the_order_that_it_began_in(data, tmp_path):
+    """The order of a checkpoint without a version is the first one; a version that is not known is refused."""
+
+    class Former(ResumeStream):
+        def on_train_start(self, trainer, pl_module):
+            trainer.train_dataloader.stream.order = 1
+            super().on_train_start(trainer, pl_module)
+
+    def texts(rows):
+        return [text for row in rows for text in row["text"]]
+
+    whole = texts(train(data, tmp_path, max_steps=4, micro=6, resume=Former())[0])
+    assert whole != texts(train(data, tmp_path, max_steps=4, micro=6)[0])
+    saving = ModelCheckpoint(tmp_path, "x", every_n_train_steps=2, save_top_k=-1)
+    train(data, tmp_path, max_steps=2, micro=6, resume=Former(), callbacks=[saving])
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    state = checkpoint["callbacks"].pop(Former().state_key)
+    for version in (None, 1, ORDER + 1):
+        checkpoint["callbacks"]["ResumeStream"] = {k: v for k, v in state.items() if k != "order"}
+        if version is not None:
+            checkpoint["callbacks"]["ResumeStream"]["order"] = version
+        torch.save(checkpoint, tmp_path / "former.ckpt")
+        if version == ORDER + 1:
+            with pytest.raises(UserError, match=f"version {ORDER + 1} of the order"):
+                train(data, tmp_path, max_steps=4, micro=6, ckpt_path=tmp_path / "former.ckpt")
+        else:
+            rest = train(data, tmp_path, max_steps=4, micro=6, ckpt_path=tmp_path / "former.ckpt")[0]
+            assert texts(rest) == whole[12:]
 
 
 def test_a_second_fit_goes_on(data, tmp_path):

@@ -1,5 +1,6 @@
 """Streams: the order is a function of seed and step, whoever reads it."""
 
+import math
 import pickle
 from collections import Counter
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_core.data import EvalStream, ShardStream
-from lit_core.data.order import permuted
+from lit_core.data.order import BLOCK, ORDER, ordered, permuted
 from lit_core.errors import UserError
 
 
@@ -36,6 +37,7 @@ def shard_stream(size=23, **options):
 @given(st.integers(1, 700), st.integers(0, 2**40), st.integers(0, 5))
 def test_permutations_hit_each_element_once(size, seed, epoch):
     assert sorted(permuted(range(size), size, seed, "x", epoch)) == list(range(size))
+    assert sorted(ordered(range(size), size, seed, "x", epoch)) == list(range(size))
 
 
 def test_permutations_are_spread_evenly():
@@ -70,6 +72,40 @@ def test_an_order_is_pinned():
     """An old checkpoint must find the order it was trained in; if this fails, the order of all streams has changed."""
     assert permuted(range(10), 10, 0, "austen", 0).tolist() == [2, 8, 1, 4, 7, 6, 3, 0, 9, 5]
     assert permuted([5, 1, 5], 10, 0, "austen", 0).tolist() == [6, 8, 6]
+
+
+def test_the_order_of_new_runs_is_pinned():
+    """As the former one is; another order needs a version of its own."""
+    assert ORDER == 2
+    assert ordered(range(10), 10, 0, "austen", 0).tolist() == [3, 7, 4, 8, 1, 2, 9, 6, 5, 0]
+    assert ordered(range(10), 10, 0, "austen", 0, version=1).tolist() == [2, 8, 1, 4, 7, 6, 3, 0, 9, 5]
+    size = BLOCK + 1  # many samples are not sorted
+    assert ordered(range(9), size, 0, "x", 0).tolist() == permuted(range(9), size, 0, "x", 0).tolist()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("varied", ["seed", "epoch"])
+def test_all_orders_of_few_samples_come_equally_often(size, varied):
+    count = 200 * math.factorial(size)
+    rows = [ordered(range(size), size, *((i, "x", 0) if varied == "seed" else (0, "x", i))) for i in range(count)]
+    counts = Counter(tuple(row.tolist()) for row in rows)
+    freedom = math.factorial(size) - 1
+    assert len(counts) == freedom + 1
+    chi_square = sum((n - 200) ** 2 / 200 for n in counts.values())
+    assert chi_square <= freedom + 5 * math.sqrt(2 * freedom)  # five standard deviations
+
+
+def test_pairs_of_neighbours_come_equally_often():
+    """For sizes of which all orders are too many to count."""
+    for size in (6, 7, 9, 12, 24):
+        rows = np.array([ordered(range(size), size, seed, "x", 0) for seed in range(6000)])
+        for place in (0, size // 2, size - 2):
+            pairs = Counter(map(tuple, rows[:, place : place + 2].tolist()))
+            possible = size * (size - 1)
+            expected = 6000 / possible
+            chi_square = sum((n - expected) ** 2 / expected for n in pairs.values())
+            chi_square += (possible - len(pairs)) * expected
+            assert chi_square <= possible + 5 * math.sqrt(2 * possible), (size, place)
 
 
 def test_every_sample_once_per_epoch_with_the_rest_from_the_next():
