@@ -123,7 +123,7 @@ def test_a_part_takes_the_seed_of_the_run_unless_it_has_its_own(part):
     pl.seed_everything(4, verbose=False)
     assert own == drawn(make()) != third == drawn(make(seed=3))
     for seed in (-1, 2**32):
-        with pytest.raises(UserError, match=f"`seed` is {seed}, but must be 0 or more and below"):
+        with pytest.raises(UserError, match=f"seed is {seed}, but must be 0 or more and below"):
             make(seed=seed)
 
 
@@ -230,7 +230,7 @@ def test_a_seed_that_is_drawn_is_kept_and_false_leaves_the_generators_alone(fit,
     assert none["config"]["seed_everything"] is False and seeds_of(none["config"])["model.init_args.seed"] == 0
     assert none["callbacks"]["ResumeStream"]["seed"] == 0
     fit("d", "--seed_everything", "-1", code=2)
-    assert "`--seed_everything` is -1, but must be 0 or more" in capsys.readouterr().err
+    assert "--seed_everything is -1, but must be 0 or more" in capsys.readouterr().err
     monkeypatch.setenv("SLURM_PROCID", "0")
     fit("e", "--seed_everything", "true", code=2)
     assert "give a number" in capsys.readouterr().err
@@ -257,7 +257,7 @@ def test_the_seed_of_a_verb_is_that_of_its_parts_and_of_the_global_generators(ca
     assert [row[:2] for row in seen] == [(3, 3), (3, 3), (4, 4), (0, None)]
     assert seen[0] == seen[1] and len({row[2] for row in seen}) == 3
     assert run("--seed", "-2") == 2
-    assert "`seed` is -2, but must be 0 or more" in capsys.readouterr().err
+    assert "seed is -2, but must be 0 or more" in capsys.readouterr().err
 
 
 def test_every_verb_that_draws_has_a_seed():

@@ -37,12 +37,11 @@ class RunRecord(Callback):
         self._saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the config to the loggers as hyperparameters, before they save any; the run folder keeps that of fit."""
-        hyperparameters = without_secrets(resolved(self.config), self.config)
+        """Give the config to the user's loggers as hyperparameters, before they save any."""
         for logger in trainer.loggers if trainer.is_global_zero else ():
-            if trainer.state.fn == "fit" or not isinstance(logger, EventLog):
+            if not isinstance(logger, EventLog):
                 try:
-                    logger.log_hyperparams(hyperparameters)
+                    logger.log_hyperparams(self._hyperparameters())
                 except Exception as error:  # of a service, such as MLflow's for a resumed run with another value
                     reason = " ".join(str(error).split())[:200]
                     rank_zero_warn(f"{type(logger).__name__} did not take the hyperparameters of this run: {reason}")
@@ -71,7 +70,13 @@ class RunRecord(Callback):
             seeds = "".join(f"#   {key}: {seed}\n" for key, seed in seeds_of(resolved(self.config)).items())
             text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
             atomic_write(self.path, f"{text}# Seeds that hold, those of the parts by key:\n{seeds}")
+            for logger in trainer.loggers if trainer.state.fn == "fit" else ():
+                if isinstance(logger, EventLog):
+                    logger.log_hyperparams(self._hyperparameters())
         self._saved = True
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return without_secrets(resolved(self.config), self.config)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the config in the checkpoint, and write all rows logged so far to the disk."""

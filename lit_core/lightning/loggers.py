@@ -158,7 +158,7 @@ class EventLog(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Keep the hyperparameters for ``hparams.yaml``, which is written anew.
+        """Write the hyperparameters, also to ``hparams.yaml``, in place of those of an earlier command.
 
         Args:
             params: The hyperparameters.
@@ -167,6 +167,7 @@ class EventLog(TensorBoardLogger):
         """
         super().log_hyperparams(params, *args, **kwargs)
         (Path(self.log_dir) / self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+        self.save()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -60,7 +60,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_former_one(place):
     assert code == 1 and "The disk is full" in lines[0] and "last.ckpt" in lines[0]
     assert f"resume with: lit-moe fit --ckpt_path {LAST}" in lines[1]
     after = listing(place)
-    grown = {"work/runs/moe/first/metrics.csv", "work/runs/moe/first/config.yaml"}
+    grown = {f"work/runs/moe/first/{name}" for name in ("metrics.csv", "config.yaml", "hparams.yaml")}
     assert {path for path in before if after.get(path) != before[path]} <= grown
     assert all("first/events.out.tfevents" in path for path in after.keys() - before.keys())
     assert main(RESUME) == 0  # and with room, it goes on
@@ -86,7 +86,7 @@ def test_folders_that_may_not_be_written(place):
             folder.chmod(0o555)
         with as_nobody():
             refused(place, FIT, 2, "runs/moe/x cannot be used (Permission denied)")
-            refused(place, [*GENERATE, "--output", "x.jsonl"], 2, "cannot be used (Permission denied)")
+            refused(place, [*GENERATE, "--output", "x.jsonl"], 2, "nothing can be written there (Permission denied)")
             refused(place, MAKE, 2, "data/new cannot be used (Permission denied)")
     finally:
         for folder in folders:

@@ -137,7 +137,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, source):
         "both missing": {"output": output},
         "both given": {"output": output, "input": source, "source": PuJSONL(source, "pu")},
         "limit is 0": {"output": output, "input": source, "limit": 0},
-        "`seed` is -1": {"output": output, "input": source, "seed": -1},
+        "seed is -1": {"output": output, "input": source, "seed": -1},
         "input is x.parquet, but there is no such": {"output": output, "input": "x.parquet"},
         "must be a file that ends in": {"output": output, "input": str(tmp_path / "y.parquet")},
         "exists already": {"output": source, "input": source},

@@ -106,7 +106,7 @@ def test_the_record_says_how_it_was_made_and_the_seed_makes_it_again(dense, tmp_
         (dict(top_k=9), "top_k is 9 but the layer has 8"),
         (dict(noise=-1.0), "noise is -1.0"),
         (dict(router_std=0.0), "router_std is 0.0"),
-        (dict(seed=-1), "`seed` is -1"),
+        (dict(seed=-1), "seed is -1"),
     ],
     ids=str,
 )
