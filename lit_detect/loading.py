@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
-from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lightning.checkpoint import data_argument, load_checkpoint_file
+from lit_core.origin import keeps_origin
 from lit_core.progress import progress
-from lit_core.references import value_at
 from lit_core.work import FinishedRows
 from lit_detect.detectors import Detector
 from lit_detect.detectors.normalization import with_normalization
@@ -60,7 +60,7 @@ class LoadedDetector:
         if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
             raise UserError(f"{argument} is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
         task = DetectorTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-        is_normalized = bool(value_at(checkpoint.get("config", {}), "data.init_args.normalize"))
+        is_normalized = bool(data_argument(checkpoint, "normalize"))
         detector = with_normalization(task.detector) if is_normalized else task.detector
         return cls(task, detector.eval(), file_sha256(Path(path)))
 
@@ -70,6 +70,7 @@ class LoadedDetector:
         return [count >= least for count in self.detector.count_tokens(texts)]
 
 
+@keeps_origin
 def trained(checkpoint: str) -> Detector:
     """Return the detector of a finished run, as a member of an ensemble or for an attack to ask.
 
@@ -84,6 +85,7 @@ def trained(checkpoint: str) -> Detector:
     return LoadedDetector.load(checkpoint, "A detector's checkpoint").detector
 
 
+@keeps_origin
 def load_detector(ckpt_path: str) -> Detector:
     """Return what `trained` does, for the configs of attacks, whose argument has this name.
 

@@ -210,6 +210,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
         if self._fit.is_underway:
             checkpoint["gathered"] = self._fit.rows_of_all_ranks(self.trainer)
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume the gathering; rank 0 takes the rows of all ranks."""

@@ -62,7 +62,7 @@ class TokenDataModule(StreamDataModule):
         padded_vocab_size: int | None = None,
     ) -> None:
         super().__init__(global_batch_size, micro_batch_size, num_workers, seed)
-        self.save_hyperparameters(logger=False)
+        self.keep_arguments()
         self.root = resolve_data_path(root)
         self.sources = dict(sources)
         self.replay = dict(replay or {})

@@ -13,6 +13,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lm.language_model import HuggingFaceLM, LanguageModel
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.origin import keeps_origin
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, HFDecoder, KVCache
 
@@ -33,6 +34,7 @@ class DecoderLM(LanguageModel):
         self.max_length = decoder.config.max_seq_len
 
     @classmethod
+    @keeps_origin
     def from_checkpoint(cls, path: str | Path, device: str = "cpu") -> LanguageModel:
         """Return the model of a ``lit-moe fit`` checkpoint, in evaluation mode; a `HuggingFaceLM` for an `HFDecoder`.
 

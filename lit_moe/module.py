@@ -254,6 +254,7 @@ class MoELanguageModel(EvaluationTask):
             # the folder that the run began with need not be there any more
             checkpoint["hyper_parameters"]["hugging_face"] = self.decoder.describe()
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counts, and check that the weights were trained with the tokenizer of the data."""

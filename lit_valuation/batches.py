@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lit_core.data import Stream, StreamLoader
 from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError
 
@@ -64,3 +66,22 @@ def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:
         f"A batch is a {type(batch).__name__}, but must be a pair (x, y) or a mapping with the keys "
         f"{', '.join(map(str, keys))}; change the loader's collation."
     )
+
+
+def batch_sizes(trainer: Trainer) -> dict[str, int] | None:
+    """Return ``global_batch_size`` and ``micro_batch_size`` of a training; None if its loader has no batch size.
+
+    Args:
+        trainer: A trainer in ``fit``.
+    """
+    loader = trainer.train_dataloader
+    if isinstance(loader, StreamLoader) and isinstance(loader.stream, Stream):
+        stream = loader.stream
+        return {"global_batch_size": stream.global_batch_size, "micro_batch_size": stream.micro_batch_size}
+    size = getattr(loader, "batch_size", None)
+    if not isinstance(size, int):
+        return None
+    return {
+        "global_batch_size": size * trainer.world_size * trainer.accumulate_grad_batches,
+        "micro_batch_size": size,
+    }

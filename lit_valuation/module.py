@@ -16,8 +16,9 @@ from lit_core.errors import UserError
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
+from lit_core.origin import described
 from lit_core.seeds import part_seed
-from lit_valuation.batches import as_batch
+from lit_valuation.batches import as_batch, batch_sizes
 from lit_valuation.metrics import ClassifierScores, class_numbers
 from lit_valuation.samples import as_inputs
 
@@ -172,9 +173,18 @@ class ClassifierTask(EvaluationTask):
         log_step(self, optimizer, window)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add class names, input shape and parameter names as plain values, for other programs that use the weights."""
+        """Add class names, input shape, recipe and parameter names as plain values, for others that use the weights."""
         checkpoint["classes"], checkpoint["input_shape"] = list(self.classes), list(self.input_shape)
+        sizes = batch_sizes(self.trainer)
+        if sizes is not None:
+            clipping = ("gradient_clip_val", "gradient_clip_algorithm")
+            given = {key: getattr(self.trainer, key) for key in clipping}
+            checkpoint["recipe"] = {
+                "batch_size": sizes["global_batch_size"],
+                **{key: plain for key, value in given.items() if (plain := described(value)) is not None},
+            }
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint has the classes of the model, in the same order.

@@ -14,8 +14,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import checkpoint_facts
+from lit_core.lightning.hyperparameters import usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.moved_names import current_path, current_paths
+from lit_core.origin import unkept
 from lit_core.references import below, settled
 
 #: Mode in which command lines and configs are parsed: ``${...}`` is resolved after all of them are merged.
@@ -162,13 +164,14 @@ def _check_keys_are_unique(document: yaml.Node | None, path: str) -> None:
                 lines[key.value] = line
 
 
-def checkpoint_config(args: list[str], command: str, link_targets: list[str]) -> dict[str, Any]:
+def checkpoint_config(args: list[str], command: str, link_targets: list[str], model_class: str) -> dict[str, Any]:
     """Return the config that a checkpoint provides as defaults; whatever the user gives overrides it.
 
     Args:
         args: The command line with its configs located.
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         link_targets: Keys that are computed from others and can't be given.
+        model_class: Import path of the model of a checkpoint that does not name its class.
 
     Returns:
         The config of the whole run for a resume; of model, data, callbacks, precision and seed for an evaluation; of
@@ -185,9 +188,9 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str]) ->
     if branch and ckpt_path:
         raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
     if branch:
-        source = {"model": _run_config(branch, "--branch_from").get("model")}
+        source = {"model": _run_config(branch, "--branch_from", args, model_class).get("model")}
     elif ckpt_path and ckpt_path not in ("last", "best", "hpc"):
-        source = _run_config(ckpt_path, "--ckpt_path")
+        source = _run_config(ckpt_path, "--ckpt_path", args, model_class)
         if command != "fit":
             source = settled(source, "trainer")
             trainer = {key: source.get("trainer", {}).get(key) for key in _TRAINER_KEYS_OF_EVALUATION}
@@ -239,13 +242,33 @@ def insert_config(args: list[str], command: str, config: dict[str, Any]) -> list
     return [*args[:position], "--config", json.dumps(config), *args[position:]]
 
 
-def _run_config(path: str, argument: str) -> dict[str, Any]:
+def _run_config(path: str, argument: str, args: list[str], model_class: str) -> dict[str, Any]:
+    """Return the config in a checkpoint; of a run without one, its hyperparameters of model and data."""
     checkpoint = checkpoint_facts(path, argument)
-    if "config" in checkpoint:
+    if "model" in checkpoint.get("config", {}):
         return dict(checkpoint["config"])
-    parameters = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key != INSTANTIATOR}
-    class_path = parameters.pop(CLASS_PATH, None)
-    return {"model": {"class_path": class_path, "init_args": parameters}} if class_path else {}
+    config = {}
+    model, data = (dict(checkpoint.get(key, {})) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+    if model:
+        parameters = usable_hyperparameters(model, path, argument, _given_to_model(args))
+        config["model"] = _as_config({CLASS_PATH: model_class, **parameters})
+    if CLASS_PATH in data and not any(unkept(data)):
+        config["data"] = _as_config(data)
+    return config
+
+
+def _as_config(parameters: dict[str, Any]) -> dict[str, Any]:
+    init_args = {key: value for key, value in parameters.items() if key not in (CLASS_PATH, INSTANTIATOR)}
+    return {"class_path": parameters[CLASS_PATH], "init_args": init_args}
+
+
+def _given_to_model(args: list[str]) -> set[str]:
+    """Return the names of the model's arguments that the command line gives, by flag or in a config."""
+    models = [read_config(path).get("model") for path in option(args, "--config", "-c")]
+    init_args = [model.get("init_args") for model in models if isinstance(model, dict)]
+    names = {str(name) for given in init_args if isinstance(given, dict) for name in given}
+    flags = [arg.removeprefix("--model.").removeprefix("init_args.") for arg in args if arg.startswith("--model.")]
+    return names | {flag.partition("=")[0].partition(".")[0] for flag in flags}
 
 
 def _delete(tree: Any, keys: list[str]) -> None:

@@ -25,6 +25,7 @@ from lit_core.files.paths import remove_torn_files
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
+from lit_core.origin import import_path
 from lit_core.references import as_typed, without_secrets
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed
 
@@ -87,7 +88,8 @@ class LitCLI(CommandLine):
         self.config_files = arguments.option(located, "--config", "-c")
         command = next((arg for arg in located if arg in self.subcommands()), None)
         if command is not None and "--help" not in located and "-h" not in located:
-            config = arguments.checkpoint_config(located, command, list(self.links.values()))
+            links, model = list(self.links.values()), import_path(self.model_class)
+            config = arguments.checkpoint_config(located, command, links, str(model))
             located = arguments.insert_config(located, command, config)
         if command in ("validate", "test") and not arguments.option(located, "--verbose"):
             # Lightning prints all metrics once per source; `score_table` prints each once

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Rational
+from typing import Any
 
 from lit_core.data.stream import SampleSource, Stream
 from lit_core.errors import UserError
@@ -176,8 +178,13 @@ def _shares(argument: str, sources: Mapping[str, SampleSource], weights: Mapping
     for name, weight in weights.items():
         if not (weight > 0 and math.isfinite(weight)):
             raise UserError(f"{argument} of {name!r} is {weight}, but must be positive; leave the source out instead.")
-    exact = [Fraction(repr(weights[name])) for name in sources]
+    exact = [_exact(weights[name]) for name in sources]
     return [weight / sum(exact[i:]) for i, weight in enumerate(exact)]
+
+
+def _exact(weight: Any) -> Fraction:
+    """Return a weight as the decimal number that is printed for it; of Python, NumPy or torch."""
+    return Fraction(weight) if isinstance(weight, Rational) else Fraction(repr(float(weight)))
 
 
 def _part(names: tuple[str, ...], shares: list[Fraction], total: int) -> dict[str, int]:

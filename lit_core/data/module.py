@@ -10,10 +10,11 @@ from lightning.pytorch import LightningDataModule
 from lit_core.data.loader import StreamLoader
 from lit_core.data.stream import EvalStream, SampleSource, Stream
 from lit_core.errors import UserError, check_at_least
+from lit_core.lightning.hyperparameters import KeepsHyperparameters
 from lit_core.seeds import part_seed
 
 
-class StreamDataModule(LightningDataModule):
+class StreamDataModule(KeepsHyperparameters, LightningDataModule):
     """Base of the data modules, which train on a stream and evaluate on named sources.
 
     1. In ``setup("fit")`` a subclass calls `start_training`, which makes the stream for this rank and derives the

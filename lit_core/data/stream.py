@@ -7,6 +7,7 @@ and it is valid for any number of devices and workers.
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -89,6 +90,9 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         world_size: int = 1,
         seed: int | None = None,
     ) -> None:
+        global_batch_size, micro_batch_size, rank, world_size, seed = map(
+            operator.index, (global_batch_size, micro_batch_size, rank, world_size, seed)
+        )
         _check_layout(micro_batch_size, rank, world_size)
         if global_batch_size < 1 or global_batch_size % (world_size * micro_batch_size):
             raise UserError(

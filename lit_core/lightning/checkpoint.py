@@ -7,10 +7,11 @@ import hashlib
 import mmap
 import os
 import pickle
+import pydoc
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_path, undo_torn_replacement
+from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
+from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli
 from lit_core.moved_names import current_paths
-from lit_core.references import resolved
+from lit_core.origin import described
+from lit_core.references import resolved, value_at
 
 #: Name of the file in a checkpoint folder that holds everything except the divided tensors.
 META = "meta.pt"
@@ -77,9 +81,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, *args, **options)
 
 
-class CheckpointModule(LightningModule):
-    """A LightningModule that also loads checkpoints whose hyperparameters name classes by former import paths.
+class CheckpointModule(KeepsHyperparameters, LightningModule):
+    """A LightningModule whose checkpoints say as plain data how it was built, and that is built again from them.
 
+    Former import paths in a checkpoint are replaced by the present ones.
     Hyperparameters that refer to environment variables take their present values.
     """
 
@@ -93,16 +98,25 @@ class CheckpointModule(LightningModule):
             options: Those of Lightning's method, and arguments of the module that replace the checkpoint's.
 
         Returns:
-            The module, with the checkpoint's weights.
+            The module, with the checkpoint's weights; of the class that was saved if it is derived from this one.
+
+        Raises:
+            UserError: If the checkpoint does not say how to build an argument, and none is given instead.
         """
         saved: dict[str, Any] = {}
         if isinstance(checkpoint_path, str | Path) and zipfile.is_zipfile(checkpoint_path):
             weights_only = options.get("weights_only")
             checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only, mmap=True)
             saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
-        usable = resolved({key: current_paths(value) for key, value in saved.items()})
+        kept = current_paths(dict(saved))
+        usable = usable_hyperparameters(resolved(kept), checkpoint_path, "checkpoint_path", options)
+        kind = pydoc.locate(str(kept.get(CLASS_PATH)))
+        built: Any = super(CheckpointModule, kind if isinstance(kind, type) and issubclass(kind, cls) else cls)
+        given = {key: described(value) for key, value in options.items() if key in kept}
         options = {key: value for key, value in usable.items() if value != saved[key]} | options
-        return super().load_from_checkpoint(checkpoint_path, *args, **options)
+        # the parser makes objects of the arguments that can't be described again
+        with as_built_by_cli(kept | given) if kept else nullcontext():
+            return built.load_from_checkpoint(checkpoint_path, *args, **options)
 
 
 def is_checkpoint_folder(path: Path) -> bool:
@@ -207,6 +221,19 @@ def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[st
     path = Path(path)
     undo_torn_replacement(path)
     return load_checkpoint_file(path / META if is_checkpoint_folder(path) else path, argument)
+
+
+def data_argument(checkpoint: Mapping[str, Any], name: str) -> Any:
+    """Return an argument of the data module that a checkpoint was trained with; None if it is not known.
+
+    Args:
+        checkpoint: The checkpoint's content.
+        name: Name of the argument.
+    """
+    config = checkpoint.get("config", {})
+    if config.get("data"):
+        return value_at(config, f"data.init_args.{name}")
+    return value_at(checkpoint.get("datamodule_hyper_parameters", {}), name)
 
 
 def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, argument: str) -> None:

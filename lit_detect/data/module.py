@@ -77,7 +77,7 @@ class TextDataModule(StreamDataModule):
         verify: bool = True,
     ) -> None:
         super().__init__(batch_size, micro_batch_size, num_workers, seed)
-        self.save_hyperparameters(ignore=["sources"], logger=False)
+        self.keep_arguments(ignore=["sources"])
         self.root, self.predict = root, predict
         self.names: dict[Stage, list[str]] = {"train": train or []}
         self.names["val"] = self.names["train"] if val is None else val

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_core.origin import KeepsOrigin
 
-class Detector(nn.Module, ABC):
+
+class Detector(KeepsOrigin, nn.Module, ABC):
     """Base class of detectors.
 
     Attributes:

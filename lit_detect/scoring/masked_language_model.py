@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.transformers_loading import loading
+from lit_core.origin import keeps_origin
 
 
 class MaskedLM:
@@ -34,6 +35,7 @@ class MaskedLM:
         self.max_length = config.max_position_embeddings - offset
 
     @classmethod
+    @keeps_origin
     def from_pretrained(cls, name: str, device: str = "cpu") -> MaskedLM:
         """Load a model by name or from a folder; only safetensors are read, so nothing is unpickled.
 

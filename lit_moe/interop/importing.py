@@ -13,8 +13,9 @@ from torch import Tensor
 from lit_core.errors import UserError
 from lit_core.files.outputs import new_output
 from lit_core.lightning.checkpoint import streamed_checkpoint
-from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
+from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
+from lit_moe.interop.families import Family
 from lit_moe.interop.folder import ModelFolder
 from lit_moe.interop.tensor_map import fill, pieces_of
 from lit_moe.nn import Decoder, DecoderConfig
@@ -57,7 +58,8 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
         decoder = Decoder(config)
     pieces = pieces_of(decoder, folder.family)
     shapes = {piece.name: piece.shape for parts in pieces.values() for piece in parts}
-    folder.check(shapes, ignored=[*dropped, *(["lm_head.weight"] if config.tie_embeddings else [])])
+    tied = ["lm_head.weight"] if config.tie_embeddings else []
+    folder.check(shapes, ignored=[*dropped, *tied, *_without_width(folder.family, config)])
     weights = {
         f"decoder.{name}": torch.empty_like(tensor, dtype=folder.dtype(pieces[name][0].name), device="meta")
         for name, tensor in decoder.state_dict().items()
@@ -94,7 +96,7 @@ def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[st
             CLASS_PATH: "lit_moe.MoELanguageModel",
             "decoder": asdict(config),
             "router": {"class_path": ROUTER},
-            INSTANTIATOR: "lightning.pytorch.cli.instantiate_module",
+            INSTANTIATOR: INSTANTIATE_MODULE,
         },
     }
 
@@ -109,6 +111,13 @@ def new_checkpoint_path(output: str) -> Path:
     if path.suffix != ".ckpt":
         raise UserError(f"output is {output}, but a checkpoint's name ends with .ckpt; give it such a name.")
     return path
+
+
+def _without_width(family: Family, config: DecoderConfig) -> list[str]:
+    """Return prefixes of the names of a shared expert of width 0, which adds nothing, and of its gate."""
+    if config.moe is None or config.moe.n_shared or family.mixture is None or family.mixture.shared_width is None:
+        return []
+    return [f"model.layers.{index}.{family.mixture.block}.shared_expert" for index in range(config.n_layers)]
 
 
 def _tokenizer(folder: ModelFolder, config: DecoderConfig) -> dict[str, str]:

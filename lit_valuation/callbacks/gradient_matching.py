@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from lit_core.data import Stream, StreamLoader
+from lit_core.data import StreamLoader
 from lit_core.data.order import ORDER
 from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.internals import logged_step, logs_this_step, replace_train_loader, validation_loaders
@@ -23,7 +23,7 @@ from lit_core.lightning.pictures import add_images, shows_pictures
 from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout
 from lit_core.seeds import part_seed
-from lit_valuation.batches import Batch, as_batch
+from lit_valuation.batches import Batch, as_batch, batch_sizes
 from lit_valuation.callbacks.coreset import Coreset, choose_coreset
 from lit_valuation.data.weighted_subset import LoaderRows, SubsetLoader, SubsetStream, WeightedSubset
 from lit_valuation.functional.gradients import Loss
@@ -131,7 +131,13 @@ class GradientMatching(Callback):
         """Note how the training data are read, and install the selection of a resumed run."""
         loader = trainer.train_dataloader
         self._rows = LoaderRows(loader if self.pool is None else self.pool)
-        self._sizes, self._workers = _batch_sizes(trainer, loader), int(getattr(loader, "num_workers", 0))
+        sizes = batch_sizes(trainer)
+        if sizes is None:
+            raise UserError(
+                "GradientMatching keeps the batch size of the training loader, but the loader has no batch_size; use a "
+                "DataLoader with one."
+            )
+        self._sizes, self._workers = sizes, int(getattr(loader, "num_workers", 0))
         charts = {name: [f"train/selection/{name}"] for name in ("relative_residual", "overlap")}
         add_layout(trainer, {"gradient matching": charts})
         if self.numbers is not None:
@@ -289,18 +295,3 @@ def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch
         n_read += len(batch.y)
         if isinstance(loader, StreamLoader) or batch_index % trainer.world_size == trainer.global_rank:
             yield batch
-
-
-def _batch_sizes(trainer: Trainer, loader: Any) -> dict[str, int]:
-    """Return the global and the micro-batch size of training."""
-    if isinstance(loader, StreamLoader) and isinstance(loader.stream, Stream):
-        stream = loader.stream
-        return {"global_batch_size": stream.global_batch_size, "micro_batch_size": stream.micro_batch_size}
-    size = getattr(loader, "batch_size", None)
-    if not isinstance(size, int):
-        raise UserError(
-            "GradientMatching keeps the batch size of the training loader, but the loader has no batch_size; use a "
-            "DataLoader with one."
-        )
-    total = size * trainer.world_size * trainer.accumulate_grad_batches
-    return {"global_batch_size": total, "micro_batch_size": size}

@@ -45,7 +45,7 @@ class OwnersDataModule(StreamDataModule):
         verify: bool = True,
     ) -> None:
         super().__init__(batch_size, micro_batch_size, num_workers, seed)
-        self.save_hyperparameters(logger=False)
+        self.keep_arguments()
         self.root, self.party = resolve_data_path(root), party
         self.extra = [resolve_data_path(folder) for folder in extra or ()]
         self.verify = verify

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
+from lit_core.origin import KeepsOrigin
 from lit_valuation.nn.mlp import check_sizes
 
 
-class ConvNet(nn.Module):
+class ConvNet(KeepsOrigin, nn.Module):
     """3 × 3 convolutions with ReLU and max-pooling, then a hidden layer and a linear head.
 
     There is no batch normalisation, because its statistics would depend on the number of devices.

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
+from lit_core.origin import KeepsOrigin
 
 
-class MLP(nn.Module):
+class MLP(KeepsOrigin, nn.Module):
     """Fully connected layers with ReLU over the flattened input.
 
     Args:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
+import pydoc
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_core.callbacks import FiniteLoss
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
+from lit_core.lightning.checkpoint import check_weights, data_argument, load_checkpoint_file
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lightning.internals import INSTANTIATOR
+from lit_core.lightning.hyperparameters import usable_hyperparameters
+from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.references import resolved, value_at
 from lit_core.seeds import part_seed
 from lit_valuation.samples import Samples, as_inputs
@@ -59,21 +62,28 @@ class TrainingRecipe:
             UserError: If the file is not a checkpoint of such a run.
         """
         checkpoint = load_checkpoint_file(path)
-        config = checkpoint.get("config", {})
-        batch_size = value_at(config, "data.init_args.batch_size")
-        if "hyper_parameters" not in checkpoint or batch_size is None:
+        recipe = checkpoint.get("recipe") or _recipe_of_config(checkpoint)
+        if "hyper_parameters" not in checkpoint or recipe.get("batch_size") is None:
             raise UserError(
-                f"--ckpt_path is {path}, which does not describe its training; give a checkpoint of lit-valuation fit."
+                f"--ckpt_path is {path}, which does not describe its training; give a checkpoint of lit-valuation fit, "
+                "or of a ClassifierTask that was trained on a loader with a batch_size."
             )
-        clipping = {key: value_at(config, f"trainer.{key}") for key in ("gradient_clip_val", "gradient_clip_algorithm")}
-        clipping = {key: value for key, value in clipping.items() if value is not None}
+        clipping = {key: value for key, value in recipe.items() if key != "batch_size"}
         return cls(
             make=lambda seed: _build(path, checkpoint, seed=seed),
             steps=max(int(checkpoint["global_step"]), 1),
-            batch_size=int(batch_size),
+            batch_size=int(recipe["batch_size"]),
             weights=checkpoint["state_dict"],
             trainer=clipping | trainer,
         )
+
+
+def _recipe_of_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the batch size and the clipping of a checkpoint that was written before they had a key of their own."""
+    config = checkpoint.get("config", {})
+    clipping = {key: value_at(config, f"trainer.{key}") for key in ("gradient_clip_val", "gradient_clip_algorithm")}
+    known = {key: value for key, value in clipping.items() if value is not None}
+    return {"batch_size": data_argument(checkpoint, "batch_size"), **known}
 
 
 def load_task(path: str | Path) -> LightningModule:
@@ -190,8 +200,12 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
 
     from lit_valuation.module import ClassifierTask
 
-    known = {key: checkpoint[key] for key in ("classes", "input_shape") if key in checkpoint}
-    parameters = {**resolved(checkpoint["hyper_parameters"]), **known, **changes}
+    hyperparameters = resolved(checkpoint["hyper_parameters"])
+    kind: Any = pydoc.locate(hyperparameters.get(CLASS_PATH, "")) or ClassifierTask
+    taken = inspect.signature(kind).parameters
+    known = {key: checkpoint[key] for key in ("classes", "input_shape") if key in checkpoint and key in taken}
+    kept = usable_hyperparameters(hyperparameters, path, "--ckpt_path", [*known, *changes])
+    parameters = {**kept, **known, **changes}
     parameters.pop(INSTANTIATOR, None)
     try:
         return instantiate_module(ClassifierTask, copy.deepcopy(parameters))  # as Lightning does with these values

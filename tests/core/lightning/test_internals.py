@@ -20,6 +20,7 @@ from lit_core.lightning import internals
 VERSION = "2.6.6"
 PINS = {
     "_given_hyperparameters": lambda: hparams_mixin,
+    "_given_hyperparameters_context": lambda: hparams_mixin,
     "_parse_ckpt_path": lambda: cli.LightningCLI,
     "_set_seed": lambda: cli.LightningCLI,
     "_run_subcommand": lambda: cli.LightningCLI,

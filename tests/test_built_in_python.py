@@ -1,0 +1,178 @@
+"""Models that are built and trained in plain Python leave checkpoints that every command of ours loads."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader
+
+import lit_detect.cli
+import lit_detect.loading
+import lit_moe.cli
+import lit_valuation.cli
+import lit_valuation.training.retrain
+from lit_core.data import ResumeStream
+from lit_core.errors import UserError
+from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.origin import unkept
+from lit_detect import DetectorTask, TextDataModule
+from lit_detect.detectors import EncoderDetector
+from lit_detect.records import HUMAN, MACHINE, Record
+from lit_moe import MoELanguageModel, TokenDataModule
+from lit_moe.nn import DecoderConfig, MoEConfig, PenaltyRouter
+from lit_valuation import ClassifierTask
+from lit_valuation.data import OwnersDataModule
+from lit_valuation.nn import MLP
+
+DECODER = DecoderConfig(
+    384, n_layers=1, d_model=16, n_heads=2, d_ff=16, max_seq_len=64, feed_forward=MoEConfig(4, 2, 8), qk_norm="head"
+)
+
+
+class Wider(ClassifierTask):
+    """A user's own module, whose arguments are not those of its base; saves them as Lightning's manual says."""
+
+    def __init__(self, width, *, rate=0.1, **others):
+        super().__init__(MLP((64,), 10, [int(width)]), map(str, range(10)), (64,), partial(SGD, lr=rate), **others)
+        self.save_hyperparameters()
+
+
+def trained(model, data, folder, steps=2, **options):
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        **quiet, max_steps=steps, enable_checkpointing=False, limit_val_batches=0, callbacks=[ResumeStream()], **options
+    )
+    loaders = {"train_dataloaders" if isinstance(data, DataLoader) else "datamodule": data}
+    trainer.fit(model, **loaders)
+    path = str(folder / "model.ckpt")
+    trainer.save_checkpoint(path)
+    return path
+
+
+def tokens(root, **options):
+    sizes = {"sequence_length": 32, "global_batch_size": np.int64(4), "micro_batch_size": 2}
+    return TokenDataModule(Path(root), {"austen": np.float32(1)}, **sizes, test_samples=4, **options)
+
+
+def digits():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(16, 64, generator=generator), torch.randint(10, (16,), generator=generator)
+    return DataLoader(list(zip(x, y, strict=True)), batch_size=8)
+
+
+def run(main, *args, code=0):
+    assert main([str(arg) for arg in args]) == code
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_each_command_of_lit_moe_loads_a_model_that_python_built(place, token_root, capsys):
+    model = MoELanguageModel(DECODER, PenaltyRouter, partial(AdamW, lr=np.float64(1e-3)), partial(StepLR, step_size=1))
+    path = trained(model, tokens(token_root), place)
+    again = MoELanguageModel.load_from_checkpoint(path, weights_only=True)
+    assert again.hparams == model.hparams and again.optimizer.keywords["lr"] == 1e-3
+    main = lit_moe.cli.main
+    run(main, "test", "--ckpt_path", path, "--trainer.accelerator", "cpu")
+    run(main, "generate", "--ckpt_path", path, "--prompt", "The", "--max_new_tokens", 2)
+    run(main, "export", "--ckpt_path", path, "--output", "exported")
+    run(main, "plan", "--ckpt_path", path, "--trainer.max_steps", 4)
+    run(main, "fit", "--ckpt_path", path, "--trainer.max_steps", 3, "--trainer.accelerator", "cpu")
+    run(main, "upcycle", "--ckpt_path", path, "--output", "upcycled.ckpt", code=2)
+    assert "a mixture of experts already" in capsys.readouterr().err
+
+
+def test_a_dense_model_that_python_built_is_upcycled(place, token_root):
+    dense = DecoderConfig(384, n_layers=1, d_model=16, n_heads=2, d_ff=16, max_seq_len=64)
+    path = trained(MoELanguageModel(dense), tokens(token_root), place)
+    run(lit_moe.cli.main, "upcycle", "--ckpt_path", path, "--output", "upcycled.ckpt")
+
+
+def test_each_command_of_lit_valuation_loads_a_classifier_that_python_built(place):
+    main = lit_valuation.cli.main
+    run(main, "prepare", "--config", "configs/valuation/prepare/digits.yaml", "--root", place / "data")
+    data = OwnersDataModule(place / "data", batch_size=32)
+    network = partial(MLP, hidden=np.array([16]))
+    path = trained(ClassifierTask(network, data.classes, data.input_shape), data, place, 20, gradient_clip_val=1.0)
+    assert load_checkpoint_file(path)["recipe"] == {"batch_size": 32, "gradient_clip_val": 1.0}
+    run(main, "test", "--ckpt_path", path, "--trainer.accelerator", "cpu")
+    own = ["--ckpt_path", path, "--data"]
+    run(main, "query", *own, "data/trainer", "--to", "[alice]", "--output", "query", "--per_class=2", "--budget=8")
+    answer = ["--output", "answer", "--selector", "GradientMatchingSelector", "--limit=8"]
+    run(main, "select", "--query", "query", *own, "data/owners/owner_1", "--to", "trainer", *answer)
+    answers = json.dumps({"alice": "answer"})
+    trainings = ["--output", "ranking", "--seeds", 2, "--trainer.accelerator", "cpu"]
+    run(main, "rank", "--query", "query", *own, "data/trainer", "--answers", answers, *trainings)
+
+
+def test_each_command_of_lit_detect_loads_a_detector_that_python_built(place, capsys):
+    texts = Path("texts.jsonl")
+    words = "She walked slowly to the village and thought about the letter that had come that morning.".split()
+    for number in range(12):
+        rows = [(HUMAN, "human", words[number:] + words[:number]), (MACHINE, "other", sorted(words[number:]))]
+        records = [Record(f"{label}{number}", " ".join(text), label, source=by) for label, by, text in rows]
+        with texts.open("a") as file:
+            file.writelines(json.dumps(record.to_dict()) + "\n" for record in records)
+    main = lit_detect.cli.main
+    source = json.dumps([{"class_path": "LitShiftJSONL", "init_args": {"path": str(texts), "name": "pairs"}}])
+    run(main, "prepare", "--root", place / "texts", "--sources", source)
+    data = TextDataModule(str(place / "texts"), ["pairs"], normalize=True, batch_size=4)
+    detector = EncoderDetector("scratch-1x32", max_tokens=32)
+    path = trained(DetectorTask(detector, optimizer=partial(AdamW, lr=1e-3)), data, place)
+    loaded = lit_detect.loading.LoadedDetector.load(path)
+    assert loaded.detector is not loaded.task.detector, "the texts are normalised as in training"
+    cpu = ["--trainer.accelerator", "cpu"]
+    run(main, "test", "--ckpt_path", path, *cpu)
+    run(main, "predict", "--ckpt_path", path, "--data.predict", texts, *cpu)
+    human = Path("human.jsonl")
+    human.write_text("".join(line + "\n" for line in texts.read_text().splitlines() if '"human"' in line))
+    run(main, "calibrate", "--ckpt_path", path, "--human", human, "--fpr", 0.25)
+    attack = {"class_path": "TextFooler", "init_args": {"max_queries": 1, "threshold": 1e9}}
+    attack["init_args"]["detector"] = {"class_path": "lit_detect.loading.load_detector", "init_args": {}}
+    attack["init_args"]["detector"]["init_args"]["ckpt_path"] = path
+    given = ["--input", texts, "--limit", 1, "--output", "attacked.jsonl"]
+    run(main, "attack", "--attack", json.dumps(attack), *given, *cpu)
+    run(main, "report", "--detectors", json.dumps({"mine": path}), "--texts", "[texts]", "--resamples", 10, *cpu)
+
+
+def test_a_module_of_a_users_own_is_built_again_with_its_own_arguments(place):
+    path = trained(Wider(np.int64(8), label_smoothing=0.1), digits(), place)
+    for kind in (Wider, ClassifierTask):
+        again = kind.load_from_checkpoint(path, weights_only=True)
+        assert isinstance(again, Wider) and again.label_smoothing == 0.1 and again.optimizer.keywords == {"lr": 0.1}
+        assert again.network.head.in_features == 8
+    assert isinstance(lit_valuation.training.retrain.load_task(path), Wider)
+
+
+def test_what_cannot_be_kept_is_said_where_it_is_needed(place, capsys):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    task = ClassifierTask(network, [str(number) for number in range(10)], [64], lambda params: SGD(params, lr=0.1))
+    assert dict(unkept(dict(task.hparams))) == {
+        "network": "a Sequential that was built before",
+        "optimizer": "a lambda",
+    }
+    path = trained(task, digits(), place)
+    with pytest.raises(UserError, match=r"how to build `network`.*load_from_checkpoint\(path, network=\.\.\.\)"):
+        ClassifierTask.load_from_checkpoint(path, weights_only=True)
+    with pytest.raises(UserError, match=r"--ckpt_path is .*how to build `network`"):
+        lit_valuation.training.retrain.load_task(path)
+    run(lit_valuation.cli.main, "test", "--ckpt_path", path, code=2)
+    assert "how to build `network`" in capsys.readouterr().err
+    fresh = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    again = ClassifierTask.load_from_checkpoint(path, weights_only=True, network=fresh)
+    assert torch.equal(again.network[1].weight, network[1].weight)
+    with pytest.raises(UserError, match="how to build `optimizer`, which was a lambda"):
+        again.configure_optimizers()
+    assert again.hparams.optimizer == task.hparams.optimizer
+    given = ClassifierTask.load_from_checkpoint(path, weights_only=True, network=fresh, optimizer=SGD)
+    assert isinstance(given.configure_optimizers(), SGD)
