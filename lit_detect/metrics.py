@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lit_core.lightning.one_value import OneValue
 from lit_detect.functional.threshold import (
     auroc,
     check_finite,
@@ -21,9 +22,17 @@ from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, descri
 
 #: False-positive rates by the suffix of their keys.
 RATES = {"01": 0.01, "05": 0.05}
+_NAMES = (
+    "auroc",
+    *(f"{kind}_fpr_{name}" for name in RATES for kind in ("tpr_at", "achieved")),
+    "accuracy",
+    *(f"{kind}/{name}" for kind in ("precision", "recall", "f1") for name in ("human", "machine")),
+)
+#: Index of a text whose index is not known.
+_UNKNOWN = -2
 
 
-class DetectionScores(Metric):
+class DetectionScores(OneValue):
     """Detection metrics of a set of texts, from scores that are gathered over batches and devices.
 
     Ranks and quantiles need all scores at once, so the metric stores them, with 24 bytes per text. A text that a device
@@ -47,6 +56,9 @@ class DetectionScores(Metric):
 
     Args:
         dtype: Type of the scores; a device without float64 takes float32.
+        threshold: The detector's own threshold, the smallest score that counts as machine.
+        value: Name of the only value to compute, as a scalar that can be logged, NaN if it is left out; None computes
+            all, as a dict.
     """
 
     is_differentiable = False
@@ -56,22 +68,24 @@ class DetectionScores(Metric):
     labels: list[Tensor] | Tensor
     index: list[Tensor] | Tensor
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
-        super().__init__()
-        self._dtype = dtype
+    def __init__(self, dtype: torch.dtype = torch.float64, threshold: float = 0.0, value: str | None = None) -> None:
+        super().__init__(value, _NAMES)
+        self._dtype, self.threshold = dtype, float(threshold)
         for name in ("scores", "labels", "index"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, scores: Tensor, labels: Tensor, index: Tensor) -> None:
+    def update(self, scores: Tensor, labels: Tensor, index: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             scores: Score of each text, higher is machine, ``(batch,)``.
             labels: 0 human, 1 machine, ``(batch,)``; -1 if not known, which leaves the text out.
-            index: Index of each text in its set, ``(batch,)``; -1 for a row of padding.
+            index: Index of each text in its set, ``(batch,)``; -1 for a row of padding. None if each row is a text of
+                its own, none repeated or padding.
         """
-        labels, index = labels.to(self.device), index.to(self.device)
-        real = (index >= 0) & (labels >= 0)
+        labels = labels.to(self.device)
+        index = torch.full_like(labels, _UNKNOWN, dtype=torch.int64) if index is None else index.to(self.device)
+        real = ((index >= 0) | (index == _UNKNOWN)) & (labels >= 0)
         rows = (scores.detach().to(self.device, self._dtype), labels, index)
         for state, values in zip((self.scores, self.labels, self.index), rows, strict=True):
             state.append(values[real])  # type: ignore[union-attr]
@@ -86,11 +100,8 @@ class DetectionScores(Metric):
                 return self._rows()
         return self._rows()
 
-    def compute(self, threshold: float = 0.0) -> dict[str, Tensor]:
-        """Return the values of the table above, float32.
-
-        Args:
-            threshold: The detector's own threshold, the smallest score that counts as machine.
+    def compute(self) -> Any:
+        """Return the values of the table above, float32, or the chosen one.
 
         Raises:
             UserError: If a score is not a finite number, or if there are both classes and all scores are equal.
@@ -98,8 +109,8 @@ class DetectionScores(Metric):
         scores, labels, _ = self._rows()
         if len(labels.unique()) == 2:
             check_scores(scores)
-        values = scores_of(scores[labels == HUMAN], scores[labels == MACHINE], threshold)
-        return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
+        values = scores_of(scores[labels == HUMAN], scores[labels == MACHINE], self.threshold)
+        return self.selected({name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()})
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(self.scores, list) and not self.scores:
@@ -108,7 +119,7 @@ class DetectionScores(Metric):
         scores, labels, index = (dim_zero_cat(state).cpu() for state in (self.scores, self.labels, self.index))
         order = index.argsort(stable=True)
         first = torch.ones(len(order), dtype=torch.bool)
-        first[1:] = index[order][1:] != index[order][:-1]
+        first[1:] = (index[order][1:] != index[order][:-1]) | (index[order][1:] == _UNKNOWN)
         order = order[first]
         return scores[order].double(), labels[order], index[order]
 

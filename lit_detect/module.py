@@ -227,7 +227,8 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         assert isinstance(metric, DetectionScores)
         scores, y, index = metric.gathered()
         threshold = self.decisive_threshold
-        values: dict[str, Any] = metric.compute(threshold)
+        metric.threshold = threshold
+        values: dict[str, Any] = metric.compute()
         values["loss"] = F.binary_cross_entropy(self.probability(scores), y.to(scores))
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and hasattr(data, "records"):

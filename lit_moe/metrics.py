@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -10,8 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_core.errors import UserError
+from lit_core.lightning.one_value import OneValue
 from lit_moe.functional.drift import (
-    Coactivation,
     VocabularySpecialization,
     add_id_counts,
     coactivation_overlap,
@@ -146,7 +147,7 @@ class ContinualRouterSaturation(_Drift):
         return self.shared / (self.top_k * self.tokens)
 
 
-class ContinualVocabularySpecialization(_Drift):
+class ContinualVocabularySpecialization(OneValue, _Drift):
     """Share of tokens that still go to their id's most frequent expert under the reference (Thérien et al. 2025).
 
     Averaged per occurrence (each token counts once) and per id (each id counts once, as OLMoE does). The chance level
@@ -157,6 +158,10 @@ class ContinualVocabularySpecialization(_Drift):
         top_k: Experts per token.
         vocab_size: Number of token ids.
         min_occurrences: Least number of occurrences of an id in the average per id.
+        value: per_occurrence or per_id, to compute only one, as a scalar that can be logged; None computes both.
+
+    Raises:
+        UserError: If there is no such average.
     """
 
     higher_is_better = True
@@ -164,8 +169,10 @@ class ContinualVocabularySpecialization(_Drift):
     reference: Tensor
     counts: Tensor
 
-    def __init__(self, n_experts: int, top_k: int, vocab_size: int, min_occurrences: int = 10) -> None:
-        super().__init__(n_experts, top_k)
+    def __init__(
+        self, n_experts: int, top_k: int, vocab_size: int, min_occurrences: int = 10, value: str | None = None
+    ) -> None:
+        super().__init__(value, VocabularySpecialization._fields, n_experts=n_experts, top_k=top_k)
         self.vocab_size = vocab_size
         self.min_occurrences = min_occurrences
         for name in ("reference", "counts"):  # int32: there are many
@@ -182,17 +189,22 @@ class ContinualVocabularySpecialization(_Drift):
         add_id_counts(self.reference, ids, reference)
         add_id_counts(self.counts, ids, indices)
 
-    def compute(self) -> VocabularySpecialization:
-        """Return both averages, from 0 to 1."""
-        return vocabulary_specialization(self.reference, self.counts, self.top_k, self.min_occurrences)
+    def compute(self) -> Any:
+        """Return both averages, from 0 to 1, or the chosen one."""
+        both = vocabulary_specialization(self.reference, self.counts, self.top_k, self.min_occurrences)
+        return both if self.value is None else self.selected(both._asdict())
 
 
-class CoactivationOverlap(_Drift):
+class CoactivationOverlap(OneValue, _Drift):
     """Overlap of two models' co-activation of experts, over all pairs.
 
     Args:
         n_experts: Routed experts of the layer.
         top_k: Experts per token, 2 or more: one expert alone has no partner.
+        value: overlap or chance, to compute only one, as a scalar that can be logged; None computes all.
+
+    Raises:
+        UserError: If top_k is below 2, or there is no such value.
     """
 
     higher_is_better = True
@@ -200,8 +212,8 @@ class CoactivationOverlap(_Drift):
     reference: Tensor
     pairs: Tensor
 
-    def __init__(self, n_experts: int, top_k: int) -> None:
-        super().__init__(n_experts, top_k)
+    def __init__(self, n_experts: int, top_k: int, value: str | None = None) -> None:
+        super().__init__(value, ("overlap", "chance"), n_experts=n_experts, top_k=top_k)
         if top_k < 2:
             raise UserError(f"top_k is {top_k}, but co-activation needs 2 experts per token; leave the metric out.")
         for name in ("reference", "pairs"):
@@ -217,6 +229,7 @@ class CoactivationOverlap(_Drift):
         self.reference += pair_counts(reference, self.n_experts)
         self.pairs += pair_counts(indices, self.n_experts)
 
-    def compute(self) -> Coactivation:
-        """Return the overlap, from 0 to 1, and its chance level for this reference."""
-        return coactivation_overlap(self.reference, self.pairs, self.top_k)
+    def compute(self) -> Any:
+        """Return the overlap, from 0 to 1, and its chance level for this reference, or the chosen one."""
+        found = coactivation_overlap(self.reference, self.pairs, self.top_k)
+        return found if self.value is None else self.selected(found._asdict())

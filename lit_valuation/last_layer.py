@@ -86,7 +86,7 @@ def hidden_and_logits(module: nn.Module, x: Any, head: nn.Linear | None = None) 
     finally:
         hook.remove()
     comparable = calls and isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape == calls[-1][1].shape
-    if not comparable or not torch.equal(logits.nan_to_num(), calls[-1][1].nan_to_num()):
+    if not comparable or not torch.equal(logits.nan_to_num(), calls[-1][1].to(logits.dtype).nan_to_num()):
         raise UserError(
             f"The output of {type(module).__name__} is not that of its last nn.Linear, but gradients are matched at a "
             "linear head; return the logits (batch, classes), or name the layer that makes them."

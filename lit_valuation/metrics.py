@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.lightning.one_value import OneValue
 
 
-class ClassifierScores(Metric):
+class ClassifierScores(OneValue):
     """Loss, accuracy and recall of single classes as sums over samples, so uneven batches and devices add up.
 
     Args:
         classes: Names of the classes, in the order of their indices.
         hard_classes: Names of the classes whose recall is computed.
         dtype: Number format of the sum of the losses; devices without float64 take float32.
+        value: Name of the only score to compute, as a scalar that can be logged; None computes all, as a dict.
 
     Raises:
-        UserError: If a hard class is not among the classes.
+        UserError: If a hard class is not among the classes, or there is no score of this name.
     """
 
     is_differentiable = False
@@ -31,9 +33,14 @@ class ClassifierScores(Metric):
     samples: Tensor
 
     def __init__(
-        self, classes: Sequence[str], hard_classes: Sequence[str] = (), dtype: torch.dtype = torch.float64
+        self,
+        classes: Sequence[str],
+        hard_classes: Sequence[str] = (),
+        dtype: torch.dtype = torch.float64,
+        value: str | None = None,
     ) -> None:
-        super().__init__()
+        of_hard = ["hard_accuracy", *(f"recall/{name}" for name in hard_classes)] if hard_classes else []
+        super().__init__(value, ["loss", "accuracy", *of_hard])
         self.hard = class_numbers(classes, hard_classes)
         self.add_state("nll", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
         self.add_state("correct", torch.zeros(len(classes), dtype=torch.int64), dist_reduce_fx="sum")
@@ -52,8 +59,8 @@ class ClassifierScores(Metric):
         self.samples += torch.bincount(y, minlength=classes)
         self.correct += torch.bincount(y[predicted == y], minlength=classes)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return the scores by name.
+    def compute(self) -> Any:
+        """Return the scores by name, or the chosen one.
 
         Returns:
             ``loss`` in nats and ``accuracy`` from 0 to 1; with hard classes also ``hard_accuracy`` over their samples
@@ -65,7 +72,7 @@ class ClassifierScores(Metric):
             values["hard_accuracy"] = self.correct[chosen].sum() / self.samples[chosen].sum()
         for name, number in self.hard.items():
             values[f"recall/{name}"] = self.correct[number] / self.samples[number]
-        return {name: value.float() for name, value in values.items()}
+        return self.selected({name: value.float() for name, value in values.items()})
 
 
 def class_numbers(classes: Sequence[str], names: Sequence[str]) -> dict[str, int]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_core.data import MixtureStream, StreamLoader
 from lit_core.errors import UserError
 from lit_core.lightning.internals import logs_this_step
-from lit_core.lightning.step_logging import sum_over_ranks
 
 
 class ReplaySchedule:
@@ -75,7 +72,7 @@ class ReplayMixing(Callback):
     def __init__(self, fraction: float | ReplaySchedule) -> None:
         self.fraction = fraction if isinstance(fraction, ReplaySchedule) else _checked("fraction", fraction)
         self._stream: MixtureStream | None = None
-        self._drawn: Tensor | None = None
+        self._seen = self._step = 0
         self._length: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,27 +89,27 @@ class ReplayMixing(Callback):
                 f"{type(loader).__name__}; return one from train_dataloader or leave the callback out."
             )
         stream.set_replay(self.fraction)
-        self._stream, self._drawn = stream, None
+        self._stream, self._seen = stream, trainer.global_step * stream.accumulation
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Tensor], batch_idx: int
-    ) -> None:
-        """Count the samples of each source in a micro-batch."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note the optimizer step and the length of the token windows."""
         assert self._stream is not None
-        drawn = torch.bincount(batch["source"].flatten(), minlength=len(self._stream.names))
-        self._drawn = drawn if self._drawn is None else self._drawn + drawn
-        self._length = batch["input_ids"].shape[-1] if "input_ids" in batch else None
+        position = getattr(trainer.train_dataloader, "position", None)
+        # not the global step, which counts each of several optimizers
+        self._step = self._seen // self._stream.accumulation if position is None else position()[0]
+        self._seen += 1
+        self._length = batch["input_ids"].shape[-1] if isinstance(batch, dict) and "input_ids" in batch else None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log how many samples of each source this optimizer step drew, summed over all ranks."""
-        drawn, self._drawn, stream = self._drawn, None, self._stream
-        assert drawn is not None and stream is not None
+        """Log how many samples of each source this optimizer step draws over all ranks."""
+        stream = self._stream
+        assert stream is not None
         if not logs_this_step(trainer):
             return
-        counts = dict(zip(stream.names, sum_over_ranks(trainer, drawn).tolist(), strict=True))
+        counts = stream.counts(self._step)
         total = sum(counts.values())
         values: dict[str, Any] = {"train/replay_fraction": sum(counts[name] for name in stream.replay) / total}
-        consumed = stream.consumed(trainer.global_step + 1)
+        consumed = stream.consumed(self._step + 1)
         for name in stream.names:
             samples = consumed[name]
             values[f"train/{name}/fraction"] = counts[name] / total

@@ -145,17 +145,18 @@ class _Packed:
         return self._batch
 
 
-class _WorkerStream(IterableDataset[dict[str, Tensor] | _Packed | _WorkerError]):
-    """A stream that packs its batches in a data-loading process; its last item may be an error."""
+class _WorkerStream(IterableDataset[Any]):
+    """A stream that packs its flat batches in a data-loading process; its last item may be an error."""
 
     def __init__(self, stream: Stream | EvalStream) -> None:
         self.stream = stream
 
-    def __iter__(self) -> Iterator[dict[str, Tensor] | _Packed | _WorkerError]:
+    def __iter__(self) -> Iterator[Any]:
         if get_worker_info() is None:
             yield from self.stream
             return
         try:
-            yield from map(_Packed, self.stream)
+            for batch in self.stream:
+                yield _Packed(batch) if isinstance(batch, dict) else batch
         except (UserError, RunFailure) as error:
             yield _WorkerError(error)

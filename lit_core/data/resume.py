@@ -196,7 +196,8 @@ def _check_trainer(trainer: Trainer, stream: Stream) -> None:
         raise UserError(
             f"accumulate_grad_batches is {trainer.accumulate_grad_batches}, but a global_batch_size of "
             f"{stream.global_batch_size} on {stream.world_size} devices with a micro_batch_size of "
-            f"{stream.micro_batch_size} needs {stream.accumulation}; leave it out or give this number."
+            f"{stream.micro_batch_size} needs {stream.accumulation}; give this number to the Trainer, or set it in the "
+            "data module's setup() with `self.trainer.accumulate_grad_batches = stream.accumulation`."
         )
     short = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set where mypy does not see it
     if trainer.num_training_batches % stream.accumulation and not short:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,21 +26,23 @@ IGNORED = -100
 
 
 class SampleSource(Protocol):
-    """Samples by index, which a stream reads. A sample is a flat dict of tensors, arrays, numbers or strings.
+    """Samples by index, which a stream reads.
 
-    A source may also have ``batch(indices) -> dict``, which returns several samples stacked, if that is faster;
-    ``content``, a text that differs for other data; and ``length``, the tokens of each sample. By the last two a run
-    that branches from another one knows where it stands in a source.
+    A sample is a mapping, a tuple, a dataclass instance or a tensor, as torch's DataLoader stacks them, or nested. A
+    source may also have ``batch(indices) -> dict``, which returns several samples stacked, if that is faster and they
+    are flat dicts of tensors, arrays, numbers or strings; ``content``, a text that differs for other data; and
+    ``length``, the tokens of each sample. By the last two a run that branches from another one knows where it stands
+    in a source.
     """
 
     def __len__(self) -> int:
         """Return the number of samples."""
 
-    def __getitem__(self, index: int, /) -> dict[str, Any]:
+    def __getitem__(self, index: int, /) -> Any:
         """Return one sample."""
 
 
-class Stream(IterableDataset[dict[str, Tensor]], ABC):
+class Stream(IterableDataset[Any], ABC):
     """Endless micro-batches from named sources.
 
     With B samples per optimizer step, W ranks, b samples per micro-batch and A = B / (W b) micro-batches per rank and
@@ -53,10 +56,11 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
     5. A position becomes a running number g: the samples of its source that came before it, since training began. Of a
        source with n samples, it is element g % n of a permutation drawn from the seed, the source's name and the epoch
        g // n. So each sample occurs once per epoch, and the last global batch of an epoch is completed from the next.
-    6. The samples are read, one ``batch`` per source, and put into the order of their positions.
+    6. The samples are read, one ``batch`` per source where it has this method, and put into the order of their
+       positions.
 
-    A batch has what the sources return, stacked, and ``source``, the index of each sample's source in ``names``, and
-    ``index``, its running number g; both int64 of shape ``(b,)``.
+    A batch has the form of the samples, stacked. A mapping also has ``source``, the index of each sample's source in
+    ``names``, and ``index``, its running number g; both int64 of shape ``(b,)``.
 
     Args:
         sources: The sources by name, in the order of ``names``.
@@ -161,7 +165,7 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         size = len(self.sources[name])
         return sample_block(running // BLOCK, size, self.seed, name, self.order)[running % BLOCK]
 
-    def micro_batch(self, index: int) -> dict[str, Any]:
+    def micro_batch(self, index: int) -> Any:
         """Read a micro-batch of this rank.
 
         Args:
@@ -176,16 +180,23 @@ class Stream(IterableDataset[dict[str, Tensor]], ABC):
         rows: dict[str, list[int]] = {}  # of the batch, by source
         for row, (name, _) in enumerate(slots):
             rows.setdefault(name, []).append(row)
-        parts = {
-            name: _stacked(self.sources[name], [self.sample_index(name, slots[row][1]) for row in rows_of_source])
-            for name, rows_of_source in rows.items()
-        }
-        batch = _interleaved(parts, rows)
+        indices = {name: [self.sample_index(name, slots[row][1]) for row in rows[name]] for name in rows}
+        if any(hasattr(self.sources[name], "batch") for name in rows):
+            parts = {name: _stacked(self.sources[name], indices[name], name) for name in rows}
+            batch = _interleaved(parts, rows)
+        else:
+            samples = {
+                row: self.sources[name][at] for name in rows for row, at in zip(rows[name], indices[name], strict=True)
+            }
+            _check_forms({name: samples[rows[name][0]] for name in rows})
+            batch = stacked_samples([samples[row] for row in range(len(slots))], ", ".join(map(repr, rows)))
+        if not isinstance(batch, dict):
+            return batch
         batch["source"] = torch.tensor([self.names.index(name) for name, _ in slots])
         batch["index"] = torch.tensor([running for _, running in slots])
         return batch
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         index, stride = _worker()
         while True:
             yield self.micro_batch(index)
@@ -259,15 +270,16 @@ class ShardStream(Stream):
         return {self.names[0]: step * self.global_batch_size}
 
 
-class EvalStream(IterableDataset[dict[str, Tensor]]):
+class EvalStream(IterableDataset[Any]):
     """All samples of a source once, in order; every rank gets the same number of batches.
 
     1. Global batch i holds the samples i W b to (i + 1) W b - 1, for W ranks and b samples per batch.
     2. Rank r reads the r-th part of b samples of each global batch.
     3. Positions beyond the end of the source are padded with its last sample, whose ``index`` is set to -1 and whose
-       ``labels`` or ``y``, where there are any, to -100; metrics leave these rows out.
+       ``labels`` or ``y``, where there are any, to -100; metrics leave these rows out. Samples that are not mappings
+       can't be marked, so such a batch has fewer rows; a rank without any gets the last sample once more.
 
-    A batch has what the source returns, stacked, and ``index``, the index of each sample in the source.
+    A batch has the form of the samples, stacked. A mapping also has ``index``, the index of each sample in the source.
 
     Args:
         source: Samples by index, such as a `TokenWindows` with ``tail``.
@@ -285,12 +297,15 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
             raise UserError("The source to evaluate on has no samples; prepare more data or leave it out.")
         self.source, self.batch_size, self.rank, self.world_size = source, batch_size, rank, world_size
 
-    def batch(self, index: int) -> dict[str, Tensor]:
-        """Return this rank's batch with an index, from 0; each tensor has ``batch_size`` rows."""
+    def batch(self, index: int) -> Any:
+        """Return this rank's batch with an index, from 0; each tensor of a mapping has ``batch_size`` rows."""
         first = (index * self.world_size + self.rank) * self.batch_size
-        return default_collate([self._row(position) for position in range(first, first + self.batch_size)])
+        rows = [self._row(first)]
+        padded = isinstance(rows[0], Mapping)
+        last = first + self.batch_size if padded else min(first + self.batch_size, len(self.source))
+        return stacked_samples(rows + [self._row(position) for position in range(first + 1, last)], "to evaluate on")
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         first, stride = _worker()
         for index in range(first, len(self), stride):
             yield self.batch(index)
@@ -298,18 +313,73 @@ class EvalStream(IterableDataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return -(-len(self.source) // (self.batch_size * self.world_size))
 
-    def _row(self, index: int) -> dict[str, Any]:
-        if index < len(self.source):
-            return {**self.source[index], "index": index}
-        row = {**self.source[len(self.source) - 1], "index": -1}
-        for key in row.keys() & {"labels", "y"}:
+    def _row(self, index: int) -> Any:
+        sample = self.source[min(index, len(self.source) - 1)]
+        if not isinstance(sample, Mapping):
+            return sample
+        row = {**sample, "index": index if index < len(self.source) else -1}
+        for key in row.keys() & {"labels", "y"} if row["index"] < 0 else ():
             row[key] = torch.full_like(torch.as_tensor(row[key]), IGNORED)
         return row
 
 
-def _stacked(source: SampleSource, indices: list[int]) -> dict[str, Any]:
+def stacked_samples(samples: Sequence[Any], source: str) -> Any:
+    """Return samples as one batch of their form; as torch's DataLoader does, and dataclass instances too.
+
+    Args:
+        samples: The samples, 1 or more.
+        source: Name of their source, for the message.
+
+    Raises:
+        UserError: If they cannot be stacked.
+    """
+    try:
+        return _stack(samples)
+    except (TypeError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(
+            f"The samples of the source {source} cannot be stacked into a batch ({reason}); let it return tensors of "
+            "equal shapes, arrays, numbers or strings, alone or in mappings, tuples and dataclasses."
+        ) from error
+
+
+def _stack(samples: Sequence[Any]) -> Any:
+    first = samples[0]
+    if is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in fields(first) if field.init]
+        return type(first)(**{name: _stack([getattr(sample, name) for sample in samples]) for name in names})
+    if isinstance(first, Mapping):
+        return {key: _stack([sample[key] for sample in samples]) for key in first}
+    if isinstance(first, tuple | list):
+        columns = [_stack(column) for column in zip(*samples, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else columns
+    return default_collate(list(samples))
+
+
+def _check_forms(samples: Mapping[str, Any]) -> None:
+    """Refuse sources whose samples, one of each, have different keys, lengths or types."""
+    (first, sample), *others = samples.items()
+    for name, other in others:
+        if isinstance(sample, Mapping) and isinstance(other, Mapping):
+            if sample.keys() != other.keys():
+                raise _different_keys(name, other, first, sample)
+        elif type(sample) is not type(other) or (isinstance(sample, tuple | list) and len(sample) != len(other)):
+            raise UserError(
+                f"source {name!r} returns a {type(other).__name__} and source {first!r} a {type(sample).__name__} of "
+                "another form, so no batch can hold both; let both return the same."
+            )
+
+
+def _different_keys(name: str, part: Mapping[str, Any], first: str, batch: Mapping[str, Any]) -> UserError:
+    return UserError(
+        f"source {name!r} and source {first!r} give other keys ({', '.join(part)}; {', '.join(batch)}), so no "
+        "batch can hold both; let both return the same keys."
+    )
+
+
+def _stacked(source: SampleSource, indices: list[int], name: str) -> dict[str, Any]:
     batch = getattr(source, "batch", None)
-    return batch(indices) if batch else default_collate([source[index] for index in indices])
+    return batch(indices) if batch else stacked_samples([source[index] for index in indices], repr(name))
 
 
 def _interleaved(parts: dict[str, dict[str, Any]], rows: dict[str, list[int]]) -> dict[str, Any]:
@@ -319,10 +389,7 @@ def _interleaved(parts: dict[str, dict[str, Any]], rows: dict[str, list[int]]) -
         return dict(batch)
     for name, part in others:
         if part.keys() != batch.keys():
-            raise UserError(
-                f"source {name!r} and source {first!r} give other keys ({', '.join(part)}; {', '.join(batch)}), so no "
-                "batch can hold both; let both return the same keys."
-            )
+            raise _different_keys(name, part, first, batch)
     order = np.argsort([row for rows_of_source in rows.values() for row in rows_of_source])
     merged: dict[str, Any] = {}
     for key in batch:

@@ -160,6 +160,7 @@ class Forgetting(EvaluationCallback):
                     known = [name for name in metrics if name.startswith("val/") and name.endswith("/loss")]
                     raise UserError(
                         f"Forgetting names the source {source}, but the validation logged no {key};"
-                        + (did_you_mean(key, known) or f" it logged {', '.join(known) or 'no loss'}.")
+                        + (did_you_mean(key, known) or f" it logged {', '.join(known or metrics) or 'nothing'}.")
+                        + ("" if known else f" Log {key} in validation_step, with add_dataloader_idx=False.")
                     )
         return losses

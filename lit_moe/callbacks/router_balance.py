@@ -90,8 +90,8 @@ class RouterBalance(EvaluationCallback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Log the optimizer step's global batch."""
         window, self._window = self._window, self._empty()
-        if not self._layers or not logs_this_step(trainer):
-            return
+        if not any(load.batches for load in window) or not logs_this_step(trainer):
+            return  # the second optimizer of a module that steps several after one forward pass has nothing new
         reduce_over_ranks(trainer, window)
         pl_module.log_dict(measures(window, "train", training=True) | {"train/router/mri_floor": self._floor()})
         logged = (trainer.global_step + 1) // max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]

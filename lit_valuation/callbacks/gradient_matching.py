@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -101,6 +102,7 @@ class GradientMatching(Callback):
         show_samples: int = 0,
         pool: DataLoader | None = None,
     ) -> None:
+        budget = int(budget) if isinstance(budget, Integral) else float(budget)
         if budget <= 0 or (isinstance(budget, float) and budget > 1):
             raise UserError(f"`budget` is {budget}, but must be a share above 0 and up to 1.0, or a number of samples.")
         if every_n_epochs < 1:
@@ -155,7 +157,7 @@ class GradientMatching(Callback):
         last = set() if self.numbers is None else set(self.numbers.tolist())
         chosen = set(coreset.numbers.tolist())
         self.numbers, self.weights = coreset.numbers, coreset.weights
-        self._made = {"count": self._made["count"] + 1, "epoch": trainer.current_epoch, "step": trainer.global_step}
+        self._made = {"count": self._made["count"] + 1, "epoch": trainer.current_epoch, "step": _steps(trainer)}
         self._order = ORDER
         self._facts = {
             "relative_residual": coreset.residual,
@@ -188,7 +190,7 @@ class GradientMatching(Callback):
 
     def _due(self, trainer: Trainer) -> bool:
         if self.at_step is not None:
-            return self.numbers is None and trainer.global_step >= self.at_step
+            return self.numbers is None and _steps(trainer) >= self.at_step
         # a run that was resumed at the start of the epoch does not select again
         return trainer.current_epoch % self.every_n_epochs == 0 and trainer.current_epoch != self._made["epoch"]
 
@@ -222,7 +224,8 @@ class GradientMatching(Callback):
     def _gather(self, trainer: Trainer, pl_module: LightningModule, loaders: list[Any]) -> PoolGradients:
         batches = (batch for loader in loaders for batch in _share(trainer, loader, self.keys))
         smoothing = float(getattr(pl_module, "label_smoothing", 0.0)) if self.loss == "cross_entropy" else 0.0
-        return gather_gradients(pl_module, batches, head=self.head, loss=self.loss, label_smoothing=smoothing)
+        with trainer.precision_plugin.forward_context():
+            return gather_gradients(pl_module, batches, head=self.head, loss=self.loss, label_smoothing=smoothing)
 
     def _view(self, trainer: Trainer) -> Any:
         """Return the loader of the pool, without random augmentation."""
@@ -265,7 +268,7 @@ class GradientMatching(Callback):
         stream.order = self._order
         loader = SubsetLoader(stream, weighted, self.keys, num_workers=self._workers)
         # the number of steps since the selection is the whole state, so a resumed run reads the same batches
-        loader.position = lambda: (trainer.global_step - first, stream.consumed(trainer.global_step - first))
+        loader.position = lambda: (_steps(trainer) - first, stream.consumed(_steps(trainer) - first))
         replace_train_loader(trainer, loader)
 
     def _show(self, trainer: Trainer) -> None:
@@ -281,6 +284,11 @@ class GradientMatching(Callback):
         add_images(trainer, "train/selection/samples", list(pixels), max(trainer.global_step - 1, 0))
 
 
+def _steps(trainer: Trainer) -> int:
+    """Return the batches that the optimizers stepped on; the global step counts each of several optimizers."""
+    return trainer.global_step // max(1, len(trainer.optimizers))
+
+
 def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch]:
     """Yield this rank's share of a loader's batches, with the indices of their samples.
 
@@ -294,4 +302,4 @@ def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch
             batch = replace(batch, index=torch.arange(n_read, n_read + len(batch.y)))
         n_read += len(batch.y)
         if isinstance(loader, StreamLoader) or batch_index % trainer.world_size == trainer.global_rank:
-            yield batch
+            yield replace(batch, x=trainer.precision_plugin.convert_input(batch.x))

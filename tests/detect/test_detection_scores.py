@@ -23,9 +23,9 @@ def texts(n=101, seed=0):
 
 def whole(threshold=0.25):
     scores, labels = texts()
-    metric = DetectionScores()
+    metric = DetectionScores(threshold=0.25)
     metric.update(scores, labels, torch.arange(len(scores)))
-    return metric.compute(0.25)
+    return metric.compute()
 
 
 def test_the_values_are_those_of_the_functions():
@@ -48,26 +48,26 @@ def test_padding_repeats_unknown_labels_and_order_change_nothing():
     scores, labels = texts()
     index = torch.arange(len(scores))
     shuffle = torch.randperm(len(scores), generator=torch.Generator().manual_seed(1))
-    metric = DetectionScores()
+    metric = DetectionScores(threshold=0.25)
     for rows in shuffle.split(7):
         metric.update(scores[rows], labels[rows], index[rows])
     metric.update(scores[:3], labels[:3], index[:3])  # again
     metric.update(torch.full((3,), math.nan), torch.tensor([0, 1, 0]), torch.full((3,), -1))
     metric.update(torch.tensor([1e9]), torch.tensor([-1]), torch.tensor([500]))
-    assert metric.compute(0.25) == whole()
+    assert metric.compute() == whole()
     assert torch.equal(metric.gathered()[0], scores) and torch.equal(metric.gathered()[2], index)
 
 
 def _rank(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     scores, labels = texts()
-    metric = DetectionScores()
+    metric = DetectionScores(threshold=0.25)
     index = torch.arange(rank, 102, 2)
     real = torch.where(index < 101, index, -1)  # rank 1 has a row less, and fills up
     if rank:  # one more batch, of nothing but filling
         metric.update(scores[:2], labels[:2], torch.tensor([-1, -1]))
     metric.update(scores[index.clamp(max=100)], labels[index.clamp(max=100)], real)
-    values = {name: float(value) for name, value in metric.compute(0.25).items()}
+    values = {name: float(value) for name, value in metric.compute().items()}
     kept, _, numbers = metric.gathered()
     assert torch.equal(kept, scores) and torch.equal(numbers, torch.arange(101))
     (folder / f"{rank}.json").write_text(json.dumps(values))
@@ -136,20 +136,20 @@ def test_conditions_have_names():
 
 
 def test_what_a_missing_class_leaves():
-    metric = DetectionScores()
+    metric = DetectionScores(threshold=0.25)
     metric.update(torch.tensor([1.0, -1.0]), torch.tensor([1, 1]), torch.arange(2))
-    values = metric.compute(0.25)
+    values = metric.compute()
     assert float(values["recall/machine"]) == 0.5
     assert "auroc" not in values and "recall/human" not in values
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_and_constant_scores_are_refused(bad):
-    metric = DetectionScores()
+    metric = DetectionScores(threshold=0.25)
     metric.update(torch.tensor([1.0, bad]), torch.tensor([1, 1]), torch.arange(2))
     with pytest.raises(UserError, match="1 of 2 are not finite"):
-        metric.compute(0.25)
-    metric = DetectionScores()
+        metric.compute()
+    metric = DetectionScores(threshold=0.25)
     metric.update(torch.ones(4), torch.tensor([0, 1, 0, 1]), torch.arange(4))
     with pytest.raises(UserError, match="all 4 are 1"):
-        metric.compute(0.25)
+        metric.compute()
