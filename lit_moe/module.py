@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ class MoELanguageModel(EvaluationTask):
     ``labels`` of shape ``(batch, length)``; labels of -100 are not scored, in evaluation they are not routed either.
 
     Args:
-        decoder: Architecture of the network.
+        decoder: Architecture of the network; in Python also a mapping with its fields.
         router: Class that makes the router of each mixture layer from the number of experts and of selected experts.
         optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
@@ -88,6 +88,8 @@ class MoELanguageModel(EvaluationTask):
         hugging_face: HFConfig | None = None,
     ) -> None:
         super().__init__()
+        decoder = DecoderConfig(**decoder) if isinstance(decoder, Mapping) else decoder
+        hugging_face = HFConfig(**hugging_face) if isinstance(hugging_face, Mapping) else hugging_face
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.meter = TrainingMeter()
