@@ -38,7 +38,7 @@ def checked_seed(argument: str, seed: int) -> int:
     """Return a seed; `UserError` names the argument if it is not from 0 to 2**32 - 1."""
     if not 0 <= seed < _LIMIT:
         raise UserError(f"{argument} is {seed}, but must be 0 or more and below 2**32; give such a number.")
-    return seed
+    return int(seed)
 
 
 def forget_run_seed() -> None:

@@ -94,8 +94,8 @@ class Stream(IterableDataset[Any], ABC):
         world_size: int = 1,
         seed: int | None = None,
     ) -> None:
-        global_batch_size, micro_batch_size, rank, world_size, seed = map(
-            operator.index, (global_batch_size, micro_batch_size, rank, world_size, seed)
+        global_batch_size, micro_batch_size, rank, world_size = map(
+            operator.index, (global_batch_size, micro_batch_size, rank, world_size)
         )
         _check_layout(micro_batch_size, rank, world_size)
         if global_batch_size < 1 or global_batch_size % (world_size * micro_batch_size):

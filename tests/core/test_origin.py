@@ -78,7 +78,7 @@ OTHER = nn.Linear(1, 1)
         (partial(bare_sgd, lr=1), {"not_kept": "a partial"}),
         (torch.zeros(2), {"not_kept": "a Tensor"}),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_each_kind_of_value_is_kept_as_a_config_would_name_it(value, plain):
     assert described(value) == plain
