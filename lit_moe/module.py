@@ -15,7 +15,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.evaluation import named_loader
 from lit_core.lightning.internals import logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
-from lit_core.lightning.step_logging import sum_over_ranks
+from lit_core.lightning.step_logging import ratio, sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.seeds import part_seed
@@ -224,8 +224,8 @@ class MoELanguageModel(EvaluationTask):
             return
         scored, auxiliary, nats, text_bytes = sum_over_ranks(self.trainer, window.sums()).tolist()
         tokens, flops = self.meter.tokens(self.global_step + 1), self.meter.flops(self.global_step + 1)
-        values = {
-            "train/auxiliary_loss": auxiliary / max(scored, 1),
+        values: dict[str, float | Tensor] = {
+            "train/auxiliary_loss": ratio(auxiliary, scored),
             "train/learning_rate": float(optimizer.param_groups[0]["lr"]),
             "train/gradient_norm": gradient_norm(self.parameters()),
             "train/tokens": float(tokens),
@@ -234,7 +234,7 @@ class MoELanguageModel(EvaluationTask):
         if text_bytes > 0:  # not without a tokenizer, and not if a token stands for unknown text
             values["train/bits_per_byte"] = nats / text_bytes / math.log(2)
         self.log_dict(values)
-        self.log("train/loss", nats / max(scored, 1), prog_bar=True)
+        self.log("train/loss", ratio(nats, scored), prog_bar=True)
         self.log("train/tokens_per_second", self.meter.lap(tokens), prog_bar=True)
 
     def on_validation_start(self) -> None:

@@ -1,5 +1,6 @@
 """The loss of an optimizer step is the mean over all that it scores, in each package and on several devices."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -257,6 +258,17 @@ def test_a_step_of_two_devices_is_one_mean(task, strategy, make_trainer, read_me
     on_ranks(fit)
     found = torch.load(tmp_path / "gradients.pt", weights_only=True)
     check(found, expected_steps(TASKS[task], counts, 4), read_metrics)
+
+
+@pytest.mark.parametrize("task", ["mixture", "unlabelled", "detector"])
+def test_a_step_that_scores_nothing_has_no_loss(task, make_trainer, read_metrics):
+    """And no gradient, instead of NaN; the next step is as it would be."""
+    gradients, counts = Gradients(), [0, 0, 3, 1]
+    train(make_trainer, TASKS[task], counts, 2, gradients)
+    assert all(gradient.count_nonzero() == 0 for gradient in gradients.steps[0].values())
+    assert all(gradient.isfinite().all() for gradient in gradients.steps[1].values())
+    (_, first), (_, second) = read_metrics()["train/loss"]
+    assert math.isnan(first) and second > 0
 
 
 def test_equal_counts_leave_each_bit_as_it_is(make_trainer):

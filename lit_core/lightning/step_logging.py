@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -29,10 +30,18 @@ def log_step(module: LightningModule, optimizer: Optimizer, window: Sequence[Ten
         return
     loss, right, samples = sum_over_ranks(module.trainer, torch.stack(list(window)).sum(0)).tolist()
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    module.log("train/loss", loss / samples, prog_bar=True)
-    module.log("train/accuracy", right / samples, prog_bar=True)
+    module.log("train/loss", ratio(loss, samples), prog_bar=True)
+    module.log("train/accuracy", ratio(right, samples), prog_bar=True)
     module.log("train/learning_rate", float(optimizer.param_groups[0]["lr"]))
     module.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+
+
+def ratio(total: float, count: float) -> float:
+    """Return a mean from a sum; NaN if there is nothing to average.
+
+    Lightning would repeat the value of an earlier step in place of one that is not logged.
+    """
+    return total / count if count else math.nan
 
 
 def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:

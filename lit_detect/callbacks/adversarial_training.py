@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lit_core.errors import UserError
 from lit_core.lightning.internals import logs_this_step
-from lit_core.lightning.step_logging import sum_over_ranks
+from lit_core.lightning.step_logging import ratio, sum_over_ranks
 from lit_core.seeds import part_seed
 from lit_detect.attacks import Attack
 from lit_detect.callbacks.attacking import CachedAttacks
@@ -33,8 +33,8 @@ class AdversarialTraining(Callback):
     =================================  ========  ===============================================================
     key                                unit      moment
     =================================  ========  ===============================================================
-    ``train/adversarial/share``        0 to 1    logged step; share of the machine texts that was replaced
-    ``train/adversarial/edits``        edits     same; mean per replaced text
+    ``train/adversarial/share``        0 to 1    logged step; share of the machine texts that was replaced; NaN if none
+    ``train/adversarial/edits``        edits     same; mean per replaced text; NaN if none was replaced
     ``train/adversarial/seconds``      seconds   same; time that attacks took in the step, mean over the devices
     =================================  ========  ===============================================================
 
@@ -101,8 +101,8 @@ class AdversarialTraining(Callback):
         if not logs_this_step(trainer):
             return
         machine, replaced, edits, seconds = sum_over_ranks(trainer, window).tolist()
-        pl_module.log("train/adversarial/share", replaced / max(1.0, machine))
-        pl_module.log("train/adversarial/edits", edits / max(1.0, replaced))
+        pl_module.log("train/adversarial/share", ratio(replaced, machine))
+        pl_module.log("train/adversarial/edits", ratio(edits, replaced))
         pl_module.log("train/adversarial/seconds", seconds / trainer.world_size)
 
     def _draw(self, index: int) -> int | None:
