@@ -87,7 +87,7 @@ def test_folders_that_may_not_be_written(place):
         with as_nobody():
             refused(place, FIT, 2, "runs/moe/x cannot be used (Permission denied)")
             refused(place, [*GENERATE, "--output", "x.jsonl"], 2, "nothing can be written there (Permission denied)")
-            refused(place, MAKE, 2, "data/new cannot be used (Permission denied)")
+            refused(place, MAKE, 2, "data/new, but nothing can be written there (Permission denied)")
     finally:
         for folder in folders:
             folder.chmod(0o755)
