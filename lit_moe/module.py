@@ -54,7 +54,7 @@ class MoELanguageModel(EvaluationTask):
     ===================================  =============  ====================================================
     ``train/loss``                       nats/token     logged step; mean over its whole global batch
     ``train/auxiliary_loss``             nats/token     same; sum over the layers of the scaled router losses
-    ``train/bits_per_byte``              bits/byte      same; where the data module has a tokenizer
+    ``train/bits_per_byte``              bits/byte      same; NaN if a token stands for unknown text
     ``train/learning_rate``              1              same; the rate of this step
     ``train/gradient_norm``              1              same; before clipping
     ``train/tokens``                     tokens         same; of this run, not of one that it branched from
@@ -64,8 +64,9 @@ class MoELanguageModel(EvaluationTask):
     ``{stage}/{source}/bits_per_byte``   bits/byte      same; NaN if a token stands for unknown text
     ===================================  =============  ====================================================
 
-    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader. Batches are mappings with ``input_ids`` and
-    ``labels`` of shape ``(batch, length)``; labels of -100 are not scored, in evaluation they are not routed either.
+    Bits per byte need a data module with a tokenizer. ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the
+    loader. Batches are mappings with ``input_ids`` and ``labels`` of shape ``(batch, length)``; labels of -100 are not
+    scored, in evaluation they are not routed either.
 
     Args:
         decoder: Architecture of the network; in Python also a mapping with its fields.
@@ -231,8 +232,8 @@ class MoELanguageModel(EvaluationTask):
             "train/tokens": float(tokens),
             "train/flops": flops,
         }
-        if text_bytes > 0:  # not without a tokenizer, and not if a token stands for unknown text
-            values["train/bits_per_byte"] = nats / text_bytes / math.log(2)
+        if self._byte_lengths is not None:
+            values["train/bits_per_byte"] = ratio(nats, text_bytes) / math.log(2)
         self.log_dict(values)
         self.log("train/loss", ratio(nats, scored), prog_bar=True)
         self.log("train/tokens_per_second", self.meter.lap(tokens), prog_bar=True)
