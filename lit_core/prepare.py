@@ -13,9 +13,10 @@ from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.data.shards import ShardSet, splits_of
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, require, workplace
 from lit_core.lm.tokenizer import Tokenizer
 
 #: What the root's tokenizer was trained on.
@@ -143,7 +144,9 @@ def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) 
         )
     if stored is not None and vocab_size is not None:
         record = root / TRAINING
-        trained = json.loads(record.read_bytes())["vocab_size"] if record.is_file() else stored.vocab_size
+        training = json.loads(record.read_bytes()) if record.is_file() else {"vocab_size": stored.vocab_size}
+        check_format(PREPARED, training, record, "choose another root")
+        trained = training["vocab_size"]
         if trained != vocab_size:
             raise UserError(
                 f"vocab_size is {vocab_size}, but the tokenizer of {root} has {trained}; choose another root, or leave "
@@ -156,7 +159,7 @@ def _move_in(root: Path, builds: Sequence[CorpusBuild], tokenizer: Tokenizer, tr
     """Move finished sources into the root, in which every visible source is complete at any moment."""
     finished = [build.finish(tokenizer) for build in builds]
     if training is not None:
-        atomic_write(root / TRAINING, json.dumps(training, ensure_ascii=False, indent=1) + "\n")
+        atomic_write(root / TRAINING, json.dumps({**stamp(PREPARED), **training}, ensure_ascii=False, indent=1) + "\n")
     if not (root / "tokenizer.json").is_file():
         tokenizer.save(root / "tokenizer.json")
     for build, folder in zip(builds, finished, strict=True):

@@ -77,7 +77,12 @@ def without_secrets(config: Any, typed: Mapping[str, Any]) -> Any:
         config: The resolved config, as plain values.
         typed: The same config with its references.
     """
-    return as_typed(config, resolved(_mapped(typed, _escaped_environment)))
+    return as_typed(config, without_environment(typed))
+
+
+def without_environment(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with its references resolved, except those to environment variables, which stay as typed."""
+    return resolved(_mapped(config, _escaped_environment))
 
 
 def settled(config: Mapping[str, Any], root: str) -> dict[str, Any]:

@@ -11,7 +11,11 @@ from typing import Any, TypeVar
 
 from lit_core.errors import UserError
 from lit_core.files.exclusive_folder import ExclusiveFolder, Group
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_write, remove_torn_files, sync_folder
+
+#: Name of the format of journals and settings.
+FORMAT = "litshift-work"
 
 Row = Mapping[str, Any]
 Key = TypeVar("Key")
@@ -94,10 +98,18 @@ class FinishedRows(ExclusiveFolder):
         return sorted(self.folder.glob(self.journals))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
+        for path, number, line in self._lines():
+            yield self._parsed(line, path, number)
+
+    def _lines(self) -> Iterator[tuple[Path, int, bytes]]:
+        """Yield the whole lines of all journals, with file and number; the first one of a file may tell its version."""
         for path in self._paths():
             # after the last line break is nothing, or part of a row
             for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-                yield self._parsed(line, path, number)
+                if number == 1 and line.startswith(b'{"format": '):
+                    check_format(FORMAT, json.loads(line), path, f"remove {self.folder} to start again")
+                else:
+                    yield path, number, line
 
     def _parsed(self, line: bytes, path: Path, number: int) -> dict[str, Any]:
         try:
@@ -167,14 +179,16 @@ class UnfinishedWork(FinishedRows):
         super()._begin()
         remove_torn_files(self.folder)
         former = self._former()
+        check_format(FORMAT, former, self.record, f"remove {self.folder} to start again")
+        former = {name: value for name, value in former.items() if name not in stamp(FORMAT)}
         now = json.loads(json.dumps(self.settings))
         for name in {**now, **former} if self.done else ():
             if _dump(former.get(name)) != _dump(now.get(name)):
                 raise UserError(self.differs(name, former.get(name), now.get(name)))
-        atomic_write(self.record, json.dumps(now, ensure_ascii=False, indent=1) + "\n")
+        atomic_write(self.record, json.dumps({**stamp(FORMAT), **now}, ensure_ascii=False, indent=1) + "\n")
 
     def _remove_unused(self) -> None:
-        if not any(path.stat().st_size for path in self._paths()):
+        if not any(True for _ in self._lines()):
             shutil.rmtree(self.folder)
 
     def _paths(self) -> list[Path]:
@@ -201,11 +215,13 @@ class _Journal:
         self._file = path.open("ab+")
         self._file.seek(0)
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
+        self._file.seek(0, os.SEEK_END)
         sync_folder(path.parent)  # a new file's name survives a power loss, too
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Append rows and wait until they are on the disk."""
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        """Append rows, the first ones after the version of the format, and wait until they are on the disk."""
+        head = [] if self._file.tell() else [stamp(FORMAT)]
+        self._file.write("".join(json.dumps(row) + "\n" for row in [*head, *rows]).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
 

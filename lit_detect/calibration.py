@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_write, file_sha256
+from lit_core.record import new_record, note_input
 from lit_detect.functional.calibration import Platt
 
+#: Name of the file's format.
+FORMAT = "litshift-calibration"
 #: Name of the only group if no column names groups.
 ALL = ""
 #: The rule by which the threshold follows from the scores, for readers of the file.
@@ -116,11 +120,12 @@ class Calibration:
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as a JSON file, atomically."""
-        about = {"fpr": self.fpr, "by": self.by, "rule": RULE}
+        about = {**stamp(FORMAT), "fpr": self.fpr, "by": self.by, "rule": RULE}
         about |= {"detector": self.detector, "checkpoint_sha256": self.checkpoint_sha256}
         groups = {name: asdict(group) for name, group in self.groups.items()}
         platt = None if self.platt is None else self.platt._asdict()
-        atomic_write(Path(path), json.dumps({**about, "groups": groups, "platt": platt}, indent=2) + "\n")
+        content = {**about, "groups": groups, "platt": platt, "record": new_record()}
+        atomic_write(Path(path), json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -131,6 +136,8 @@ class Calibration:
         """
         try:
             content: dict[str, Any] = json.loads(Path(path).read_bytes())
+            check_format(FORMAT, content, path, "create it again with lit-detect calibrate")
+            note_input(path)
             groups = {name: Group(**group) for name, group in content["groups"].items()}
             numbers = [float(value) for group in groups.values() for value in asdict(group).values()]
             by, platt = content["by"], None if content["platt"] is None else Platt(**content["platt"])
@@ -141,6 +148,8 @@ class Calibration:
             raise UserError(
                 f"`calibration` is {path}, but there is no such file; create it with lit-detect calibrate."
             ) from error
+        except UserError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"`calibration` is {path}, which holds no thresholds ({error}); create it again with calibrate."

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 import lit_detect.attacks
 import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
-from lit_core.cli import LitCLI, configs_verb, run
+from lit_core.cli import LitCLI, configs_verb, run, show
 from lit_core.study import study_verb
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.commands.attack import attack
@@ -39,6 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "report": report,
         "study": study_verb("lit_detect"),
         "configs": configs_verb("lit_detect"),
+        "show": show,
     }
     return run("lit-detect", _commands, verbs, args)
 

@@ -205,6 +205,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what another program needs to use the weights, as plain values, and what was gathered so far."""
+        super().on_save_checkpoint(checkpoint)
         name, cap = self.detector.name, self.detector.max_tokens
         checkpoint["detector"] = {"name": name, "max_tokens": cap, "min_tokens": self.min_tokens}
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)

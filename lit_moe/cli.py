@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lit_core.cli import LitCLI, configs_verb, run
+from lit_core.cli import LitCLI, configs_verb, run, show
 from lit_core.lightning.sharded_checkpoint import consolidate
 from lit_core.prepare import prepare
 from lit_core.study import study_verb
@@ -36,6 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "consolidate": consolidate,
         "study": study_verb("lit_moe"),
         "configs": configs_verb("lit_moe"),
+        "show": show,
     }
     return run("lit-moe", _commands, verbs, args, like_fit={"plan": plan})
 

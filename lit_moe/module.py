@@ -54,7 +54,7 @@ class MoELanguageModel(EvaluationTask):
     ===================================  =============  ====================================================
     ``train/loss``                       nats/token     logged step; mean over its whole global batch
     ``train/auxiliary_loss``             nats/token     same; sum over the layers of the scaled router losses
-    ``train/bits_per_byte``              bits/byte      same; NaN if a token stands for unknown text
+    ``train/bits_per_byte``              bits/byte      same; where the data module has a tokenizer
     ``train/learning_rate``              1              same; the rate of this step
     ``train/gradient_norm``              1              same; before clipping
     ``train/tokens``                     tokens         same; of this run, not of one that it branched from
@@ -64,9 +64,8 @@ class MoELanguageModel(EvaluationTask):
     ``{stage}/{source}/bits_per_byte``   bits/byte      same; NaN if a token stands for unknown text
     ===================================  =============  ====================================================
 
-    Bits per byte need a data module with a tokenizer. ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the
-    loader. Batches are mappings with ``input_ids`` and ``labels`` of shape ``(batch, length)``; labels of -100 are not
-    scored, in evaluation they are not routed either.
+    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader. Batches are mappings with ``input_ids`` and
+    ``labels`` of shape ``(batch, length)``; labels of -100 are not scored, in evaluation they are not routed either.
 
     Args:
         decoder: Architecture of the network; in Python also a mapping with its fields.
@@ -232,8 +231,8 @@ class MoELanguageModel(EvaluationTask):
             "train/tokens": float(tokens),
             "train/flops": flops,
         }
-        if self._byte_lengths is not None:
-            values["train/bits_per_byte"] = ratio(nats, text_bytes) / math.log(2)
+        if text_bytes > 0:  # not without a tokenizer, and not if a token stands for unknown text
+            values["train/bits_per_byte"] = nats / text_bytes / math.log(2)
         self.log_dict(values)
         self.log("train/loss", ratio(nats, scored), prog_bar=True)
         self.log("train/tokens_per_second", self.meter.lap(tokens), prog_bar=True)
@@ -248,6 +247,7 @@ class MoELanguageModel(EvaluationTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counts, the tokenizer and the names of parameters to the checkpoint, as plain values."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
         if self.tokenizer is not None:
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}

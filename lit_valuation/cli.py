@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from lit_core.cli import LitCLI, configs_verb, run
+from lit_core.cli import LitCLI, configs_verb, run, show
 from lit_core.study import study_verb
 from lit_valuation.callbacks import PredictionTable
 from lit_valuation.commands.prepare import prepare
@@ -34,6 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "rank": rank,
         "study": study_verb("lit_valuation"),
         "configs": configs_verb("lit_valuation"),
+        "show": show,
     }
     return run("lit-valuation", _commands, verbs, args)
 

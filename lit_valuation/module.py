@@ -174,6 +174,7 @@ class ClassifierTask(EvaluationTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class names, input shape, recipe and parameter names as plain values, for others that use the weights."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["classes"], checkpoint["input_shape"] = list(self.classes), list(self.input_shape)
         sizes = batch_sizes(self.trainer)
         if sizes is not None:

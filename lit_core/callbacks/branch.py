@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_core import record
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
@@ -22,16 +23,22 @@ class BranchFrom(Callback):
 
     Args:
         path: Checkpoint of the run to branch from.
+
+    Attributes:
+        ancestor: Path, hash, step and history of that checkpoint, for the record of the run; None before ``fit``.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.ancestor: dict[str, Any] | None = None
         self._checkpoint: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the checkpoint before anything is built."""
         if stage == "fit":
             self._checkpoint = load_checkpoint_file(self.path, "--branch_from")
+            if trainer.is_global_zero:  # reads the whole file for its hash
+                self.ancestor = record.ancestor(self.path, self._checkpoint)
             if hasattr(pl_module, "on_load_checkpoint"):
                 pl_module.on_load_checkpoint(self._checkpoint)
 

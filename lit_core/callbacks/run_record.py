@@ -1,15 +1,24 @@
-"""`RunRecord`, which saves the config of a run and writes each logged row with the checkpoint of its step."""
+"""`RunRecord`, which keeps what a run did, and writes each logged row with the checkpoint of its step."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lit_core import record
+from lit_core.callbacks.branch import BranchFrom
+from lit_core.callbacks.run_checkpoint import Stopped
+from lit_core.errors import RunFailure
+from lit_core.files.formats import stamp
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
@@ -18,22 +27,39 @@ from lit_core.seeds import seeds_of
 
 
 class RunRecord(Callback):
-    """Saves the config, gives it to the loggers, and writes each logged row with the checkpoint of its step.
+    """Keeps config and record of a run, gives the loggers the config, and writes each row with its step's checkpoint.
 
     Lightning logs the row of a step after the checkpoint of that step is written; a kill between the two would lose the
     row. This callback writes the row with the checkpoint; `CSVLog` and `EventLog` do not write it a second time.
+
+    The record tells command, versions, devices, seeds, data, the checkpoint that the run branched from, and each
+    command that has worked on it, with its start, end and outcome. It lies beside the config and in each checkpoint. It
+    is first written after the first batch; a run that is killed has no end in it.
 
     Below the config it says which seed holds for what, in comments.
 
     Args:
         config: The config of the run as typed, with its references, as plain values; stored in each checkpoint under
             ``config``.
-        path: Where the config is saved as YAML; None saves no file.
+        path: Where the config is saved as YAML; None saves neither config nor record.
+        settled: The config with its references resolved, except those to environment variables; None is `config`.
+        former: Record of the run that is resumed; None for a new run.
+        describe: Turns the exception that ends a run into one sentence.
     """
 
-    def __init__(self, config: dict[str, Any], path: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        path: str | Path | None = None,
+        settled: Mapping[str, Any] | None = None,
+        former: Mapping[str, Any] | None = None,
+        describe: Callable[[BaseException], str] = str,
+    ) -> None:
         self.config = config
         self.path = None if path is None else Path(path)
+        self.settled = config if settled is None else settled
+        self.former, self.describe = former or {}, describe
+        self._record: dict[str, Any] = {}
         self._saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -46,28 +72,88 @@ class RunRecord(Callback):
                     reason = " ".join(str(error).split())[:200]
                     rank_zero_warn(f"{type(logger).__name__} did not take the hyperparameters of this run: {reason}")
 
+    @property
+    def record_path(self) -> Path | None:
+        """Path of the record: ``run.json`` for ``config.yaml``, ``run.test.json`` for ``config.test.yaml``."""
+        return None if self.path is None else self.path.with_name(f"run{self.path.stem.removeprefix('config')}.json")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the record."""
+        self._begin(trainer)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save the config after the first batch, when most of its errors would have been raised."""
+        """Save config and record after the first batch, when most errors of the config would have been raised."""
         self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config of ``validate``."""
+        """Save those of ``validate``."""
         if trainer.state.fn == "validate":
             self._save(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config of ``test``."""
+        """Save those of ``test``."""
         self._save(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config of ``predict``."""
+        """Save those of ``predict``."""
         self._save(trainer)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Record that the run is finished."""
+        self._end(trainer, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Record that a signal has stopped the run, or why it failed."""
+        if isinstance(exception, Stopped):
+            self._end(trainer, f"stopped by {signal.Signals(exception.signum).name}")
+        elif isinstance(exception, KeyboardInterrupt):
+            self._end(trainer, f"stopped by {signal.Signals.SIGINT.name}")
+        else:
+            with suppress(OSError, RunFailure):  # such as a full disk, of which the exception tells already
+                self._end(trainer, f"failed: {self.describe(exception)}")
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return without_secrets(resolved(self.config), self.config)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store config and record in the checkpoint, and write all rows logged so far to the disk."""
+        checkpoint.update(stamp("litshift-checkpoint"))
+        checkpoint["config"] = self.config
+        checkpoint[record.KEY] = self._record
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLog | EventLog):
+                self._write_pending_row(trainer, logger)
+            if isinstance(logger, TensorBoardLogger):
+                logger.save()
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Make the record on rank zero; the present command is the last one in its history."""
+        if not trainer.is_global_zero:
+            return
+        branch = next((c for c in trainer.callbacks if isinstance(c, BranchFrom)), None)  # type: ignore[attr-defined]
+        fit = trainer.state.fn == "fit"
+        steps = {"from_step": trainer.global_step, "step": None} if fit else {}
+        origins = [trainer.ckpt_path if fit else None, None if branch is None else branch.path]
+        self._record = record.new_record(
+            config=self.config,
+            resolved=self.settled,
+            seeds=seeds_of(resolved(self.config)),
+            devices=_devices(trainer),
+            inputs=record.inputs(exclude=[path for path in origins if path is not None]),
+            parent=self.former.get("parent") if branch is None else branch.ancestor,
+            sessions=[*self.former.get("sessions", []), record.session() | steps],
+        )
+
     def _save(self, trainer: Trainer) -> None:
-        if self.path is not None and not self._saved and trainer.is_global_zero:
-            seeds = "".join(f"#   {key}: {seed}\n" for key, seed in seeds_of(resolved(self.config)).items())
+        if self._saved:
+            return
+        if not self._record:
+            self._begin(trainer)
+        if self.path is not None and trainer.is_global_zero:
+            self._write()
+            seeds = "".join(f"#   {key}: {seed}\n" for key, seed in self._record["seeds"].items())
             text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
             atomic_write(self.path, f"{text}# Seeds that hold, those of the parts by key:\n{seeds}")
             for logger in trainer.loggers if trainer.state.fn == "fit" else ():
@@ -75,17 +161,23 @@ class RunRecord(Callback):
                     logger.log_hyperparams(self._hyperparameters())
         self._saved = True
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return without_secrets(resolved(self.config), self.config)
+    def _write(self) -> None:
+        assert self.record_path is not None
+        record.write(self.record_path, self._record)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the config in the checkpoint, and write all rows logged so far to the disk."""
-        checkpoint["config"] = self.config
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLog | EventLog):
-                self._write_pending_row(trainer, logger)
-            if isinstance(logger, TensorBoardLogger):
-                logger.save()
+    def _end(self, trainer: Trainer, outcome: str) -> None:
+        """Write the end of the present command, unless it has ended already, or wrote no record."""
+        if not self._saved or not self._record or self._record["sessions"][-1]["end"] is not None:
+            return
+        last = self._record["sessions"][-1] | {
+            "end": record.now(),
+            "exit": record.hide_variables(record.hide_secrets(outcome), self.config),
+        }
+        if "step" in last:
+            last["step"] = trainer.global_step
+        self._record = {**self._record, "sessions": [*self._record["sessions"][:-1], last]}
+        if self.path is not None:
+            self._write()
 
     @staticmethod
     def _write_pending_row(trainer: Trainer, logger: CSVLog | EventLog) -> None:
@@ -93,3 +185,16 @@ class RunRecord(Callback):
         if metrics:
             metrics.setdefault("epoch", trainer.current_epoch)
             logger.log_metrics(metrics, logged_step(trainer))
+
+
+def _devices(trainer: Trainer) -> dict[str, Any]:
+    """Return the devices of a run, their strategy and the precision."""
+    device = trainer.strategy.root_device
+    return {
+        "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
+        "devices": trainer.world_size,
+        "nodes": trainer.num_nodes,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "strategy": type(trainer.strategy).__name__,
+        "precision": trainer.precision,
+    }

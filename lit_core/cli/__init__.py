@@ -3,5 +3,6 @@
 from lit_core.cli.configs import configs_verb
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.main import run
+from lit_core.cli.show import show
 
-__all__ = ["LitCLI", "configs_verb", "run"]
+__all__ = ["LitCLI", "configs_verb", "run", "show"]

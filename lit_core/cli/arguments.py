@@ -18,6 +18,7 @@ from lit_core.lightning.hyperparameters import usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.moved_names import current_path, current_paths
 from lit_core.origin import unkept
+from lit_core.record import hide_secrets
 from lit_core.references import below, settled
 
 #: Mode in which command lines and configs are parsed: ``${...}`` is resolved after all of them are merged.
@@ -46,7 +47,10 @@ class Parser(LightningArgumentParser):
         """
         text = str(super().dump(cfg, *args, **kwargs))
         command = cfg.get("subcommand")
-        if command is None or "${" not in text:
+        if "${" not in text:
+            return text
+        if command is None:  # of a verb, whose references are from the top
+            self.typed = yaml.safe_load(text)
             return text
         self.typed = yaml.safe_load(text)[command]
         return yaml.safe_dump(below(self.typed, command), sort_keys=False, allow_unicode=True)
@@ -103,6 +107,16 @@ def locate_configs(args: list[str]) -> list[str]:
             else:
                 located[index + 1] = path
     return located
+
+
+def secrets_as_references(args: list[str]) -> list[str]:
+    """Return the command line with values of secret variables, which a shell has put there, as references to these.
+
+    Args:
+        args: The command line with its configs located; paths of configs are left as they are.
+    """
+    configs = option(args, "--config", "-c")
+    return [arg if arg.rpartition("=")[2] in configs else hide_secrets(arg) for arg in args]
 
 
 def given(args: list[str], key: str) -> str | None:

@@ -15,8 +15,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit_core import record
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
 from lit_core.cli import arguments
+from lit_core.cli.messages import sentence
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
@@ -85,6 +87,7 @@ class LitCLI(CommandLine):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line; packaged configs are located, and the checkpoint's config is inserted as defaults."""
         located = arguments.locate_configs(arguments.replace_former_paths(args))
+        located = arguments.secrets_as_references(located)
         self.config_files = arguments.option(located, "--config", "-c")
         command = next((arg for arg in located if arg in self.subcommands()), None)
         if command is not None and "--help" not in located and "-h" not in located:
@@ -163,10 +166,11 @@ class LitCLI(CommandLine):
         config = self.config[self.subcommand]
         trainer_config = self.config_init[self.subcommand]["trainer"]
         fit, ckpt_path = self.subcommand == "fit", config.get("ckpt_path")
-        resume_step = int(checkpoint_facts(ckpt_path)["global_step"]) if fit and ckpt_path else None
+        resumed = checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
+        resume_step = int(resumed["global_step"]) if resumed else None
         branch = config.get("branch_from")
         if trainer_config["fast_dev_run"]:
-            record = RunRecord(self.plain_config)
+            run_record = RunRecord(self.plain_config)
         else:
             folder = choose_run_folder(self.package, config.get("run"), self.config_files, ckpt_path)
             if fit and not ckpt_path and (folder / "config.yaml").exists():
@@ -181,14 +185,16 @@ class LitCLI(CommandLine):
             kwargs["default_root_dir"] = str(folder)
             kwargs["logger"] = self._loggers(trainer_config["logger"], folder, resume_step)
             name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
-            record = RunRecord(self.plain_config, folder / name)
+            former = record.read(folder / record.RECORD) if resumed and (folder / record.RECORD).is_file() else None
+            former = former or resumed.get(record.KEY)
+            run_record = RunRecord(self.plain_config, folder / name, self.config_dump, former, sentence)
         own = [
             ResumeStream(),
             FiniteLoss(),
             GracefulStop(),
             PresentOptimizer(),
             *([BranchFrom(branch)] if branch else []),
-            record,
+            run_record,
         ]
         callbacks = trainer_config["callbacks"] or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]

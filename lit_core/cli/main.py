@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, auto_parser, set_parsing_settings
 from lightning.fabric.utilities.seed import seed_everything
 
+from lit_core import record
 from lit_core.callbacks import Stopped
 from lit_core.cli.arguments import (
     PARSER_MODE,
@@ -32,8 +34,10 @@ from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
+from lit_core.cli.show import paths_as_flags, show
 from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.loggers import CSVLog, EventLog
+from lit_core.references import as_typed
 from lit_core.seeds import checked_seed
 
 #: Exit codes; 128 + signal for a run that was stopped and saved.
@@ -77,6 +81,7 @@ def run(
     own = {**verbs, **(like_fit or {})}
     _quiet()
     watch_rank_zero()
+    record.begin(program, args)
     command = next((arg for arg in args if not arg.startswith("-")), None)
     try:
         if command in verbs:
@@ -138,6 +143,8 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
     accept_former_paths()
     if "words" in inspect.signature(function).parameters:
         args = words_as_flag(args)
+    if function is show:
+        args = paths_as_flags(args)
     located = locate_configs(replace_former_paths(args))
     try:
         parser = auto_parser(
@@ -152,6 +159,11 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         config = parser.parse_args(located)
         config.pop("config", None)
         seed = config.get("seed")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # defaults that are objects become texts
+            dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
+        typed = as_typed(yaml.safe_load(dumped), getattr(parser, "typed", {}))
+        record.set_arguments(typed, {"seed": seed or 0} if "seed" in config else {})
         # of what draws from the global generators, and of the parts of the verb that have no seed of their own
         seed_everything(checked_seed("seed", seed) if isinstance(seed, int) else 0, verbose=False)
         function(**parser.instantiate(config))

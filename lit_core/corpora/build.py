@@ -20,9 +20,11 @@ from lit_core.corpora.gather import Gathered, divide
 from lit_core.corpora.write import Job, jobs_of, token_dtype, write_jobs
 from lit_core.data.shards import write_index
 from lit_core.errors import RunFailure
+from lit_core.files.formats import stamp
 from lit_core.files.paths import atomic_write
-from lit_core.files.working_folder import RECORD
+from lit_core.files.working_folder import PREPARED, RECORD
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.record import versions
 
 
 class CorpusBuild:
@@ -76,7 +78,9 @@ class CorpusBuild:
                 meta={"documents": len(spans), "language": self.corpus.language},
             )
         record = {
-            "version": __version__,
+            **stamp(PREPARED),
+            "release": __version__,
+            "versions": versions(),
             "settings": self.settings,
             "tokenizer": tokenizer.sha256,
             "text": {
@@ -178,4 +182,5 @@ def _remove_others(folder: Path, pattern: str) -> None:
 
 
 def _digest(settings: object) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    text = json.dumps([stamp("litshift-work"), settings], sort_keys=True)  # work of other versions is not resumed
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_path, atomic_write, file_sha256
+from lit_core.record import note_input
 
-FORMAT, VERSION, INDEX = "litshift-shards", 1, "index.json"
+FORMAT, INDEX = "litshift-shards", "index.json"
 SPLITS = ("train", "val", "test")
 EXTENSIONS = ("json", "npy", "txt", "jpg", "jpeg", "png")
 
@@ -115,8 +117,7 @@ def write_index(
         meta: Further facts, as plain values.
     """
     index = {
-        "format": FORMAT,
-        "version": VERSION,
+        **stamp(FORMAT),
         "kind": kind,
         "source": source,
         "split": split,
@@ -171,6 +172,9 @@ class ShardSet:
                 self.members.append((number, member["name"], member["offset"], member["size"], member.get("tokens", 0)))
             self._samples.extend(samples.values())
         self._buffers: dict[int, np.ndarray] = {}
+        about = {key: self.index[key] for key in ("source", "split", "samples", "tokens")}
+        about |= {key: self.index.get(key) for key in ("licence", "origin")}
+        note_input(folder, **about, tokenizer_sha256=(self.index["tokenizer"] or {}).get("sha256"))
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -318,8 +322,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
         if not holds:
             raise UserError(f"{path} is malformed: {rule}; prepare the source again.")
 
-    require(isinstance(index, dict) and index.get("format") == FORMAT, f'"format" must be "{FORMAT}"')
-    require(index.get("version") == VERSION, f'"version" is {index.get("version")!r}, but this release reads {VERSION}')
+    require(isinstance(index, dict), "it must be an object")
+    check_format(FORMAT, index, path, "prepare the source again")
     tokenizer = index.get("tokenizer")
     known = isinstance(tokenizer, dict) and isinstance(tokenizer.get("sha256"), str)
     known = known and _counts(tokenizer, "vocab_size", "end_of_text")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_core.data.shards import ShardSet
 from lit_core.errors import RunFailure, UserError
+from lit_core.record import note_input
 
 IGNORED = -100
 
@@ -63,6 +64,7 @@ class TokenWindows:
         self.length, self.tail = length, tail
         self._row: _ShardTokens | _FileTokens
         if path.suffix in (".npy", ".bin"):
+            note_input(path)
             self._row = _FileTokens(path, dtype)
             self.text_bytes: int | None = None
             self.tokenizer: dict[str, Any] | None = None

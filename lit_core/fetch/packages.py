@@ -14,12 +14,16 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import FULL_DISK, atomic_write, data_root, make_folder
 
 _log = logging.getLogger(__name__)
 _RECORD = "fetched.json"
+#: Name of its format.
+FORMAT = "litshift-fetched"
 
 
 def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
@@ -129,7 +133,9 @@ def fetch_npm(name: str, version: str, sha256: str) -> Path:
 
 def fetched_record(folder: Path) -> dict[str, str]:
     """Return name, file and SHA-256 of the package that was unpacked in a folder."""
-    return json.loads((folder / _RECORD).read_bytes())
+    content: dict[str, Any] = json.loads((folder / _RECORD).read_bytes())
+    check_format(FORMAT, content, folder / _RECORD, f"remove {folder} to fetch it again")
+    return {key: content[key] for key in ("name", "file", "sha256")}
 
 
 def check_file(path: Path, sha256: str) -> None:
@@ -170,7 +176,7 @@ def _fetch(
         unpacked = work / "unpacked"
         unpacked.mkdir()
         unpack(archive, unpacked)
-        record = {"name": name, "file": archive.name, "sha256": sha256}
+        record = {**stamp(FORMAT), "name": name, "file": archive.name, "sha256": sha256}
         atomic_write(unpacked / _RECORD, json.dumps(record, indent=1) + "\n")
         try:
             os.replace(unpacked, target)

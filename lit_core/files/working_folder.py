@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
+from lit_core.files.formats import check_format
 from lit_core.files.paths import locked_folder, make_folder
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
 WORK = ".prepare"
 #: File of a prepared folder that records what it was prepared from, and how.
 RECORD = "prepare.json"
+#: Name of its format.
+PREPARED = "litshift-prepared"
 
 
 def require(holds: bool, argument: str, value: object, rule: str) -> None:
@@ -85,7 +88,11 @@ def is_prepared(folder: Path, settings: dict[str, Any]) -> bool:
     if not record.is_file():
         raise UserError(f"{folder} was not made by prepare, since it has no {RECORD}; choose another root or move it.")
     try:
-        former = _flat(json.loads(record.read_bytes())["settings"])
+        content = json.loads(record.read_bytes())
+        check_format(PREPARED, content, record, f"remove {folder} to prepare it again")
+        former = _flat(content["settings"])
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{record} is damaged; restore it, or remove {folder} to prepare it again.") from error
     now = _flat(settings)

@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_path, undo_torn_replacement
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli
 from lit_core.moved_names import current_paths
 from lit_core.origin import described
+from lit_core.record import note_input
 from lit_core.references import resolved, value_at
 
 #: Name of the file in a checkpoint folder that holds everything except the divided tensors.
@@ -78,7 +80,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: If the path is a checkpoint folder that several devices wrote.
         """
         refuse_folder(path, "--ckpt_path")
-        return super().load_checkpoint(path, *args, **options)
+        checkpoint = super().load_checkpoint(path, *args, **options)
+        check_version(checkpoint, path)
+        return checkpoint
 
 
 class CheckpointModule(KeepsHyperparameters, LightningModule):
@@ -87,6 +91,10 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
     Former import paths in a checkpoint are replaced by the present ones.
     Hyperparameters that refer to environment variables take their present values.
     """
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the version of the format."""
+        checkpoint.update(stamp("litshift-checkpoint"))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
@@ -107,6 +115,8 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         if isinstance(checkpoint_path, str | Path) and zipfile.is_zipfile(checkpoint_path):
             weights_only = options.get("weights_only")
             checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only, mmap=True)
+            check_version(checkpoint, checkpoint_path)
+            note_input(checkpoint_path, step=checkpoint.get("global_step"))
             saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
         kept = current_paths(dict(saved))
         usable = usable_hyperparameters(resolved(kept), checkpoint_path, "checkpoint_path", options)
@@ -117,6 +127,20 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         # the parser makes objects of the arguments that can't be described again
         with as_built_by_cli(kept | given) if kept else nullcontext():
             return built.load_from_checkpoint(checkpoint_path, *args, **options)
+
+
+def check_version(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Refuse a checkpoint of a newer version than ours; those of Lightning have no version.
+
+    Args:
+        checkpoint: Its content.
+        path: The file, for the message.
+
+    Raises:
+        UserError: If this release does not read the version.
+    """
+    if isinstance(checkpoint, dict):
+        check_format("litshift-checkpoint", checkpoint, path, "give another checkpoint")
 
 
 def is_checkpoint_folder(path: Path) -> bool:
@@ -195,6 +219,7 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
         raise UserError(
             f"{argument} is {path}, which cannot be read as a checkpoint ({_reason(path, error)}); give another."
         ) from error
+    check_version(checkpoint, path)
     parts = {"state_dict": dict, "global_step": int, "config": dict, "hyper_parameters": dict, "callbacks": dict}
     optional: dict[str, Any] = {"config": {}, "hyper_parameters": {}, "callbacks": {}}
     whole = isinstance(checkpoint, dict) and all(
@@ -202,6 +227,7 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
     )
     if not whole:
         raise UserError(f"{argument} is {path}, which is not a Lightning checkpoint; give a .ckpt file of a run.")
+    note_input(path.parent if path.name == META else path, step=checkpoint["global_step"])
     return {key: current_paths(value) if key in _NAMING else value for key, value in checkpoint.items()}
 
 

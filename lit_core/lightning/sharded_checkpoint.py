@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from lit_core import record
 from lit_core.errors import UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import former_of, sync_folder, undo_torn_replacement
@@ -219,6 +220,9 @@ def consolidate(ckpt_path: str, output: str) -> None:
         )
     checkpoint = load_checkpoint_parts(ckpt_path, "ckpt_path")
     whole = _map(checkpoint, lambda _, leaf: leaf.whole() if isinstance(leaf, ScatteredTensor) else leaf)
+    former = whole.get(record.KEY) or {}
+    own = record.new_record(inputs=[])
+    whole[record.KEY] = {**own, **former, "sessions": [*former.get("sessions", []), *own["sessions"]]}
     AtomicCheckpointIO().save_checkpoint(whole, target)
     print(f"Wrote {target}")
 

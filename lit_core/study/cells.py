@@ -24,12 +24,16 @@ from lit_core import __version__
 from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_write, resolve_data_path
+from lit_core.record import versions
 from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
 from lit_core.study.identity import identity
 from lit_core.study.options import bind
 from lit_core.study.rows import ResultRow
 
+#: Name of the format of a cell's config and result.
+FORMAT = "litshift-cell"
 CONFIG, RESULT, ERROR, LOG = "cell.json", "result.json", "error.txt", "log.txt"
 
 
@@ -50,6 +54,7 @@ def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
     if not path.is_file() or not _is_of(cell, path.parent):
         return None
     result: dict[str, Any] = json.loads(path.read_bytes())
+    check_format(FORMAT, result, path, f"remove {path.parent} to run the cell again")
     return result
 
 
@@ -69,10 +74,10 @@ def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any
     own = folder / cell.name
     if own.exists() and not _is_of(cell, own):
         shutil.rmtree(own)
-    atomic_write(own / CONFIG, json.dumps(cell.config, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(own / CONFIG, json.dumps({**stamp(FORMAT), **cell.config}, indent=1, ensure_ascii=False) + "\n")
     for name in (RESULT, ERROR):
         (own / name).unlink(missing_ok=True)
-    result: dict[str, Any] = {"code": code_version(package)}
+    result: dict[str, Any] = {**stamp(FORMAT), "code": code_version(package), "versions": versions()}
     begin = time.monotonic()
     try:
         rows = _call(cell) if cell.function is not None else _command_rows(cell, folder, package, lock)
@@ -88,7 +93,11 @@ def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any
 def _is_of(cell: Cell, own: Path) -> bool:
     """Return whether the files in a cell's folder were made with its present config."""
     path = own / CONFIG
-    return path.is_file() and identity(json.loads(path.read_bytes())) == cell.identity
+    if not path.is_file():
+        return False
+    content = json.loads(path.read_bytes())
+    check_format(FORMAT, content, path, f"remove {own} to run the cell again")
+    return identity({key: value for key, value in content.items() if key not in stamp(FORMAT)}) == cell.identity
 
 
 @lru_cache

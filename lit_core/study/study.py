@@ -9,6 +9,7 @@ from pathlib import Path
 from lit_core.errors import RunFailure, UserError, did_you_mean
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write, locked_folder, make_folder, remove_torn_files
+from lit_core.record import add_to_record
 from lit_core.study.cells import ERROR, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure, draw
@@ -76,6 +77,7 @@ def study_verb(package: str) -> Callable[..., None]:
             notes = [*_notes(package, name, size, cells, rows, failed), *unknown]
             page = _Page(title or f"Study {name}", notes, claims or {}, tables or {}, figures or {})
             page.write(rows, folder, page_file)
+            add_to_record(folder)
         if failed:
             raise RunFailure(
                 f"{len(failed)} of {len(cells)} cells failed, first {next(iter(failed))} (see "

@@ -18,6 +18,7 @@ from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices, share
 from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import progress
+from lit_core.record import write_record
 from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
 from lit_detect.attacks import Attack, Attacked
@@ -88,6 +89,7 @@ def attack(
             work.append([{"number": number, "record": attacked.to_dict()}])
         written = work.finish(lambda rows: _write(target, [rows[number]["record"] for number in range(len(records))]))
     if written is not None:
+        write_record(target)
         _summarise(attack, target, written)
 
 

@@ -14,6 +14,7 @@ from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
+from lit_core.record import write_record
 from lit_core.seeds import part_seed
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
@@ -138,6 +139,7 @@ def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRo
     page = markdown(evaluated, rows, notes, list(figures))
     write_csv(folder / "report.csv", rows)
     atomic_write(folder / "report.md", page)
+    write_record(folder)
     write_tensorboard(folder / "tensorboard", rows, figures, page)
     print(
         f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {folder / 'tensorboard'}", flush=True

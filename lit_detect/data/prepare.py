@@ -16,9 +16,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from lit_core import __version__
 from lit_core.data.shards import splits_of
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import RECORD, is_prepared, plain, require, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, require, workplace
+from lit_core.record import versions
 from lit_detect.data.splitting import Survey
 from lit_detect.data.text_shards import TextSet, TextWriter
 from lit_detect.formats import TextSource
@@ -148,7 +150,8 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
         _check_classes(source.name, split, classes)
         writers[split].finish(source=source.name, split=split, licence=source.licence, origin=source.origin)
     left_out = splits.count("")
-    content = {"version": __version__, "settings": settings, "texts": {"found": read, "left_out": left_out}}
+    texts = {"found": read, "left_out": left_out}
+    content = {**stamp(PREPARED), "release": __version__, "versions": versions(), "settings": settings, "texts": texts}
     atomic_write(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     return left_out
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from lit_core.errors import UserError
 from lit_core.files.paths import data_root, resolve_data_path
 from lit_core.files.working_folder import RECORD
+from lit_core.record import note_input
 from lit_detect.data.indexed_texts import IndexedTexts, PreparedTexts, TextFolder, text_files
 from lit_detect.data.row_files import JSONLines, RowFile, Table, TextLines
 
@@ -63,6 +64,8 @@ def open_texts(
             f"{argument} is {path}, but there is no such file or folder, nor below {data_root()}; correct the path."
         )
     name = _format(location, argument)
+    if not name.startswith("prepared"):  # whose shards are noted
+        note_input(location)
     if location.is_dir():
         if name.startswith("prepared"):
             texts: IndexedTexts = PreparedTexts(_splits(location, name, split, argument), group_column, transform)

@@ -19,6 +19,7 @@ from lit_core.lm.language_model import LanguageModel
 from lit_core.lm.sampling import check_sampling
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.progress import progress
+from lit_core.record import write_record
 from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
 from lit_detect.generation.leak import leak_table
@@ -151,6 +152,7 @@ def generate(
             work.append([{"piece": number, "continuations": continuations}])
         records = work.finish(lambda rows: _write(path, chosen, pieces, rows, settings))
     if records is not None:
+        write_record(path)
         short = sum(len(piece.passages) for piece in pieces) - sum(record.label == MACHINE for record in records)
         print(f"\n{len(records):,} records in {path}; {short:,} continuations had fewer than {words + 1} words.")
         print(leak_table(records))

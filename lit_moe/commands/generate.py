@@ -12,6 +12,7 @@ from lit_core.errors import UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
 from lit_core.lm.sampling import check_sampling
+from lit_core.record import write_record
 from lit_core.seeds import part_seed
 from lit_moe.lm import DecoderLM
 
@@ -91,6 +92,7 @@ def generate(
             print(f"{len(records)} of {len(wanted)} texts", file=sys.stderr, flush=True)
     if target is not None:
         atomic_write(target, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        write_record(target)
         print(f"Wrote {target}")
 
 

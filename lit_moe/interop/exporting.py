@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_core import record
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import make_folder, sync_folder
@@ -65,6 +66,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         name = write(work, ckpt_path, shard_bytes, None if tokenizer is None else tokenizer.end_of_text)
         for file, text in companions.items():
             (work / file).write_text(text, encoding="utf-8")
+        record.write(work / record.RECORD, record.new_record())
         work.chmod(0o755)
         for path in work.iterdir():
             path.chmod(0o644)

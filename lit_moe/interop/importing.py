@@ -10,7 +10,9 @@ import lightning
 import torch
 from torch import Tensor
 
+from lit_core import record
 from lit_core.errors import UserError
+from lit_core.files.formats import stamp
 from lit_core.files.outputs import new_output
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
@@ -65,6 +67,7 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
         for name, tensor in decoder.state_dict().items()
     }
     checkpoint = new_checkpoint(config, weights) | {"tokenizer": tokenizer, "companions": folder.companions()}
+    checkpoint[record.KEY] = record.new_record(parent=record.ancestor(folder.path))
     with streamed_checkpoint(path, checkpoint) as targets:
         for name, parts in pieces.items():
             target = targets[f"decoder.{name}"]
@@ -85,6 +88,7 @@ def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[st
         weights: The module's state dict.
     """
     return {
+        **stamp("litshift-checkpoint"),
         "epoch": 0,
         "global_step": 0,
         "pytorch-lightning_version": lightning.__version__,

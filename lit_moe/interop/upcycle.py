@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
+from lit_core import record
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.seeds import part_seed
@@ -73,7 +74,7 @@ def upcycle(
     state = {name.removeprefix("decoder."): tensor for name, tensor in dense["state_dict"].items()}
     dtype = state["embedding.weight"].dtype
     weights = {f"decoder.{name}": tensor.to(dtype) for name, tensor in decoder.state_dict().items()}
-    record = {
+    arguments = {
         "moe": asdict(moe),
         "granularity": granularity,
         "noise": noise,
@@ -81,8 +82,9 @@ def upcycle(
         "seed": seed,
         "dense_steps": dense["global_step"],
     }
-    checkpoint = new_checkpoint(decoder.config, weights) | {"upcycled": record}
+    checkpoint = new_checkpoint(decoder.config, weights) | {"upcycled": arguments}
     checkpoint |= {key: dense[key] for key in ("tokenizer", "companions") if key in dense}
+    checkpoint[record.KEY] = record.new_record(parent=record.ancestor(ckpt_path, dense), inputs=[])
     generator = torch.Generator().manual_seed(seed)
     with streamed_checkpoint(target, checkpoint) as targets:
         for name, tensor in state.items():

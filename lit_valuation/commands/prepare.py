@@ -15,9 +15,11 @@ from typing import Any
 from lit_core import __version__
 from lit_core.data.shards import INDEX
 from lit_core.errors import UserError
+from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import RECORD, WORK, is_prepared, plain, require, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, plain, require, workplace
+from lit_core.record import versions
 from lit_valuation.data.division import Division, remove_duplicates
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.noise import Noise
@@ -139,23 +141,25 @@ def _write(
             meta=meta,
             shard_size=int(settings["shard_size"]),
         )
-    record = {
-        "version": __version__,
+    content = {
+        **stamp(PREPARED),
+        "release": __version__,
+        "versions": versions(),
         "settings": settings,
         "samples": {"found": len(all_samples), "copies_left_out": len(all_samples) - len(samples)},
         "corrupted": corrupted,
     }
-    atomic_write(ready / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    atomic_write(ready / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _verify(root: Path) -> Summary:
-    record = root / RECORD
-    if not record.is_file():
+    settings = root / RECORD
+    if not settings.is_file():
         raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
     for folder in _sets(root).values():
         LabelledSet(folder).verify()
     summary = _summary(root)
-    _print(summary, json.loads(record.read_bytes())["settings"]["division"]["hard"])
+    _print(summary, json.loads(settings.read_bytes())["settings"]["division"]["hard"])
     print(f"\nAll shards of {root} match their recorded hashes.")
     return summary
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lit_core.errors import UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
+from lit_core.record import new_record
 from lit_core.seeds import part_seed
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
@@ -75,7 +76,7 @@ def query(
     def describe(contents: Contents) -> Query:
         return Query(contents, None if columns is None else tuple(columns), budget, stamp)
 
-    licence = validation.shards.index["licence"]
+    licence, made = validation.shards.index["licence"], new_record()
     with book.locked(), outgoing(folder, anonymized(cases.queries), validation.kind, licence, describe) as manifest:
         book.entries()  # refuses a damaged ledger before the first line
         for name in to:
@@ -86,7 +87,7 @@ def query(
                     digest(manifest),
                     budget,
                     named_fingerprints(cases.queries, cases.queries.keys),
-                    {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed},
+                    {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed, "record": made},
                 )
             )
     print(f"\nTo be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")

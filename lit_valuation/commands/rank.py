@@ -13,6 +13,7 @@ from lit_core.errors import UserError
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
+from lit_core.record import write_record
 from lit_core.seeds import part_seed
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, accept, load_trainer_data, remove_echoes
@@ -112,6 +113,7 @@ def rank(
         _row(name, of_owner, accepted.get(name), shared[name], task, own, encoder) for name, of_owner in results.items()
     ]
     _record(book, sent, accepted)
+    write_record(folder)
     write_report(folder, Ranking(sent, ranks, rows, refused, seeds, mode, len(own.held_out)))
 
 

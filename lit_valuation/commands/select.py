@@ -6,6 +6,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices
+from lit_core.record import new_record
 from lit_core.seeds import part_seed
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
@@ -120,7 +121,7 @@ def select(
 
         licence = owned.shards.index["licence"]
         with outgoing(folder, anonymized(shared), owned.kind, licence, describe) as manifest:
-            notes = {"query": received.digest, "withheld": withhold or [], "limit": limit}
+            notes = {"query": received.digest, "withheld": withhold or [], "limit": limit, "record": new_record()}
             book.append(Entry("answer", to, digest(manifest), budget, fingerprints, notes))
     for name, value in selection.facts.items():
         print(f"{name.replace('_', ' '):<22}{value:.4f}")

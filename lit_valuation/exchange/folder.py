@@ -17,6 +17,7 @@ from typing import Any, Generic
 from lit_core.data.shards import INDEX
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_write, file_sha256, make_folder, sync_folder
+from lit_core.record import note_input
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, printable, to_bytes
@@ -93,6 +94,7 @@ def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None
     if not path.is_file():
         raise UserError(f"{folder} is not {article} {name}: it has no {MANIFEST}; correct the path.")
     manifest = from_bytes(kind, path.read_bytes(), str(path))
+    note_input(folder)
     sha256 = digest(manifest)
     if expect_digest is not None and (len(expect_digest) < 12 or not sha256.startswith(expect_digest.lower())):
         raise UserError(

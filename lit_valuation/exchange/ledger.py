@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.formats import FORMATS, check_format
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import FULL_DISK, locked_folder, make_folder, sync_folder
 from lit_valuation.samples import Samples
@@ -20,6 +21,8 @@ from lit_valuation.samples import Samples
 Event = Literal["query", "answer", "received", "withdrawal"]
 #: Name of a party's ledger in the folder of its data.
 LEDGER = "ledger.jsonl"
+#: Name of the format of its lines.
+FORMAT = "litshift-ledger"
 #: Events that disclose samples to the other party.
 DISCLOSING = ("query", "answer")
 _START = "0" * 64
@@ -39,6 +42,7 @@ class Entry:
         time: Time of the entry, as ISO 8601 in UTC.
         previous: Hash of the previous line.
         hash: SHA-256 of all other fields.
+        version: Version of the line's format; lines of version 0 do not tell it.
     """
 
     event: Event
@@ -50,10 +54,12 @@ class Entry:
     time: str = ""
     previous: str = _START
     hash: str = ""
+    version: int = 0
 
     def hashed(self) -> str:
         """Return the hash that the line must have: the SHA-256 of all other fields."""
-        content = {key: value for key, value in asdict(self).items() if key != "hash"}
+        unhashed = ("hash",) if self.version else ("hash", "version")
+        content = {key: value for key, value in asdict(self).items() if key not in unhashed}
         return hashlib.sha256(_dump(content).encode()).hexdigest()
 
 
@@ -81,6 +87,7 @@ class SharingLedger:
             return []
         entries: list[Entry] = []
         for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1] + self._torn(), start=1):
+            _check_version(line, f"{self.path}, line {number},")
             entry = _parse(line)
             if entry is None or entry.hash != entry.hashed():
                 raise UserError(f"{self.path}, line {number}, is damaged. Restore the ledger from a copy.")
@@ -151,6 +158,7 @@ class SharingLedger:
         content = asdict(entry) | {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "previous": entries[-1].hash if entries else _START,
+            "version": FORMATS[FORMAT][0],
         }
         unsigned = Entry(**content)
         line = _dump(content | {"hash": unsigned.hashed()}).encode() + b"\n"
@@ -211,6 +219,15 @@ def named_fingerprints(samples: Samples, names: Sequence[str]) -> dict[str, str]
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _check_version(line: bytes, where: str) -> None:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return  # which is damage
+    if isinstance(content, dict) and "version" in content:
+        check_format(FORMAT, {"format": FORMAT, "version": content["version"]}, where, "restore the ledger from a copy")
 
 
 def _parse(line: bytes) -> Entry | None:

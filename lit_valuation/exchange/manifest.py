@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lit_core.errors import UserError
+from lit_core.files.formats import check_format, stamp
 
-FORMAT, VERSION, MANIFEST = "litshift-exchange", 1, "manifest.json"
+FORMAT, MANIFEST = "litshift-exchange", "manifest.json"
 
 Plain = bool | int | float | str | None
 
@@ -147,7 +148,7 @@ def to_bytes(manifest: Query | Answer) -> bytes:
     Raises:
         UserError: If a number in it is not finite, or a name is not valid text.
     """
-    head = {"format": FORMAT, "version": VERSION, "kind": type(manifest).__name__.lower()}
+    head = {**stamp(FORMAT), "kind": type(manifest).__name__.lower()}
     try:
         return _canonical(head | dataclasses.asdict(manifest))
     except ValueError as error:
@@ -179,11 +180,12 @@ def from_bytes(kind: type[Manifest], content: bytes, where: str) -> Manifest:
         raise UserError(
             f"{where} is not valid JSON ({' '.join(str(error).split())}); ask its sender for it again."
         ) from error
-    expected = {"format": FORMAT, "version": VERSION, "kind": kind.__name__.lower()}
-    for key, value in expected.items():
-        given = plain.pop(key, None) if isinstance(plain, dict) else None
-        if given != value:
-            raise UserError(f'{where}: "{key}" is {given!r}, but must be {value!r}; ask its sender for it again.')
+    plain = plain if isinstance(plain, dict) else {}
+    check_format(FORMAT, plain, where, "ask its sender for it again")
+    given, wanted = plain.get("kind"), kind.__name__.lower()
+    if given != wanted:
+        raise UserError(f'{where}: "kind" is {given!r}, but must be {wanted!r}; ask its sender for it again.')
+    plain = {key: value for key, value in plain.items() if key not in ("format", "version", "kind")}
     manifest: Manifest = _typed(kind, plain, where, "")
     if to_bytes(manifest) != content:
         raise UserError(f"{where} was altered: its bytes are not as LitShift writes them; ask its sender for it again.")

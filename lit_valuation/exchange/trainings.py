@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Mode, TrainingRecipe, is_correct, retrain
 
+#: Name of the format of a training's result.
+FORMAT = "litshift-training"
 _TIMED_STEPS = 20
 
 
@@ -91,8 +94,8 @@ class TrainingRuns:
             scored = {key: is_correct(task, samples) for key, samples in self.sets.items()}
             done[name, seed] = TrainingResult(scored, time.perf_counter() - start)
             if is_main:
-                atomic_write(files[name, seed], _dump(done[name, seed]))
-        return {name: [done.get((name, seed)) or _load(files[name, seed]) for seed in seeds] for name in shared}
+                atomic_write(files[name, seed], dump_training(done[name, seed]))
+        return {name: [done.get((name, seed)) or load_training(files[name, seed]) for seed in seeds] for name in shared}
 
     def _file(self, samples: Samples | None, seed: int) -> Path:
         content = [] if samples is None else fingerprints(samples)
@@ -117,12 +120,19 @@ def stack_correct(results: Sequence[TrainingResult], key: str) -> Tensor:
     return torch.stack([result.correct[key] for result in results])
 
 
-def _dump(result: TrainingResult) -> str:
+def dump_training(result: TrainingResult) -> str:
+    """Return the JSON of a training's result."""
     rows = {key: "".join("01"[int(correct)] for correct in row.tolist()) for key, row in result.correct.items()}
-    return json.dumps({"correct": rows, "seconds": result.seconds})
+    return json.dumps({**stamp(FORMAT), "correct": rows, "seconds": result.seconds})
 
 
-def _load(path: Path) -> TrainingResult:
+def load_training(path: Path) -> TrainingResult:
+    """Read a training's result.
+
+    Raises:
+        UserError: If it is of a version that this release does not read.
+    """
     content = json.loads(path.read_bytes())
+    check_format(FORMAT, content, path, "remove it to train again")
     rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
     return TrainingResult(rows, float(content["seconds"]))

@@ -60,7 +60,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_former_one(place):
     assert code == 1 and "The disk is full" in lines[0] and "last.ckpt" in lines[0]
     assert f"resume with: lit-moe fit --ckpt_path {LAST}" in lines[1]
     after = listing(place)
-    grown = {f"work/runs/moe/first/{name}" for name in ("metrics.csv", "config.yaml", "hparams.yaml")}
+    grown = {f"work/runs/moe/first/{name}" for name in ("metrics.csv", "config.yaml", "hparams.yaml", "run.json")}
     assert {path for path in before if after.get(path) != before[path]} <= grown
     assert all("first/events.out.tfevents" in path for path in after.keys() - before.keys())
     assert main(RESUME) == 0  # and with room, it goes on

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
-from lit_core.cli import LitCLI, run
+from lit_core.cli import LitCLI, run, show
 from lit_core.errors import UserError
 
 
@@ -95,4 +95,5 @@ def count(start: int = 1, name: str = "x"):
 def main(args=None):
     """Run the command line."""
     links = {"data.vocab_size": "model.init_args.shape.vocab"}
-    return run("lit-small", lambda args: LitCLI("small", SmallModel, SmallData, links, args), {"count": count}, args)
+    verbs = {"count": count, "show": show}
+    return run("lit-small", lambda args: LitCLI("small", SmallModel, SmallData, links, args), verbs, args)

@@ -1,6 +1,7 @@
 """References are kept as typed, and resolved after all that a command was given."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -108,6 +109,39 @@ def test_what_is_kept_is_what_was_typed(first):
     assert model.config.norm_eps == 1e-9
     fit("--config", "runs/moe/first/config.yaml", "--trainer.max_steps", "4", "--run", "again")
     assert rates("again")[3] > 0
+
+
+def holders(folder):
+    """The files that hold the secret, except events, which show the texts that a model is asked to continue."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and "tfevents" not in path.name]
+    assert files
+    return [str(path) for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_no_file_of_a_run_has_a_secret_that_a_shell_has_put_into_the_command(monkeypatch):
+    monkeypatch.setenv("DATA_TOKEN", SECRET)
+    config = yaml.safe_load(Path("run.yaml").read_text())
+    del config["trainer"]["callbacks"], config["data"]["init_args"]["root"]
+    Path("plain.yaml").write_text(yaml.safe_dump(config))
+    fit("--config", "plain.yaml", "--run", "x", "--data.init_args.root", SECRET)
+    assert holders("runs/moe/x") == []
+    record = json.loads(Path("runs/moe/x/run.json").read_text())
+    assert record["sessions"][0]["command"].endswith("--data.init_args.root '${oc.env:DATA_TOKEN}'")
+    assert {one["path"] for one in record["inputs"]} == {f"${{oc.env:DATA_TOKEN}}/austen/{s}" for s in ("train", "val")}
+
+
+def test_no_record_of_a_verb_has_the_value_of_a_variable(first, monkeypatch, tmp_path):
+    (tmp_path / "secret").mkdir()
+    shutil.copy(LAST, f"secret/{SECRET}.ckpt")
+    monkeypatch.setenv("PLACE", f"secret/{SECRET}.ckpt")
+    monkeypatch.setenv("MY_KEY", SECRET)
+    args = ["generate", "--ckpt_path", "${oc.env:PLACE}", "--max_new_tokens", "2", "--output"]
+    assert lit_moe.cli.main([*args, "made/a.jsonl"]) == 0
+    assert lit_moe.cli.main([*args, "made/b.jsonl", "--prompt_file", f"secret/{SECRET}.txt"]) == 2
+    assert holders("made") == []
+    record = json.loads(Path("made/a.jsonl.run.json").read_text())
+    assert record["config"]["ckpt_path"] == "${oc.env:PLACE}"
+    assert record["inputs"][0]["path"] in ("${oc.env:PLACE}", "secret/${oc.env:MY_KEY}.ckpt")
 
 
 def test_no_file_of_a_run_has_the_value_of_a_variable(first, monkeypatch):

@@ -138,7 +138,7 @@ def set_member(**values):
         (lambda index: index["shards"][0].update(samples=2), '"samples" must be 3'),
         (lambda index: index["shards"][0].update(size="big"), "integers"),
         (lambda index: index.update(format="other"), '"format"'),
-        (lambda index: index.update(version=2), "this release reads 1"),
+        (lambda index: index.update(version=2), "this release reads versions up to 1"),
         (lambda index: index.update(dtype="float16"), '"dtype"'),
         (lambda index: index.update(tokens=5), '"tokens" is not the sum'),
         (lambda index: index.update(shards={}), '"shards" must be a list'),

@@ -6,6 +6,7 @@ import torch
 
 from lit_core.cli.main import run
 from lit_core.errors import UserError
+from lit_core.record import record_path
 from lit_detect.attacks import (
     Attack,
     DFTFooler,
@@ -58,7 +59,7 @@ def test_machine_texts_are_written_with_all_edits(tmp_path, source):
         edits = [Edit(start, end, "", after) for start, end, after in record.meta["edits"]]
         assert record.attack == "EntitySwap[rules]" and record.meta["original"] == original and record.meta["n"]
         assert apply_edits(original, edits) == record.text != original and record.meta["queries"] == 0
-    assert set(tmp_path.iterdir()) == {tmp_path / "in.jsonl", output}
+    assert set(tmp_path.iterdir()) == {tmp_path / "in.jsonl", output, record_path(output)}
 
 
 def test_prepared_folders_tables_and_other_formats(tmp_path):

@@ -137,7 +137,9 @@ def test_verb_writes_every_sample_whatever_the_batch_size(checkpoint, tmp_path):
     assert [(r["prompt"], r["sample"]) for r in written[0]] == [
         (prompt, sample) for prompt in ("Zero", "One", "Two and more") for sample in (0, 1)
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jsonl", "5.jsonl", "prompts.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("1.jsonl", "1.jsonl.run.json", "5.jsonl", "5.jsonl.run.json", "prompts.txt")
+    ]
 
 
 def test_reads_prompts(tmp_path):

@@ -1,0 +1,146 @@
+"""The verb ``show``: what a run, a checkpoint or another file of ours was made by, and what differs between two."""
+
+from __future__ import annotations
+
+import json as json_lines
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_core import record
+from lit_core.cli.record_text import difference_text, differences, record_text
+from lit_core.errors import UserError
+from lit_core.files.paths import resolve_data_path
+from lit_core.lightning.checkpoint import checkpoint_facts, is_checkpoint_folder
+from lit_core.references import without_environment
+from lit_core.seeds import seeds_of
+
+
+def show(paths: list[str] | None = None, json: bool = False) -> None:
+    """Tell what a run or an output was made by: command, history, parent, seeds, data, versions and config.
+
+    Args:
+        paths: A run folder, a checkpoint, or another file or folder that a command wrote; the flag may be left out, as
+            in ``lit-moe show runs/moe/first``. Of two, what differs is shown.
+        json: Whether to print JSON, with all keys.
+
+    Raises:
+        UserError: If a path does not exist or nothing is recorded about it, or there are more than two.
+    """
+    paths = paths or []
+    if len(paths) not in (1, 2):
+        raise UserError(f"show takes one or two paths, but got {len(paths)}; name a run, or two to compare.")
+    facts = [facts_of(path) for path in paths]
+    if len(facts) == 1:
+        print(json_lines.dumps(facts[0], ensure_ascii=False, indent=1) if json else record_text(facts[0]))
+        return
+    differ = differences(*facts)
+    if json:
+        print(json_lines.dumps(differ, ensure_ascii=False, indent=1))
+    else:
+        print(difference_text(paths, differ))
+
+
+def paths_as_flags(args: list[str]) -> list[str]:
+    """Return the command line of ``show`` with its paths as values of ``--paths+``, and ``--json`` with a value."""
+    changed = []
+    for index, arg in enumerate(args):
+        if arg == "--json" and args[index + 1 : index + 2] not in (["true"], ["false"]):
+            changed.append("--json=true")
+        elif arg.startswith("-") or (index and args[index - 1].startswith("--") and _takes_next(args[index - 1], arg)):
+            changed.append(arg)
+        else:
+            changed.append(f"--paths+={arg}")
+    return changed
+
+
+def _takes_next(option: str, value: str) -> bool:
+    return "=" not in option and (option != "--json" or value in ("true", "false"))
+
+
+def facts_of(given: str | Path) -> dict[str, Any]:
+    """Return what is recorded about a run, a checkpoint, or another file or folder that a command wrote.
+
+    Args:
+        given: The file or folder; absolute, from the working directory, or below the data root.
+
+    Returns:
+        The record, and the ``path``; for a checkpoint its ``step``; for a run its ``evaluations``, and the ``step`` of
+        its last checkpoint.
+
+    Raises:
+        UserError: If there is nothing there, or nothing is recorded about it.
+    """
+    path = resolve_data_path(given)
+    if not path.exists():
+        raise UserError(
+            f"paths names {given}, which does not exist; give a run folder, a checkpoint or an output of a command."
+        )
+    if path.suffix == ".ckpt" or is_checkpoint_folder(path):
+        return {"path": str(path), **_of_checkpoint(path)}
+    for candidate in _candidates(path):
+        if candidate.is_file():
+            facts = {"path": str(path), **record.read(candidate)}
+            return facts | (_of_run(candidate.parent) if candidate.name == record.RECORD else {})
+    if path.suffix == ".json":
+        return {"path": str(path), **_of_json(path)}
+    folder = path if path.is_dir() else path.parent
+    if (folder / "config.yaml").is_file():  # a run of a version that kept no record
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        return {"path": str(path), **_of_config(config), **_of_run(folder)}
+    for name in ("manifest.json", "prepare.json", "cell.json", "index.json"):
+        if (folder / name).is_file():
+            return {"path": str(path), **_of_json(folder / name)}
+    sources = sorted(folder.glob("*/prepare.json"))
+    if sources:
+        return {"path": str(path), "content": {one.parent.name: _of_json(one)["content"] for one in sources}}
+    raise UserError(f"Nothing is recorded about {path}; it was not written by a command, or its record was removed.")
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """Yield the paths at which the record of a file or folder may lie, the nearest first."""
+    if path.is_dir():
+        yield path / record.RECORD
+        return
+    if path.name == record.RECORD or path.name.endswith(f".{record.RECORD}"):
+        yield path
+    yield path.with_name(f"{path.name}.{record.RECORD}")
+    command = {"predictions": "predict"}.get(path.stem) or path.stem.removeprefix("config").strip(".")
+    yield path.with_name(f"run.{command}.json")
+    yield path.with_name(record.RECORD)
+
+
+def _of_checkpoint(path: Path) -> dict[str, Any]:
+    checkpoint = checkpoint_facts(path, "paths")
+    about = checkpoint.get(record.KEY) or _of_config(checkpoint.get("config") or {})
+    return {**about, "step": checkpoint["global_step"]}
+
+
+def _of_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what the config alone tells of a run."""
+    settled = without_environment(config)
+    return record.plain({"config": config, "resolved": settled, "seeds": seeds_of(settled) if config else {}})
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """Return what lies in a run folder beside its record: the step of the last checkpoint, and evaluations."""
+    facts: dict[str, Any] = {}
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        facts["step"] = checkpoint_facts(last, "paths")["global_step"]
+    evaluations = [record.read(path)["sessions"][-1] for path in sorted(folder.glob("run.*.json"))]
+    return facts | ({"evaluations": evaluations} if evaluations else {})
+
+
+def _of_json(path: Path) -> dict[str, Any]:
+    """Return the record inside a JSON file of ours, and what else tells where the file comes from."""
+    try:
+        content = json_lines.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); give another file.") from error
+    if not isinstance(content, dict) or not str(content.get("format", "")).startswith("litshift-"):
+        raise UserError(f"Nothing is recorded about {path}; it was not written by a command.")
+    about = content.pop(record.KEY, {})
+    return {**about, "content": {key: value for key, value in content.items() if key not in ("shards", "contents")}}

@@ -1,0 +1,278 @@
+"""What a command did, for whom reads its files later: command line, versions, seeds, inputs, times."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import lit_core
+from lit_core.files.formats import check_format, stamp
+from lit_core.files.paths import atomic_write, file_sha256, files_facts
+
+#: File in a folder that a command wrote, with the record of that command.
+RECORD = "run.json"
+#: Name of the format.
+FORMAT = "litshift-record"
+#: Key of a checkpoint under which the record lies.
+KEY = "record"
+
+#: Packages whose versions are recorded.
+_PACKAGES = ("torch", "lightning", "transformers", "numpy")
+#: Names of environment variables whose values are secrets.
+_SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$")
+#: A reference to an environment variable.
+_VARIABLE = re.compile(r"\$\{oc\.env:(\w+)")
+_INDEX = "index.json"
+#: Size in bytes up to which an input is hashed.
+_LARGE = 1 << 30
+
+
+def now() -> str:
+    """Return the time, in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+class _Command:
+    """The command that this process runs.
+
+    Args:
+        program: Name of the console script; None in a script of somebody else's.
+        args: The command line without the program's name.
+    """
+
+    def __init__(self, program: str | None = None, args: Sequence[str] = ()) -> None:
+        self.line = None if program is None else shlex.join([program, *map(hide_secrets, args)])
+        self.start = now()
+        self.config: dict[str, Any] = {}
+        self.seeds: dict[str, int] = {}
+        self.inputs: dict[Path, dict[str, Any]] = {}
+
+
+_current = _Command()
+
+
+def begin(program: str, args: Sequence[str]) -> None:
+    """Begin the record of a command.
+
+    Args:
+        program: Name of the console script.
+        args: The command line without the program's name.
+    """
+    global _current
+    _current = _Command(program, args)
+
+
+def set_arguments(config: Mapping[str, Any], seeds: Mapping[str, int]) -> None:
+    """Record the arguments of a verb.
+
+    Args:
+        config: The arguments as typed, as plain values.
+        seeds: The seeds by argument.
+    """
+    _current.config, _current.seeds = dict(config), dict(seeds)
+
+
+def note_input(path: str | Path, **facts: Any) -> None:
+    """Record that this command reads a file or a folder; its hash is taken when the record is written.
+
+    Args:
+        path: The file or folder.
+        facts: What is known about it, as plain values; empty ones are left out.
+    """
+    place = Path(path).absolute()
+    _current.inputs.setdefault(place, {}).update({key: value for key, value in facts.items() if value})
+
+
+def session() -> dict[str, Any]:
+    """Return the present command as one entry in the history of what it writes: command line, start, no end yet."""
+    return {"command": _current.line, "start": _current.start, "end": None, "exit": None}
+
+
+def new_record(**facts: Any) -> dict[str, Any]:
+    """Return the record of the present command, as plain values.
+
+    Args:
+        facts: Further entries, or replacements of those that are recorded of each command.
+    """
+    own = {
+        "config": _current.config,
+        "seeds": _current.seeds,
+        "versions": versions(),
+        "sessions": [{**session(), "end": now(), "exit": "finished"}],
+    }
+    content = plain(own | facts | {"inputs": facts["inputs"] if "inputs" in facts else inputs()})
+    for one in [*content["inputs"], *([content["parent"]] if content.get("parent") else [])]:
+        one["path"] = hide_variables(one["path"], content["config"])
+    return {**stamp(FORMAT), **content}
+
+
+def write_record(output: Path, **facts: Any) -> None:
+    """Write the record of the present command, beside its output.
+
+    Args:
+        output: What the command wrote: a folder, which gets a `RECORD`, or a file, which gets ``NAME.run.json`` beside
+            it.
+        facts: See `new_record`.
+    """
+    write(record_path(output), new_record(**facts))
+
+
+def add_to_record(folder: Path) -> None:
+    """Add the present command to the record of a folder that several commands fill, such as that of ``prepare``."""
+    path = folder / RECORD
+    former = read(path)["sessions"] if path.is_file() else []
+    own = new_record()
+    write(path, {**own, "sessions": [*former, *own["sessions"]]})
+
+
+def record_path(output: Path) -> Path:
+    """Return the path of the record of a file or folder that a command writes."""
+    return output / RECORD if output.is_dir() else output.with_name(f"{output.name}.{RECORD}")
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record, whole or not at all."""
+    atomic_write(path, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        UserError: If it is not one, or of another version.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = {}
+    check_format(FORMAT, content if isinstance(content, dict) else {}, path, "remove it")
+    return dict(content)
+
+
+def ancestor(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a record says about the weights from which something was made.
+
+    Args:
+        path: A checkpoint, a file or a folder; or the folder of another model.
+        checkpoint: Content of the checkpoint; None for another model.
+    """
+    checkpoint = checkpoint or {}
+    record = checkpoint.get(KEY) or {}
+    return {
+        "path": str(path),
+        "sha256": _content_sha256(Path(path)),
+        "step": int(checkpoint.get("global_step", 0)),
+        "sessions": record.get("sessions", []),
+        "parent": record.get("parent"),
+    }
+
+
+def inputs(exclude: Iterable[str | Path] = ()) -> list[dict[str, Any]]:
+    """Return the files and folders that this command has read, with their hashes, in the order of reading.
+
+    Args:
+        exclude: Paths to leave out.
+    """
+    left_out = {Path(path).absolute() for path in exclude}
+    items = ((path, facts) for path, facts in _current.inputs.items() if path not in left_out)
+    return [{"path": _shown(path), **facts, **_identity(path)} for path, facts in items]
+
+
+@lru_cache
+def versions() -> dict[str, str | None]:
+    """Return the versions of LitShift, with its commit in a checkout, of Python, CUDA and the libraries."""
+    found: dict[str, str | None] = {"lit-shift": lit_core.__version__, "commit": _commit()}
+    found["python"] = platform.python_version()
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    import torch
+
+    return found | {"cuda": torch.version.cuda, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text in which values of secret environment variables are references to these.
+
+    A shell replaces ``$HF_TOKEN`` before the command sees it; the recorded command must not show it.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET.search(name.upper()) and value in text:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return text
+
+
+def hide_variables(text: str, config: Mapping[str, Any]) -> str:
+    """Return a text, such as a path, in which values of environment variables are references as in a config.
+
+    Args:
+        text: The text.
+        config: A config as typed; the variables that it refers to are replaced, where their values are whole words.
+    """
+    for name in sorted(set(_VARIABLE.findall(json.dumps(config)))):
+        value = os.environ.get(name)
+        if value:
+            text = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", lambda _, name=name: f"${{oc.env:{name}}}", text)  # type: ignore[misc]
+    return text
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it; numbers that are not finite become texts."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return hide_secrets(str(value))
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Return by what an input is recognised: a hash, or for folders and large files their size, names and times."""
+    if path.is_file() and path.stat().st_size <= _LARGE:
+        return {"sha256": file_sha256(path)}
+    if (path / _INDEX).is_file():
+        return {"index_sha256": file_sha256(path / _INDEX)}
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return files_facts(files) if files else {}
+
+
+def _content_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and hashes of the files in a folder."""
+    if path.is_file():
+        return file_sha256(path)
+    lines = [f"{file.name} {file_sha256(file)}\n" for file in sorted(path.iterdir()) if file.is_file()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that LitShift is imported from, with "-dirty" where files differ from it."""
+    root = Path(lit_core.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
