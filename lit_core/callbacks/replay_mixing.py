@@ -91,6 +91,12 @@ class ReplayMixing(Callback):
         stream.set_replay(self.fraction)
         self._stream, self._seen = stream, trainer.global_step * stream.accumulation
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the fraction of a stream that was reloaded."""
+        loader = trainer.train_dataloader
+        if isinstance(loader, StreamLoader) and loader.stream is not self._stream:
+            self.on_train_start(trainer, pl_module)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the optimizer step and the length of the token windows."""
         assert self._stream is not None

@@ -27,6 +27,7 @@ from lit_core.files.paths import remove_torn_files
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
+from lit_core.lightning.switches import refuse_switches
 from lit_core.origin import import_path
 from lit_core.references import as_typed, without_secrets
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed
@@ -159,7 +160,8 @@ class LitCLI(CommandLine):
         """Build the trainer with the run folder, its loggers and the callbacks of every run.
 
         Raises:
-            UserError: If the run folder already holds a run that is not resumed.
+            UserError: If the run folder already holds a run that is not resumed, or a switch or callback of Lightning
+                contradicts the run.
             MisconfigurationException: If the trainer refuses its arguments.
         """
         assert self.subcommand is not None
@@ -169,6 +171,11 @@ class LitCLI(CommandLine):
         resumed = checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
         resume_step = int(resumed["global_step"]) if resumed else None
         branch = config.get("branch_from")
+        callbacks = trainer_config["callbacks"] or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if fit:
+            refuse_switches(trainer_config, callbacks)
+        barebones = trainer_config["barebones"]
         if trainer_config["fast_dev_run"]:
             run_record = RunRecord(self.plain_config)
         else:
@@ -183,7 +190,8 @@ class LitCLI(CommandLine):
                     remove_torn_files(directory)
             self.run_folder = folder
             kwargs["default_root_dir"] = str(folder)
-            kwargs["logger"] = self._loggers(trainer_config["logger"], folder, resume_step)
+            if not barebones:
+                kwargs["logger"] = self._loggers(trainer_config["logger"], folder, resume_step)
             name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
             former = record.read(folder / record.RECORD) if resumed and (folder / record.RECORD).is_file() else None
             former = former or resumed.get(record.KEY)
@@ -196,11 +204,10 @@ class LitCLI(CommandLine):
             *([BranchFrom(branch)] if branch else []),
             run_record,
         ]
-        callbacks = trainer_config["callbacks"] or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         kinds = {type(callback) for callback in callbacks}
         callbacks = [*[callback for callback in own if type(callback) not in kinds], *callbacks]
-        saves = fit and trainer_config["enable_checkpointing"] is not False and not trainer_config["fast_dev_run"]
+        saves = fit and trainer_config["enable_checkpointing"] is not False
+        saves = saves and not (barebones or trainer_config["fast_dev_run"])
         if saves and not any(isinstance(callback, RunCheckpoint) for callback in callbacks):
             callbacks.append(RunCheckpoint())
         plugins = trainer_config["plugins"] or []
@@ -208,7 +215,7 @@ class LitCLI(CommandLine):
         kwargs["callbacks"] = callbacks
         try:
             return self.build_trainer({**trainer_config, **kwargs})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ModuleNotFoundError) as error:
             raise MisconfigurationException(str(error)) from error
 
     def _loggers(self, given: Any, folder: Path, resume_step: int | None) -> list[Logger] | bool:

@@ -11,6 +11,7 @@ from lit_core.data.loader import StreamLoader
 from lit_core.data.stream import EvalStream, SampleSource, Stream
 from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.hyperparameters import KeepsHyperparameters
+from lit_core.lightning.switches import refuse_switches_of
 from lit_core.seeds import part_seed
 
 
@@ -60,11 +61,13 @@ class StreamDataModule(KeepsHyperparameters, LightningDataModule):
             make_stream: Makes the stream from its batch sizes, ranks and seed, which are keyword arguments.
 
         Raises:
-            UserError: If `ResumeStream` is missing, or the user asked for another gradient accumulation.
+            UserError: If `ResumeStream` is missing, the user asked for another gradient accumulation, or a switch or
+                callback of the trainer contradicts a stream.
         """
         trainer = self.trainer
         assert trainer is not None
         need_resume_stream(type(self).__name__, trainer.callbacks)  # type: ignore[attr-defined]
+        refuse_switches_of(trainer)
         self.stream = make_stream(
             global_batch_size=self.global_batch_size,
             micro_batch_size=self.samples_per_pass,

@@ -17,7 +17,8 @@ from lit_core.data.loader import StreamLoader
 from lit_core.data.order import ORDER
 from lit_core.data.stream import Stream
 from lit_core.errors import UserError
-from lit_core.lightning.internals import set_logged_step
+from lit_core.lightning.internals import given_train_loader, set_logged_step
+from lit_core.lightning.switches import refuse_switches_of
 
 _COUNTERS = ("ready", "started", "processed", "completed")
 
@@ -27,7 +28,7 @@ class ResumeStream(Callback):
 
     1. It counts the consumed samples at optimizer-step boundaries and saves the counts in checkpoints. A checkpoint
        written between two micro-batches of a step, as after an exception, is reset to the preceding boundary.
-    2. On resume it sets the start position of the training `StreamLoader`.
+    2. On resume it sets the start position of the training `StreamLoader`, and of one that Lightning reloads.
     3. Before each micro-batch it seeds torch, NumPy and Python from the stream's seed, the index of the micro-batch and
        the rank, so that dropout needs no saved state.
 
@@ -71,6 +72,15 @@ class ResumeStream(Callback):
         self._begin(0, consumed)
         self._parent = parent
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse switches that contradict a `StreamLoader` that was given to ``fit``, before Lightning changes it.
+
+        Raises:
+            UserError: If there is one.
+        """
+        if stage == "fit" and isinstance(given_train_loader(trainer), StreamLoader):
+            refuse_switches_of(trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the start position of the training loader.
 
@@ -81,9 +91,10 @@ class ResumeStream(Callback):
         if not isinstance(loader, StreamLoader) or not isinstance(loader.stream, Stream):
             return
         stream = loader.stream
+        refuse_switches_of(trainer)
         _check_trainer(trainer, stream)
         if self._saved is not None:
-            _check_same_stream(stream, self._saved)
+            _check_same_stream(stream, self._saved, "the checkpoint")
             stream.order = _order_of(self._saved)
             self._saved = None
         elif self._parent:
@@ -97,15 +108,28 @@ class ResumeStream(Callback):
                 "The checkpoint to resume from does not say which samples were consumed, since ResumeStream was not "
                 "among the callbacks; give it to --branch_from instead."
             )
-        self._known |= {name: _facts(source) for name, source in stream.sources.items()}
-        stream.start_at(self.step, self.consumed)
-        self._stream = stream
-        loader.position = lambda: (self.step, self.consumed)
+        self._attach(loader, stream)
         self._first_batch = True
         self._seen = self.step * stream.accumulation
         progress = trainer.fit_loop.epoch_loop.batch_progress.total.state_dict()
         self._before = progress["processed"] - self._seen
         self._global_step = trainer.global_step
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a reloaded loader, of the same stream or of a new one, go on where the former one ended.
+
+        Raises:
+            UserError: If the new loader reads another stream.
+        """
+        loader = trainer.train_dataloader
+        if self._stream is None or not isinstance(loader, StreamLoader) or loader.position is not None:
+            return
+        stream = loader.stream
+        if isinstance(stream, Stream):
+            _check_trainer(trainer, stream)
+            _check_same_stream(stream, self._state(self.step), "the former loader")
+            stream.order = self._stream.order
+            self._attach(loader, stream)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the random number generators for the micro-batch."""
@@ -137,16 +161,7 @@ class ResumeStream(Callback):
             return
         # the optimizer may have stepped in a batch that did not end, since another callback failed
         step = self.step + (trainer.global_step != self._global_step)
-        checkpoint["callbacks"][self.state_key] = {
-            "step": step,
-            "consumed": self._stream.consumed(step),
-            "samples": {name: facts["samples"] for name, facts in self._known.items()},
-            "sources": {name: dict(facts) for name, facts in self._known.items()},
-            "global_batch_size": self._stream.global_batch_size,
-            "batches_per_step": self._stream.accumulation,
-            "seed": self._stream.seed,
-            "order": self._stream.order,
-        }
+        checkpoint["callbacks"][self.state_key] = self._state(step)
         batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         surplus = batches["total"]["processed"] - self._before - step * self._stream.accumulation
         for counters in (batches["total"], batches["current"]):
@@ -181,6 +196,27 @@ class ResumeStream(Callback):
             batches["total"]["completed"] = batches["total"]["processed"]
             for counters in epochs.values():
                 counters["processed"] = counters["completed"] = counters["ready"]
+
+    def _attach(self, loader: StreamLoader, stream: Stream) -> None:
+        """Set the position of a loader to that of the run."""
+        self._known |= {name: _facts(source) for name, source in stream.sources.items()}
+        stream.start_at(self.step, self.consumed)
+        self._stream = stream
+        loader.position = lambda: (self.step, self.consumed)
+
+    def _state(self, step: int) -> dict[str, Any]:
+        """Return what a checkpoint keeps after so many optimizer steps."""
+        assert self._stream is not None
+        return {
+            "step": step,
+            "consumed": self._stream.consumed(step),
+            "samples": {name: facts["samples"] for name, facts in self._known.items()},
+            "sources": {name: dict(facts) for name, facts in self._known.items()},
+            "global_batch_size": self._stream.global_batch_size,
+            "batches_per_step": self._stream.accumulation,
+            "seed": self._stream.seed,
+            "order": self._stream.order,
+        }
 
     def _begin(self, step: int, consumed: Mapping[str, int]) -> None:
         self.step, self._given, self._stream = step, dict(consumed), None
@@ -218,11 +254,11 @@ def _order_of(saved: Mapping[str, Any]) -> int:
     return version
 
 
-def _check_same_stream(stream: Stream, saved: dict[str, Any]) -> None:
+def _check_same_stream(stream: Stream, saved: dict[str, Any], former: str) -> None:
     for key in ("global_batch_size", "seed"):
         if saved[key] != getattr(stream, key):
             raise UserError(
-                f"{key} is {getattr(stream, key)}, but the checkpoint was trained with {saved[key]}, so samples would "
+                f"{key} is {getattr(stream, key)}, but {former} was trained with {saved[key]}, so samples would "
                 "be lost or repeated; keep it, or start a new run with --branch_from."
             )
     known = _known_of(saved)
@@ -259,10 +295,10 @@ def _difference(source: Any, known: Mapping[str, Any]) -> str | None:
         return None not in (facts[key], known.get(key)) and facts[key] != known[key]
 
     if differs("samples"):
-        return f"has {facts['samples']} samples, but had {known['samples']} when the checkpoint was written"
+        return f"has {facts['samples']} samples, but had {known['samples']} before"
     if differs("length"):
-        return f"has samples of {facts['length']} tokens, but had {known['length']} when the checkpoint was written"
-    return "holds other data than when the checkpoint was written" if differs("content") else None
+        return f"has samples of {facts['length']} tokens, but had {known['length']} before"
+    return "holds other data than before" if differs("content") else None
 
 
 def _continued(stream: Stream, parent: Mapping[str, Any], consumed: Mapping[str, int]) -> dict[str, int]:

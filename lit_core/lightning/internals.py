@@ -162,6 +162,14 @@ def validation_loaders(trainer: Trainer) -> Any:
     return source.dataloader() if source.is_defined() and source.instance is not None else None
 
 
+def given_train_loader(trainer: Trainer) -> Any:
+    """Return the training loader that was given to ``fit``; None if a method makes it.
+
+    The public ``train_dataloader`` is empty before the training loader is prepared.
+    """
+    return trainer.fit_loop._data_source.instance if not trainer.fit_loop._data_source.is_module() else None
+
+
 def replace_train_loader(trainer: Trainer, loader: Any) -> None:
     """Make ``fit`` read its training batches from another loader, from the next epoch on.
 

@@ -1,0 +1,169 @@
+"""What the arguments of Lightning's Trainer and Lightning's callbacks do in a run on a stream: two tables.
+
+`docs/switches.md` shows them. A test compares them with Lightning, so that a name that it adds must be entered here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lightning.pytorch import Trainer, callbacks
+
+from lit_core.errors import UserError
+
+Verdict = Literal["works", "refused", "no meaning"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """How an argument of the Trainer or a callback can be used in a run on a stream.
+
+    Args:
+        verdict: Whether it works, is refused when it is given, or changes nothing.
+        how: What it does here; of what is refused, the reason and the remedy, as the rest of a sentence.
+    """
+
+    verdict: Verdict
+    how: str
+
+
+#: Arguments of ``Trainer``.
+TRAINER: dict[str, Use] = {
+    "accelerator": Use("works", "as in Lightning"),
+    "strategy": Use("works", "as in Lightning; `lit_moe.ShardedStrategy` divides a model over devices"),
+    "devices": Use("works", "each device reads its own share of every global batch, whatever their number"),
+    "num_nodes": Use("works", "as `devices`"),
+    "precision": Use(
+        "works",
+        "all but `transformer-engine`, which needs its package; under `16-true` the eps of AdamW rounds to 0, so the "
+        "loss may become nan, which ends the run",
+    ),
+    "logger": Use("works", "as in Lightning; without it, the run folder has TensorBoard and `metrics.csv`"),
+    "callbacks": Use("works", "added to those of every run; see the second table"),
+    "fast_dev_run": Use("works", "n micro-batches, a last incomplete optimizer step included; no run folder"),
+    "max_epochs": Use("works", "an epoch is the number of optimizer steps after which all samples were read"),
+    "min_epochs": Use("works", "as in Lightning"),
+    "max_steps": Use("works", "optimizer steps of the run, those before a resume included"),
+    "min_steps": Use("works", "as in Lightning"),
+    "max_time": Use("works", "saves when the time is over; a resumed run counts the time before"),
+    "limit_train_batches": Use(
+        "works", "micro-batches per epoch, a multiple of the accumulation; the next epoch goes on in the stream"
+    ),
+    "limit_val_batches": Use("works", "the first batches of each source, the same at each validation"),
+    "limit_test_batches": Use("works", "the first batches of each source"),
+    "limit_predict_batches": Use("works", "the first batches"),
+    "overfit_batches": Use(
+        "refused",
+        "a stream goes on to new samples in each epoch; to train on the same few again and again, prepare a source of "
+        "only those",
+    ),
+    "val_check_interval": Use("works", "counts micro-batches of a device, or time"),
+    "check_val_every_n_epoch": Use("works", "null counts `val_check_interval` over epochs"),
+    "num_sanity_val_steps": Use("works", "changes nothing in the training that follows"),
+    "log_every_n_steps": Use("works", "counts optimizer steps"),
+    "enable_checkpointing": Use("works", "false keeps nothing, so the run cannot be resumed"),
+    "enable_progress_bar": Use("works", "as in Lightning"),
+    "enable_model_summary": Use("works", "as in Lightning"),
+    "accumulate_grad_batches": Use("works", "follows from batch sizes and devices; another number is refused"),
+    "gradient_clip_val": Use("works", "clips the gradient of the whole global batch; 0 does not clip"),
+    "gradient_clip_algorithm": Use("works", "`norm` or `value`"),
+    "deterministic": Use("works", "as in Lightning; the order of the samples does not depend on it"),
+    "benchmark": Use("works", "as in Lightning"),
+    "inference_mode": Use("works", "as in Lightning"),
+    "use_distributed_sampler": Use("no meaning", "a stream divides its samples over the devices itself"),
+    "profiler": Use("works", "as in Lightning"),
+    "detect_anomaly": Use("works", "as in Lightning"),
+    "barebones": Use("works", "no loggers, no checkpoints, no rows; only the config is kept"),
+    "plugins": Use("works", "added to the one that writes checkpoints atomically"),
+    "sync_batchnorm": Use("works", "as in Lightning"),
+    "reload_dataloaders_every_n_epochs": Use("works", "a new loader goes on where the former one ended"),
+    "default_root_dir": Use("no meaning", "the run folder takes its place; `--run` names it"),
+    "enable_autolog_hparams": Use("works", "as in Lightning"),
+    "model_registry": Use("no meaning", "read only by a checkpoint callback of Lightning's cloud"),
+}
+
+#: Callbacks that ``lightning.pytorch.callbacks`` exports.
+CALLBACKS: dict[str, Use] = {
+    "BackboneFinetuning": Use("works", "for a model of yours that has a `backbone`; ours have none"),
+    "BaseFinetuning": Use("works", "as the base of a callback of yours"),
+    "BasePredictionWriter": Use("works", "as the base of a callback of yours"),
+    "BatchSizeFinder": Use(
+        "refused",
+        "it trains trial steps that the stream would count; try several sizes of micro_batch_size, which change the "
+        "memory and not the result",
+    ),
+    "Callback": Use("works", "as the base of a callback of yours"),
+    "Checkpoint": Use("works", "as the base of a callback of yours"),
+    "DeviceStatsMonitor": Use("works", "as in Lightning"),
+    "EarlyStopping": Use("works", "on any key that the run logs; its count goes on in a resumed run"),
+    "EMAWeightAveraging": Use(
+        "works", "validates and saves the averages; a resumed run goes on with both, a branch with the averages"
+    ),
+    "GradientAccumulationScheduler": Use(
+        "refused",
+        "global_batch_size says how many samples an optimizer step has, and the accumulation follows from it; set "
+        "global_batch_size, and branch from the checkpoint where it shall change",
+    ),
+    "LambdaCallback": Use("works", "in Python only, since functions cannot be written in a config"),
+    "LearningRateFinder": Use(
+        "refused",
+        "it trains trial steps that the stream would count; try several learning rates in runs of their own",
+    ),
+    "LearningRateMonitor": Use("works", "as in Lightning; `train/learning_rate` is logged without it"),
+    "ModelCheckpoint": Use(
+        "works", "beside `RunCheckpoint`; monitors any key that the run logs; each of its files can be resumed"
+    ),
+    "ModelPruning": Use(
+        "refused",
+        "it replaces parameters by others, which checkpoints and exports do not know; prune the trained model",
+    ),
+    "ModelSummary": Use("works", "as in Lightning"),
+    "OnExceptionCheckpoint": Use("works", "its file lies at the last optimizer step and can be resumed"),
+    "ProgressBar": Use("works", "as the base of a bar of yours"),
+    "RichModelSummary": Use("works", "as in Lightning"),
+    "RichProgressBar": Use("works", "as in Lightning"),
+    "SpikeDetection": Use("works", "as in Lightning"),
+    "StochasticWeightAveraging": Use(
+        "refused",
+        "it replaces the schedule at an epoch and does not resume; WeightAveraging and EMAWeightAveraging average "
+        "after optimizer steps",
+    ),
+    "ThroughputMonitor": Use("works", "in Python only, since functions cannot be written in a config"),
+    "Timer": Use("works", "as `max_time`"),
+    "TQDMProgressBar": Use("works", "as in Lightning"),
+    "WeightAveraging": Use("works", "as `EMAWeightAveraging`, with the mean of all steps"),
+}
+
+
+def refuse_switches(arguments: Mapping[str, Any], used: Iterable[Any]) -> None:
+    """Refuse what contradicts training on a stream.
+
+    Args:
+        arguments: Arguments of the Trainer by name.
+        used: The trainer's callbacks.
+
+    Raises:
+        UserError: If an argument or a callback is refused, or a number is out of range.
+    """
+    defaults = inspect.signature(Trainer).parameters
+    for name, use in TRAINER.items():
+        if use.verdict == "refused" and arguments.get(name, defaults[name].default) != defaults[name].default:
+            raise UserError(f"`trainer.{name}` is {arguments[name]}, but {use.how}.")
+    clip = arguments.get("gradient_clip_val")
+    if clip is not None and not 0 <= clip < math.inf:
+        raise UserError(f"`trainer.gradient_clip_val` is {clip}, but must be 0 or more; change it.")
+    for callback in used:
+        for name, use in CALLBACKS.items():
+            if use.verdict == "refused" and isinstance(callback, getattr(callbacks, name)):
+                raise UserError(f"`trainer.callbacks` has {type(callback).__name__}, but {use.how}.")
+
+
+def refuse_switches_of(trainer: Trainer) -> None:
+    """Refuse what contradicts training on a stream in a trainer that was built; see `refuse_switches`."""
+    names = [name for name, use in TRAINER.items() if use.verdict == "refused"]
+    arguments = {name: getattr(trainer, name) for name in [*names, "gradient_clip_val"]}
+    refuse_switches(arguments, trainer.callbacks)  # type: ignore[attr-defined]  # set where mypy does not see it
