@@ -88,13 +88,20 @@ def described(value: Any, annotation: Any = None) -> Any:
         return {key: described(item) for key, item in value.items()}
     if isinstance(value, Sequence | Set):
         return [described(item) for item in value]
-    if isinstance(value, functools.partial) and isinstance(value.func, type) and not value.args:
-        call = _call(value.func, (), value.keywords, partial=True)
-        return call if call["class_path"] else _not_kept(value.func)
+    if isinstance(value, functools.partial) and (named := _class_of(value)) is not None:
+        call = _call(named, (), value.keywords, partial=True)
+        return call if call["class_path"] else _not_kept(named)
     if inspect.isroutine(value):
         path = import_path(value)
         return path if path and _can_be_named(path, value, annotation) else _not_kept(value)
     return _not_kept(value)
+
+
+def _class_of(partial: functools.partial[Any]) -> type | None:
+    """Return the class that a partial builds with arguments given by name, also if jsonargparse made the partial."""
+    if getattr(partial.func, "__module__", "").startswith("jsonargparse"):  # it gives the class to functions of its own
+        return next((argument for argument in partial.args if isinstance(argument, type)), None)
+    return partial.func if isinstance(partial.func, type) and not partial.args else None
 
 
 def unkept(plain: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ import inspect
 import pickle
 import pydoc
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from kinds import CONFIGS, KINDS, entries
 from torch import nn
 from torch.optim import SGD, Optimizer
@@ -113,3 +115,10 @@ def test_each_function_that_makes_a_part_of_a_detector_notes_its_arguments():
     functions = [part for part in map(pydoc.locate, named) if inspect.isroutine(part)]
     assert CONFIGS and len(functions) > 1
     assert all(hasattr(part, "__wrapped__") for part in functions), functions
+
+
+def test_a_class_that_a_parser_leaves_to_be_called_is_described():
+    parser = ArgumentParser()
+    parser.add_argument("--optimizer", type=Callable[[list], SGD])
+    config = parser.parse_args(["--optimizer", "torch.optim.SGD", "--optimizer.lr", "0.5"])
+    assert described(parser.instantiate(config).optimizer)["init_args"]["lr"] == 0.5
