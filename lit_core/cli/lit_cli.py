@@ -19,6 +19,7 @@ from lit_core import record
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
 from lit_core.cli import arguments
 from lit_core.cli.messages import sentence
+from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
@@ -131,6 +132,7 @@ class LitCLI(CommandLine):
         # with the nulls, which are not always the defaults
         dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
         plain = yaml.safe_load(dumped)
+        check_keys(plain)
         self.plain_config: dict[str, Any] = as_typed(plain, self._typed)
         # to which Lightning adds what the links compute
         self.config_dump = copy.deepcopy(without_secrets(plain, self._typed))

@@ -32,6 +32,7 @@ from lit_core.cli.configs import words_as_flag
 from lit_core.cli.entries import entry_sentence
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
+from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.cli.show import paths_as_flags, show
@@ -163,6 +164,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
             warnings.simplefilter("ignore")  # defaults that are objects become texts
             dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
         typed = as_typed(yaml.safe_load(dumped), getattr(parser, "typed", {}))
+        check_keys(typed)
         record.set_arguments(typed, {"seed": seed or 0} if "seed" in config else {})
         # of what draws from the global generators, and of the parts of the verb that have no seed of their own
         seed_everything(checked_seed("seed", seed) if isinstance(seed, int) else 0, verbose=False)

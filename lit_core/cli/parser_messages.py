@@ -8,9 +8,12 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import date, datetime
 from typing import Any
 
-from lit_core.errors import did_you_mean
+import yaml
+
+from lit_core.errors import UserError, did_you_mean
 
 # jsonargparse writes a tree of reasons, each indented below its key or class.
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
@@ -186,9 +189,50 @@ def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:
     rules = [f"one of {', '.join(dict.fromkeys(literals))}"] if literals else []
     rules += [f"of type {' or '.join(types)}"] if types else []
     value = "null" if value == "None" else value
+    texts = [other for other in parsed.reasons if other.keys == reason.keys and "<class 'str'>" in other.text]
+    if texts and not literals and not {"int", "float", "bool"} & set(types) and (quoting := _quoting(value)):
+        return f"{where or 'The argument'} is {value}, but must be of type str; {quoting}."
     hint = did_you_mean(value, literals)
     remedy = f".{hint}" if hint else "; give one."
     return f"{where or 'The argument'} is {value}, but must be {' or '.join(rules)}{remedy}"
+
+
+def _quoting(value: str) -> str:
+    """Tell how to write a name that YAML takes for something else; empty if the value is not of that kind."""
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return ""
+    if isinstance(read, bool):
+        word = "yes" if read else "no"
+        return f'a name that YAML takes for {str(read).lower()}, such as {word}, is written in quotes: "{word}"'
+    kinds = {int: "a number", float: "a number", list: "a list", dict: "a mapping", date: "a date", datetime: "a time"}
+    kind = kinds.get(type(read))
+    return f'a name that YAML takes for {kind} is written in quotes: "{value}"' if kind else ""
+
+
+def check_keys(node: Any, where: str = "", ours: bool = True) -> None:
+    """Refuse keys of a config that YAML does not take for names.
+
+    Args:
+        node: Plain values.
+        where: Path of the node, for the message.
+        ours: Whether the keys are those of a class or command of ours, whose keys are names; others may take numbers.
+
+    Raises:
+        UserError: If there is one; the message names its path.
+    """
+    if isinstance(node, dict):
+        inner = str(node["class_path"]).startswith("lit_") if "class_path" in node else ours
+        for key, value in node.items():
+            if isinstance(key, bool) or (ours and not isinstance(key, str)):
+                raise UserError(
+                    f"{where or 'The config'} has the key {key}, which must be a name; {_quoting(str(key))}."
+                )
+            check_keys(value, f"{where}.{key}" if where else str(key), inner)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            check_keys(value, f"{where}.{index}", ours)
 
 
 def _unknown_class(where: str, name: str) -> str:
