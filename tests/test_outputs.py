@@ -49,6 +49,24 @@ def test_the_outputs_of_all_verbs_are_walked():
     assert walked == set(OUTPUTS) and len(list(outputs())) > 14
 
 
+#: Where a verb's record is written, if not in the verb's own module.
+RECORDED = {
+    "lit_detect-calibrate": "lit_detect.calibration",
+    "lit_detect-prepare": "lit_core.files.working_folder",  # settings and versions: equal arguments give equal files
+    "lit_moe-prepare": "lit_core.corpora.build",
+}
+
+
+def test_each_verb_that_writes_records_what_it_did():
+    names = {"write_record", "new_record", "add_to_record", "versions", "PREPARED"}
+    for name, verb in verbs():
+        if set(inspect.signature(verb).parameters) & {*OUTPUTS, "grids"}:
+            module = import_module(RECORDED.get(name, verb.__module__))
+            nodes = list(ast.walk(ast.parse(inspect.getsource(module))))
+            called = {getattr(node, "attr", getattr(node, "id", None)) for node in nodes}
+            assert called & names, f"{name} writes no record; see docs/contracts.md#records"
+
+
 def test_no_other_function_creates_folders_with_their_parents():
     others = []
     for package in ("lit_core", *PACKAGES):

@@ -31,7 +31,7 @@ def record_text(facts: Mapping[str, Any]) -> str:
     rows += [("Read", _input(one)) for one in facts.get("inputs", [])]
     rows += [("Devices", _devices(facts["devices"]))] if facts.get("devices") else []
     rows += [("Versions", _versions(facts["versions"]))] if facts.get("versions") else []
-    rows += [("Holds", f"{key}: {value}") for key, value in _flat(facts.get("content", {}))]
+    rows += [("Holds", f"{key}: {_yaml(value)}") for key, value in _flat(facts.get("content", {}))]
     lines = [
         f"{label if index == 0 or rows[index - 1][0] != label else '':<13}{value}"
         for index, (label, value) in enumerate(rows)
@@ -52,7 +52,9 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
         second: Another one.
     """
     one, other = _comparable(first), _comparable(second)
-    return {key: [one.get(key), other.get(key)] for key in {**one, **other} if one.get(key) != other.get(key)}
+    pairs = {key: [one.get(key), other.get(key)] for key in {**one, **other}}
+    nothing = (None, "null")
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and not all(v in nothing for v in pair)}
 
 
 def difference_text(names: Sequence[str], differ: Mapping[str, Sequence[Any]]) -> str:
@@ -64,7 +66,10 @@ def difference_text(names: Sequence[str], differ: Mapping[str, Sequence[Any]]) -
     """
     if not differ:
         return "Nothing differs, except times."
-    shown = {key: ["-" if value is None else str(value) for value in pair] for key, pair in differ.items()}
+    shown = {
+        key: ["-" if value is None else str(value)[: 12 if key.endswith("sha256") else None] for value in pair]
+        for key, pair in differ.items()
+    }
     short = {key: pair for key, pair in shown.items() if max(map(len, pair)) <= _SHORT}
     table = [["", *(name if len(name) <= _SHORT else f"…{name[1 - _SHORT :]}" for name in names)]]
     table += [[key, *pair] for key, pair in short.items()]
@@ -128,7 +133,8 @@ def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _outcome(facts: Mapping[str, Any]) -> Iterator[str]:
     sessions, step = facts.get("sessions"), facts.get("step")
     if not sessions:
-        yield "unknown, since this was written before runs kept a record" if "content" not in facts else "unknown"
+        if "content" not in facts:
+            yield "unknown, since this was written before runs kept a record"
         return
     last = sessions[-1]
     if facts["path"].endswith(".ckpt"):

@@ -17,6 +17,9 @@ from lit_core.lightning.checkpoint import checkpoint_facts, is_checkpoint_folder
 from lit_core.references import without_environment
 from lit_core.seeds import seeds_of
 
+#: Files in a folder of ours that tell what it holds, where no record of a command lies there.
+_OWN = ("manifest.json", "prepare.json", "cell.json", "index.json")
+
 
 def show(paths: list[str] | None = None, json: bool = False) -> None:
     """Tell what a run or an output was made by: command, history, parent, seeds, data, versions and config.
@@ -86,11 +89,13 @@ def facts_of(given: str | Path) -> dict[str, Any]:
             return facts | (_of_run(candidate.parent) if candidate.name == record.RECORD else {})
     if path.suffix == ".json":
         return {"path": str(path), **_of_json(path)}
+    if path.suffix == ".jsonl" and (entry := _last_entry(path)):
+        return {"path": str(path), **entry}
     folder = path if path.is_dir() else path.parent
     if (folder / "config.yaml").is_file():  # a run of a version that kept no record
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         return {"path": str(path), **_of_config(config), **_of_run(folder)}
-    for name in ("manifest.json", "prepare.json", "cell.json", "index.json"):
+    for name in _OWN:
         if (folder / name).is_file():
             return {"path": str(path), **_of_json(folder / name)}
     sources = sorted(folder.glob("*/prepare.json"))
@@ -140,7 +145,21 @@ def _of_json(path: Path) -> dict[str, Any]:
         content = json_lines.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); give another file.") from error
-    if not isinstance(content, dict) or not str(content.get("format", "")).startswith("litshift-"):
+    own = isinstance(content, dict) and str(content.get("format", "")).startswith("litshift-")
+    if not own and path.name not in _OWN:
         raise UserError(f"Nothing is recorded about {path}; it was not written by a command.")
     about = content.pop(record.KEY, {})
-    return {**about, "content": {key: value for key, value in content.items() if key not in ("shards", "contents")}}
+    content.pop("shards", None)
+    if isinstance(content.get("contents"), dict):
+        content["contents"].pop("shards", None)
+    return {**about, "content": content}
+
+
+def _last_entry(path: Path) -> dict[str, Any] | None:
+    """Return the record in the last line of a ledger, and what the line says; None for a file that is not a ledger."""
+    try:
+        entry = json_lines.loads(path.read_bytes().splitlines()[-1])
+        about = entry["notes"][record.KEY]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    return {**about, "content": {key: value for key, value in entry.items() if key not in ("samples", "notes")}}

@@ -194,6 +194,32 @@ def test_what_cannot_be_shown(args, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
+def test_an_output_of_a_verb_is_shown_by_the_record_beside_or_inside_it(capsys):
+    Path("out.jsonl").write_text("{}\n")
+    Path("folder").mkdir()
+    (Path("folder") / "table.csv").write_text("a\n")
+    for output in (Path("out.jsonl"), Path("folder")):
+        record.write_record(output)
+    Path("own.json").write_text(json.dumps({"format": "litshift-calibration", "version": 1, "record": facts("x")}))
+    entry = {"event": "query", "counterparty": "alice", "samples": {}, "notes": {"record": facts("x")}}
+    Path("ledger.jsonl").write_text(json.dumps(entry) + "\n")
+    for path in ("out.jsonl", "out.jsonl.run.json", "folder", "folder/table.csv", "own.json", "ledger.jsonl"):
+        assert "Outcome      finished" in shown(path, capsys=capsys)
+    assert "counterparty: alice" in shown("ledger.jsonl", capsys=capsys)
+
+
+def facts(path):
+    return record.new_record(inputs=[{"path": path}])
+
+
+def test_prepared_data_are_shown_by_their_settings(capsys):
+    for name in ("a", "b"):
+        Path("root", name).mkdir(parents=True)
+        Path("root", name, "prepare.json").write_text(json.dumps({"version": "0.1.0", "settings": {"seed": 3}}))
+    assert "a.settings.seed: 3" in shown("root", capsys=capsys)
+    assert "settings.seed: 3" in shown("root/a", capsys=capsys)
+
+
 def test_paths_stand_anywhere():
     assert paths_as_flags(["--json", "a", "b"]) == ["--json=true", "--paths+=a", "--paths+=b"]
     assert paths_as_flags(["a", "--json", "false"]) == ["--paths+=a", "--json", "false"]

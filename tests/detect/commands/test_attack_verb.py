@@ -60,6 +60,7 @@ def test_machine_texts_are_written_with_all_edits(tmp_path, source):
         assert record.attack == "EntitySwap[rules]" and record.meta["original"] == original and record.meta["n"]
         assert apply_edits(original, edits) == record.text != original and record.meta["queries"] == 0
     assert set(tmp_path.iterdir()) == {tmp_path / "in.jsonl", output, record_path(output)}
+    assert json.loads(record_path(output).read_text())["sessions"][0]["exit"] == "finished"
 
 
 def test_prepared_folders_tables_and_other_formats(tmp_path):
