@@ -74,7 +74,7 @@ def fit(folder, run, detector, normalize):
     arguments = ["fit", "--model", "DetectorTask", "--model.detector", json.dumps(detector)]
     arguments += ["--data", "TextDataModule", "--data.root", str(folder / "texts"), "--data.train", "[pairs]"]
     arguments += ["--data.normalize", str(normalize).lower(), "--data.batch_size", "4", "--trainer.max_epochs", "1"]
-    arguments += ["--model.optimizer", json.dumps({"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}})]
+    arguments += ["--model.optimizer", json.dumps({"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1}})]
     arguments += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--run", run]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
