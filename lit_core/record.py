@@ -32,6 +32,8 @@ KEY = "record"
 _PACKAGES = ("torch", "lightning", "transformers", "numpy")
 #: Names of environment variables whose values are secrets.
 _SECRET = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$")
+#: Number of characters from which on such a value is taken for a secret, not for a word.
+_SHORTEST = 6
 #: A reference to an environment variable.
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)")
 _INDEX = "index.json"
@@ -179,6 +181,24 @@ def ancestor(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> d
     }
 
 
+def of_run(path: str | Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of the run that a checkpoint belongs to; empty if the run kept none.
+
+    The record in the run folder also tells what the run did after it saved the checkpoint, such as how it ended.
+
+    Args:
+        path: The checkpoint.
+        checkpoint: Its content.
+    """
+    own = dict(checkpoint.get(KEY) or {})
+    beside = Path(path).absolute().parent.parent / RECORD
+    if not beside.is_file():
+        return own
+    whole = read(beside)
+    same = not own or whole["sessions"][0]["start"] == own["sessions"][0]["start"]
+    return whole if same else own
+
+
 def inputs(exclude: Iterable[str | Path] = ()) -> list[dict[str, Any]]:
     """Return the files and folders that this command has read, with their hashes, in the order of reading.
 
@@ -211,7 +231,7 @@ def hide_secrets(text: str) -> str:
     A shell replaces ``$HF_TOKEN`` before the command sees it; the recorded command must not show it.
     """
     for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET.search(name.upper()) and value in text:
+        if len(value) >= _SHORTEST and _SECRET.search(name.upper()) and value in text:
             text = text.replace(value, f"${{oc.env:{name}}}")
     return text
 
@@ -225,7 +245,7 @@ def hide_variables(text: str, config: Mapping[str, Any]) -> str:
     """
     for name in sorted(set(_VARIABLE.findall(json.dumps(config)))):
         value = os.environ.get(name)
-        if value:
+        if value and len(value) >= 3:
             text = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", lambda _, name=name: f"${{oc.env:{name}}}", text)  # type: ignore[misc]
     return text
 

@@ -166,8 +166,8 @@ class RunRecord(Callback):
         record.write(self.record_path, self._record)
 
     def _end(self, trainer: Trainer, outcome: str) -> None:
-        """Write the end of the present command, unless it has ended already, or wrote no record."""
-        if not self._saved or not self._record or self._record["sessions"][-1]["end"] is not None:
+        """Write the end of the present command, unless it wrote no record; a failure at the very end counts."""
+        if not self._saved or not self._record:
             return
         last = self._record["sessions"][-1] | {
             "end": record.now(),

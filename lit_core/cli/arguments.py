@@ -113,10 +113,11 @@ def secrets_as_references(args: list[str]) -> list[str]:
     """Return the command line with values of secret variables, which a shell has put there, as references to these.
 
     Args:
-        args: The command line with its configs located; paths of configs are left as they are.
+        args: The command line with its configs located; configs, checkpoints and the name of the run, which are read
+            before references are resolved, are left as they are.
     """
-    configs = option(args, "--config", "-c")
-    return [arg if arg.rpartition("=")[2] in configs else hide_secrets(arg) for arg in args]
+    kept = option(args, "-c", *(f"--{key}" for key in _OWN_KEYS))
+    return [arg if arg.partition("=")[2] in kept or arg in kept else hide_secrets(arg) for arg in args]
 
 
 def given(args: list[str], key: str) -> str | None:

@@ -195,8 +195,7 @@ class LitCLI(CommandLine):
             if not barebones:
                 kwargs["logger"] = self._loggers(trainer_config["logger"], folder, resume_step)
             name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
-            former = record.read(folder / record.RECORD) if resumed and (folder / record.RECORD).is_file() else None
-            former = former or resumed.get(record.KEY)
+            former = record.of_run(ckpt_path, resumed) if fit and ckpt_path else None
             run_record = RunRecord(self.plain_config, folder / name, self.config_dump, former, sentence)
         own = [
             ResumeStream(),

@@ -169,6 +169,15 @@ def test_a_killed_run_has_no_end_and_a_resume_keeps_its_history(capsys):
     assert (resumed["from_step"], resumed["step"], resumed["exit"]) == (1, 4, "finished")
 
 
+def test_a_resume_in_another_folder_keeps_the_history(runs):
+    assert main(["fit", "--ckpt_path", last("b"), "--run", "d", "--trainer.max_steps", "4"]) == 0
+    facts = facts_of("runs/small/d")
+    assert [(one["from_step"], one["step"], one["exit"]) for one in facts["sessions"]] == [
+        *((0, 3, "finished"), (3, 4, "finished"))
+    ]
+    assert facts["parent"]["path"] == last("a") and len(facts_of("runs/small/b")["sessions"]) == 1
+
+
 def test_a_run_of_before_is_shown_by_its_config(runs, capsys):
     Path("runs/small/a/run.json").unlink()
     saved = torch.load(last("a"), weights_only=True)
