@@ -168,9 +168,11 @@ def ancestor(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> d
 
     Args:
         path: A checkpoint, a file or a folder; or the folder of another model.
-        checkpoint: Content of the checkpoint; None for another model.
+        checkpoint: Content of the checkpoint; None for another model, which may have the record of an export.
     """
-    checkpoint = checkpoint or {}
+    beside = Path(path) / RECORD
+    if checkpoint is None:
+        checkpoint = {KEY: read(beside)} if beside.is_file() else {}
     record = checkpoint.get(KEY) or {}
     return {
         "path": str(path),

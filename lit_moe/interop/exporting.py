@@ -66,7 +66,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         name = write(work, ckpt_path, shard_bytes, None if tokenizer is None else tokenizer.end_of_text)
         for file, text in companions.items():
             (work / file).write_text(text, encoding="utf-8")
-        record.write(work / record.RECORD, record.new_record())
+        record.write(work / record.RECORD, record.new_record(parent=record.ancestor(ckpt_path, checkpoint), inputs=[]))
         work.chmod(0o755)
         for path in work.iterdir():
             path.chmod(0o644)

@@ -1,5 +1,7 @@
 """Checkpoints of every family, in and out, against transformers itself."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -8,6 +10,7 @@ pytest.importorskip("transformers")
 
 from hugging_face import CASES, TOKENIZER, load, logits, make, save, tokens
 
+from lit_core.cli.show import facts_of
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
 from lit_moe.interop import export_model, import_model
@@ -87,6 +90,18 @@ def test_low_precision_stays_on_the_disk_bit_for_bit(tmp_path):
     export_model(str(tmp_path / "ours.ckpt"), str(tmp_path / "again"))
     again = load(tmp_path / "again")
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in theirs.state_dict().items())
+
+
+def test_an_export_and_its_import_tell_what_they_were_made_from(tmp_path):
+    save(make("Mixtral", 0), tmp_path / "theirs")
+    import_model(str(tmp_path / "theirs"), str(tmp_path / "ours.ckpt"))
+    export_model(str(tmp_path / "ours.ckpt"), str(tmp_path / "out"))
+    import_model(str(tmp_path / "out"), str(tmp_path / "again.ckpt"))
+    parent, paths = facts_of(tmp_path / "again.ckpt")["parent"], []
+    while parent:
+        paths.append(Path(parent["path"]).name)
+        parent = parent["parent"]
+    assert paths == ["out", "ours.ckpt", "theirs"]
 
 
 TRAIN = """
