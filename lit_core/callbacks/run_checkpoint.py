@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 
 from lit_core.lightning.internals import last_saved_step, save_files, validation_follows
 
@@ -85,6 +85,12 @@ class RunCheckpoint(ModelCheckpoint):
         self.save_now(trainer)
         if self.stopped_by:
             raise Stopped(self.stopped_by, saved=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last step of a run that ends with this epoch, before averaged weights take the place of its own."""
+        averages = any(isinstance(other, WeightAveraging) for other in trainer.callbacks)  # type: ignore[attr-defined]
+        if averages and trainer.fit_loop.done and last_saved_step(self) != trainer.global_step:
+            self.save_now(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step if it is not saved yet, as in a run limited by epochs."""

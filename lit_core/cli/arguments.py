@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from enum import Enum
 from functools import cache
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_core.cli.run_folder import find_config
@@ -28,6 +29,8 @@ PARSER_MODE = "omegaconf+"
 _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
 #: Top-level keys that it takes.
 _KEYS_OF_EVALUATION = ("model", "data", "seed_everything")
+#: What jsonargparse writes for an object that is the default of an argument.
+_INSTANCE = "Unable to serialize instance "
 #: Keys that belong to one command line, not to the run.
 _OWN_KEYS = ("config", "ckpt_path", "branch_from", "run")
 
@@ -44,8 +47,12 @@ class Parser(LightningArgumentParser):
 
         References are paths from the top of a command's own config, while jsonargparse resolves those of all commands
         together. The command's config with its references is kept in ``typed``.
+
+        A default that is an object, such as a device, is left out, so that it holds again when the text is read.
         """
-        text = str(super().dump(cfg, *args, **kwargs))
+        text = str(super().dump(_plain(cfg), *args, **kwargs))
+        if _INSTANCE in text:
+            text = yaml.safe_dump(_without_instances(yaml.safe_load(text)), sort_keys=False, allow_unicode=True)
         command = cfg.get("subcommand")
         if "${" not in text:
             return text
@@ -54,6 +61,25 @@ class Parser(LightningArgumentParser):
             return text
         self.typed = yaml.safe_load(text)[command]
         return yaml.safe_dump(below(self.typed, command), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return a config with the values of enumerations, which are the defaults of some arguments, as text."""
+    if isinstance(value, Namespace):
+        return Namespace(**{key: _plain(item) for key, item in vars(value).items()})
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, str) and isinstance(value, Enum) else value
+
+
+def _without_instances(value: Any) -> Any:
+    """Return plain values without the entries that jsonargparse could not write."""
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if not (isinstance(item, str) and item.startswith(_INSTANCE))}
+        return {key: _without_instances(item) for key, item in kept.items()}
+    return [_without_instances(item) for item in value] if isinstance(value, list) else value
 
 
 @cache

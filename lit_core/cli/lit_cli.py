@@ -231,13 +231,19 @@ class LitCLI(CommandLine):
         return [*run_loggers(folder, resume_step), *named]
 
     def run_subcommand(self, subcommand: str) -> None:
-        """Run the command; if the checkpoint does not fit the model, name the first weight that differs."""
+        """Run the command; if the checkpoint does not fit the model, name the first weight that differs.
+
+        Raises:
+            MisconfigurationException: If a callback monitors a key that the run does not log.
+        """
         ckpt_path = self.config[subcommand].get("ckpt_path")
         try:
             super().run_subcommand(subcommand)
         except RuntimeError as error:
             if ckpt_path and "loading state_dict" in str(error):
                 check_weights(self.model, load_checkpoint_file(ckpt_path)["state_dict"], ckpt_path, "--ckpt_path")
+            if "conditioned on metric" in str(error):  # of EarlyStopping; it lists the keys that there are
+                raise MisconfigurationException(str(error)) from error
             raise
 
     def before_validate(self) -> None:

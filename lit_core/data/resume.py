@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import DoublePrecision
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -75,9 +76,14 @@ class ResumeStream(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse switches that contradict a `StreamLoader` that was given to ``fit``, before Lightning changes it.
 
+        In double precision it converts the module, since Lightning would do so only after it has rounded the weights of
+        a checkpoint to those of the module.
+
         Raises:
             UserError: If there is one.
         """
+        if stage == "fit" and isinstance(trainer.precision_plugin, DoublePrecision):
+            trainer.precision_plugin.convert_module(pl_module)
         if stage == "fit" and isinstance(given_train_loader(trainer), StreamLoader):
             refuse_switches_of(trainer)
 

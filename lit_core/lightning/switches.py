@@ -163,7 +163,15 @@ def refuse_switches(arguments: Mapping[str, Any], used: Iterable[Any]) -> None:
 
 
 def refuse_switches_of(trainer: Trainer) -> None:
-    """Refuse what contradicts training on a stream in a trainer that was built; see `refuse_switches`."""
+    """Refuse what contradicts training on a stream in a trainer that has its module; see `refuse_switches`."""
     names = [name for name, use in TRAINER.items() if use.verdict == "refused"]
     arguments = {name: getattr(trainer, name) for name in [*names, "gradient_clip_val"]}
-    refuse_switches(arguments, trainer.callbacks)  # type: ignore[attr-defined]  # set where mypy does not see it
+    module = trainer.lightning_module
+    used = trainer.callbacks  # type: ignore[attr-defined]  # set where mypy does not see it
+    refuse_switches(arguments, used)
+    finetunes = any(isinstance(callback, callbacks.BackboneFinetuning) for callback in used)
+    if finetunes and not hasattr(module, "backbone"):
+        raise UserError(
+            f"`trainer.callbacks` has BackboneFinetuning, but {type(module).__name__} has no attribute `backbone`, "
+            "which it unfreezes; leave it out, or derive a model that has one."
+        )
