@@ -275,9 +275,9 @@ def test_every_verb_that_draws_has_a_seed():
             package.run = original
         without[package.__name__] = {name for name, verb in found.items() if seed_of_verb(verb) is None}
     assert without == {
-        "lit_moe.cli": {"import", "export", "consolidate", "study", "configs"},  # a study gives each cell its seed
-        "lit_valuation.cli": {"study", "configs"},
-        "lit_detect.cli": {"calibrate", "study", "configs"},
+        "lit_moe.cli": {"import", "export", "consolidate", "study", "configs", "show"},  # a study gives each cell its seed
+        "lit_valuation.cli": {"study", "configs", "show"},
+        "lit_detect.cli": {"calibrate", "study", "configs", "show"},
     }
 
 

@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_file(whole, lm, tmp_path, m
     generate(output=str(path), language_model=lm, **OPTIONS)
     assert path.read_bytes() == whole.read_bytes()
     assert len(calls) == 5 + 12 - 4  # four of twelve pieces were there
-    assert [file.name for file in tmp_path.iterdir()] == ["texts.jsonl"]
+    assert {file.name for file in tmp_path.iterdir()} == {"texts.jsonl", "texts.jsonl.run.json"}
 
 
 def test_pieces_of_an_earlier_version_are_refused(lm, tmp_path):

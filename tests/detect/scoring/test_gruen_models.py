@@ -103,5 +103,6 @@ def test_the_price_of_an_attack_is_measured_once(masked, tiny_bert, tiny_gpt2, t
     lines = (tmp_path / "quality.jsonl").read_text().splitlines()
     assert quality(*arguments) == [(name, values)]
     assert (tmp_path / "quality.jsonl").read_text().splitlines() == lines
-    assert all(set(json.loads(line)) == {"pair", "value"} for line in lines)
+    assert set(json.loads(lines[0])) == {"format", "version"}
+    assert all(set(json.loads(line)) == {"pair", "value"} for line in lines[1:])
     assert "gruen_before" not in dict(quality(*arguments[:3], resamples=50))[name]
