@@ -261,7 +261,7 @@ def test_the_seed_of_a_verb_is_that_of_its_parts_and_of_the_global_generators(ca
 
 
 def test_every_verb_that_draws_has_a_seed():
-    """Verbs without one only change, read or list what is there."""
+    """Verbs without one only change, read or list what is there; a study gives each cell its seed."""
     import lit_detect.cli
 
     without = {}
@@ -275,7 +275,7 @@ def test_every_verb_that_draws_has_a_seed():
             package.run = original
         without[package.__name__] = {name for name, verb in found.items() if seed_of_verb(verb) is None}
     assert without == {
-        "lit_moe.cli": {"import", "export", "consolidate", "study", "configs", "show"},  # a study gives each cell its seed
+        "lit_moe.cli": {"import", "export", "consolidate", "study", "configs", "show"},
         "lit_valuation.cli": {"study", "configs", "show"},
         "lit_detect.cli": {"calibrate", "study", "configs", "show"},
     }

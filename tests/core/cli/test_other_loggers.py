@@ -86,7 +86,7 @@ def test_false_switches_all_off_and_says_so(capsys, monkeypatch):
     said = []
     monkeypatch.setattr("lit_core.cli.lit_cli.rank_zero_info", said.append)
     assert main([*FIT, "--trainer.logger", "false"]) == 0
-    assert {path.name for path in Path("runs/small/first").iterdir()} == {"checkpoints", "config.yaml"}
+    assert {path.name for path in Path("runs/small/first").iterdir()} == {"checkpoints", "config.yaml", "run.json"}
     (line,) = said
     assert line.startswith("`trainer.logger` is false: nothing is logged") and "metrics.csv" in line
     assert "tensorboard" not in capsys.readouterr().out
