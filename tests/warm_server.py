@@ -21,11 +21,13 @@ import types
 
 #: What commands import, without what starts threads (pyarrow, and scikit-learn with it): a fork has none of them.
 PRELOADED = (
+    "attrs",
     "lit_core.study",
     "lit_detect.cli",
     "lit_moe.cli",
     "lit_valuation.cli",
     "matplotlib.pyplot",
+    "omegaconf",
     "tensorboard.backend.event_processing.event_accumulator",
     "torch.utils.tensorboard",
     "transformers.models.gpt2.modeling_gpt2",

@@ -25,6 +25,7 @@ trainer:
   log_every_n_steps: 1
   val_check_interval: 2
   check_val_every_n_epoch: null
+  num_sanity_val_steps: 0
   enable_progress_bar: false
   callbacks:
     - class_path: lit_moe.RouterBalance
@@ -37,6 +38,12 @@ DRIFT = """
 trainer:
   callbacks+: {{class_path: lit_moe.RouterDrift, init_args: {{reference: {reference}}}}}
 """
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """The keys are those of metrics.csv, which has no pictures; drawing them takes half of the time."""
+    monkeypatch.setattr("lit_core.lightning.pictures._galleries", lambda trainer: [])
 
 
 def documented():
