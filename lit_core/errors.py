@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -21,33 +22,78 @@ class RunFailure(RuntimeError):
     """
 
 
-def check_at_least(least: int, **values: int | None) -> None:
-    """Refuse numbers that are too small.
+def require(holds: bool, argument: str, value: object, rule: str) -> None:
+    """Refuse the value of an argument unless a rule holds.
+
+    Args:
+        holds: Whether it holds; a comparison with nan does not.
+        argument: Name of the argument.
+        value: Its value.
+        rule: The rule, as "1 or more".
+
+    Raises:
+        UserError: If it does not hold.
+    """
+    if not holds:
+        raise UserError(f"{argument} is {value}, but must be {rule}; change it.")
+
+
+def check_at_least(least: float, **values: float | None) -> None:
+    """Refuse numbers that are too small, nan and infinity.
 
     Args:
         least: The smallest number that is allowed.
         values: The numbers, by the names of their arguments; None is not checked.
 
     Raises:
-        UserError: If one is smaller.
+        UserError: If one is smaller, or not finite.
     """
     for name, value in values.items():
-        if value is not None and value < least:
-            raise UserError(f"`{name}` is {value}, but must be {least} or more; change it.")
+        require(value is None or least <= value < math.inf, name, value, f"{least} or more{_finite(value)}")
 
 
-def check_shares(**values: float) -> None:
+def check_above(bound: float, **values: float | None) -> None:
+    """Refuse numbers that are not above a bound, nan and infinity.
+
+    Args:
+        bound: The bound.
+        values: The numbers, by the names of their arguments; None is not checked.
+
+    Raises:
+        UserError: If one is not above it, or not finite.
+    """
+    for name, value in values.items():
+        require(value is None or bound < value < math.inf, name, value, f"above {bound}{_finite(value)}")
+
+
+def check_finite_numbers(**values: float | None) -> None:
+    """Refuse nan and infinity.
+
+    Args:
+        values: The numbers, by the names of their arguments; None is not checked.
+
+    Raises:
+        UserError: If one is nan or infinite.
+    """
+    for name, value in values.items():
+        require(value is None or math.isfinite(value), name, value, "a finite number")
+
+
+def check_shares(**values: float | None) -> None:
     """Refuse numbers that are not shares.
 
     Args:
-        values: The numbers, by the names of their arguments.
+        values: The numbers, by the names of their arguments; None is not checked.
 
     Raises:
         UserError: If one is below 0 or above 1.
     """
     for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"`{name}` is {value}, but must be from 0 to 1; change it.")
+        require(value is None or 0 <= value <= 1, name, value, "from 0 to 1")
+
+
+def _finite(value: float | None) -> str:
+    return "" if value is None or math.isfinite(value) else " and finite"
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -12,12 +12,13 @@ from typing import Any
 from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.data.shards import ShardSet, splits_of
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_at_least, did_you_mean, require
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, require, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.seeds import checked_seed
 
 #: What the root's tokenizer was trained on.
 TRAINING = "tokenizer_training.json"
@@ -74,8 +75,7 @@ def prepare(
         return _verify(folder)
     output_folder(folder, "root")
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
-    require(workers >= 1, "workers", workers, "1 or more")
-    require(tokenizer_bytes >= 1, "tokenizer_bytes", tokenizer_bytes, "1 or more")
+    check_at_least(1, workers=workers, tokenizer_bytes=tokenizer_bytes)
     with workplace(folder) as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
         missing = [corpus for corpus in corpora or () if not is_prepared(folder / corpus.name, settings[corpus.name])]
@@ -110,8 +110,8 @@ def _settings(
     require(0 <= test_fraction < 1, "test_fraction", test_fraction, "from 0 to below 1")
     both = val_fraction + test_fraction
     require(both < 1, "val_fraction + test_fraction", both, "below 1, so that something is left to train on")
-    require(seed >= 0, "seed", seed, "0 or more")
-    require(shard_bytes >= 1, "shard_bytes", shard_bytes, "1 or more")
+    checked_seed("seed", seed)
+    check_at_least(1, shard_bytes=shard_bytes)
     if not corpora:
         raise UserError("corpora is empty; name at least one, such as `--corpora+=Austen`, or set verify to true.")
     names = [corpus.name for corpus in corpora]

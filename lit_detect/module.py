@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torchmetrics import Metric
 
 from lit_core.data.stream import IGNORED
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lightning.internals import trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
@@ -75,8 +75,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         calibration: str | None = None,
     ) -> None:
         super().__init__()
-        if min_tokens < 0:
-            raise UserError(f"`min_tokens` is {min_tokens}, but a text can't have fewer than 0; give 0 or more.")
+        check_at_least(0, min_tokens=min_tokens)
         self.detector, self.optimizer, self.scheduler, self.min_tokens = detector, optimizer, scheduler, min_tokens
         self.calibration = None if calibration is None else Calibration.load(calibration)
         if self.calibration is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, Literal
 
@@ -168,6 +169,7 @@ class TokenDataModule(StreamDataModule):
             "micro_batch_size": self.micro_batch_size,
             "validation_samples": self.samples["val"],
             "test_samples": self.samples["test"],
+            "padded_vocab_size": self.padded_vocab_size,
         }
         check_at_least(1, **counts)
         if not self.sources:
@@ -178,7 +180,7 @@ class TokenDataModule(StreamDataModule):
             raise UserError(f"`replay` names {name}, which is in `sources` too; leave it in one of the two.")
         for argument, weights in (("sources", self.sources), ("replay", self.replay)):
             for name, weight in weights.items():
-                if not weight > 0:
+                if not 0 < weight < math.inf:
                     raise UserError(
                         f"`{argument}` gives {name} the weight {weight}, but a weight is above 0; leave the source "
                         "out or give a positive number."

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from torch.optim import Optimizer
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_above
 from lit_core.lightning.schedules import StepSchedule, WarmupCosine, check_order, half_cosine, peak_rates
 
 __all__ = ["CosineInf", "InvSqrtInf", "StepSchedule", "WarmupCosine"]
@@ -106,8 +104,7 @@ class InvSqrtInf(CosineInf):
         constant: float = 0.1,
         timescale: float = 10.0,
     ) -> None:
-        if not 0 < timescale < math.inf:
-            raise UserError(f"`timescale` is {timescale}, but it must be a number above 0; 10 is usual.")
+        check_above(0, timescale=timescale)
         self.timescale = timescale
         super().__init__(optimizer, total_steps, const_lr, min_lr, warmup, cooldown, constant)
 

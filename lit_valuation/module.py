@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 from torchmetrics import Metric
 
 from lit_core.data.stream import IGNORED
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
@@ -90,6 +90,8 @@ class ClassifierTask(EvaluationTask):
             raise UserError(
                 f"`label_smoothing` is {label_smoothing}, but must be a share of each label; give 0 to below 1."
             )
+        for size in input_shape:
+            check_at_least(1, input_shape=size)
         self.classes, self.input_shape = tuple(classes), tuple(int(size) for size in input_shape)
         self.hard_classes = tuple(class_numbers(self.classes, hard_classes or ()))
         self.optimizer, self.scheduler, self.label_smoothing = optimizer, scheduler, label_smoothing

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lit_core.data import MixtureStream, StreamLoader
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.internals import logs_this_step
 
 
@@ -35,8 +35,7 @@ class LinearReplay(ReplaySchedule):
 
     def __init__(self, start: float, end: float, steps: int) -> None:
         self.start, self.end = _checked("start", start), _checked("end", end)
-        if steps < 1:
-            raise UserError(f"`steps` is {steps}, but the change takes at least 1 optimizer step; give 1 or more.")
+        check_at_least(1, steps=steps)
         self.steps = steps
 
     def __call__(self, step: int) -> float:

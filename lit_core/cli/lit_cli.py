@@ -19,6 +19,7 @@ from lit_core import record
 from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
 from lit_core.cli import arguments
 from lit_core.cli.messages import sentence
+from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import choose_run_folder
@@ -102,6 +103,8 @@ class LitCLI(CommandLine):
         self.config = parser.parse_args(located)
         self._typed: dict[str, Any] = getattr(parser, "typed", {})
         self._refuse_nulls(parser)
+        if command is not None:
+            check_numbers(self.config[command])
 
     def _refuse_nulls(self, parser: LightningArgumentParser) -> None:
         """Validate nulls too, which jsonargparse treats as values that are not given."""

@@ -32,6 +32,7 @@ from lit_core.cli.configs import words_as_flag
 from lit_core.cli.entries import entry_sentence
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
+from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
@@ -159,6 +160,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         )
         config = parser.parse_args(located)
         config.pop("config", None)
+        check_numbers(config)
         seed = config.get("seed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # defaults that are objects become texts

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lit_core.corpora.base import Corpus, Document
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.fetch.hub import HUB_ARGUMENTS, load_rows, need_datasets
 from lit_core.files.paths import files_facts
 
@@ -184,8 +184,7 @@ class HuggingFaceDataset(Corpus):
         language: str = "unknown",
     ) -> None:
         need_datasets("HuggingFaceDataset")
-        if max_documents is not None and max_documents < 1:
-            raise UserError(f"max_documents of the corpus {name} is {max_documents}, but must be 1 or more.")
+        check_at_least(1, max_documents=max_documents)
         self.name, self.licence, self.language = name, licence, language
         self.origin = " ".join([path, *([subset] if subset else []), *(data_files or []), split])
         self.arguments: dict[str, Any] = {

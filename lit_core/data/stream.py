@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from lit_core.data.order import BLOCK, ORDER, ordered, sample_block
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.seeds import part_seed
 
 IGNORED = -100
@@ -410,7 +410,6 @@ def _worker() -> tuple[int, int]:
 
 
 def _check_layout(micro_batch_size: int, rank: int, world_size: int) -> None:
-    if micro_batch_size < 1:
-        raise UserError(f"micro_batch_size is {micro_batch_size}, but must be at least 1; give a larger one.")
+    check_at_least(1, micro_batch_size=micro_batch_size)
     if not 0 <= rank < world_size:
         raise UserError(f"rank is {rank}, but must be from 0 to {world_size - 1}; correct it or world_size.")

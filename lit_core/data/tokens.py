@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_core.data.shards import ShardSet
-from lit_core.errors import RunFailure, UserError
+from lit_core.errors import RunFailure, UserError, check_at_least
 from lit_core.record import note_input
 
 IGNORED = -100
@@ -57,8 +57,7 @@ class TokenWindows:
         dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None,
     ) -> None:
         path = Path(path)
-        if length < 1:
-            raise UserError(f"length is {length}, but a sample has at least 1 token; give a larger one.")
+        check_at_least(1, length=length)
         if dtype is not None and path.suffix != ".bin":
             raise UserError(f"dtype is {dtype}, but {path} records the type of its tokens; leave dtype out.")
         self.length, self.tail = length, tail

@@ -22,12 +22,6 @@ RECORD = "prepare.json"
 PREPARED = "litshift-prepared"
 
 
-def require(holds: bool, argument: str, value: object, rule: str) -> None:
-    """Refuse the value of an argument unless the rule, as "1 or more", holds."""
-    if not holds:
-        raise UserError(f"{argument} is {value}, but must be {rule}.")
-
-
 @contextmanager
 def workplace(root: Path) -> Iterator[Path]:
     """Lock the root for one process; a failure leaves it as it was, a kill leaves work that can be resumed.

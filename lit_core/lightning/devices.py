@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,13 +10,15 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from lit_core.errors import require
+
 
 @dataclass(frozen=True)
 class Devices:
     """Devices of a verb, in the terms of Lightning's Trainer.
 
     Args:
-        devices: Number of devices or processes.
+        devices: Number of devices or processes; -1 for all devices.
         accelerator: Kind of device, such as cpu, gpu or auto.
         strategy: How several devices work together, such as ddp or auto.
         precision: Precision of weights and computation, such as 32-true or bf16-mixed.
@@ -25,6 +28,9 @@ class Devices:
     accelerator: str = "auto"
     strategy: str = "auto"
     precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        require(self.devices == -1 or 1 <= self.devices < math.inf, "devices", self.devices, "1 or more, or -1 for all")
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of a Trainer or of Fabric."""

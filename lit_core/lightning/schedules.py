@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 
 
 class StepSchedule(LRScheduler):
@@ -38,8 +38,7 @@ class StepSchedule(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, phases: dict[str, float], last: str = "decay") -> None:
-        if total_steps < 1:
-            raise UserError(f"`total_steps` is {total_steps}, but it must be at least 1; give trainer.max_steps.")
+        check_at_least(1, total_steps=total_steps)
         for name, fraction in phases.items():
             if not 0 <= fraction <= 1:
                 raise UserError(

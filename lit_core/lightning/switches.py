@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer, callbacks
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 
 Verdict = Literal["works", "refused", "no meaning"]
 
@@ -153,9 +152,7 @@ def refuse_switches(arguments: Mapping[str, Any], used: Iterable[Any]) -> None:
     for name, use in TRAINER.items():
         if use.verdict == "refused" and arguments.get(name, defaults[name].default) != defaults[name].default:
             raise UserError(f"`trainer.{name}` is {arguments[name]}, but {use.how}.")
-    clip = arguments.get("gradient_clip_val")
-    if clip is not None and not 0 <= clip < math.inf:
-        raise UserError(f"`trainer.gradient_clip_val` is {clip}, but must be 0 or more; change it.")
+    check_at_least(0, **{"trainer.gradient_clip_val": arguments.get("gradient_clip_val")})
     for callback in used:
         for name, use in CALLBACKS.items():
             if use.verdict == "refused" and isinstance(callback, getattr(callbacks, name)):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_above, check_at_least, require
+from lit_core.seeds import checked_seed
 
 
 def choose_tokens(
@@ -96,19 +97,11 @@ def check_sampling(
     Raises:
         UserError: If one is not.
     """
-    infinity = float("inf")
-    rules = {
-        "max_new_tokens": (max_new_tokens, max_new_tokens >= 1, "1 or more"),
-        "temperature": (temperature, 0 <= temperature < infinity, "0 or more, where 0 takes the likeliest token"),
-        "top_k": (top_k, top_k is None or top_k >= 1, "1 or more, or null for all tokens"),
-        "top_p": (top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1, or null for all tokens"),
-        "repetition_penalty": (repetition_penalty, 0 < repetition_penalty < infinity, "above 0, where 1 does nothing"),
-        "seed": (seed, seed >= 0, "0 or more"),
-        "batch_size": (batch_size, batch_size >= 1, "1 or more"),
-    }
-    for name, (value, good, rule) in rules.items():
-        if not good:
-            raise UserError(f"{name} is {value}, but must be {rule}; change it.")
+    check_at_least(1, max_new_tokens=max_new_tokens, top_k=top_k, batch_size=batch_size)
+    check_at_least(0, temperature=temperature)
+    require(top_p is None or 0 < top_p <= 1, "top_p", top_p, "above 0 and at most 1, or null for all tokens")
+    check_above(0, repetition_penalty=repetition_penalty)
+    checked_seed("seed", seed)
 
 
 def uniforms(seed: int, row: int) -> Iterator[float]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_above, check_finite_numbers, require
 from lit_core.study.claims import Criterion
 from lit_core.study.findings import Finding, Outcome, decided, hardest, nothing
 from lit_core.study.rows import ResultRow, matching, measured, parts_of
@@ -41,6 +41,7 @@ class PairedGain(Criterion):
     ) -> None:
         if not over:
             raise UserError("over is empty, but must hold the labels of one comparison or more; name them.")
+        check_finite_numbers(above=above)
         self.metric, self.of, self.over, self.where, self.above = metric, of, over, where or {}, above
         self.each = each
 
@@ -153,12 +154,8 @@ class BudgetRatio(Criterion):
         below: float = 0.5,
         where: dict[str, Any] | None = None,
     ) -> None:
-        if not 0 < share <= 1:
-            raise UserError(f"share is {share}, but must be above 0 and at most 1; give a share of the full gain.")
-        if not below > 0:
-            raise UserError(
-                f"below is {below}, but must be above 0, since it is a ratio of budgets; give 0.5, for example."
-            )
+        require(0 < share <= 1, "share", share, "above 0 and at most 1")
+        check_above(0, below=below)
         self.budget, self.metric, self.of, self.over, self.none, self.full = budget, metric, of, over, none, full
         self.share, self.below, self.where = share, below, where or {}
 
@@ -259,8 +256,7 @@ class AtLeast(Criterion):
     def __init__(self, criteria: list[Criterion], what: str, share: float = 0.5) -> None:
         if not criteria:
             raise UserError("criteria is empty, but a share is of one criterion or more; name them.")
-        if not 0 < share <= 1:
-            raise UserError(f"share is {share}, but must be above 0 and at most 1; give a share of the criteria.")
+        require(0 < share <= 1, "share", share, "above 0 and at most 1")
         self.criteria, self.what, self.share = criteria, what, share
 
     def find(self, rows: Sequence[ResultRow]) -> Finding:
@@ -305,6 +301,7 @@ def _name(labels: Mapping[str, Any]) -> str:
 def _check_limits(above: float | None, below: float | None) -> None:
     if (above is None) == (below is None):
         raise UserError(f"above is {above} and below is {below}, but exactly one must be a number; set one of the two.")
+    check_finite_numbers(above=above, below=below)
 
 
 def _limit(above: float | None, below: float | None) -> str:

@@ -19,6 +19,7 @@ from lit_core.cli.arguments import option, read_config
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError, did_you_mean
 from lit_core.moved_names import MOVED_MODULES, current_path
+from lit_core.seeds import checked_seed
 from lit_core.study.identity import identity, plain
 from lit_core.study.options import arguments_of, bind
 
@@ -61,6 +62,10 @@ class Size:
     seeds: list[int]
     values: dict[str, Plain] = field(default_factory=dict)
     grids: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        for seed in self.seeds:
+            checked_seed("seeds", seed)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lit_core.errors import UserError
+from lit_core.errors import check_shares
 from lit_detect.records import Edit
 
 
@@ -111,8 +111,7 @@ def checked_fraction(name: str, fraction: float) -> float:
     Raises:
         UserError: If it is below 0 or above 1.
     """
-    if not 0 <= fraction <= 1:
-        raise UserError(f"{name} is {fraction}, but must be from 0 to 1. Set it to such a value.")
+    check_shares(**{name: fraction})
     return fraction
 
 

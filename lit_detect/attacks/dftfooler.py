@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least, require
 from lit_core.lm.language_model import LanguageModel
 from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.causal_scores import CausalScorer
@@ -77,11 +77,8 @@ class DFTFooler(Substitution):
         faithful: bool = False,
     ) -> None:
         super().__init__(synonyms, tagger, similarity, min_similarity, faithful)
-        if not 0 < max_probability <= 1 or max_tokens < 2:
-            raise UserError(
-                f"max_probability is {max_probability} and max_tokens is {max_tokens}, but max_probability must be "
-                "above 0 and at most 1, and max_tokens 2 or more. Correct the value that is out of range."
-            )
+        require(0 < max_probability <= 1, "max_probability", max_probability, "above 0 and at most 1")
+        check_at_least(2, max_tokens=max_tokens)
         self.language_model, self.max_probability, self.max_tokens = language_model, max_probability, max_tokens
         self.replacements = checked_replacements(replacements)
         self.name = f"DFTFooler[{language_model.name}, {self.synonyms.name}{', faithful' if faithful else ''}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lit_core.errors import UserError
+from lit_core.errors import check_shares, require
 from lit_detect.attacks.base import Attack, Attacked, attacked, checked_fraction
 from lit_detect.attacks.editable_text import STOP_WORDS, EditableText
 from lit_detect.language.parts_of_speech import RuleTagger, Tagger
@@ -44,11 +44,8 @@ class MaskedSynonym(Attack):
         min_cosine: float = 0.5,
         min_probability: float = 0.0025,
     ) -> None:
-        if not -1 <= min_cosine <= 1 or not 0 <= min_probability <= 1:
-            raise UserError(
-                f"min_cosine is {min_cosine} and min_probability is {min_probability}, but min_cosine must be from -1 "
-                "to 1, and min_probability from 0 to 1. Correct the value that is out of range."
-            )
+        require(-1 <= min_cosine <= 1, "min_cosine", min_cosine, "from -1 to 1")
+        check_shares(min_probability=min_probability)
         self.masked, self.fraction = masked, checked_fraction("fraction", fraction)
         self.vectors = WordVectors() if vectors is None else vectors
         self.tagger = RuleTagger() if tagger is None else tagger

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least, require
 from lit_core.lm.transformers_loading import loading
 from lit_detect.attacks.base import Attack, Attacked, attacked
 from lit_detect.language.entities import split_sentences
@@ -42,12 +42,8 @@ class Paraphrase(Attack):
             raise UserError(
                 f"template is {template!r}, but must contain {{text}}, which the sentences replace. Add {{text}} to it."
             )
-        if sentences < 1 or not 0 < top_p <= 1 or max_new_tokens < 1:
-            raise UserError(
-                f"sentences is {sentences}, top_p is {top_p} and max_new_tokens is {max_new_tokens}, but sentences and "
-                "max_new_tokens must be 1 or more, and top_p above 0 and at most 1. Correct the value that is out of "
-                "range."
-            )
+        check_at_least(1, sentences=sentences, max_new_tokens=max_new_tokens)
+        require(0 < top_p <= 1, "top_p", top_p, "above 0 and at most 1")
         self.model, self.template, self.sentences = model, template, sentences
         self.top_p, self.max_new_tokens = top_p, max_new_tokens
         self.name = f"Paraphrase[{model.rstrip('/').split('/')[-1]}]"

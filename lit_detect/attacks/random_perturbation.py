@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.substitution import Substitution
 from lit_detect.language.parts_of_speech import Tagger
@@ -67,6 +67,5 @@ def checked_replacements(replacements: int) -> int:
     Raises:
         UserError: If it is below 1.
     """
-    if replacements < 1:
-        raise UserError(f"replacements is {replacements}, but must be 1 or more. Set it to such a value.")
+    check_at_least(1, replacements=replacements)
     return replacements

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_core.errors import UserError
+from lit_core.errors import require
 from lit_core.seeds import part_seed
 from lit_detect.attacks.base import Attack, Attacked, attacked
 from lit_detect.attacks.editable_text import STOP_WORDS, EditableText
@@ -42,8 +42,7 @@ class Substitution(Attack):
         min_similarity: float,
         faithful: bool,
     ) -> None:
-        if min_similarity > 1:
-            raise UserError(f"min_similarity is {min_similarity}, but a similarity is at most 1. Set it to 1 or less.")
+        require(-1 <= min_similarity <= 1, "min_similarity", min_similarity, "from -1 to 1, as a cosine is")
         self.synonyms = EmbeddedSynonyms() if synonyms is None else synonyms
         self.tagger = RuleTagger() if tagger is None else tagger
         self.similarity = WordOverlap() if similarity is None else similarity

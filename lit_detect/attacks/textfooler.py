@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least, check_finite_numbers
 from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.editable_text import EditableText
 from lit_detect.attacks.substitution import Substitution
@@ -58,11 +58,8 @@ class TextFooler(Substitution):
         batch_size: int = 32,
     ) -> None:
         super().__init__(synonyms, tagger, similarity, min_similarity, faithful=False)
-        if max_queries < 1 or batch_size < 1:
-            raise UserError(
-                f"max_queries is {max_queries} and batch_size is {batch_size}, but both must be 1 or more. Correct the "
-                "value that is out of range."
-            )
+        check_at_least(1, max_queries=max_queries, batch_size=batch_size)
+        check_finite_numbers(threshold=threshold)
         self.detector, self.threshold = detector, threshold
         self.max_queries, self.batch_size = max_queries, batch_size
         self.name = f"TextFooler[{detector.name}, {self.synonyms.name}]"

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.internals import logs_this_step
 from lit_core.lightning.step_logging import ratio, sum_over_ranks
 from lit_core.seeds import part_seed
@@ -58,11 +58,8 @@ class AdversarialTraining(Callback):
             raise UserError(
                 f"`share` is {share}, but must be above 0 and at most 1. Give a share of machine texts, such as 0.5."
             )
-        if start_epoch < 0 or every_n_epochs < 1:
-            raise UserError(
-                f"`start_epoch` is {start_epoch} and `every_n_epochs` is {every_n_epochs}, but start_epoch must be 0 "
-                "or more, and every_n_epochs 1 or more. Correct them."
-            )
+        check_at_least(0, start_epoch=start_epoch)
+        check_at_least(1, every_n_epochs=every_n_epochs)
         self.seed = part_seed(seed)
         self.attacks, self.share = CachedAttacks(attacks, self.seed), share
         self.start_epoch, self.every_n_epochs = start_epoch, every_n_epochs

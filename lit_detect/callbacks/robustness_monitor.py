@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lightning.pictures import add_text
@@ -65,13 +65,8 @@ class RobustnessMonitor(EvaluationCallback):
         seed: int | None = None,
         show_texts: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("documents", documents, 1),
-            ("every_n_epochs", every_n_epochs, 1),
-            ("show_texts", show_texts, 0),
-        ):
-            if value < least:
-                raise UserError(f"`{name}` is {value}, but must be {least} or more. Set it to such a value.")
+        check_at_least(1, documents=documents, every_n_epochs=every_n_epochs)
+        check_at_least(0, show_texts=show_texts)
         self.attacks, self.documents = CachedAttacks(attacks, part_seed(seed)), documents
         self.every_n_epochs, self.show_texts = every_n_epochs, show_texts
         self._texts: dict[str, list[tuple[int, str]]] = {}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_path
 from lit_core.lightning.checkpoint import weights_sha256
@@ -157,8 +157,7 @@ def _check(target: Path, input: str | None, source: TextSource | None, limit: in
         raise UserError(f"output is {target}, but must end in .jsonl; rename it.")
     if (input is None) == (source is None):
         raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}, but must be 1 or more, or null for all; change it.")
+    check_at_least(1, limit=limit)
 
 
 def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:

@@ -15,12 +15,13 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core import __version__
 from lit_core.data.shards import splits_of
-from lit_core.errors import RunFailure, UserError
+from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, require
 from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, require, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
 from lit_core.record import versions
+from lit_core.seeds import checked_seed
 from lit_detect.data.splitting import Survey
 from lit_detect.data.text_shards import TextSet, TextWriter
 from lit_detect.formats import TextSource
@@ -105,12 +106,11 @@ def _settings(
     shard_size: int,
 ) -> dict[str, dict[str, Any]]:
     """Check the arguments that the shards depend on. Returns them by source."""
-    require(0 <= val_fraction <= 1, "val_fraction", val_fraction, "from 0 to 1")
-    require(0 <= test_fraction <= 1, "test_fraction", test_fraction, "from 0 to 1")
+    check_shares(val_fraction=val_fraction, test_fraction=test_fraction)
     both = val_fraction + test_fraction
     require(both <= 1, "val_fraction + test_fraction", both, "at most 1")
-    require(seed >= 0, "seed", seed, "0 or more")
-    require(shard_size >= 1, "shard_size", shard_size, "1 or more")
+    checked_seed("seed", seed)
+    check_at_least(1, shard_size=shard_size)
     if not sources:
         raise UserError("sources is empty; name at least one, such as `--sources+=LitShiftJSONL`, or set verify.")
     for name, count in Counter(checked_name(source.name) for source in sources).items():

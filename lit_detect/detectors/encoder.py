@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.seeds import part_seed
 from lit_detect.detectors.base import TrainedDetector
 from lit_detect.nn.encoders import load_encoder, renew_last_layers
@@ -40,10 +40,7 @@ class EncoderDetector(TrainedDetector):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if reinit_layers < 0:
-            raise UserError(
-                f"reinit_layers is {reinit_layers}, but must be 0 or more. Set it to 0 to keep all weights."
-            )
+        check_at_least(0, reinit_layers=reinit_layers)
         if machine_label not in (0, 1):
             raise UserError(f"machine_label is {machine_label}, but must be 0 or 1. Give the label that means machine.")
         seed = part_seed(seed)

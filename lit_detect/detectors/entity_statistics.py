@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_detect.detectors.linear import LinearFeatureDetector
 from lit_detect.functional.name_statistics import NameStatistics, name_statistics
 from lit_detect.language.entities import Extractor, split_sentences
@@ -31,8 +31,7 @@ class EntityStatistics(LinearFeatureDetector):
 
     def __init__(self, max_tokens: int = 512, spacy_model: str | None = None) -> None:
         super().__init__()
-        if max_tokens < 1:
-            raise UserError(f"max_tokens is {max_tokens}, but must be 1 or more. Give the number of words to read.")
+        check_at_least(1, max_tokens=max_tokens)
         self._extract = Extractor(spacy_model)
         self.name, self.max_tokens = f"EntityStatistics[{self._extract.name}]", max_tokens
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_core.seeds import part_seed
 from lit_detect.detectors.base import TrainedDetector
 from lit_detect.functional.graph import EntityGraph, batch_graphs, entity_graph
@@ -49,8 +49,7 @@ class FASTDetector(TrainedDetector):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise UserError(f"width is {width}, but must be 1 or more. Give the width of the states of names.")
+        check_at_least(1, width=width)
         seed = part_seed(seed)
         self._extract = Extractor(spacy_model)
         self.encoder, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lm.language_model import LanguageModel
 from lit_core.seeds import part_seed
 from lit_detect.detectors.base import TrainedDetector
@@ -33,10 +33,12 @@ class GroverDetector(TrainedDetector):
 
     def __init__(self, lm: LanguageModel, max_tokens: int = 512, seed: int | None = None) -> None:
         super().__init__()
+        check_at_least(2, max_tokens=max_tokens)
+        seed = part_seed(seed)
         limit = max_tokens if lm.max_length is None else lm.max_length
-        if not 2 <= max_tokens <= limit:
+        if max_tokens > limit:
             raise UserError(
-                f"max_tokens is {max_tokens}, but must be from 2 to {limit}, the longest input of the language model. "
+                f"max_tokens is {max_tokens}, but must be at most {limit}, the longest input of the language model. "
                 "Set it to such a value."
             )
         dtypes = {parameter.dtype for parameter in lm.module.parameters()} - {torch.float32}
@@ -47,7 +49,7 @@ class GroverDetector(TrainedDetector):
         state = lm.hidden(torch.tensor([[lm.tokenizer.end_of_text]], device=lm.device))
         freeze_unused(self.backbone, state)  # the language-model head, unless it shares the embedding's weights
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(part_seed(seed))
+            torch.manual_seed(seed)
             self.head = nn.Linear(state.shape[-1], 2).to(lm.device)
         self.name = f"GroverDetector[{lm.name}]"
         self.max_tokens = max_tokens

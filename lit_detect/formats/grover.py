@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_core.errors import require
 from lit_detect.formats.base import FileSource, Split, stem
 from lit_detect.formats.reading import as_label, as_split, cell, json_lines, name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
@@ -42,6 +43,7 @@ class GroverJSONL(FileSource):
         split: Split | None = None,
         licence: str = "unknown",
     ) -> None:
+        require(top_p is None or 0 < top_p <= 1, "top_p", top_p, "above 0 and at most 1, or null")
         super().__init__([path], name, split, licence, generator=generator, top_p=top_p, burner=burner)
         self.generator, self.top_p, self.burner = generator, top_p, burner
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_core.study.statistics import Interval
 from lit_detect.functional.threshold import check_fpr
 from lit_detect.records import HUMAN, MACHINE
@@ -58,8 +58,7 @@ def bootstrap_many(
         For each statistic its value on the sample, the ends of its interval, and the number of groups. With fewer than
         two groups the ends are infinite.
     """
-    if resamples < 1:
-        raise UserError(f"`resamples` is {resamples}, but must be 1 or more. A usual value is 1000.")
+    check_at_least(1, resamples=resamples)
     groups = torch.arange(len(labels)) if groups is None else groups
     _, groups = torch.unique(groups, return_inverse=True)
     count = int(groups.max()) + 1 if len(groups) else 0

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.corpora import Corpus
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least, require
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
-from lit_core.files.working_folder import require
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
@@ -44,6 +43,9 @@ class Decoding:
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_sampling(1, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed=0, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def generate(
     """
     path, counts = new_output(output), {"train": train, "val": val, "test": test}
     seed = part_seed(seed)
-    _check(path, decodings, priming_tokens, counts, words, max_new_tokens, seed, batch_size)
+    _check(path, decodings, priming_tokens, counts, words, max_new_tokens, batch_size)
     counter = language_model.tokenizer if tokenizer is None else Tokenizer.load(tokenizer)
     chosen = [p for corpus in corpora for p in passages(corpus, counter, counts, priming_tokens, words, seed)]
     pieces = _pieces(chosen, decodings, priming_tokens, batch_size)
@@ -165,7 +167,6 @@ def _check(
     counts: dict[str, int],
     words: int,
     max_new_tokens: int,
-    seed: int,
     batch_size: int,
 ) -> None:
     if path.suffix != ".jsonl":
@@ -177,11 +178,9 @@ def _check(
         require(len(values) > 0 and len(set(values)) == len(values), label, values, "one or more, all different")
     require(min(priming_tokens) >= 1, "priming_tokens", priming_tokens, "1 or more each")
     require(min(counts.values()) >= 0 and any(counts.values()), "train, val and test", counts, "0 or more, not all 0")
-    require(words >= 1, "words", words, "1 or more")
+    check_at_least(1, words=words)
     require(max_new_tokens > words, "max_new_tokens", max_new_tokens, f"more than the {words} words")
-    for decoding in decodings:
-        options = {key: value for key, value in asdict(decoding).items() if key != "name"}
-        check_sampling(max_new_tokens, **options, seed=seed, batch_size=batch_size)
+    check_at_least(1, batch_size=batch_size)
 
 
 def _pieces(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.transformers_loading import loading
 
@@ -66,8 +66,7 @@ class SentenceSimilarity(Similarity):
     """
 
     def __init__(self, encoder: str = "minilm", batch_size: int = 64) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, but must be 1 or more. Set it to such a value.")
+        check_at_least(1, batch_size=batch_size)
         self.encoder, self.batch_size = encoder, batch_size
         self.name = f"SentenceSimilarity[{'MiniLM-L6-v2' if encoder == 'minilm' else encoder}]"
         self._last: tuple[str, Tensor] | None = None

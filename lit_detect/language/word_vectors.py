@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least, require
 from lit_core.fetch.packages import fetch_wheel
 from lit_core.files.paths import resolve_data_path
 from lit_detect.language.synonyms import WORD, Synonyms
@@ -63,11 +63,8 @@ class WordVectors(Synonyms):
                 f"words is {words} and vectors is {vectors}, but a .npy needs the file of its words, and other "
                 "files take none. Give or remove words."
             )
-        if pool < 1 or not -1 <= min_cosine <= 1 or (max_words is not None and max_words < 1):
-            raise UserError(
-                f"pool is {pool}, min_cosine is {min_cosine} and max_words is {max_words}, but pool must be 1 or more, "
-                "min_cosine from -1 to 1, and max_words 1 or more or null. Correct the value that is out of range."
-            )
+        check_at_least(1, pool=pool, max_words=max_words)
+        require(-1 <= min_cosine <= 1, "min_cosine", min_cosine, "from -1 to 1")
         self.pool, self.min_cosine, self.max_words, self._antonyms = pool, min_cosine, max_words, antonyms
         source = "GloVe-6B-50d" if self._vectors is None else self._vectors.stem
         self.name = f"WordVectors[{source}]" if antonyms is None else f"WordVectors[{source}, {antonyms.name}]"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.fetch.debian import DebianPackage
 from lit_core.files.shipped import read_shipped
 from lit_detect.language.inflection import analyse, bases_of, inflect
@@ -52,8 +52,7 @@ class Lexical(Synonyms):
     """
 
     def __init__(self, senses: int | None = 3) -> None:
-        if senses is not None and senses < 1:
-            raise UserError(f"senses is {senses}, but must be 1 or more, or null for all. Set it to such a value.")
+        check_at_least(1, senses=senses)
         self.senses = senses
         self.thresholds = {"senses": senses}
         self._synonyms: dict[str, list[tuple[str, float]]] = {}

@@ -17,7 +17,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.corpora import Austen
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lm.pretrained import minilm_folder
 from lit_core.lm.tokenizer import END_OF_TEXT, Tokenizer
 from lit_core.lm.transformers_loading import quiet_transformers
@@ -111,6 +111,7 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Lo
     Raises:
         UserError: If transformers is missing, the model cannot be loaded, or ``max_tokens`` is out of its range.
     """
+    check_at_least(_FEWEST_TOKENS, max_tokens=max_tokens)
     if not RequirementCache("transformers>=5.6"):
         raise UserError(
             f'model is {model}, which needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.'
@@ -132,9 +133,9 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Lo
         network.train()  # transformers returns loaded models in evaluation mode, and new ones in training mode
         output = network(input_ids=torch.tensor([[0, 0]]))
         freeze_unused(network, output.logits if classifies else output.last_hidden_state)
-    if not _FEWEST_TOKENS <= max_tokens <= limit:
+    if max_tokens > limit:
         raise UserError(
-            f"max_tokens is {max_tokens}, but {name} takes from {_FEWEST_TOKENS} to {limit}, special tokens included. "
+            f"max_tokens is {max_tokens}, but {name} takes at most {limit}, special tokens included. "
             "Set it to such a value."
         )
     return LoadedEncoder(network, EncoderTokenizer(backend, pad, max_tokens), name)

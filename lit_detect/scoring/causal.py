@@ -13,7 +13,7 @@ from typing import Literal, TypedDict, get_args
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.language_model import LanguageModel
 from lit_detect.functional.ranks import ranks_of
@@ -139,9 +139,7 @@ def check_scoring(
     Raises:
         UserError: If a number is out of range, or the models have different tokenizers.
     """
-    for name, value in (("max_tokens", max_tokens), ("batch_tokens", batch_tokens)):
-        if value < 1:
-            raise UserError(f"{name} is {value}, but must be 1 or more. Increase it.")
+    check_at_least(1, max_tokens=max_tokens, batch_tokens=batch_tokens)
     for model in (lm, reference_lm):
         if model is not None and model.max_length is not None and max_tokens > model.max_length:
             raise UserError(

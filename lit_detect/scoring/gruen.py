@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.transformers_loading import loading
 from lit_detect.functional.gruen import focus, grammaticality, gruen, parts_of, redundancy, word_mover_similarity
@@ -41,8 +41,7 @@ class Gruen:
     def __init__(
         self, language_model: str, acceptability: str, vectors: WordVectors | None = None, batch_size: int = 32
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, but must be 1 or more. Set it to such a value.")
+        check_at_least(1, batch_size=batch_size)
         self.lm = MaskedLM.from_pretrained(language_model)
         self.acceptability, self.vectors, self.batch_size = acceptability, vectors, batch_size
         self.name = f"Gruen[{self.lm.name}, {acceptability.rstrip('/').split('/')[-1]}]"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_detect.scoring.causal import Quantity, TokenScores, batches_by_length, only_reading, token_quantities
 from lit_detect.scoring.masked_language_model import MaskedLM
 
@@ -90,9 +90,7 @@ def check_masked(lm: MaskedLM, max_tokens: int, batch_tokens: int, window: int =
     Raises:
         UserError: If a number is out of range.
     """
-    for name, value in (("max_tokens", max_tokens), ("batch_tokens", batch_tokens), ("window", window)):
-        if value < 1:
-            raise UserError(f"{name} is {value}, but must be 1 or more. Increase it.")
+    check_at_least(1, max_tokens=max_tokens, batch_tokens=batch_tokens, window=window)
     if 2 * window + 1 > lm.max_length:
         raise UserError(
             f"A window of {window} tokens on each side is longer than the {lm.max_length} tokens that {lm.name} takes. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_above, check_at_least
 from lit_core.study.options import check_choice
 from lit_core.study.parts import Given, Part
 from lit_detect.attacks import Attack
@@ -36,6 +36,7 @@ class DetectorRecipe:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def __post_init__(self) -> None:
+        check_above(0, learning_rate=self.learning_rate)
         check_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
 
 

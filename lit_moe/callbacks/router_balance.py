@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.internals import logged_step, logs_this_step
 from lit_core.lightning.pictures import add_figure, can_draw, heat_map
@@ -54,8 +54,7 @@ class RouterBalance(EvaluationCallback):
     """
 
     def __init__(self, heat_map_every: int = 20) -> None:
-        if heat_map_every < 0:
-            raise UserError(f"`heat_map_every` is {heat_map_every}, but it can't be negative; give 0 to draw none.")
+        check_at_least(0, heat_map_every=heat_map_every)
         self.heat_map_every = heat_map_every
         self._layers: dict[str, MoELayer] = {}
         self._counted: dict[str, RouterStats] = {}

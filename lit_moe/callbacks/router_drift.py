@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.internals import logged_step
 from lit_core.lightning.pictures import add_figure, can_draw, curves, heat_map
@@ -58,8 +58,7 @@ class RouterDrift(EvaluationCallback):
     """
 
     def __init__(self, reference: str, min_occurrences: int = 10, during_fit: bool = True) -> None:
-        if min_occurrences < 1:
-            raise UserError(f"`min_occurrences` is {min_occurrences}, but an id is seen once or more; give 1 or more.")
+        check_at_least(1, min_occurrences=min_occurrences)
         self.reference = reference
         self.min_occurrences = min_occurrences
         self.during_fit = during_fit

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
 from lit_core.lm.sampling import check_sampling
@@ -55,8 +55,7 @@ def generate(
     target = None if output is None else new_output(output)
     seed = part_seed(seed)
     check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
-    if samples < 1:
-        raise UserError(f"samples is {samples} but must be 1 or more; change it.")
+    check_at_least(1, samples=samples)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
     if prompt_file is not None:
         prompts += read_prompts(Path(prompt_file))

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_core.cli import LitCLI
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_moe.module import MoELanguageModel
 from lit_moe.parallel.strategy import ShardedStrategy
 from lit_moe.plan.costs import OURS_ONLY, plan
@@ -52,8 +52,7 @@ class PlanCLI(LitCLI):
         trainer, data = config.trainer, config.data.init_args
         layout = layout_of(trainer, data)
         vocab_size = _tokenizer_size(config.data) if config.vocab_size is None else config.vocab_size
-        if vocab_size < 1:
-            raise UserError(f"vocab_size is {vocab_size} but must be 1 or more; give the tokenizer's number of tokens.")
+        check_at_least(1, vocab_size=vocab_size)
         model = _on_meta(config.model, vocab_size)
         model.configure_optimizers()  # refuses what `fit` would refuse
         steps = trainer.max_steps if trainer.max_steps > 0 else None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_core import record
-from lit_core.errors import RunFailure, UserError
+from lit_core.errors import RunFailure, UserError, check_at_least
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import make_folder, sync_folder
 from lit_core.lightning.checkpoint import load_checkpoint_file
@@ -51,8 +51,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     """
     target = new_output(output)
     need_transformers("Exporting")
-    if shard_bytes < 1:
-        raise UserError(f"shard_bytes is {shard_bytes} but must be 1 or more; change it.")
+    check_at_least(1, shard_bytes=shard_bytes)
     checkpoint = load_checkpoint_file(ckpt_path)
     companions = _companions(checkpoint, ckpt_path)
     write = _write_ours if checkpoint.get("hyper_parameters", {}).get("hugging_face") is None else _write_theirs

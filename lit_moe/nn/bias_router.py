@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from lit_core.errors import UserError
+from lit_core.errors import check_above
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_moe.functional.routing import balance_bias
 from lit_moe.nn.router import Router
@@ -36,10 +36,7 @@ class BiasRouter(ExactBuffers, Router):
 
     def __init__(self, n_experts: int, top_k: int, update_rate: float = 0.001, normalize_top_k: bool = False) -> None:
         super().__init__(n_experts, top_k, normalize_top_k)
-        if not 0 < update_rate < float("inf"):
-            raise UserError(
-                f"update_rate is {update_rate} but must be a positive number; set it to 0.001, for example."
-            )
+        check_above(0, update_rate=update_rate)
         self.update_rate = update_rate
         self.register_buffer("bias", torch.zeros(n_experts, dtype=torch.float32))
 

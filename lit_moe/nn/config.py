@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_above, check_at_least
 from lit_moe.nn.router import check_top_k
 
 Activation = Literal["silu", "gelu"]
@@ -37,8 +37,8 @@ class MoEConfig:
 
     def __post_init__(self) -> None:
         check_top_k(self.n_experts, self.top_k, self.normalize_top_k)
-        _at_least("expert_width", self.expert_width, 1)
-        _at_least("n_shared", self.n_shared, 0)
+        check_at_least(1, expert_width=self.expert_width)
+        check_at_least(0, n_shared=self.n_shared)
         if self.shared_gate and self.n_shared == 0:
             raise UserError(
                 "shared_gate is true but n_shared is 0, so there is nothing to gate; set n_shared to 1 or more."
@@ -101,7 +101,8 @@ class DecoderConfig:
         if isinstance(self.feed_forward, dict):  # as it comes back from a checkpoint's hyperparameters
             self.feed_forward = MoEConfig(**self.feed_forward)
         for name in ("vocab_size", "n_layers", "d_model", "n_heads", "d_ff", "max_seq_len"):
-            _at_least(name, getattr(self, name), 1)
+            check_at_least(1, **{name: getattr(self, name)})
+        check_above(0, rope_theta=self.rope_theta, norm_eps=self.norm_eps, clip_qkv=self.clip_qkv)
         if self.head_dim is None and self.d_model % self.n_heads:
             raise UserError(
                 f"n_heads is {self.n_heads} but must divide d_model, which is {self.d_model}; "
@@ -117,8 +118,6 @@ class DecoderConfig:
             raise UserError(
                 f"rope_fraction is {self.rope_fraction} but must be above 0 and at most 1; set it to 1 for all."
             )
-        if self.clip_qkv is not None and self.clip_qkv <= 0:
-            raise UserError(f"clip_qkv is {self.clip_qkv} but must be positive; set it to null for no clipping.")
         if not isinstance(self.feed_forward, MoEConfig):
             preset(self.feed_forward, self.d_ff)  # refuses a d_ff that does not fit, before memory is spent
 
@@ -170,8 +169,3 @@ def preset(name: Preset, d_ff: int) -> MoEConfig | None:
         raise UserError(f'feed_forward is "{name}" but must be dense, switch, granular or a mapping; set one of them.')
     assert config.active_width == d_ff, "a preset is matched in FLOPs by construction"
     return config
-
-
-def _at_least(name: str, value: Any, least: int) -> None:
-    if value < least:
-        raise UserError(f"{name} is {value} but must be {least} or more; change it.")

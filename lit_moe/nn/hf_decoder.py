@@ -13,7 +13,7 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
@@ -49,6 +49,8 @@ class HFConfig:
         if (self.model is None) == (self.config is None):
             given = "neither `model` nor `config`" if self.model is None else "both `model` and `config`"
             raise UserError(f"`hugging_face` has {given}; name a model, or describe one of random weights.")
+        check_at_least(1, top_k=self.top_k)
+        check_at_least(0, balance_weight=self.balance_weight, z_weight=self.z_weight)
         if self.config is not None and "model_type" not in self.config:
             raise UserError("`hugging_face.config` has no model_type; name one of transformers, such as mixtral.")
 

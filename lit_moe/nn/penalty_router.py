@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_moe.functional.routing import jitter
 from lit_moe.nn.router import Router, recomputing, sum_over_devices
 
@@ -50,9 +50,7 @@ class PenaltyRouter(Router):
         normalize_top_k: bool = False,
     ) -> None:
         super().__init__(n_experts, top_k, normalize_top_k)
-        for name, value in (("balance_weight", balance_weight), ("z_weight", z_weight)):
-            if not 0 <= value < float("inf"):
-                raise UserError(f"{name} is {value} but must be 0 or a positive number; set it to 0 to switch it off.")
+        check_at_least(0, balance_weight=balance_weight, z_weight=z_weight)
         if scope not in ("micro_batch", "global_batch"):
             raise UserError(f'scope is "{scope}" but must be micro_batch or global_batch; set one of them.')
         if not 0 <= jitter < 1:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_moe.functional import routing as F
 
 
@@ -324,8 +324,7 @@ def check_top_k(n_experts: int, top_k: int, normalize_top_k: bool) -> None:
     Raises:
         UserError: If top_k is not between 1 and n_experts, or normalisation would leave the router without a gradient.
     """
-    if n_experts < 1:
-        raise UserError(f"n_experts is {n_experts} but a layer needs at least one routed expert; set it to 1 or more.")
+    check_at_least(1, n_experts=n_experts)
     if not 1 <= top_k <= n_experts:
         raise UserError(
             f"top_k is {top_k} but the layer has {n_experts} routed experts; set top_k to {n_experts} or less."

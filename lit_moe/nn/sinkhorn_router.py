@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_moe.functional.routing import log_sinkhorn
 from lit_moe.nn.router import Router
 
@@ -34,12 +34,8 @@ class SinkhornRouter(Router):
         normalize_top_k: bool = False,
     ) -> None:
         super().__init__(n_experts, top_k, normalize_top_k)
-        if tolerance < 0:
-            raise UserError(f"tolerance is {tolerance} but must not be negative; set it to 0.01, for example.")
-        if max_iterations < 1:
-            raise UserError(
-                f"max_iterations is {max_iterations} but at least one is needed; set it to 20, for example."
-            )
+        check_at_least(0, tolerance=tolerance)
+        check_at_least(1, max_iterations=max_iterations)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
 

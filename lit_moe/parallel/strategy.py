@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.paths import make_folder
 from lit_core.lightning.checkpoint import check_weights
 from lit_core.lightning.internals import set_data_parallel_size
@@ -43,8 +43,7 @@ class ShardedStrategy(ModelParallelStrategy):
     """
 
     def __init__(self, expert_parallel: int = 1, checkpoint_folders: bool = False) -> None:
-        if expert_parallel < 1:
-            raise UserError(f"`expert_parallel` is {expert_parallel}, but must be 1 or more; set it to 1 for none.")
+        check_at_least(1, expert_parallel=expert_parallel)
         super().__init__(tensor_parallel_size=expert_parallel, save_distributed_checkpoint=checkpoint_folders)
         self.expert_parallel, self.checkpoint_folders = expert_parallel, checkpoint_folders
 

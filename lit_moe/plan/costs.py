@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_above, require
 from lit_core.progress import duration
 from lit_moe.functional.token_nll import MAX_LOGITS
 from lit_moe.module import MoELanguageModel
@@ -46,11 +46,8 @@ def plan(
     Raises:
         UserError: If an argument is out of its range, or the decoder is not lit_moe's own.
     """
-    for name, value in {"tflops": tflops, "price": price, "device_memory": device_memory}.items():
-        if value is not None and not value > 0:
-            raise UserError(f"{name} is {value} but must be above 0; give a positive number.")
-    if not 0 < utilisation <= 1:
-        raise UserError(f"utilisation is {utilisation} but is a share of the peak; give one above 0 and at most 1.")
+    check_above(0, tflops=tflops, price=price, device_memory=device_memory)
+    require(0 < utilisation <= 1, "utilisation", utilisation, "above 0 and at most 1")
     if price is not None and tflops is None:
         raise UserError("price is given but tflops is not, and without a speed there is no time to pay; give both.")
     decoder = model.decoder

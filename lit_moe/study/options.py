@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lit_core.corpora import Corpus
-from lit_core.errors import check_at_least, check_shares
+from lit_core.errors import check_above, check_at_least, check_shares
 from lit_core.study.options import check_choice, read_fields
 from lit_core.study.parts import Part
 from lit_moe.nn import DecoderConfig, RouterCallable
@@ -44,6 +44,7 @@ class PretrainingRecipe:
 
     def __post_init__(self) -> None:
         check_at_least(1, sequence_length=self.sequence_length, batch_size=self.batch_size)
+        check_above(0, learning_rate=self.learning_rate)
         check_shares(warmup=self.warmup, cooldown=self.cooldown, constant=self.constant, flat=self.flat)
 
     @property

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from lit_core.data import StreamLoader
 from lit_core.data.order import ORDER
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.lightning.internals import logged_step, logs_this_step, replace_train_loader, validation_loaders
 from lit_core.lightning.pictures import add_images, shows_pictures
 from lit_core.lightning.step_logging import rows_of_all_ranks
@@ -103,12 +103,10 @@ class GradientMatching(Callback):
         pool: DataLoader | None = None,
     ) -> None:
         budget = int(budget) if isinstance(budget, Integral) else float(budget)
-        if budget <= 0 or (isinstance(budget, float) and budget > 1):
+        if not budget > 0 or (isinstance(budget, float) and budget > 1):
             raise UserError(f"`budget` is {budget}, but must be a share above 0 and up to 1.0, or a number of samples.")
-        if every_n_epochs < 1:
-            raise UserError(
-                f"`every_n_epochs` is {every_n_epochs}, but must be 1 or more; for a single selection set at_step."
-            )
+        check_at_least(1, every_n_epochs=every_n_epochs)
+        check_at_least(0, at_step=at_step, ridge=ridge, show_samples=show_samples)
         if match not in ("train", "val", "hard"):
             raise UserError(f"`match` is {match!r}, but must be train, val or hard; choose one of them.")
         if source is not None and match == "train":

@@ -14,12 +14,13 @@ from typing import Any
 
 from lit_core import __version__
 from lit_core.data.shards import INDEX
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, plain, require, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, plain, workplace
 from lit_core.record import versions
+from lit_core.seeds import checked_seed
 from lit_valuation.data.division import Division, remove_duplicates
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.noise import Noise
@@ -73,8 +74,8 @@ def prepare(
     output_folder(folder, "root")
     if source is None:
         raise UserError("source is missing; name one, such as `--source Digits`, or set verify to true.")
-    require(seed >= 0, "seed", seed, "0 or more")
-    require(shard_size >= 1, "shard_size", shard_size, "1 or more")
+    checked_seed("seed", seed)
+    check_at_least(1, shard_size=shard_size)
     division, noise = division or Division(), noise or Noise()
     noise.check_owners(division.owners)
     settings = plain(

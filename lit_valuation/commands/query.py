@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_core.record import new_record
@@ -51,8 +51,7 @@ def query(
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
     seed = part_seed(seed)
-    if budget < 1:
-        raise UserError(f"budget is {budget}, but must be 1 or more; ask for at least one sample.")
+    check_at_least(1, budget=budget)
     if not to:
         raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
     task = load_task(ckpt_path)

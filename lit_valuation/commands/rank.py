@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
@@ -122,8 +122,7 @@ def _check(seeds: int, near: float, copies: int, answers: Mapping[str, str], dig
         raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
     if not 0 <= near < 1:
         raise UserError(f"near is {near}, but must be from 0 to below 1; 0.25 takes a quarter of the natural distance.")
-    if copies < 0:
-        raise UserError(f"copies is {copies}, but must be 0 or more; 0 allows none.")
+    check_at_least(0, copies=copies)
     if not answers or NOTHING in answers:
         raise UserError('answers is empty or misnamed; name the folders by owner, such as \'{"alice": "in/alice"}\'.')
     for name in digests:

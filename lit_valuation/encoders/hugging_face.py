@@ -9,7 +9,7 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.pretrained import MINILM_SHA256, minilm_folder
@@ -40,8 +40,7 @@ class HuggingFaceEncoder(Encoder):
             raise UserError(
                 f'{type(self).__name__} needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.'
             )
-        if max_length is not None and max_length < 1:
-            raise UserError(f"max_length is {max_length}, but must be 1 or more; keep at least one token.")
+        check_at_least(1, max_length=max_length)
         from transformers import AutoModel
 
         self.model, self.revision, self.max_length = model, revision, max_length

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.paths import file_sha256
 from lit_core.lightning.devices import gather_shares, share
 from lit_valuation.data.labelled_sets import LabelledSet
@@ -30,8 +30,7 @@ def check_budget(budget: int | None, query: Query, limit: int) -> int:
     Raises:
         UserError: If the limit is below 1, or the budget is not from 1 to the query's.
     """
-    if limit < 1:
-        raise UserError(f"limit is {limit}, but must be 1 or more; it is the most that this trainer may ever be given.")
+    check_at_least(1, limit=limit)
     budget = min(query.budget, limit) if budget is None else budget
     if not 1 <= budget <= query.budget:
         raise UserError(f"budget is {budget}, but the query allows 1 to {query.budget}; change it.")

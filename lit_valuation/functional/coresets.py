@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.search import check_widths
 
 Variant = Literal["queries", "pool"]
@@ -50,8 +50,7 @@ def facility_location_mi(
     """
     _check(pool_ND, k)
     check_widths(queries_MD, pool_ND)
-    if eta < 0:
-        raise UserError(f"eta is {eta}, but must be 0 or more; 0 ignores how near a query a sample is.")
+    check_at_least(0, eta=eta)
     kind = _QueryInformation if variant == "queries" else _PoolInformation
     return _lazy_greedy(kind(_unit(pool_ND), _unit(queries_MD), eta), k)
 

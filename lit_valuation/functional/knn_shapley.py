@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.search import check_widths
 
 _BLOCK = 2**21  # distances in memory at once
@@ -34,8 +34,7 @@ def knn_shapley(pool_ND: Tensor, pool_y: Tensor, queries_MD: Tensor, query_y: Te
     Raises:
         UserError: If the pool is empty, the widths differ, a feature is not finite or k is below 1.
     """
-    if k < 1:
-        raise UserError(f"k is {k}, but must be 1 or more; use at least one neighbour.")
+    check_at_least(1, k=k)
     if not len(pool_ND) or not len(queries_MD):
         raise UserError("The pool or the queries are empty; a sample's value needs both.")
     check_widths(queries_MD, pool_ND)

@@ -36,8 +36,8 @@ class ConvNet(KeepsOrigin, nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_sizes(n_classes, "channels", channels, dropout)
-        check_sizes(n_classes, "hidden", [hidden], dropout)
+        check_sizes(input_shape, n_classes, "channels", channels, dropout)
+        check_sizes(input_shape, n_classes, "hidden", [hidden], dropout)
         if len(input_shape) != 3:
             raise UserError(
                 f"input_shape is {tuple(input_shape)}, but ConvNet takes images (channels, height, width); use MLP for "

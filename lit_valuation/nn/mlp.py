@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.origin import KeepsOrigin
 
 
@@ -28,7 +28,7 @@ class MLP(KeepsOrigin, nn.Module):
         self, input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (128,), dropout: float = 0.0
     ) -> None:
         super().__init__()
-        check_sizes(n_classes, "hidden", hidden, dropout)
+        check_sizes(input_shape, n_classes, "hidden", hidden, dropout)
         layers: list[nn.Module] = [nn.Flatten()]
         width = math.prod(input_shape)
         for size in hidden:
@@ -55,10 +55,13 @@ class LinearHead(MLP):
         super().__init__(input_shape, n_classes, hidden=())
 
 
-def check_sizes(n_classes: int, argument: str, sizes: Sequence[int], dropout: float) -> None:
+def check_sizes(
+    input_shape: Sequence[int], n_classes: int, argument: str, sizes: Sequence[int], dropout: float
+) -> None:
     """Check arguments that the networks share.
 
     Args:
+        input_shape: Shape of one sample.
         n_classes: Number of classes.
         argument: Name of the argument with the widths, for messages.
         sizes: Widths of layers.
@@ -67,9 +70,9 @@ def check_sizes(n_classes: int, argument: str, sizes: Sequence[int], dropout: fl
     Raises:
         UserError: If a size is below 1, or the dropout is out of range.
     """
-    if n_classes < 1:
-        raise UserError(f"n_classes is {n_classes}, but must be 1 or more; count the classes of the data.")
-    if any(size < 1 for size in sizes):
-        raise UserError(f"`{argument}` is {list(sizes)}, but each width must be 1 or more; correct it.")
+    check_at_least(1, n_classes=n_classes)
+    for name, numbers in (("input_shape", input_shape), (argument, sizes)):
+        for number in numbers:
+            check_at_least(1, **{name: number})
     if not 0 <= dropout < 1:
         raise UserError(f"`dropout` is {dropout}, but must be a probability; give 0 to below 1.")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.gradients import LastLayerGradients
 
 Need = Literal["x", "features", "gradients"]
@@ -114,8 +114,7 @@ def split_budget(budget: int, pool_y: Tensor, query_y: Tensor) -> dict[int, int]
     Raises:
         UserError: If the budget is below 1, or the pool has no sample of the queries' classes.
     """
-    if budget < 1:
-        raise UserError(f"budget is {budget}, but must be 1 or more; ask for at least one sample.")
+    check_at_least(1, budget=budget)
     available = {int(c): int((pool_y == c).sum()) for c in query_y.unique()}
     if not any(available.values()):
         raise UserError("The pool has no sample of the queries' classes, so there is nothing to choose from.")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_core.seeds import part_seed
 from lit_valuation.functional.binning import Bins, binning_distance
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
@@ -33,8 +33,7 @@ class BinningSelector(Selector):
     def __init__(
         self, bins: Bins = "queries", share: Literal["nearest", "minimum", "random"] = "nearest", diverse: int = 0
     ) -> None:
-        if diverse < 0:
-            raise UserError(f"diverse is {diverse}, but must be 0 or more; 0 draws no diverse rows.")
+        check_at_least(0, diverse=diverse)
         self.bins, self.share, self.diverse = bins, share, diverse
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_valuation.functional.coresets import Variant, facility_location_mi
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import features_of, select_by_class
@@ -22,8 +22,7 @@ class FacilityLocationMISelector(Selector):
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
 
     def __init__(self, variant: Variant = "queries", eta: float = 1.0) -> None:
-        if eta < 0:
-            raise UserError(f"eta is {eta}, but must be 0 or more; 0 ignores how near a query a sample is.")
+        check_at_least(0, eta=eta)
         self.variant, self.eta = variant, eta
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_valuation.functional.search import Backend, borda_order, nearest, settle_claims, veto_order
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector, in_turns, split_budget
 from lit_valuation.selectors.by_class import features_of, unweighted
@@ -35,8 +35,7 @@ class FeatureSimilaritySelector(Selector):
         same_class: bool = True,
         backend: Backend = "exact",
     ) -> None:
-        if top_k is not None and top_k < 1:
-            raise UserError(f"top_k is {top_k}, but must be 1 or more; let each query consider at least one sample.")
+        check_at_least(1, top_k=top_k)
         self.vote, self.top_k, self.same_class, self.backend = vote, top_k, same_class, backend
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:

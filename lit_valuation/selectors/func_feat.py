@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.functional.pursuit import Rule
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import features_of
-from lit_valuation.selectors.gradient_matching import check_penalty, match_by_class
+from lit_valuation.selectors.gradient_matching import match_by_class
 
 
 class FuncFeatSelector(Selector):
@@ -41,8 +41,7 @@ class FuncFeatSelector(Selector):
     def __init__(
         self, ridge: float = 0.01, psi_ridge: float = 0.1, relative: bool = True, rule: Rule = "penalised"
     ) -> None:
-        check_penalty("ridge", ridge)
-        check_penalty("psi_ridge", psi_ridge)
+        check_at_least(0, ridge=ridge, psi_ridge=psi_ridge)
         self.ridge, self.psi_ridge, self.relative, self.rule = ridge, psi_ridge, relative, rule
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.pursuit import PursuitOptions, Rule, matching_pursuits
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector, in_turns, split_budget
 
@@ -32,7 +32,7 @@ class GradientMatchingSelector(Selector):
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
 
     def __init__(self, ridge: float = 0.01, relative: bool = True) -> None:
-        check_penalty("ridge", ridge)
+        check_at_least(0, ridge=ridge)
         self.ridge, self.relative = ridge, relative
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
@@ -94,17 +94,3 @@ def match_by_class(
     total = sum(squares.values())
     residual = math.sqrt(sum(squares[c] * fractions[c] for c in classes) / total) if total else 0.0
     return Selection(indices, weights[indices].float(), {"relative_residual": residual})
-
-
-def check_penalty(name: str, value: float) -> None:
-    """Check a penalty.
-
-    Args:
-        name: Name of the argument.
-        value: Value of the argument.
-
-    Raises:
-        UserError: If the value is negative or not finite.
-    """
-    if not 0 <= value < math.inf:
-        raise UserError(f"{name} is {value}, but must be 0 or more and finite; correct it.")

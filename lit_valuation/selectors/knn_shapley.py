@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lit_core.errors import UserError
+from lit_core.errors import check_at_least
 from lit_valuation.functional.knn_shapley import knn_shapley
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import features_of, select_by_class
@@ -26,8 +26,7 @@ class KNNShapleySelector(Selector):
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
 
     def __init__(self, k: int = 5) -> None:
-        if k < 1:
-            raise UserError(f"k is {k}, but must be 1 or more; use at least one neighbour.")
+        check_at_least(1, k=k)
         self.k = k
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:

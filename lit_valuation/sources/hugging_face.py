@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.fetch.hub import load_rows, need_datasets
 from lit_core.files.paths import files_facts
 from lit_valuation.encoders import Encoder, embed
@@ -68,9 +68,7 @@ class HuggingFaceSamples(LabelledSource):
             raise UserError(f"The source {name} takes exactly one of image, columns and text; name the inputs.")
         if (text is None) != (encoder is None):
             raise UserError(f"The source {name} takes text and encoder together; give both or neither.")
-        for argument, count in (("size", size), ("max_samples", max_samples)):
-            if count is not None and count < 1:
-                raise UserError(f"{argument} of the source {name} is {count}, but must be 1 or more.")
+        check_at_least(1, size=size, max_samples=max_samples)
         self.name, self.licence = check_name(name), licence
         self.origin = path if data_files is None else f"{path} files"
         self.input = "image" if image else "table" if columns else "embedding"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.files.paths import files_facts
 from lit_valuation.data.labelled_sets import pillow_image
 from lit_valuation.samples import Samples
@@ -51,8 +51,7 @@ class ImageFolder(LabelledSource):
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
             raise UserError(f"folder of the source {name} is {folder}, but there is no such folder; correct the path.")
-        if size < 1:
-            raise UserError(f"size of the source {name} is {size}, but must be 1 or more.")
+        check_at_least(1, size=size)
         self.name, self.licence, self.origin = check_name(name), licence, "a folder of pictures"
         self.size, self.channels, self.groups = size, channels, groups
 

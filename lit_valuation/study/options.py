@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_core.errors import UserError, check_at_least, check_shares
+from lit_core.errors import UserError, check_above, check_at_least, check_shares
 from lit_core.study.parts import Part
 from lit_valuation.data.division import Division
 from lit_valuation.data.planting import Planting
@@ -68,5 +68,6 @@ class ExchangeOptions:
         if not self.budgets:
             raise UserError("budgets is empty, but must have one number or more; name them.")
         check_at_least(1, budgets=min(self.budgets), queries_per_class=self.queries_per_class)
+        check_above(0, learning_rate=self.learning_rate)
         check_at_least(1, steps=self.steps, batch_size=self.batch_size)
         check_shares(checkpoint=self.checkpoint, noise_share=self.noise_share)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lit_core.callbacks import FiniteLoss
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.checkpoint import check_weights, data_argument, load_checkpoint_file
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lightning.hyperparameters import usable_hyperparameters
@@ -49,6 +49,9 @@ class TrainingRecipe:
     batch_size: int
     weights: Mapping[str, Tensor] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_at_least(1, steps=self.steps, batch_size=self.batch_size)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, **trainer: Any) -> TrainingRecipe:

@@ -1,0 +1,244 @@
+"""Each number that a config can name is checked where it is given: not nan, not infinite, and within its range.
+
+The numbers are those of the constructors of our classes, of the verbs, of the Trainer and of torch's optimizers.
+"""
+
+import inspect
+import math
+from dataclasses import is_dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import yaml
+from jsonargparse import Namespace
+from kinds import KINDS, PACKAGES, exports, modules_of
+
+import lit_moe.cli
+from lit_core.cli.numbers import NEGATIVE, POSITIVE, check_numbers
+from lit_core.errors import UserError
+
+WRONG = (math.nan, math.inf, -1)
+TINY = {"vocab_size": 257, "n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 16}
+#: Arguments that a class needs before its numbers can be looked at; ``...`` stands for a part that is not built.
+NEEDED = {
+    "ClassifierTask": {"network": ..., "classes": ["a", "b"], "input_shape": [4]},
+    "ContinualOptions": {
+        **dict.fromkeys(("model", "schedule", "shift", "models", "shifts", "old", "corpora", "decoder", "recipe"), ...),
+        **{"replay": 0.5, "vocab_size": 300, "pretrain_steps": 3, "steps": 3},
+    },
+    "ConvNet": {"input_shape": [3, 8, 8], "n_classes": 2},
+    "Correlation": {"above": 0.1},
+    "DecoderConfig": TINY,
+    "DetectionOptions": {"lengths": [8]},
+    "Division": {"owners": {}},
+    "ExchangeOptions": {"budgets": [4]},
+    "HFConfig": {"model": "smollm2"},
+    "HuggingFaceSamples": {"path": "x", "name": "x", "columns": ["a"]},
+    "Level": {"above": 0.1},
+    "LinearHead": {"input_shape": [4], "n_classes": 2},
+    "LinearReplay": {"start": 0.0, "end": 1.0, "steps": 3},
+    "MLP": {"input_shape": [4], "n_classes": 2},
+    "MoEConfig": {"n_experts": 4, "top_k": 2, "expert_width": 8},
+    "PlantedBackground": {"classes": ["a", "b"]},
+    "ReplayMixing": {"fraction": 0.5},
+    "SampleText": {"prompts": [""]},
+    "TokenDataModule": {"root": "tokens", "sources": {"austen": 1.0}, "replay": {"stdlib": 1.0}},
+}
+#: Values of a study, which the options of its cells check; and an owner's, which the division checks by its name.
+ELSEWHERE = {("Grid", "arguments"), ("Grid", "vary"), ("Size", "values"), ("Owner", "useful"), ("Owner", "samples")}
+#: -1 has a meaning here.
+MINUS_ONE = {
+    **{("Devices", "devices"): "all", ("MaskedSynonym", "min_cosine"): "any word"},
+    **{(name, "min_similarity"): "any window" for name in ("DFTFooler", "RandomPerturbation", "TextFooler")},
+    **{("TextFooler", "threshold"): "a score", ("WordVectors", "min_cosine"): "any word"},
+    **{(name, "above"): "a limit" for name in ("PairedGain", "Correlation", "Level")},
+    **{(name, "below"): "a limit" for name in ("Correlation", "Level")},
+}
+
+
+def numeric(hint):
+    """The types of number in an annotation, at any depth."""
+    own = {hint} if hint in (int, float) else set()
+    return own | {kind for inner in get_args(hint) for kind in numeric(inner)}
+
+
+def hints(function, **unknown):
+    try:
+        return get_type_hints(function, localns=unknown)
+    except NameError as error:  # of a type that is imported for type checkers only
+        return hints(function, **unknown, **{error.name: list})
+
+
+def numbers(function):
+    known = hints(function)
+    return [name for name in inspect.signature(function).parameters if numeric(known.get(name))]
+
+
+def classes_in(hint):
+    inner = get_args(hint)
+    return [found for part in inner for found in classes_in(part)] if inner else [hint] if inspect.isclass(hint) else []
+
+
+def verbs():
+    for package in PACKAGES[1:]:
+        cli, found = import_module(f"{package}.cli"), {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cli, "run", lambda program, commands, verbs, *rest, found=found, **more: found.update(verbs))
+            cli.main([])
+        for name, verb in found.items():
+            yield f"{package}-{name}", verb
+
+
+@cache
+def nameable():
+    """The classes that a config can name: of each kind, options of studies, and what arguments of all these hold."""
+    modules = [module for package in PACKAGES for module in modules_of(package)]
+    options = [module for module in modules if module.__name__.endswith("study.options")]
+    queue = [part for kind in KINDS for part in kind.classes]
+    queue += [
+        part for module in options for part in vars(module).values() if is_dataclass(part) and inspect.isclass(part)
+    ]
+    queue += [part for _, verb in verbs() for hint in hints(verb).values() for part in classes_in(hint)]
+    found, exported = {}, exports()
+    while queue:
+        part = queue.pop()
+        if part.__module__.partition(".")[0] in PACKAGES and part not in found:
+            found[part] = None
+            queue += [other for other in exported if issubclass(other, part)]
+            queue += [inner for hint in hints(part.__init__).values() for inner in classes_in(hint)]
+    return [part for part in found if not inspect.isabstract(part)]
+
+
+def wrong(part):
+    """Yield each argument of a class with each number that it must refuse."""
+    for name in numbers(part.__init__):
+        for value in WRONG:
+            key = (part.__name__, name)
+            if key not in ELSEWHERE and not (value == -1 and key in MINUS_ONE):
+                yield name, value
+
+
+def needed_by(part):
+    parameters = inspect.signature(part).parameters
+    given = {"root": "owners" if part.__name__.startswith("Owners") else "texts", "folder": "texts"}
+    needed = {
+        key: given.get(key, ...)
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty and parameter.kind not in (2, 4)
+    }
+    if "optimizer" in needed:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        rates = {key: rate for key, rate in (("const_lr", 0.5), ("min_lr", 0.1)) if key in needed}
+        needed |= {"optimizer": optimizer, "total_steps": 10, **rates}
+    if {"n_experts", "top_k"} <= needed.keys():
+        needed |= {"n_experts": 4, "top_k": 2}
+    return needed | NEEDED.get(part.__name__, {})
+
+
+def with_number(usual, name, value):
+    if isinstance(usual, dict):
+        return {**usual, next(iter(usual)): value}
+    return [value] if isinstance(usual, list | tuple) or name == "seeds" else value
+
+
+@pytest.mark.parametrize("part", [part for part in nameable() if any(wrong(part))], ids=lambda part: part.__name__)
+def test_a_class_refuses_a_number_out_of_range_before_anything_else(part, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("tokens/austen", "tokens/stdlib", "owners/trainer/train", "texts/train"):
+        Path(folder).mkdir(parents=True)
+    Path("texts/index.json").write_text("{}")
+    parameters, needed = inspect.signature(part).parameters, needed_by(part)
+    for name, value in wrong(part):
+        usual = needed.get(name, parameters[name].default)
+        with pytest.raises(UserError, match=rf"\b{name}\b"):
+            part(**{**needed, name: with_number(usual, name, value)})
+
+
+def test_the_walk_reaches_the_numbers_of_all_packages():
+    walked = {part.__name__: [*wrong(part)] for part in nameable()}
+    some = {"ReplayMixing", "PenaltyRouter", "GradientMatching", "Division", "Noise", "Whitespace", "DecoderConfig"}
+    assert walked.keys() >= some and sum(map(len, walked.values())) > 600
+    for name, argument in ELSEWHERE | MINUS_ONE.keys():
+        part = next(part for part in nameable() if part.__name__ == name)
+        assert argument in numbers(part.__init__)
+
+
+# What Lightning and torch take
+
+
+def of_trainer():
+    return [name for name in numbers(pl.Trainer.__init__) if name not in ("plugins", "max_time")]
+
+
+def of_libraries():
+    """Yield each class of torch.optim and each callback of Lightning with its numbers and their defaults."""
+    optimizers = [part for part in vars(torch.optim).values() if inspect.isclass(part)]
+    schedules = [part for part in vars(torch.optim.lr_scheduler).values() if inspect.isclass(part)]
+    callbacks = [getattr(pl.callbacks, name) for name in pl.callbacks.__all__]
+    for part in {*optimizers, *schedules, *callbacks}:
+        parameters = inspect.signature(part.__init__).parameters
+        for name in numbers(part.__init__):
+            yield f"{part.__module__}.{part.__name__}", name, parameters[name].default
+
+
+def config_of(path, name, value):
+    return Namespace(model=Namespace(class_path=path, init_args=Namespace({name: value})))
+
+
+def test_the_trainer_takes_no_number_without_meaning():
+    for name in of_trainer():
+        default = inspect.signature(pl.Trainer.__init__).parameters[name].default
+        check_numbers(Namespace(trainer=Namespace({name: default})))
+        for value in (math.nan, math.inf, -math.inf, -2):
+            with pytest.raises(UserError, match=rf"^`trainer\.{name}` is {value}, but must be"):
+                check_numbers(Namespace(trainer=Namespace({name: value})))
+
+
+def test_no_optimizer_schedule_or_callback_takes_nan_infinity_or_a_negative_number():
+    walked = {}
+    for path, name, default in of_libraries():
+        walked[name] = path
+        if default is not inspect.Parameter.empty:
+            check_numbers(config_of(path, name, default))
+        for value in (math.nan, math.inf, *((-2,) if NEGATIVE.get(name, 0) > -2 else ())):
+            with pytest.raises(UserError, match=rf"`model.init_args.{name}` is {value}, but must be"):
+                check_numbers(config_of(path, name, value))
+    trainer = {f"trainer.{name}" for name in of_trainer()}
+    assert len(walked) > 60 and NEGATIVE.keys() <= walked.keys() | trainer and trainer >= POSITIVE
+
+
+def test_another_projects_class_may_take_any_number():
+    check_numbers(config_of("theirs.Model", "limit", math.inf))
+    with pytest.raises(UserError, match="`fraction` is nan"):
+        check_numbers(Namespace(fraction=math.nan))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *(("trainer.gradient_clip_val", value) for value in ("-1", ".nan", ".inf")),
+        *(("trainer.accumulate_grad_batches", "0"), ("trainer.check_val_every_n_epoch", "-1")),
+        *(("model.init_args.optimizer.init_args.lr", value) for value in (".nan", ".inf", "-1")),
+    ],
+)
+def test_a_run_with_such_a_number_does_not_begin(flag, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "data": {"class_path": "lit_moe.TokenDataModule", "init_args": {"root": "tokens", "sources": {"austen": 1}}},
+        "model": {
+            "class_path": "lit_moe.MoELanguageModel",
+            "init_args": {
+                "decoder": {key: size for key, size in TINY.items() if key != "vocab_size"},
+                "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+            },
+        },
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    assert lit_moe.cli.main(["fit", "--config", "run.yaml", f"--{flag}", value]) == 2
+    assert f"`{flag}` is {value.strip('.')}, but must be" in capsys.readouterr().err.replace("-1.0", "-1")
+    assert [path.name for path in Path().iterdir()] == ["run.yaml"]
