@@ -253,7 +253,7 @@ def test_a_group_without_threshold_is_refused_before_anything_is_scored(capsys):
 
 def test_what_cannot_be_is_said_in_a_sentence(capsys):
     assert fit(*STATISTICS, "--model.init_args.min_tokens", "-1", run="bad") == 2
-    assert "`min_tokens` is -1" in capsys.readouterr().err
+    assert "min_tokens is -1" in capsys.readouterr().err
     assert fit("--model.init_args.detector", "EntityStatistic", run="bad") == 2
     Path("other.ckpt").write_bytes(b"")
     torch.save({"state_dict": {}, "global_step": 0}, "other.ckpt")

@@ -179,15 +179,15 @@ CASES = {
     ),
     "sequence longer than the data": (data("sequence_length", "100000"), 2, ["stdlib/train has", "tokens, but"]),
     "sequence longer than the model's": (data("sequence_length", "65"), 2, ["65 tokens but max_seq_len is 64"]),
-    "empty sequence": (data("sequence_length", "0"), 2, ["`sequence_length` is 0"]),
+    "empty sequence": (data("sequence_length", "0"), 2, ["sequence_length is 0"]),
     "negative learning rate": (
         FIT,
         2,
-        ["Invalid learning rate: -1.0"],
+        ["lr` is -1.0, but must be 0 or more"],
         run("model.init_args.optimizer.init_args.lr", -1.0),
     ),
     "no such accelerator": ([*FIT, "--trainer.accelerator", "cpuu"], 2, ["invalid accelerator name"]),
-    "negative steps": ([*FIT, "--trainer.max_steps", "-5"], 2, ["`max_steps` must be a non-negative integer"]),
+    "negative steps": ([*FIT, "--trainer.max_steps", "-5"], 2, ["`trainer.max_steps` is -5, but must be -1 or more"]),
     # replay
     "replay of 1.5": (FIT, 2, ["`fraction` is 1.5", "give a number from 0 to 1"], run(FRACTION, 1.5)),
     "replay of -0.1": (FIT, 2, ["`fraction` is -0.1", "give a number from 0 to 1"], run(FRACTION, -0.1)),

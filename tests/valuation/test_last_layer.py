@@ -99,7 +99,7 @@ def test_networks_refuse_sizes_that_cannot_be():
     for make, words in [
         (lambda: ConvNet((64,), 10), "takes images"),
         (lambda: MLP((64,), 0), "n_classes is 0"),
-        (lambda: MLP((64,), 3, [0]), "each width must be 1 or more"),
+        (lambda: MLP((64,), 3, [0]), "hidden is 0"),
         (lambda: MLP((64,), 3, dropout=1.0), "0 to below 1"),
     ]:
         with pytest.raises(UserError, match=words):

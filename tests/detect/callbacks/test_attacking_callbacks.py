@@ -201,7 +201,7 @@ def test_mistakes_are_said():
         AdversarialTraining([Replace(), Replace()])
     with pytest.raises(UserError, match="`share` is 0"):
         AdversarialTraining([Replace()], share=0.0)
-    with pytest.raises(UserError, match="`documents` is 0"):
+    with pytest.raises(UserError, match="documents is 0"):
         RobustnessMonitor([Replace()], documents=0)
 
 

@@ -200,8 +200,8 @@ def test_a_resumed_stream_goes_on_with_the_next_text(root, make_trainer):
         ("test", {"test": ["none"]}, r"`data\.test` names none"),
         ("predict", {}, r"`data\.predict` is missing"),
         ("predict", {"predict": "none.csv"}, r"none\.csv, but there is no such file"),
-        ("fit", {"batch_size": 0}, "`batch_size`"),
-        ("fit", {"num_workers": -1}, "`num_workers`"),
+        ("fit", {"batch_size": 0}, "batch_size"),
+        ("fit", {"num_workers": -1}, "num_workers"),
         ("fit", {"batch_size": 32, "micro_batch_size": 5}, "multiple of 5"),
     ],
 )

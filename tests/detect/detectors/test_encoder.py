@@ -120,8 +120,8 @@ def test_it_learns_eight_texts(kind, request):
     [
         ({"model": "scratch-1x33"}, "multiple of 32"),
         ({"model": "no/such-folder/here"}, "minilm.*scratch-4x128"),
-        ({"model": "scratch-1x32", "max_tokens": 7}, "from 8 to 512"),
-        ({"model": "scratch-1x32", "max_tokens": 513}, "from 8 to 512"),
+        ({"model": "scratch-1x32", "max_tokens": 7}, "must be 8 or more"),
+        ({"model": "scratch-1x32", "max_tokens": 513}, "at most 512"),
         ({"model": "scratch-1x32", "reinit_layers": 2}, "has 1 layers"),
         ({"model": "scratch-1x32", "reinit_layers": -1}, "0 or more"),
         ({"model": "scratch-1x32", "machine_label": 2}, "machine_label is 2, but must be 0 or 1"),

@@ -65,8 +65,8 @@ def test_weights_come_back_from_a_state(detector, tiny_gpt2):
 
 
 def test_mistakes(tiny_gpt2):
-    for tokens in (1, 65):
-        with pytest.raises(UserError, match="from 2 to 64"):
+    for tokens, rule in ((1, "must be 2 or more"), (65, "must be at most 64")):
+        with pytest.raises(UserError, match=rule):
             GroverDetector(HuggingFaceLM.from_pretrained(tiny_gpt2), max_tokens=tokens)
     with pytest.raises(UserError, match="bfloat16"):
         GroverDetector(HuggingFaceLM.from_pretrained(tiny_gpt2, dtype="bfloat16"), max_tokens=32)

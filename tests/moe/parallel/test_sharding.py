@@ -216,5 +216,5 @@ def test_what_cannot_be_divided_is_refused_on_all_processes(make_trainer, byte_d
 def test_groups_that_the_devices_do_not_make_up_are_refused(make_trainer, byte_data):
     with pytest.raises(UserError, match="`expert_parallel` is 2, but the number of devices is 1"):
         make_trainer(strategy=ShardedStrategy(2)).fit(language_model(), datamodule=byte_data(replay=False))
-    with pytest.raises(UserError, match="`expert_parallel` is 0, but must be 1 or more"):
+    with pytest.raises(UserError, match="expert_parallel is 0, but must be 1 or more"):
         ShardedStrategy(0)

@@ -274,7 +274,7 @@ def nan_weights(model):
         ),
         (lambda: GradientMatching(0), None, r"budget` is 0"),
         (lambda: GradientMatching(1.5), None, r"budget` is 1.5"),
-        (lambda: GradientMatching(every_n_epochs=0), None, "every_n_epochs` is 0"),
+        (lambda: GradientMatching(every_n_epochs=0), None, "every_n_epochs is 0"),
         (lambda: GradientMatching(source="all"), None, "set match to val or hard"),
         (
             lambda: GradientMatching(match="val", source="held-out"),

@@ -101,9 +101,9 @@ def test_copies_are_left_out_whatever_their_label():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Division(train=1), "train of the division is 1"),
+        (lambda: Division(train=1), "train is 1"),
         (lambda: Division(evaluation_useful=2), "evaluation_useful"),
-        (lambda: Division(owners={"a": Owner(useful=-1)}), "useful of a"),
+        (lambda: Division(owners={"a": Owner(useful=-1)}), "owners.a.useful"),
         (lambda: Division(owners={}), "owners of the division is empty"),
         (lambda: Division(owners={"../x": Owner()}), "becomes a folder"),
         (lambda: Division(dirichlet=0), "dirichlet"),

@@ -52,8 +52,8 @@ def test_equal_seeds_are_equal_and_no_noise_is_none():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Noise(labels=1.5), "labels of the noise is 1.5"),
-        (lambda: Noise(inputs=-0.1), "inputs of the noise"),
+        (lambda: Noise(labels=1.5), "labels is 1.5"),
+        (lambda: Noise(inputs=-0.1), "inputs is"),
         (lambda: Noise(strength=0), "strength"),
         (lambda: Noise(owners=["owner_7"]).check_owners(["owner_1"]), "owner_7"),
         (lambda: Noise(labels=0.5).corrupt(WINE.of_classes(["class_0"]), 0), "two classes"),

@@ -125,8 +125,8 @@ def test_an_owner_has_no_test_set_and_predicts_on_its_validation_set(root, make_
     ("arguments", "words"),
     [
         ({"party": "owner_l"}, ["`party`", 'Did you mean "owner_']),
-        ({"batch_size": 0}, ["`batch_size`", "0"]),
-        ({"num_workers": -1}, ["`num_workers`"]),
+        ({"batch_size": 0}, ["batch_size", "0"]),
+        ({"num_workers": -1}, ["num_workers"]),
         ({"root": "/nowhere"}, ["/nowhere", "lit-valuation prepare"]),
     ],
 )
