@@ -125,7 +125,10 @@ CALLBACKS: dict[str, Use] = {
     "ProgressBar": Use("works", "as the base of a bar of yours"),
     "RichModelSummary": Use("works", "as in Lightning"),
     "RichProgressBar": Use("works", "as in Lightning"),
-    "SpikeDetection": Use("works", "as in Lightning"),
+    "SpikeDetection": Use(
+        "refused",
+        "Lightning cannot resume a run with it; a loss that is not finite ends the run without it",
+    ),
     "StochasticWeightAveraging": Use(
         "refused",
         "it replaces the schedule at an epoch and does not resume; WeightAveraging and EMAWeightAveraging average "

@@ -59,7 +59,6 @@ BUILT_FROM = {
     "OnExceptionCheckpoint": {"dirpath": "failed"},
     "RichModelSummary": {"max_depth": 2},
     "RichProgressBar": {},
-    "SpikeDetection": {},
     "Timer": {"duration": "00:01:00:00"},
     "TQDMProgressBar": {},
     "WeightAveraging": {},

@@ -103,6 +103,7 @@ BUILT_FROM = {
     "GradientAccumulationScheduler": {"scheduling": {0: 4}},
     "LearningRateFinder": {},
     "ModelPruning": {"pruning_fn": "l1_unstructured"},
+    "SpikeDetection": {},
     "StochasticWeightAveraging": {"swa_lrs": 0.1},
 }
 
