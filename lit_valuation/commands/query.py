@@ -51,7 +51,7 @@ def query(
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
     seed = part_seed(seed)
-    check_at_least(1, budget=budget)
+    check_at_least(1, budget=budget, per_class=per_class)
     if not to:
         raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
     task = load_task(ckpt_path)
