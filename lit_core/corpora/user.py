@@ -184,7 +184,7 @@ class HuggingFaceDataset(Corpus):
         language: str = "unknown",
     ) -> None:
         need_datasets("HuggingFaceDataset")
-        check_at_least(1, max_documents=max_documents)
+        check_at_least(1, **{f"max_documents of the corpus {name}": max_documents})
         self.name, self.licence, self.language = name, licence, language
         self.origin = " ".join([path, *([subset] if subset else []), *(data_files or []), split])
         self.arguments: dict[str, Any] = {

@@ -97,7 +97,7 @@ def test_a_foreign_network_is_given_whole():
     ("flags", "words"),
     [
         (["--model.init_args.hard_classes=[nine]"], "`hard_classes` names 'nine'"),
-        (["--model.init_args.network.init_args.hidden=0"], "`hidden` is [0]"),
+        (["--model.init_args.network.init_args.hidden=0"], "hidden is 0"),
         (["--trainer.callbacks.init_args.budget=0"], "`budget` is 0"),
     ],
 )

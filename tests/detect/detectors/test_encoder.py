@@ -138,7 +138,7 @@ def test_the_longest_input_is_known(tiny_bert, tiny_roberta):
         (tiny_roberta, 64),
     ):  # the tokenizer's; 66 places of which RoBERTa leaves 2 unused
         assert EncoderDetector(folder, limit).score(["one " * 200]).isfinite().all()
-        with pytest.raises(UserError, match=f"from 8 to {limit}"):
+        with pytest.raises(UserError, match=f"takes at most {limit}"):
             EncoderDetector(folder, limit + 1)
 
 
