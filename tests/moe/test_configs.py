@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lit_moe.cli import main
+from lit_moe.nn.config import preset
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = """
@@ -90,3 +91,6 @@ def test_the_command_of_a_trainer_config_divides_its_batch(path, capsys):
     trainer, data = config["trainer"], config["data"]["init_args"]
     assert yaml.safe_load(path.read_text())["trainer"].items() <= trainer.items()
     assert data["global_batch_size"] % (trainer["num_nodes"] * trainer["devices"] * data["micro_batch_size"]) == 0
+    strategy, decoder = trainer["strategy"], config["model"]["init_args"]["decoder"]
+    parallel = strategy["init_args"]["expert_parallel"] if isinstance(strategy, dict) else 1
+    assert preset(decoder["feed_forward"], decoder["d_ff"]).n_experts % parallel == 0
