@@ -7,7 +7,6 @@ import inspect
 import math
 from dataclasses import is_dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -17,6 +16,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from kinds import KINDS, PACKAGES, exports, modules_of
+from verbs import own_verbs
 
 import lit_moe.cli
 from lit_core.cli.numbers import NEGATIVE, POSITIVE, check_numbers
@@ -85,11 +85,7 @@ def classes_in(hint):
 
 
 def verbs():
-    for package in PACKAGES[1:]:
-        cli, found = import_module(f"{package}.cli"), {}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cli, "run", lambda program, commands, verbs, *rest, found=found, **more: found.update(verbs))
-            cli.main([])
+    for package, found in own_verbs().items():
         for name, verb in found.items():
             yield f"{package}-{name}", verb
 

@@ -6,23 +6,17 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from verbs import PACKAGES, own_verbs
 
 from lit_core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lit_moe", "lit_valuation", "lit_detect")
 OUTPUTS = ("output", "root", "ledger")
 
 
 def verbs():
     """Yield each verb of each command, with its name."""
-    for package in PACKAGES:
-        cli, found = import_module(f"{package}.cli"), {}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                cli, "run", lambda program, commands, verbs, args, like_fit=None, found=found: found.update(verbs)
-            )
-            cli.main([])
+    for package, found in own_verbs().items():
         for name, verb in found.items():
             yield f"{package}-{name}", verb
 

@@ -41,7 +41,7 @@ TRAINER: dict[str, Use] = {
         "all but `transformer-engine`, which needs its package; under `16-true` the eps of AdamW rounds to 0, so the "
         "loss may become nan, which ends the run",
     ),
-    "logger": Use("works", "as in Lightning; without it, the run folder has TensorBoard and `metrics.csv`"),
+    "logger": Use("works", "added to TensorBoard and `metrics.csv` of the run folder; false switches all off"),
     "callbacks": Use("works", "added to those of every run; see the second table"),
     "fast_dev_run": Use("works", "n micro-batches, a last incomplete optimizer step included; no run folder"),
     "max_epochs": Use("works", "an epoch is the number of optimizer steps after which all samples were read"),

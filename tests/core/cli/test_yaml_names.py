@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from small_cli import main
+from verbs import own_verbs
 
 from lit_core.cli.parser_messages import check_keys, parser_sentence
 from lit_core.errors import UserError
@@ -35,17 +36,12 @@ def test_a_name_in_a_config_is_to_be_quoted(name, command, tmp_path, monkeypatch
 
 def verbs_with_names():
     """Yield each verb of ours and its arguments that are a list of names."""
-    for package in ("lit_moe", "lit_valuation", "lit_detect"):
-        cli, found = import_module(f"{package}.cli"), {}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                cli, "run", lambda program, commands, verbs, args, like_fit=None, found=found: found.update(verbs)
-            )
-            cli.main([])
+    for package, found in own_verbs().items():
+        main_of = import_module(f"{package}.cli").main
         for name, verb in found.items():
             for argument, parameter in inspect.signature(verb).parameters.items():
                 if "list[str]" in str(parameter.annotation) and " str" not in str(parameter.annotation):
-                    yield pytest.param(cli.main, name, argument, id=f"{package}-{name}-{argument}")
+                    yield pytest.param(main_of, name, argument, id=f"{package}-{name}-{argument}")
 
 
 @pytest.mark.parametrize(("run", "verb", "argument"), list(verbs_with_names()))
