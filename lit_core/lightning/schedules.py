@@ -51,7 +51,9 @@ class StepSchedule(LRScheduler):
                 "sum is at most 1."
             )
         self.total_steps = total_steps
-        self.lengths = [round(fraction * total_steps) for fraction in phases.values()]
+        self.lengths: list[int] = []
+        for fraction in phases.values():  # rounded up, several may exceed the run by a step or two; the end is cut
+            self.lengths.append(min(round(fraction * total_steps), total_steps - sum(self.lengths)))
         self._check_lengths(phases, last)
         super().__init__(optimizer)
 
@@ -67,9 +69,7 @@ class StepSchedule(LRScheduler):
                     "0 for none."
                 )
         names, steps = " + ".join(f"`{name}`" for name in phases), " + ".join(map(str, self.lengths))
-        if sum(self.lengths) > total:
-            say(f"{names} take {steps} steps, but the run has {total}; lower one of them.")
-        elif sum(self.lengths) == total and sum(phases.values()) < 1 - 1e-9:
+        if sum(self.lengths) == total and sum(phases.values()) < 1 - 1e-9:
             say(
                 f"{names} take {steps} steps of {total}, so no step is left for the {last}; lower one of them, or let "
                 "their sum be 1 for a run without it."

@@ -178,7 +178,7 @@ def test_what_is_checked_is_what_is_used(kind):
         jumps = "cooldown" in steps and fractions["warmup"] and not steps["cooldown"]
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            if gone or left < 0 or (left == 0 and rest > 1e-9) or jumps:
+            if gone or (left <= 0 and rest > 1e-9) or jumps:
                 with pytest.raises(UserError) as error:
                     kind(optimizer(), total, **fixed, **fractions)
                 assert jumps or all(name in str(error.value) for name in gone[:1])
@@ -192,9 +192,18 @@ def test_what_is_checked_is_what_is_used(kind):
         rates = [schedule.rate(step, PEAK) for step in range(total + 1)]
         if not (fractions["warmup"] == fractions.get("cooldown") == 0):  # else it starts flat, at const_lr
             assert max(rates) == PEAK
-        if left:
+        if left > 0:
             assert rates[total] == pytest.approx(LEAST) and rates[total] < rates[total - 1]
     assert refused > 10 and taken > 20
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EVERY if len(phases_of(kind)) > 1], ids=lambda kind: kind.__name__)
+def test_phases_that_fill_the_run_fit_into_each_length_of_it(kind):
+    """Rounded up, the three take 31 steps of 30; the last is then cut, as the end of the run would cut it."""
+    for total in range(20, 400):
+        schedule = kind(optimizer(), total, const_lr=CONST, min_lr=LEAST, warmup=0.05, cooldown=0.65, constant=0.3)
+        assert total - 1 <= sum(schedule.lengths) <= total
+        assert schedule.lengths[:2] == [round(0.05 * total), round(0.65 * total)]
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
