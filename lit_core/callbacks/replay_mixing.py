@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -51,18 +52,23 @@ class ReplayMixing(Callback):
     the compute per step do not change. The fraction is a pure function of the optimizer step, so a resumed run draws
     the samples that an uninterrupted run would have drawn.
 
-    ===============================  ========  ==============================================================
-    key                              unit      moment
-    ===============================  ========  ==============================================================
-    ``train/replay_fraction``        0 to 1    logged step; drawn share of replayed samples in its global batch
-    ``train/{source}/fraction``      0 to 1    same; drawn share of each source in its global batch
-    ``train/{source}/samples``       samples   same; drawn in the life of the weights, this step included
-    ``train/{source}/tokens``        tokens    same; where batches have ``input_ids`` of shape ``(batch, tokens)``
-    ``train/{source}/epochs``        epochs    same; passes over the source, with decimals
-    ===============================  ========  ==============================================================
+    ====================================  ========  ===============================================================
+    key                                   unit      moment
+    ====================================  ========  ===============================================================
+    ``train/replay_fraction``             0 to 1    logged step; drawn share of replayed samples in its global batch
+    ``train/{source}/fraction``           0 to 1    same; drawn share of each source in its global batch
+    ``train/{source}/samples``            samples   same; drawn in this run, this step included
+    ``train/{source}/tokens``             tokens    same; where batches have ``input_ids`` of shape ``(batch, tokens)``
+    ``train/{source}/epochs``             epochs    same; passes over the source, with decimals
+    ``train/{source}/lifetime_samples``   samples   same; drawn in the life of the weights
+    ``train/{source}/lifetime_tokens``    tokens    same; also of sources that only earlier runs read
+    ``train/{source}/lifetime_epochs``    epochs    same
+    ``train/lifetime_tokens``             tokens    same; their sum
+    ====================================  ========  ===============================================================
 
     The life of the weights is this run and those that it branched from. Samples that another run drew in windows of
-    another length count as the samples of this run that hold as many tokens.
+    another length count as the samples of this run that hold as many tokens. Tokens of a source that is not read any
+    more are NaN where the length of its samples is not known.
 
     Args:
         fraction: Replayed fraction of each global batch, from 0 to 1, or a schedule of it over the optimizer steps.
@@ -116,13 +122,28 @@ class ReplayMixing(Callback):
         values: dict[str, Any] = {"train/replay_fraction": sum(counts[name] for name in stream.replay) / total}
         consumed = stream.consumed(self._step + 1)
         for name in stream.names:
-            samples = consumed[name]
+            samples = consumed[name] - stream.begun.get(name, 0)
             values[f"train/{name}/fraction"] = counts[name] / total
-            values[f"train/{name}/samples"] = float(samples)
-            values[f"train/{name}/epochs"] = samples / len(stream.sources[name])
+            for prefix, drawn in (("", samples), ("lifetime_", consumed[name])):
+                values[f"train/{name}/{prefix}samples"] = float(drawn)
+                values[f"train/{name}/{prefix}epochs"] = drawn / len(stream.sources[name])
             if self._length is not None:
                 values[f"train/{name}/tokens"] = float(samples * self._length)
+        if self._length is not None:
+            lifetime = self._lifetime_tokens(stream, consumed, self._length)
+            values |= {f"train/{name}/lifetime_tokens": tokens for name, tokens in lifetime.items()}
+            values["train/lifetime_tokens"] = sum(lifetime.values())
         pl_module.log_dict(values)
+
+    @staticmethod
+    def _lifetime_tokens(stream: MixtureStream, consumed: dict[str, int], length: int) -> dict[str, float]:
+        """Return the tokens by name that this run and those that it branched from drew of all their sources."""
+        tokens = {}
+        for name, samples in consumed.items():
+            first = stream.begun.get(name, 0)
+            earlier = float(first * length if name in stream.names else math.nan if first else 0)
+            tokens[name] = stream.earlier_tokens.get(name, earlier) + (samples - first) * length
+        return tokens
 
 
 def _checked(argument: str, fraction: float) -> float:

@@ -47,6 +47,8 @@ class ResumeStream(Callback):
         self._saved: dict[str, Any] | None = None
         self._parent: Mapping[str, Any] | None = None
         self._known: dict[str, dict[str, Any]] = {}  # what is known of each source that was ever read
+        self._begun: dict[str, int] | None = {}  # samples that counted as consumed when the run began, if known
+        self._earlier_tokens: dict[str, int] = {}  # read by the runs that it branched from, where known
         self._first_batch = True
         self._seen = 0  # micro-batches since training began, in units of the present layout
         self._before = 0  # batches that Lightning had processed when this counter stood at 0
@@ -108,6 +110,7 @@ class ResumeStream(Callback):
             if self._parent["seed"] == stream.seed:
                 stream.order = _order_of(self._parent)
             self._known = _known_of(self._parent)
+            self._begun, self._earlier_tokens = dict(self._given), _tokens_of(self._parent)
             self._parent = None
         elif trainer.global_step and self._stream is None:
             raise UserError(
@@ -115,7 +118,6 @@ class ResumeStream(Callback):
                 "among the callbacks; give it to --branch_from instead."
             )
         self._attach(loader, stream)
-        self._first_batch = True
         self._seen = self.step * stream.accumulation
         progress = trainer.fit_loop.epoch_loop.batch_progress.total.state_dict()
         self._before = progress["processed"] - self._seen
@@ -143,6 +145,9 @@ class ResumeStream(Callback):
             return
         if self._first_batch:  # Lightning's own count, the x axis of its loggers, is not exact after a resume
             set_logged_step(trainer, self.step)
+            if self._begun is None:
+                self._begun = _begun_of(self._stream, self.step)
+            self._stream.begun, self._stream.earlier_tokens = self._begun, self._earlier_tokens
             self._first_batch = False
         digest = hashlib.blake2b(f"{self._stream.seed}\0{self._seen}\0{self._stream.rank}".encode(), digest_size=8)
         seed = int.from_bytes(digest.digest(), "little")
@@ -182,7 +187,8 @@ class ResumeStream(Callback):
         if self._saved is None:
             return
         self._begin(self._saved["step"], self._saved["consumed"])
-        self._known = _known_of(self._saved)
+        self._known, self._begun = _known_of(self._saved), self._saved.get("begun")
+        self._earlier_tokens = dict(self._saved.get("earlier_tokens", {}))
         fit_loop = checkpoint["loops"]["fit_loop"]
         batches, epochs = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
         old, new = self._saved["batches_per_step"], trainer.accumulate_grad_batches
@@ -208,14 +214,17 @@ class ResumeStream(Callback):
         self._known |= {name: _facts(source) for name, source in stream.sources.items()}
         stream.start_at(self.step, self.consumed)
         self._stream = stream
+        self._first_batch = True
         loader.position = lambda: (self.step, self.consumed)
 
     def _state(self, step: int) -> dict[str, Any]:
         """Return what a checkpoint keeps after so many optimizer steps."""
         assert self._stream is not None
-        return {
+        known = {} if self._begun is None else {"begun": dict(self._begun)}
+        return known | {
             "step": step,
             "consumed": self._stream.consumed(step),
+            "earlier_tokens": dict(self._earlier_tokens),
             "samples": {name: facts["samples"] for name, facts in self._known.items()},
             "sources": {name: dict(facts) for name, facts in self._known.items()},
             "global_batch_size": self._stream.global_batch_size,
@@ -226,6 +235,7 @@ class ResumeStream(Callback):
 
     def _begin(self, step: int, consumed: Mapping[str, int]) -> None:
         self.step, self._given, self._stream = step, dict(consumed), None
+        self._begun, self._earlier_tokens = dict(consumed), {}
 
 
 def _check_trainer(trainer: Trainer, stream: Stream) -> None:
@@ -293,6 +303,25 @@ def _known_of(saved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {**first, **saved.get("sources", {})}
 
 
+def _begun_of(stream: Stream, step: int) -> dict[str, int]:
+    """Return the samples that counted as consumed when a run began, which the first checkpoints do not tell."""
+    consumed, quotas = stream.consumed(step), stream.quotas(step)
+    if sum(consumed.values()) == step * stream.global_batch_size:
+        return {}  # all of them are of the run
+    return {name: max(0, count - quotas.get(name, 0)) for name, count in consumed.items()}
+
+
+def _tokens_of(saved: Mapping[str, Any]) -> dict[str, int]:
+    """Return the tokens by name that a run and those before it read, of sources with samples of a known length."""
+    begun, earlier, known = saved.get("begun", {}), saved.get("earlier_tokens", {}), _known_of(saved)
+    tokens = {}
+    for name, count in saved["consumed"].items():
+        length, first = known.get(name, {}).get("length"), begun.get(name, 0)
+        if length is not None:
+            tokens[name] = earlier.get(name, first * length) + (count - first) * length
+    return tokens
+
+
 def _difference(source: Any, known: Mapping[str, Any]) -> str | None:
     """Return in words how a source differs from what is known of it; None if it does not."""
     facts = _facts(source)
@@ -316,7 +345,8 @@ def _continued(stream: Stream, parent: Mapping[str, Any], consumed: Mapping[str,
         difference = _difference(source, theirs)
         if not count:
             continue
-        if difference and facts["content"] is not None and facts["content"] == theirs.get("content"):
+        same = facts["content"] is not None and facts["content"] == theirs.get("content")
+        if difference and same and None not in (facts["length"], theirs.get("length")):
             counts[name] = count * theirs["length"] // facts["length"]
             rank_zero_info(f"Source {name!r} {difference}: {count} samples count as {counts[name]} of the new ones.")
         elif difference and stream.names_data:

@@ -74,6 +74,8 @@ class Stream(IterableDataset[Any], ABC):
         names: Names of the sources.
         accumulation: Micro-batches per device and optimizer step, A.
         order: Version of the permutations; `ResumeStream` sets that of the checkpoint.
+        begun: Samples by name that counted as consumed when the run began; `ResumeStream` sets them.
+        earlier_tokens: Tokens by name that earlier runs read, where known; `ResumeStream` sets them.
         tells_epochs: Whether the loader logs that a source starts a new epoch.
         names_data: Whether the name of a source stands for its data, so that a branch refuses others by that name.
 
@@ -113,6 +115,8 @@ class Stream(IterableDataset[Any], ABC):
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.rank, self.world_size, self.seed = rank, world_size, part_seed(seed)
         self.order = ORDER
+        self.begun: dict[str, int] = {}
+        self.earlier_tokens: dict[str, int] = {}
         self.accumulation = global_batch_size // (world_size * micro_batch_size)
         self.start_step = 0
         self.start_consumed: dict[str, int] = {}

@@ -83,30 +83,40 @@ def counters(scope):
 
 
 def test_a_counter_counts_what_the_contract_says(token_root, tmp_path, monkeypatch):
-    """In a run, a branch of it, and a branch of that in windows of another length."""
+    """In a run, a branch of it, a resume of that, and branches in windows of other lengths."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(TINY.format(root=token_root, router="TopKRouter"))
-    before = dict.fromkeys(("stdlib", "austen"), 0)
-    parent: list[str] = []
-    for number, length in enumerate((32, 32, 16)):
-        run = ["--run", str(number), "--data.init_args.sequence_length", str(length)]
-        assert main(["fit", "--config", "tiny.yaml", *run, *parent]) == 0
-        parent = ["--branch_from", f"runs/moe/{number}/checkpoints/last.ckpt"]
-        with open(f"runs/moe/{number}/metrics.csv", newline="") as file:
+    of_run = counters("of this run") | counters("in this run")
+    of_life = counters("in the life of the weights")
+    names = ("samples", "tokens", "epochs")
+    parts = {f"train/{{source}}/{name}" for name in names}
+    assert of_run == {"train/tokens", "train/flops", "val/tokens", "val/flops"} | parts
+    assert of_life == {"train/lifetime_tokens"} | {f"train/{{source}}/lifetime_{name}" for name in names}
+    checkpoint = "runs/moe/{}/checkpoints/last.ckpt"
+    life = dict.fromkeys(("stdlib", "austen"), 0)
+    for run, args, length, steps in (
+        ("first", [], 32, (0, 2)),
+        ("branch", ["--branch_from", checkpoint.format("first")], 32, (0, 2)),
+        ("branch", ["--ckpt_path", checkpoint.format("branch"), "--trainer.max_steps", "4"], 32, (2, 4)),
+        ("longer", ["--branch_from", checkpoint.format("branch")], 40, (0, 2)),
+        ("shorter", ["--branch_from", checkpoint.format("longer")], 16, (0, 2)),
+    ):
+        if "--ckpt_path" not in args:
+            args += ["--config", "tiny.yaml", "--run", run, "--data.init_args.sequence_length", str(length)]
+        assert main(["fit", *args]) == 0
+        with open(f"runs/moe/{run}/metrics.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        last = {key: float(row[key]) for row in rows for key in row if row[key]}
-        tokens = 2 * 4 * length
-        of_run = counters("of this run") | counters("in this run")
-        assert of_run == {"train/tokens", "train/flops", "val/tokens", "val/flops"}
-        for key in of_run:  # all tokens of these two steps, and no others
-            per_token = last["train/flops"] / tokens
-            assert last[key] == (tokens if key.endswith("tokens") else per_token * tokens), key
-            assert last[key] == last[key.replace("val/", "train/")]
-        of_life = counters("in the life of the weights")
-        assert of_life == {f"train/{{source}}/{name}" for name in ("samples", "tokens", "epochs")}
-        for source in before:
-            before[source] += tokens // 2
-            found = {key: last[key.replace("{source}", source)] for key in of_life}
-            size = found["train/{source}/samples"] / found["train/{source}/epochs"]
-            assert found["train/{source}/tokens"] == before[source] == found["train/{source}/samples"] * length
+        found = {key: float(row[key]) for row in rows for key in row if row[key]}
+        tokens = steps[1] * 4 * length
+        assert found["train/tokens"] == found["val/tokens"] == tokens
+        assert found["train/flops"] == found["val/flops"]
+        for source in life:
+            life[source] += (steps[1] - steps[0]) * 2 * length
+            expected = {"tokens": tokens / 2, "samples": steps[1] * 2, "lifetime_tokens": life[source]}
+            assert {name: found[f"train/{source}/{name}"] for name in expected} == expected
+            size = found[f"train/{source}/samples"] / found[f"train/{source}/epochs"]
             assert size == pytest.approx(round(size))
+            position = found[f"train/{source}/lifetime_samples"]
+            assert found[f"train/{source}/lifetime_epochs"] == pytest.approx(position / size)
+            assert 0 <= life[source] - position * length < 40 + 16  # each of two conversions rounds to whole windows
+        assert found["train/lifetime_tokens"] == sum(life.values())
