@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,35 +37,40 @@ class TrainingMeter:
 
     def __init__(self) -> None:
         self.window = Window()
-        self._tokens = 0
-        self._flops = 0.0
-        self._pending = (-1, 0, 0.0)
+        # float64 holds counts up to 2^53; on the device of the ranks, so that no step waits for it
+        self._total = torch.zeros(2, dtype=torch.float64)
+        self._pending = (-1, self._total)
         self._clock = time.perf_counter()
         self._clock_tokens = 0
         self._paused: float | None = None
 
-    def close(self, step: int, world_size: int) -> Window:
+    def close(self, step: int, sum_over_ranks: Callable[[Tensor], Tensor] = lambda counts: counts) -> Window:
         """End the window of the current optimizer step, just before the optimizer runs.
 
         Args:
             step: Optimizer steps finished before it.
-            world_size: Number of devices, each of which processed the same number of tokens.
+            sum_over_ranks: Adds up the tokens and FLOPs of a rank, shape ``(2,)``, over all ranks; a loader may give
+                each of them other numbers.
 
         Returns:
             The sums of the ended window on this device.
         """
         window, self.window = self.window, Window()
-        self._tokens, self._flops = self.tokens(step), self.flops(step)
-        self._pending = (step, window.tokens * world_size, window.flops * world_size)
+        counts = torch.tensor([window.tokens, window.flops], dtype=torch.float64)
+        self._total, self._pending = self._counts(step), (step, sum_over_ranks(counts))
         return window
 
     def tokens(self, step: int) -> int:
         """Return the tokens seen in the first `step` optimizer steps, over all devices."""
-        return self._tokens + (self._pending[1] if step > self._pending[0] >= 0 else 0)
+        return int(self._counts(step)[0])
 
     def flops(self, step: int) -> float:
         """Return the floating-point operations of the first `step` optimizer steps, over all devices."""
-        return self._flops + (self._pending[2] if step > self._pending[0] >= 0 else 0.0)
+        return float(self._counts(step)[1])
+
+    def _counts(self, step: int) -> Tensor:
+        last, pending = self._pending
+        return self._total.to(pending.device) + pending if step > last >= 0 else self._total
 
     def start_clock(self, step: int) -> None:
         """Start the clock that measures the speed.
@@ -101,6 +107,6 @@ class TrainingMeter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the counts of a checkpoint."""
-        self._tokens, self._flops = int(state["tokens"]), float(state["flops"])
-        self._pending = (-1, 0, 0.0)
+        self._total = torch.tensor([state["tokens"], state["flops"]], dtype=torch.float64)
+        self._pending = (-1, self._total)
         self.window = Window()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.evaluation import named_loader
 from lit_core.lightning.internals import logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
-from lit_core.lightning.step_logging import ratio, sum_over_ranks
+from lit_core.lightning.step_logging import ratio, sum_on_device, sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.seeds import part_seed
@@ -219,7 +220,7 @@ class MoELanguageModel(EvaluationTask):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """End the routers' step, and log the means over the step's whole global batch."""
         step_routers(self.decoder)
-        window = self.meter.close(self.global_step, self.trainer.world_size)
+        window = self.meter.close(self.global_step, partial(sum_on_device, self.trainer))
         if not logs_this_step(self.trainer):
             return
         scored, auxiliary, nats, text_bytes = sum_over_ranks(self.trainer, window.sums()).tolist()

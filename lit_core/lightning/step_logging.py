@@ -60,6 +60,23 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
     return trainer.strategy.reduce(local, reduce_op="sum").cpu()
 
 
+def sum_on_device(trainer: Trainer, values: Tensor) -> Tensor:
+    """Add up values over all ranks without waiting for a GPU, in one collective that every rank must reach.
+
+    Args:
+        trainer: The trainer of all ranks.
+        values: Numbers of any shape and type, the same on each rank; they may be changed in place.
+
+    Returns:
+        The sums, on the device of the rank; with one rank, ``values``.
+    """
+    if trainer.world_size == 1:
+        return values
+    values = values.to(trainer.strategy.root_device, non_blocking=True)
+    dist.all_reduce(values)
+    return values
+
+
 def rows_of_all_ranks(trainer: Trainer, rows: Tensor) -> Tensor:
     """Gather rows from all ranks, which may have different numbers of them; every rank must call it.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lit_core.lightning.internals import steps_after_batch, trainer_of
+from lit_core.lightning.step_logging import sum_on_device
 
 
 class StepMean:
@@ -43,7 +44,7 @@ class StepMean:
         if trainer is None:
             return mean
         if self._first is None:
-            self._first = _sum_over_ranks(module, scored).clamp(min=1)
+            self._first = sum_on_device(trainer, scored.clone()).clamp(min=1)
             self._scored = torch.zeros_like(scored)
         self._scored = self._scored + scored
         return mean * (scored * trainer.world_size / self._first)
@@ -52,7 +53,7 @@ class StepMean:
         """Scale the gradients if the optimizer steps next; to be called in ``on_after_backward``, on every rank."""
         if self._first is None or not steps_after_batch(module.trainer):
             return
-        total = _sum_over_ranks(module, self._scored).clamp(min=1)
+        total = sum_on_device(module.trainer, self._scored.clone()).clamp(min=1)
         scale_gradients(module.parameters(), self._first * module.trainer.accumulate_grad_batches / total)
         self._first = None
 
@@ -68,8 +69,3 @@ def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> None:
     own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
     with torch.no_grad():
         torch._foreach_mul_(own, factor)
-
-
-def _sum_over_ranks(module: LightningModule, count: Tensor) -> Tensor:
-    """Return the sum of a number over all ranks, on its device, so that no GPU is waited for."""
-    return module.trainer.strategy.reduce(count.clone(), reduce_op="sum")
