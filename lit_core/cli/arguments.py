@@ -135,6 +135,24 @@ def locate_configs(args: list[str]) -> list[str]:
     return located
 
 
+def configs_first(args: list[str], start: int = 0) -> list[str]:
+    """Return the command line with its configs before its flags, which win over them wherever they stand.
+
+    Args:
+        args: The command line with its configs located.
+        start: Index of the first argument that may move.
+    """
+    configs: list[str] = []
+    flags: list[str] = []
+    rest = iter(args[start:])
+    for arg in rest:
+        if arg in ("--config", "-c"):
+            configs += [arg, next(rest)]
+        else:
+            (configs if arg.startswith(("--config=", "-c=")) else flags).append(arg)
+    return [*args[:start], *configs, *flags]
+
+
 def secrets_as_references(args: list[str]) -> list[str]:
     """Return the command line with values of secret variables, which a shell has put there, as references to these.
 

@@ -93,6 +93,8 @@ class LitCLI(CommandLine):
         located = arguments.secrets_as_references(located)
         self.config_files = arguments.option(located, "--config", "-c")
         command = next((arg for arg in located if arg in self.subcommands()), None)
+        if command is not None:
+            located = arguments.configs_first(located, located.index(command) + 1)
         if command is not None and "--help" not in located and "-h" not in located:
             links, model = list(self.links.values()), import_path(self.model_class)
             config = arguments.checkpoint_config(located, command, links, str(model))

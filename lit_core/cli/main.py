@@ -24,6 +24,7 @@ from lit_core.cli.arguments import (
     PARSER_MODE,
     Parser,
     accept_former_paths,
+    configs_first,
     locate_configs,
     option,
     replace_former_paths,
@@ -147,7 +148,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         args = words_as_flag(args)
     if function is show:
         args = paths_as_flags(args)
-    located = locate_configs(replace_former_paths(args))
+    located = configs_first(locate_configs(replace_former_paths(args)))
     try:
         parser = auto_parser(
             function,

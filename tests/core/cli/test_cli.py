@@ -11,6 +11,7 @@ import torch
 import yaml
 from small_cli import SmallModel, main
 
+from lit_core.cli import LitCLI
 from lit_core.cli.main import score_table
 from lit_core.cli.messages import is_user_error, sentence
 
@@ -95,6 +96,25 @@ def test_precedence_defaults_checkpoint_config_flags(first_run):
     assert tested_width("--config", "x.yaml", "--model.shape.width", "7") == "7"
     # at the last step that the checkpoint was trained on, in its run's folder
     assert [row["step"] for row in rows() if row["test/width"]] == ["3"]
+
+
+@pytest.mark.parametrize("command", [*LitCLI.subcommands(), "count"])
+@pytest.mark.parametrize("config", [["--config", "x.yaml"], ["--config=x.yaml"]], ids=["two", "one"])
+def test_a_flag_wins_over_a_config_on_either_side(command, config, capsys):
+    Path("x.yaml").write_text("start: 6\nname: y\n" if command == "count" else "data: {init_args: {size: 6}}\n")
+    flags = ["--start", "7"] if command == "count" else [*FIT[1:5], "--data.size", "7"]
+    for args in ([*config, *flags], [*flags, *config]):
+        assert main([command, *args, "--print_config"]) == 0
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert printed == {"start": 7, "name": "y"} if command == "count" else printed["data"]["init_args"]["size"] == 7
+
+
+def test_a_checkpoint_is_resumed_with_the_runs_own_config_on_either_side(first_run):
+    own = ["--config", "runs/small/first/config.yaml"]
+    for steps, args in (("5", ["--ckpt_path", LAST, *own]), ("6", [*own, "--ckpt_path", LAST])):
+        assert main(["fit", *args, "--trainer.max_steps", steps]) == 0
+    assert [path.name for path in Path("runs/small").iterdir()] == ["first"]
+    assert [row["step"] for row in rows() if row["train/loss"]] == [str(step) for step in range(6)]
 
 
 def test_a_resume_goes_on_in_the_same_folder(first_run):
