@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 class UserError(ValueError):
@@ -94,6 +97,20 @@ def check_shares(**values: float | None) -> None:
 
 def _finite(value: float | None) -> str:
     return "" if value is None or math.isfinite(value) else " and finite"
+
+
+def checked_first(check: Callable[..., None]) -> Callable[[Verb], Verb]:
+    """Let the command line check the numbers of a verb before it builds the parts that other arguments describe.
+
+    Args:
+        check: The check, whose arguments are some of the verb's; the verb calls it too, before it reads anything.
+    """
+
+    def mark(verb: Verb) -> Verb:
+        verb.check = check  # type: ignore[attr-defined]
+        return verb
+
+    return mark
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

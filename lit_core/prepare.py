@@ -12,12 +12,12 @@ from typing import Any
 from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.data.shards import ShardSet, splits_of
-from lit_core.errors import UserError, check_at_least, did_you_mean, require
+from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean, require
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
-from lit_core.lm.tokenizer import Tokenizer
+from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.seeds import checked_seed
 
 #: What the root's tokenizer was trained on.
@@ -29,6 +29,30 @@ VOCAB_SIZE = 4096
 Summary = dict[str, dict[str, dict[str, int]]]
 
 
+def _check(
+    vocab_size: int | None,
+    tokenizer_bytes: int,
+    max_bytes: int | dict[str, int] | None,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    shard_bytes: int,
+    workers: int,
+) -> None:
+    require(0 <= val_fraction < 1, "val_fraction", val_fraction, "from 0 to below 1")
+    require(0 <= test_fraction < 1, "test_fraction", test_fraction, "from 0 to below 1")
+    both = val_fraction + test_fraction
+    require(both < 1, "val_fraction + test_fraction", both, "below 1, so that something is left to train on")
+    checked_seed("seed", seed)
+    check_at_least(1, shard_bytes=shard_bytes, workers=workers, tokenizer_bytes=tokenizer_bytes)
+    check_at_least(SMALLEST_VOCABULARY, vocab_size=vocab_size)
+    if isinstance(max_bytes, dict):
+        check_at_least(1, **{f"max_bytes of {name}": limit for name, limit in max_bytes.items()})
+    else:
+        check_at_least(1, max_bytes=max_bytes)
+
+
+@checked_first(_check)
 def prepare(
     root: str,
     corpora: list[Corpus] | None = None,
@@ -74,8 +98,8 @@ def prepare(
     if verify:
         return _verify(folder)
     output_folder(folder, "root")
+    _check(vocab_size, tokenizer_bytes, max_bytes, val_fraction, test_fraction, seed, shard_bytes, workers)
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
-    check_at_least(1, workers=workers, tokenizer_bytes=tokenizer_bytes)
     with workplace(folder) as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
         missing = [corpus for corpus in corpora or () if not is_prepared(folder / corpus.name, settings[corpus.name])]
@@ -105,13 +129,7 @@ def _settings(
     seed: int,
     shard_bytes: int,
 ) -> dict[str, dict[str, Any]]:
-    """Check the arguments on which the shards depend and return them by source."""
-    require(0 <= val_fraction < 1, "val_fraction", val_fraction, "from 0 to below 1")
-    require(0 <= test_fraction < 1, "test_fraction", test_fraction, "from 0 to below 1")
-    both = val_fraction + test_fraction
-    require(both < 1, "val_fraction + test_fraction", both, "below 1, so that something is left to train on")
-    checked_seed("seed", seed)
-    check_at_least(1, shard_bytes=shard_bytes)
+    """Return the arguments on which the shards depend by source, after checking the corpora."""
     if not corpora:
         raise UserError("corpora is empty; name at least one, such as `--corpora+=Austen`, or set verify to true.")
     names = [corpus.name for corpus in corpora]
@@ -121,10 +139,9 @@ def _settings(
         if Path(name).name != name or name.startswith("."):
             raise UserError(f"A corpus is named {name!r}, but its name becomes a folder; use letters, digits, - and _.")
     limits = max_bytes if isinstance(max_bytes, dict) else dict.fromkeys(names, max_bytes)
-    for name, limit in limits.items():
+    for name in limits:
         if name not in names:
             raise UserError(f"max_bytes names {name}, which is not among the corpora.{did_you_mean(name, names)}")
-        require(limit is None or limit >= 1, f"max_bytes of {name}", limit, "1 or more")
     options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed, "shard_bytes": shard_bytes}
     settings = {c.name: {"corpus": c.describe(), "max_bytes": limits.get(c.name), **options} for c in corpora}
     return plain(settings)

@@ -3,6 +3,7 @@
 The numbers are those of the constructors of our classes, of the verbs, of the Trainer and of torch's optimizers.
 """
 
+import importlib
 import inspect
 import math
 from dataclasses import is_dataclass
@@ -20,7 +21,14 @@ from verbs import own_verbs
 
 import lit_moe.cli
 from lit_core.cli.numbers import NEGATIVE, POSITIVE, check_numbers
+from lit_core.corpora import Austen, Corpus
 from lit_core.errors import UserError
+from lit_core.lm.language_model import LanguageModel
+from lit_detect.attacks import Attack, Homoglyph
+from lit_detect.formats import TextSource
+from lit_detect.generation.generate import Decoding
+from lit_valuation.selectors import FeatureSimilaritySelector, Selector
+from lit_valuation.sources import LabelledSource
 
 WRONG = (math.nan, math.inf, -1)
 TINY = {"vocab_size": 257, "n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 16}
@@ -139,7 +147,7 @@ def needed_by(part):
 def with_number(usual, name, value):
     if isinstance(usual, dict):
         return {**usual, next(iter(usual)): value}
-    return [value] if isinstance(usual, list | tuple) or name == "seeds" else value
+    return [value] if isinstance(usual, list | tuple) or (name == "seeds" and usual is ...) else value
 
 
 @pytest.mark.parametrize("part", [part for part in nameable() if any(wrong(part))], ids=lambda part: part.__name__)
@@ -162,6 +170,77 @@ def test_the_walk_reaches_the_numbers_of_all_packages():
     for name, argument in ELSEWHERE | MINUS_ONE.keys():
         part = next(part for part in nameable() if part.__name__ == name)
         assert argument in numbers(part.__init__)
+
+
+# The numbers of verbs
+
+#: What the parameters of verbs are given that name no files, by their type.
+GIVEN = {
+    **{Attack: Homoglyph(), Selector: FeatureSimilaritySelector(), list[Corpus]: [Austen()], LanguageModel: ...},
+    **{list[Decoding]: [Decoding("pure")], list[int]: [4], int: 20, float: 0.5},
+    **{str: "none", list[str]: ["none"], dict[str, str]: {"none": "none"}},
+}
+
+
+def with_numbers():
+    for name, verb in verbs():
+        if numbers(verb) and not name.endswith("-study"):  # whose numbers are those of grids and sizes
+            yield pytest.param(name, verb, id=name)
+
+
+def of_verbs():
+    for case in with_numbers():
+        for parameter in numbers(case.values[1]):
+            yield pytest.param(case.values[1], parameter, id=f"{case.id}-{parameter}")
+
+
+def calling(verb, name, value):
+    """Return arguments of a verb, one of which is a number, whose files are missing."""
+    parameters, known = inspect.signature(verb).parameters, hints(verb)
+    needed = {key: GIVEN[known[key]] for key, one in parameters.items() if one.default is one.empty}
+    if "train" in parameters:  # 0 of all is refused
+        needed["train"] = 1
+    if "output" in needed:
+        needed["output"] = f"new.{'jsonl' if verb.__module__.startswith('lit_detect') else 'ckpt'}"
+    return {**needed, name: with_number(needed.get(name, parameters[name].default), name, value)}
+
+
+@pytest.mark.parametrize(("verb", "name"), list(of_verbs()))
+def test_a_verb_names_a_number_before_files_that_are_missing(verb, name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for value in WRONG:
+        with pytest.raises(UserError, match=rf"^`?{name}\b.* is "):
+            verb(**calling(verb, name, value))
+    assert not list(tmp_path.iterdir()) and name in inspect.signature(verb.check).parameters
+
+
+def part(path, /, **arguments):
+    return {"class_path": path, "init_args": arguments}
+
+
+#: How parts are typed that cannot be built, since their files are missing, and others that a verb needs.
+TYPED = {
+    list[Corpus]: [part("lit_core.corpora.TextFolder", folder="none", name="mine")],
+    list[TextSource]: [part("lit_detect.formats.PuJSONL", path="none", name="mine")],
+    TextSource: part("lit_detect.formats.PuJSONL", path="none", name="mine"),
+    LabelledSource: part("lit_valuation.sources.ImageFolder", folder="none", name="mine"),
+    LanguageModel: part("lit_core.lm.HuggingFaceLM.from_pretrained", name="./none"),
+    **{Attack: "Homoglyph", Selector: "RandomSelector", list[Decoding]: [{"name": "pure"}]},
+}
+
+
+@pytest.mark.parametrize(("name", "verb"), list(with_numbers()))
+def test_a_command_names_a_number_before_it_builds_parts(name, verb, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    package, _, command = name.partition("-")
+    number, kinds = numbers(verb)[-1], {key: {hint, *get_args(hint)} & {*TYPED} for key, hint in hints(verb).items()}
+    typed = {**calling(verb, number, -1), **{key: TYPED[found.pop()] for key, found in kinds.items() if found}}
+    Path("verb.yaml").write_text(yaml.safe_dump(typed))
+    main = importlib.import_module(f"{package}.cli").main
+    assert main([command, "--config", "verb.yaml"]) == 2
+    assert f"{number} is -1, but must be" in capsys.readouterr().err
+    assert main([command, "--config", "verb.yaml", f"--{number}", "30"]) == 2
+    assert "none" in capsys.readouterr().err  # what is missing
 
 
 # What Lightning and torch take

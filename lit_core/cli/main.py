@@ -171,6 +171,9 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         record.set_arguments(typed, {"seed": seed or 0} if "seed" in config else {})
         # of what draws from the global generators, and of the parts of the verb that have no seed of their own
         seed_everything(checked_seed("seed", seed) if isinstance(seed, int) else 0, verbose=False)
+        check = getattr(function, "check", None)
+        if check is not None:
+            check(**{name: config[name] for name in inspect.signature(check).parameters})
         function(**parser.instantiate(config))
     except ArgumentError as error:
         if root_cause(error) is not error:

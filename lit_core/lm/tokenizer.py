@@ -17,6 +17,8 @@ from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write, resolve_data_path
 
 END_OF_TEXT = "<|endoftext|>"
+#: Tokens of a byte-level BPE without merges: the bytes and the end of a text.
+SMALLEST_VOCABULARY = 257
 #: Names of end-of-text tokens that are tried, in this order, if there is no tokenizer_config.json.
 _END_OF_TEXT_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]")
 #: Where a long text may be cut without changing its tokens: after a single line break, before a word.
@@ -84,7 +86,7 @@ class Tokenizer:
         from tokenizers import Tokenizer as Backend
         from tokenizers import decoders, models, pre_tokenizers, trainers
 
-        if vocab_size < 257:
+        if vocab_size < SMALLEST_VOCABULARY:
             raise UserError(
                 f"vocab_size is {vocab_size}, but a byte-level BPE needs 256 bytes and {END_OF_TEXT}; set it to 257 or "
                 "more."

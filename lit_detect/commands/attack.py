@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_path
 from lit_core.lightning.checkpoint import weights_sha256
@@ -30,6 +30,12 @@ from lit_detect.scoring.masked_language_model import MaskedLM
 Labels = Literal["machine", "human", "both"]
 
 
+def _check(limit: int | None, seed: int | None) -> None:
+    check_at_least(1, limit=limit)
+    part_seed(seed)
+
+
+@checked_first(_check)
 def attack(
     attack: Attack,
     output: str,
@@ -63,8 +69,12 @@ def attack(
         RunFailure: If the disk is full.
     """
     target = new_output(output)
+    _check(limit, seed)
     seed = part_seed(seed)
-    _check(target, input, source, limit)
+    if target.suffix != ".jsonl":
+        raise UserError(f"output is {target}, but must end in .jsonl; rename it.")
+    if (input is None) == (source is None):
+        raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
     records = chosen(_records(input, source), labels, limit)
     settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
     fabric = trainer.launch()
@@ -150,14 +160,6 @@ def plain(thing: Any) -> Any:
         return name
     public = {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_") and key != "lexicon"}
     return {"class": name} | {key: plain(value) for key, value in public.items()}
-
-
-def _check(target: Path, input: str | None, source: TextSource | None, limit: int | None) -> None:
-    if target.suffix != ".jsonl":
-        raise UserError(f"output is {target}, but must end in .jsonl; rename it.")
-    if (input is None) == (source is None):
-        raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
-    check_at_least(1, limit=limit)
 
 
 def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:

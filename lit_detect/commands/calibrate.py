@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_file
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
@@ -17,6 +17,15 @@ from lit_detect.functional.threshold import check_scores, false_positive_rate, t
 from lit_detect.records import HUMAN, MACHINE
 
 
+def _check(fpr: float, batch_size: int) -> None:
+    if not 0 < fpr < 1:
+        raise UserError(
+            f"`fpr` is {fpr}, but it is a share of human texts; give one above 0 and below 1, such as 0.01."
+        )
+    check_at_least(1, batch_size=batch_size)
+
+
+@checked_first(_check)
 def calibrate(
     ckpt_path: str,
     human: str,
@@ -52,11 +61,7 @@ def calibrate(
     from lit_detect.loading import LoadedDetector, score_many
 
     target = output_file(output, "`output`")
-    if not 0 < fpr < 1:
-        raise UserError(
-            f"`fpr` is {fpr}, but it is a share of human texts; give one above 0 and below 1, such as 0.01."
-        )
-    check_at_least(1, batch_size=batch_size)
+    _check(fpr, batch_size)
     texts, groups = read_texts(human, "human", HUMAN, text_column, by)
     check_counts(groups, fpr, by)  # before the detector is loaded
     machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]

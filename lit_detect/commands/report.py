@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.fabric import Fabric
 
-from lit_core.errors import UserError, check_at_least, did_you_mean
+from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean
 from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write
@@ -34,6 +34,12 @@ _NO_GRUEN = (
 )
 
 
+def _check(resamples: int, seed: int | None, batch_size: int) -> None:
+    check_at_least(1, resamples=resamples, batch_size=batch_size)
+    part_seed(seed)
+
+
+@checked_first(_check)
 def report(
     detectors: dict[str, str],
     texts: list[str],
@@ -76,9 +82,9 @@ def report(
         UserError: If an argument is wrong, a domain lacks human texts, or every detector is refused.
     """
     folder, fields = output_folder(output, "`output`"), list(FIELDS) if by is None else by
+    _check(resamples, seed, batch_size)
     if not detectors:
         raise UserError("`detectors` is empty; give a checkpoint, as in --detectors.NAME=FILE.")
-    check_at_least(1, resamples=resamples, batch_size=batch_size)
     seed = part_seed(seed)
     records = gather(texts, split)
     check_conditions(records, fields)

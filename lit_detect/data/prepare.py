@@ -15,7 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core import __version__
 from lit_core.data.shards import splits_of
-from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, require
+from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, checked_first, require
 from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
@@ -32,6 +32,15 @@ from lit_detect.records import HUMAN, SPLITS, Record
 Summary = dict[str, dict[str, dict[str, float]]]
 
 
+def _check(val_fraction: float, test_fraction: float, seed: int, shard_size: int) -> None:
+    check_shares(val_fraction=val_fraction, test_fraction=test_fraction)
+    both = val_fraction + test_fraction
+    require(both <= 1, "val_fraction + test_fraction", both, "at most 1")
+    checked_seed("seed", seed)
+    check_at_least(1, shard_size=shard_size)
+
+
+@checked_first(_check)
 def prepare(
     root: str,
     sources: list[TextSource] | None = None,
@@ -70,6 +79,7 @@ def prepare(
     if verify:
         return _verify(folder)
     output_folder(folder, "root")
+    _check(val_fraction, test_fraction, seed, shard_size)
     settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size)
     reused, left_out = set(), {}
     with workplace(folder) as work:
@@ -105,12 +115,7 @@ def _settings(
     seed: int,
     shard_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """Check the arguments that the shards depend on. Returns them by source."""
-    check_shares(val_fraction=val_fraction, test_fraction=test_fraction)
-    both = val_fraction + test_fraction
-    require(both <= 1, "val_fraction + test_fraction", both, "at most 1")
-    checked_seed("seed", seed)
-    check_at_least(1, shard_size=shard_size)
+    """Return the arguments that the shards depend on by source, after checking the sources."""
     if not sources:
         raise UserError("sources is empty; name at least one, such as `--sources+=LitShiftJSONL`, or set verify.")
     for name, count in Counter(checked_name(source.name) for source in sources).items():

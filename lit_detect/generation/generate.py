@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.corpora import Corpus
-from lit_core.errors import UserError, check_at_least, require
+from lit_core.errors import UserError, check_at_least, checked_first, require
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.checkpoint import weights_sha256
@@ -65,6 +65,28 @@ class Piece:
     first_row: int
 
 
+def _check(
+    priming_tokens: Sequence[int],
+    train: int,
+    val: int,
+    test: int,
+    words: int,
+    max_new_tokens: int,
+    seed: int | None,
+    batch_size: int,
+) -> None:
+    _check_different("priming_tokens", list(priming_tokens))
+    for number in priming_tokens:
+        check_at_least(1, priming_tokens=number)
+    check_at_least(0, train=train, val=val, test=test)
+    check_at_least(1, words=words, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    require(max_new_tokens > words, "max_new_tokens", max_new_tokens, f"more than the {words} words")
+    part_seed(seed)
+    counts = {"train": train, "val": val, "test": test}
+    require(any(counts.values()), "train, val and test", counts, "0 or more, not all 0")
+
+
+@checked_first(_check)
 def generate(
     output: str,
     corpora: list[Corpus],
@@ -109,8 +131,11 @@ def generate(
         UserError: If an argument is out of its range, a corpus has too few passages, or the output exists.
     """
     path, counts = new_output(output), {"train": train, "val": val, "test": test}
+    _check(priming_tokens, train, val, test, words, max_new_tokens, seed, batch_size)
     seed = part_seed(seed)
-    _check(path, decodings, priming_tokens, counts, words, max_new_tokens, batch_size)
+    if path.suffix != ".jsonl":
+        raise UserError(f"output is {path}, but must end in .jsonl. Rename it.")
+    _check_different("decodings", [decoding.name for decoding in decodings])
     counter = language_model.tokenizer if tokenizer is None else Tokenizer.load(tokenizer)
     chosen = [p for corpus in corpora for p in passages(corpus, counter, counts, priming_tokens, words, seed)]
     pieces = _pieces(chosen, decodings, priming_tokens, batch_size)
@@ -160,27 +185,8 @@ def generate(
         print(leak_table(records))
 
 
-def _check(
-    path: Path,
-    decodings: Sequence[Decoding],
-    priming_tokens: Sequence[int],
-    counts: dict[str, int],
-    words: int,
-    max_new_tokens: int,
-    batch_size: int,
-) -> None:
-    if path.suffix != ".jsonl":
-        raise UserError(f"output is {path}, but must end in .jsonl. Rename it.")
-    for label, values in (
-        ("decodings", [decoding.name for decoding in decodings]),
-        ("priming_tokens", list(priming_tokens)),
-    ):
-        require(len(values) > 0 and len(set(values)) == len(values), label, values, "one or more, all different")
-    require(min(priming_tokens) >= 1, "priming_tokens", priming_tokens, "1 or more each")
-    require(min(counts.values()) >= 0 and any(counts.values()), "train, val and test", counts, "0 or more, not all 0")
-    check_at_least(1, words=words)
-    require(max_new_tokens > words, "max_new_tokens", max_new_tokens, f"more than the {words} words")
-    check_at_least(1, batch_size=batch_size)
+def _check_different(label: str, values: Sequence[Any]) -> None:
+    require(len(values) > 0 and len(set(values)) == len(values), label, values, "one or more, all different")
 
 
 def _pieces(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
 from lit_core.lm.sampling import check_sampling
@@ -17,6 +17,21 @@ from lit_core.seeds import part_seed
 from lit_moe.lm import DecoderLM
 
 
+def _check(
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    repetition_penalty: float,
+    samples: int,
+    seed: int | None,
+    batch_size: int,
+) -> None:
+    check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, part_seed(seed), batch_size)
+    check_at_least(1, samples=samples)
+
+
+@checked_first(_check)
 def generate(
     ckpt_path: str,
     prompt: list[str] | str | None = None,
@@ -53,9 +68,8 @@ def generate(
         UserError: If an argument is out of its range, a file is missing, or the output exists.
     """
     target = None if output is None else new_output(output)
+    _check(max_new_tokens, temperature, top_k, top_p, repetition_penalty, samples, seed, batch_size)
     seed = part_seed(seed)
-    check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, batch_size)
-    check_at_least(1, samples=samples)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
     if prompt_file is not None:
         prompts += read_prompts(Path(prompt_file))

@@ -14,7 +14,7 @@ from lit_core.cli import LitCLI
 from lit_core.errors import UserError, check_at_least
 from lit_moe.module import MoELanguageModel
 from lit_moe.parallel.strategy import ShardedStrategy
-from lit_moe.plan.costs import OURS_ONLY, plan
+from lit_moe.plan.costs import OURS_ONLY, check_costs, plan
 from lit_moe.plan.memory import Layout
 
 _ALIASES = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -50,13 +50,15 @@ class PlanCLI(LitCLI):
         """Print what the training would cost."""
         config = self.config[subcommand]
         trainer, data = config.trainer, config.data.init_args
+        own = {name: config[name] for name in _OWN}
+        check_costs(**own)
+        check_at_least(1, vocab_size=config.vocab_size)
         layout = layout_of(trainer, data)
         vocab_size = _tokenizer_size(config.data) if config.vocab_size is None else config.vocab_size
-        check_at_least(1, vocab_size=vocab_size)
         model = _on_meta(config.model, vocab_size)
         model.configure_optimizers()  # refuses what `fit` would refuse
         steps = trainer.max_steps if trainer.max_steps > 0 else None
-        print(plan(model, layout, steps, **{name: config[name] for name in _OWN}))
+        print(plan(model, layout, steps, **own))
 
 
 def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_core import record
-from lit_core.errors import RunFailure, UserError, check_at_least
+from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import make_folder, sync_folder
 from lit_core.lightning.checkpoint import load_checkpoint_file
@@ -32,6 +32,11 @@ Tensors = dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]]
 """Shape, number format and content of each tensor by its name; the content is computed when it is written."""
 
 
+def _check(shard_bytes: int) -> None:
+    check_at_least(1, shard_bytes=shard_bytes)
+
+
+@checked_first(_check)
 def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) -> None:
     """Turn a checkpoint into a folder that Hugging Face's transformers loads, with equal logits.
 
@@ -50,8 +55,8 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         RunFailure: If the disk is full.
     """
     target = new_output(output)
+    _check(shard_bytes)
     need_transformers("Exporting")
-    check_at_least(1, shard_bytes=shard_bytes)
     checkpoint = load_checkpoint_file(ckpt_path)
     companions = _companions(checkpoint, ckpt_path)
     write = _write_ours if checkpoint.get("hyper_parameters", {}).get("hugging_face") is None else _write_theirs

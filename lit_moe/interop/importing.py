@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_core import record
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.outputs import new_output
 from lit_core.lightning.checkpoint import streamed_checkpoint
@@ -26,6 +26,11 @@ from lit_moe.nn import Decoder, DecoderConfig
 ROUTER = "lit_moe.nn.PenaltyRouter"
 
 
+def _check(layers: int | None) -> None:
+    check_at_least(1, layers=layers)
+
+
+@checked_first(_check)
 def import_model(model: str, output: str, layers: int | None = None) -> None:
     """Turn a Hugging Face checkpoint into a checkpoint that fit, test and generate start from.
 
@@ -45,13 +50,14 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
         RunFailure: If the disk is full.
     """
     path = new_checkpoint_path(output)
+    _check(layers)
     folder = ModelFolder(model)
     try:
         config = folder.family.decoder_config(folder.config)
     except UserError as error:
         raise UserError(f"model is {model}: {error}") from error
     known = config.n_layers
-    if layers is not None and not 1 <= layers <= known:
+    if layers is not None and layers > known:
         raise UserError(f"layers is {layers}, but {model} has {known}; keep from 1 to {known}, or null for all.")
     config.n_layers = layers or known
     dropped = [f"model.layers.{index}." for index in range(config.n_layers, known)]

@@ -11,14 +11,33 @@ import torch
 from torch import Tensor
 
 from lit_core import record
-from lit_core.errors import UserError
+from lit_core.errors import UserError, check_above, check_at_least, checked_first
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.seeds import part_seed
 from lit_moe.interop.importing import new_checkpoint, new_checkpoint_path
 from lit_moe.lm import load_module
-from lit_moe.nn import Decoder, DecoderConfig, MoEConfig
+from lit_moe.nn import Decoder, MoEConfig
 
 
+def _check(
+    n_experts: int, top_k: int, granularity: int, n_shared: int, noise: float, router_std: float, seed: int | None
+) -> None:
+    check_at_least(1, n_experts=n_experts, top_k=top_k, granularity=granularity)
+    check_at_least(0, n_shared=n_shared, noise=noise)
+    check_above(0, router_std=router_std)
+    part_seed(seed)
+    if n_shared >= granularity:
+        raise UserError(f"n_shared is {n_shared} but must be from 0 to below granularity, {granularity}; change it.")
+    pieces = granularity - n_shared
+    for name, value in (("n_experts", n_experts), ("top_k", top_k)):
+        if value % pieces:
+            raise UserError(
+                f"{name} is {value} but must be a multiple of {pieces}, the pieces of the dense layer in a group; "
+                "change it."
+            )
+
+
+@checked_first(_check)
 def upcycle(
     ckpt_path: str,
     output: str,
@@ -59,6 +78,7 @@ def upcycle(
         RunFailure: If the disk is full.
     """
     target = new_checkpoint_path(output)
+    _check(n_experts, top_k, granularity, n_shared, noise, router_std, seed)
     seed = part_seed(seed)
     module, dense = load_module(ckpt_path, "meta")
     if not isinstance(module.decoder, Decoder):
@@ -67,7 +87,10 @@ def upcycle(
             "folder, and upcycle what that wrote."
         )
     config = module.decoder.config
-    _check(config, ckpt_path, n_experts, top_k, granularity, n_shared, noise, router_std, seed)
+    if config.moe is not None:
+        raise UserError(f"--ckpt_path is {ckpt_path}, which is a mixture of experts already; give a dense checkpoint.")
+    if config.d_ff % granularity:
+        raise UserError(f"granularity is {granularity} but must divide d_ff, {config.d_ff}; change it.")
     moe = MoEConfig(n_experts, top_k, config.d_ff // granularity, n_shared, normalize_top_k=normalize_top_k)
     with torch.device("meta"):
         decoder = Decoder(replace(config, feed_forward=moe))
@@ -148,39 +171,3 @@ def mixture_weights(
         weights |= {"shared.gate.weight": gate_FD[:shared], "shared.up.weight": up_FD[:shared]}
         weights["shared.down.weight"] = down_DF[:, :shared]
     return weights
-
-
-def _check(
-    config: DecoderConfig,
-    ckpt_path: str,
-    n_experts: int,
-    top_k: int,
-    granularity: int,
-    n_shared: int,
-    noise: float,
-    router_std: float,
-    seed: int,
-) -> None:
-    if config.moe is not None:
-        raise UserError(f"--ckpt_path is {ckpt_path}, which is a mixture of experts already; give a dense checkpoint.")
-    rules = {
-        "granularity": (
-            granularity,
-            granularity >= 1 and config.d_ff % granularity == 0,
-            f"divide d_ff, {config.d_ff}",
-        ),
-        "n_shared": (n_shared, 0 <= n_shared < granularity, f"be from 0 to below granularity, {granularity}"),
-        "noise": (noise, 0 <= noise < float("inf"), "be 0 or more"),
-        "router_std": (router_std, 0 < router_std < float("inf"), "be above 0"),
-        "seed": (seed, seed >= 0, "be 0 or more"),
-    }
-    pieces = max(granularity - n_shared, 1)
-    for name, value in (("n_experts", n_experts), ("top_k", top_k)):
-        rules[name] = (
-            value,
-            value % pieces == 0,
-            f"be a multiple of {pieces}, the pieces of the dense layer in a group",
-        )
-    for name, (given, good, rule) in rules.items():
-        if not good:
-            raise UserError(f"{name} is {given} but must {rule}; change it.")

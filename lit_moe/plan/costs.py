@@ -17,6 +17,14 @@ Rows = list[tuple[str, ...]]
 OURS_ONLY = "a plan knows the activations of lit_moe's own decoder only; give a decoder of its shape"
 
 
+def check_costs(tflops: float | None, utilisation: float, price: float | None, device_memory: float | None) -> None:
+    """Refuse numbers of a plan that are out of range; see `plan`."""
+    check_above(0, tflops=tflops, price=price, device_memory=device_memory)
+    require(0 < utilisation <= 1, "utilisation", utilisation, "above 0 and at most 1")
+    if price is not None and tflops is None:
+        raise UserError("price is given but tflops is not, and without a speed there is no time to pay; give both.")
+
+
 def plan(
     model: MoELanguageModel,
     layout: Layout,
@@ -46,10 +54,7 @@ def plan(
     Raises:
         UserError: If an argument is out of its range, or the decoder is not lit_moe's own.
     """
-    check_above(0, tflops=tflops, price=price, device_memory=device_memory)
-    require(0 < utilisation <= 1, "utilisation", utilisation, "above 0 and at most 1")
-    if price is not None and tflops is None:
-        raise UserError("price is given but tflops is not, and without a speed there is no time to pay; give both.")
+    check_costs(tflops, utilisation, price, device_memory)
     decoder = model.decoder
     if not isinstance(decoder, Decoder):
         raise UserError(f"decoder is a {type(decoder).__name__}, but {OURS_ONLY}.")

@@ -14,7 +14,7 @@ from typing import Any
 
 from lit_core import __version__
 from lit_core.data.shards import INDEX
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
@@ -36,6 +36,12 @@ _COLUMNS = 6
 Summary = dict[str, dict[str, dict[str, int]]]
 
 
+def _check(seed: int, shard_size: int) -> None:
+    checked_seed("seed", seed)
+    check_at_least(1, shard_size=shard_size)
+
+
+@checked_first(_check)
 def prepare(
     root: str,
     source: LabelledSource | None = None,
@@ -72,10 +78,9 @@ def prepare(
     if verify:
         return _verify(folder)
     output_folder(folder, "root")
+    _check(seed, shard_size)
     if source is None:
         raise UserError("source is missing; name one, such as `--source Digits`, or set verify to true.")
-    checked_seed("seed", seed)
-    check_at_least(1, shard_size=shard_size)
     division, noise = division or Division(), noise or Noise()
     noise.check_owners(division.owners)
     settings = plain(

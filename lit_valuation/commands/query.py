@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_core.record import new_record
@@ -17,6 +17,12 @@ from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.training.retrain import load_task, predict_logits
 
 
+def _check(per_class: int, budget: int, seed: int | None) -> None:
+    check_at_least(1, budget=budget, per_class=per_class)
+    part_seed(seed)
+
+
+@checked_first(_check)
 def query(
     ckpt_path: str,
     data: str,
@@ -50,8 +56,8 @@ def query(
     """
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
+    _check(per_class, budget, seed)
     seed = part_seed(seed)
-    check_at_least(1, budget=budget, per_class=per_class)
     if not to:
         raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
     task = load_task(ckpt_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
@@ -31,6 +32,16 @@ from lit_valuation.training.retrain import Mode, TrainingRecipe, load_task
 NOTHING = "(nothing shared)"
 
 
+def _check(seeds: int, near: float, copies: int, seed: int | None) -> None:
+    if not 2 <= seeds < math.inf:
+        raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
+    if not 0 <= near < 1:
+        raise UserError(f"near is {near}, but must be from 0 to below 1; 0.25 takes a quarter of the natural distance.")
+    check_at_least(0, copies=copies)
+    part_seed(seed)
+
+
+@checked_first(_check)
 def rank(
     query: str,
     answers: dict[str, str],
@@ -76,8 +87,9 @@ def rank(
     """
     folder, home, digests = output_folder(output), resolve_data_path(data), expect_digests or {}
     book = open_ledger(home, ledger)
+    _check(seeds, near, copies, seed)
+    _check_names(answers, digests)
     seed = part_seed(seed)
-    _check(seeds, near, copies, answers, digests)
     check_plotting()
     sent = incoming(query, Query)
     task = load_task(ckpt_path)
@@ -117,12 +129,7 @@ def rank(
     write_report(folder, Ranking(sent, ranks, rows, refused, seeds, mode, len(own.held_out)))
 
 
-def _check(seeds: int, near: float, copies: int, answers: Mapping[str, str], digests: Mapping[str, str]) -> None:
-    if seeds < 2:
-        raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
-    if not 0 <= near < 1:
-        raise UserError(f"near is {near}, but must be from 0 to below 1; 0.25 takes a quarter of the natural distance.")
-    check_at_least(0, copies=copies)
+def _check_names(answers: Mapping[str, str], digests: Mapping[str, str]) -> None:
     if not answers or NOTHING in answers:
         raise UserError('answers is empty or misnamed; name the folders by owner, such as \'{"alice": "in/alice"}\'.')
     for name in digests:

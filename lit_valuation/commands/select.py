@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lit_core.errors import RunFailure, UserError
+from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices
@@ -27,6 +27,12 @@ from lit_valuation.selectors import Selection, Selector
 from lit_valuation.training.retrain import load_task
 
 
+def _check(limit: int, budget: int | None, seed: int | None) -> None:
+    check_at_least(1, limit=limit, budget=budget)
+    part_seed(seed)
+
+
+@checked_first(_check)
 def select(
     query: str,
     data: str,
@@ -70,6 +76,7 @@ def select(
     """
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
+    _check(limit, budget, seed)
     seed = part_seed(seed)
     received = incoming(query, Query, expect_digest)
     budget = check_budget(budget, received.manifest, limit)

@@ -218,7 +218,7 @@ def refuses(match, root, *args, error=UserError, **kwargs):
         ({"val_fraction": 1.5}, "val_fraction is 1.5, but must be from 0 to below 1"),
         ({"test_fraction": -0.1}, "test_fraction is -0.1"),
         ({"test_fraction": 0.6, "val_fraction": 0.4}, "val_fraction . test_fraction is 1.0"),
-        ({"max_bytes": 0}, "max_bytes of prose is 0"),
+        ({"max_bytes": 0}, "max_bytes is 0"),
         ({"max_bytes": {"prase": 10}}, 'max_bytes names prase, .* Did you mean "prose"'),
         ({"seed": -1}, "seed is -1"),
         ({"workers": 0}, "workers is 0"),

@@ -154,7 +154,7 @@ def test_killed_on_the_command_line_with_two_processes(whole, tiny_gpt2, tmp_pat
     [
         ("priming_tokens", [], r"priming_tokens is \[\], but must be one or more, all different"),
         ("decodings", [Decoding("a"), Decoding("a")], "decodings is .*, but must be one or more, all different"),
-        ("train", -1, "train, val and test is"),
+        ("train", -1, "train is -1"),
         ("max_new_tokens", 6, "max_new_tokens is 6, but must be more than the 6 words"),
         ("output", "texts.csv", "must end in .jsonl"),
     ],

@@ -97,7 +97,7 @@ def test_the_record_says_how_it_was_made_and_the_seed_makes_it_again(dense, tmp_
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (dict(granularity=5), "granularity is 5 but must divide d_ff, 48"),
+        (dict(granularity=5, n_experts=10, top_k=5), "granularity is 5 but must divide d_ff, 48"),
         (dict(granularity=0), "granularity is 0"),
         (dict(n_shared=1), "n_shared is 1 but must be from 0 to below granularity, 1"),
         (dict(granularity=4, n_shared=1, n_experts=31, top_k=3), "n_experts is 31 but must be a multiple of 3"),
