@@ -6,10 +6,12 @@ Shape suffixes: B batch, S sequence, D model width, V vocabulary.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.nn.gates import padding_of, watch_gates
+from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
 
 
 @dataclass
@@ -102,6 +105,7 @@ class HFDecoder(ExactBuffers):
         if config.activation_checkpointing:
             _recompute(self.model)
         self._described, self._divides = config, divides(self.model)
+        self._flops: dict[int, float] = {}  # of a token, by the length of its sequence
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -179,33 +183,22 @@ class HFDecoder(ExactBuffers):
         """Return the logits ``(..., vocabulary)`` of the output of :meth:`hidden`."""
         return self.model.get_output_embeddings()(hidden) if self._divides else hidden
 
-    def flops_per_token(self, sequence_length: int) -> int:
+    def flops_per_token(self, sequence_length: int) -> float:
         """Return the floating-point operations of one token's forward pass, counted as `Decoder` counts them.
 
-        Two per multiply-add with each weight matrix that a token passes through (of the experts, top_k), plus those of
-        full attention over the sequence. Any other kind of attention is counted as full attention.
+        A sliding window or a chunk counts as many tokens as it holds. Layers of any other kind, such as linear
+        attention, and experts without a known gate give NaN, with a warning; see `lit_moe.nn.hf_flops`.
 
         Args:
             sequence_length: Tokens per sequence.
         """
-        looked_up = {id(m.weight) for m in self.model.modules() if isinstance(m, nn.Embedding)}
-        output = self.model.get_output_embeddings()
-        weights = 0 if output is None else output.weight.numel()
-        looked_up |= set() if output is None else {id(output.weight)}
-        for name, parameter in self.model.named_parameters():
-            if parameter.dim() > 1 and id(parameter) not in looked_up:
-                weights += int(parameter.numel() * self._share(name))
-        heads = self.config.num_attention_heads
-        width = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
-        return 2 * weights + 4 * self.config.num_hidden_layers * heads * width * sequence_length
-
-    def _share(self, name: str) -> float:
-        """Return the share of a parameter that one token uses: below 1 in a mixture's experts."""
-        for gate, watched in self.watched.items():
-            mixture = gate.rpartition(".")[0] + "."
-            if name.startswith(mixture) and "experts" in name.removeprefix(mixture).split("."):
-                return watched.router.top_k / watched.router.n_experts
-        return 1.0
+        if sequence_length not in self._flops:
+            try:
+                self._flops[sequence_length] = flops_per_token(self.model, self.watched, sequence_length)
+            except UnknownFlops as reason:
+                rank_zero_warn(f"The FLOPs of {type(self.model).__name__} are not known and logged as nan: {reason}.")
+                self._flops[sequence_length] = math.nan
+        return self._flops[sequence_length]
 
     @property
     def exact_buffers(self) -> list[str]:
