@@ -17,6 +17,7 @@ from torch import Tensor
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
 from lit_core.lightning.checkpoint import data_argument, load_checkpoint_file
+from lit_core.lightning.step_logging import ratio
 from lit_core.origin import keeps_origin
 from lit_core.progress import progress
 from lit_core.work import FinishedRows
@@ -149,7 +150,7 @@ def score_many(
                 finished.append(batch)
             rows = finished.gather()
     scores = torch.tensor([rows[key]["score"] for key in keys], dtype=torch.float64)
-    return Scored(scores, sum(rows[key]["seconds"] for key in keys) / max(1, len(keys)))
+    return Scored(scores, ratio(sum(rows[key]["seconds"] for key in keys), len(keys)))
 
 
 def _score_batches(

@@ -68,9 +68,9 @@ class LayerLoad:
         self.tokens, self.batches = round(rest[0].item()), round(rest[1].item())
 
     def shares(self) -> list[float]:
-        """Return each expert's share of the tokens, from 0 to 1."""
+        """Return each expert's share of the tokens, from 0 to 1; NaN if the layer saw no token."""
         assert self.counts is not None
-        return [count / max(1, int(self.tokens)) for count in self.counts.tolist()]
+        return (self.counts / torch.as_tensor(self.tokens, device=self.counts.device)).tolist()
 
 
 def reduce_over_ranks(trainer: Trainer, loads: Sequence[LayerLoad]) -> None:

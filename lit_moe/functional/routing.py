@@ -193,13 +193,13 @@ def mri(counts_E: Tensor, tokens: Tensor | int) -> Tensor:
         tokens: Number of tokens counted, broadcastable to the leading shape.
 
     Returns:
-        Values in [k/E, 1] of the leading shape; 0 if no token was counted.
+        Values in [k/E, 1] of the leading shape; NaN if no token was counted.
 
     Example:
         >>> mri(torch.tensor([4, 2, 1, 1]), 4)
         tensor(1.)
     """
-    return counts_E.amax(-1) / _at_least_one(tokens, counts_E)
+    return counts_E.amax(-1) / torch.as_tensor(tokens, device=counts_E.device)
 
 
 def load_entropy(counts_E: Tensor) -> Tensor:
@@ -209,30 +209,31 @@ def load_entropy(counts_E: Tensor) -> Tensor:
         counts_E: Tokens that chose each expert, shape ``(..., experts)``.
 
     Returns:
-        Values in [0, 1] of the leading shape; 1 for an even load, 0 if one expert has it all or there is only one.
+        Values in [0, 1] of the leading shape; 1 for an even load, 0 if one expert has it all or there is only one, NaN
+        if nothing was counted.
     """
     if counts_E.shape[-1] == 1:
         return torch.zeros(counts_E.shape[:-1], device=counts_E.device)
-    share_E = counts_E / counts_E.sum(-1, keepdim=True).clamp(min=1)
+    share_E = counts_E / counts_E.sum(-1, keepdim=True)
     return torch.special.entr(share_E).sum(-1) / math.log(counts_E.shape[-1])
 
 
 def max_load(counts_E: Tensor) -> Tensor:
-    """Return the load of the fullest expert over the mean load; 1 for an even load, 0 if nothing was counted.
+    """Return the load of the fullest expert over the mean load; 1 for an even load, NaN if nothing was counted.
 
     Args:
         counts_E: Tokens that chose each expert, shape ``(..., experts)``.
     """
-    return counts_E.amax(-1) / counts_E.float().mean(-1).clamp(min=1 / counts_E.shape[-1])
+    return counts_E.amax(-1) / counts_E.float().mean(-1)
 
 
 def min_load(counts_E: Tensor) -> Tensor:
-    """Return the load of the emptiest expert over the mean load; 1 for an even load.
+    """Return the load of the emptiest expert over the mean load; 1 for an even load, NaN if nothing was counted.
 
     Args:
         counts_E: Tokens that chose each expert, shape ``(..., experts)``.
     """
-    return counts_E.amin(-1) / counts_E.float().mean(-1).clamp(min=1 / counts_E.shape[-1])
+    return counts_E.amin(-1) / counts_E.float().mean(-1)
 
 
 def dead_experts(counts_E: Tensor) -> Tensor:

@@ -192,6 +192,28 @@ def test_heat_maps_come_every_n_logged_steps_and_with_each_validation(byte_model
     assert "custom_scalars__config__" in events.Tags()["tensors"]
 
 
+def test_a_layer_that_saw_no_token_is_blank(byte_model, byte_data, make_trainer, tmp_path, monkeypatch):
+    """In the heat map, as it is left out of the keys: a share of 0 would be a dead expert."""
+    pytest.importorskip("matplotlib")
+
+    class Unused(byte_model):
+        def run(self, block, x, mask):
+            return x if block is self.blocks[0] else super().run(block, x, mask)
+
+    drawn = {}
+    module = "lit_moe.callbacks.router_balance.add_figure"
+    monkeypatch.setattr(module, lambda trainer, key, figure, step: drawn.setdefault(key, figure))
+    logger = TensorBoardLogger(tmp_path / "tb", name="", version="")
+    trainer = make_trainer(RouterBalance(heat_map_every=1), logger=logger, max_steps=1, val_check_interval=4)
+    trainer.fit(Unused(), datamodule=byte_data(replay=False))
+    assert "train/router/load" in drawn and len(drawn) > 1
+    for figure in drawn.values():
+        blank, used = figure.axes[0].images[0].get_array().mask
+        assert blank.all() and not used.any()
+    assert "train/router/mri/layer_00" not in trainer.callback_metrics
+    assert 0.5 <= float(trainer.callback_metrics["train/router/mri/layer_01"]) <= 1
+
+
 def test_arguments_are_checked():
     with pytest.raises(UserError, match="heat_map_every"):
         RouterBalance(heat_map_every=-1)
