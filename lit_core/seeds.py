@@ -31,7 +31,12 @@ def part_seed(seed: int | None = None) -> int:
         >>> part_seed(None), part_seed(5)
         (3, 5)
     """
-    return int(os.environ.get(_RUN, 0)) if seed is None else checked_seed("seed", seed)
+    return (run_seed() or 0) if seed is None else checked_seed("seed", seed)
+
+
+def run_seed() -> int | None:
+    """Return the seed of the run, which ``seed_everything`` set; None without one."""
+    return int(os.environ[_RUN]) if _RUN in os.environ else None
 
 
 def checked_seed(argument: str, seed: int) -> int:

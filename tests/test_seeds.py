@@ -214,11 +214,26 @@ def test_a_checkpoint_keeps_its_seed_in_a_test_and_a_resume_and_a_branch_takes_i
     assert lit_moe.cli.main([*test, "--seed_everything", "6"]) == 0 and kept("a/config.test") == 6
     assert lit_moe.cli.main(["fit", "--ckpt_path", last, "--trainer.max_steps", "2"]) == 0 and kept("a/config") == 5
     assert load_checkpoint_file(last)["callbacks"]["ResumeStream"]["seed"] == 5
-    capsys.readouterr()
-    resume = ["fit", "--ckpt_path", last, "--trainer.max_steps", "3", "--seed_everything", "6"]
-    assert lit_moe.cli.main(resume) == 2
-    assert "seed is 6, but the checkpoint was trained with 5" in capsys.readouterr().err
+    for key in seeds_of(load_checkpoint_file(last)["config"]):
+        capsys.readouterr()
+        assert lit_moe.cli.main(["fit", "--ckpt_path", last, "--trainer.max_steps", "3", f"--{key}", "6"]) == 2
+        assert f"`{key}` is 6, but the run began with 5" in capsys.readouterr().err
     assert fit("b", "--branch_from", last, "--seed_everything", "7")["callbacks"]["ResumeStream"]["seed"] == 7
+
+
+def test_what_is_drawn_in_training_follows_the_seed_of_the_run(fit):
+    """Dropout and jitter too, also where weights and order have seeds of their own; a resume goes on with it."""
+    own = ["--model.init_args.seed", "1", "--data.init_args.seed", "2"]
+    own += ["--model.decoder.feed_forward", "switch", "--model.router", "lit_moe.nn.PenaltyRouter"]
+    own += ["--model.router.jitter", "0.5"]
+    first, again, second = (
+        fit(name, *own, "--seed_everything", seed) for name, seed in (("a", "3"), ("b", "3"), ("c", "4"))
+    )
+    assert torch.equal(weights(first), weights(again)) and not torch.equal(weights(first), weights(second))
+    whole = fit("d", *own, "--seed_everything", "3", "--trainer.max_steps", "2")
+    last = "runs/moe/a/checkpoints/last.ckpt"
+    assert lit_moe.cli.main(["fit", "--ckpt_path", last, "--trainer.max_steps", "2"]) == 0
+    assert torch.equal(weights(load_checkpoint_file(last)), weights(whole))
 
 
 def test_a_seed_that_is_drawn_is_kept_and_false_leaves_the_generators_alone(fit, monkeypatch, capsys):

@@ -31,8 +31,8 @@ from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.switches import refuse_switches
 from lit_core.origin import import_path
-from lit_core.references import as_typed, without_secrets
-from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed
+from lit_core.references import as_typed, without_environment, without_secrets
+from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of
 
 
 class LitCLI(CommandLine):
@@ -141,6 +141,9 @@ class LitCLI(CommandLine):
         self.plain_config: dict[str, Any] = as_typed(plain, self._typed)
         # to which Lightning adds what the links compute
         self.config_dump = copy.deepcopy(without_secrets(plain, self._typed))
+        ckpt_path = config.get("ckpt_path")
+        if self.subcommand == "fit" and ckpt_path:
+            _check_seeds(self.config_dump, checkpoint_facts(ckpt_path).get("config", {}))
 
     def seed(self) -> None:
         """Seed the generators and the parts without a seed of their own; a seed that is drawn is kept in the config.
@@ -267,3 +270,22 @@ class LitCLI(CommandLine):
             steps = int(checkpoint_facts(ckpt_path)["global_step"])
             # fit logs a validation after `steps` steps there too; a later resume cuts rows logged at `steps` or later
             set_logged_step(self.trainer, max(steps - 1, 0))
+
+
+def _check_seeds(config: dict[str, Any], former: dict[str, Any]) -> None:
+    """Check that a resume has the seeds of the run, which have already had their effect on weights and order.
+
+    Args:
+        config: The config of the resume, resolved.
+        former: That of the checkpoint, as typed.
+
+    Raises:
+        UserError: If a seed of the run, of the model or of the data differs.
+    """
+    now = seeds_of(config)
+    for key, seed in seeds_of(without_environment(former)).items():
+        if key.startswith(("seed_everything", "model.", "data.")) and now.get(key, seed) != seed:
+            raise UserError(
+                f"`{key}` is {now[key]}, but the run began with {seed}, which a resume can't change; leave it out, or "
+                "start a new run with --branch_from."
+            )

@@ -20,6 +20,7 @@ from lit_core.data.stream import Stream
 from lit_core.errors import UserError
 from lit_core.lightning.internals import given_train_loader, set_logged_step
 from lit_core.lightning.switches import refuse_switches_of
+from lit_core.seeds import run_seed
 
 _COUNTERS = ("ready", "started", "processed", "completed")
 
@@ -30,8 +31,8 @@ class ResumeStream(Callback):
     1. It counts the consumed samples at optimizer-step boundaries and saves the counts in checkpoints. A checkpoint
        written between two micro-batches of a step, as after an exception, is reset to the preceding boundary.
     2. On resume it sets the start position of the training `StreamLoader`, and of one that Lightning reloads.
-    3. Before each micro-batch it seeds torch, NumPy and Python from the stream's seed, the index of the micro-batch and
-       the rank, so that dropout needs no saved state.
+    3. Before each micro-batch it seeds torch, NumPy and Python from the seed of the run, the index of the micro-batch
+       and the rank, so that dropout needs no saved state. Without `seed_everything` the stream's seed takes its place.
 
     With any other training loader it does nothing.
 
@@ -49,6 +50,7 @@ class ResumeStream(Callback):
         self._known: dict[str, dict[str, Any]] = {}  # what is known of each source that was ever read
         self._begun: dict[str, int] | None = {}  # samples that counted as consumed when the run began, if known
         self._earlier_tokens: dict[str, int] = {}  # read by the runs that it branched from, where known
+        self._noise_seed = 0  # of dropout and of whatever else draws in training
         self._first_batch = True
         self._seen = 0  # micro-batches since training began, in units of the present layout
         self._before = 0  # batches that Lightning had processed when this counter stood at 0
@@ -101,9 +103,12 @@ class ResumeStream(Callback):
         stream = loader.stream
         refuse_switches_of(trainer)
         _check_trainer(trainer, stream)
+        seed = run_seed()
+        self._noise_seed = stream.seed if seed is None else seed
         if self._saved is not None:
             _check_same_stream(stream, self._saved, "the checkpoint")
             stream.order = _order_of(self._saved)
+            self._noise_seed = self._saved.get("noise_seed", stream.seed)  # the first checkpoints did not name it
             self._saved = None
         elif self._parent:
             self._given = {**self._given, **_continued(stream, self._parent, self._given)}
@@ -149,7 +154,7 @@ class ResumeStream(Callback):
                 self._begun = _begun_of(self._stream, self.step)
             self._stream.begun, self._stream.earlier_tokens = self._begun, self._earlier_tokens
             self._first_batch = False
-        digest = hashlib.blake2b(f"{self._stream.seed}\0{self._seen}\0{self._stream.rank}".encode(), digest_size=8)
+        digest = hashlib.blake2b(f"{self._noise_seed}\0{self._seen}\0{self._stream.rank}".encode(), digest_size=8)
         seed = int.from_bytes(digest.digest(), "little")
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
@@ -230,6 +235,7 @@ class ResumeStream(Callback):
             "global_batch_size": self._stream.global_batch_size,
             "batches_per_step": self._stream.accumulation,
             "seed": self._stream.seed,
+            "noise_seed": self._noise_seed,
             "order": self._stream.order,
         }
 

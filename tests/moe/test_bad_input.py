@@ -302,7 +302,7 @@ CASES = {
     "another seed of the data": (
         [*RESUME, "--data.seed", "5"],
         2,
-        ["seed is 5, but the checkpoint was trained with 0"],
+        ["`data.init_args.seed` is 5, but the run began with 0"],
     ),
     "resume and branch": ([*RESUME, "--branch_from", LAST], 2, ["give one of the two"]),
     "branch in a test": ([*TEST, "--branch_from", LAST], 2, ["--branch_from starts a training run"]),
