@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters, _given_hyperparameters_context
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 #: Keys of a checkpoint's ``hyper_parameters`` in which LightningCLI notes the class and the function that built it.
 #: LightningCLI writes them as literals.
@@ -48,6 +48,14 @@ class CommandLine(LightningCLI):
     def subcommand_parser(self, subcommand: str) -> LightningArgumentParser:
         """Return the parser of a subcommand."""
         return self._subcommand_parsers[subcommand]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CommandLine:
+        """Return itself, not copied.
+
+        A callable argument of a model, such as its optimizer, refers to the command line and so to trainer and data. A
+        copy of the model, as `WeightAveraging` makes, would copy them too, which fails on several devices.
+        """
+        return self
 
     def _parse_ckpt_path(self) -> None:
         self.merge_checkpoint_hyperparameters()
@@ -100,6 +108,14 @@ def set_logged_step(trainer: Trainer, step: int) -> None:
         step: Optimizer steps, 0 or more.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def syncs_batch_norms(trainer: Trainer) -> bool:
+    """Tell whether the strategy replaces batch norms by synchronised ones.
+
+    The public trainer does not keep its argument ``sync_batchnorm``.
+    """
+    return isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._layer_sync is not None
 
 
 def logs_this_step(trainer: Trainer) -> bool:

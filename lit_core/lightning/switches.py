@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer, callbacks
+from torch import nn
 
 from lit_core.errors import UserError, check_at_least
+from lit_core.lightning.internals import syncs_batch_norms
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 Verdict = Literal["works", "refused", "no meaning"]
 
@@ -78,7 +82,7 @@ TRAINER: dict[str, Use] = {
     "detect_anomaly": Use("works", "as in Lightning"),
     "barebones": Use("works", "no loggers, no checkpoints, no rows; only the config is kept"),
     "plugins": Use("works", "added to the one that writes checkpoints atomically"),
-    "sync_batchnorm": Use("works", "as in Lightning"),
+    "sync_batchnorm": Use("works", "on GPUs, as in Lightning; on several CPUs, a model with batch norms is refused"),
     "reload_dataloaders_every_n_epochs": Use("works", "a new loader goes on where the former one ended"),
     "default_root_dir": Use("no meaning", "the run folder takes its place; `--run` names it"),
     "enable_autolog_hparams": Use("works", "as in Lightning"),
@@ -169,6 +173,11 @@ def refuse_switches_of(trainer: Trainer) -> None:
     module = trainer.lightning_module
     used = trainer.callbacks  # type: ignore[attr-defined]  # set where mypy does not see it
     refuse_switches(arguments, used)
+    on_cpus = syncs_batch_norms(trainer) and trainer.strategy.root_device.type == "cpu"
+    if on_cpus and any(isinstance(part, _BATCH_NORMS) for part in module.modules()):
+        raise UserError(
+            "`trainer.sync_batchnorm` is true, but torch synchronises batch norms on GPUs only; leave it out on CPUs."
+        )
     finetunes = any(isinstance(callback, callbacks.BackboneFinetuning) for callback in used)
     if finetunes and not hasattr(module, "backbone"):
         raise UserError(

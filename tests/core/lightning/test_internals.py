@@ -1,6 +1,7 @@
 """The private names in `lit_core.lightning.internals` are pinned, and each function there does what it says."""
 
 import ast
+import copy
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, cli
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from lit_core.lightning import internals
 
@@ -42,6 +43,7 @@ PINS = {
     "_save_topk_checkpoint": ModelCheckpoint,
     "_save_last_checkpoint": ModelCheckpoint,
     "_data_parallel_size": ModelParallelStrategy,
+    "_layer_sync": lambda: DDPStrategy(),
 }
 
 
@@ -173,6 +175,16 @@ def test_the_batches_after_which_the_optimizer_steps_are_known():
     calls = Calls(on_after_backward=internals.steps_after_batch)
     fit(calls, accumulate_grad_batches=3)
     assert calls.returned["on_after_backward"] == [False, False, True, True]
+
+
+def test_it_is_known_whether_batch_norms_are_synchronised():
+    assert not internals.syncs_batch_norms(trainer(sync_batchnorm=True))
+    assert internals.syncs_batch_norms(trainer(sync_batchnorm=True, strategy="ddp"))
+
+
+def test_a_copy_of_a_module_copies_nothing_of_its_command_line():
+    line = cli.LightningCLI.__new__(internals.CommandLine)
+    assert copy.deepcopy({"line": line})["line"] is line
 
 
 def test_a_validation_runs_in_the_middle_of_training_and_changes_nothing_of_its_state(tmp_path):
