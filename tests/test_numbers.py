@@ -6,7 +6,9 @@ The numbers are those of the constructors of our classes, of the verbs, of the T
 import importlib
 import inspect
 import math
+import re
 from dataclasses import is_dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -15,6 +17,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
+from docstring_parser import parse
 from jsonargparse import Namespace
 from kinds import KINDS, PACKAGES, exports, modules_of
 from verbs import own_verbs
@@ -59,6 +62,8 @@ NEEDED = {
 }
 #: Values of a study, which the options of its cells check; and an owner's, which the division checks by its name.
 ELSEWHERE = {("Grid", "arguments"), ("Grid", "vary"), ("Size", "values"), ("Owner", "useful"), ("Owner", "samples")}
+#: How the help of a number says that it may be 0.
+ZERO = r"(?<![\d.])0(?!\.?\d)"
 #: -1 has a meaning here.
 MINUS_ONE = {
     **{("Devices", "devices"): "all", ("MaskedSynonym", "min_cosine"): "any word"},
@@ -144,6 +149,13 @@ def needed_by(part):
     return needed | NEEDED.get(part.__name__, {})
 
 
+def make_folders():
+    """Make the folders that data modules look for."""
+    for folder in ("tokens/austen", "tokens/stdlib", "owners/trainer/train", "texts/train"):
+        Path(folder).mkdir(parents=True)
+    Path("texts/index.json").write_text("{}")
+
+
 def with_number(usual, name, value):
     if isinstance(usual, dict):
         return {**usual, next(iter(usual)): value}
@@ -153,14 +165,38 @@ def with_number(usual, name, value):
 @pytest.mark.parametrize("part", [part for part in nameable() if any(wrong(part))], ids=lambda part: part.__name__)
 def test_a_class_refuses_a_number_out_of_range_before_anything_else(part, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for folder in ("tokens/austen", "tokens/stdlib", "owners/trainer/train", "texts/train"):
-        Path(folder).mkdir(parents=True)
-    Path("texts/index.json").write_text("{}")
+    make_folders()
     parameters, needed = inspect.signature(part).parameters, needed_by(part)
     for name, value in wrong(part):
         usual = needed.get(name, parameters[name].default)
         with pytest.raises(UserError, match=rf"\b{name}\b"):
             part(**{**needed, name: with_number(usual, name, value)})
+
+
+def help_of(part):
+    """Return what each argument of a class or a verb is for, also those of base classes."""
+    found = {}
+    for base in (*getattr(part, "__bases__", ()), part):
+        found |= {one.arg_name: one.description for one in parse(base.__doc__ or "").params}
+    return found
+
+
+@pytest.mark.parametrize("part", [one for one in nameable() if numbers(one.__init__)], ids=lambda part: part.__name__)
+def test_a_class_refuses_0_or_its_help_says_that_it_takes_it(part, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    make_folders()
+    parameters, needed = inspect.signature(part).parameters, needed_by(part)
+    for name in numbers(part.__init__):
+        usual = needed.get(name, parameters[name].default)
+        try:
+            part(**{**needed, name: with_number(usual, name, 0)})
+        except UserError as error:
+            if re.search(rf"\b{name}\b", str(error)):
+                continue
+        except Exception:  # of another part that is not built; the numbers were checked before
+            pass
+        key = (part.__name__, name)
+        assert key in ELSEWHERE | MINUS_ONE.keys() or re.search(ZERO, help_of(part)[name]), name
 
 
 def test_the_walk_reaches_the_numbers_of_all_packages():
@@ -211,7 +247,18 @@ def test_a_verb_names_a_number_before_files_that_are_missing(verb, name, monkeyp
     for value in WRONG:
         with pytest.raises(UserError, match=rf"^`?{name}\b.* is "):
             verb(**calling(verb, name, value))
-    assert not list(tmp_path.iterdir()) and name in inspect.signature(verb.check).parameters
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("verb", "name"), list(of_verbs()))
+def test_a_verb_refuses_0_or_its_help_says_that_it_takes_it(verb, name):
+    given = {key: one.default for key, one in inspect.signature(verb).parameters.items()} | calling(verb, name, 0)
+    try:
+        verb.check(**{key: given[key] for key in inspect.signature(verb.check).parameters})
+    except UserError as error:
+        assert re.search(rf"\b{name}\b", str(error))
+    else:
+        assert re.search(ZERO, help_of(verb)[name])
 
 
 def part(path, /, **arguments):
@@ -274,6 +321,92 @@ def test_the_trainer_takes_no_number_without_meaning():
                 check_numbers(Namespace(trainer=Namespace({name: value})))
 
 
+#: What 0 means under the numbers of the Trainer that may be 0.
+ZERO_OF_TRAINER = {
+    **dict.fromkeys(("fast_dev_run", "overfit_batches", "reload_dataloaders_every_n_epochs"), "off"),
+    **dict.fromkeys(("limit_val_batches", "limit_test_batches", "limit_predict_batches"), "none, beside a training"),
+    **dict.fromkeys(("min_epochs", "min_steps"), "no least number"),
+    **{"num_sanity_val_steps": "no check", "gradient_clip_val": "no clipping"},
+}
+
+
+def test_0_of_the_trainer_is_refused_unless_it_means_something():
+    assert ZERO_OF_TRAINER.keys() <= {*of_trainer()}
+    for name in of_trainer():
+        for value in (0, 0.0):
+            config = Namespace(trainer=Namespace({name: value}))
+            if name in ZERO_OF_TRAINER:
+                check_numbers(config, "fit")
+            else:
+                rule = r"(1 or more|above 0)(, or -1)?; change it"
+                with pytest.raises(UserError, match=rf"^`trainer\.{name}` is {value}, but must be {rule}"):
+                    check_numbers(config, "fit")
+
+
+def test_a_command_must_have_something_to_do():
+    for command, name in (("validate", "val"), ("test", "test"), ("predict", "predict")):
+        with pytest.raises(UserError, match=f"`trainer.limit_{name}_batches` is 0, but must be 1 or more"):
+            check_numbers(Namespace(trainer=Namespace({f"limit_{name}_batches": 0})), command)
+
+
+@pytest.mark.parametrize("name", ["trainer.max_time", "trainer.val_check_interval", "model.init_args.duration"])
+def test_a_time_of_0_is_refused(name):
+    for value in ("00:00:00:00", {"hours": 0}, Namespace(hours=0, minutes=0), timedelta(0)):
+        with pytest.raises(UserError, match=rf"^`{name}` is .*, but must be a time above 0"):
+            check_numbers(with_time(name, value))
+    for value in ("00:00:00:01", {"hours": 0, "minutes": 1}, timedelta(1)):
+        check_numbers(with_time(name, value))
+
+
+def with_time(name, value):
+    config = Namespace(model=Namespace(class_path="lightning.pytorch.callbacks.Timer", init_args=Namespace()))
+    config[name] = value
+    return config
+
+
+#: Arguments that torch's classes need beside the one that is 0.
+OF_TORCH = {
+    **{"T_0": 2, "T_max": 9, "base_lr": 0.1, "max_lr": 1.0, "gamma": 0.5, "step_size": 2, "milestones": [1]},
+    **{"lr_lambda": lambda step: 1.0, "total_steps": 10},
+}
+
+
+def trains(kind, name, value):
+    """Tell whether an optimizer or a schedule changes weights in three steps, and will go on to."""
+    parameters = inspect.signature(kind).parameters
+    needed = {key for key, one in parameters.items() if one.default is one.empty or key == "total_steps"}
+    given = {key: OF_TORCH[key] for key in needed & OF_TORCH.keys()} | {name: value}
+    weight = torch.nn.Parameter(torch.ones(3, 3))
+    is_optimizer = issubclass(kind, torch.optim.Optimizer)
+    optimizer = kind([weight], **given) if is_optimizer else torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    schedule = None if is_optimizer else kind(optimizer, **given)
+
+    def gradient():
+        weight.grad = weight.detach().clone()
+        return weight.detach().square().sum() / 2
+
+    for _ in range(3):
+        optimizer.step(gradient)
+        if schedule is not None:
+            schedule.step(*([1.0] if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) else []))
+    return bool(weight.isfinite().all() and (weight != 1).any()) and optimizer.param_groups[0]["lr"] > 0
+
+
+def test_0_of_an_optimizer_or_a_schedule_is_refused_unless_it_trains():
+    tried, no_numbers = set(), {"last_epoch", "lr_lambda", "milestones", "scale_fn"}
+    for path, name, default in of_libraries():
+        kind = getattr(torch.optim, path.rpartition(".")[2], None)
+        kind = kind or getattr(torch.optim.lr_scheduler, path.rpartition(".")[2], None)
+        bases = {torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.optim.SparseAdam}
+        if kind is None or kind in bases or name in no_numbers:
+            continue
+        value = tuple(0.0 for _ in default) if isinstance(default, tuple) else 0.0 if isinstance(default, float) else 0
+        if name not in POSITIVE:
+            tried.add(name)
+            assert trains(kind, name, value), (path, name)
+    assert len(tried) > 20
+
+
 def test_no_optimizer_schedule_or_callback_takes_nan_infinity_or_a_negative_number():
     walked = {}
     for path, name, default in of_libraries():
@@ -284,7 +417,7 @@ def test_no_optimizer_schedule_or_callback_takes_nan_infinity_or_a_negative_numb
             with pytest.raises(UserError, match=rf"`model.init_args.{name}` is {value}, but must be"):
                 check_numbers(config_of(path, name, value))
     trainer = {f"trainer.{name}" for name in of_trainer()}
-    assert len(walked) > 60 and NEGATIVE.keys() <= walked.keys() | trainer and trainer >= POSITIVE
+    assert len(walked) > 60 and NEGATIVE.keys() | POSITIVE <= walked.keys() | trainer
 
 
 def test_another_projects_class_may_take_any_number():
@@ -298,6 +431,8 @@ def test_another_projects_class_may_take_any_number():
     [
         *(("trainer.gradient_clip_val", value) for value in ("-1", ".nan", ".inf")),
         *(("trainer.accumulate_grad_batches", "0"), ("trainer.check_val_every_n_epoch", "-1")),
+        *((f"trainer.{name}", "0") for name in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")),
+        ("trainer.limit_train_batches", "0.0"),
         *(("model.init_args.optimizer.init_args.lr", value) for value in (".nan", ".inf", "-1")),
     ],
 )

@@ -106,7 +106,7 @@ class LitCLI(CommandLine):
         self._typed: dict[str, Any] = getattr(parser, "typed", {})
         self._refuse_nulls(parser)
         if command is not None:
-            check_numbers(self.config[command])
+            check_numbers(self.config[command], command)
 
     def _refuse_nulls(self, parser: LightningArgumentParser) -> None:
         """Validate nulls too, which jsonargparse treats as values that are not given."""

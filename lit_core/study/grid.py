@@ -54,7 +54,7 @@ class Size:
     """How large a study is.
 
     Args:
-        seeds: Seeds of the cells; intervals are over them.
+        seeds: Seeds of the cells, 0 or more each; intervals are over them.
         values: Values that replace those of the same name in each grid that has the name, shared or varied.
         grids: Names of the grids that belong to this size; None for all.
     """

@@ -117,9 +117,9 @@ def generate(
         name: Name of the generator, which its records have as source.
         decodings: The settings of decoding, each with a name.
         priming_tokens: Numbers of tokens of a passage that the generator is given, 1 or more each.
-        train: Number of passages of each corpus for training.
-        val: Number of passages of each corpus for validation.
-        test: Number of passages of each corpus for the test.
+        train: Number of passages of each corpus for training, 0 or more.
+        val: Number of passages of each corpus for validation, 0 or more.
+        test: Number of passages of each corpus for the test, 0 or more.
         words: Number of words of each text, 1 or more; a continuation that has fewer is left out.
         max_new_tokens: Number of tokens to generate, enough for the words and one more.
         tokenizer: Tokenizer that counts priming tokens, as a path or Hugging Face name; None takes the generator's.

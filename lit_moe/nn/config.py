@@ -100,7 +100,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if isinstance(self.feed_forward, dict):  # as it comes back from a checkpoint's hyperparameters
             self.feed_forward = MoEConfig(**self.feed_forward)
-        for name in ("vocab_size", "n_layers", "d_model", "n_heads", "d_ff", "max_seq_len"):
+        for name in ("vocab_size", "n_layers", "d_model", "n_heads", "head_dim", "d_ff", "max_seq_len"):
             check_at_least(1, **{name: getattr(self, name)})
         check_above(0, rope_theta=self.rope_theta, norm_eps=self.norm_eps, clip_qkv=self.clip_qkv)
         if self.head_dim is None and self.d_model % self.n_heads:

@@ -20,7 +20,7 @@ class SinkhornRouter(Router):
     Args:
         n_experts: Number of routed experts.
         top_k: Experts per token.
-        tolerance: Mean relative change of the column scale at which the balancing stops.
+        tolerance: Mean relative change of the column scale at which the balancing stops, 0 or more.
         max_iterations: Largest number of balancing iterations per call.
         normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
     """

@@ -26,10 +26,11 @@ class PretrainingRecipe:
         sequence_length: Tokens per sequence.
         batch_size: Sequences per optimizer step.
         learning_rate: Largest learning rate of AdamW, with betas 0.9 and 0.95 and weight decay 0.1.
-        warmup: Length of each warm-up, as a fraction of a run.
-        cooldown: Length of the cooldown from the largest to the constant rate, as a fraction of pre-training.
-        constant: Length of the constant phase of pre-training, as a fraction of it; annealing takes the rest.
-        flat: Length of the constant phase of continual pre-training, as a fraction of it; annealing takes the rest.
+        warmup: Length of each warm-up, as a fraction of a run, from 0 to 1.
+        cooldown: Length of the cooldown from the largest to the constant rate, as a fraction of pre-training, from 0.
+        constant: Length of the constant phase of pre-training, as a fraction of it, from 0; annealing takes the rest.
+        flat: Length of the constant phase of continual pre-training, as a fraction of it, from 0; annealing takes the
+            rest.
         precision: Number format of the training, as Lightning names it.
     """
 
@@ -85,7 +86,7 @@ class ContinualOptions:
         schedule: ``infinite`` continues at the constant rate from the constant phase and anneals at the end,
             ``cosine`` re-warms the annealed model, ``union`` trains from scratch on old and new text together, with as
             many tokens of each.
-        replay: Replayed fraction of the old text.
+        replay: Replayed fraction of the old text, from 0 to 1.
         shift: Name of the shift.
         models: The models by name.
         shifts: Names of the sources of the new text of each shift, by name of the shift.

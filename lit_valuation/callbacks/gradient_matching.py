@@ -70,8 +70,8 @@ class GradientMatching(Callback):
         match: Gradient to match: that of the pool (train), of the validation set (val), or of its misclassified
             samples (hard).
         every_n_epochs: Epochs from one selection to the next, 1 or more; the first selection is at the start.
-        at_step: Optimizer step of the only selection, which is made at the start of the first epoch from this step on;
-            training uses all samples before it. None selects every ``every_n_epochs`` epochs.
+        at_step: Optimizer step of the only selection, 0 or more. It is made at the start of the first epoch from this
+            step on, and training uses all samples before it. None selects every ``every_n_epochs`` epochs.
         source: Name of the validation set to match; None takes the set ``all`` if there is one, otherwise all sets.
         ridge: Ridge penalty, as a multiple of the mean squared norm of a class's gradients, 0 or more.
         loss: The loss that the module is trained with.

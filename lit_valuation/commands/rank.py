@@ -75,8 +75,8 @@ def rank(
         expect_digests: The digests that the owners read out to you, by name, or their first 12 or more digits.
         near: Fraction of the natural distance between different samples, from 0 to below 1, within which an answer's
             sample counts as a copy of a hard case; 0 finds exact copies only.
-        copies: Most copies of hard cases that an answer may hold, for data that repeat by nature; they are left out of
-            the training. An answer with more copies is refused, since it gives the queries back.
+        copies: Most copies of hard cases that an answer may hold, for data that repeat by nature, 0 or more; they are
+            left out of the training. An answer with more copies is refused, since it gives the queries back.
         seed: First seed of the trainings, which take this one and those after it; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         trainer: Devices to train on.

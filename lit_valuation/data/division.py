@@ -58,8 +58,8 @@ class Division:
         train: Samples that the trainer trains on.
         val: Samples that the trainer validates on; the hard cases are among them.
         test: Samples that the trainer tests on.
-        train_useful: Share of hard samples in the trainer's training set, defined as for an owner.
-        evaluation_useful: Share of hard samples in the trainer's validation and test sets.
+        train_useful: Share of hard samples in the trainer's training set, from 0 to 1, defined as for an owner.
+        evaluation_useful: Share of hard samples in the trainer's validation and test sets, from 0 to 1.
         owners: The owners by name; by default six, whose useful shares are 0.5, 0.3, 0.2, 0.1, 0.03 and 0.
         owner_samples: Samples of each owner that does not set `samples`.
         owner_val_fraction: Share of each owner's samples that the owner validates on, above 0 and below 1.

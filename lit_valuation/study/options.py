@@ -32,11 +32,11 @@ class ExchangeOptions:
         steps: Optimizer steps of each training.
         batch_size: Samples per step.
         learning_rate: Learning rate of SGD with momentum 0.9 and a cosine schedule; models are fine-tuned with a fifth.
-        checkpoint: When the owners' models are used for selecting, as a share of their training.
+        checkpoint: When the owners' models are used for selecting, as a share of their training, from 0 to 1.
         features: What selectors compare: features of the encoder, or of the owner's model.
         mode: Whether the trainer trains from scratch or fine-tunes.
         noise: What of the owners' data is corrupted.
-        noise_share: Share of the samples that are corrupted.
+        noise_share: Share of the samples that are corrupted, from 0 to 1.
         protocol: ``honest`` corrupts at random. ``protected`` spares all samples that any selector chose on clean data,
             as the published experiments did; use it only to reproduce them.
         retraining: Whether the trainer trains again; otherwise only the selections are examined.
