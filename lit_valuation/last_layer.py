@@ -76,13 +76,18 @@ def hidden_and_logits(module: nn.Module, x: Any, head: nn.Linear | None = None) 
         Hidden features ``(batch, d)`` and logits ``(batch, C)``.
 
     Raises:
-        UserError: If the module does not return the output of that layer.
+        UserError: If the module cannot be called, or does not return the output of that layer.
     """
     head = find_last_linear(module) if head is None else head
     calls: list[tuple[Tensor, Tensor]] = []
     hook = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
     try:
         logits = module(x)
+    except NotImplementedError as error:  # torch says it of a module without forward
+        raise UserError(
+            f"{type(module).__name__} cannot be called with a batch of inputs, but gradients are matched at the logits "
+            "that it returns; define its forward."
+        ) from error
     finally:
         hook.remove()
     comparable = calls and isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape == calls[-1][1].shape

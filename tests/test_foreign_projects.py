@@ -7,7 +7,6 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from kinds import exports
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
@@ -19,7 +18,7 @@ import lit_core.callbacks as core
 from lit_core.data import EvalStream, MixtureStream, ResumeStream, ShardStream, StreamLoader
 from lit_core.errors import UserError
 from lit_detect.metrics import DetectionScores
-from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance, RouterDrift, SampleText
+from lit_moe.callbacks import Forgetting, ReplayMixing, RouterBalance
 from lit_moe.metrics import (
     BitsPerByte,
     CoactivationOverlap,
@@ -174,7 +173,7 @@ def test_a_sample_that_cannot_be_stacked_is_named():
         )
 
 
-#: Callbacks by how they are used outside; each is tried in every precision.
+#: Callbacks by how they are used outside; each is tried in every precision. The others are in test_foreign_callbacks.
 CALLBACKS = {
     RouterBalance: lambda folder: RouterBalance(),
     Forgetting: lambda folder: Forgetting(old=["prose"], new=["code"]),
@@ -190,15 +189,6 @@ CALLBACKS = {
     core.RunRecord: lambda folder: core.RunRecord({}, folder / "config.yaml"),
     PredictionTable: lambda folder: PredictionTable(folder / "table.csv"),
 }
-#: Those that need a module or data of a kind; they have tests of their own.
-OF_A_KIND = {RouterDrift, SampleText, core.BranchFrom}
-
-
-def test_each_exported_callback_is_used_outside():
-    ours = {
-        part for part in exports() if issubclass(part, pl.Callback) and part.__module__.split(".")[0] != "lit_detect"
-    }
-    assert ours == {*CALLBACKS, *OF_A_KIND}
 
 
 def loaders(kind, form="tuple"):

@@ -37,6 +37,7 @@ class StreamLoader(DataLoader):
         multiprocessing_context: ``fork``, ``spawn`` or ``forkserver``; None is the platform's default.
         sampler: Always None; Lightning passes it when it rebuilds the loader for prediction.
         batch_sampler: Always None, as `sampler`.
+        dataset: Not used; Lightning passes it when it rebuilds a loader that was given to ``predict``.
 
     Attributes:
         stream: The stream.
@@ -54,6 +55,7 @@ class StreamLoader(DataLoader):
         multiprocessing_context: str | None = None,
         sampler: None = None,
         batch_sampler: None = None,
+        dataset: Any = None,
     ) -> None:
         # Lightning warns of any IterableDataset with a length, since a careless one repeats samples in each worker
         warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")

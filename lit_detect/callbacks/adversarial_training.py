@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import MutableMapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from lit_core.lightning.internals import logs_this_step
 from lit_core.lightning.step_logging import ratio, sum_over_ranks
 from lit_core.seeds import part_seed
 from lit_detect.attacks import Attack
-from lit_detect.callbacks.attacking import CachedAttacks
+from lit_detect.callbacks.attacking import CachedAttacks, columns
 from lit_detect.language.normalize import normalize_text
 from lit_detect.records import MACHINE
 
@@ -63,27 +62,24 @@ class AdversarialTraining(Callback):
         self.seed = part_seed(seed)
         self.attacks, self.share = CachedAttacks(attacks, self.seed), share
         self.start_epoch, self.every_n_epochs = start_epoch, every_n_epochs
+        self._batches = 0  # since an optimizer stepped
         self._window = torch.zeros(4, dtype=torch.float64)  # machine texts, replaced, edits, seconds
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Replace texts of a micro-batch."""
+        self._batches += 1
         epoch = trainer.current_epoch - self.start_epoch
         if epoch < 0 or epoch % self.every_n_epochs:
             return
-        if not isinstance(batch, MutableMapping) or not {"text", "y", "index"} <= batch.keys():
-            raise UserError(
-                f"AdversarialTraining needs batches that are mappings with text, y and index, but got a "
-                f"{type(batch).__name__}. Change the collation of the loader."
-            )
         start = time.perf_counter()
+        texts, labels, indices = columns(batch, "AdversarialTraining")
         normalized = bool(getattr(getattr(trainer, "datamodule", None), "normalize", False))
-        labels = batch["y"].tolist()
         chosen: dict[int, list[int]] = {}
-        for row, (label, index) in enumerate(zip(labels, batch["index"].tolist(), strict=True)):
+        for row, (label, index) in enumerate(zip(labels, indices, strict=True)):
             attack = self._draw(index) if label == MACHINE and index >= 0 else None
             if attack is not None:
                 chosen.setdefault(attack, []).append(row)
-        texts, edits = list(batch["text"]), 0
+        edits = 0
         for attack, rows in chosen.items():
             for row, attacked in zip(rows, self.attacks.attack(attack, [texts[row] for row in rows]), strict=True):
                 texts[row] = normalize_text(attacked.text) if normalized else attacked.text
@@ -94,9 +90,10 @@ class AdversarialTraining(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Log share, edits and seconds of the step's global batch."""
+        batches, self._batches = self._batches, 0
         window, self._window = self._window, torch.zeros_like(self._window)
-        if not logs_this_step(trainer):
-            return
+        if not batches or not logs_this_step(trainer):
+            return  # the second optimizer of a module that steps several has nothing new
         machine, replaced, edits, seconds = sum_over_ranks(trainer, window).tolist()
         pl_module.log("train/adversarial/share", ratio(replaced, machine))
         pl_module.log("train/adversarial/edits", ratio(edits, replaced))

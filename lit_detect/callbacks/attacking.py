@@ -1,11 +1,12 @@
-"""Cached attacks on the texts of batches, and the scoring function of a module."""
+"""Cached attacks on the texts of batches, what such batches hold, and the scoring function of a module."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -53,16 +54,46 @@ class CachedAttacks:
         return results
 
 
-def scorer(pl_module: LightningModule) -> Callable[[Sequence[str]], Tensor]:
-    """Return the function of a module that scores texts: its ``detector.score``, or its own ``score``.
+def columns(batch: Any, callback: str) -> tuple[list[str], list[int], list[int]]:
+    """Return the texts of a batch, their labels and their indices.
+
+    Args:
+        batch: A batch of any form.
+        callback: Name of the callback that reads it, for the message.
 
     Raises:
-        UserError: If the module has neither.
+        UserError: If it is not a mapping with ``text``, ``y`` and ``index``.
     """
-    for owner in (getattr(pl_module, "detector", None), pl_module):
-        score: Any = getattr(owner, "score", None)
-        if score is not None:
-            return score
-    raise UserError(
-        f"{type(pl_module).__name__} cannot score texts. Give it a `detector`, or a method `score` of a list of texts."
-    )
+    if not isinstance(batch, Mapping) or not {"text", "y", "index"} <= batch.keys():
+        kind = f"a mapping with {', '.join(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+        raise UserError(
+            f"{callback} needs batches that are mappings with text, y and index, but got {kind}. Change the collation "
+            "of the loader."
+        )
+    return list(batch["text"]), torch.as_tensor(batch["y"]).tolist(), torch.as_tensor(batch["index"]).tolist()
+
+
+def scorer(pl_module: LightningModule) -> Callable[[Sequence[str]], Tensor]:
+    """Return a function that scores texts by a module's ``detector.score``, or by its own ``score``.
+
+    It returns a score per text, in float64 on the CPU.
+
+    Raises:
+        UserError: If the module has neither; the function, if it does not get a score per text.
+    """
+    owners: tuple[Any, ...] = getattr(pl_module, "detector", None), pl_module
+    score = next((owner.score for owner in owners if hasattr(owner, "score")), None)
+    name = type(pl_module).__name__
+    if score is None:
+        raise UserError(f"{name} cannot score texts. Give it a `detector`, or a method `score` of a list of texts.")
+
+    def scored(texts: Sequence[str]) -> Tensor:
+        scores = torch.as_tensor(score(texts)).cpu().double()
+        if scores.shape != (len(texts),):
+            raise UserError(
+                f"`score` of {name} returned numbers of shape {tuple(scores.shape)} for {len(texts)} texts. Return one "
+                "number per text."
+            )
+        return scores
+
+    return scored

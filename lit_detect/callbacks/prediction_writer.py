@@ -18,11 +18,14 @@ from lit_core.errors import UserError
 from lit_core.files.paths import atomic_path, files_facts
 from lit_core.progress import duration
 from lit_core.work import UnfinishedWork
+from lit_detect.calibration import Calibration
 
 #: Columns of the table.
 COLUMNS = ("index", "id", "score", "probability", "decision", "tokens", "reason")
 #: Folder of unfinished work, and the file in it that tells which texts and detector it is of.
 WORK, IDENTITY = "predictions.work", "identity.json"
+#: What predict_step returns of each text.
+NEEDED = {"index", "score", "probability", "decision", "tokens"}
 #: Seconds of work after which the rate is told.
 _MEASURED = 2.0
 
@@ -109,6 +112,12 @@ class PredictionWriter(Callback):
     ) -> None:
         """Write the rows of a batch to the disk."""
         assert self._work is not None
+        if not isinstance(outputs, Mapping) or not NEEDED <= outputs.keys():
+            kind = f"a mapping with {', '.join(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+            raise UserError(
+                f"PredictionWriter needs a predict_step that returns a mapping with {', '.join(sorted(NEEDED))}, but "
+                f"that of {type(pl_module).__name__} returned {kind}; return them, or leave the callback out."
+            )
         rows = [self._row(pl_module, outputs, position) for position in range(len(outputs["decision"]))]
         self._work.append(rows)
         self._rows += len(rows)
@@ -201,7 +210,7 @@ def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: An
     calibration = getattr(pl_module, "calibration", None)
     identity = {
         "model": dict(pl_module.hparams),
-        "calibration": None if calibration is None else asdict(calibration),
+        "calibration": asdict(calibration) if isinstance(calibration, Calibration) else None,
         "data": settings,
         "checkpoint": files_facts([checkpoint.resolve()]) if checkpoint.is_file() else None,
         "texts": files_facts(file.resolve() for file in texts.files) if hasattr(texts, "files") else None,

@@ -15,7 +15,7 @@ from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout
 from lit_core.seeds import part_seed
 from lit_detect.attacks import Attack
-from lit_detect.callbacks.attacking import CachedAttacks, scorer
+from lit_detect.callbacks.attacking import CachedAttacks, columns, scorer
 from lit_detect.functional.evasion import evasion, words_changed
 from lit_detect.language.normalize import normalize_text
 from lit_detect.records import MACHINE, key_part
@@ -71,6 +71,11 @@ class RobustnessMonitor(EvaluationCallback):
         self.every_n_epochs, self.show_texts = every_n_epochs, show_texts
         self._texts: dict[str, list[tuple[int, str]]] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that the module can score texts."""
+        if stage != "predict":
+            scorer(pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Group the charts of TensorBoard."""
         charts = {name: [f"val/.*/attack/.*/{name}"] for name in ("evasion", "recall_after")}
@@ -89,7 +94,7 @@ class RobustnessMonitor(EvaluationCallback):
 
     def _gather(self, source: str, batch: Any) -> None:
         collected = self._texts.setdefault(source, [])
-        for text, label, index in zip(batch["text"], batch["y"].tolist(), batch["index"].tolist(), strict=True):
+        for text, label, index in zip(*columns(batch, "RobustnessMonitor"), strict=True):
             if label == MACHINE and index >= 0 and len(collected) < self.documents:  # a rank reads in ascending order
                 collected.append((index, text))
 
@@ -103,11 +108,11 @@ class RobustnessMonitor(EvaluationCallback):
             first = set(indices.unique()[: self.documents].tolist())
             texts = [text for index, text in collected if index in first]
             with evaluating(pl_module), torch.no_grad():
-                before = score(texts).cpu().double() if texts else torch.zeros(0, dtype=torch.float64)
+                before = score(texts) if texts else torch.zeros(0, dtype=torch.float64)
                 for attack, name in enumerate(self.attacks.names):
                     attacked = self.attacks.attack(attack, texts)
                     changed = [normalize_text(one.text) if normalized else one.text for one in attacked]
-                    after = score(changed).cpu().double() if texts else before
+                    after = score(changed) if texts else before
                     words = [
                         words_changed(text, one.edits) / max(1, len(text.split()))
                         for text, one in zip(texts, attacked, strict=True)

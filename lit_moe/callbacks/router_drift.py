@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ class RouterDrift(EvaluationCallback):
             return
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             mask = self._model.routing_step(batch)  # type: ignore[operator]  # load_reference saw it
-        ids = batch["input_ids"].flatten() if "input_ids" in batch else None
+        ids = batch["input_ids"].flatten() if isinstance(batch, Mapping) and "input_ids" in batch else None
         if dataloader_idx not in self._sources:
             size = None if ids is None else vocab_size(pl_module)
             self._sources[dataloader_idx] = [

@@ -9,9 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_core.errors import UserError
 from lit_core.lightning.internals import logged_step
 from lit_core.lightning.pictures import add_text
+from lit_core.lm.language_model import LanguageModel
 from lit_core.lm.sampling import check_sampling
+from lit_core.lm.tokenizer import Tokenizer
 from lit_core.seeds import part_seed
 from lit_moe.lm import language_model
+from lit_moe.nn import Decoder, HFDecoder
 
 
 class SampleText(Callback):
@@ -58,6 +61,14 @@ class SampleText(Callback):
             "seed": seed,
         }
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that the module can continue texts, now that it has taken its tokenizer from the data."""
+        _model(pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that the module can continue texts."""
+        _model(pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what the model writes before the first step; not again after a resume."""
         if trainer.global_step == 0:
@@ -72,19 +83,25 @@ class SampleText(Callback):
         self._show(trainer, pl_module, "test/samples")
 
     def _show(self, trainer: Trainer, pl_module: LightningModule, key: str, back: int = 0) -> None:
-        decoder, tokenizer = getattr(pl_module, "decoder", None), getattr(pl_module, "tokenizer", None)
-        if decoder is None or tokenizer is None:
-            raise UserError(
-                f"SampleText needs a module with `decoder` and `tokenizer`, but {type(pl_module).__name__} lacks one "
-                "or both; leave the callback out."
-            )
+        model, tokenizer = _model(pl_module)
         # on every rank and equally often: the layers of a sharded model run on all of them, or on none
         end = tokenizer.end_of_text
         prompts = [tokenizer.encode(prompt) or [end] for prompt in self.prompts]
-        rows = language_model(decoder, tokenizer).generate_ids(prompts, stop_at_end=False, **self.options)
+        rows = model.generate_ids(prompts, stop_at_end=False, **self.options)
         rows = [row[: row.index(end)] if end in row else row for row in rows]
         texts = [tokenizer.continuation(before, row) for before, row in zip(prompts, rows, strict=True)]
         # a resume hides what stands at the checkpoint's step, so the last text belongs to the last step trained on
         step = max(logged_step(trainer) - back, 0)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
             add_text(trainer, f"{key}/{number:02d}", prompt + text, step)
+
+
+def _model(module: LightningModule) -> tuple[LanguageModel, Tokenizer]:
+    decoder, tokenizer = getattr(module, "decoder", None), getattr(module, "tokenizer", None)
+    if not isinstance(decoder, Decoder | HFDecoder) or not isinstance(tokenizer, Tokenizer):
+        raise UserError(
+            "SampleText needs a module with a `decoder` of lit_moe.nn and a `tokenizer` of lit_core.lm, such as "
+            f"MoELanguageModel with a TokenDataModule, but {type(module).__name__} lacks one or both; leave the "
+            "callback out."
+        )
+    return language_model(decoder, tokenizer), tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.step_logging import rows_of_all_ranks
 
@@ -19,7 +21,7 @@ class PredictionTable(Callback):
     """Writes a CSV with index, predicted class and probabilities of each sample, sorted by index.
 
     Works on any LightningModule with ``classes``, the names of the classes, whose ``predict_step`` returns a mapping
-    with ``probabilities`` ``(batch, classes)`` and ``index`` ``(batch,)`` or None. The file has all devices' rows.
+    with ``probabilities`` ``(batch, classes)`` and perhaps ``index`` ``(batch,)``. The file has all devices' rows.
 
     Args:
         path: Path of the file, which is written whole or not at all.
@@ -28,6 +30,14 @@ class PredictionTable(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._rows: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that the module names its classes."""
+        if stage == "predict" and not hasattr(pl_module, "classes"):
+            raise UserError(
+                f"PredictionTable needs a module with `classes`, the names of the classes, which "
+                f"{type(pl_module).__name__} does not have; give it the attribute, or leave the callback out."
+            )
 
     def on_predict_batch_end(
         self,
@@ -39,10 +49,18 @@ class PredictionTable(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Store the predictions of a batch."""
-        probabilities, index = outputs["probabilities"], outputs["index"]
+        classes, name = len(pl_module.classes), type(pl_module).__name__  # type: ignore[arg-type]
+        probabilities = outputs.get("probabilities") if isinstance(outputs, Mapping) else None
+        if not isinstance(probabilities, Tensor) or probabilities.shape[1:] != (classes,):
+            raise UserError(
+                "PredictionTable needs a predict_step that returns a mapping with `probabilities` of shape (batch, "
+                f"{classes}), but that of {name} does not; return them, or leave the callback out."
+            )
+        index = outputs.get("index")
         if index is None:
             n_read = sum(len(rows) for rows, _ in self._rows)
             index = torch.arange(n_read, n_read + len(probabilities), device=probabilities.device)
+            index = index * trainer.world_size + trainer.global_rank  # as Lightning's sampler divides the samples
         self._rows.append((index, probabilities))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
