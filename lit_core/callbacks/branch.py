@@ -11,6 +11,7 @@ from lit_core import record
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
+from lit_core.lightning.optimizers import fitting_moments
 from lit_core.lightning.sharded_checkpoint import divided_like
 
 
@@ -67,14 +68,14 @@ class BranchFrom(Callback):
         names_by_parameter = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         for optimizer, names, saved in zip(trainer.optimizers, saved_names, saved_states, strict=True):
             by_name = {name: saved["state"][index] for index, name in enumerate(names) if index in saved["state"]}
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    moments = by_name.get(names_by_parameter[id(parameter)])
-                    if moments is not None:
-                        optimizer.state[parameter] = {
-                            key: _like(value, parameter) if isinstance(value, torch.Tensor) else value
-                            for key, value in moments.items()
-                        }
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            own_names = {parameter: names_by_parameter[id(parameter)] for parameter in parameters}
+            found = {parameter: by_name[name] for parameter, name in own_names.items() if name in by_name}
+            for parameter, moments in fitting_moments(optimizer, found).items():
+                optimizer.state[parameter] = {
+                    key: _like(value, parameter) if isinstance(value, torch.Tensor) else value
+                    for key, value in moments.items()
+                }
 
 
 def load_weights(module: LightningModule, state: dict[str, Any], path: str, argument: str) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_core.lightning.optimizers import fitting_moments
 from lit_core.lightning.schedules import StepSchedule
 
 #: What `ReduceLROnPlateau` has seen so far, beside its arguments.
@@ -23,7 +24,8 @@ class PresentOptimizer(Callback):
 
     Lightning restores arguments such as learning rate, weight decay and ``T_max`` with the optimizer's moments and the
     schedule's step. This callback sets them to the present values, and a schedule of torch to the step that it was at.
-    If the learning rate then differs from that of the checkpoint, both are printed.
+    If the learning rate then differs from that of the checkpoint, both are printed. Moments of another optimizer begin
+    anew.
 
     `ReduceLROnPlateau` depends on what it has seen, so its learning rate is that of the checkpoint. A schedule with a
     ``step`` of its own keeps all values of the checkpoint, since it may store its state in them.
@@ -34,11 +36,19 @@ class PresentOptimizer(Callback):
     def __init__(self) -> None:
         self._given: list[list[dict[str, Any]]] = []
         self._fresh: list[dict[str, Any]] = []
+        self._saved: list[dict[str, Any]] = []
         self._idle = 0
         self._has_warned = False
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the states of the optimizers, which are built and restored later."""
+        self._saved = checkpoint.get("optimizer_states", [])
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the arguments before Lightning restores those of the checkpoint."""
+        """Store the arguments before Lightning restores those of the checkpoint, and drop what does not fit."""
+        for optimizer, saved in zip(trainer.optimizers, self._saved, strict=False):  # Lightning compares the numbers
+            _keep_fitting_moments(optimizer, saved)
+        self._saved = []
         self._given = [
             [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
             for optimizer in trainer.optimizers
@@ -96,6 +106,21 @@ class PresentOptimizer(Callback):
             f"{last - end} steps are trained at a learning rate of {rate:.4g}; give total_steps as "
             f"${{trainer.max_steps}}, or {last}."
         )
+
+
+def _keep_fitting_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Replace moments in the state of a checkpoint that do not fit by those that the optimizer begins with."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    state = saved["state"]
+    found = {
+        parameter: number for parameter, number in zip(parameters, numbers, strict=False) if number in state
+    }  # Lightning compares how many there are
+    fitting = fitting_moments(optimizer, {parameter: state[number] for parameter, number in found.items()})
+    for parameter in found.keys() - fitting.keys():
+        del state[found[parameter]]
+        if optimizer.state.get(parameter):
+            state[found[parameter]] = optimizer.state[parameter]
 
 
 def _rate(optimizer: Optimizer) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_core.errors import UserError
 
@@ -29,7 +32,7 @@ def build_optimizers(module: nn.Module, optimizer: OptimizerCallable, scheduler:
         What ``configure_optimizers`` returns.
 
     Raises:
-        UserError: If torch's classes refuse their arguments.
+        UserError: If torch's classes refuse their arguments, or the schedule does not depend on the step.
     """
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
@@ -46,6 +49,12 @@ def build_optimizers(module: nn.Module, optimizer: OptimizerCallable, scheduler:
         ) from error
     if schedule is None:
         return built
+    if isinstance(schedule, ReduceLROnPlateau):
+        raise UserError(
+            f"`scheduler` is {type(schedule).__name__}, which waits for a monitored value, but the learning rate here "
+            "changes with the optimizer step; choose a schedule of steps, or define `configure_optimizers` in a class "
+            "of yours."
+        )
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -56,3 +65,39 @@ def parameter_names(module: nn.Module, optimizers: Iterable[Optimizer]) -> list[
         [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
         for optimizer in optimizers
     ]
+
+
+def fitting_moments(optimizer: Optimizer, moments: Mapping[Tensor, dict[str, Any]]) -> dict[Tensor, dict[str, Any]]:
+    """Return the moments that an optimizer goes on with; those of another one, or of other options, begin anew.
+
+    Args:
+        optimizer: The optimizer, as it was built.
+        moments: What a checkpoint keeps of its parameters.
+    """
+    fitting = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter in moments and _names_of_moments(optimizer, group, parameter) <= moments[parameter].keys():
+                fitting[parameter] = moments[parameter]
+    if len(fitting) < len(moments):
+        rank_zero_info(
+            f"The checkpoint's moments are not those of {type(optimizer).__name__} with its present options, so they "
+            "begin anew."
+        )
+    return fitting
+
+
+def _names_of_moments(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> set[str]:
+    """Return what an optimizer keeps of a parameter, as a step on a small one of as many dimensions shows."""
+    if optimizer.state.get(parameter):
+        return set(optimizer.state[parameter])
+    small = torch.zeros([1] * parameter.ndim, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
+    small.grad = torch.zeros_like(small)
+    copy = object.__new__(type(optimizer))
+    state: dict[Tensor, Any] = defaultdict(dict)
+    vars(copy).update(vars(optimizer), state=state, param_groups=[{**group, "params": [small]}])
+    try:
+        type(optimizer).step(copy)  # not that of the instance, which a schedule has bound to it
+    except (KeyError, TypeError, RuntimeError):  # it steps in another way, such as with a closure
+        return set()
+    return set(state[small])

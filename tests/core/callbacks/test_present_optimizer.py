@@ -7,7 +7,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from lit_core.callbacks import PresentOptimizer, RunCheckpoint
-from lit_core.lightning.optimizers import build_optimizers
+from lit_core.errors import UserError
+from lit_core.lightning.optimizers import build_optimizers, fitting_moments
 from lit_core.lightning.schedules import WarmupCosine
 
 
@@ -61,6 +62,80 @@ def test_without_a_change_it_changes_nothing(tmp_path, schedule):
     rest = fit(tmp_path / "a", schedule, 6, resume=True)
     whole = fit(tmp_path / "b", schedule, 6)
     assert first + rest == whole
+
+
+def usable(kind):
+    """Tell whether an optimizer steps on parameters of any shape in two groups."""
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        return False
+    parameters = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))]
+    try:
+        optimizer = kind([{"params": [parameter]} for parameter in parameters], lr=0.1)
+        sum(parameter.sum() for parameter in parameters).backward()
+        optimizer.step()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+OPTIMIZERS = {name: partial(kind, lr=0.1) for name, kind in vars(torch.optim).items() if usable(kind)}
+OPTIMIZERS |= {
+    "amsgrad": partial(torch.optim.AdamW, lr=0.1, amsgrad=True),
+    "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+    "centered": partial(torch.optim.RMSprop, lr=0.1, centered=True, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("before", ["AdamW", "Adagrad", "SGD"])
+@pytest.mark.parametrize("after", OPTIMIZERS)
+def test_moments_go_on_if_the_optimizer_keeps_them_and_begin_anew_if_not(before, after):
+    module, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    other.load_state_dict(module.state_dict())
+    first, second, fresh = (
+        build_optimizers(part, OPTIMIZERS[kind], None)
+        for part, kind in ((module, before), (module, after), (other, after))
+    )
+
+    def step(part, optimizer):
+        optimizer.zero_grad()
+        part(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+
+    step(module, first)
+    other.load_state_dict(module.state_dict())
+    saved = {number: set(moments) for number, moments in first.state_dict()["state"].items()}
+    moments = fitting_moments(second, first.state)
+    assert all(set(moments[parameter]) == set(first.state[parameter]) for parameter in moments)
+    for parameter, kept in moments.items():
+        second.state[parameter] = kept
+    step(module, second)
+    step(other, fresh)
+    needed = {number: set(state) for number, state in fresh.state_dict()["state"].items()}
+    fits = bool(saved) and all(needed.get(number, set()) <= names for number, names in saved.items())
+    assert bool(moments) == fits
+    if not fits:
+        assert torch.equal(module.weight, other.weight)
+
+
+@pytest.mark.parametrize("after", ["NAdam", "Adagrad", "amsgrad"])
+def test_a_resume_with_another_optimizer_says_that_moments_begin_anew(tmp_path, after, monkeypatch):
+    class Other(Model):
+        def configure_optimizers(self):
+            return build_optimizers(self, OPTIMIZERS[after], self.schedule)
+
+    said = []
+    monkeypatch.setattr("lit_core.lightning.optimizers.rank_zero_info", said.append)
+    fit(tmp_path, None, 2)
+    fit(tmp_path, None, 4, resume=True, model=Other)
+    assert len(said) == 1 and "so they begin anew" in said[0]
+    fit(tmp_path, None, 6, resume=True, model=Other)
+    assert len(said) == 1
+
+
+def test_a_schedule_that_waits_for_a_value_is_refused():
+    model = Model(torch.optim.lr_scheduler.ReduceLROnPlateau, 0.1, 0.1)
+    with pytest.raises(UserError, match="`scheduler` is ReduceLROnPlateau, which waits for a monitored value"):
+        model.configure_optimizers()
 
 
 SCHEDULES = torch.optim.lr_scheduler
