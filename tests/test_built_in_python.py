@@ -1,13 +1,15 @@
 """Models that are built and trained in plain Python leave checkpoints that every command of ours loads."""
 
 import json
+from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import StepLR
@@ -54,6 +56,27 @@ def trained(model, data, folder, steps=2, **options):
     path = str(folder / "model.ckpt")
     trainer.save_checkpoint(path)
     return path
+
+
+class Split(Enum):
+    TRAIN = "train"
+
+
+@dataclass
+class Window:
+    length: int
+    folder: Path
+
+
+class Digits(LightningDataModule):
+    """A user's own data module, which saves whatever it was given, as Lightning's manual says."""
+
+    def __init__(self, **given):
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self):
+        return digits()
 
 
 def tokens(root, **options):
@@ -152,6 +175,37 @@ def test_a_module_of_a_users_own_is_built_again_with_its_own_arguments(place):
         assert isinstance(again, Wider) and again.label_smoothing == 0.1 and again.optimizer.keywords == {"lr": 0.1}
         assert again.network.head.in_features == 8
     assert isinstance(lit_valuation.training.retrain.load_task(path), Wider)
+
+
+#: What data modules are built with, and what a checkpoint keeps of it.
+GIVEN = {
+    "number": (8, 8),
+    "dtype": (torch.float32, torch.float32),
+    "path": (Path("data"), "data"),
+    "array": (np.arange(3), [0, 1, 2]),
+    "enum": (Split.TRAIN, "TRAIN"),
+    "dataclass": (Window(8, Path("data")), {"length": 8, "folder": "data"}),
+    "nested": ({"paths": [Path("a"), Path("b")]}, {"paths": ["a", "b"]}),
+    "function": (lambda sample: sample, {"not_kept": "a lambda"}),
+    "module": (nn.Linear(1, 1), {"not_kept": "a Linear that was built before"}),
+}
+
+
+def test_whatever_a_users_data_module_saves_the_checkpoint_is_plain_data(place):
+    task = ClassifierTask(MLP, list("0123456789"), (64,))
+    data = Digits(**{name: given for name, (given, _) in GIVEN.items()})
+    path = trained(task, data, place)
+    kept = load_checkpoint_file(path)["datamodule_hyper_parameters"]
+    assert {name: kept[name] for name in GIVEN} == {name: expected for name, (_, expected) in GIVEN.items()}
+    assert data.hparams["path"] == Path("data"), "the data module itself keeps what it was given"
+    ClassifierTask.load_from_checkpoint(path, weights_only=True)
+
+
+def test_what_is_no_plain_data_in_a_checkpoint_is_named(place, capsys):
+    path = place / "foreign.ckpt"
+    torch.save({"state_dict": {}, "global_step": 1, "callbacks": {"mine": Path("data")}}, path)
+    run(lit_moe.cli.main, "show", path, code=2)
+    assert "it holds pathlib.PosixPath, " in capsys.readouterr().err
 
 
 def test_what_cannot_be_kept_is_said_where_it_is_needed(place, capsys):

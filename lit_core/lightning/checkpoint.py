@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import mmap
 import os
 import pickle
 import pydoc
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
@@ -93,8 +95,13 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
     """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the version of the format."""
+        """Add the version of the format, and describe what a data module of the user saved of its arguments."""
         checkpoint.update(stamp("litshift-checkpoint"))
+        data = LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY
+        if data in checkpoint:
+            checkpoint[data] = {
+                name: value if _is_readable(value) else described(value) for name, value in checkpoint[data].items()
+            }
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
@@ -298,9 +305,21 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _is_readable(value: Any) -> bool:
+    """Tell whether a value in a checkpoint is read without executing code from it."""
+    try:
+        torch.save(value, file := io.BytesIO())
+        torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    except Exception:  # whatever a foreign object raises when it is pickled
+        return False
+    return True
+
+
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than tensors and plain values, and code in a checkpoint is not executed"
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = found[1] if found else "more than tensors and plain values"
+        return f"it holds {what}, and code in a checkpoint is not executed"
     if not zipfile.is_zipfile(path):
         return "it is truncated or was not written by torch.save"
     return " ".join(str(error).split())[:200].rstrip(".")
