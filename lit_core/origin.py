@@ -88,7 +88,7 @@ def described(value: Any, annotation: Any = None) -> Any:
         return {key: described(item) for key, item in value.items()}
     if isinstance(value, Sequence | Set):
         return [described(item) for item in value]
-    if isinstance(value, functools.partial) and (named := _class_of(value)) is not None:
+    if isinstance(value, functools.partial) and (named := class_of(value)) is not None:
         call = _call(named, (), value.keywords, partial=True)
         return call if call["class_path"] else _not_kept(named)
     if inspect.isroutine(value):
@@ -97,11 +97,25 @@ def described(value: Any, annotation: Any = None) -> Any:
     return _not_kept(value)
 
 
-def _class_of(partial: functools.partial[Any]) -> type | None:
+def class_of(partial: functools.partial[Any]) -> type | None:
     """Return the class that a partial builds with arguments given by name, also if jsonargparse made the partial."""
     if getattr(partial.func, "__module__", "").startswith("jsonargparse"):  # it gives the class to functions of its own
         return next((argument for argument in partial.args if isinstance(argument, type)), None)
     return partial.func if isinstance(partial.func, type) and not partial.args else None
+
+
+def to_be_filled(made: Callable[..., Made], count: int) -> Callable[..., Made]:
+    """Return a factory without the None that a parser gives its first arguments, if these have no annotation.
+
+    Args:
+        made: The factory, of a config.
+        count: Number of arguments that the caller gives it by position.
+    """
+    if not isinstance(made, functools.partial) or (kind := class_of(made)) is None:
+        return made
+    first = list(inspect.signature(kind).parameters)[:count]
+    given = {name: value for name, value in made.keywords.items() if value is not None or name not in first}
+    return functools.partial(made.func, *made.args, **given)
 
 
 def unkept(plain: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -155,12 +169,24 @@ def _call(named: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= {key: described(item) for key, item in value.items()}
             continue
-        if parameter.kind is parameter.VAR_POSITIONAL and not value:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names = _names_in_base(named)
+            known = len(value) <= len(names)
+            arguments |= zip(names, map(described, value), strict=False) if known else {name: _not_kept(value)}
             continue
         if parameter.default is value and callable(value):
             continue  # it is the default then too
         arguments[name] = described(value, hints.get(name))
     return {"class_path": import_path(named), "init_args": arguments}
+
+
+def _names_in_base(named: Any) -> list[str]:
+    """Return the names of what a class hands on to its base as ``*args``; jsonargparse checks that it does so."""
+    for base in getattr(named, "__mro__", ())[1:]:
+        parameters = inspect.signature(base).parameters.values()
+        if not any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+            return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    return []
 
 
 def _hints(named: Any) -> dict[str, Any]:

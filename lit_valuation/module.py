@@ -12,11 +12,11 @@ from torch.optim import SGD, Optimizer
 from torchmetrics import Metric
 
 from lit_core.data.stream import IGNORED
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, require
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
-from lit_core.origin import described
+from lit_core.origin import described, to_be_filled
 from lit_core.seeds import part_seed
 from lit_valuation.batches import as_batch, batch_sizes
 from lit_valuation.metrics import ClassifierScores, class_numbers
@@ -93,6 +93,8 @@ class ClassifierTask(EvaluationTask):
         for size in input_shape:
             check_at_least(1, input_shape=size)
         self.classes, self.input_shape = tuple(classes), tuple(int(size) for size in input_shape)
+        for name in self.classes:
+            require(isinstance(name, str), "classes", f"{list(self.classes)}", "names; a number needs quotes")
         self.hard_classes = tuple(class_numbers(self.classes, hard_classes or ()))
         self.optimizer, self.scheduler, self.label_smoothing = optimizer, scheduler, label_smoothing
         self._window: list[Tensor] = []
@@ -101,7 +103,7 @@ class ClassifierTask(EvaluationTask):
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(part_seed(seed))
-                self.network = network(self.input_shape, self.n_classes)
+                self.network = to_be_filled(network, 2)(self.input_shape, self.n_classes)
 
     @property
     def n_classes(self) -> int:

@@ -1,5 +1,6 @@
 """Models that are built and trained in plain Python leave checkpoints that every command of ours loads."""
 
+import inspect
 import json
 from dataclasses import dataclass
 from enum import Enum
@@ -38,6 +39,9 @@ DECODER = DecoderConfig(
 )
 
 
+CLASSES = [str(number) for number in range(10)]
+
+
 class Wider(ClassifierTask):
     """A user's own module, whose arguments are not those of its base; saves them as Lightning's manual says."""
 
@@ -56,6 +60,29 @@ def trained(model, data, folder, steps=2, **options):
     path = str(folder / "model.ckpt")
     trainer.save_checkpoint(path)
     return path
+
+
+class Unannotated(nn.Sequential):
+    """A user's own network, written without types."""
+
+    def __init__(self, shape, classes, width=8):
+        super().__init__(nn.Linear(shape[0], width), nn.Linear(width, classes))
+
+
+class Handed(ClassifierTask):
+    """A user's own module, which hands its arguments on as they come."""
+
+    def __init__(self, *args, scale=1.0, **others):
+        super().__init__(*args, **others)
+        self.scale = scale
+
+
+class Hiding(ClassifierTask):
+    """A user's own module, which saves all but its network, as Lightning advises."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__(net, CLASSES, (64,))
+        self.save_hyperparameters(ignore=["net"])
 
 
 class Split(Enum):
@@ -175,6 +202,50 @@ def test_a_module_of_a_users_own_is_built_again_with_its_own_arguments(place):
         assert isinstance(again, Wider) and again.label_smoothing == 0.1 and again.optimizer.keywords == {"lr": 0.1}
         assert again.network.head.in_features == 8
     assert isinstance(lit_valuation.training.retrain.load_task(path), Wider)
+
+
+def test_arguments_that_a_subclass_hands_on_by_position_are_kept(place):
+    path = trained(Handed(partial(MLP, hidden=[8]), CLASSES, (64,), partial(SGD, lr=0.2), scale=2.0), digits(), place)
+    again = Handed.load_from_checkpoint(path, weights_only=True)
+    assert again.scale == 2.0 and again.optimizer.keywords["lr"] == 0.2 and again.network.head.in_features == 8
+
+
+@pytest.mark.parametrize("network", [Unannotated, partial(Unannotated, width=4)])
+def test_a_network_without_annotations_is_built_again(place, network):
+    task = ClassifierTask(network, CLASSES, (64,))
+    again = ClassifierTask.load_from_checkpoint(trained(task, digits(), place), weights_only=True)
+    assert torch.equal(again.network[1].weight, task.network[1].weight)
+
+
+def test_every_argument_that_is_given_to_a_checkpoint_is_kept_by_the_next_one(place):
+    built = {"network": partial(MLP, hidden=[8]), "classes": CLASSES, "input_shape": (64,)}
+    path = trained(ClassifierTask(**built), digits(), place)
+    given = {"optimizer": partial(SGD, lr=0.2), "scheduler": partial(StepLR, step_size=1), "label_smoothing": 0.1}
+    given |= {"hard_classes": ["1"], "seed": 3}
+    assert given.keys() | built.keys() == inspect.signature(ClassifierTask).parameters.keys()
+    first = ClassifierTask.load_from_checkpoint(path, weights_only=True, **given)
+    again = ClassifierTask.load_from_checkpoint(trained(first, digits(), place), weights_only=True)
+    built = ClassifierTask(**built, **given)
+    assert again.hparams == first.hparams == built.hparams
+    assert again.optimizer.keywords["lr"] == 0.2
+
+
+def test_arguments_that_a_class_does_not_take_or_lacks_are_named(place):
+    path = trained(ClassifierTask(MLP, CLASSES, (64,)), digits(), place)
+    with pytest.raises(UserError, match=r'^netwrk is not an argument of ClassifierTask. Did you mean "network"\?$'):
+        ClassifierTask.load_from_checkpoint(path, weights_only=True, netwrk=MLP)
+    with pytest.raises(UserError, match=r"holds a .*ClassifierTask, and that is no MoELanguageModel"):
+        MoELanguageModel.load_from_checkpoint(path, weights_only=True)
+    path = trained(Hiding(nn.Sequential(nn.Linear(64, 10))), digits(), place)
+    with pytest.raises(UserError, match="does not hold `net`, an argument of Hiding; give it"):
+        Hiding.load_from_checkpoint(path, weights_only=True)
+    checkpoint = torch.load(path)
+    checkpoint["hyper_parameters"]["net"] = 3
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=r"whose arguments build no Hiding \(.*Got value: 3"):
+        Hiding.load_from_checkpoint(path, weights_only=True)
+    with pytest.raises(UserError, match=r"classes is \[0, 1\], but must be names"):
+        ClassifierTask(MLP, range(2), (64,))
 
 
 #: What data modules are built with, and what a checkpoint keeps of it.

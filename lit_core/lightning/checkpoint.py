@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import io
 import mmap
 import os
@@ -12,18 +13,19 @@ import pydoc
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, did_you_mean
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_path, undo_torn_replacement
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
@@ -37,6 +39,8 @@ from lit_core.references import resolved, value_at
 META = "meta.pt"
 #: Keys of a checkpoint whose values contain import paths.
 _NAMING = ("config", "hyper_parameters", "datamodule_hyper_parameters")
+#: Arguments of Lightning's ``load_from_checkpoint`` itself; others are those of the module.
+_OF_LOADING = inspect.signature(LightningModule.load_from_checkpoint).parameters.keys()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -116,7 +120,8 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
             The module, with the checkpoint's weights; of the class that was saved if it is derived from this one.
 
         Raises:
-            UserError: If the checkpoint does not say how to build an argument, and none is given instead.
+            UserError: If the checkpoint does not say how to build an argument, and none is given instead, or if the
+                class has no such argument.
         """
         saved: dict[str, Any] = {}
         if isinstance(checkpoint_path, str | Path) and zipfile.is_zipfile(checkpoint_path):
@@ -128,12 +133,44 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         kept = current_paths(dict(saved))
         usable = usable_hyperparameters(resolved(kept), checkpoint_path, "checkpoint_path", options)
         kind = pydoc.locate(str(kept.get(CLASS_PATH)))
-        built: Any = super(CheckpointModule, kind if isinstance(kind, type) and issubclass(kind, cls) else cls)
-        given = {key: described(value) for key, value in options.items() if key in kept}
+        if not isinstance(kind, type) or not issubclass(kind, cls):
+            if kept.get(CLASS_PATH):
+                raise UserError(
+                    f"checkpoint_path is {checkpoint_path}, which holds a {kept[CLASS_PATH]}, and that is no "
+                    f"{cls.__name__}{' that can be imported' if kind is None else ''}; load it by its own class."
+                )
+            kind = cls
+        given = {key: described(value) for key, value in options.items() if key not in _OF_LOADING}
+        if kept:
+            _check_arguments(kind, checkpoint_path, usable, given)
         options = {key: value for key, value in usable.items() if value != saved[key]} | options
         # the parser makes objects of the arguments that can't be described again
         with as_built_by_cli(kept | given) if kept else nullcontext():
-            return built.load_from_checkpoint(checkpoint_path, *args, **options)
+            try:
+                return super(CheckpointModule, kind).load_from_checkpoint(checkpoint_path, *args, **options)
+            except ArgumentError as error:
+                reason = " ".join(str(error).replace("module.", "").split())[:200].rstrip(".")
+                raise UserError(
+                    f"checkpoint_path is {checkpoint_path}, whose arguments build no {kind.__name__} ({reason}); give "
+                    "what is wrong or lacks, as in load_from_checkpoint(path, NAME=...)."
+                ) from error
+
+
+def _check_arguments(kind: type, path: Any, kept: Collection[str], given: Collection[str]) -> None:
+    """Refuse what a class does not take, which Lightning leaves out, and what it lacks, which is None to the parser."""
+    taken = inspect.signature(kind).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    handed_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    for name in given:
+        if name not in taken and not handed_on:
+            raise UserError(f"{name} is not an argument of {kind.__name__}.{did_you_mean(name, taken)}")
+    for name, parameter in taken.items():
+        needed = parameter.default is parameter.empty and parameter.kind not in several
+        if needed and name not in kept and name not in given:
+            raise UserError(
+                f"checkpoint_path is {path}, which does not hold `{name}`, an argument of {kind.__name__}; give it by "
+                f"load_from_checkpoint(path, {name}=...)."
+            )
 
 
 def check_version(checkpoint: dict[str, Any], path: str | Path) -> None:
