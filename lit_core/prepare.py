@@ -13,7 +13,7 @@ from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.data.shards import ShardSet, splits_of
 from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean, require
-from lit_core.files.formats import check_format, stamp
+from lit_core.files.formats import read_json, stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
@@ -161,9 +161,9 @@ def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) 
         )
     if stored is not None and vocab_size is not None:
         record = root / TRAINING
-        training = json.loads(record.read_bytes()) if record.is_file() else {"vocab_size": stored.vocab_size}
-        check_format(PREPARED, training, record, "choose another root")
-        trained = training["vocab_size"]
+        trained = stored.vocab_size
+        if record.is_file():
+            trained = read_json(PREPARED, record, "choose another root", "vocab_size")["vocab_size"]
         if trained != vocab_size:
             raise UserError(
                 f"vocab_size is {vocab_size}, but the tokenizer of {root} has {trained}; choose another root, or leave "

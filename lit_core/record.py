@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import lit_core
-from lit_core.files.formats import check_format, stamp
+from lit_core.files.formats import read_json, stamp
 from lit_core.files.paths import atomic_write, file_sha256, files_facts
 
 #: File in a folder that a command wrote, with the record of that command.
@@ -155,12 +155,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If it is not one, or of another version.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError:
-        content = {}
-    check_format(FORMAT, content if isinstance(content, dict) else {}, path, "remove it")
-    return dict(content)
+    return read_json(FORMAT, path, "remove it")
 
 
 def ancestor(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:

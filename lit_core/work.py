@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from lit_core.errors import UserError
 from lit_core.files.exclusive_folder import ExclusiveFolder, Group
-from lit_core.files.formats import check_format, stamp
+from lit_core.files.formats import check_format, read_json, stamp
 from lit_core.files.paths import atomic_write, remove_torn_files, sync_folder
 
 #: Name of the format of journals and settings.
@@ -178,9 +178,7 @@ class UnfinishedWork(FinishedRows):
     def _begin(self) -> None:
         super()._begin()
         remove_torn_files(self.folder)
-        former = self._former()
-        check_format(FORMAT, former, self.record, f"remove {self.folder} to start again")
-        former = {name: value for name, value in former.items() if name not in stamp(FORMAT)}
+        former = {name: value for name, value in self._former().items() if name not in stamp(FORMAT)}
         now = json.loads(json.dumps(self.settings))
         for name in {**now, **former} if self.done else ():
             if _dump(former.get(name)) != _dump(now.get(name)):
@@ -196,12 +194,9 @@ class UnfinishedWork(FinishedRows):
 
     def _former(self) -> dict[str, Any]:
         """Return the settings in the folder."""
-        try:
-            return json.loads(self.record.read_bytes()) if self.record.is_file() else {}
-        except ValueError as error:
-            raise UserError(
-                f"{self.record} is not valid JSON ({error}). Remove {self.folder} to start again."
-            ) from error
+        if not self.record.is_file():
+            return {}
+        return read_json(FORMAT, self.record, f"remove {self.folder} to start again")
 
 
 class _Journal:

@@ -121,7 +121,9 @@ def cell(name):
         one = SimpleNamespace(name="c", identity=identity(config))
         (folder / "c").mkdir()
         (folder / "c" / CONFIG).write_text(json.dumps({**stamp("litshift-cell"), **config}))
-        (folder / "c" / RESULT).write_text(json.dumps({**stamp("litshift-cell"), "rows": [{"x": 1.0}]}))
+        (folder / "c" / RESULT).write_text(
+            json.dumps({**stamp("litshift-cell"), "rows": [{"x": 1.0}], "data": "", "code": ""})
+        )
         return folder / "c" / name, as_json, lambda: finished(one, folder)["rows"][0]
 
     return make
@@ -239,6 +241,18 @@ def test_what_was_written_before_there_were_versions_is_read(name, make, tmp_pat
     else:
         change(path, format=None, version=None)
     assert read()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '"x"', "\0"])
+@pytest.mark.parametrize(("name", "make"), [case for case in CASES if case.values[0] != "litshift-ledger"])
+def test_a_damaged_file_is_named(name, make, damage, tmp_path):
+    path, change, read = make(tmp_path)
+    path.write_text(damage)
+    if change is as_line:  # the journal of a killed run, of which whole lines count
+        assert not read()
+        return
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read()
 
 
 def test_an_older_version_that_is_not_read_is_refused_by_name():

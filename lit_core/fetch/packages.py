@@ -14,10 +14,9 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.formats import check_format, stamp
+from lit_core.files.formats import read_json, stamp
 from lit_core.files.paths import FULL_DISK, atomic_write, data_root, make_folder
 
 _log = logging.getLogger(__name__)
@@ -133,9 +132,9 @@ def fetch_npm(name: str, version: str, sha256: str) -> Path:
 
 def fetched_record(folder: Path) -> dict[str, str]:
     """Return name, file and SHA-256 of the package that was unpacked in a folder."""
-    content: dict[str, Any] = json.loads((folder / _RECORD).read_bytes())
-    check_format(FORMAT, content, folder / _RECORD, f"remove {folder} to fetch it again")
-    return {key: content[key] for key in ("name", "file", "sha256")}
+    keys = ("name", "file", "sha256")
+    content = read_json(FORMAT, folder / _RECORD, f"remove {folder} to fetch it again", *keys)
+    return {key: content[key] for key in keys}
 
 
 def check_file(path: Path, sha256: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,26 @@ def check_format(name: str, content: Mapping[str, Any], path: str | Path, remedy
             f"{path} is of version {version} of {name}, but this release reads versions from {oldest} on; {remedy}."
         )
     return version
+
+
+def read_json(name: str, path: Path, remedy: str, *keys: str) -> dict[str, Any]:
+    """Read a JSON file that we wrote.
+
+    Args:
+        name: Name of its format, a key of `FORMATS`.
+        path: The file.
+        remedy: What to do about a file that is damaged or too old, as an imperative.
+        keys: Keys that each file of the format has.
+
+    Raises:
+        UserError: If the file is damaged, of another format, or of a version that this release does not read.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        check_format(name, content, path, remedy)
+        if content.keys() >= set(keys):
+            return content
+    raise UserError(f"{path} is damaged; {remedy}.")

@@ -24,7 +24,7 @@ from lit_core import __version__
 from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
-from lit_core.files.formats import check_format, stamp
+from lit_core.files.formats import read_json, stamp
 from lit_core.files.paths import atomic_write, resolve_data_path
 from lit_core.record import versions
 from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
@@ -53,9 +53,7 @@ def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
     path = folder / cell.name / RESULT
     if not path.is_file() or not _is_of(cell, path.parent):
         return None
-    result: dict[str, Any] = json.loads(path.read_bytes())
-    check_format(FORMAT, result, path, f"remove {path.parent} to run the cell again")
-    return result
+    return read_json(FORMAT, path, f"remove {path.parent} to run the cell again", "rows", "data", "code")
 
 
 def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any]:
@@ -95,8 +93,7 @@ def _is_of(cell: Cell, own: Path) -> bool:
     path = own / CONFIG
     if not path.is_file():
         return False
-    content = json.loads(path.read_bytes())
-    check_format(FORMAT, content, path, f"remove {own} to run the cell again")
+    content = read_json(FORMAT, path, f"remove {own} to run the cell again")
     return identity({key: value for key, value in content.items() if key not in stamp(FORMAT)}) == cell.identity
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lit_core.files.formats import check_format, stamp
+from lit_core.files.formats import read_json, stamp
 from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
 from lit_valuation.exchange.ledger import fingerprints
@@ -130,9 +130,8 @@ def load_training(path: Path) -> TrainingResult:
     """Read a training's result.
 
     Raises:
-        UserError: If it is of a version that this release does not read.
+        UserError: If it is damaged, or of a version that this release does not read.
     """
-    content = json.loads(path.read_bytes())
-    check_format(FORMAT, content, path, "remove it to train again")
+    content = read_json(FORMAT, path, "remove it to train again", "correct", "seconds")
     rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
     return TrainingResult(rows, float(content["seconds"]))

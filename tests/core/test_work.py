@@ -214,7 +214,7 @@ def test_a_line_that_is_no_row_is_refused(tmp_path, line):
         work.open()
     work.record.write_text("{")
     journal.write_text('{"number": 0}\n')
-    with pytest.raises(UserError, match=r"settings\.json is not valid JSON.*Remove .*target"):
+    with pytest.raises(UserError, match=r"settings\.json is damaged; remove .*target"):
         work.open()
 
 
