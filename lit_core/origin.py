@@ -76,7 +76,7 @@ def described(value: Any, annotation: Any = None) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Tensor) and value.dim() == 0:
-        return value.item()
+        return python_number(value)
     if origin(value) is not None:
         return origin(value)
     if isinstance(value, type):
@@ -95,6 +95,23 @@ def described(value: Any, annotation: Any = None) -> Any:
         path = import_path(value)
         return path if path and _can_be_named(path, value, annotation) else _not_kept(value)
     return _not_kept(value)
+
+
+def python_number(value: Any) -> Any:
+    """Return a number of NumPy or torch as one of Python, and anything else as it is."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def keep_python_numbers(built: Any) -> None:
+    """Replace numbers of NumPy and torch in the fields of a dataclass by those of Python.
+
+    Args:
+        built: The instance, in its ``__post_init__``.
+    """
+    for item in fields(built):
+        object.__setattr__(built, item.name, python_number(getattr(built, item.name)))
 
 
 def class_of(partial: functools.partial[Any]) -> type | None:

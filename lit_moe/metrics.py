@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -108,8 +109,7 @@ class _Drift(Metric):
 
     def __init__(self, n_experts: int, top_k: int) -> None:
         super().__init__()
-        self.n_experts = n_experts
-        self.top_k = top_k
+        self.n_experts, self.top_k = operator.index(n_experts), operator.index(top_k)
 
 
 class ContinualRouterSaturation(_Drift):
@@ -173,8 +173,7 @@ class ContinualVocabularySpecialization(OneValue, _Drift):
         self, n_experts: int, top_k: int, vocab_size: int, min_occurrences: int = 10, value: str | None = None
     ) -> None:
         super().__init__(value, VocabularySpecialization._fields, n_experts=n_experts, top_k=top_k)
-        self.vocab_size = vocab_size
-        self.min_occurrences = min_occurrences
+        self.vocab_size, self.min_occurrences = operator.index(vocab_size), operator.index(min_occurrences)
         for name in ("reference", "counts"):  # int32: there are many
             self.add_state(name, torch.zeros(vocab_size, n_experts, dtype=torch.int32), dist_reduce_fx="sum")
 

@@ -39,6 +39,7 @@ class CosineInf(StepSchedule):
         constant: float = 0.1,
     ) -> None:
         check_order(optimizer, {"min_lr": min_lr, "const_lr": const_lr})
+        const_lr, min_lr, warmup, cooldown = float(const_lr), float(min_lr), float(warmup), float(cooldown)
         if min_lr <= 0:
             raise UserError(f"`min_lr` is {min_lr}, but exponential annealing never reaches 0; give a small number.")
         peak = max(peak_rates(optimizer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -107,7 +108,7 @@ class MixtureStream(Stream):
         Raises:
             UserError: If a replay source has no fraction, or the fraction is not from 0 to 1.
         """
-        replayed = 0
+        step, replayed = operator.index(step), 0
         if self.replay:
             if self._fraction is None:
                 raise UserError(

@@ -140,7 +140,8 @@ class Stream(IterableDataset[Any], ABC):
             consumed: Samples consumed by name. A source without a name here starts at 0; a name without a source is
                 kept unchanged.
         """
-        self.start_step, self.start_consumed = step, dict(consumed)
+        self.start_step = operator.index(step)
+        self.start_consumed = {name: operator.index(count) for name, count in consumed.items()}
         self._clear_cache()
 
     def consumed(self, step: int) -> dict[str, int]:
@@ -178,7 +179,7 @@ class Stream(IterableDataset[Any], ABC):
         Returns:
             The batch, as the class describes it.
         """
-        step, part = divmod(index, self.accumulation)
+        step, part = divmod(operator.index(index), self.accumulation)
         first = (part * self.world_size + self.rank) * self.micro_batch_size
         slots = self._slots(self.start_step + step, range(first, first + self.micro_batch_size))
         rows: dict[str, list[int]] = {}  # of the batch, by source
@@ -271,7 +272,7 @@ class ShardStream(Stream):
 
     def quotas(self, step: int) -> dict[str, int]:
         """Return the number of samples in the steps before ``step``."""
-        return {self.names[0]: step * self.global_batch_size}
+        return {self.names[0]: operator.index(step) * self.global_batch_size}
 
 
 class EvalStream(IterableDataset[Any]):

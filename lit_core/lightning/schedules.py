@@ -39,6 +39,7 @@ class StepSchedule(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, total_steps: int, phases: dict[str, float], last: str = "decay") -> None:
         check_at_least(1, total_steps=total_steps)
+        total_steps, phases = int(total_steps), {name: float(fraction) for name, fraction in phases.items()}
         for name, fraction in phases.items():
             if not 0 <= fraction <= 1:
                 raise UserError(
@@ -86,7 +87,7 @@ class StepSchedule(LRScheduler):
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rate of each parameter group at the current step."""
-        return [self.rate(self.last_epoch, float(base)) for base in self.base_lrs]
+        return [float(self.rate(self.last_epoch, float(base))) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step, and PyTorch's own step count and last rates."""
@@ -146,7 +147,7 @@ def check_order(optimizer: Optimizer, rates: dict[str, float]) -> None:
         UserError: If a rate is NaN, negative, below the one before, or above the optimizer's smallest learning rate.
     """
     below, bound = "0", 0.0
-    for name, rate in rates.items():
+    for name, rate in ((name, float(rate)) for name, rate in rates.items()):
         if not rate >= bound:
             raise UserError(f"`{name}` is {rate:g}, but it must be at least {below}; give {bound:g} or more.")
         below, bound = name, rate

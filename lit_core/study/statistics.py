@@ -37,12 +37,12 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         values: Independent measurements, usually one per seed.
         level: Confidence, between 0 and 1.
     """
-    n = len(values)
+    n, values = len(values), [float(value) for value in values]
     if n < 2:
         mean = values[0] if n else math.nan
         return Interval(mean, -math.inf, math.inf, n)
     mean = statistics.fmean(values)
-    half = t_quantile((1 + level) / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
+    half = t_quantile((1 + float(level)) / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -80,7 +80,7 @@ def _t_probability(t: float, degrees: int) -> float:
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Return Spearman's rank correlation; nan where one side is constant."""
-    rank_x, rank_y = _ranks(x), _ranks(y)
+    rank_x, rank_y = _ranks([float(value) for value in x]), _ranks([float(value) for value in y])
     if len(set(rank_x)) < 2 or len(set(rank_y)) < 2:
         return math.nan
     return statistics.correlation(rank_x, rank_y)
@@ -91,7 +91,7 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float:
     agreement, pairs_x, pairs_y = 0, 0, 0
     for i in range(len(x)):
         for j in range(i):
-            sign_x, sign_y = _sign(x[i] - x[j]), _sign(y[i] - y[j])
+            sign_x, sign_y = _sign(float(x[i] - x[j])), _sign(float(y[i] - y[j]))
             agreement += sign_x * sign_y
             pairs_x += sign_x * sign_x
             pairs_y += sign_y * sign_y

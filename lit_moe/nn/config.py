@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_core.errors import UserError, check_above, check_at_least
+from lit_core.origin import keep_python_numbers, python_number
 from lit_moe.nn.router import check_top_k
 
 Activation = Literal["silu", "gelu"]
@@ -36,6 +37,7 @@ class MoEConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
+        keep_python_numbers(self)
         check_top_k(self.n_experts, self.top_k, self.normalize_top_k)
         check_at_least(1, expert_width=self.expert_width)
         check_at_least(0, n_shared=self.n_shared)
@@ -98,6 +100,7 @@ class DecoderConfig:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        keep_python_numbers(self)
         if isinstance(self.feed_forward, dict):  # as it comes back from a checkpoint's hyperparameters
             self.feed_forward = MoEConfig(**self.feed_forward)
         for name in ("vocab_size", "n_layers", "d_model", "n_heads", "head_dim", "d_ff", "max_seq_len"):
@@ -154,6 +157,7 @@ def preset(name: Preset, d_ff: int) -> MoEConfig | None:
     Raises:
         UserError: If the name is unknown or d_ff cannot be divided into quarters for granular.
     """
+    d_ff = python_number(d_ff)
     if name == "dense":
         return None
     if name == "switch":

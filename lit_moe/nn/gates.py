@@ -13,6 +13,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
+from lit_core.origin import python_number
 from lit_moe.nn.penalty_router import PenaltyRouter
 from lit_moe.nn.router import RouterStats, check_top_k, recomputing
 
@@ -245,7 +246,7 @@ def _sizes(name: str, gate: nn.Module, top_k: int | None) -> tuple[int, int]:
             f"`gates` names {name}, a {type(gate).__name__} without a weight of shape (experts, width); name the "
             "module that has it."
         )
-    chosen = getattr(gate, "top_k", None) if top_k is None else top_k
+    chosen = python_number(getattr(gate, "top_k", None) if top_k is None else top_k)
     if not isinstance(chosen, int):
         raise UserError(f"`gates` names {name}, which has no attribute top_k; set `top_k` to the experts per token.")
     check_top_k(len(weight), chosen, normalize_top_k=False)

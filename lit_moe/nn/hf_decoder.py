@@ -20,6 +20,7 @@ from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.origin import keep_python_numbers
 from lit_moe.nn.gates import padding_of, watch_gates
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
 
@@ -49,6 +50,7 @@ class HFConfig:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        keep_python_numbers(self)
         if (self.model is None) == (self.config is None):
             given = "neither `model` nor `config`" if self.model is None else "both `model` and `config`"
             raise UserError(f"`hugging_face` has {given}; name a model, or describe one of random weights.")
