@@ -122,6 +122,7 @@ class GradientMatching(Callback):
         self._rows: LoaderRows | None = None
         self._sizes: dict[str, int] = {}
         self._workers = 0
+        self._batches: int | None = 0  # trained on; None if a former checkpoint did not say
 
     def summary_keys(self) -> list[str]:
         """Return the keys for the HPARAMS page."""
@@ -130,6 +131,10 @@ class GradientMatching(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note how the training data are read, and install the selection of a resumed run."""
         loader = trainer.train_dataloader
+        if trainer.global_step == 0:
+            self._batches = 0
+        elif self._batches is None:
+            self._batches = trainer.global_step // max(1, len(trainer.optimizers))
         self._rows = LoaderRows(loader if self.pool is None else self.pool)
         sizes = batch_sizes(trainer)
         if sizes is None:
@@ -155,7 +160,7 @@ class GradientMatching(Callback):
         last = set() if self.numbers is None else set(self.numbers.tolist())
         chosen = set(coreset.numbers.tolist())
         self.numbers, self.weights = coreset.numbers, coreset.weights
-        self._made = {"count": self._made["count"] + 1, "epoch": trainer.current_epoch, "step": _steps(trainer)}
+        self._made = {"count": self._made["count"] + 1, "epoch": trainer.current_epoch, "step": self._steps(trainer)}
         self._order = ORDER
         self._facts = {
             "relative_residual": coreset.residual,
@@ -167,6 +172,13 @@ class GradientMatching(Callback):
         self._install(trainer, pl_module)
         self._show(trainer)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch."""
+        assert self._batches is not None
+        self._batches += 1
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Log the last selection, once."""
         if self._facts and logs_this_step(trainer):
@@ -177,18 +189,24 @@ class GradientMatching(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the selection as plain values and tensors."""
-        state = {"numbers": self.numbers, "weights": self.weights, "order": self._order}
+        state = {"numbers": self.numbers, "weights": self.weights, "order": self._order, "batches": self._batches}
         return state | {"made": dict(self._made), "facts": dict(self._facts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the selection."""
         self.numbers, self.weights = state_dict["numbers"], state_dict["weights"]
         self._made, self._facts = dict(state_dict["made"]), dict(state_dict["facts"])
-        self._order = state_dict.get("order", 1)  # the first checkpoints did not name it
+        # the first checkpoints did not name them
+        self._order, self._batches = state_dict.get("order", 1), state_dict.get("batches")
+
+    def _steps(self, trainer: Trainer) -> int:
+        """Return the optimizer steps done; in manual optimization the batches, as any optimizer may step in each."""
+        assert self._batches is not None
+        return trainer.global_step if trainer.lightning_module.automatic_optimization else self._batches
 
     def _due(self, trainer: Trainer) -> bool:
         if self.at_step is not None:
-            return self.numbers is None and _steps(trainer) >= self.at_step
+            return self.numbers is None and self._steps(trainer) >= self.at_step
         # a run that was resumed at the start of the epoch does not select again
         return trainer.current_epoch % self.every_n_epochs == 0 and trainer.current_epoch != self._made["epoch"]
 
@@ -266,7 +284,7 @@ class GradientMatching(Callback):
         stream.order = self._order
         loader = SubsetLoader(stream, weighted, self.keys, num_workers=self._workers)
         # the number of steps since the selection is the whole state, so a resumed run reads the same batches
-        loader.position = lambda: (_steps(trainer) - first, stream.consumed(_steps(trainer) - first))
+        loader.position = lambda: (self._steps(trainer) - first, stream.consumed(self._steps(trainer) - first))
         replace_train_loader(trainer, loader)
 
     def _show(self, trainer: Trainer) -> None:
@@ -280,11 +298,6 @@ class GradientMatching(Callback):
             raise UserError(f"`show_samples` is {self.show_samples}, but the samples are not images; set it to 0.")
         pixels = (x.expand(-1, 3, -1, -1).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         add_images(trainer, "train/selection/samples", list(pixels), max(trainer.global_step - 1, 0))
-
-
-def _steps(trainer: Trainer) -> int:
-    """Return the batches that the optimizers stepped on; the global step counts each of several optimizers."""
-    return trainer.global_step // max(1, len(trainer.optimizers))
 
 
 def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch]:

@@ -33,6 +33,8 @@ class Witness(Callback):
         self.epochs.append([])
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if not self.epochs:  # resumed in the middle of an epoch
+            self.epochs.append([])
         self.epochs[-1].append(batch)
 
 
@@ -197,6 +199,62 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(quiet, tmp_path, every)
     resumed, again = run(path=tmp_path / "stopped.ckpt")
     assert torch.equal(again.numbers, selection.numbers) and torch.equal(again.weights, selection.weights)
     assert again._made == selection._made and selection._made["count"] == 2
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+class Alternating(Foreign):
+    """A module that steps its two optimizers itself: in turns, or the second one in every other batch."""
+
+    takes_weights = True
+
+    def __init__(self, turns):
+        super().__init__()
+        self.automatic_optimization, self.turns = False, turns
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def training_step(self, batch, batch_idx):
+        even = int(self.batches) % 2 == 0
+        self.batches += 1
+        first, second = self.optimizers()
+        loss = F.cross_entropy(self(batch["x"]), batch["y"], reduction="none")
+        self.manual_backward((loss * batch.get("weight", 1)).mean())
+        for optimizer, steps in ((first, even or not self.turns), (second, not even)):
+            if steps:
+                optimizer.step()
+            optimizer.zero_grad()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.layers[index].parameters(), lr=0.1) for index in (1, 3)]
+
+
+@pytest.mark.parametrize("turns", [True, False])
+def test_optimizers_that_do_not_all_step_in_each_batch(quiet, tmp_path, turns):
+    """Each epoch is one pass over the selection, and a resumed run is the run that was never stopped."""
+
+    path = tmp_path / "stopped.ckpt"
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *ignored):
+            if int(pl_module.batches) == 5:  # in the middle of the second epoch of three batches
+                trainer.save_checkpoint(path)
+
+    def run(*callbacks, path=None):
+        torch.manual_seed(0)
+        model, matching, witness = Alternating(turns), GradientMatching(80, every_n_epochs=2), Witness()
+        trainer = quiet(ResumeStream(), matching, witness, *callbacks, max_epochs=4, limit_val_batches=0)
+        trainer.fit(model, datamodule=DigitsData(micro_batch_size=32), ckpt_path=path, weights_only=True)
+        return model, matching, [[batch["index"].tolist() for batch in epoch] for epoch in witness.epochs]
+
+    whole, selection, seen = run(Save())
+    assert [len(epoch) for epoch in seen] == [3] * 4
+    size = len(selection.numbers)
+    for epochs in (seen[:2], seen[2:]):
+        order = [index for epoch in epochs for batch in epoch for index in batch]
+        assert len(set(order[:size])) == size and sorted(order[:size]) == sorted(order[size : 2 * size])
+    resumed, again, rest = run(path=path)
+    assert rest == [seen[1][2:], *seen[2:]]
+    assert torch.equal(again.numbers, selection.numbers) and again._made == selection._made
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
