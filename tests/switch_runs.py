@@ -94,6 +94,32 @@ class Witness(Callback):
             file.write(json.dumps(seen) + "\n")
 
 
+class Fail(Callback):
+    """Fails once, where the file ``fail`` tells: a hook, and how often it was called before."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def setup(self, trainer, pl_module, stage):
+        path = Path("fail")
+        self.hook, self.at = json.loads(path.read_text()) if path.exists() else ("none", 0)
+        path.unlink(missing_ok=True)
+
+    def on_train_batch_start(self, *_):
+        self._call("on_train_batch_start")
+
+    def on_before_optimizer_step(self, *_):
+        self._call("on_before_optimizer_step")
+
+    def on_train_batch_end(self, *_):
+        self._call("on_train_batch_end")
+
+    def _call(self, hook):
+        self.calls += hook == self.hook
+        if self.calls > self.at:
+            raise RuntimeError(f"{hook} fails.")
+
+
 class Net(nn.Sequential):
     """A classifier of somebody else's, with what is random or differs between devices."""
 
@@ -239,12 +265,12 @@ def switches(accumulation):
 ALWAYS = {"accelerator", "devices", "max_steps", "max_epochs", "callbacks", "plugins", "logger", "default_root_dir"}
 #: Those after which nothing is there to resume.
 KEEPS_NOTHING = {"fast_dev_run", "barebones", "enable_checkpointing"}
-#: Those that do the same whatever the number of devices; on several CPUs, batch norms are refused.
+#: Those that do the same whatever the number of devices, or that are refused on several.
 ALIKE = {
     *("benchmark", "enable_autolog_hparams", "enable_model_summary", "enable_progress_bar", "limit_predict_batches"),
     *("limit_test_batches", "log_every_n_steps", "min_epochs", "min_steps", "model_registry", "profiler", "strategy"),
     *("DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar"),
-    *("TQDMProgressBar", "num_nodes", "sync_batchnorm"),
+    *("TQDMProgressBar", "num_nodes", "sync_batchnorm", "OnExceptionCheckpoint"),
 }
 #: Bases of callbacks of the user, and those that take functions.
 IN_PYTHON = {
@@ -284,6 +310,11 @@ def assert_resumes(project, *typed, stop="max_steps=2", end="max_steps=4"):
     assert project.fit(*FILES, "--run", "parts", *typed, f"--trainer.{stop}") == 0
     assert project.fit("--ckpt_path", project.last("parts"), f"--trainer.{end}") == 0
     assert samples_seen() == whole and len(whole) == project.devices
+    assert_same_run(project)
+
+
+def assert_same_run(project):
+    """The runs ``whole`` and ``parts`` ended in the same state, with the same rows."""
     one, other = project.checkpoint("whole"), project.checkpoint("parts")
     assert one["global_step"] == other["global_step"] == 4
     for key in {"state_dict", "current_model_state", "optimizer_states", "lr_schedulers"} & one.keys():

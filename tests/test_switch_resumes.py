@@ -1,8 +1,11 @@
 """Each switch and callback of Lightning that works resumes, in each package, to the run that was never stopped."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from switch_runs import (
     ALIKE,
     ALWAYS,
@@ -12,6 +15,7 @@ from switch_runs import (
     KEEPS_NOTHING,
     PROJECTS,
     assert_resumes,
+    assert_same_run,
     callback,
     switches,
 )
@@ -101,10 +105,33 @@ def test_what_is_missing_is_one_sentence(project, capsys):
         assert all(word in error for word in words) and "Traceback" not in error
 
 
-def test_batch_norms_on_several_cpus_are_one_sentence(project_on_two, capfd):
-    assert project_on_two.fit(*FILES, "--trainer.sync_batchnorm=true") == 2
+#: Hooks that fail, and after how many calls: in the middle of an accumulation, before the optimizer steps, after it.
+FAILURES = {"on_train_batch_start": 10, "on_before_optimizer_step": 2, "on_train_batch_end": 11}
+
+
+@pytest.mark.parametrize("hook", FAILURES)
+def test_what_an_exception_saves_resumes(project, hook):
+    typed = ["--trainer.callbacks+=switch_runs.Fail", *callback("OnExceptionCheckpoint")]
+    assert project.fit(*FILES, "--run", "whole", *typed) == 0
+    Path("fail").write_text(json.dumps([hook, FAILURES[hook]]))
+    assert project.fit(*FILES, "--run", "parts", *typed) == 1
+    saved = Path("failed/on_exception.ckpt")
+    assert torch.load(saved, weights_only=True)["global_step"] == 2 + (hook == "on_train_batch_end")
+    assert project.fit("--ckpt_path", saved, "--run", "parts") == 0
+    assert_same_run(project)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--trainer.sync_batchnorm=true"], "`trainer.sync_batchnorm` is true, but torch synchronises"),
+        (callback("OnExceptionCheckpoint"), "has OnExceptionCheckpoint, but where one of several devices fails alone"),
+    ],
+)
+def test_what_several_cpus_cannot_do_is_one_sentence(project_on_two, typed, words, capfd):
+    assert project_on_two.fit(*FILES, *typed) == 2
     error = capfd.readouterr().err
-    assert "`trainer.sync_batchnorm` is true, but torch" in error and "Traceback" not in error
+    assert words in error and "Traceback" not in error and not Path("runs").exists()
 
 
 # three runs for each of forty names

@@ -29,7 +29,8 @@ class ResumeStream(Callback):
     """Changes training so that a resumed run equals an uninterrupted one, bit for bit on the same layout.
 
     1. It counts the consumed samples at optimizer-step boundaries and saves the counts in checkpoints. A checkpoint
-       written between two micro-batches of a step, as after an exception, is reset to the preceding boundary.
+       written between two micro-batches of a step, as after an exception, is reset to the preceding boundary; so are
+       buffers that the forward pass changes, such as those of batch norms.
     2. On resume it sets the start position of the training `StreamLoader`, and of one that Lightning reloads.
     3. Before each micro-batch it seeds torch, NumPy and Python from the seed of the run, the index of the micro-batch
        and the rank, so that dropout needs no saved state. Without `seed_everything` the stream's seed takes its place.
@@ -55,6 +56,7 @@ class ResumeStream(Callback):
         self._seen = 0  # micro-batches since training began, in units of the present layout
         self._before = 0  # batches that Lightning had processed when this counter stood at 0
         self._global_step = 0
+        self._buffers: dict[str, torch.Tensor] = {}  # those of the module before an unfinished step
 
     @property
     def consumed(self) -> dict[str, int]:
@@ -127,6 +129,7 @@ class ResumeStream(Callback):
         progress = trainer.fit_loop.epoch_loop.batch_progress.total.state_dict()
         self._before = progress["processed"] - self._seen
         self._global_step = trainer.global_step
+        self._buffers = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let a reloaded loader, of the same stream or of a new one, go on where the former one ended.
@@ -145,9 +148,11 @@ class ResumeStream(Callback):
             self._attach(loader, stream)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the random number generators for the micro-batch."""
+        """Seed the random number generators for the micro-batch; keep the buffers as they are before a step."""
         if self._stream is None:
             return
+        if self._seen % self._stream.accumulation == 0:
+            self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
         if self._first_batch:  # Lightning's own count, the x axis of its loggers, is not exact after a resume
             set_logged_step(trainer, self.step)
             if self._begun is None:
@@ -170,13 +175,18 @@ class ResumeStream(Callback):
         if trainer.global_step != self._global_step:
             self._global_step = trainer.global_step
             self.step = self._seen // self._stream.accumulation
+            self._buffers = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the state, and reset Lightning's counters to the last optimizer-step boundary."""
+        """Save the state, and reset Lightning's counters and the buffers to the last optimizer-step boundary."""
         if self._stream is None:
             return
         # the optimizer may have stepped in a batch that did not end, since another callback failed
-        step = self.step + (trainer.global_step != self._global_step)
+        has_stepped = trainer.global_step != self._global_step
+        step = self.step + has_stepped
+        if self._buffers and not has_stepped:
+            weights = checkpoint["state_dict"]
+            weights.update({name: buffer for name, buffer in self._buffers.items() if name in weights})
         checkpoint["callbacks"][self.state_key] = self._state(step)
         batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         surplus = batches["total"]["processed"] - self._before - step * self._stream.accumulation

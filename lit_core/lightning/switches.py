@@ -125,7 +125,9 @@ CALLBACKS: dict[str, Use] = {
         "it replaces parameters by others, which checkpoints and exports do not know; prune the trained model",
     ),
     "ModelSummary": Use("works", "as in Lightning"),
-    "OnExceptionCheckpoint": Use("works", "its file lies at the last optimizer step and can be resumed"),
+    "OnExceptionCheckpoint": Use(
+        "works", "on one device; its file lies at the last optimizer step and can be resumed; refused on several"
+    ),
     "ProgressBar": Use("works", "as the base of a bar of yours"),
     "RichModelSummary": Use("works", "as in Lightning"),
     "RichProgressBar": Use("works", "as in Lightning"),
@@ -177,6 +179,11 @@ def refuse_switches_of(trainer: Trainer) -> None:
     if on_cpus and any(isinstance(part, _BATCH_NORMS) for part in module.modules()):
         raise UserError(
             "`trainer.sync_batchnorm` is true, but torch synchronises batch norms on GPUs only; leave it out on CPUs."
+        )
+    if trainer.world_size > 1 and any(isinstance(callback, callbacks.OnExceptionCheckpoint) for callback in used):
+        raise UserError(
+            "`trainer.callbacks` has OnExceptionCheckpoint, but where one of several devices fails alone, it would "
+            "wait for the others for ever; leave it out, and let `RunCheckpoint` save every_n_train_steps."
         )
     finetunes = any(isinstance(callback, callbacks.BackboneFinetuning) for callback in used)
     if finetunes and not hasattr(module, "backbone"):
