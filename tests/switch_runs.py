@@ -85,6 +85,10 @@ model:
 """
 
 
+#: What `ThroughputMonitor` counts, which is of the present command.
+SINCE_RESUME = {"train/time", "train/batches", "train/samples"}
+
+
 class Witness(Callback):
     """Writes what each rank trains on to ``witness.<rank>`` in the working directory, a line per micro-batch."""
 
@@ -92,6 +96,14 @@ class Witness(Callback):
         seen = [batch[key].tolist() for key in ("source", "index") if key in batch]
         with open(f"witness.{trainer.global_rank}", "a") as file:
             file.write(json.dumps(seen) + "\n")
+
+
+def nothing(trainer, pl_module):
+    """A function for a callback that takes some."""
+
+
+def batch_size(batch):
+    return len(batch["index"])
 
 
 class Fail(Callback):
@@ -172,8 +184,11 @@ class Project:
     def rows(self, run):
         """Return the rows of a run's metrics.csv: its filled cells, without those that depend on the clock."""
         with open(f"runs/{self.package}/{run}/metrics.csv", newline="") as file:
-            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-        return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
+            rows = [
+                {key: value for key, value in row.items() if value and "sec" not in key and key not in SINCE_RESUME}
+                for row in csv.DictReader(file)
+            ]
+        return [row for row in rows if row.keys() > {"step", "epoch"}]
 
     def fit(self, *args):
         """Run ``fit``: in this process, or as a command with a process for each of several devices."""
@@ -272,22 +287,21 @@ ALIKE = {
     *("DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar"),
     *("TQDMProgressBar", "num_nodes", "sync_batchnorm", "OnExceptionCheckpoint"),
 }
-#: Bases of callbacks of the user, and those that take functions.
-IN_PYTHON = {
-    *("BackboneFinetuning", "BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"),
-    *("LambdaCallback", "ThroughputMonitor"),
-}
+#: That which needs a model with a backbone.
+ELSEWHERE = {"BackboneFinetuning"}
 #: Arguments of each callback that a config can name.
 CALLED = {
     "DeviceStatsMonitor": {"cpu_stats": False},
     "EarlyStopping": {"monitor": "train/loss", "patience": 9},
     "EMAWeightAveraging": {"decay": 0.5},
+    "LambdaCallback": {"on_train_start": "switch_runs.nothing"},
     "LearningRateMonitor": {"logging_interval": "step"},
     "ModelCheckpoint": {"monitor": "train/loss", "every_n_train_steps": 1, "save_top_k": 2, "filename": "best"},
     "ModelSummary": {"max_depth": 2},
     "OnExceptionCheckpoint": {"dirpath": "failed"},
     "RichModelSummary": {"max_depth": 2},
     "RichProgressBar": {},
+    "ThroughputMonitor": {"batch_size_fn": "switch_runs.batch_size"},
     "Timer": {"duration": "00:01:00:00"},
     "TQDMProgressBar": {},
     "WeightAveraging": {},

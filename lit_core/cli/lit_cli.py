@@ -29,7 +29,7 @@ from lit_core.files.paths import remove_torn_files
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
-from lit_core.lightning.switches import refuse_switches
+from lit_core.lightning.switches import refuse_bases, refuse_switches
 from lit_core.origin import import_path
 from lit_core.references import as_typed, without_environment, without_secrets
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of
@@ -183,6 +183,7 @@ class LitCLI(CommandLine):
         branch = config.get("branch_from")
         callbacks = trainer_config["callbacks"] or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        refuse_bases(callbacks)
         if fit:
             refuse_switches(trainer_config, callbacks)
         barebones = trainer_config["barebones"]

@@ -18,7 +18,7 @@ from lit_core.lightning.internals import syncs_batch_norms
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-Verdict = Literal["works", "refused", "no meaning"]
+Verdict = Literal["works", "refused", "no meaning", "only a base"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Use:
     """How an argument of the Trainer or a callback can be used in a run on a stream.
 
     Args:
-        verdict: Whether it works, is refused when it is given, or changes nothing.
+        verdict: Whether it works, is refused when it is given, changes nothing, or only others can be derived from it.
         how: What it does here; of what is refused, the reason and the remedy, as the rest of a sentence.
     """
 
@@ -83,7 +83,9 @@ TRAINER: dict[str, Use] = {
     "barebones": Use("works", "no loggers, no checkpoints, no rows; only the config is kept"),
     "plugins": Use("works", "added to the one that writes checkpoints atomically"),
     "sync_batchnorm": Use("works", "on GPUs, as in Lightning; on several CPUs, a model with batch norms is refused"),
-    "reload_dataloaders_every_n_epochs": Use("works", "a new loader goes on where the former one ended"),
+    "reload_dataloaders_every_n_epochs": Use(
+        "works", "a new loader goes on where the former one ended; refused with `GradientMatching`"
+    ),
     "default_root_dir": Use("no meaning", "the run folder takes its place; `--run` names it"),
     "enable_autolog_hparams": Use("works", "as in Lightning"),
     "model_registry": Use("no meaning", "read only by a checkpoint callback of Lightning's cloud"),
@@ -92,15 +94,15 @@ TRAINER: dict[str, Use] = {
 #: Callbacks that ``lightning.pytorch.callbacks`` exports.
 CALLBACKS: dict[str, Use] = {
     "BackboneFinetuning": Use("works", "for a model of yours that has a `backbone`; ours have none"),
-    "BaseFinetuning": Use("works", "as the base of a callback of yours"),
-    "BasePredictionWriter": Use("works", "as the base of a callback of yours"),
+    "BaseFinetuning": Use("only a base", "name the class of yours that is derived from it"),
+    "BasePredictionWriter": Use("only a base", "name the class of yours that is derived from it"),
     "BatchSizeFinder": Use(
         "refused",
         "it trains trial steps that the stream would count; try several sizes of micro_batch_size, which change the "
         "memory and not the result",
     ),
-    "Callback": Use("works", "as the base of a callback of yours"),
-    "Checkpoint": Use("works", "as the base of a callback of yours"),
+    "Callback": Use("only a base", "name the class of yours that is derived from it"),
+    "Checkpoint": Use("only a base", "name the class of yours that is derived from it"),
     "DeviceStatsMonitor": Use("works", "as in Lightning"),
     "EarlyStopping": Use("works", "on any key that the run logs; its count goes on in a resumed run"),
     "EMAWeightAveraging": Use(
@@ -111,7 +113,7 @@ CALLBACKS: dict[str, Use] = {
         "global_batch_size says how many samples an optimizer step has, and the accumulation follows from it; set "
         "global_batch_size, and branch from the checkpoint where it shall change",
     ),
-    "LambdaCallback": Use("works", "in Python only, since functions cannot be written in a config"),
+    "LambdaCallback": Use("works", "a config names functions by their import path, as `my_package.my_function`"),
     "LearningRateFinder": Use(
         "refused",
         "it trains trial steps that the stream would count; try several learning rates in runs of their own",
@@ -128,7 +130,7 @@ CALLBACKS: dict[str, Use] = {
     "OnExceptionCheckpoint": Use(
         "works", "on one device; its file lies at the last optimizer step and can be resumed; refused on several"
     ),
-    "ProgressBar": Use("works", "as the base of a bar of yours"),
+    "ProgressBar": Use("only a base", "name the class of yours that is derived from it"),
     "RichModelSummary": Use("works", "as in Lightning"),
     "RichProgressBar": Use("works", "as in Lightning"),
     "SpikeDetection": Use(
@@ -140,7 +142,9 @@ CALLBACKS: dict[str, Use] = {
         "it replaces the schedule at an epoch and does not resume; WeightAveraging and EMAWeightAveraging average "
         "after optimizer steps",
     ),
-    "ThroughputMonitor": Use("works", "in Python only, since functions cannot be written in a config"),
+    "ThroughputMonitor": Use(
+        "works", "functions as in `LambdaCallback`; in a resumed run it counts from 0; `lit-moe` logs speed without it"
+    ),
     "Timer": Use("works", "as `max_time`"),
     "TQDMProgressBar": Use("works", "as in Lightning"),
     "WeightAveraging": Use("works", "as `EMAWeightAveraging`, with the mean of all steps"),
@@ -166,6 +170,22 @@ def refuse_switches(arguments: Mapping[str, Any], used: Iterable[Any]) -> None:
         for name, use in CALLBACKS.items():
             if use.verdict == "refused" and isinstance(callback, getattr(callbacks, name)):
                 raise UserError(f"`trainer.callbacks` has {type(callback).__name__}, but {use.how}.")
+
+
+def refuse_bases(used: Iterable[Any]) -> None:
+    """Refuse callbacks of Lightning that do nothing by themselves.
+
+    Args:
+        used: The callbacks that a config names.
+
+    Raises:
+        UserError: If there is one.
+    """
+    for callback in used:
+        name = type(callback).__name__
+        use = CALLBACKS.get(name)
+        if use is not None and use.verdict == "only a base" and type(callback) is getattr(callbacks, name):
+            raise UserError(f"`trainer.callbacks` has {name}, which is only a base of callbacks; {use.how}.")
 
 
 def refuse_switches_of(trainer: Trainer) -> None:

@@ -128,6 +128,19 @@ class GradientMatching(Callback):
         """Return the keys for the HPARAMS page."""
         return ["train/selection/relative_residual", "train/selection/size"]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a trainer that replaces the training loader too, by one of all samples.
+
+        Raises:
+            UserError: If it does.
+        """
+        every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # set where mypy does not see it
+        if stage == "fit" and every:
+            raise UserError(
+                f"`trainer.reload_dataloaders_every_n_epochs` is {every}, but GradientMatching trains on a loader of "
+                "its selection, which it replaces itself; leave it out."
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note how the training data are read, and install the selection of a resumed run."""
         loader = trainer.train_dataloader

@@ -129,6 +129,36 @@ def test_a_refused_one_is_one_sentence_before_anything_is_written(name, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["fit", "predict"])
+@pytest.mark.parametrize("name", [name for name, use in CALLBACKS.items() if use.verdict == "only a base"])
+def test_a_base_alone_is_one_sentence(name, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    writes = {"write_interval": "batch"} if name == "BasePredictionWriter" else {}
+    added = json.dumps([{"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": writes}])
+    parts = ["--model=small_cli.SmallModel", "--data=small_cli.SmallData"]
+    assert small_cli.main([command, *parts, f"--trainer.callbacks={added}"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-small: ")]
+    assert lines == [
+        f"lit-small: `trainer.callbacks` has {name}, which is only a base of callbacks; name the class of yours that "
+        "is derived from it."
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_callback_that_defines_each_hook_without_a_body_is_only_a_base():
+    """Lightning marks its bases nowhere; what they leave open raises NotImplementedError."""
+    open_ = {
+        name
+        for name in callbacks.__all__
+        if any("raise NotImplementedError\n" in source(method) for method in vars(getattr(callbacks, name)).values())
+    }
+    assert open_ <= {name for name, use in CALLBACKS.items() if use.verdict == "only a base"} and open_
+
+
+def source(method):
+    return inspect.getsource(method).replace("Error()", "Error") if inspect.isfunction(method) else ""
+
+
 def test_the_page_shows_the_tables():
     text = (Path(__file__).parents[3] / "docs" / "switches.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `")]

@@ -123,6 +123,11 @@ def test_the_validation_set_or_its_mistakes_are_matched(quiet, match):
     assert matching.numbers.tolist() == expected
 
 
+def test_loaders_that_lightning_replaces_too_are_refused(quiet):
+    with pytest.raises(UserError, match=r"reload_dataloaders_every_n_epochs` is 1, but GradientMatching trains on"):
+        quiet(GradientMatching(60), reload_dataloaders_every_n_epochs=1).fit(Foreign(), datamodule=PlainDigits())
+
+
 def test_in_a_foreign_module_samples_are_drawn_by_weight(quiet):
     matching, witness = GradientMatching(60, every_n_epochs=100), Witness()
     quiet(matching, witness, max_epochs=40).fit(Foreign(), datamodule=PlainDigits())
