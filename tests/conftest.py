@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed: the process that deals the tests 
 import gc
 import os
 import sys
+import tempfile
 from itertools import islice
 from unittest import mock
 
@@ -20,6 +21,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="litshift-tests-")  # of the key and the classes typed
     gc.disable()  # what is imported while tests are collected stays
     if sys.platform == "linux" and not config.getoption("cold"):
         starts = warm_start.install()

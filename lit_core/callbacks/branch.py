@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_core import record
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import check_weights, load_checkpoint_file
+from lit_core.lightning.checkpoint import check_weights, read_checkpoint_file
 from lit_core.lightning.optimizers import fitting_moments
 from lit_core.lightning.sharded_checkpoint import divided_like
 
@@ -37,7 +37,7 @@ class BranchFrom(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the checkpoint before anything is built."""
         if stage == "fit":
-            self._checkpoint = load_checkpoint_file(self.path, "--branch_from")
+            self._checkpoint = read_checkpoint_file(self.path, "--branch_from")
             if trainer.is_global_zero:  # reads the whole file for its hash
                 self.ancestor = record.ancestor(self.path, self._checkpoint)
             if hasattr(pl_module, "on_load_checkpoint"):

@@ -24,6 +24,7 @@ from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import resolved, without_secrets
 from lit_core.seeds import seeds_of
+from lit_core.trust import sign
 
 
 class RunRecord(Callback):
@@ -122,6 +123,7 @@ class RunRecord(Callback):
         checkpoint.update(stamp("litshift-checkpoint"))
         checkpoint["config"] = self.config
         checkpoint[record.KEY] = self._record
+        sign(checkpoint)
         for logger in trainer.loggers:
             if isinstance(logger, CSVLog | EventLog):
                 self._write_pending_row(trainer, logger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import cache
@@ -11,16 +12,19 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import checkpoint_facts
+from lit_core.lightning.foreign import LEFT_OUT
 from lit_core.lightning.hyperparameters import usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.moved_names import current_path, current_paths
 from lit_core.origin import unkept
 from lit_core.record import hide_secrets
 from lit_core.references import below, settled
+from lit_core.trust import trust
 
 #: Mode in which command lines and configs are parsed: ``${...}`` is resolved after all of them are merged.
 PARSER_MODE = "omegaconf+"
@@ -31,8 +35,15 @@ _TRAINER_KEYS_OF_EVALUATION = ("callbacks", "precision")
 _KEYS_OF_EVALUATION = ("model", "data", "seed_everything")
 #: What jsonargparse writes for an object that is the default of an argument.
 _INSTANCE = "Unable to serialize instance "
+#: Key of a config, and flag, of classes that files of others may name.
+TRUST = "trust"
+TRUST_ARGUMENT: dict[str, Any] = {
+    "type": str | list[str] | None,
+    "default": None,
+    "help": "Class that checkpoints of others may name; to be repeated. Its module's code is run.",
+}
 #: Keys that belong to one command line, not to the run.
-_OWN_KEYS = ("config", "ckpt_path", "branch_from", "run")
+_OWN_KEYS = ("config", "ckpt_path", "branch_from", "run", TRUST)
 
 
 class Parser(LightningArgumentParser):
@@ -164,6 +175,27 @@ def secrets_as_references(args: list[str]) -> list[str]:
     return [arg if arg.partition("=")[2] in kept or arg in kept else hide_secrets(arg) for arg in args]
 
 
+def trust_given(args: list[str]) -> list[str]:
+    """Trust the classes that the user names, by ``--trust`` or under ``trust`` in a config; return the other arguments.
+
+    Args:
+        args: The command line with its configs located.
+    """
+    left: list[str] = []
+    for arg in args:
+        if left and left[-1] == "--trust":
+            trust(arg)
+            left.pop()
+        elif arg.startswith("--trust="):
+            trust(arg.partition("=")[2])
+        else:
+            left.append(arg)
+    for path in option(args, "--config", "-c"):
+        named = read_config(path).get(TRUST) or []
+        trust(*([named] if isinstance(named, str) else map(str, named)))
+    return left
+
+
 def given(args: list[str], key: str) -> str | None:
     """Return the value that the user gives for a top-level key: by flag, or in the last config with it; else None."""
     flags = option(args, f"--{key}")
@@ -247,9 +279,10 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str], mo
     if branch and ckpt_path:
         raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
     if branch:
-        source = {"model": _run_config(branch, "--branch_from", args, model_class).get("model")}
+        config, left_out = _run_config(branch, "--branch_from", args, model_class)
+        source = {"model": config.get("model")}
     elif ckpt_path and ckpt_path not in ("last", "best", "hpc"):
-        source = _run_config(ckpt_path, "--ckpt_path", args, model_class)
+        source, left_out = _run_config(ckpt_path, "--ckpt_path", args, model_class)
         if command != "fit":
             source = settled(source, "trainer")
             trainer = {key: source.get("trainer", {}).get(key) for key in _TRAINER_KEYS_OF_EVALUATION}
@@ -258,6 +291,7 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str], mo
         return {}
     for target in link_targets:
         _delete(source, target.split("."))
+    _report_left_out(source, left_out, args, branch or ckpt_path or "")
     trainer = source.get("trainer") or {}
     for key in ("callbacks", "logger"):
         if isinstance(trainer.get(key), list):
@@ -301,19 +335,47 @@ def insert_config(args: list[str], command: str, config: dict[str, Any]) -> list
     return [*args[:position], "--config", json.dumps(config), *args[position:]]
 
 
-def _run_config(path: str, argument: str, args: list[str], model_class: str) -> dict[str, Any]:
-    """Return the config in a checkpoint; of a run without one, its hyperparameters of model and data."""
+def _report_left_out(source: dict[str, Any], left_out: Mapping[str, Any], args: list[str], path: str) -> None:
+    """Refuse a checkpoint of somebody else whose data only the user can place; tell what else of it does not count."""
+    unused = {key: value for key, value in left_out.items() if source.get(key.partition(".")[0])}
+    for key, value in unused.items():
+        name = key.rpartition(".")[2]
+        if key.startswith("data.") and name not in _given_to("data", args):
+            raise UserError(
+                f"{path} was not written by you, and the place that its `{key}` names does not count ({value!r}); add "
+                f"--data.{name} to say where the data are."
+            )
+    others = [key for key in unused if not key.startswith("data.") and _is_evaluated(source, key)]
+    if others:
+        rank_zero_warn(f"{path} was not written by you; its {', '.join(others)} do not count. Type what is to hold.")
+
+
+def _is_evaluated(source: dict[str, Any], key: str) -> bool:
+    """Tell whether a trainer's key is among those that the command takes from the checkpoint."""
+    parts = key.split(".")
+    return parts[1] in _TRAINER_KEYS_OF_EVALUATION or "max_steps" in source["trainer"]
+
+
+def _run_config(
+    path: str, argument: str, args: list[str], model_class: str
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the config in a checkpoint, and what of it does not count.
+
+    Of a run without a config, its hyperparameters of model and data are returned.
+    """
     checkpoint = checkpoint_facts(path, argument)
+    left_out = checkpoint.get(LEFT_OUT, {})
     if "model" in checkpoint.get("config", {}):
-        return dict(checkpoint["config"])
+        return dict(checkpoint["config"]), left_out
     config = {}
     model, data = (dict(checkpoint.get(key, {})) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
     if model:
-        parameters = usable_hyperparameters(model, path, argument, _given_to_model(args))
+        parameters = usable_hyperparameters(model, path, argument, _given_to("model", args))
         config["model"] = _as_config({CLASS_PATH: model_class, **parameters})
     if CLASS_PATH in data and not any(unkept(data)):
         config["data"] = _as_config(data)
-    return config
+    of_data = "datamodule_hyper_parameters."
+    return config, {key.replace(of_data, "data.init_args."): value for key, value in left_out.items()}
 
 
 def _as_config(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -321,12 +383,13 @@ def _as_config(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": parameters[CLASS_PATH], "init_args": init_args}
 
 
-def _given_to_model(args: list[str]) -> set[str]:
-    """Return the names of the model's arguments that the command line gives, by flag or in a config."""
-    models = [read_config(path).get("model") for path in option(args, "--config", "-c")]
-    init_args = [model.get("init_args") for model in models if isinstance(model, dict)]
+def _given_to(part: str, args: list[str]) -> set[str]:
+    """Return the names of the arguments of model or data that the command line gives, by flag or in a config."""
+    parts = [read_config(path).get(part) for path in option(args, "--config", "-c")]
+    init_args = [node.get("init_args") for node in parts if isinstance(node, dict)]
     names = {str(name) for given in init_args if isinstance(given, dict) for name in given}
-    flags = [arg.removeprefix("--model.").removeprefix("init_args.") for arg in args if arg.startswith("--model.")]
+    begin = f"--{part}."
+    flags = [arg.removeprefix(begin).removeprefix("init_args.") for arg in args if arg.startswith(begin)]
     return names | {flag.partition("=")[0].partition(".")[0] for flag in flags}
 
 

@@ -26,13 +26,14 @@ from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
-from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, load_checkpoint_file
+from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, read_checkpoint_facts, read_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.switches import refuse_bases, refuse_switches
 from lit_core.origin import import_path
 from lit_core.references import as_typed, without_environment, without_secrets
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of
+from lit_core.trust import note_typed
 
 
 class LitCLI(CommandLine):
@@ -84,13 +85,14 @@ class LitCLI(CommandLine):
             default=None,
             help="Checkpoint whose weights, optimizer moments and data consumption a new run starts from (fit only).",
         )
+        parser.add_argument(f"--{arguments.TRUST}", **arguments.TRUST_ARGUMENT)
         for source, target in self.links.items():
             parser.link_arguments(source, target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line; packaged configs are located, and the checkpoint's config is inserted as defaults."""
         located = arguments.locate_configs(arguments.replace_former_paths(args))
-        located = arguments.secrets_as_references(located)
+        located = arguments.trust_given(arguments.secrets_as_references(located))
         self.config_files = arguments.option(located, "--config", "-c")
         command = next((arg for arg in located if arg in self.subcommands()), None)
         if command is not None:
@@ -132,12 +134,13 @@ class LitCLI(CommandLine):
         assert self.subcommand is not None
         parser = self.subcommand_parser(self.subcommand)
         config = self.config[self.subcommand].clone()
-        for key in ("config", "run", "branch_from"):
+        for key in ("config", "run", "branch_from", arguments.TRUST):
             config.pop(key, None)
         # with the nulls, which are not always the defaults
         dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
         plain = yaml.safe_load(dumped)
         check_keys(plain)
+        note_typed(plain)
         self.plain_config: dict[str, Any] = as_typed(plain, self._typed)
         # to which Lightning adds what the links compute
         self.config_dump = copy.deepcopy(without_secrets(plain, self._typed))
@@ -178,7 +181,7 @@ class LitCLI(CommandLine):
         config = self.config[self.subcommand]
         trainer_config = self.config_init[self.subcommand]["trainer"]
         fit, ckpt_path = self.subcommand == "fit", config.get("ckpt_path")
-        resumed = checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
+        resumed = read_checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
         resume_step = int(resumed["global_step"]) if resumed else None
         branch = config.get("branch_from")
         callbacks = trainer_config["callbacks"] or []
@@ -250,7 +253,7 @@ class LitCLI(CommandLine):
             super().run_subcommand(subcommand)
         except RuntimeError as error:
             if ckpt_path and "loading state_dict" in str(error):
-                check_weights(self.model, load_checkpoint_file(ckpt_path)["state_dict"], ckpt_path, "--ckpt_path")
+                check_weights(self.model, read_checkpoint_file(ckpt_path)["state_dict"], ckpt_path, "--ckpt_path")
             if "conditioned on metric" in str(error):  # of EarlyStopping; it lists the keys that there are
                 raise MisconfigurationException(str(error)) from error
             raise
@@ -268,7 +271,7 @@ class LitCLI(CommandLine):
         if not ckpt_path:
             rank_zero_warn("No --ckpt_path is given: the model is evaluated with its initial weights.")
         else:
-            steps = int(checkpoint_facts(ckpt_path)["global_step"])
+            steps = int(read_checkpoint_facts(ckpt_path)["global_step"])
             # fit logs a validation after `steps` steps there too; a later resume cuts rows logged at `steps` or later
             set_logged_step(self.trainer, max(steps - 1, 0))
 

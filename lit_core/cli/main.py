@@ -22,12 +22,15 @@ from lit_core import record
 from lit_core.callbacks import Stopped
 from lit_core.cli.arguments import (
     PARSER_MODE,
+    TRUST,
+    TRUST_ARGUMENT,
     Parser,
     accept_former_paths,
     configs_first,
     locate_configs,
     option,
     replace_former_paths,
+    trust_given,
 )
 from lit_core.cli.configs import words_as_flag
 from lit_core.cli.entries import entry_sentence
@@ -42,6 +45,7 @@ from lit_core.errors import UserError, did_you_mean
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import as_typed
 from lit_core.seeds import checked_seed
+from lit_core.trust import note_typed
 
 #: Exit codes; 128 + signal for a run that was stopped and saved.
 OK, FAILED, USER_ERROR = 0, 1, 2
@@ -148,7 +152,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         args = words_as_flag(args)
     if function is show:
         args = paths_as_flags(args)
-    located = configs_first(locate_configs(replace_former_paths(args)))
+    located = configs_first(trust_given(locate_configs(replace_former_paths(args))))
     try:
         parser = auto_parser(
             function,
@@ -159,8 +163,10 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
             parser_class=Parser,
             fail_untyped=False,
         )
+        parser.add_argument(f"--{TRUST}", **TRUST_ARGUMENT)
         config = parser.parse_args(located)
-        config.pop("config", None)
+        for key in ("config", TRUST):
+            config.pop(key, None)
         check_numbers(config)
         seed = config.get("seed")
         with warnings.catch_warnings():
@@ -168,6 +174,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
             dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
         typed = as_typed(yaml.safe_load(dumped), getattr(parser, "typed", {}))
         check_keys(typed)
+        note_typed(typed)
         record.set_arguments(typed, {"seed": seed or 0} if "seed" in config else {})
         # of what draws from the global generators, and of the parts of the verb that have no seed of their own
         seed_everything(checked_seed("seed", seed) if isinstance(seed, int) else 0, verbose=False)

@@ -13,7 +13,7 @@ from lit_core import record
 from lit_core.cli.record_text import difference_text, differences, record_text
 from lit_core.errors import UserError
 from lit_core.files.paths import resolve_data_path
-from lit_core.lightning.checkpoint import checkpoint_facts, is_checkpoint_folder
+from lit_core.lightning.checkpoint import is_checkpoint_folder, read_checkpoint_facts
 from lit_core.references import without_environment
 from lit_core.seeds import seeds_of
 
@@ -118,7 +118,7 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 
 def _of_checkpoint(path: Path) -> dict[str, Any]:
-    checkpoint = checkpoint_facts(path, "paths")
+    checkpoint = read_checkpoint_facts(path, "paths")
     about = checkpoint.get(record.KEY) or _of_config(checkpoint.get("config") or {})
     return {**about, "step": checkpoint["global_step"]}
 
@@ -134,7 +134,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
-        facts["step"] = checkpoint_facts(last, "paths")["global_step"]
+        facts["step"] = read_checkpoint_facts(last, "paths")["global_step"]
     evaluations = [record.read(path)["sessions"][-1] for path in sorted(folder.glob("run.*.json"))]
     return facts | ({"evaluations": evaluations} if evaluations else {})
 

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lit_core.data.loader import StreamLoader
 from lit_core.data.stream import EvalStream, SampleSource, Stream
 from lit_core.errors import UserError, check_at_least
+from lit_core.lightning.checkpoint import content_to_build
 from lit_core.lightning.hyperparameters import KeepsHyperparameters
 from lit_core.lightning.switches import refuse_switches_of
 from lit_core.seeds import part_seed
@@ -41,6 +42,21 @@ class StreamDataModule(KeepsHyperparameters, LightningDataModule):
         check_at_least(0, num_workers=num_workers)
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.num_workers, self.seed = num_workers, part_seed(seed)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """Rebuild a data module from a checkpoint as Lightning does.
+
+        Args:
+            checkpoint_path: The file.
+            args: Those of Lightning's method.
+            options: Those of Lightning's method, and arguments that replace the checkpoint's.
+
+        Raises:
+            UserError: If the checkpoint names a class that must be trusted first.
+        """
+        content_to_build(cls, checkpoint_path, options)
+        return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
     @property
     def ranks(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import fsspec  # type: ignore[import-untyped]
 import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -28,17 +29,17 @@ from torch.serialization import set_default_mmap_options, skip_data
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_path, undo_torn_replacement
+from lit_core.lightning.foreign import vetted
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli
 from lit_core.moved_names import current_paths
 from lit_core.origin import described
 from lit_core.record import note_input
 from lit_core.references import resolved, value_at
+from lit_core.trust import DESCRIBING, is_own, sign
 
 #: Name of the file in a checkpoint folder that holds everything except the divided tensors.
 META = "meta.pt"
-#: Keys of a checkpoint whose values contain import paths.
-_NAMING = ("config", "hyper_parameters", "datamodule_hyper_parameters")
 #: Arguments of Lightning's ``load_from_checkpoint`` itself; others are those of the module.
 _OF_LOADING = inspect.signature(LightningModule.load_from_checkpoint).parameters.keys()
 
@@ -99,13 +100,14 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
     """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the version of the format, and describe what a data module of the user saved of its arguments."""
+        """Add version and signature of the format, and describe what a data module of the user saved of its arguments."""
         checkpoint.update(stamp("litshift-checkpoint"))
         data = LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY
         if data in checkpoint:
             checkpoint[data] = {
                 name: value if _is_readable(value) else described(value) for name, value in checkpoint[data].items()
             }
+        sign(checkpoint)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
@@ -123,13 +125,10 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
             UserError: If the checkpoint does not say how to build an argument, and none is given instead, or if the
                 class has no such argument.
         """
-        saved: dict[str, Any] = {}
-        if isinstance(checkpoint_path, str | Path) and zipfile.is_zipfile(checkpoint_path):
-            weights_only = options.get("weights_only")
-            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only, mmap=True)
-            check_version(checkpoint, checkpoint_path)
+        checkpoint = content_to_build(cls, checkpoint_path, options)
+        if isinstance(checkpoint_path, str | Path):
             note_input(checkpoint_path, step=checkpoint.get("global_step"))
-            saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
         kept = current_paths(dict(saved))
         usable = usable_hyperparameters(resolved(kept), checkpoint_path, "checkpoint_path", options)
         kind = pydoc.locate(str(kept.get(CLASS_PATH)))
@@ -171,6 +170,27 @@ def _check_arguments(kind: type, path: Any, kept: Collection[str], given: Collec
                 f"checkpoint_path is {path}, which does not hold `{name}`, an argument of {kind.__name__}; give it by "
                 f"load_from_checkpoint(path, {name}=...)."
             )
+
+
+def content_to_build(kind: Any, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a checkpoint from which ``load_from_checkpoint`` is about to build a class.
+
+    Args:
+        kind: The class.
+        source: The file, an address, or an open file, whose position stays.
+        options: Arguments of the class that replace the checkpoint's, and ``weights_only``.
+
+    Raises:
+        UserError: If the checkpoint names a class that must be trusted first.
+    """
+    checkpoint = _content(source, options.get("weights_only"))
+    check_version(checkpoint, source)
+    if not is_own(checkpoint):
+        key = kind.CHECKPOINT_HYPER_PARAMS_KEY
+        parameters = current_paths(dict(checkpoint.get(key) or {}))
+        used = {name: value for name, value in parameters.items() if name not in options}
+        vetted({key: used}, source, "checkpoint_path", [kind])
+    return checkpoint
 
 
 def check_version(checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -240,19 +260,28 @@ def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterato
             yield torch.load(temporary, mmap=True, weights_only=True)["state_dict"]
 
 
-def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
+def load_checkpoint_file(
+    path: str | Path, argument: str = "--ckpt_path", known: Collection[type] = ()
+) -> dict[str, Any]:
     """Read a checkpoint file without executing code from it.
 
     Args:
         path: The file; tensors are mapped into memory, not copied.
         argument: Name of the argument that gave the path, for the message.
+        known: Classes that the caller has imported for this checkpoint.
 
     Returns:
-        The checkpoint; former import paths in its config and hyperparameters are replaced by the present ones.
+        The checkpoint; of what it says about how to build it, only that which may count, see
+        `lit_core.lightning.foreign`. Former import paths are replaced by the present ones.
 
     Raises:
-        UserError: If the file does not exist or is not a checkpoint.
+        UserError: If the file does not exist or is not a checkpoint, or it names a class that must be trusted first.
     """
+    return vetted(read_checkpoint_file(path, argument), path, argument, known)
+
+
+def read_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
+    """Read a checkpoint file from which nothing is to be built; see `load_checkpoint_file`."""
     path = Path(path)
     refuse_folder(path, argument)
     if not path.is_file():
@@ -272,25 +301,30 @@ def load_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
     if not whole:
         raise UserError(f"{argument} is {path}, which is not a Lightning checkpoint; give a .ckpt file of a run.")
     note_input(path.parent if path.name == META else path, step=checkpoint["global_step"])
-    return {key: current_paths(value) if key in _NAMING else value for key, value in checkpoint.items()}
+    return {key: current_paths(value) if key in DESCRIBING else value for key, value in checkpoint.items()}
 
 
 def checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
-    """Read a checkpoint file or folder; the divided tensors of a folder are not read.
+    """Read a checkpoint file or folder from which something is to be built; the divided tensors are not read.
 
     Args:
         path: The file, or the folder that several devices wrote.
         argument: Name of the argument that gave the path, for the message.
 
     Returns:
-        The checkpoint; the divided tensors of a folder are on the meta device.
+        The checkpoint, as `load_checkpoint_file` returns it; the divided tensors of a folder are on the meta device.
 
     Raises:
-        UserError: If the checkpoint does not exist.
+        UserError: If the checkpoint does not exist, or names a class that must be trusted first.
     """
+    return vetted(read_checkpoint_facts(path, argument), path, argument)
+
+
+def read_checkpoint_facts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
+    """Read a checkpoint file or folder from which nothing is to be built; see `checkpoint_facts`."""
     path = Path(path)
     undo_torn_replacement(path)
-    return load_checkpoint_file(path / META if is_checkpoint_folder(path) else path, argument)
+    return read_checkpoint_file(path / META if is_checkpoint_folder(path) else path, argument)
 
 
 def data_argument(checkpoint: Mapping[str, Any], name: str) -> Any:
@@ -350,6 +384,21 @@ def _is_readable(value: Any) -> bool:
     except Exception:  # whatever a foreign object raises when it is pickled
         return False
     return True
+
+
+def _content(source: Any, weights_only: bool | None) -> dict[str, Any]:
+    """Return the content of a checkpoint file, of an address or of an open file, whose position stays."""
+    if hasattr(source, "read"):
+        position = source.tell()
+        content = torch.load(source, map_location="cpu", weights_only=weights_only)
+        source.seek(position)
+    elif "://" in str(source):
+        with fsspec.open(str(source), "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=weights_only)
+    else:
+        mapped = zipfile.is_zipfile(source)
+        content = torch.load(source, map_location="cpu", weights_only=weights_only, mmap=mapped)
+    return dict(content)
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -23,9 +23,9 @@ from lit_core.files.paths import former_of, sync_folder, undo_torn_replacement
 from lit_core.lightning.checkpoint import (
     META,
     AtomicCheckpointIO,
-    checkpoint_facts,
     is_checkpoint_folder,
-    load_checkpoint_file,
+    read_checkpoint_facts,
+    read_checkpoint_file,
 )
 
 #: Name of a device's file in a checkpoint folder.
@@ -180,8 +180,8 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
     path = Path(path)
     undo_torn_replacement(path)
     if not is_checkpoint_folder(path):
-        return load_checkpoint_file(path, argument)
-    meta = checkpoint_facts(path, argument)
+        return read_checkpoint_file(path, argument)
+    meta = read_checkpoint_facts(path, argument)
     scattered: dict[str, list[tuple[tuple[int, ...], Tensor]]] = {}
     for rank in range(meta.pop("parts")):
         file = path / PART.format(rank)

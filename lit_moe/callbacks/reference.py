@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule
 
 from lit_core.callbacks.branch import load_weights
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lightning.checkpoint import load_checkpoint_file, read_checkpoint_file
+from lit_core.lightning.internals import INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.nn import moe_layers
 
@@ -30,7 +31,9 @@ def load_reference(path: str, module: LightningModule, tokenizer: Tokenizer | No
             f"RouterDrift needs a method routing_step(batch), which {type(module).__name__} does not have; define it: "
             "run the mixture layers as an evaluation does, and return which tokens count or None for all."
         )
-    checkpoint = load_checkpoint_file(path, "reference")
+    checkpoint = read_checkpoint_file(path, "reference")
+    if INSTANTIATOR in checkpoint.get("hyper_parameters", {}):  # then they are built, not just passed on
+        load_checkpoint_file(path, "reference", known=[type(module)])
     theirs = checkpoint.get("tokenizer")
     if theirs and tokenizer is not None and theirs["sha256"] != tokenizer.sha256:
         raise UserError(

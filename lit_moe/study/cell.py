@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 
-from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lightning.checkpoint import read_checkpoint_file
 from lit_moe.callbacks import Forgetting
 from lit_moe.study.options import ContinualOptions
 from lit_moe.study.rows import (
@@ -60,7 +60,7 @@ def experiment(seed: int, options: ContinualOptions) -> list[MeasuredRow]:
         module = runs.continued(start, options.steps, replay, options.schedule == "infinite", [trace, forgetting])
         spent = module.train_flops / 1e12
         after = runs.tested(module, start)
-        checkpoint = load_checkpoint_file(start)
+        checkpoint = read_checkpoint_file(start)
         earlier_spent = checkpoint["training_meter"]["flops"] / 1e12
         earlier = checkpoint["callbacks"][Trace.__qualname__]["steps"][-options.window :]
         per_expert = runs.recipe.step_tokens * share_per_expert(module)

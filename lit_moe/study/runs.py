@@ -16,7 +16,7 @@ from torch.optim import AdamW
 from lit_core.callbacks import BranchFrom, RunCheckpoint
 from lit_core.data import ResumeStream
 from lit_core.files.paths import data_root, locked_folder, make_folder, remove_torn_files
-from lit_core.lightning.checkpoint import AtomicCheckpointIO, load_checkpoint_file
+from lit_core.lightning.checkpoint import AtomicCheckpointIO, read_checkpoint_file
 from lit_core.lightning.optimizers import SchedulerCallable
 from lit_core.lightning.schedules import WarmupCosine
 from lit_moe.callbacks import ReplayMixing, RouterBalance
@@ -101,7 +101,7 @@ class Runs:
             for moment, goal in goals.items():
                 last = folder / moment / "last.ckpt"
                 remove_torn_files(last.parent)
-                if not last.is_file() or load_checkpoint_file(last)["global_step"] < goal:
+                if not last.is_file() or read_checkpoint_file(last)["global_step"] < goal:
                     begun = last if last.is_file() else checkpoints.get("constant")
                     checkpoint = RunCheckpoint(max(1, steps // 8), save_top_k=0, dirpath=str(last.parent))
                     trainer = self.trainer(goal, [checkpoint, Trace(TRACED)], limit_val_batches=0)
@@ -183,7 +183,7 @@ class Runs:
     def from_checkpoint(self, path: Path) -> MoELanguageModel:
         """Return the model with the weights of a checkpoint."""
         module = self.module()
-        module.load_state_dict(load_checkpoint_file(path)["state_dict"])
+        module.load_state_dict(read_checkpoint_file(path)["state_dict"])
         return module
 
     def _described(self, steps: int) -> list[Any]:

@@ -13,6 +13,7 @@ from small_cli import main as small
 import lit_moe.cli
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.references import as_typed, resolved, settled, value_at, without_secrets
+from lit_core.trust import sign
 from lit_moe import MoELanguageModel
 
 SECRET = "tr0ub4dor-and-3"
@@ -184,6 +185,7 @@ def test_a_branch_has_the_schedule_of_its_own_length(first):
 def test_a_checkpoint_that_kept_the_number_says_what_to_type(first, capsys):
     former = torch.load(LAST, weights_only=True)
     former["config"] = resolved(former["config"])
+    sign(former)
     torch.save(former, LAST)
     capsys.readouterr()
     shutil.copy(LAST, "former.ckpt")
