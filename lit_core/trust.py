@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lit_core.files.paths import make_folder
+
 #: Key of a checkpoint under which its signature lies.
 SIGNATURE = "signature"
 #: Keys of a checkpoint that say how to build what it holds.
@@ -70,7 +72,7 @@ def note_typed(config: Any) -> None:
     new = sorted(name for name in named - _noted() if "." in name and not name.startswith(KNOWN))
     if new:
         with suppress(OSError, RuntimeError):  # there is no home, or it cannot be written
-            _folder().mkdir(parents=True, exist_ok=True)
+            make_folder(_folder())
             with (_folder() / "classes.txt").open("a", encoding="utf-8") as file:
                 file.writelines(f"{name}\n" for name in new)
 
@@ -102,7 +104,7 @@ def _key(create: bool = False) -> bytes | None:
     with suppress(OSError, RuntimeError):
         path = _folder() / "key"
         if create and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             temporary = path.with_name(f".key.{os.getpid()}")
             temporary.touch(mode=0o600)
             temporary.write_bytes(secrets.token_bytes(32))

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -66,7 +67,7 @@ def vetted(checkpoint: Mapping[str, Any], path: str | Path, argument: str, known
     gate = _Gate(f"{argument} is {path}", known)
     left = dict(checkpoint)
     for key in DESCRIBING:
-        if isinstance(left.get(key), Mapping):
+        if left.get(key) is not None:
             left[key] = gate.config(left[key]) if key == "config" else gate.parameters(left[key], key)
     left[LEFT_OUT] = gate.left_out
     return left
@@ -88,7 +89,7 @@ class _Gate:
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return a run's config with what counts."""
         kinds: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer": Trainer}
-        config = dict(config)
+        config = dict(self.arguments(config, "config"))
         if isinstance(config.get("trainer"), Mapping):
             for key in _NOT_OF_FOREIGN:
                 if config["trainer"].get(key) not in (None, True, False):
@@ -100,13 +101,14 @@ class _Gate:
 
     def parameters(self, parameters: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the hyperparameters of a module with what counts."""
-        kind = None
+        kind, parameters = None, self.arguments(parameters, where)
         if CLASS_PATH in parameters:
             kind = self.named(parameters[CLASS_PATH], {LightningModule, LightningDataModule}, f"{where}.{CLASS_PATH}")
         if parameters.get(INSTANTIATOR, INSTANTIATE_MODULE) != INSTANTIATE_MODULE:
             self.refuse(f"{where}.{INSTANTIATOR}", parameters[INSTANTIATOR], "is no function that builds a module")
-        rest = {key: value for key, value in parameters.items() if key not in (CLASS_PATH, INSTANTIATOR)}
-        return {**parameters, **self.each(rest, _hints(kind), where)}
+        built_by = {key: value for key, value in parameters.items() if key in (CLASS_PATH, INSTANTIATOR)}
+        rest = {key: value for key, value in parameters.items() if key not in built_by}
+        return built_by | self.each(rest, _hints(kind), where)
 
     def value(self, value: Any, declared: set[type] | None, where: str) -> Any:
         """Return a value if what it names counts, else `_OUT`.
@@ -130,6 +132,8 @@ class _Gate:
             return self.leave_out(where, value)
         if _leads_out(value) and not builds_model:  # the weights of a model are only read
             return self.leave_out(where, value)
+        if declared != set() and "${" in value:
+            self.refuse(where, value, "is a reference where a class may be named")
         if declared != set() and _DOTTED.fullmatch(value) and _is_importable(value):
             self.named(value, declared, where)
         return value
@@ -144,7 +148,7 @@ class _Gate:
         left = {key: inner for key, inner in value.items() if key in ("class_path", "init_args", "dict_kwargs")}
         rest = {key: inner for key, inner in value.items() if key not in left}
         for key in ("init_args", "dict_kwargs"):
-            if isinstance(left.get(key), Mapping):
+            if left.get(key) is not None:
                 left[key] = self.each(left[key], hints, f"{where}.{key}")
         return left | self.each(rest, hints, where, declared)
 
@@ -160,13 +164,23 @@ class _Gate:
             others: What is declared of arguments without an annotation.
         """
         left = {}
-        for name, value in values.items():
+        for name, value in self.arguments(values, where).items():
             key = f"{where}.{name}".lstrip(".")
             if where.startswith("trainer") and value is not None and _is_path(hints.get(name)):
                 left[name] = self.leave_out(key, value)
             else:
                 left[name] = self.value(value, _declared(hints[name]) if name in hints else others, key)
         return {name: value for name, value in left.items() if value is not _OUT}
+
+    def arguments(self, values: Any, where: str) -> Mapping[str, Any]:
+        """Return arguments by name.
+
+        Raises:
+            UserError: If it is something else, such as a reference to a place where anything stands.
+        """
+        if not isinstance(values, Mapping):
+            self.refuse(where, values, "is no mapping of arguments")
+        return values
 
     def leave_out(self, where: str, value: Any) -> Any:
         """Note a value that does not count, and return what stands for it."""
@@ -175,9 +189,9 @@ class _Gate:
 
     def named(self, name: Any, declared: set[type] | None, where: str) -> Any:
         """Return the class or function of an import path that counts; None for a trusted one."""
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not (name.isidentifier() or _DOTTED.fullmatch(name)):
             self.refuse(where, name, "is no import path")
-        if not _DOTTED.fullmatch(name):
+        if name.isidentifier():
             return None  # a class that is imported already, among those that the argument declares
         if name in self.known or is_trusted(name):
             return None
@@ -211,6 +225,7 @@ class _Gate:
 _OUT = object()
 
 
+@cache
 def _hints(named: Any) -> dict[str, Any]:
     """Return the annotations of the arguments of a class, those of its bases too, or of a function."""
     hints: dict[str, Any] = {}

@@ -1,0 +1,292 @@
+"""A checkpoint of somebody else runs no code: in no key of it, and in no option of any command that takes a file."""
+
+import copy
+import inspect
+import re
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from verbs import PACKAGES, own_verbs
+
+from lit_core import trust
+from lit_core.cli.lit_cli import LitCLI
+from lit_core.errors import UserError
+from lit_core.lightning.checkpoint import load_checkpoint_file, read_checkpoint_file
+from lit_core.lightning.foreign import LEFT_OUT, vetted
+from lit_detect import DetectorTask
+from lit_detect.loading import load_detector, trained
+from lit_moe import MoELanguageModel
+from lit_valuation import ClassifierTask
+
+ROOT = Path(__file__).parents[1]
+FORMER = ROOT / "tests" / "fixtures" / "before_the_move"
+RUNS = {"moe/first": MoELanguageModel, "valuation/first": ClassifierTask, "detect/ensemble": DetectorTask}
+SYSTEM = {"class_path": "os.system", "init_args": {"command": "touch ran"}}
+IMPORTED = {"class_path": "hostile.Payload", "init_args": {}}
+HUB = {"class_path": "torch.hub.load", "init_args": {"repo_or_dir": "a/b", "model": "c"}}
+CHAIN = {"class_path": "lit_core.record.subprocess.Popen", "init_args": {"args": ["touch", "ran"]}}
+PICKLE = {"class_path": "torch.load", "init_args": {"f": "bomb.pt", "weights_only": False}}
+PAYLOADS = [SYSTEM, IMPORTED, HUB, CHAIN, PICKLE]
+
+
+@pytest.fixture
+def former(tmp_path, monkeypatch):
+    """The working folder of runs that were kept, with a module on the path that tells whether it was imported."""
+    shutil.copytree(FORMER, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(FORMER / "kept", tmp_path / "runs")
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "hostile.py").write_text("open('ran', 'w')\nclass Payload:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    yield
+    sys.modules.pop("hostile", None)
+
+
+def last(run):
+    return f"runs/{run}/checkpoints/last.ckpt"
+
+
+def places(node, path=()):
+    """Yield the path of every value in plain data, at any depth."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+def changed(checkpoint, path, value):
+    """Return a checkpoint with another value at one place."""
+    described = {key: copy.deepcopy(checkpoint[key]) for key in trust.DESCRIBING if key in checkpoint}
+    node = described
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = copy.deepcopy(value)
+    return {**checkpoint, **described}
+
+
+def described_by(checkpoint):
+    return {key: checkpoint[key] for key in trust.DESCRIBING if key in checkpoint}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload["class_path"])
+@pytest.mark.parametrize("run", RUNS)
+def test_no_place_takes_an_object_of_others(run, payload, former):
+    checkpoint = read_checkpoint_file(last(run))
+    assert not vetted(checkpoint, "x.ckpt", "--ckpt_path")[LEFT_OUT]
+    walked = list(places(described_by(checkpoint)))
+    assert len(walked) > 50
+    for path in walked:
+        try:
+            left = vetted(changed(checkpoint, path, payload), "x.ckpt", "--ckpt_path")
+        except UserError as error:
+            assert str(error).startswith("--ckpt_path is x.ckpt, which was not written by you; ")
+        else:  # then it was left out
+            assert payload["class_path"] not in str(described_by(left)), path
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("text", ["hostile.Payload", "os.system", "${oc.env:HOME}", "${oc.decode:${oc.env:HOME}}"])
+@pytest.mark.parametrize("run", RUNS)
+def test_a_text_that_names_something_stands_only_where_texts_do(run, text, former):
+    checkpoint = read_checkpoint_file(last(run))
+    kept = []
+    for path in places(described_by(checkpoint)):
+        try:
+            left = described_by(vetted(changed(checkpoint, path, text), "x.ckpt", "--ckpt_path"))
+        except UserError:
+            continue
+        if text in str(left):
+            kept.append(path)
+    assert not any("class_path" in str(path[-1]) for path in kept)
+    assert text.startswith("$") is not bool(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
+def test_a_text_where_texts_stand_is_not_imported(run, former, capsys):
+    main = import_module(f"lit_{run.partition('/')[0]}.cli").main
+    checkpoint = read_checkpoint_file(last(run))
+    for path in places({"config": checkpoint["config"]}):
+        torch.save(changed(checkpoint, path, "hostile.Payload"), "x.ckpt")
+        main(["test", "--ckpt_path", "x.ckpt", "--trainer.logger", "false", "--trainer.limit_test_batches", "1"])
+        assert not Path("ran").exists(), path
+    capsys.readouterr()
+
+
+def hostile(run):
+    """Write a checkpoint that would run a command where the optimizer is built, and return its path."""
+    checkpoint = read_checkpoint_file(last(run))
+    for key in ("config", "hyper_parameters"):
+        node = checkpoint[key]["model"]["init_args"] if key == "config" else checkpoint[key]
+        node["optimizer"] = SYSTEM
+    torch.save(checkpoint, "hostile.ckpt")
+    return "hostile.ckpt"
+
+
+REFUSED = "hostile.ckpt, which was not written by you; its `"
+
+
+@pytest.mark.parametrize("command", [*LitCLI.subcommands(), "branch", "plan"])
+@pytest.mark.parametrize("run", RUNS)
+def test_each_command_of_lightning_refuses_it(run, command, former, capsys):
+    package = run.partition("/")[0]
+    if command == "plan" and package != "moe":
+        return
+    option = "--branch_from" if command == "branch" else "--ckpt_path"
+    command = "fit" if command == "branch" else command
+    args = [command, "--config", f"runs/{run}/config.yaml", option, hostile(run), "--run", "new"]
+    assert import_module(f"lit_{package}.cli").main(args) == 2
+    assert REFUSED in capsys.readouterr().err and not Path("ran").exists()
+
+
+def options():
+    """Yield each option of the packages' own verbs that takes a text, which may be a path."""
+    for package, found in own_verbs().items():
+        for name, verb in found.items():
+            for option, parameter in inspect.signature(verb).parameters.items():
+                if "str" in str(parameter.annotation) or "Path" in str(parameter.annotation):
+                    yield pytest.param(package, name, option, id=f"{package}-{name}-{option}")
+
+
+#: Values of other options, so that the checkpoint is reached.
+FITTING = {
+    "answers": '{"a": "hostile.ckpt"}',
+    "fpr": "0.1",
+    "human": "texts/shuffled/all.txt",
+    "limit": "3",
+    "output": "new.ckpt",
+    "selector": "lit_valuation.selectors.RandomSelector",
+    "to": "[a]",
+}
+
+
+@pytest.mark.parametrize(("package", "name", "option"), list(options()))
+def test_each_option_of_each_verb_runs_nothing_of_it(package, name, option, former, capsys):
+    path = hostile(next(run for run in RUNS if package.endswith(run.partition("/")[0])))
+    parameters = inspect.signature(own_verbs()[package][name]).parameters
+    needed = {argument for argument, known in parameters.items() if known.default is known.empty} | FITTING.keys()
+    others = [argument for argument in parameters if argument in needed - {option}]
+    args = [f"--{argument}={FITTING.get(argument, path)}" for argument in others]
+    args.append(f"--{option}={FITTING['output'] if option == 'output' else path}")
+    status = import_module(f"{package}.cli").main([name, *args])
+    assert not Path("ran").exists()
+    if option == "ckpt_path":
+        assert status == 2
+        # the others need more files before they read it, or build nothing from it; see the last test
+        assert name in ("select", "rank", "consolidate") or REFUSED in capsys.readouterr().err
+
+
+def test_what_python_loads_is_vetted_too(former):
+    for run, kind in RUNS.items():
+        path = hostile(run)
+        for load in (kind.load_from_checkpoint, lambda path, **_: load_checkpoint_file(path)):
+            with pytest.raises(UserError, match="which was not written by you"):
+                load(path, weights_only=True)
+        with open(path, "rb") as file, pytest.raises(UserError, match="which was not written by you"):
+            kind.load_from_checkpoint(file, weights_only=True)
+        torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+        with pytest.raises(UserError, match="which was not written by you"):
+            kind.load_from_checkpoint(path, weights_only=True)
+    path = hostile("detect/ensemble")
+    for load in (trained, load_detector):
+        with pytest.raises(UserError, match="which was not written by you"):
+            load(path)
+    assert not Path("ran").exists()
+
+
+def test_loggers_folders_and_variables_of_others_do_not_count(former, capsys):
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    trainer = checkpoint["config"]["trainer"]
+    trainer["logger"] = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "mine"}}
+    trainer["default_root_dir"] = "/elsewhere"
+    saving = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": "mine"}}
+    trainer["callbacks"] = [saving]
+    checkpoint["config"]["data"]["init_args"]["root"] = "../mine"
+    left = vetted(checkpoint, "x.ckpt", "--ckpt_path")
+    assert not {"logger", "default_root_dir"} & set(left["config"]["trainer"])
+    assert left["config"]["trainer"]["callbacks"] == [{**saving, "init_args": {}}]
+    assert "root" not in left["config"]["data"]["init_args"]
+    assert set(left[LEFT_OUT]) == {
+        "trainer.logger",
+        "trainer.default_root_dir",
+        "trainer.callbacks.0.init_args.dirpath",
+        "data.init_args.root",
+    }
+    torch.save(checkpoint, "x.ckpt")
+    main = import_module("lit_moe.cli").main
+    assert main(["test", "--ckpt_path", "x.ckpt"]) == 2
+    message = "x.ckpt was not written by you, and the place that its `data.init_args.root` names does not count"
+    assert message in capsys.readouterr().err
+    main(["prepare", "--config", "prepare.moe.yaml"])
+    root = yaml.safe_load(Path("runs/moe/first/config.yaml").read_text())["data"]["init_args"]["root"]
+    with pytest.warns(UserWarning, match="x.ckpt was not written by you; its trainer.callbacks.0.init_args.dirpath do"):
+        assert main(["test", "--ckpt_path", "x.ckpt", "--data.root", root]) == 0
+    assert not Path("mine").exists()
+
+
+def test_a_class_that_the_user_trusts_or_has_typed_may_be_named(former):
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    checkpoint["hyper_parameters"]["optimizer"] = IMPORTED
+    with pytest.raises(UserError, match="add --trust hostile"):
+        vetted(checkpoint, "x.ckpt", "--ckpt_path")
+    trust.note_typed({"model": {"init_args": {"optimizer": IMPORTED}}})
+    assert vetted(checkpoint, "x.ckpt", "--ckpt_path")["hyper_parameters"]["optimizer"] == IMPORTED
+    checkpoint["hyper_parameters"]["router"] = {"class_path": "hostile.Other"}
+    with pytest.raises(UserError, match="add --trust hostile"):
+        vetted(checkpoint, "x.ckpt", "--ckpt_path")
+
+
+def test_an_own_run_needs_no_flag_and_another_user_must_trust_its_classes(former, monkeypatch, capsys):
+    Path("path/mine.py").write_text("from lit_valuation.nn import MLP\nclass Net(MLP):\n    pass\n")
+    main = import_module("lit_valuation.cli").main
+    assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
+    network = ["--model.network", "mine.Net", "--model.network.hidden", "[8]"]
+    args = ["fit", "--config", "valuation.yaml", *network, "--trainer.max_steps", "2", "--run", "mine"]
+    assert main(args) == 0, capsys.readouterr().err
+    test = ["test", "--ckpt_path", "runs/valuation/mine/checkpoints/last.ckpt"]
+    assert main(test) == 0
+    monkeypatch.setenv("XDG_CONFIG_HOME", "another")
+    capsys.readouterr()
+    assert main(test) == 2
+    assert "`model.init_args.network.class_path` is 'mine.Net'" in capsys.readouterr().err
+    Path("trusting.yaml").write_text("trust: [mine.Net]\n")
+    for typed in (["--trust", "mine.Net"], ["--trust=mine.Net"], ["--config", "trusting.yaml"]):
+        monkeypatch.setattr(trust, "_trusted", set())
+        monkeypatch.setenv("XDG_CONFIG_HOME", f"another-{len(typed)}")
+        assert main([*test, *typed]) == 0, capsys.readouterr().err
+
+
+def test_one_s_own_checkpoint_counts_until_somebody_changes_it(former):
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    checkpoint["hyper_parameters"]["scheduler"] = {"class_path": "mine.Scheduler"}
+    trust.sign(checkpoint)
+    assert vetted(checkpoint, "x.ckpt", "--ckpt_path") is checkpoint
+    for path in places(described_by(checkpoint)):
+        assert not trust.is_own(changed(checkpoint, path, "another")), path
+
+
+def test_whoever_builds_from_a_checkpoint_reads_it_vetted():
+    """Only what the modules below do with a checkpoint builds nothing from it."""
+    files = [path for package in ("lit_core", *PACKAGES) for path in (ROOT / package).rglob("*.py")]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in files}
+    assert {path for path, text in texts.items() if "torch.load(" in text} == {
+        "lit_core/lightning/checkpoint.py",
+        "lit_core/lightning/sharded_checkpoint.py",
+        "lit_valuation/encoders/efficientnet_lite0.py",  # published weights, checked by hash
+    }
+    unvetted = {path for path, text in texts.items() if re.search(r"\bread_checkpoint_f(ile|acts)\(", text)}
+    assert unvetted - {"lit_core/lightning/checkpoint.py"} == {
+        "lit_core/callbacks/branch.py",  # weights and counters
+        "lit_core/cli/lit_cli.py",  # weights and the step
+        "lit_core/cli/show.py",  # prints
+        "lit_core/lightning/sharded_checkpoint.py",  # copies
+        "lit_moe/callbacks/reference.py",  # and vets before it builds
+        "lit_moe/study/cell.py",  # counters
+        "lit_moe/study/runs.py",  # weights and the step
+    }
