@@ -282,13 +282,13 @@ class HuggingFaceLM(LanguageModel):
         folder = resolve_data_path(name)
         name = str(folder) if folder.is_dir() else name
         with loading(f"The language model is {name}", "give a Hugging Face name or a folder with safetensors"):
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             known = config.num_hidden_layers
             if layers is not None and not 1 <= layers <= known:
                 raise UserError(f"layers is {layers}, but {name} has {known}; keep from 1 to {known}, or null for all.")
             config.num_hidden_layers = layers or known
             model = AutoModelForCausalLM.from_pretrained(
-                name, config=config, use_safetensors=True, dtype=getattr(torch, dtype)
+                name, config=config, use_safetensors=True, dtype=getattr(torch, dtype), trust_remote_code=False
             )
         called = name.rstrip("/").split("/")[-1]
         if layers is not None and layers < known:

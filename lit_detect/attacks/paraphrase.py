@@ -82,5 +82,5 @@ class Paraphrase(Attack):
 
         remedy = "give the Hugging Face name or folder of a sequence-to-sequence model with safetensors"
         with loading(f"model is {self.model}", remedy):
-            model = AutoModelForSeq2SeqLM.from_pretrained(self.model, use_safetensors=True)
-            return AutoTokenizer.from_pretrained(self.model), model.eval()
+            model = AutoModelForSeq2SeqLM.from_pretrained(self.model, use_safetensors=True, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(self.model, trust_remote_code=False), model.eval()

@@ -110,8 +110,8 @@ class SentenceSimilarity(Similarity):
 
         name = str(minilm_folder()) if self.encoder == "minilm" else self.encoder
         with loading(f"encoder is {name}", "give minilm, a Hugging Face name, or a folder with safetensors"):
-            model = AutoModel.from_pretrained(name, use_safetensors=True)
-            return AutoTokenizer.from_pretrained(name), model.eval()
+            model = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False), model.eval()
 
     @property
     def _limit(self) -> int:

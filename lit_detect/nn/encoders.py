@@ -124,7 +124,8 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Lo
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         if scratch is not None:
-            network = kind.from_config(_scratch_config(model, int(scratch[1]), int(scratch[2])))
+            config = _scratch_config(model, int(scratch[1]), int(scratch[2]))
+            network = kind.from_config(config, trust_remote_code=False)
             backend, pad, limit, name = _scratch_backend(), 0, _SCRATCH_POSITIONS, model
         else:
             folder = str(minilm_folder()) if model == "minilm" else model
@@ -146,8 +147,10 @@ def _load(folder: str, name: str, kind: Any, labels: dict[str, int]) -> tuple[nn
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        network = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **labels)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        network = kind.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **labels
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(

@@ -113,7 +113,9 @@ class Gruen:
 
         remedy = "give a classifier of acceptable sentences by its Hugging Face name or a folder with safetensors"
         with loading(f"`acceptability` is {self.acceptability}", remedy):
-            module = AutoModelForSequenceClassification.from_pretrained(self.acceptability, use_safetensors=True)
+            module = AutoModelForSequenceClassification.from_pretrained(
+                self.acceptability, use_safetensors=True, trust_remote_code=False
+            )
             if module.config.num_labels != 2:
                 raise ValueError(f"it has {module.config.num_labels} labels, not 2")
-            return AutoTokenizer.from_pretrained(self.acceptability), module.eval()
+            return AutoTokenizer.from_pretrained(self.acceptability, trust_remote_code=False), module.eval()

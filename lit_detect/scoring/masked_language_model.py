@@ -49,8 +49,8 @@ class MaskedLM:
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
         with loading(f"The masked language model is {name}", "give a Hugging Face name or a folder with safetensors"):
-            model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         if tokenizer.mask_token_id is None:
             raise UserError(f"The tokenizer of {name} has no mask token. Give a masked language model, such as BERT.")
         return cls(model.eval().to(device), tokenizer, name.rstrip("/").split("/")[-1])

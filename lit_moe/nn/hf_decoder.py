@@ -225,7 +225,9 @@ def _random(config: dict[str, Any]) -> Any:
 
     kind = config.get("model_type")
     try:
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(**config), dtype=torch.float32, trust_remote_code=False
+        )
     except Exception as error:  # whatever the checks of each config raise
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(

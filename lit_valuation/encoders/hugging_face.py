@@ -46,7 +46,9 @@ class HuggingFaceEncoder(Encoder):
         self.model, self.revision, self.max_length = model, revision, max_length
         self.name = f"HuggingFaceEncoder[{Path(model).name if Path(model).is_dir() else model}]"
         try:
-            self.module = AutoModel.from_pretrained(model, revision=revision, use_safetensors=True)
+            self.module = AutoModel.from_pretrained(
+                model, revision=revision, use_safetensors=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise UserError(
                 f"model {model!r} cannot be loaded: {' '.join(str(error).split())[:200]}; give a name on the Hub or a "
@@ -88,7 +90,7 @@ class HuggingFaceEncoder(Encoder):
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+        return AutoTokenizer.from_pretrained(self.model, revision=self.revision, trust_remote_code=False)
 
     def _preprocessing(self) -> dict[str, Any]:
         """Return size, mean and standard deviation of the model's own preprocessing."""
