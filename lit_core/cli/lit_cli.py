@@ -26,7 +26,7 @@ from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
-from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, read_checkpoint_facts, read_checkpoint_file
+from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, read_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.switches import refuse_bases, refuse_switches
@@ -181,7 +181,7 @@ class LitCLI(CommandLine):
         config = self.config[self.subcommand]
         trainer_config = self.config_init[self.subcommand]["trainer"]
         fit, ckpt_path = self.subcommand == "fit", config.get("ckpt_path")
-        resumed = read_checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
+        resumed = checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
         resume_step = int(resumed["global_step"]) if resumed else None
         branch = config.get("branch_from")
         callbacks = trainer_config["callbacks"] or []
@@ -271,7 +271,7 @@ class LitCLI(CommandLine):
         if not ckpt_path:
             rank_zero_warn("No --ckpt_path is given: the model is evaluated with its initial weights.")
         else:
-            steps = int(read_checkpoint_facts(ckpt_path)["global_step"])
+            steps = int(checkpoint_facts(ckpt_path)["global_step"])
             # fit logs a validation after `steps` steps there too; a later resume cuts rows logged at `steps` or later
             set_logged_step(self.trainer, max(steps - 1, 0))
 
