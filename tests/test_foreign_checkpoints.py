@@ -91,10 +91,13 @@ def test_no_place_takes_an_object_of_others(run, payload, former):
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("text", ["hostile.Payload", "os.system", "${oc.env:HOME}", "${oc.decode:${oc.env:HOME}}"])
+@pytest.mark.parametrize(
+    "text", ["hostile.Payload", "os.system", "beside.yaml", "${oc.env:HOME}", "${oc.decode:${oc.env:HOME}}"]
+)
 @pytest.mark.parametrize("run", RUNS)
 def test_a_text_that_names_something_stands_only_where_texts_do(run, text, former):
     checkpoint = read_checkpoint_file(last(run))
+    Path("beside.yaml").write_text(yaml.safe_dump(SYSTEM))
     kept = []
     for path in places(described_by(checkpoint)):
         try:
@@ -105,6 +108,8 @@ def test_a_text_that_names_something_stands_only_where_texts_do(run, text, forme
             kept.append(path)
     assert not any("class_path" in str(path[-1]) for path in kept)
     assert text.startswith("$") is not bool(kept)
+    # where a class is asked for, the parser would take a name, or read a file
+    assert not {path for path in kept if path[-1] in ("model", "data", "trainer", "optimizer", "callbacks", "decoder")}
 
 
 @pytest.mark.slow

@@ -132,9 +132,13 @@ class _Gate:
             return self.leave_out(where, value)
         if _leads_out(value) and not builds_model:  # the weights of a model are only read
             return self.leave_out(where, value)
-        if declared != set() and "${" in value:
+        if declared == set() or value.isidentifier():
+            return value
+        if "${" in value:
             self.refuse(where, value, "is a reference where a class may be named")
-        if declared != set() and _DOTTED.fullmatch(value) and _is_importable(value):
+        if os.path.isfile(value):  # unlike that of Path, no value makes it raise
+            self.refuse(where, value, "is a file where a class may be named")
+        if _DOTTED.fullmatch(value) and _is_importable(value):
             self.named(value, declared, where)
         return value
 
