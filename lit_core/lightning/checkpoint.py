@@ -100,7 +100,7 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
     """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add version and signature of the format, and describe what a data module of the user saved of its arguments."""
+        """Add version and signature, and describe what a data module of the user saved of its arguments."""
         checkpoint.update(stamp("litshift-checkpoint"))
         data = LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY
         if data in checkpoint:

@@ -106,7 +106,8 @@ def test_a_flag_wins_over_a_config_on_either_side(command, config, capsys):
     for args in ([*config, *flags], [*flags, *config]):
         assert main([command, *args, "--print_config"]) == 0
         printed = yaml.safe_load(capsys.readouterr().out)
-        assert printed == {"start": 7, "name": "y"} if command == "count" else printed["data"]["init_args"]["size"] == 7
+        counted = {"start": 7, "name": "y", "trust": None}
+        assert printed == counted if command == "count" else printed["data"]["init_args"]["size"] == 7
 
 
 def test_a_checkpoint_is_resumed_with_the_runs_own_config_on_either_side(first_run):
