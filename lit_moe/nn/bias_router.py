@@ -53,8 +53,11 @@ class BiasRouter(ExactBuffers, Router):
         return logsigmoid(logits_TE)
 
     def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
-        """Return the experts with the largest score plus bias."""
-        return (scores_TE + self.bias).topk(self.top_k, dim=-1).indices
+        """Return the experts with the largest score plus bias; where these are equal, the larger logit decides."""
+        by_logit_TE = logits_TE.argsort(dim=-1, descending=True)
+        biased_TE = (scores_TE + self.bias).gather(-1, by_logit_TE)
+        ranked_TE = biased_TE.argsort(dim=-1, descending=True, stable=True)
+        return by_logit_TE.gather(-1, ranked_TE[:, : self.top_k])
 
     def end_step(self, counts_E: Tensor) -> None:
         """Move the biases by γ towards an even load."""

@@ -161,12 +161,15 @@ class Router(nn.Module, ABC):
     def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts ``(tokens, k)`` that inference chooses; by default those with the largest scores.
 
+        Where the scores of several experts are equal in float32, such as 0 or 1, their logarithms decide.
+
         Args:
             logits_TE: Logits in float32.
             scores_TE: The scores that :meth:`scores` returned.
             mask_T: True for tokens that count; None for all.
         """
-        return scores_TE.topk(self.top_k, dim=-1).indices
+        defined = type(self).log_scores is not Router.log_scores
+        return (self.log_scores(logits_TE, scores_TE) if defined else scores_TE).topk(self.top_k, dim=-1).indices
 
     def select_in_training(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts ``(tokens, k)`` that training chooses, where they differ from those of inference.

@@ -44,16 +44,12 @@ class SinkhornRouter(Router):
         return logits_TE.sigmoid() if self.top_k == 1 else probs_TE
 
     def log_scores(self, logits_TE: Tensor, scores_TE: Tensor) -> Tensor:
-        """Return the logits: with several experts per token a softmax is their exponentials times a factor."""
+        """Return the logits: a softmax is their exponentials times a factor, and one sigmoid alone rises with them."""
         return logits_TE
 
     def is_softmax_top_k(self) -> bool:
         """Tell whether inference is that of Hugging Face's mixtures; with one expert per token the weight is not."""
         return self.top_k > 1
-
-    def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
-        """Return the experts with the largest logits: the sigmoids of large ones are all 1 in float32."""
-        return logits_TE.topk(self.top_k, dim=-1).indices
 
     def select_in_training(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the top-k of the balanced matrix; masked tokens take those of their logits."""

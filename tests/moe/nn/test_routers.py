@@ -288,11 +288,6 @@ def test_what_is_said_to_be_a_softmax_is_one(kind):
         )
 
 
-def test_sinkhorn_infers_by_logits_whose_sigmoids_tie():
-    router = SinkhornRouter(3, 1).eval()
-    assert router(torch.tensor([[18.0, 25.0, 3.0]])).indices_Tk.tolist() == [[1]]
-
-
 def extreme_logits(tokens, n_experts):
     """Logits at which scores overflow or vanish, by name."""
     drawn = torch.randn(tokens, n_experts, generator=torch.Generator().manual_seed(0))
@@ -300,7 +295,8 @@ def extreme_logits(tokens, n_experts):
     spread = {f"within {size:g}": (drawn * size).clamp(-size, size) for size in (100.0, 1e4)}
     one, without = torch.zeros(tokens, n_experts), drawn.clone()
     one[:, 0], without[:, 2:4] = 1e4, -torch.inf
-    return alike | spread | {"low": drawn - 100, "one high": one, "some -inf": without}
+    moved = {"low": drawn - 100, "high": drawn + 100}
+    return alike | spread | moved | {"one high": one, "some -inf": without}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
@@ -321,6 +317,19 @@ def test_extreme_logits_have_finite_weights_losses_and_gradients(kind, dtype):
         assert torch.stack([total, stats.raw_z_loss, stats.raw_balance_loss]).isfinite().all(), where
         total.backward()
         assert logits.grad.isfinite().all(), where
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 6])
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_a_router_that_chooses_the_largest_logits_does_so_where_their_scores_tie(kind, top_k):
+    def chosen(logits):
+        return logits.gather(-1, kind(6, top_k).eval()(logits).indices_Tk).sort().values
+
+    drawn = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    chooses = torch.equal(chosen(drawn), drawn.topk(top_k).values.sort().values)
+    assert chooses or kind is UniformRouter
+    for name, logits in extreme_logits(8, 6).items() if chooses else ():
+        assert torch.equal(chosen(logits), logits.topk(top_k).values.sort().values), name
 
 
 @pytest.mark.parametrize("kind", ROUTERS)
