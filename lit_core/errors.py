@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+#: Exit codes; 128 + signal for a run that was stopped and saved. A verb returns the last: done, but for what it names.
+OK, FAILED, USER_ERROR, LEFT_OUT = 0, 1, 2, 3
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 

@@ -41,14 +41,12 @@ from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.cli.show import paths_as_flags, show
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import FAILED, LEFT_OUT, OK, USER_ERROR, UserError, did_you_mean
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import as_typed
 from lit_core.seeds import checked_seed
 from lit_core.trust import note_typed
 
-#: Exit codes; 128 + signal for a run that was stopped and saved.
-OK, FAILED, USER_ERROR = 0, 1, 2
 #: Warnings of libraries that a user of the command line cannot act on.
 _NOISE = (
     ".*LightningCLI's args parameter.*",
@@ -79,7 +77,8 @@ def run(
         like_fit: Further commands of the package by name, with the arguments of ``fit``; None for none.
 
     Returns:
-        The exit code: 0; 2 for a user's mistake; 1 for a failed run; 130 or 143 for one that a signal stopped;
+        The exit code: 0; 3 if it is done but for something that it names; 2 for a user's mistake; 1 for a failed run;
+        130 or 143 for one that a signal stopped;
         141 if the reader of its output has left.
     """
     args = list(sys.argv[1:] if args is None else args)
@@ -90,9 +89,10 @@ def run(
     watch_rank_zero()
     record.begin(program, args)
     command = next((arg for arg in args if not arg.startswith("-")), None)
+    code = OK
     try:
         if command in verbs:
-            _run_verb(program, command, verbs[command], args[args.index(command) + 1 :])
+            code = _run_verb(program, command, verbs[command], args[args.index(command) + 1 :])
         elif command in LitCLI.subcommands() or command in own:
             cli = commands(args)
             _closing_lines(program, cli)
@@ -104,7 +104,7 @@ def run(
             hint = did_you_mean(command, known)
             raise UserError(f"{command} is not a command of {program}.{hint} The commands are {', '.join(known)}.")
         sys.stdout.flush()  # here, where a reader that has left, such as `head`, is no error
-        return OK
+        return code
     except SystemExit as error:  # --help and --print_config, or Lightning's way out at Ctrl-C
         if isinstance(error.__context__, KeyboardInterrupt):
             _say(program, "interrupted.")
@@ -144,7 +144,7 @@ def run(
         forget_run_folder()
 
 
-def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> None:
+def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> int:
     printing = any(arg.partition("=")[0] == "--print_config" for arg in args)  # as null, not as unset
     set_parsing_settings(unset_sentinel=not printing)
     accept_former_paths()
@@ -181,7 +181,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         check = getattr(function, "check", None)
         if check is not None:
             check(**{name: config[name] for name in inspect.signature(check).parameters})
-        function(**parser.instantiate(config))
+        return LEFT_OUT if function(**parser.instantiate(config)) == LEFT_OUT else OK
     except ArgumentError as error:
         if root_cause(error) is not error:
             raise

@@ -34,6 +34,7 @@ def query(
     encoder: Encoder | None = None,
     seed: int | None = None,
     ledger: str | None = None,
+    new_party: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Write some of a model's hard cases to a folder that you send to data owners; the others are held out.
@@ -49,6 +50,7 @@ def query(
         encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
         seed: Seed of the draw of hard cases, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
+        new_party: Whether a name in --to may be new to your ledger; the first command of a ledger needs no such word.
         dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
 
     Raises:
@@ -60,6 +62,7 @@ def query(
     seed = part_seed(seed)
     if not to:
         raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
+    to = book.recorded_names(to, "to", new_party)
     task = load_task(ckpt_path)
     validation = LabelledSet(home / "val")
     samples = validation.load().renumbered(task.classes)  # type: ignore[arg-type]

@@ -7,25 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_core.errors import UserError, check_at_least, checked_first
+from lit_core.errors import LEFT_OUT, OK, UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
 from lit_core.record import write_record
 from lit_core.seeds import part_seed
 from lit_valuation.encoders import Encoder
-from lit_valuation.exchange.acceptance import TrainerData, accept, load_trainer_data, remove_echoes
+from lit_valuation.exchange.acceptance import TrainerData, load_trainer_data
 from lit_valuation.exchange.comparison import rank_owners
-from lit_valuation.exchange.folder import Received, incoming
-from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints, open_ledger
-from lit_valuation.exchange.manifest import Answer, Query
-from lit_valuation.exchange.proxy_scores import mean_psi, relative_residual
+from lit_valuation.exchange.folder import incoming
+from lit_valuation.exchange.judging import Judged, judge
+from lit_valuation.exchange.ledger import open_ledger
+from lit_valuation.exchange.manifest import Query
+from lit_valuation.exchange.parties import canonical_name, recorded_names
 from lit_valuation.exchange.report import Ranking, RankingRow, check_plotting, write_report
 from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns, stack_correct
-from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Mode, TrainingRecipe, load_task
 
 #: Name of the training without any answer.
@@ -57,11 +56,12 @@ def rank(
     seed: int | None = None,
     ledger: str | None = None,
     trainer: Devices = Devices(),  # noqa: B008
-) -> None:
+) -> int:
     """Train with each owner's answer and rank the owners by the accuracy on held-out hard cases.
 
-    An answer that is not what was asked for is refused with the reason; the others are ranked. Finished trainings are
-    kept: to resume a killed command, start it again. A further answer costs its own trainings only.
+    An answer that is not what was asked for is refused with the reason; the others are ranked, and the command ends
+    with 3. So it does if samples do not count, since two owners gave them. Finished trainings are kept: to resume a
+    killed command, start it again. A further answer costs its own trainings only.
 
     Args:
         query: Folder of the query, as it was sent.
@@ -81,14 +81,17 @@ def rank(
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         trainer: Devices to train on.
 
+    Returns:
+        The exit code: 0, or 3 if something was left out.
+
     Raises:
         UserError: If an argument is wrong, the ledger does not know the query, or every answer is refused.
-        RunFailure: If a training diverges.
+        RunFailure: If the training without answers diverges.
     """
-    folder, home, digests = output_folder(output), resolve_data_path(data), expect_digests or {}
+    folder, home = output_folder(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
     _check(seeds, near, copies, seed)
-    _check_names(answers, digests)
+    digests = _check_names(answers, expect_digests or {})
     seed = part_seed(seed)
     check_plotting()
     sent = incoming(query, Query)
@@ -96,75 +99,63 @@ def rank(
     own = load_trainer_data(home, book, sent, tuple(task.classes))  # type: ignore[arg-type]
     is_main = getattr(rank_zero_only, "rank", 0) == 0
 
-    accepted: dict[str, Received[Answer]] = {}
-    shared: dict[str, Samples | None] = {NOTHING: None}
-    refused: dict[str, str] = {}
-    for name, path in answers.items():
-        try:
-            answer = accept(path, sent, digests.get(name), book)
-            shared[name] = remove_echoes(path, answer.samples, own, near, copies, encoder)
-            accepted[name] = answer
-        except UserError as error:
-            refused[name] = str(error)
-            if is_main:
-                print(f"{name} is refused: {error}", flush=True)
-    if not accepted:
-        raise UserError(f"Every answer is refused; {next(iter(refused.values()))}")
+    judged = judge(answers, sent, own, book, task, digests=digests, near=near, copies=copies, encoder=encoder)
+    if is_main:
+        _print_refusals(judged.refused)
+        for name, note in judged.notes.items():
+            print(f"{name}: {note}.", flush=True)
+    if not judged.ranked:
+        if is_main:
+            judged.record(book, sent)
+        raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
 
     recipe = TrainingRecipe.from_checkpoint(ckpt_path, **trainer.arguments())
     identity = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
     sets = {"held_out": own.held_out, "queries": own.queries} | ({} if own.test is None else {"test": own.test})
     runs = TrainingRuns(folder / "trainings", recipe, own.train, sets, mode, identity)
-    results = runs.run(shared, range(seed, seed + seeds), is_main)
+    shared = {NOTHING: None, **{name: item.samples for name, item in judged.ranked.items()}}
+    results, failed = runs.run(shared, range(seed, seed + seeds), is_main)
     if not is_main:
-        return
+        return OK
 
+    _print_refusals(failed)
+    judged.refused |= failed
+    judged.record(book, sent)
     correct = {name: stack_correct(of_owner, "held_out") for name, of_owner in results.items()}
-    ranks = rank_owners({name: correct[name] for name in accepted}, correct[NOTHING], seed=seed)
-    rows = [
-        _row(name, of_owner, accepted.get(name), shared[name], task, own, encoder) for name, of_owner in results.items()
-    ]
-    _record(book, sent, accepted)
+    baseline = correct.pop(NOTHING)
+    if not correct:
+        raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
+    ranks = rank_owners(correct, baseline, seed=seed)
+    rows = [_row(name, of_owner, judged.ranked.get(name), own) for name, of_owner in results.items()]
     write_record(folder)
-    write_report(folder, Ranking(sent, ranks, rows, refused, seeds, mode, len(own.held_out)))
+    write_report(folder, Ranking(sent, ranks, rows, judged.refused, judged.notes, seeds, mode, len(own.held_out)))
+    return LEFT_OUT if judged.left_out else OK
 
 
-def _check_names(answers: Mapping[str, str], digests: Mapping[str, str]) -> None:
-    if not answers or NOTHING in answers:
-        raise UserError('answers is empty or misnamed; name the folders by owner, such as \'{"alice": "in/alice"}\'.')
-    for name in digests:
-        if name not in answers:
+def _print_refusals(refused: Mapping[str, str]) -> None:
+    for name, reason in refused.items():
+        print(f"{name} is refused: {reason}", flush=True)
+
+
+def _check_names(answers: Mapping[str, str], digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests by the names of the answers, however both are spelled."""
+    if not answers:
+        raise UserError('answers is empty; name the folders by owner, such as \'{"alice": "in/alice"}\'.')
+    recorded_names([NOTHING, *answers], "answers", [], True, "")
+    owner_of = {canonical_name(name): name for name in answers}
+    for name in recorded_names(list(digests), "expect_digests", [], True, ""):
+        if canonical_name(name) not in owner_of:
             raise UserError(f"expect_digests names {name}, who is not among the answers; correct the name.")
+    return {owner_of[canonical_name(name)]: digest for name, digest in digests.items()}
 
 
-def _row(
-    name: str,
-    results: Sequence[TrainingResult],
-    answer: Received[Answer] | None,
-    shared: Samples | None,
-    task: LightningModule,
-    own: TrainerData,
-    encoder: Encoder | None,
-) -> RankingRow:
-    """Return an owner's scores over all seeds, and those that need no training."""
+def _row(name: str, results: Sequence[TrainingResult], judged: Judged | None, own: TrainerData) -> RankingRow:
+    """Return an owner's scores over all seeds, beside those that need no training."""
     scores = {key: float(stack_correct(results, key).double().mean()) for key in results[0].correct}
     if own.test is not None:
         of_hard_classes = torch.isin(own.test.y, own.queries.y.unique())
         scores["hard_classes"] = float(stack_correct(results, "test")[:, of_hard_classes].double().mean())
-    residual = psi = None
-    if shared is not None:
-        numbered = shared.renumbered(own.train.classes)
-        residual = relative_residual(task, numbered, own.queries)
-        psi = None if encoder is None else mean_psi(encoder, numbered, own.queries)
     seconds = sum(result.seconds for result in results)
-    return RankingRow(name, None if answer is None else answer.manifest, scores, residual, psi, seconds)
-
-
-def _record(book: SharingLedger, sent: Received[Query], accepted: Mapping[str, Received[Answer]]) -> None:
-    """Record each accepted answer in the ledger, unless it is there already."""
-    with book.locked():
-        for name, answer in accepted.items():
-            if book.find("received", answer.digest) is None:
-                content = named_fingerprints(answer.samples, answer.manifest.keys)
-                notes = {"query": sent.digest}
-                book.append(Entry("received", name, answer.digest, sent.manifest.budget, content, notes))
+    if judged is None:
+        return RankingRow(name, None, 0, scores, None, None, seconds)
+    return RankingRow(name, judged.answer.manifest, len(judged.samples), scores, judged.residual, judged.psi, seconds)

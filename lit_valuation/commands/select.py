@@ -14,6 +14,7 @@ from lit_valuation.exchange.answering import (
     check_budget,
     check_encoder,
     check_inputs,
+    check_limit,
     describe_choice,
     find_checkpoint,
     make_pool,
@@ -27,8 +28,8 @@ from lit_valuation.selectors import Selection, Selector
 from lit_valuation.training.retrain import load_task
 
 
-def _check(limit: int, budget: int | None, seed: int | None) -> None:
-    check_at_least(1, limit=limit, budget=budget)
+def _check(limit: int, budget: int | None, seed: int | None, total_limit: int | None) -> None:
+    check_at_least(1, limit=limit, budget=budget, total_limit=total_limit)
     part_seed(seed)
 
 
@@ -47,6 +48,8 @@ def select(
     expect_digest: str | None = None,
     seed: int | None = None,
     ledger: str | None = None,
+    total_limit: int | None = None,
+    new_party: bool = False,
     dry_run: bool = False,
     trainer: Devices = Devices(),  # noqa: B008
 ) -> None:
@@ -55,7 +58,7 @@ def select(
     Args:
         query: Folder that the trainer sent.
         data: Folder of your own data, with the labelled shard set train.
-        to: Name by which your ledger knows the trainer.
+        to: Name by which your ledger knows the trainer, in any spelling.
         output: Folder to be written and sent.
         selector: How to choose, by class name, such as FeatureSimilaritySelector.
         limit: Most different samples of yours that this trainer may ever be given, all answers together, 1 or more.
@@ -67,6 +70,9 @@ def select(
         expect_digest: The digest that the trainer read out to you, or its first 12 or more digits.
         seed: Seed of the selector, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
+        total_limit: Most different samples of yours that all trainers together may ever be given, 1 or more; null takes
+            the one that you gave last, if any.
+        new_party: Whether the name in --to may be new to your ledger; the first command of a ledger needs no such word.
         dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
         trainer: Devices to compute features and gradients on.
 
@@ -76,12 +82,13 @@ def select(
     """
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
-    _check(limit, budget, seed)
+    _check(limit, budget, seed, total_limit)
     seed = part_seed(seed)
-    received = incoming(query, Query, expect_digest)
-    budget = check_budget(budget, received.manifest, limit)
     owned = LabelledSet(home / "train")
-    check_inputs(owned, received.manifest)
+    received = incoming(query, Query, expect_digest, lambda manifest: check_inputs(owned, manifest))
+    (to,) = book.recorded_names([to], "to", new_party)
+    askers = book.answered(received.digest) - {to}
+    budget = check_budget(budget, received.manifest, limit)
     stamp = check_encoder(selector, encoder, received.manifest)
     checkpoint = find_checkpoint(selector, ckpt_path)
     samples = shareable_samples(owned, received.manifest, withhold or [])
@@ -93,6 +100,8 @@ def select(
 
     fabric = trainer.launch()
     if fabric.is_global_zero:
+        if askers:
+            print(f"You answered this very query for {', '.join(sorted(askers))} before: make sure that {to} asks it.")
         missing = sorted(set(received.manifest.contents.classes) - {classes[c] for c in samples.y.unique().tolist()})
         print(
             f"Looking at {len(samples)} samples of the classes asked for"
@@ -112,13 +121,9 @@ def select(
 
     with book.locked():
         fingerprints = named_fingerprints(shared, shared.keys)
-        disclosed = book.disclosed(to)
-        total = len(disclosed | set(fingerprints.values()))
-        if total > limit:
-            raise UserError(
-                f"limit is {limit}, but {to} has been given {len(disclosed)} of your samples and would then have "
-                f"{total}; set budget to {max(limit - len(disclosed), 0)} or less, or raise the limit."
-            )
+        total_limit = book.total_limit() if total_limit is None else total_limit
+        total = check_limit(book, to, "limit", limit, fingerprints.values())
+        of_all = check_limit(book, None, "total_limit", total_limit, fingerprints.values())
 
         def describe(contents: Contents) -> Answer:
             keys = tuple(f"{index:06d}" for index in range(len(shared)))
@@ -129,10 +134,12 @@ def select(
         licence = owned.shards.index["licence"]
         with outgoing(folder, anonymized(shared), owned.kind, licence, describe) as manifest:
             notes = {"query": received.digest, "withheld": withhold or [], "limit": limit, "record": new_record()}
+            notes |= {} if total_limit is None else {"total_limit": total_limit}
             book.append(Entry("answer", to, digest(manifest), budget, fingerprints, notes))
     for name, value in selection.facts.items():
         print(f"{name.replace('_', ' '):<22}{value:.4f}")
     print(f"\nTo be sent   {folder}  ({len(shared)} samples; {to} then has {total} of your samples, limit {limit})")
+    print(f"All parties  {of_all} of your samples, {'no limit' if total_limit is None else f'limit {total_limit}'}")
     print(f"Read it out  {digest(manifest)}")
     print(f"Recorded in  {book.path}")
     print(f'Their turn   lit-valuation rank --answers \'{{"NAME": "{folder.name}"}}\' …')

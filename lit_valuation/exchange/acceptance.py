@@ -10,11 +10,10 @@ from pathlib import Path
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.encoders import Encoder
-from lit_valuation.exchange.echo import exact_echoes, near_echoes
+from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import SharingLedger
-from lit_valuation.exchange.manifest import Answer, Query, printable
+from lit_valuation.exchange.manifest import Answer, Query, digest, printable
 from lit_valuation.samples import Samples, merge_samples
 
 
@@ -35,6 +34,11 @@ class TrainerData:
     held_out: Samples
     test: Samples | None
     hashes: Mapping[str, str]
+
+    @property
+    def hard_cases(self) -> Samples:
+        """All hard cases, sent and held out."""
+        return merge_samples([_with_prefix(self.queries, "q"), _with_prefix(self.held_out, "h")])
 
 
 def load_trainer_data(
@@ -88,61 +92,63 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
     Raises:
         UserError: If the answer is refused; the message is the reason.
     """
-    answer = incoming(path, Answer, expect_digest)
-    given, wanted = answer.manifest, query.manifest
-    foreign = sorted(set(given.contents.classes) - set(wanted.contents.classes))
-    encoder = given.choice.encoder
-    rules = [
-        (given.query == query.digest, "answers another query"),
-        (answer.digest not in ledger.withdrawn(), "was withdrawn by its owner"),
-        (not foreign, f"holds samples of {', '.join(foreign)}, which was not asked for"),
-        (given.budget <= wanted.budget, f"names a budget of {given.budget}, but {wanted.budget} was asked for"),
-        (len(answer.samples) <= given.budget, f"holds {len(answer.samples)} samples, above its budget {given.budget}"),
-        (len(set(given.keys)) == len(given.keys), "names a sample twice"),
-        (given.keys == answer.samples.keys, "names other samples than it holds"),
-        (len(given.weights) == len(given.keys), "does not have one weight per sample"),
-        (all(weight >= 0 for weight in given.weights), "has a negative weight"),
-        (given.disclosed >= len(answer.samples), "claims to disclose less than it holds"),
-        (
-            (given.contents.input, given.contents.shape) == (wanted.contents.input, wanted.contents.shape),
-            "has inputs of another kind or shape than the query",
-        ),
-        (
-            wanted.encoder is None or encoder is None or encoder == wanted.encoder,
-            f"was chosen with the encoder {encoder.name if encoder else ''}, but another name or hash was asked for",
-        ),
-    ]
-    for holds, reason in rules:
-        if not holds:
-            raise UserError(f"{path} {printable(reason)}; ask its owner for another answer.")
+    wanted, withdrawn = query.manifest, ledger.withdrawn()
+
+    def check(given: Answer) -> None:
+        foreign = sorted(set(given.contents.classes) - set(wanted.contents.classes))
+        encoder, n = given.choice.encoder, given.contents.samples
+        rules = [
+            (given.query == query.digest, "answers another query"),
+            (digest(given) not in withdrawn, "was withdrawn by its owner"),
+            (not foreign, f"holds samples of {', '.join(foreign)}, which was not asked for"),
+            (given.budget <= wanted.budget, f"names a budget of {given.budget}, but {wanted.budget} was asked for"),
+            (n <= given.budget, f"holds {n} samples, above its budget {given.budget}"),
+            (len(set(given.keys)) == len(given.keys), "names a sample twice"),
+            (len(given.keys) == n, "names other samples than it holds"),
+            (len(given.weights) == n, "does not have one weight per sample"),
+            (all(weight >= 0 for weight in given.weights), "has a negative weight"),
+            (given.disclosed >= n, "claims to disclose less than it holds"),
+            (
+                (given.contents.input, given.contents.shape) == (wanted.contents.input, wanted.contents.shape),
+                "has inputs of another kind or shape than the query",
+            ),
+            (
+                wanted.encoder is None or encoder is None or encoder == wanted.encoder,
+                f"was chosen with the encoder {encoder and encoder.name}, but another name or hash was asked for",
+            ),
+        ]
+        for holds, reason in rules:
+            _require(holds, path, reason)
+
+    answer = incoming(path, Answer, expect_digest, check)
+    _require(answer.manifest.keys == answer.samples.keys, path, "names other samples than it holds")
     return answer
 
 
-def remove_echoes(
-    path: str, samples: Samples, own: TrainerData, near: float, copies: int, encoder: Encoder | None
-) -> Samples:
+def _require(holds: bool, path: str, reason: str) -> None:
+    if not holds:
+        raise UserError(f"{path} {printable(reason)}; ask its owner for another answer.")
+
+
+def remove_echoes(path: str, samples: Samples, hard_cases: Samples, copies: int, finder: CopyFinder) -> Samples:
     """Return an answer's samples without its few copies of hard cases.
 
     Args:
         path: Folder of the answer, for messages.
         samples: The answer's samples.
-        own: The trainer's data.
-        near: Fraction of the natural distance within which a sample counts as a copy; 0 finds exact copies only.
+        hard_cases: The trainer's hard cases, sent and held out.
         copies: Most copies that an answer may hold, 0 or more.
-        encoder: Encoder whose features are compared too; None compares values only.
+        finder: Finds copies.
 
     Raises:
         UserError: If there are more copies, as when an owner sends the queries back, or nothing but copies.
     """
-    hard_cases = merge_samples([_with_prefix(own.queries, "q"), _with_prefix(own.held_out, "h")])
-    is_copy = exact_echoes(samples, hard_cases)
-    n_exact = int(is_copy.sum())
-    if near:
-        is_copy |= near_echoes(samples, hard_cases, own.train, near, encoder)
-    if int(is_copy.sum()) > copies or bool(is_copy.all()):
+    is_copy = finder.all(samples, hard_cases)
+    n_exact, n_copies = int(finder.exact(samples, hard_cases).sum()), int(is_copy.sum())
+    if n_copies > copies or n_copies == len(samples):
         raise UserError(
             f"{path} gives hard cases back: {n_exact} of its {len(samples)} samples are exact copies and "
-            f"{int(is_copy.sum()) - n_exact} near ones, but --copies allows {copies}; ask its owner for another answer."
+            f"{n_copies - n_exact} near ones, but --copies allows {copies}; ask its owner for another answer."
         )
     return samples.take((~is_copy).nonzero().squeeze(1))
 

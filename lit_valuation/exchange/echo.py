@@ -1,8 +1,8 @@
-"""Detection of answers that give the trainer's own hard cases back, unchanged or slightly changed."""
+"""Detection of samples that are copies of others, unchanged or slightly changed: of hard cases, or of other answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,41 +14,47 @@ from lit_valuation.samples import Samples
 _BLOCK = 1024
 
 
-def exact_echoes(answer: Samples, hard_cases: Samples) -> Tensor:
-    """Return which samples are exact copies of hard cases, whatever their label; bool of shape ``(n,)``."""
-    known = set(_contents(hard_cases))
-    return torch.tensor([content in known for content in _contents(answer)], dtype=torch.bool)
-
-
-def near_echoes(
-    answer: Samples, hard_cases: Samples, own: Samples, fraction: float, encoder: Encoder | None = None
-) -> Tensor:
-    """Return which samples lie much nearer to a hard case than different samples naturally do.
+class CopyFinder:
+    """Finds samples that lie much nearer to others than different samples naturally do.
 
     The natural distance is the median distance of a hard case from the nearest sample of the trainer's own training
     set, which holds no hard case. Values are compared, and with an encoder features too: these change little under
     shifts, flips and changes of colour that change every pixel.
 
     Args:
-        answer: Samples that an owner sent.
         hard_cases: The queries and the held-out hard cases.
         own: The trainer's training set.
-        fraction: Fraction of the natural distance within which a sample counts as a copy, from 0 to below 1.
+        fraction: Fraction of the natural distance within which a sample counts as a copy, from 0 to below 1; 0 finds
+            exact copies only.
         encoder: Encoder whose features are compared too; None compares values only.
-
-    Returns:
-        Whether each sample of the answer is a copy, bool of shape ``(n,)``.
     """
-    is_near = _is_near([_values(part, own) for part in (answer, hard_cases, own)], fraction)
-    if encoder is not None:
-        is_near |= _is_near([embed(encoder, part.x) for part in (answer, hard_cases, own)], fraction)
-    return is_near
+
+    def __init__(self, hard_cases: Samples, own: Samples, fraction: float, encoder: Encoder | None = None) -> None:
+        self._spaces: list[tuple[Callable[[Samples], Tensor], Tensor]] = []
+        spaces: list[Callable[[Samples], Tensor]] = [lambda samples: _values(samples, own)]
+        if encoder is not None:
+            spaces.append(lambda samples: embed(encoder, samples.x))
+        for rows in spaces if fraction else []:
+            natural_distance = _nearest_distance(rows(hard_cases), rows(own)).median()
+            self._spaces.append((rows, fraction * natural_distance))
+
+    def exact(self, samples: Samples, others: Samples) -> Tensor:
+        """Return which samples are exact copies of others, whatever their label; bool of shape ``(n,)``."""
+        known = set(content_fingerprints(others))
+        return torch.tensor([content in known for content in content_fingerprints(samples)], dtype=torch.bool)
+
+    def all(self, samples: Samples, others: Samples) -> Tensor:
+        """Return which samples are exact or near copies of others, whatever their label; bool of shape ``(n,)``."""
+        is_copy = self.exact(samples, others)
+        for rows, distance in self._spaces:
+            is_copy |= _nearest_distance(rows(samples), rows(others)) < distance
+        return is_copy
 
 
-def _is_near(rows: Sequence[Tensor], fraction: float) -> Tensor:
-    answer, hard_cases, own = rows
-    natural_distance = _nearest_distance(hard_cases, own).median()
-    return _nearest_distance(answer, hard_cases) < fraction * natural_distance
+def content_fingerprints(samples: Samples) -> tuple[str, ...]:
+    """Return the SHA-256 of each sample's values, whatever its label and however its values are stored."""
+    unlabelled = Samples(samples.inputs(), torch.zeros_like(samples.y), ("any",), samples.keys)
+    return fingerprints(unlabelled)
 
 
 def _nearest_distance(rows: Tensor, others: Tensor) -> Tensor:
@@ -65,8 +71,3 @@ def _values(samples: Samples, own: Samples) -> Tensor:
         return torch.nn.functional.normalize(rows, dim=1)
     scale = own.inputs().flatten(1).std(0)
     return rows / torch.where(scale > 0, scale, torch.ones_like(scale))
-
-
-def _contents(samples: Samples) -> tuple[str, ...]:
-    unlabelled = Samples(samples.inputs(), torch.zeros_like(samples.y), ("any",), samples.keys)
-    return fingerprints(unlabelled)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 from collections import Counter
@@ -22,6 +24,9 @@ from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, printable, to_bytes
 from lit_valuation.samples import Samples
+
+#: Most bytes of a manifest and of an index, and of what surrounds a sample or a shard in a tar file.
+_MOST_DESCRIPTION, _MOST_AROUND = 1 << 25, 1 << 15
 
 
 @dataclass(frozen=True)
@@ -76,23 +81,60 @@ def outgoing(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None = None) -> Received[Manifest]:
+@contextmanager
+def blamed_on(folder: str | Path) -> Iterator[None]:
+    """Turn whatever another party's folder raises while it is read or examined into the one refusal of that folder.
+
+    Its content may be anything, and must not end the work on the others in any other way.
+
+    Args:
+        folder: The folder, for messages.
+
+    Raises:
+        UserError: If the block raises an exception; the message says why.
+    """
+    try:
+        yield
+    except (RunFailure, UserError) as error:  # damage is the sender's fault here, not this program's
+        raise UserError(printable(str(error))) from error
+    except Exception as error:
+        reason = printable(" ".join(str(error).split()))
+        raise UserError(
+            f"{printable(str(folder))} cannot be read ({type(error).__name__}: {reason}). It is refused; ask its "
+            "sender for it again."
+        ) from error
+
+
+def incoming(
+    folder: str | Path,
+    kind: type[Manifest],
+    expect_digest: str | None = None,
+    check: Callable[[Manifest], None] = lambda manifest: None,
+) -> Received[Manifest]:
     """Read a folder that another party sent, and check it against its manifest.
 
     Args:
         folder: The folder.
         kind: `Query` or `Answer`.
         expect_digest: The digest that its sender read out, or its first 12 or more digits; None detects damage only.
+        check: Raises a UserError if the manifest is not what is wanted; called before any sample is read.
 
     Raises:
         UserError: If a file is missing, not listed, altered or damaged, or differs from what the manifest says.
     """
-    folder = Path(folder)
+    with blamed_on(folder):
+        return _read(Path(folder), kind, expect_digest, check)
+
+
+def _read(
+    folder: Path, kind: type[Manifest], expect_digest: str | None, check: Callable[[Manifest], None]
+) -> Received[Manifest]:
     name = kind.__name__.lower()
     article = "an" if name[0] in "aeiou" else "a"
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} is not {article} {name}: it has no {MANIFEST}; correct the path.")
+    present = _plain_files(folder)
     manifest = from_bytes(kind, path.read_bytes(), str(path))
     note_input(folder)
     sha256 = digest(manifest)
@@ -101,20 +143,16 @@ def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None
             f"{folder} has the digest {sha256}, not the expected {expect_digest}; it was replaced or altered on its "
             "way, so ask its sender for it again."
         )
+    check(manifest)
     contents: Contents = manifest.contents
-    _check_files(folder, contents)
-    try:
-        labelled = LabelledSet(folder)  # only after the checks: it opens the files that the index names
-        _check_index(folder, contents, labelled)
-        samples = labelled.load()
-    except (RunFailure, UserError) as error:  # damage is the sender's fault here, not this program's
-        raise UserError(printable(str(error))) from error
+    _check_sizes(folder, contents)
+    _check_files(folder, contents, present)
+    labelled = LabelledSet(folder)  # only after the checks: it opens the files that the index names
+    _check_index(folder, contents, labelled)
+    samples = labelled.load()
     counts = Counter(samples.classes[number] for number in samples.y.tolist())
     rules = {
-        "has inputs of another kind than its manifest says": labelled.kind == contents.input,
-        "has inputs of another shape than its manifest says": (
-            labelled.shape == contents.shape == tuple(samples.x.shape[1:])
-        ),
+        "has samples of another shape than its manifest says": tuple(samples.x.shape[1:]) == contents.shape,
         "has samples of other classes than its manifest says": dict(counts) == contents.classes,
         "holds no sample": len(samples) > 0,
         "repeats a sample": len(set(fingerprints(samples))) == len(samples),
@@ -125,14 +163,36 @@ def incoming(folder: str | Path, kind: type[Manifest], expect_digest: str | None
     return Received(manifest, sha256, samples)
 
 
-def _check_files(folder: Path, contents: Contents) -> None:
+def _plain_files(folder: Path) -> set[str]:
+    """Return the names of the files in a folder that holds nothing else and no large description."""
+    present = {path.name: path.lstat() for path in folder.iterdir()}
+    others = sorted(name for name, status in present.items() if not stat.S_ISREG(status.st_mode))
+    _require(not others, folder, f"holds {others[0] if others else ''}, which is not a file but a folder or a link")
+    for name in (MANIFEST, INDEX):
+        large = name in present and present[name].st_size > _MOST_DESCRIPTION
+        _require(not large, folder, f"has a {name} of more than {_MOST_DESCRIPTION >> 20} MiB")
+    return set(present)
+
+
+def _check_sizes(folder: Path, contents: Contents) -> None:
+    """Refuse a manifest whose files are larger than its samples can be, before one of them is read."""
+    counts = list(contents.classes.values())
+    _require(bool(counts) and min(counts) >= 1, folder, "names a class without samples")
+    _require(bool(contents.shape) and min(contents.shape) >= 1, folder, "names an input without values")
+    members = sum(len(shard.members) for shard in contents.shards)
+    _require(members == 2 * contents.samples, folder, f"lists {members} members for {contents.samples} samples")
+    most = contents.samples * (4 * math.prod(contents.shape) + _MOST_AROUND) + len(contents.shards) * _MOST_AROUND
+    size = sum(shard.size for shard in contents.shards)
+    _require(size <= most, folder, f"lists {size:,} bytes for {contents.samples} samples of shape {contents.shape}")
+
+
+def _check_files(folder: Path, contents: Contents, present: set[str]) -> None:
     """Compare every file, and every member of every tar file, with the manifest's list."""
     listed = {MANIFEST, INDEX, *(shard.file for shard in contents.shards)}
-    present = {path.name: path for path in folder.iterdir()}
-    unlisted = sorted(name for name, path in present.items() if name not in listed or not path.is_file())
+    unlisted = sorted(present - listed)
     _require(len(contents.shards) == len(listed) - 2, folder, "lists a shard twice")
     _require(not unlisted, folder, f"holds {', '.join(unlisted[:1])}, which its manifest does not list as a file")
-    _require(listed == present.keys(), folder, f"lacks {min(listed - present.keys(), default='')}")
+    _require(listed == present, folder, f"lacks {min(listed - present, default='')}")
     _require(file_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
     for shard in contents.shards:
         path = folder / shard.file
@@ -142,7 +202,9 @@ def _check_files(folder: Path, contents: Contents) -> None:
 
 
 def _check_index(folder: Path, contents: Contents, labelled: LabelledSet) -> None:
-    """Compare the index with the manifest's list."""
+    """Compare the index with the manifest, before a sample is read."""
+    _require(labelled.kind == contents.input, folder, "has inputs of another kind than its manifest says")
+    _require(labelled.shape == contents.shape, folder, "has inputs of another shape than its manifest says")
     shards = labelled.shards.index["shards"]
     indexed = [(shard["file"], [member["name"] for member in shard["members"]]) for shard in shards]
     listed = [(shard.file, list(shard.members)) for shard in contents.shards]

@@ -16,6 +16,7 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import FORMATS, check_format
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import FULL_DISK, locked_folder, make_folder, sync_folder
+from lit_valuation.exchange.parties import canonical_name, recorded_names
 from lit_valuation.samples import Samples
 
 Event = Literal["query", "answer", "received", "withdrawal"]
@@ -99,18 +100,93 @@ class SharingLedger:
             entries.append(entry)
         return entries
 
-    def disclosed(self, counterparty: str) -> set[str]:
-        """Return the SHA-256 of all samples that were sent to a party, withdrawn or not."""
-        given = [e for e in self.entries() if e.counterparty == counterparty and e.event in DISCLOSING]
+    def recorded_names(self, names: Sequence[str], argument: str, new_party: bool) -> list[str]:
+        """Return the names of parties as this ledger records them; see `lit_valuation.exchange.parties`.
+
+        Args:
+            names: The names as typed.
+            argument: Name of the argument, for error messages.
+            new_party: Whether names may be new to this ledger.
+
+        Raises:
+            UserError: If a name is empty, repeated, or new without the word.
+        """
+        known = (entry.counterparty for entry in self.entries())
+        return recorded_names(names, argument, known, new_party, self.path)
+
+    def disclosed(self, counterparty: str | None = None) -> set[str]:
+        """Return the SHA-256 of all samples that were sent to a party, withdrawn or not.
+
+        Args:
+            counterparty: The party, in any spelling; None means all parties together.
+        """
+        party = None if counterparty is None else canonical_name(counterparty)
+        given = [e for e in self.entries() if e.event in DISCLOSING and party in (None, canonical_name(e.counterparty))]
         return {sha256 for entry in given for sha256 in entry.samples.values()}
+
+    def answered(self, query: str) -> set[str]:
+        """Return the names of the parties to which answers to a query were sent, as they were recorded first.
+
+        Args:
+            query: Digest of the query.
+        """
+        answers = [entry for entry in self.entries() if entry.event == "answer" and entry.notes.get("query") == query]
+        return {self.recorded_names([entry.counterparty], "counterparty", False)[0] for entry in answers}
+
+    def total_limit(self) -> int | None:
+        """Return the limit for all parties together that was given last; None if there is none."""
+        limits = [entry.notes.get("total_limit") for entry in self.entries() if entry.event == "answer"]
+        return next((limit for limit in reversed(limits) if limit is not None), None)
 
     def withdrawn(self) -> set[str]:
         """Return the digests of withdrawn queries and answers."""
         return {entry.digest for entry in self.entries() if entry.event == "withdrawal"}
 
-    def find(self, event: Event, digest: str) -> Entry | None:
-        """Return the last entry with this event and digest; None if there is none."""
-        matching = [entry for entry in self.entries() if (entry.event, entry.digest) == (event, digest)]
+    def givers(self) -> dict[str, tuple[str, str]]:
+        """Return which party gave each sample that was received first, and for which query.
+
+        Returns:
+            The party's canonical name, empty where two parties gave the sample at once, and the query's digest; by the
+            hash of the sample's content and label, and in lines that have it by that of its content alone.
+        """
+        found: dict[str, tuple[str, str]] = {}
+        for entry in self.entries():
+            if entry.event != "received":
+                continue
+            disputed = set(entry.notes.get("disputed", []))
+            for sha256 in [*entry.samples.values(), *entry.notes.get("contents", [])]:
+                giver = "" if sha256 in disputed else canonical_name(entry.counterparty)
+                if sha256 not in found or entry.notes.get("credited"):
+                    found[sha256] = (giver, str(entry.notes.get("query", "")))
+        return found
+
+    def credit(self, digest: str, counterparty: str) -> None:
+        """Record whose an answer is that several parties gave: its samples count for this party from now on.
+
+        Args:
+            digest: Digest of the answer.
+            counterparty: The party, by the name under which its answer was received.
+
+        Raises:
+            UserError: If the ledger knows no such answer of that party.
+        """
+        with self.locked():
+            entry = self.find("received", digest, counterparty)
+            if entry is None:
+                raise UserError(
+                    f"{self.path} received no answer {digest} from {counterparty}; give a digest and a party of it."
+                )
+            notes = {key: value for key, value in entry.notes.items() if key != "disputed"} | {"credited": True}
+            self.append(Entry("received", entry.counterparty, digest, entry.budget, entry.samples, notes))
+
+    def find(self, event: Event, digest: str, counterparty: str | None = None) -> Entry | None:
+        """Return the last entry with this event and digest, of this party unless it is None; None if there is none."""
+        party = None if counterparty is None else canonical_name(counterparty)
+        matching = [
+            entry
+            for entry in self.entries()
+            if (entry.event, entry.digest) == (event, digest) and party in (None, canonical_name(entry.counterparty))
+        ]
         return matching[-1] if matching else None
 
     def withdraw(self, digest: str, reason: str = "") -> None:

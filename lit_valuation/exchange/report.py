@@ -41,6 +41,7 @@ class RankingRow:
     Args:
         name: Name of the owner, or of the training without shared samples.
         answer: Manifest of the answer; None where nothing was shared.
+        counted: Number of its samples that were trained with.
         scores: Accuracy on each set, from 0 to 1, averaged over seeds.
         residual: Relative residual of the gradients; None where nothing was shared.
         psi: Mean psi of the features; None without an encoder.
@@ -49,6 +50,7 @@ class RankingRow:
 
     name: str
     answer: Answer | None
+    counted: int
     scores: Mapping[str, float]
     residual: float | None
     psi: float | None
@@ -64,6 +66,7 @@ class Ranking:
         owners: The owners' ranks, the best first.
         rows: Scores of each owner, and of the training without shared samples.
         refused: Reasons of refusals, by owner.
+        notes: What else there is to know of an answer, by owner.
         seeds: Number of trainings per owner.
         mode: Whether trainings began from scratch or from the checkpoint.
         cases: Number of held-out hard cases.
@@ -73,6 +76,7 @@ class Ranking:
     owners: Sequence[OwnerRank]
     rows: Sequence[RankingRow]
     refused: Mapping[str, str]
+    notes: Mapping[str, str]
     seeds: int
     mode: Mode
     cases: int
@@ -126,7 +130,7 @@ def _table(ranking: Ranking) -> list[list[str]]:
             first = [owner.rank, name, f"{seeds.mean:+.3f}", _ends(seeds), _ends(cases), alike]
         scores = [f"{row.scores[key]:.3f}" for key in sets]
         proxies = [_number(row.residual), *([_number(row.psi)] if with_psi else [])]
-        shared = ["0", "0"] if row.answer is None else [str(row.answer.contents.samples), str(row.answer.disclosed)]
+        shared = [str(row.counted), "0" if row.answer is None else str(row.answer.disclosed)]
         table.append([*first, *scores, *proxies, *shared, f"{row.seconds:.1f}"])
     for name in ranking.refused:
         table.append(["refused", name, *[""] * (len(header) - 2)])
@@ -167,7 +171,10 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> s
         for row in ranking.rows
         if row.answer
     ]
-    refused = "".join(f"<li>{_e(name)}: {_e(reason)}</li>" for name, reason in ranking.refused.items())
+    refused, notes = (
+        "".join(f"<li>{_e(name)}: {_e(reason)}</li>" for name, reason in reasons.items())
+        for reasons in (ranking.refused, ranking.notes)
+    )
     head = "".join(f"<th>{_e(cell)}</th>" for cell in table[0])
     body = "".join("<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
     return f"""<!doctype html>
@@ -188,6 +195,7 @@ of the answer's features from those of the queries; lower is nearer.</small></p>
 {seconds:.0f} seconds of training.</p>
 <h2>How they chose</h2><ul>{"".join(choices)}</ul>
 {f"<h2>Refused</h2><ul>{refused}</ul>" if refused else ""}
+{f"<h2>To be noted</h2><ul>{notes}</ul>" if notes else ""}
 <p><small>Query {ranking.query.digest}</small></p>
 </body></html>
 """

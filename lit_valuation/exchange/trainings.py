@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from lit_core.errors import RunFailure
 from lit_core.files.formats import read_json, stamp
 from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
@@ -61,7 +62,7 @@ class TrainingRuns:
 
     def run(
         self, shared: Mapping[str, Samples | None], seeds: Sequence[int], is_main: bool
-    ) -> dict[str, list[TrainingResult]]:
+    ) -> tuple[dict[str, list[TrainingResult]], dict[str, str]]:
         """Train with the samples of each owner and each seed.
 
         Args:
@@ -70,12 +71,17 @@ class TrainingRuns:
             is_main: Whether this process stores the results and shows progress.
 
         Returns:
-            The results by owner, in the order of the seeds.
+            The results by owner, in the order of the seeds, and the owners with whose samples a training fails, with
+            the reason. On several devices a failure ends all processes, since they would wait for each other.
+
+        Raises:
+            RunFailure: If a training without shared samples fails.
         """
         files = {(name, seed): self._file(samples, seed) for name, samples in shared.items() for seed in seeds}
         # Look before the first training: all processes of a run must agree on which results are missing.
         missing = [run for run, path in files.items() if not path.exists()]
         done: dict[tuple[str, int], TrainingResult] = {}
+        failed: dict[str, str] = {}
         if missing and is_main:
             finished = len(files) - len(missing)
             print(f"{len(missing)} trainings of {self.recipe.steps} steps; {finished} are finished.", flush=True)
@@ -89,13 +95,26 @@ class TrainingRuns:
         for name, seed in tqdm(
             missing, desc="training", unit="run", disable=None if is_main and missing else True, leave=False
         ):
+            if name in failed:
+                continue
             start = time.perf_counter()
-            task = retrain(self.recipe, self.train, shared[name], seed, self.mode)
+            try:
+                task = retrain(self.recipe, self.train, shared[name], seed, self.mode)
+            except RunFailure as error:
+                if shared[name] is None or _is_distributed():
+                    raise
+                failed[name] = f"a training with its samples fails: {error}"
+                continue
             scored = {key: is_correct(task, samples) for key, samples in self.sets.items()}
             done[name, seed] = TrainingResult(scored, time.perf_counter() - start)
             if is_main:
                 atomic_write(files[name, seed], dump_training(done[name, seed]))
-        return {name: [done.get((name, seed)) or load_training(files[name, seed]) for seed in seeds] for name in shared}
+        results = {
+            name: [done.get((name, seed)) or load_training(files[name, seed]) for seed in seeds]
+            for name in shared
+            if name not in failed
+        }
+        return results, failed
 
     def _file(self, samples: Samples | None, seed: int) -> Path:
         content = [] if samples is None else fingerprints(samples)
@@ -113,6 +132,10 @@ class TrainingRuns:
         for samples in self.sets.values():
             is_correct(task, samples)
         return (trained - start) * self.recipe.steps / steps + time.perf_counter() - trained
+
+
+def _is_distributed() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def stack_correct(results: Sequence[TrainingResult], key: str) -> Tensor:

@@ -99,7 +99,7 @@ def test_three_parties_in_three_folders(made, tmp_path, capsys):
 @pytest.mark.slow
 def test_two_processes_select_and_rank_as_one(place):
     two = ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
-    select = ["select", "--query", "query", "--to", "new", "--limit", 12]
+    select = ["select", "--query", "query", "--to", "new", "--new_party", "true", "--limit", 12]
     select += [
         "--data",
         "data/owners/owner_1",

@@ -1,0 +1,135 @@
+"""Judgement of all answers of a ranking before the first training: which are ranked, with which samples, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from lightning.pytorch import LightningModule
+
+from lit_core.errors import UserError
+from lit_valuation.encoders import Encoder
+from lit_valuation.exchange.acceptance import TrainerData, accept, remove_echoes
+from lit_valuation.exchange.credit import Credit, credit
+from lit_valuation.exchange.echo import CopyFinder, content_fingerprints
+from lit_valuation.exchange.folder import Received, blamed_on
+from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints
+from lit_valuation.exchange.manifest import Answer, Query
+from lit_valuation.exchange.parties import canonical_name
+from lit_valuation.exchange.proxy_scores import mean_psi, relative_residual
+from lit_valuation.samples import Samples
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer that is ranked.
+
+    Args:
+        answer: The answer.
+        samples: Those of its samples that count.
+        residual: Relative residual of their gradients.
+        psi: Mean psi of their features; None without an encoder.
+    """
+
+    answer: Received[Answer]
+    samples: Samples
+    residual: float
+    psi: float | None
+
+
+@dataclass
+class Judgement:
+    """What becomes of each answer. No answer decides about another one, but for the samples that both hold.
+
+    Args:
+        ranked: The answers that are ranked, by owner.
+        refused: Why the others are not, by owner; answers can be refused later too.
+        notes: What else the trainer must know, by owner.
+        received: The answers that are as they were asked for, with what counts of each, to be recorded.
+    """
+
+    ranked: dict[str, Judged] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    received: dict[str, tuple[Received[Answer], Samples, Credit]] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> bool:
+        """Whether an answer is refused, or samples of one do not count."""
+        return bool(self.refused) or not all(owned.counts.all() for _, _, owned in self.received.values())
+
+    def record(self, ledger: SharingLedger, query: Received[Query]) -> None:
+        """Record the received answers in the ledger, each once per owner."""
+        with ledger.locked():
+            for name, (answer, samples, owned) in self.received.items():
+                if ledger.find("received", answer.digest, name) is None:
+                    disputed = content_fingerprints(samples.take(owned.disputed.nonzero().squeeze(1)))
+                    notes = {"query": query.digest, "contents": list(content_fingerprints(answer.samples))}
+                    notes |= {"disputed": list(disputed)} if disputed else {}
+                    content = named_fingerprints(answer.samples, answer.manifest.keys)
+                    ledger.append(Entry("received", name, answer.digest, query.manifest.budget, content, notes))
+
+
+def judge(
+    answers: Mapping[str, str],
+    query: Received[Query],
+    own: TrainerData,
+    ledger: SharingLedger,
+    task: LightningModule,
+    *,
+    digests: Mapping[str, str],
+    near: float,
+    copies: int,
+    encoder: Encoder | None,
+) -> Judgement:
+    """Read and judge all answers. Whatever is in one of them, the others are judged as if it were not there.
+
+    Args:
+        answers: Folders by owner.
+        query: The query.
+        own: The trainer's data.
+        ledger: The trainer's ledger.
+        task: The trainer's model.
+        digests: The digests that owners read out, by owner.
+        near: Fraction of the natural distance within which a sample counts as a copy; 0 finds exact copies only.
+        copies: Most copies of hard cases that an answer may hold.
+        encoder: Encoder that finds copies and computes psi; None compares values only.
+    """
+    result = Judgement()
+    hard_cases = own.hard_cases
+    finder = CopyFinder(hard_cases, own.train, near, encoder)
+    read: dict[str, tuple[Received[Answer], Samples]] = {}
+
+    for name, path in answers.items():
+        with _refusing(result, name, path):
+            answer = accept(path, query, digests.get(name), ledger)
+            read[name] = answer, remove_echoes(path, answer.samples, hard_cases, copies, finder)
+    credits = credit({name: samples for name, (_, samples) in read.items()}, ledger, query.digest, finder)
+    asked = {canonical_name(entry.counterparty) for entry in ledger.entries() if entry.digest == query.digest}
+    for name, (answer, samples) in read.items():
+        owned = credits[name]
+        result.received[name] = answer, samples, owned
+        notes = [*owned.notes]
+        if canonical_name(name) not in asked:
+            notes.append("the ledger does not say that the query was sent to it")
+        if notes:
+            result.notes[name] = "; ".join(notes)
+        with _refusing(result, name, answers[name]):
+            if not owned.counts.any():
+                raise UserError(f"{answers[name]} has no sample that counts: {result.notes[name]}.")
+            counted = samples.take(owned.counts.nonzero().squeeze(1)).renumbered(own.train.classes)
+            residual = relative_residual(task, counted, own.queries)
+            psi = None if encoder is None else mean_psi(encoder, counted, own.queries)
+            result.ranked[name] = Judged(answer, counted, residual, psi)
+    return result
+
+
+@contextmanager
+def _refusing(result: Judgement, name: str, path: str) -> Iterator[None]:
+    """Note as refused the owner whose answer raises an exception."""
+    try:
+        with blamed_on(path):
+            yield
+    except UserError as error:
+        result.refused[name] = str(error)
