@@ -125,5 +125,5 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     Returns:
         A clause such as ``' Did you mean "seed"?'``, with a leading blank, or the empty string if nothing is near.
     """
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, [choice for choice in choices if choice != word], n=1, cutoff=0.6)
     return f' Did you mean "{near[0]}"?' if near else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import pydoc
 import re
@@ -203,11 +204,15 @@ def _quoting(value: str) -> str:
         read = yaml.safe_load(value)
     except yaml.YAMLError:
         return ""
+    return "" if read is None else _quoted(read, value)
+
+
+def _quoted(read: Any, value: str) -> str:
     if isinstance(read, bool):
         word = "yes" if read else "no"
         return f'a name that YAML takes for {str(read).lower()}, such as {word}, is written in quotes: "{word}"'
     kinds = {int: "a number", float: "a number", list: "a list", dict: "a mapping", date: "a date", datetime: "a time"}
-    kind = kinds.get(type(read))
+    kind = "null" if read is None else kinds.get(type(read))
     return f'a name that YAML takes for {kind} is written in quotes: "{value}"' if kind else ""
 
 
@@ -226,8 +231,9 @@ def check_keys(node: Any, where: str = "", ours: bool = True) -> None:
         inner = str(node["class_path"]).startswith("lit_") if "class_path" in node else ours
         for key, value in node.items():
             if isinstance(key, bool) or (ours and not isinstance(key, str)):
+                shown = yaml.safe_dump(key).split("\n")[0]
                 raise UserError(
-                    f"{where or 'The config'} has the key {key}, which must be a name; {_quoting(str(key))}."
+                    f"{where or 'The config'} has the key {shown}, which must be a name; {_quoted(key, shown)}."
                 )
             check_keys(value, f"{where}.{key}" if where else str(key), inner)
     elif isinstance(node, list):
@@ -237,9 +243,17 @@ def check_keys(node: Any, where: str = "", ours: bool = True) -> None:
 
 def _unknown_class(where: str, name: str) -> str:
     module, _, last = name.rpartition(".")
+    begin, top = f"{where + ': ' if where else ''}{name}", name.partition(".")[0]
+    try:
+        pydoc.locate(name)
+    except pydoc.ErrorDuringImport as error:
+        reason = " ".join(str(error.value).split())
+        return f"{begin} cannot be imported ({type(error.value).__name__}: {reason}); correct its module."
+    if module and top.isidentifier() and importlib.util.find_spec(top) is None:
+        return f"{begin} cannot be imported, since there is no module {top}; add its folder to PYTHONPATH."
     hint = did_you_mean(last, _names_in(module))
     hint = hint or did_you_mean(last, [klass.__name__ for klass in _classes()])
-    return f"{where + ': ' if where else ''}{name} is not the name of a known class.{hint or ' Give its import path.'}"
+    return f"{begin} is not the name of a known class.{hint or ' Give its import path.'}"
 
 
 def _names_in(path: str) -> Iterable[str]:

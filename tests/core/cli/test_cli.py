@@ -229,6 +229,7 @@ BAD = [
     (["fitt"], 'Did you mean "fit"?'),
     ([*BASE, "--trainer.max_stepz", "3"], 'trainer.max_stepz is not an argument. Did you mean "max_steps"?'),
     ([*BASE, "--model.slepe", "3"], 'model.slepe is not an argument. Did you mean "sleep"?'),
+    ([*BASE, "--data.nan_at", "3"], "data.nan_at is not an argument. See --help"),
     ([*BASE, "--model.shape.widht", "3"], "model.shape.widht is not an argument."),
     ([*BASE, "--model.shape.width", "abc"], "model.shape.width is abc, but must be of type int"),
     ([*BASE, "--model.shape.width", "900"], "`width` is 900, but must be at most 100; lower it."),
@@ -237,6 +238,14 @@ BAD = [
     (
         ["fit", "--model", "SmalModel", "--data", "SmallData"],
         'SmalModel is not the name of a known class. Did you mean "SmallModel"?',
+    ),
+    (
+        [*BASE, "--trainer.callbacks+=nowhere.Own"],
+        "nowhere.Own cannot be imported, since there is no module nowhere; add its folder to PYTHONPATH.",
+    ),
+    (
+        [*BASE, "--trainer.callbacks+=torn_module.Own"],
+        "torn_module.Own cannot be imported (ModuleNotFoundError",
     ),
     (["fit", "--config", "nope.yaml"], "--config is nope.yaml, but there is no such file"),
     (["fit", "--config", "broken.yaml"], "--config broken.yaml is not valid YAML"),
@@ -253,7 +262,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(args[-2:]) for args, _ in BAD])
-def test_bad_input_is_one_sentence_exit_2_and_leaves_nothing(args, message, capsys):
+def test_bad_input_is_one_sentence_exit_2_and_leaves_nothing(args, message, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    Path("torn_module.py").write_text("import no_such_module\n")
     Path("torn.ckpt").write_bytes(b"PK\x03\x04torn")
     Path("broken.yaml").write_text("model: [\n")
     Path("unknown.yaml").write_text("trainr: {max_steps: 3}\n")

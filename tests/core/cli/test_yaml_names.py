@@ -61,12 +61,15 @@ def test_what_may_be_a_number_too_is_not_to_be_quoted():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("data: {class_path: lit_moe.X, init_args: {sources: {no: 1}}}", "data.init_args.sources has the key False"),
+        ("data: {class_path: lit_moe.X, init_args: {sources: {no: 1}}}", "data.init_args.sources has the key false"),
         ("data: {class_path: lit_moe.X, init_args: {sources: {3: 1}}}", "data.init_args.sources has the key 3"),
         ("answers: {2024-01-01: x}", "answers has the key 2024-01-01"),
+        ("answers: {2024-01-01 12:00:00: x}", "answers has the key 2024-01-01 12:00:00"),
+        ("answers: {~: x}", "answers has the key null"),
+        ("answers: {.inf: x}", r"answers has the key \.inf"),
         (
             "a: [{class_path: lightning.X, init_args: {scheduling: {on: 1}}}]",
-            "a.0.init_args.scheduling has the key True",
+            "a.0.init_args.scheduling has the key true",
         ),
     ],
 )
