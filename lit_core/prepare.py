@@ -18,6 +18,7 @@ from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
+from lit_core.record import shown
 from lit_core.seeds import checked_seed
 
 #: What the root's tokenizer was trained on.
@@ -102,7 +103,9 @@ def prepare(
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
     with workplace(folder) as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
-        missing = [corpus for corpus in corpora or () if not is_prepared(folder / corpus.name, settings[corpus.name])]
+        missing = [
+            corpus for corpus in corpora or () if not is_prepared(folder / corpus.name, settings[corpus.name], shown)
+        ]
         builds = [gather(corpus, settings[corpus.name], work) for corpus in missing]
         training = None
         if encoder is None:
@@ -144,7 +147,7 @@ def _settings(
             raise UserError(f"max_bytes names {name}, which is not among the corpora.{did_you_mean(name, names)}")
     options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed, "shard_bytes": shard_bytes}
     settings = {c.name: {"corpus": c.describe(), "max_bytes": limits.get(c.name), **options} for c in corpora}
-    return plain(settings)
+    return {name: shown(own) for name, own in plain(settings).items()}
 
 
 def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) -> Tokenizer | None:

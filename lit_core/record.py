@@ -247,6 +247,31 @@ def hide_variables(text: str, config: Mapping[str, Any]) -> str:
     return text
 
 
+def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they may be written: values of environment variables are references to these.
+
+    Where there are such, the key ``environment`` holds a digest of the settings, so that they differ where a variable
+    has another value.
+
+    Args:
+        settings: Plain values, or what this function returned of them, which is not changed.
+    """
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, default=str)
+    hidden = hidden_values(dict(settings))
+    if text == json.dumps(hidden, sort_keys=True, ensure_ascii=False, default=str):
+        return hidden
+    return hidden | {"environment": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def hidden_values(value: Any) -> Any:
+    """Return plain values in which values of environment variables are references, as in the command's arguments."""
+    if isinstance(value, Mapping):
+        return {key: hidden_values(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [hidden_values(inner) for inner in value]
+    return hide_variables(hide_secrets(value), _current.config) if isinstance(value, str) else value
+
+
 def plain(value: Any) -> Any:
     """Return a value as JSON can hold it; numbers that are not finite become texts."""
     if isinstance(value, Mapping):

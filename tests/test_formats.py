@@ -158,7 +158,7 @@ def ledger(folder):
 def prepared(folder):
     path = folder / RECORD
     path.write_text(json.dumps({**stamp("litshift-prepared"), "settings": {"seed": 0}}))
-    return path, as_json, lambda: is_prepared(folder, {"seed": 0})
+    return path, as_json, lambda: is_prepared(folder, {"seed": 0}, dict)
 
 
 def run_record(folder):

@@ -21,7 +21,7 @@ import numpy as np
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_path, atomic_write, file_sha256
-from lit_core.record import note_input
+from lit_core.record import hidden_values, note_input
 
 FORMAT, INDEX = "litshift-shards", "index.json"
 SPLITS = ("train", "val", "test")
@@ -122,7 +122,7 @@ def write_index(
         "source": source,
         "split": split,
         "licence": licence,
-        "origin": origin,
+        "origin": hidden_values(origin),
         "tokenizer": None if tokenizer is None else dict(tokenizer),
         "dtype": dtype,
         **{total: sum(entry[total] for entry in entries) for total in ("samples", "tokens", "text_bytes")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,13 @@ def plain(settings: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def is_prepared(folder: Path, settings: dict[str, Any]) -> bool:
+def is_prepared(folder: Path, settings: dict[str, Any], written: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
     """Tell whether a folder was prepared with these settings.
 
     Args:
         folder: The folder; it need not exist.
-        settings: The settings, as `plain` returns them.
+        settings: The settings, as they are written.
+        written: Makes those of plain ones, which former versions wrote.
 
     Raises:
         UserError: If it was prepared with others, or not by ``prepare``.
@@ -84,7 +85,7 @@ def is_prepared(folder: Path, settings: dict[str, Any]) -> bool:
     try:
         content = json.loads(record.read_bytes())
         check_format(PREPARED, content, record, f"remove {folder} to prepare it again")
-        former = _flat(content["settings"])
+        former = _flat(written(content["settings"]))
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
 from lit_core.files.formats import read_json, stamp
 from lit_core.files.paths import atomic_write, resolve_data_path
-from lit_core.record import versions
+from lit_core.record import hidden_values, shown, versions
+from lit_core.references import resolved
 from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
 from lit_core.study.identity import identity
 from lit_core.study.options import bind
@@ -79,9 +81,9 @@ def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any
     begin = time.monotonic()
     try:
         rows = _call(cell) if cell.function is not None else _command_rows(cell, folder, package, lock)
-        result["data"], result["rows"] = _checked(rows, cell)
+        result["data"], result["rows"] = _checked(hidden_values(rows), cell)
     except Exception as error:  # a cell that fails must not end the study
-        atomic_write(own / ERROR, traceback.format_exc())
+        atomic_write(own / ERROR, hidden_values(traceback.format_exc()))
         return result | {"error": sentence(error)}
     result["seconds"] = time.monotonic() - begin
     atomic_write(own / RESULT, json.dumps(result, indent=1, ensure_ascii=False, default=str) + "\n")
@@ -94,7 +96,7 @@ def _is_of(cell: Cell, own: Path) -> bool:
     if not path.is_file():
         return False
     content = read_json(FORMAT, path, f"remove {own} to run the cell again")
-    return identity({key: value for key, value in content.items() if key not in stamp(FORMAT)}) == cell.identity
+    return identity(shown({key: value for key, value in content.items() if key not in stamp(FORMAT)})) == cell.identity
 
 
 @lru_cache
@@ -120,7 +122,7 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
     own = folder / cell.name
     last = own / "checkpoints" / "last.ckpt"
     for command in cell.commands:
-        args = shlex.split(command)
+        args = _with_config_paths(shlex.split(command))
         if args[0] == "fit" and last.exists():  # resume the run in which the study was killed
             args = ["fit", "--ckpt_path", str(last)]
         elif args[0] in ("fit", "validate", "test", "predict"):
@@ -135,6 +137,7 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
                 env={**os.environ, STUDY: str(folder)},
                 pass_fds=(lock,),
             ).returncode
+        atomic_write(own / LOG, hidden_values((own / LOG).read_text(errors="replace")))
         if code != 0:
             lines = (own / LOG).read_text(errors="replace").splitlines() or [""]
             messages = [line for line in lines if line.startswith(f"{package.replace('_', '-')}: ")] or lines
@@ -145,6 +148,12 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
     with (own / "metrics.csv").open(newline="") as file:
         logged = {key: float(value) for row in csv.DictReader(file) for key, value in row.items() if value}
     return [{key: value for key, value in logged.items() if key not in ("step", "epoch")} | {"data": _data_hash(own)}]
+
+
+def _with_config_paths(words: list[str]) -> list[str]:
+    """Return a command line with the paths of its configs, which cannot be references."""
+    named = [word.startswith("--config=") or before in ("--config", "-c") for before, word in pairwise(["", *words])]
+    return [resolved({"": word})[""] if config else word for config, word in zip(named, words, strict=True)]
 
 
 def _data_hash(run: Path) -> str:

@@ -19,6 +19,7 @@ from lit_core.cli.arguments import option, read_config
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError, did_you_mean
 from lit_core.moved_names import MOVED_MODULES, current_path
+from lit_core.record import hidden_values, shown
 from lit_core.seeds import checked_seed
 from lit_core.study.identity import identity, plain
 from lit_core.study.options import arguments_of, bind
@@ -76,9 +77,9 @@ class Cell:
         name: Name of its folder.
         grid: Name of its grid.
         function: As in its grid.
-        commands: As in its grid, with the values filled in.
+        commands: As in its grid, with the values filled in; values of environment variables are references to these.
         values: All values, with the seed.
-        labels: Those values that tell it from the other cells of its grid, with the seed.
+        labels: Those values that tell it from the other cells of its grid, with the seed; references as in `commands`.
         config: All that its result depends on, but for the code and the content of named data: ``function``,
             ``commands``, ``values``, and what is ``read`` by the commands, their configs and earlier cells.
     """
@@ -200,14 +201,15 @@ def _resized(grid: Grid, values: Mapping[str, Any], name: str) -> Grid:
 def _cells(name: str, grid: Grid, seed: int, folder: Path, earlier: Sequence[Cell]) -> list[Cell]:
     cells = []
     for combination in product(*grid.vary.values()):
-        labels = dict(zip(grid.vary, combination, strict=True)) | {"seed": seed}
-        values = {**grid.arguments, **labels}
+        varied = dict(zip(grid.vary, combination, strict=True)) | {"seed": seed}
+        values, labels = {**grid.arguments, **varied}, hidden_values(varied)
         cell = "-".join([name, *(_short(key, value) for key, value in labels.items())])
         folders = {"study": folder, "run": folder / cell}
         commands = tuple(_filled(command, {**values, **folders}, name) for command in grid.commands or ())
         read = [*_configs(commands), *(dict(c.config) for c in earlier if _reads(commands, folder, c))]
         config = {"function": grid.function, "commands": list(commands), "values": values, "read": read}
-        cells.append(Cell(cell, name, grid.function, commands, values, labels, plain(config)))
+        commands = tuple(hidden_values(commands))
+        cells.append(Cell(cell, name, grid.function, commands, values, labels, shown(plain(config))))
     return cells
 
 

@@ -20,7 +20,7 @@ from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
-from lit_core.record import versions
+from lit_core.record import shown, versions
 from lit_core.seeds import checked_seed
 from lit_detect.data.splitting import Survey
 from lit_detect.data.text_shards import TextSet, TextWriter
@@ -85,7 +85,7 @@ def prepare(
     with workplace(folder) as work:
         for source in sources or ():
             name = source.name
-            if is_prepared(folder / name, settings[name]):
+            if is_prepared(folder / name, settings[name], shown):
                 reused.add(name)
                 continue
             shutil.rmtree(work / name, ignore_errors=True)  # of a killed run
@@ -128,7 +128,8 @@ def _settings(
         "seed": seed,
         "shard_size": shard_size,
     }
-    return plain({source.name: {"source": source.describe(), **options} for source in sources})
+    settings = plain({source.name: {"source": source.describe(), **options} for source in sources})
+    return {name: shown(own) for name, own in settings.items()}
 
 
 def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:

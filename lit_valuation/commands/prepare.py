@@ -19,7 +19,7 @@ from lit_core.files.formats import stamp
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, plain, workplace
-from lit_core.record import versions
+from lit_core.record import shown, versions
 from lit_core.seeds import checked_seed
 from lit_valuation.data.division import Division, remove_duplicates
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
@@ -93,11 +93,12 @@ def prepare(
             "shard_size": shard_size,
         }
     )
+    settings = shown(settings)
     with workplace(folder) as work:
         ready = work / "ready"
         if (ready / RECORD).is_file():  # a killed run had begun to move them into the root
-            is_prepared(ready, settings)
-        elif all(path.name == WORK for path in folder.iterdir()) or not is_prepared(folder, settings):
+            is_prepared(ready, settings, shown)
+        elif all(path.name == WORK for path in folder.iterdir()) or not is_prepared(folder, settings, shown):
             shutil.rmtree(work, ignore_errors=True)
             _write(ready, source, planting, division, noise, settings)
         for part in _PARTS:

@@ -1,6 +1,7 @@
 """References are kept as typed, and resolved after all that a command was given."""
 
 import csv
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import lit_moe.cli
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.references import as_typed, resolved, settled, value_at, without_secrets
 from lit_core.trust import sign
+from lit_detect.records import Record
 from lit_moe import MoELanguageModel
 
 SECRET = "tr0ub4dor-and-3"
@@ -154,6 +156,122 @@ def test_no_file_of_a_run_has_the_value_of_a_variable(first, monkeypatch):
     assert holders == []
     monkeypatch.delenv("PLACE")
     assert lit_moe.cli.main(["test", "--ckpt_path", LAST]) == 2
+
+
+def rows_of_a_cell(seed, place, seconds=0.5):
+    """A function of a study, to which a path is given."""
+    if not Path(place).exists():
+        raise ValueError(f"there is no {place}")
+    return [{"where": place, "value": seconds}]
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [["made", "varied"], pytest.param(["run"], marks=pytest.mark.slow)],  # a command is a process of its own
+)
+def test_no_file_of_a_study_has_the_value_of_a_variable(kinds, monkeypatch, capsys):
+    """Neither its cells and their runs, nor its results and its page; another value is another cell."""
+    place, function = "${oc.env:PLACE}", f"{__name__}.rows_of_a_cell"
+    fit_words = "fit --config run.yaml --data.init_args.root $place --trainer.max_steps 1 --trainer.callbacks null"
+    monkeypatch.setenv("FILE", "run")
+    named = {"place": place, "file": "${oc.env:FILE}"}
+    grids = {
+        "made": {"function": function, "arguments": {"place": place, "seconds": 0.5}},
+        "varied": {"function": function, "vary": {"place": [place]}},
+        "run": {"commands": [fit_words.replace("run.yaml", "$file.yaml")], "arguments": named},
+    }
+    study = {"name": "s", "size": "one", "sizes": {"one": {"seeds": [0]}}}
+    study["grids"] = {kind: grids[kind] for kind in kinds}
+    many = len(kinds)
+    Path("study.yaml").write_text(yaml.safe_dump(study))
+    assert lit_moe.cli.main(["study", "--config", "study.yaml", "--output", "page.md"]) == 0, capsys.readouterr()
+    assert len(list(Path("runs/moe/s-one").glob("*/cell.json"))) == many
+    assert holders("runs/moe/s-one") == [] and SECRET not in Path("page.md").read_text()
+    for path in Path("runs/moe/s-one").glob("*/cell.json"):
+        cell = json.loads(path.read_text())
+        assert cell["values"]["place"] == place and len(cell["environment"]) == 16
+    capsys.readouterr()
+    assert lit_moe.cli.main(["study", "--config", "study.yaml"]) == 0
+    assert f"{many} of {many} cells are finished" in capsys.readouterr().out
+    monkeypatch.setenv("PLACE", "elsewhere")
+    assert lit_moe.cli.main(["study", "--config", "study.yaml"]) == 1
+    assert f"0 of {many} cells are finished" in capsys.readouterr().out
+    assert len(list(Path("runs/moe/s-one").glob("*/error.txt"))) == many
+    kept = [path for path in Path("runs").rglob("*") if path.is_file() and b"elsewhere" in path.read_bytes()]
+    assert kept == []
+
+
+def own_data(folder):
+    """Data of a user's own, below a folder whose name must not be told."""
+    folder.mkdir()
+    words = "It was a truth that all of them knew and none of them said aloud in the house that day".split()
+    texts = [" ".join(words[n:] + words[:n]) + f" {n}." for n in range(len(words))]
+    for number in range(6):
+        (folder / f"{number}.txt").write_text("\n\n".join(texts[number:] * 9))
+    with (folder / "pairs.jsonl").open("w") as file:
+        for number, text in enumerate(texts):
+            for label, by in ((0, "human"), (1, "other")):
+                pair = Record(f"{by}{number}", f"{by} {text}", label, source=by, pair_id=str(number))
+                file.write(json.dumps(pair.to_dict()) + "\n")
+    with (folder / "rows.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["height", "width", "kind"])
+        table.writerows([number % 7 + number / 100, number % 5, "ab"[number % 2]] for number in range(200))
+
+
+def prepared(package):
+    """The arguments of ``prepare`` for the data above."""
+    place = {"lit_moe": ("TextFolder", {"folder": "${oc.env:PLACE}", "name": "own"})}
+    place["lit_detect"] = ("LitShiftJSONL", {"path": "${oc.env:PLACE}/pairs.jsonl", "name": "own"})
+    place["lit_valuation"] = ("Table", {"path": "${oc.env:PLACE}/rows.csv", "name": "own", "label": "kind"})
+    kind, arguments = place[package]
+    source = {"class_path": kind, "init_args": arguments}
+    if package == "lit_valuation":
+        return [
+            "--source",
+            json.dumps(source),
+            "--division",
+            json.dumps(
+                {
+                    "owners": {"o": {"useful": 0.0, "samples": 20}},
+                    "train": 40,
+                    "val": 40,
+                    "test": 40,
+                    "evaluation_useful": 0.0,
+                }
+            ),
+        ]
+    options = {"lit_moe": ["--vocab_size", "260"], "lit_detect": []}[package]
+    return [f"--{'corpora' if package == 'lit_moe' else 'sources'}", json.dumps([source]), *options]
+
+
+@pytest.mark.parametrize("package", ["lit_moe", "lit_detect", "lit_valuation"])
+def test_no_file_of_prepared_data_has_the_value_of_a_variable(package, monkeypatch, tmp_path, capsys):
+    """The same variable reuses the data, also those of before, which tell it; another value of it does not."""
+    main = importlib.import_module(f"{package}.cli").main
+    places = [tmp_path / "s3cret-place", tmp_path / "0ther-place"]
+    for place in places:
+        own_data(place)
+    args = ["prepare", "--root", str(tmp_path / "made"), *prepared(package)]
+    monkeypatch.setenv("PLACE", str(places[0]))
+    assert main(args) == 0, capsys.readouterr()
+    written = [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
+    assert len(written) > 3
+    assert [path.name for path in written if b"s3cret-place" in path.read_bytes()] == []
+    records = [*(tmp_path / "made").rglob("prepare.json")]
+    assert len(records) == 1
+    content = json.loads(records[0].read_text())
+    hidden = "${oc.env:PLACE}" in json.dumps(content["settings"])  # or only names and hashes of the files
+    assert ("environment" in content["settings"]) == hidden == (package == "lit_moe")
+    content["settings"].pop("environment", None)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*.tar")}
+    assert times and main(args) == 0, capsys.readouterr()
+    text = json.dumps(content).replace("${oc.env:PLACE}", str(places[0]))
+    records[0].write_text(text)
+    assert main(args) == 0, capsys.readouterr()
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*.tar")}
+    monkeypatch.setenv("PLACE", str(places[1]))
+    assert main(args) == 2
 
 
 def test_a_variable_that_is_not_set_is_one_sentence(monkeypatch, capsys):
