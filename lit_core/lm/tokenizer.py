@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -26,6 +27,8 @@ _CUT = re.compile(r"(?<=\S\n)(?=\w)")
 _PIECE = 1 << 20
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "▁"
+#: Every printable sign of ASCII, words, runs of blanks, and signs of two to four bytes.
+_SAMPLE = f"{string.printable} two words,  blanks\n\n\tlines é—日🙂 end."
 
 
 class Tokenizer:
@@ -232,6 +235,7 @@ class Tokenizer:
         return (
             self._scheme == "byte-level"
             and self._encodes_all_bytes
+            and not self._dropped
             and not any(part.get("add_prefix_space") for part in pretokenizers)
             and self._definition["model"].get("type") == "BPE"
         )
@@ -245,7 +249,8 @@ class Tokenizer:
         others put before a text.
 
         Raises:
-            UserError: If the tokens do not record blanks, as those of BERT, or text is dropped without a token.
+            UserError: If the tokens do not record blanks, as those of BERT, or text is dropped without a token, as
+                repeated blanks by T5.
         """
         return self._byte_lengths.copy()
 
@@ -255,6 +260,11 @@ class Tokenizer:
             raise UserError(
                 "The bytes of this tokenizer's tokens cannot be counted, since its decoder is neither byte-level "
                 f"nor marks blanks with {_SPACE}; choose another tokenizer."
+            )
+        if self._dropped:
+            raise UserError(
+                "The bytes of this tokenizer's tokens cannot be counted, since it drops text before it encodes, such "
+                f"as {self._dropped[0]!r}; choose another tokenizer."
             )
         unknown = self._unknown
         if unknown is None and not self._encodes_all_bytes:
@@ -275,6 +285,16 @@ class Tokenizer:
         if unknown is not None and not self._encodes_all_bytes:
             lengths[unknown] = np.nan
         return lengths
+
+    @cached_property
+    def _dropped(self) -> str:
+        """What of a sample of text lies in none of the pieces into which it is cut for the model."""
+        if self._backend.pre_tokenizer is None:
+            return ""
+        sample = self.normalize(_SAMPLE)
+        pieces = self._backend.pre_tokenizer.pre_tokenize_str(sample)
+        covered = {position for _, span in pieces for position in range(*span)}
+        return "".join(sign for position, sign in enumerate(sample) if position not in covered)
 
     @cached_property
     def _unknown(self) -> int | None:

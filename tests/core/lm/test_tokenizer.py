@@ -261,6 +261,36 @@ def test_text_that_is_dropped_is_not_counted(bpe):
         tokenizer.byte_lengths()
 
 
+#: Ways to cut a text, by whether they drop any of it.
+CUTS = {
+    "white space": (pre_tokenizers.WhitespaceSplit(), True),
+    "words": (pre_tokenizers.Whitespace(), True),
+    "a sign": (pre_tokenizers.CharDelimiterSplit("o"), True),
+    "punctuation removed": (pre_tokenizers.Punctuation("removed"), True),
+    "punctuation": (pre_tokenizers.Punctuation(), False),
+    "blanks removed": (pre_tokenizers.Split(" ", "removed"), True),
+    "blanks": (pre_tokenizers.Split(" ", "merged_with_next"), False),
+    "digits": (pre_tokenizers.Digits(True), False),
+    "scripts": (pre_tokenizers.UnicodeScripts(), False),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("style", ["byte-level", "metaspace"])
+def test_text_that_is_dropped_before_it_is_encoded_is_not_counted(bpe, style, cut):
+    before, drops = CUTS[cut]
+    tokenizer = bpe if style == "byte-level" else marking_blanks("metaspace")
+    backend = Backend.from_str(json.dumps(tokenizer._definition))
+    backend.pre_tokenizer = pre_tokenizers.Sequence([before, backend.pre_tokenizer])
+    tokenizer = Tokenizer(json.loads(backend.to_str()))
+    assert tokenizer.exact == (style == "byte-level" and not drops)
+    if drops:
+        with pytest.raises(UserError, match="drops text before it encodes, such as"):
+            tokenizer.byte_lengths()
+    elif style == "byte-level":
+        assert counted(tokenizer, TEXTS[0]) == len(TEXTS[0].encode())
+
+
 def test_where_bytes_cannot_be_counted_it_says_so():
     backend = Backend(models.WordPiece({"[UNK]": 0, "[EOS]": 1, "a": 2}, unk_token="[UNK]"))
     backend.decoder = decoders.WordPiece()
