@@ -13,7 +13,7 @@ from lit_core.errors import UserError
 FORMATS: dict[str, tuple[int, int]] = {
     "litshift-calibration": (1, 0),
     "litshift-cell": (1, 0),
-    "litshift-checkpoint": (1, 0),
+    "litshift-checkpoint": (2, 0),
     "litshift-exchange": (1, 1),
     "litshift-fetched": (1, 0),
     "litshift-ledger": (1, 0),

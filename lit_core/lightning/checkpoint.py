@@ -29,6 +29,7 @@ from torch.serialization import set_default_mmap_options, skip_data
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.paths import atomic_path, undo_torn_replacement
+from lit_core.lightning.checksums import check_content, renew_checksums
 from lit_core.lightning.foreign import vetted
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli
@@ -88,6 +89,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         refuse_folder(path, "--ckpt_path")
         checkpoint = super().load_checkpoint(path, *args, **options)
+        _check_content(checkpoint, path, "--ckpt_path")
         check_version(checkpoint, path)
         return checkpoint
 
@@ -234,8 +236,7 @@ def refuse_folder(path: str | Path, argument: str) -> None:
 def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterator[dict[str, Tensor]]:
     """Write a checkpoint whose weights are filled in on the disk, so that they are never all in memory.
 
-    The file appears under its name only if the block succeeds. torch reads it like any other checkpoint. The checksums
-    inside the zip file are not those of the weights; torch does not verify them.
+    The file appears under its name only if the block succeeds. torch reads it like any other checkpoint.
 
     Args:
         path: The file.
@@ -258,6 +259,7 @@ def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterato
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         with set_default_mmap_options(mmap.MAP_SHARED):
             yield torch.load(temporary, mmap=True, weights_only=True)["state_dict"]
+        renew_checksums(temporary)
 
 
 def load_checkpoint_file(
@@ -289,9 +291,11 @@ def read_checkpoint_file(path: str | Path, argument: str = "--ckpt_path") -> dic
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a damaged or foreign file makes torch raise
+        check_content(path, argument)
         raise UserError(
             f"{argument} is {path}, which cannot be read as a checkpoint ({_reason(path, error)}); give another."
         ) from error
+    _check_content(checkpoint, path, argument)
     check_version(checkpoint, path)
     parts = {"state_dict": dict, "global_step": int, "config": dict, "hyper_parameters": dict, "callbacks": dict}
     optional: dict[str, Any] = {"config": {}, "hyper_parameters": {}, "callbacks": {}}
@@ -398,7 +402,15 @@ def _content(source: Any, weights_only: bool | None) -> dict[str, Any]:
     else:
         mapped = zipfile.is_zipfile(source)
         content = torch.load(source, map_location="cpu", weights_only=weights_only, mmap=mapped)
+        _check_content(content, source, "checkpoint_path")
     return dict(content)
+
+
+def _check_content(checkpoint: Any, path: str | Path, argument: str) -> None:
+    """Compare a checkpoint file with its checksums, except those that `streamed_checkpoint` did not write up to 1."""
+    streamed = isinstance(checkpoint, dict) and bool({"companions", "upcycled"} & checkpoint.keys())
+    if not (streamed and checkpoint.get("version") in (None, 1)):
+        check_content(path, argument)
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -406,7 +418,7 @@ def _reason(path: Path, error: Exception) -> str:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = found[1] if found else "more than tensors and plain values"
         return f"it holds {what}, and code in a checkpoint is not executed"
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(path):  # of a damaged one, `check_content` has told before
         return "it is truncated or was not written by torch.save"
     return " ".join(str(error).split())[:200].rstrip(".")
 

@@ -27,6 +27,7 @@ from lit_core.lightning.checkpoint import (
     read_checkpoint_facts,
     read_checkpoint_file,
 )
+from lit_core.lightning.checksums import check_content
 
 #: Name of a device's file in a checkpoint folder.
 PART = "part_{:05d}.pt"
@@ -187,6 +188,7 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
         file = path / PART.format(rank)
         try:
             parts = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            check_content(file, argument)
         except Exception as error:  # whatever a damaged file makes torch raise
             raise UserError(
                 f"{argument} is {path}, but its file {file.name} is missing or damaged; copy the whole folder again, "
