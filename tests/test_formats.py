@@ -42,6 +42,7 @@ WITHOUT = {
     "lit_detect/callbacks/prediction_writer.py": "CSV or JSONL",
     "lit_detect/commands/attack.py": "JSONL of texts; a record lies beside it",
     "lit_detect/commands/report.py": "Markdown; a record lies beside it",
+    "lit_core/lightning/checksums.py": "checksums inside a checkpoint",
     "lit_core/trust.py": "the key of a user, and lines with names of classes",
     "lit_detect/generation/generate.py": "JSONL of texts; a record lies beside it",
     "lit_detect/report/pages.py": "CSV and pictures",

@@ -38,6 +38,13 @@ POSITIVE = {*(f"trainer.{name}" for name in _OF_TRAINER), *_OF_PARTS}
 #: Arguments that are times, or may be.
 TIMES = ("max_time", "val_check_interval", "duration", "train_time_interval")
 
+#: What a command of Lightning that only evaluates must read.
+_NEEDED = {
+    "validate": "trainer.limit_val_batches",
+    "test": "trainer.limit_test_batches",
+    "predict": "trainer.limit_predict_batches",
+}
+
 
 def check_numbers(config: Namespace, command: str | None = None) -> None:
     """Refuse numbers that nothing below the command line would refuse, as nan or a negative gradient clipping.
@@ -49,7 +56,7 @@ def check_numbers(config: Namespace, command: str | None = None) -> None:
     Raises:
         UserError: If a number is not finite or out of its range, or a time is none.
     """
-    needed = None if command in (None, "fit") else f"trainer.limit_{command.removesuffix('idate')}_batches"
+    needed = _NEEDED.get(command or "")
     for path, owner, value in _values(config, "", ""):
         if owner and not owner.startswith(tuple(f"{name}." for name in _KNOWN)):
             continue
