@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from lit_core.errors import require
+from lit_core.errors import UserError, require
+
+#: Precisions of computations under `Fabric.autocast`, in which the weights stay what they are.
+AUTOCAST = ("16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,29 @@ class Devices:
         """Return the arguments of a Trainer or of Fabric."""
         return asdict(self)
 
-    def launch(self) -> Fabric:
-        """Start the other processes and return the Fabric of this one."""
-        fabric = Fabric(**self.arguments())
+    def fabric(self) -> Fabric:
+        """Return the Fabric of these devices, without starting other processes.
+
+        Raises:
+            UserError: If Lightning knows no such devices, or this machine does not have them.
+        """
+        try:
+            return Fabric(**self.arguments())
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            raise UserError(f"`trainer` is {self.arguments()}, but there are no such devices: {error}") from error
+
+    def launch(self, precisions: tuple[str, ...] = ()) -> Fabric:
+        """Start the other processes and return the Fabric of this one.
+
+        Args:
+            precisions: Precisions in which the caller can compute, beside 32-true.
+
+        Raises:
+            UserError: If there are no such devices, or the caller does not compute in their precision.
+        """
+        known = ("32-true", *precisions)
+        require(self.precision in known, "`trainer.precision`", self.precision, f"{' or '.join(known)} here")
+        fabric = self.fabric()
         fabric.launch()
         return fabric
 

@@ -12,7 +12,7 @@ from lit_core.errors import UserError, check_at_least, checked_first, did_you_me
 from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write
-from lit_core.lightning.devices import Devices
+from lit_core.lightning.devices import AUTOCAST, Devices
 from lit_core.lm.language_model import LanguageModel
 from lit_core.record import write_record
 from lit_core.seeds import part_seed
@@ -91,7 +91,8 @@ def report(
     originals(records)  # refuses attacked texts whose original is unclear, before anything is scored
     notes = check_coverage(records)
     loaded = {name: LoadedDetector.load(path, f"`detectors.{name}`") for name, path in detectors.items()}
-    fabric = trainer.launch()
+    fabric = trainer.launch(AUTOCAST)
+    scores = folder / ("scores" if trainer.precision not in AUTOCAST else f"scores-{trainer.precision}")
     busy = f"`output` is {folder}, which another report is writing; wait for it, or give another folder."
     with ExclusiveFolder(folder, busy, fabric.global_rank, fabric):
         if fabric.is_global_zero:
@@ -99,7 +100,7 @@ def report(
                 f"{len(loaded)} detectors, {len(records):,} texts. To resume a killed report, start it again.",
                 flush=True,
             )
-        evaluated, refused = _evaluate_all(loaded, records, folder / "scores", batch_size, resamples, seed, fabric)
+        evaluated, refused = _evaluate_all(loaded, records, scores, batch_size, resamples, seed, fabric)
         if not fabric.is_global_zero:
             return
         print("Drawing intervals.", flush=True)

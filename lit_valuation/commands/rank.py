@@ -94,6 +94,7 @@ def rank(
     digests = _check_names(answers, expect_digests or {})
     seed = part_seed(seed)
     check_plotting()
+    trainer.fabric()  # refuses devices that there are not
     sent = incoming(query, Query)
     task = load_task(ckpt_path)
     own = load_trainer_data(home, book, sent, tuple(task.classes))  # type: ignore[arg-type]

@@ -89,9 +89,11 @@ def check_encoder(selector: Selector, encoder: Encoder | None, query: Query) -> 
     """Return name and hash of the encoder; None if the selector does not use features.
 
     Raises:
-        UserError: If an encoder is missing, or the query asks for another one.
+        UserError: If an encoder is missing or not used, or the query asks for another one.
     """
     if "features" not in selector.needs:
+        if encoder is not None:
+            raise UserError(f"encoder is {encoder.name}, but {type(selector).__name__} uses no features; leave it out.")
         return None
     wanted = query.encoder
     if encoder is None:
@@ -110,9 +112,11 @@ def find_checkpoint(selector: Selector, ckpt_path: str | None) -> Path | None:
     """Return the checkpoint file for gradients, in a run folder the earliest; None if the selector uses no gradients.
 
     Raises:
-        UserError: If no path is given, or the run folder has no checkpoint of a step.
+        UserError: If no path is given or it is not used, or the run folder has no checkpoint of a step.
     """
     if "gradients" not in selector.needs:
+        if ckpt_path is not None:
+            raise UserError(f"ckpt_path is {ckpt_path}, but {type(selector).__name__} uses no gradients; leave it out.")
         return None
     if ckpt_path is None:
         raise UserError(

@@ -247,5 +247,5 @@ class Greedy(Selector):
 @pytest.mark.parametrize("indices", [range(13), [1, 2, 1]])
 def test_no_selector_gets_past_the_budget(place, indices):
     with pytest.raises(RunFailure, match=r"Greedy chose .* nothing is written"):
-        answer(place, 1, output=str(place / "all"), selector=Greedy(list(indices)), limit=1000)
+        answer(place, 1, output=str(place / "all"), selector=Greedy(list(indices)), encoder=None, limit=1000)
     assert not (place / "all").exists()
