@@ -39,17 +39,24 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     is fitted, whose middle is the threshold; see `TrainingSetFit`. Batches are mappings with ``text``, ``y`` (0 human,
     1 machine) and ``index``; rows with an index of -1 only fill a batch up.
 
-    ===========================  ======  ===========================================================================
-    key                          unit    moment
-    ===========================  ======  ===========================================================================
-    ``train/loss``               nats    logged step; mean over its global batch; trained detectors only
-    ``train/accuracy``           0 to 1  same; before the step
-    ``train/learning_rate``      1       same; the rate of this step
-    ``train/gradient_norm``      1       same; before clipping
-    ``{stage}/{source}/loss``    nats    end of a validation or test, whole source; of the probabilities
-    ``{stage}/{source}/…``       0 to 1  same; the scores of `DetectionScores`, and those of each domain, generator,
-                                         decoding and attack of the source where there are several
-    ===========================  ======  ===========================================================================
+    =============================================  ======  ======================================================
+    key                                            unit    moment
+    =============================================  ======  ======================================================
+    ``train/loss``                                 nats    logged step, global batch; trained detectors only
+    ``train/accuracy``                             0 to 1  same; before the step
+    ``train/learning_rate``                        1       same; the rate of this step
+    ``train/gradient_norm``                        1       same; before clipping
+    ``{stage}/{source}/loss``                      nats    end of a validation or test; of the probabilities
+    ``{stage}/{source}/auroc``                     0 to 1  same; this and the following as in `DetectionScores`
+    ``{stage}/{source}/tpr_at_fpr_{rate}``         0 to 1  same
+    ``{stage}/{source}/achieved_fpr_{rate}``       0 to 1  same
+    ``{stage}/{source}/accuracy``                  0 to 1  same
+    ``{stage}/{source}/precision/{class}``         0 to 1  same
+    ``{stage}/{source}/recall/{class}``            0 to 1  same
+    ``{stage}/{source}/f1/{class}``                0 to 1  same
+    ``{stage}/{source}/{field}/{value}/{metric}``  0 to 1  same; of each domain, generator, decoding, priming and
+                                                           attack of the source where there are several
+    =============================================  ======  ======================================================
 
     ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader.
 

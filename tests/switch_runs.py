@@ -89,6 +89,10 @@ model:
 SINCE_RESUME = {"train/time", "train/batches", "train/samples"}
 
 
+def is_exact(key):
+    return "sec" not in key and key not in SINCE_RESUME
+
+
 class Witness(Callback):
     """Writes what each rank trains on to ``witness.<rank>`` in the working directory, a line per micro-batch."""
 
@@ -181,11 +185,11 @@ class Project:
     def checkpoint(self, run):
         return torch.load(self.last(run), weights_only=True)
 
-    def rows(self, run):
+    def rows(self, run, clock=False):
         """Return the rows of a run's metrics.csv: its filled cells, without those that depend on the clock."""
         with open(f"runs/{self.package}/{run}/metrics.csv", newline="") as file:
             rows = [
-                {key: value for key, value in row.items() if value and "sec" not in key and key not in SINCE_RESUME}
+                {key: value for key, value in row.items() if value and (clock or is_exact(key))}
                 for row in csv.DictReader(file)
             ]
         return [row for row in rows if row.keys() > {"step", "epoch"}]

@@ -3,6 +3,7 @@
 from lit_core.callbacks.branch import BranchFrom
 from lit_core.callbacks.finite_loss import FiniteLoss
 from lit_core.callbacks.graceful_stop import GracefulStop
+from lit_core.callbacks.monitored_keys import MonitoredKeys
 from lit_core.callbacks.present_optimizer import PresentOptimizer
 from lit_core.callbacks.replay_mixing import LinearReplay, ReplayMixing, ReplaySchedule
 from lit_core.callbacks.run_checkpoint import RunCheckpoint, Stopped
@@ -13,6 +14,7 @@ __all__ = [
     "FiniteLoss",
     "GracefulStop",
     "LinearReplay",
+    "MonitoredKeys",
     "PresentOptimizer",
     "ReplayMixing",
     "ReplaySchedule",

@@ -16,7 +16,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core import record
-from lit_core.callbacks import BranchFrom, FiniteLoss, GracefulStop, PresentOptimizer, RunCheckpoint, RunRecord
+from lit_core.callbacks import (
+    BranchFrom,
+    FiniteLoss,
+    GracefulStop,
+    MonitoredKeys,
+    PresentOptimizer,
+    RunCheckpoint,
+    RunRecord,
+)
 from lit_core.cli import arguments
 from lit_core.cli.messages import sentence
 from lit_core.cli.numbers import check_numbers
@@ -214,6 +222,7 @@ class LitCLI(CommandLine):
             FiniteLoss(),
             GracefulStop(),
             PresentOptimizer(),
+            MonitoredKeys(),
             *([BranchFrom(branch)] if branch else []),
             run_record,
         ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters, _given_hyperparameters_context
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
@@ -118,6 +118,14 @@ def syncs_batch_norms(trainer: Trainer) -> bool:
     return isinstance(trainer.strategy, DDPStrategy) and trainer.strategy._layer_sync is not None
 
 
+def stops_after_validation(callback: EarlyStopping) -> bool:
+    """Tell whether a callback looks at its key after each validation, and not at the end of each epoch.
+
+    Its public argument may leave that to the trainer.
+    """
+    return not callback._check_on_train_epoch_end
+
+
 def logs_this_step(trainer: Trainer) -> bool:
     """Tell, at any moment of an optimizer step, whether its metrics go to the loggers; the same on every rank.
 
@@ -149,13 +157,19 @@ def pending_row(trainer: Trainer) -> dict[str, float]:
 def run_validation(trainer: Trainer) -> None:
     """Run a full validation in the middle of ``fit``, with the state that Lightning sets around its own validations.
 
-    The public ``validate`` can't be called inside ``fit``.
+    The public ``validate`` can't be called inside ``fit``. Before the first step, `EarlyStopping` would refuse a key of
+    training, which it looks for after each validation.
     """
     connector = trainer._logger_connector
     first = connector._first_loop_iter
+    strict = [c for c in trainer.callbacks if isinstance(c, EarlyStopping) and c.strict]  # type: ignore[attr-defined]
+    for callback in strict:
+        callback.strict = False
     trainer.validating = True
     trainer.fit_loop.epoch_loop.val_loop.run()
     trainer.training = True
+    for callback in strict:
+        callback.strict = True
     connector._first_loop_iter = first
 
 

@@ -35,7 +35,8 @@ class RouterBalance(EvaluationCallback):
     ``{where}/router/dead_experts/layer_{ii}``         experts   same; experts without a token
     ``{where}/router/max_load/layer_{ii}``             ratio     same; fullest expert over the mean load
     ``{where}/router/min_load/layer_{ii}``             ratio     same; emptiest expert over the mean load
-    ``{stage}/router/mri_floor``                       share     same; k/E, mean over the layers
+    ``train/router/mri_floor``                         share     same; k/E, mean over the layers
+    ``{stage}/router/mri_floor``                       share     same
     ``train/router/raw_mri/layer_{ii}``                share     logged step; routers that differ in training
     ``train/router/raw_mri/mean``                      share     same; mean over these layers
     ``train/router/balance_loss/layer_{ii}``           nats      same; as added to the loss, mean over micro-batches
@@ -45,9 +46,10 @@ class RouterBalance(EvaluationCallback):
     ``{where}/router/load`` (image)                    share     see `heat_map_every`; each validation and test
     =================================================  ========  ==================================================
 
-    ``{where}`` is ``train``, or ``val/{source}`` and ``test/{source}``. Losses that a router does not have are not
-    logged. Works on any LightningModule that contains `lit_moe.nn.MoEFeedForward` layers, Mixtral, OLMoE, Qwen2-MoE or
-    Qwen3-MoE of transformers, or gates named by `lit_moe.nn.watch_gates`; a layer should run once per step.
+    ``{stage}`` is ``val`` or ``test``, ``{where}`` is ``train`` or ``{stage}/{source}``. Losses that a router does not
+    have are not logged. Works on any LightningModule that contains `lit_moe.nn.MoEFeedForward` layers, Mixtral, OLMoE,
+    Qwen2-MoE or Qwen3-MoE of transformers, or gates named by `lit_moe.nn.watch_gates`. A layer should run once per
+    step.
 
     Args:
         heat_map_every: Logged steps between two heat maps of the load, layer by expert; 0 draws none in training.

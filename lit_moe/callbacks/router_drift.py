@@ -29,23 +29,23 @@ class RouterDrift(EvaluationCallback):
     expert is chosen with. Without any change, CRS and co-activation are 1, and CVS is the reference's own vocabulary
     specialization.
 
-    =======================================================  =====  ===========================================
-    key                                                      unit   moment
-    =======================================================  =====  ===========================================
-    ``{where}/router/crs/layer_{ii}``                        share  end of a validation or test, whole source
-    ``{where}/router/crs_above_chance/layer_{ii}``           share  same; less k/E
-    ``{where}/router/cvs_per_occurrence/layer_{ii}``         share  same; each token counts once
-    ``{where}/router/cvs_per_occurrence_above_chance/…``     share  same; less k/E
-    ``{where}/router/cvs_per_id/layer_{ii}``                 share  same; each id seen often enough counts once
-    ``{where}/router/cvs_per_id_above_chance/layer_{ii}``    share  same; less k/E
-    ``{where}/router/coactivation/layer_{ii}``               share  same; for k of 2 or more; mean over experts
-    ``{where}/router/coactivation_above_chance/layer_{ii}``  share  same; less that of partners drawn evenly
-    ``{where}/router/drift`` (image)                         share  same; CRS, CVS and co-activation by layer
-    ``{where}/router/coactivation_change`` (image)           share  same; 1 - co-activation, layer by expert
-    =======================================================  =====  ===========================================
+    ===================================================================  =====  ========================================
+    key                                                                  unit   moment
+    ===================================================================  =====  ========================================
+    ``{stage}/{source}/router/crs/{layer}``                              share  end of a validation or test
+    ``{stage}/{source}/router/crs_above_chance/{layer}``                 share  same; less k/E
+    ``{stage}/{source}/router/cvs_per_occurrence/{layer}``               share  same; each token counts once
+    ``{stage}/{source}/router/cvs_per_occurrence_above_chance/{layer}``  share  same; less k/E
+    ``{stage}/{source}/router/cvs_per_id/{layer}``                       share  same; each id counts once
+    ``{stage}/{source}/router/cvs_per_id_above_chance/{layer}``          share  same; less k/E
+    ``{stage}/{source}/router/coactivation/{layer}``                     share  same; k of 2 or more; mean over experts
+    ``{stage}/{source}/router/coactivation_above_chance/{layer}``        share  same; less that of even partners
+    ``{stage}/{source}/router/drift`` (image)                            share  same; CRS, CVS, co-activation by layer
+    ``{stage}/{source}/router/coactivation_change`` (image)              share  same; 1 - co-activation, layer by expert
+    ===================================================================  =====  ========================================
 
-    ``{where}`` is ``val/{source}`` or ``test/{source}``; each key also ends in ``mean``, over the layers. The counts of
-    CVS take two numbers per token id, expert, layer and source.
+    ``{stage}`` is ``val`` or ``test``; ``{layer}`` is ``layer_{ii}``, or ``mean``, over the layers. The counts of CVS
+    take two numbers per token id, expert, layer and source.
 
     Works on any LightningModule with `lit_moe.nn.MoEFeedForward` layers and a method ``routing_step(batch)`` that runs
     them as an evaluation does and returns which tokens count, or None for all. CVS is measured where the module has

@@ -198,6 +198,7 @@ class GradientMatching(Callback):
             values = {f"train/selection/{name}": value for name, value in self._facts.items()}
             for logger in trainer.loggers:  # Lightning would repeat them at each step of the epoch
                 logger.log_metrics(values, step=logged_step(trainer))
+            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
             self._facts = {}
 
     def state_dict(self) -> dict[str, Any]:

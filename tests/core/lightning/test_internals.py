@@ -10,7 +10,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, cli
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
@@ -43,6 +43,7 @@ PINS = {
     "_save_topk_checkpoint": ModelCheckpoint,
     "_save_last_checkpoint": ModelCheckpoint,
     "_data_parallel_size": ModelParallelStrategy,
+    "_check_on_train_epoch_end": lambda: EarlyStopping("train/value"),
     "_layer_sync": lambda: DDPStrategy(),
 }
 
@@ -182,6 +183,13 @@ def test_it_is_known_whether_batch_norms_are_synchronised():
     assert internals.syncs_batch_norms(trainer(sync_batchnorm=True, strategy="ddp"))
 
 
+def test_it_is_known_when_a_callback_looks():
+    for options, after_validation in (({}, False), ({"val_check_interval": 2}, True)):
+        stopping = EarlyStopping("train/value")
+        fit(stopping, **options)
+        assert internals.stops_after_validation(stopping) == after_validation
+
+
 def test_a_copy_of_a_module_copies_nothing_of_its_command_line():
     line = cli.LightningCLI.__new__(internals.CommandLine)
     assert copy.deepcopy({"line": line})["line"] is line
@@ -198,6 +206,14 @@ def test_a_validation_runs_in_the_middle_of_training_and_changes_nothing_of_its_
     assert calls.returned["on_validation_end"] == [True, True]
     assert calls.returned["on_train_batch_start"] == [True] * 4
     assert calls.returned["on_before_optimizer_step"] == [False, True, False, True]
+
+
+def test_a_validation_before_the_first_step_looks_for_no_key_of_training():
+    stopping = EarlyStopping("train/value", check_on_train_epoch_end=False)
+    calls = Calls(on_train_start=internals.run_validation)
+    run = trainer(max_epochs=1, num_sanity_val_steps=0, callbacks=[calls, stopping])
+    run.fit(Line())
+    assert stopping.strict and stopping.best_score == 3
 
 
 def test_a_validation_that_follows_is_announced():
