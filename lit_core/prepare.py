@@ -7,16 +7,17 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.data.shards import ShardSet, splits_of
 from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean, require
-from lit_core.files.formats import read_json, stamp
+from lit_core.files.formats import read_stamped, stamp
+from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.record import shown
 from lit_core.seeds import checked_seed
@@ -166,13 +167,19 @@ def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) 
         record = root / TRAINING
         trained = stored.vocab_size
         if record.is_file():
-            trained = read_json(PREPARED, record, "choose another root", "vocab_size")["vocab_size"]
+            trained = read_stamped(record, PREPARED, _Training, "choose another root")["vocab_size"]
         if trained != vocab_size:
             raise UserError(
                 f"vocab_size is {vocab_size}, but the tokenizer of {root} has {trained}; choose another root, or leave "
                 "vocab_size out to keep the root's tokenizer."
             )
     return given if given is not None else stored
+
+
+class _Training(TypedDict):
+    """Content of the record of a tokenizer's training, as far as it is read."""
+
+    vocab_size: int
 
 
 def _move_in(root: Path, builds: Sequence[CorpusBuild], tokenizer: Tokenizer, training: dict[str, Any] | None) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import lit_core
-from lit_core.files.formats import read_json, stamp
+from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write, file_sha256, files_facts
 
 #: File in a folder that a command wrote, with the record of that command.
@@ -149,13 +149,18 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
     atomic_write(path, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
+class _Record(TypedDict):
+    sessions: list[dict[str, Any]]
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read a record.
 
     Raises:
         UserError: If it is not one, or of another version.
     """
-    return read_json(FORMAT, path, "remove it")
+    content: dict[str, Any] = read_stamped(path, FORMAT, _Record, "remove it")
+    return content
 
 
 def ancestor(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from lit_core.errors import UserError
 from lit_core.files.exclusive_folder import ExclusiveFolder, Group
-from lit_core.files.formats import check_format, read_json, stamp
+from lit_core.files.formats import check_format, read_stamped, stamp
+from lit_core.files.json_files import parse_json, plain
 from lit_core.files.paths import atomic_write, remove_torn_files, sync_folder
 
 #: Name of the format of journals and settings.
@@ -107,20 +108,17 @@ class FinishedRows(ExclusiveFolder):
             # after the last line break is nothing, or part of a row
             for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
                 if number == 1 and line.startswith(b'{"format": '):
-                    check_format(FORMAT, json.loads(line), path, f"remove {self.folder} to start again")
+                    remedy = f"remove {self.folder} to start again"
+                    check_format(FORMAT, parse_json(line, f"{path}, line 1", remedy=remedy), path, remedy)
                 else:
                     yield path, number, line
 
     def _parsed(self, line: bytes, path: Path, number: int) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or self.key not in row:
-            raise UserError(
-                f"{path}, line {number}, is not a JSON object with `{self.key}`: the file is damaged or was written by "
-                f"another version. Remove {self.folder} to start again."
-            )
+        remedy = f"the file is damaged or was written by another version. Remove {self.folder} to start again"
+        where = f"{path}, line {number},"
+        row: dict[str, Any] = parse_json(line, where, dict, remedy, lenient=True)
+        if not isinstance(row.get(self.key), str | int):
+            raise UserError(f"{where} is not a JSON object with `{self.key}`: {remedy}.")
         return row
 
 
@@ -179,7 +177,7 @@ class UnfinishedWork(FinishedRows):
         super()._begin()
         remove_torn_files(self.folder)
         former = {name: value for name, value in self._former().items() if name not in stamp(FORMAT)}
-        now = json.loads(json.dumps(self.settings))
+        now = plain(self.settings)
         for name in {**now, **former} if self.done else ():
             if _dump(former.get(name)) != _dump(now.get(name)):
                 raise UserError(self.differs(name, former.get(name), now.get(name)))
@@ -196,7 +194,9 @@ class UnfinishedWork(FinishedRows):
         """Return the settings in the folder."""
         if not self.record.is_file():
             return {}
-        return read_json(FORMAT, self.record, f"remove {self.folder} to start again")
+        remedy = f"remove {self.folder} to start again"
+        settings: dict[str, Any] = read_stamped(self.record, FORMAT, dict, remedy, lenient=True)
+        return settings
 
 
 class _Journal:

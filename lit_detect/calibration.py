@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.files.formats import check_format, stamp
+from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write, file_sha256
 from lit_core.record import new_record, note_input
 from lit_detect.functional.calibration import Platt
@@ -43,6 +42,20 @@ class Group:
     low: float
     high: float
     n: int
+
+
+class _PlattKeys(TypedDict):
+    slope: float
+    intercept: float
+
+
+class _Stored(TypedDict):
+    fpr: float
+    by: str | None
+    detector: str
+    checkpoint_sha256: str
+    groups: dict[str, Group]
+    platt: _PlattKeys | None
 
 
 @dataclass(frozen=True)
@@ -134,23 +147,11 @@ class Calibration:
         Raises:
             UserError: If there is no such file, or it does not hold a calibration.
         """
-        try:
-            content: dict[str, Any] = json.loads(Path(path).read_bytes())
-            check_format(FORMAT, content, path, "create it again with lit-detect calibrate")
-            note_input(path)
-            groups = {name: Group(**group) for name, group in content["groups"].items()}
-            numbers = [float(value) for group in groups.values() for value in asdict(group).values()]
-            by, platt = content["by"], None if content["platt"] is None else Platt(**content["platt"])
-            if not all(map(math.isfinite, numbers)) or not groups or (by is None and ALL not in groups):
-                raise ValueError("a threshold is missing")
-            return cls(float(content["fpr"]), content["detector"], content["checkpoint_sha256"], groups, by, platt)
-        except OSError as error:
-            raise UserError(
-                f"`calibration` is {path}, but there is no such file; create it with lit-detect calibrate."
-            ) from error
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"`calibration` is {path}, which holds no thresholds ({error}); create it again with calibrate."
-            ) from error
+        remedy = "give `calibration` a file of thresholds, as lit-detect calibrate writes it"
+        content = read_stamped(path, FORMAT, _Stored, remedy)
+        note_input(path)
+        groups, by, platt = content["groups"], content["by"], content["platt"]
+        if not groups or (by is None and ALL not in groups):
+            raise UserError(f"{path} holds no threshold for all texts; {remedy}.")
+        scale = None if platt is None else Platt(platt["slope"], platt["intercept"])
+        return cls(content["fpr"], content["detector"], content["checkpoint_sha256"], groups, by, scale)

@@ -124,7 +124,7 @@ def cell(name):
         (folder / "c").mkdir()
         (folder / "c" / CONFIG).write_text(json.dumps({**stamp("litshift-cell"), **config}))
         (folder / "c" / RESULT).write_text(
-            json.dumps({**stamp("litshift-cell"), "rows": [{"x": 1.0}], "data": "", "code": ""})
+            json.dumps({**stamp("litshift-cell"), "data": "", "code": "", "rows": [{"x": 1.0}]})
         )
         return folder / "c" / name, as_json, lambda: finished(one, folder)["rows"][0]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
+from lit_core.files.yaml_files import check_size, parse_yaml, read_mapping
 from lit_core.lightning.checkpoint import checkpoint_facts
 from lit_core.lightning.foreign import LEFT_OUT
 from lit_core.lightning.hyperparameters import usable_hyperparameters
@@ -63,14 +65,16 @@ class Parser(LightningArgumentParser):
         """
         text = str(super().dump(_plain(cfg), *args, **kwargs))
         if _INSTANCE in text:
-            text = yaml.safe_dump(_without_instances(yaml.safe_load(text)), sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(
+                _without_instances(parse_yaml(text, "The config")), sort_keys=False, allow_unicode=True
+            )
         command = cfg.get("subcommand")
         if "${" not in text:
             return text
         if command is None:  # of a verb, whose references are from the top
-            self.typed = yaml.safe_load(text)
+            self.typed = parse_yaml(text, "The config")
             return text
-        self.typed = yaml.safe_load(text)[command]
+        self.typed = parse_yaml(text, "The config")[command]
         return yaml.safe_dump(below(self.typed, command), sort_keys=False, allow_unicode=True)
 
 
@@ -98,7 +102,12 @@ def accept_former_paths() -> None:
     """Make the parser replace former import paths in configs and in YAML values by the present ones."""
     ArgumentParser(parser_mode=PARSER_MODE).parse_string("{}")  # the loader of a mode is made when it is first used
     load = get_loader(PARSER_MODE)
-    set_loader(PARSER_MODE, lambda text: current_paths(load(text)), exceptions=(yaml.YAMLError,))
+
+    def bounded_load(text: str) -> Any:
+        check_size(text)
+        return current_paths(load(text))
+
+    set_loader(PARSER_MODE, bounded_load, exceptions=(yaml.YAMLError,))
 
 
 def replace_former_paths(args: list[str]) -> list[str]:
@@ -217,42 +226,7 @@ def read_config(path: str) -> dict[Any, Any]:
     Raises:
         UserError: If it is not valid YAML, not a mapping of keys to values, or sets a key twice.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            loader = yaml.SafeLoader(file)
-            document = loader.get_single_node()
-            _check_keys_are_unique(document, path)
-            content = None if document is None else loader.construct_document(document)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = str(getattr(error, "problem_mark", "")).strip() or " ".join(str(error).split())
-        raise UserError(f"--config {path} is not valid YAML ({where}). Fix that line.") from error
-    if not isinstance(content, dict):
-        kind = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise UserError(f"--config is {path}, which {kind}, but a config has keys with values; write `key: value`.")
-    return content
-
-
-def _check_keys_are_unique(document: yaml.Node | None, path: str) -> None:
-    """Refuse a mapping with a key that is set twice, of which YAML takes the last without a word."""
-    nodes, seen = [document], set[int]()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-            continue
-        seen.add(id(node))  # an alias is the node itself, and may be inside it
-        if isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-            continue
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            nodes.append(value)
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                line = key.start_mark.line + 1
-                if key.value in lines:
-                    raise UserError(
-                        f"--config {path} sets {key.value} twice, in lines {lines[key.value]} and {line}; remove one."
-                    )
-                lines[key.value] = line
+    return read_mapping(Path(path), f"--config {path}")
 
 
 def checkpoint_config(args: list[str], command: str, link_targets: list[str], model_class: str) -> dict[str, Any]:
@@ -304,8 +278,8 @@ def _appended(args: list[str], key: str) -> list[Any]:
     """Return the callbacks or loggers that the command line appends, such as by ``callbacks+``."""
     appended = []
     for value in option(args, f"--trainer.{key}+"):
-        with suppress(yaml.YAMLError):  # which the parser refuses
-            appended.append(yaml.safe_load(value))
+        with suppress(UserError):  # which the parser refuses
+            appended.append(parse_yaml(value, f"--trainer.{key}+"))
     for path in option(args, "--config", "-c"):
         trainer = read_config(path).get("trainer")
         appended.append(trainer.get(f"{key}+") if isinstance(trainer, dict) else None)

@@ -7,7 +7,6 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -34,6 +33,7 @@ from lit_core.cli.run_folder import choose_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
+from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, read_checkpoint_file
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
@@ -146,7 +146,7 @@ class LitCLI(CommandLine):
             config.pop(key, None)
         # with the nulls, which are not always the defaults
         dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
-        plain = yaml.safe_load(dumped)
+        plain = parse_yaml(dumped, "The config")
         check_keys(plain)
         note_typed(plain)
         self.plain_config: dict[str, Any] = as_typed(plain, self._typed)

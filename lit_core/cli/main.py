@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, auto_parser, set_parsing_settings
 from lightning.fabric.utilities.seed import seed_everything
 
@@ -42,6 +41,7 @@ from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, ran
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.cli.show import paths_as_flags, show
 from lit_core.errors import FAILED, LEFT_OUT, OK, USER_ERROR, UserError, did_you_mean
+from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import as_typed
 from lit_core.seeds import checked_seed
@@ -172,7 +172,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # defaults that are objects become texts
             dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
-        typed = as_typed(yaml.safe_load(dumped), getattr(parser, "typed", {}))
+        typed = as_typed(parse_yaml(dumped, "The config"), getattr(parser, "typed", {}))
         check_keys(typed)
         note_typed(typed)
         record.set_arguments(typed, {"seed": seed or 0} if "seed" in config else {})

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.yaml_files import parse_yaml
 
 # jsonargparse writes a tree of reasons, each indented below its key or class.
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
@@ -201,8 +202,8 @@ def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:
 def _quoting(value: str) -> str:
     """Tell how to write a name that YAML takes for something else; empty if the value is not of that kind."""
     try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
+        read = parse_yaml(value, "The value")
+    except UserError:
         return ""
     return "" if read is None else _quoted(read, value)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json as json_lines
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypedDict
 
 from lit_core import record
 from lit_core.cli.record_text import difference_text, differences, record_text
 from lit_core.errors import UserError
+from lit_core.files.json_files import parse_json, read_json
 from lit_core.files.paths import resolve_data_path
+from lit_core.files.text_files import read_whole
+from lit_core.files.yaml_files import read_mapping
 from lit_core.lightning.checkpoint import is_checkpoint_folder, read_checkpoint_facts
 from lit_core.references import without_environment
 from lit_core.seeds import seeds_of
@@ -93,7 +94,7 @@ def facts_of(given: str | Path) -> dict[str, Any]:
         return {"path": str(path), **entry}
     folder = path if path.is_dir() else path.parent
     if (folder / "config.yaml").is_file():  # a run of a version that kept no record
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = read_mapping(folder / "config.yaml")
         return {"path": str(path), **_of_config(config), **_of_run(folder)}
     for name in _OWN:
         if (folder / name).is_file():
@@ -141,11 +142,8 @@ def _of_run(folder: Path) -> dict[str, Any]:
 
 def _of_json(path: Path) -> dict[str, Any]:
     """Return the record inside a JSON file of ours, and what else tells where the file comes from."""
-    try:
-        content = json_lines.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); give another file.") from error
-    own = isinstance(content, dict) and str(content.get("format", "")).startswith("litshift-")
+    content = read_json(path, remedy="give another file", lenient=True)
+    own = str(content.get("format", "")).startswith("litshift-")
     if not own and path.name not in _OWN:
         raise UserError(f"Nothing is recorded about {path}; it was not written by a command.")
     about = content.pop(record.KEY, {})
@@ -155,11 +153,15 @@ def _of_json(path: Path) -> dict[str, Any]:
     return {**about, "content": content}
 
 
+class _Entry(TypedDict):
+    notes: dict[str, dict[str, Any]]
+
+
 def _last_entry(path: Path) -> dict[str, Any] | None:
     """Return the record in the last line of a ledger, and what the line says; None for a file that is not a ledger."""
     try:
-        entry = json_lines.loads(path.read_bytes().splitlines()[-1])
+        entry = parse_json(read_whole(path).splitlines()[-1], f"{path}, last line", _Entry)
         about = entry["notes"][record.KEY]
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (UserError, KeyError, IndexError):
         return None
     return {**about, "content": {key: value for key, value in entry.items() if key not in ("samples", "notes")}}

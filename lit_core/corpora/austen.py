@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lit_core.corpora.base import Corpus, Document
+from lit_core.files.json_files import parse_json
 from lit_core.files.shipped import read_shipped
 
 _FILE = Path(__file__).parent / "embedded" / "austen.jsonl.xz"
@@ -33,7 +33,7 @@ class Austen(Corpus):
             RunFailure: If the shipped file is damaged.
         """
         for line in read_shipped(_FILE, SHA256).splitlines():
-            chapter = json.loads(line)
+            chapter = parse_json(line, str(_FILE))
             yield Document(chapter["id"], chapter["text"], group=chapter["id"].split("/")[0])
 
     def facts(self) -> dict[str, Any]:

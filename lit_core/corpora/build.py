@@ -21,6 +21,7 @@ from lit_core.corpora.write import Job, jobs_of, token_dtype, write_jobs
 from lit_core.data.shards import write_index
 from lit_core.errors import RunFailure
 from lit_core.files.formats import stamp
+from lit_core.files.json_files import read_json
 from lit_core.files.paths import atomic_write
 from lit_core.files.working_folder import PREPARED, RECORD
 from lit_core.lm.tokenizer import Tokenizer
@@ -64,7 +65,7 @@ class CorpusBuild:
         for left in finished.rglob(".*.tmp"):  # of a killed run
             left.unlink()
         for split, spans in self.splits.items():
-            entries = [json.loads(job.entry.read_bytes()) for job in self.jobs if job.shard.parent.name == split]
+            entries = [read_json(job.entry) for job in self.jobs if job.shard.parent.name == split]
             write_index(
                 finished / split,
                 entries,

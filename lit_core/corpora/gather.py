@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from lit_core.corpora.base import Corpus
 from lit_core.data.shards import SPLITS
 from lit_core.errors import UserError
+from lit_core.files.json_files import read_json
 from lit_core.files.paths import atomic_path, atomic_write
 
 
@@ -25,6 +27,16 @@ class Span:
 
     offset: int
     size: int
+
+
+class _Documents(TypedDict):
+    """Content of the index of gathered documents."""
+
+    ids: list[str]
+    groups: list[str]
+    spans: list[tuple[int, ...]]
+    sha256: str
+    duplicates: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Gathered:
         path, index = folder / "text.bin", folder / "documents.json"
         if not index.is_file():
             cls._write(corpus, path, index, advance)
-        stored = json.loads(index.read_bytes())
+        stored = read_json(index, _Documents, f"remove {folder} to read the corpus again")
         spans = [Span(offset, size) for offset, size in stored["spans"]]
         return cls(path, stored["ids"], stored["groups"], spans, stored["sha256"], stored["duplicates"])
 

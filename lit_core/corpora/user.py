@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import lzma
+import io
 import os
 from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lit_core.corpora.base import Corpus, Document
 from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.fetch.hub import HUB_ARGUMENTS, load_rows, need_datasets
+from lit_core.files.json_files import json_lines
 from lit_core.files.paths import files_facts
+from lit_core.files.text_files import opened
 
 
 class TextFolder(Corpus):
@@ -61,7 +61,8 @@ class TextFolder(Corpus):
         for path in self._files():
             file_id = path.relative_to(self.folder).as_posix()
             try:
-                with _open(path, self.encoding) as file:
+                with opened(path) as content, io.TextIOWrapper(content, self.encoding, newline="") as file:
+                    # newline="": line breaks are not converted, so that a text has the size of its file
                     if self.separator is None:
                         yield Document(file_id, file.read())
                     else:
@@ -71,8 +72,6 @@ class TextFolder(Corpus):
                 raise UserError(
                     f"{path} is not in the encoding {self.encoding} ({error}); give the right one."
                 ) from error
-            except (OSError, EOFError, lzma.LZMAError) as error:
-                raise UserError(f"{path} cannot be read ({error}); fix or remove it.") from error
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and names, sizes and times of the files."""
@@ -124,29 +123,13 @@ class JSONLines(Corpus):
         """
         common = os.path.commonpath([path.parent for path in self.files])
         for path in self.files:
-            number, file_id = 0, path.relative_to(common).as_posix()
-            try:
-                with _open(path, "utf-8") as file:
-                    for number, line in enumerate(file, 1):
-                        if line.strip():
-                            yield Document(f"{file_id}:{number}", self._text(line, f"{path}, line {number}"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}, line {number + 1}: it is not UTF-8 ({error}); convert the file.") from error
-            except (OSError, EOFError, lzma.LZMAError) as error:
-                raise UserError(f"{path} cannot be read after line {number} ({error}); fix or remove it.") from error
+            file_id = path.relative_to(common).as_posix()
+            for where, row in json_lines(path):
+                yield Document(f"{file_id}:{where.rpartition(' ')[2]}", _field(row, self.field, where))
 
     def facts(self) -> dict[str, Any]:
         """Return the field, and names, sizes and times of the files."""
         return {"field": self.field, **files_facts(self.files)}
-
-    def _text(self, line: str, where: str) -> str:
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}: it is not valid JSON ({error}); fix or remove it.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: it is not a JSON object but {line.strip()[:40]}; fix or remove it.")
-        return _field(row, self.field, where)
 
 
 class HuggingFaceDataset(Corpus):
@@ -228,15 +211,6 @@ def _field(row: dict[str, Any], field: str, where: str) -> str:
     if not isinstance(row[field], str):
         raise UserError(f"{where}: the field {field} is a {type(row[field]).__name__}, but must be text; set `field`.")
     return row[field]
-
-
-def _open(path: Path, encoding: str) -> IO[str]:
-    # newline="": line breaks are not converted, so that a text has the size of its file.
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=encoding, newline="")
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding=encoding, newline="")
-    return path.open(encoding=encoding, newline="")
 
 
 def _between(lines: Iterable[str], separator: str) -> Iterator[str]:

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.arrays import parse_npy
 from lit_core.files.formats import check_format, stamp
+from lit_core.files.json_files import parse_json, read_json
 from lit_core.files.paths import atomic_path, atomic_write, file_sha256
 from lit_core.record import hidden_values, note_input
 
@@ -202,11 +204,9 @@ class ShardSet:
             content = self.buffer(shard)[offset : offset + size].tobytes()
             try:
                 sample[extension] = _decode(extension, content)
-            # ValueError includes UnicodeDecodeError and JSONDecodeError; forged sizes and nesting raise the last two
-            except (ValueError, EOFError, MemoryError, RecursionError) as error:
-                why = str(error) or "too large"
+            except ValueError as error:  # UnicodeDecodeError and UserError, too
                 raise RunFailure(
-                    f"{self.files[shard]} is damaged: its member {name} cannot be decoded ({why}); "
+                    f"{self.files[shard]} is damaged: its member {name} cannot be decoded ({error}); "
                     "prepare the source again or restore the file."
                 ) from error
         return sample
@@ -291,9 +291,9 @@ def _encode(extension: str, value: Any, where: str) -> bytes:
 
 def _decode(extension: str, content: bytes) -> Any:
     if extension == "npy":
-        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        return parse_npy(content)
     if extension == "json":
-        return json.loads(content)
+        return parse_json(content, "it", Any)
     return content.decode() if extension == "txt" else content
 
 
@@ -313,16 +313,12 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
         raise UserError(f"{folder} is not a shard set: it has no {INDEX}; prepare the source or correct the path.")
-    try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); prepare the source again.") from error
+    index: Any = read_json(path, remedy="prepare the source again")
 
     def require(holds: bool, rule: str) -> None:
         if not holds:
             raise UserError(f"{path} is malformed: {rule}; prepare the source again.")
 
-    require(isinstance(index, dict), "it must be an object")
     check_format(FORMAT, index, path, "prepare the source again")
     tokenizer = index.get("tokenizer")
     known = isinstance(tokenizer, dict) and isinstance(tokenizer.get("sha256"), str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lit_core.data.shards import ShardSet
 from lit_core.errors import RunFailure, UserError, check_at_least
+from lit_core.files.arrays import map_npy, parse_npy
 from lit_core.record import note_input
 
 IGNORED = -100
@@ -201,12 +201,7 @@ class _FileTokens:
                     "correct dtype."
                 )
             return np.asarray(np.memmap(self.path, dtype=np.dtype(self.dtype), mode="r"))
-        try:
-            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise UserError(
-                f"{self.path} is not a .npy file of numbers ({error}); store token ids with numpy."
-            ) from error
+        array = map_npy(self.path)
         if array.ndim != 1 or array.dtype.kind not in "ui":
             raise UserError(
                 f"{self.path} holds {array.dtype} of shape {array.shape}, but tokens are integers in one row; "
@@ -287,14 +282,12 @@ class _ShardTokens:
         content = self.shards.buffer(shard)[offset : offset + size]
         data = tokens * self._dtype.itemsize
         if member not in self._checked:
-            stored: object
-            header = io.BytesIO(content[: max(size - data, 0)].tobytes())
             try:
-                version = np.lib.format.read_magic(header)
-                stored = np.lib.format.read_array_header_1_0(header) if version == (1, 0) else version
+                array = parse_npy(content)
+                stored = f"{array.dtype} of shape {array.shape}"
             except ValueError as error:
-                stored = error
-            if stored != ((tokens,), False, self._dtype) or header.tell() != size - data:
+                stored = str(error)
+            if stored != f"{self._dtype} of shape {(tokens,)}":
                 raise RunFailure(
                     f"{self.shards.files[shard]} is damaged: its member {name} should be {tokens} tokens of "
                     f"{self._dtype}, but its header differs ({stored}); prepare the source again."

@@ -14,9 +14,10 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.formats import read_json, stamp
+from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import FULL_DISK, atomic_write, data_root, make_folder
 
 _log = logging.getLogger(__name__)
@@ -130,11 +131,16 @@ def fetch_npm(name: str, version: str, sha256: str) -> Path:
     return _fetch("npm", f"{name.replace('/', '-')}-{version}", download, _pinned(sha256), unpack)
 
 
+class _Record(TypedDict):
+    name: str
+    file: str
+    sha256: str
+
+
 def fetched_record(folder: Path) -> dict[str, str]:
     """Return name, file and SHA-256 of the package that was unpacked in a folder."""
-    keys = ("name", "file", "sha256")
-    content = read_json(FORMAT, folder / _RECORD, f"remove {folder} to fetch it again", *keys)
-    return {key: content[key] for key in keys}
+    content = read_stamped(folder / _RECORD, FORMAT, _Record, f"remove {folder} to fetch it again")
+    return {key: content[key] for key in _Record.__annotations__}
 
 
 def check_file(path: Path, sha256: str) -> None:

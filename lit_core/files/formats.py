@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import checked, read_json
 
 #: The version that is written of each format, and the oldest that is read. Files without a version are of version 0.
 FORMATS: dict[str, tuple[int, int]] = {
@@ -36,6 +36,24 @@ def stamp(name: str) -> dict[str, Any]:
         {'format': 'litshift-shards', 'version': 1}
     """
     return {"format": name, "version": FORMATS[name][0]}
+
+
+def read_stamped(path: str | Path, name: str, kind: Any, remedy: str, lenient: bool = False) -> Any:
+    """Return the content of a JSON file of a format of ours, after a check of its version and then of its types.
+
+    Args:
+        path: The file.
+        name: Name of the format that is expected, a key of `FORMATS`.
+        kind: Type of the content; see `json_files.checked`.
+        remedy: What to do about a file that is damaged or too old, as an imperative.
+        lenient: Whether NaN and infinite numbers are allowed.
+
+    Raises:
+        UserError: If the file is missing, damaged, or of another format, version or type.
+    """
+    content = read_json(path, dict, remedy, lenient)
+    check_format(name, content, path, remedy)
+    return checked(kind, content, str(path), remedy)
 
 
 def check_format(name: str, content: Mapping[str, Any], path: str | Path, remedy: str) -> int:
@@ -68,26 +86,3 @@ def check_format(name: str, content: Mapping[str, Any], path: str | Path, remedy
             f"{path} is of version {version} of {name}, but this release reads versions from {oldest} on; {remedy}."
         )
     return version
-
-
-def read_json(name: str, path: Path, remedy: str, *keys: str) -> dict[str, Any]:
-    """Read a JSON file that we wrote.
-
-    Args:
-        name: Name of its format, a key of `FORMATS`.
-        path: The file.
-        remedy: What to do about a file that is damaged or too old, as an imperative.
-        keys: Keys that each file of the format has.
-
-    Raises:
-        UserError: If the file is damaged, of another format, or of a version that this release does not read.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError:
-        content = None
-    if isinstance(content, dict):
-        check_format(name, content, path, remedy)
-        if content.keys() >= set(keys):
-            return content
-    raise UserError(f"{path} is damaged; {remedy}.")

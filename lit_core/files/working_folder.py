@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from lit_core.errors import UserError
-from lit_core.files.formats import check_format
+from lit_core.files.formats import read_stamped
 from lit_core.files.paths import locked_folder, make_folder
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
@@ -61,11 +60,6 @@ def workplace(root: Path) -> Iterator[Path]:
         raise
 
 
-def plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON would return them, so that they equal those of a record."""
-    return json.loads(json.dumps(settings))
-
-
 def is_prepared(folder: Path, settings: dict[str, Any], written: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
     """Tell whether a folder was prepared with these settings.
 
@@ -82,14 +76,7 @@ def is_prepared(folder: Path, settings: dict[str, Any], written: Callable[[dict[
     record = folder / RECORD
     if not record.is_file():
         raise UserError(f"{folder} was not made by prepare, since it has no {RECORD}; choose another root or move it.")
-    try:
-        content = json.loads(record.read_bytes())
-        check_format(PREPARED, content, record, f"remove {folder} to prepare it again")
-        former = _flat(written(content["settings"]))
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{record} is damaged; restore it, or remove {folder} to prepare it again.") from error
+    former = _flat(written(read_prepared(record, f"remove {folder} to prepare it again")["settings"]))
     now = _flat(settings)
     for key in [*now, *former]:
         if former.get(key) != now.get(key):
@@ -98,6 +85,26 @@ def is_prepared(folder: Path, settings: dict[str, Any], written: Callable[[dict[
                 "root, or remove that folder to prepare it again."
             )
     return True
+
+
+class Prepared(TypedDict):
+    """Content of the record of a prepared folder, as far as it is read."""
+
+    settings: dict[str, Any]
+
+
+def read_prepared(record: Path, remedy: str) -> dict[str, Any]:
+    """Read the record of a prepared folder.
+
+    Args:
+        record: The file.
+        remedy: What to do about a damaged one, as an imperative.
+
+    Raises:
+        UserError: If it is damaged, or of another version.
+    """
+    content: dict[str, Any] = read_stamped(record, PREPARED, Prepared, remedy)
+    return content
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

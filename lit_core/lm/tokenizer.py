@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import parse_json, read_json
 from lit_core.files.paths import atomic_write, resolve_data_path
 
 END_OF_TEXT = "<|endoftext|>"
@@ -105,7 +106,7 @@ class Tokenizer:
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
-        return cls(json.loads(backend.to_str()))
+        return cls(parse_json(backend.to_str(), "The tokenizer"))
 
     @classmethod
     def bytes(cls) -> Tokenizer:
@@ -118,7 +119,7 @@ class Tokenizer:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         backend.add_special_tokens([END_OF_TEXT])
-        return cls(json.loads(backend.to_str()))
+        return cls(parse_json(backend.to_str(), "The tokenizer"))
 
     @classmethod
     def load(cls, spec: str | Path) -> Tokenizer:
@@ -148,8 +149,8 @@ class Tokenizer:
     def _load_file(cls, path: Path) -> Tokenizer:
         config = path.with_name("tokenizer_config.json")
         try:
-            definition = json.loads(path.read_bytes())
-            end_of_text = json.loads(config.read_bytes()).get("eos_token") if config.is_file() else None
+            definition = read_json(path, remedy="give one written by `tokenizers`", lenient=True)
+            end_of_text = read_json(config, lenient=True).get("eos_token") if config.is_file() else None
             # Hugging Face writes the token itself, or an object with its properties.
             return cls(definition, end_of_text.get("content") if isinstance(end_of_text, dict) else end_of_text)
         except UserError as error:
@@ -337,7 +338,7 @@ class Tokenizer:
             UserError: If the text is neither.
         """
         try:
-            definition = json.loads(text)
+            definition = parse_json(text, "The text", remedy="give a tokenizer.json", lenient=True)
             end_of_text = definition.pop("end_of_text", None)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"This is not a tokenizer.json ({error}); give one written by `tokenizers`.") from error

@@ -17,16 +17,15 @@ from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypedDict
 
 from lit_core import __version__
 from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
-from lit_core.files.formats import read_json, stamp
+from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write, resolve_data_path
+from lit_core.files.yaml_files import read_mapping
 from lit_core.record import hidden_values, shown, versions
 from lit_core.references import resolved
 from lit_core.study.grid import RECORD_COLUMNS, Cell, locate
@@ -37,6 +36,14 @@ from lit_core.study.rows import ResultRow
 #: Name of the format of a cell's config and result.
 FORMAT = "litshift-cell"
 CONFIG, RESULT, ERROR, LOG = "cell.json", "result.json", "error.txt", "log.txt"
+
+
+class _Result(TypedDict):
+    """Content of the file of a cell's result, as far as it is read."""
+
+    data: str
+    code: str
+    rows: list[dict[str, Any]]
 
 
 def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[ResultRow]:
@@ -55,7 +62,9 @@ def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
     path = folder / cell.name / RESULT
     if not path.is_file() or not _is_of(cell, path.parent):
         return None
-    return read_json(FORMAT, path, f"remove {path.parent} to run the cell again", "rows", "data", "code")
+    remedy = f"remove {path.parent} to run the cell again"
+    result: dict[str, Any] = read_stamped(path, FORMAT, _Result, remedy, lenient=True)
+    return result
 
 
 def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any]:
@@ -95,7 +104,7 @@ def _is_of(cell: Cell, own: Path) -> bool:
     path = own / CONFIG
     if not path.is_file():
         return False
-    content = read_json(FORMAT, path, f"remove {own} to run the cell again")
+    content = read_stamped(path, FORMAT, dict, f"remove {own} to run the cell again", lenient=True)
     return identity(shown({key: value for key, value in content.items() if key not in stamp(FORMAT)})) == cell.identity
 
 
@@ -158,7 +167,7 @@ def _with_config_paths(words: list[str]) -> list[str]:
 
 def _data_hash(run: Path) -> str:
     """Return the hash of the indices below the data root that a run's config names, which hold the shards' hashes."""
-    config = yaml.safe_load((run / "config.yaml").read_text()) if (run / "config.yaml").is_file() else {}
+    config = read_mapping(run / "config.yaml") if (run / "config.yaml").is_file() else {}
     root = (config.get("data", {}).get("init_args") or {}).get("root")
     indices = sorted(resolve_data_path(root).rglob("index.json")) if root else []
     return hashlib.sha256(b"".join(path.read_bytes() for path in indices)).hexdigest()[:16] if indices else ""

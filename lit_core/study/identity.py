@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from lit_core.files import json_files
 from lit_core.moved_names import current_path
 
 
@@ -24,7 +25,7 @@ def identity(config: Any) -> str:
 
 def plain(value: Any) -> Any:
     """Return a value as it comes back from a JSON file."""
-    return json.loads(json.dumps(value, default=str))
+    return json_files.plain(value, str)
 
 
 def _canonical(value: Any) -> Any:

@@ -15,6 +15,7 @@ from jsonargparse import SUPPRESS, ArgumentError, Namespace
 from lit_core.cli.arguments import Parser
 from lit_core.cli.parser_messages import parser_sentence
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.json_files import parse_json
 
 T = TypeVar("T")
 #: Key under which a parser of this module reads its one value.
@@ -83,7 +84,7 @@ class Part(Generic[T]):
     @property
     def description(self) -> Any:
         """The description as the study gives it, in plain values."""
-        return json.loads(self.text)
+        return parse_json(self.text, self.where, Any)
 
     @property
     def component(self) -> Callable[..., T]:
@@ -211,7 +212,7 @@ def _check_keys(value: Any, where: str, is_component: bool = False) -> None:
 
 @cache  # the cells of a study share most of their values
 def _parse(kind: Any, text: str, given: tuple[str, ...]) -> Namespace:
-    config: Namespace = _parser(kind, given).parse_object({_KEY: json.loads(text)})
+    config: Namespace = _parser(kind, given).parse_object({_KEY: parse_json(text, "The part", Any)})
     return config
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import plain
 from lit_core.files.paths import atomic_path, files_facts
 from lit_core.progress import duration
 from lit_core.work import UnfinishedWork
@@ -215,4 +216,4 @@ def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: An
         "checkpoint": files_facts([checkpoint.resolve()]) if checkpoint.is_file() else None,
         "texts": files_facts(file.resolve() for file in texts.files) if hasattr(texts, "files") else None,
     }
-    return json.loads(json.dumps(identity, default=lambda value: type(value).__name__))
+    return plain(identity, lambda value: type(value).__name__)

@@ -12,9 +12,9 @@ from typing import Any
 
 from lit_core.data.stream import IGNORED
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.text_files import read_text
 from lit_detect.data.text_shards import TextSet
 from lit_detect.formats.base import stem
-from lit_detect.formats.reading import decoded
 from lit_detect.records import Record, condition
 
 
@@ -137,7 +137,7 @@ class TextFolder(IndexedTexts):
         self.files = text_files(path)
         self._states = [file_state(file) for file in self.files]
         for file in self.files:
-            decoded(file.read_bytes(), str(file))
+            read_text(file)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -146,7 +146,7 @@ class TextFolder(IndexedTexts):
         """Read the name and the text of a file; see the base class."""
         file = self.files[index]
         with unchanged(file, self._states[index]):
-            text = decoded(file.read_bytes(), str(file)).removeprefix("\ufeff")
+            text = read_text(file)
         return {"file": file.name, "text": text}
 
     def record(self, index: int) -> Record:

@@ -17,9 +17,10 @@ from lit_core import __version__
 from lit_core.data.shards import splits_of
 from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, checked_first, require
 from lit_core.files.formats import stamp
+from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, plain, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
 from lit_core.record import shown, versions
 from lit_core.seeds import checked_seed
 from lit_detect.data.splitting import Survey

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import os
 import sys
 from abc import abstractmethod
@@ -15,10 +14,12 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import parse_json
+from lit_core.files.text_files import decoded, lines_of, opened
 from lit_detect.data.indexed_texts import IndexedTexts, file_state, unchanged
 from lit_detect.formats.base import stem
 from lit_detect.formats.litshift import record_of_row
-from lit_detect.formats.reading import as_text, cell, decoded, opened
+from lit_detect.formats.reading import as_text, cell
 from lit_detect.records import NONE, Record, condition
 
 
@@ -85,7 +86,7 @@ class RowFile(IndexedTexts):
     def _scan(self, file: IO[bytes]) -> Iterator[tuple[int, int, int, bytes]]:
         """Yield line, first byte, end and content of each row."""
         start = 0
-        for number, line in enumerate(file, 1):
+        for number, (_, line) in enumerate(lines_of(file, self.path), 1):
             if line.strip():
                 yield number, start, start + len(line), line
             start += len(line)
@@ -132,7 +133,7 @@ class TextLines(RowFile):
     """A .txt file with a text per line, which ends in a line feed, with or without a carriage return before it."""
 
     def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
-        text = decoded(content, where).removeprefix("\ufeff").rstrip("\r\n")
+        text = decoded(content, where).rstrip("\r\n")
         if "\r" in text:
             raise UserError(
                 f"{where} has a carriage return inside, so it may be several texts; end each text with a line feed, or "
@@ -149,12 +150,9 @@ class JSONLines(RowFile):
     """A JSONL file: records as ``lit-detect generate`` and ``attack`` write them, or objects with other keys."""
 
     def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
-        try:
-            row = json.loads(decoded(content, where).removeprefix("\ufeff"))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is not valid JSON ({error}); restore the file or remove the line.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where} holds no object with keys; fix the line.")
+        row: dict[str, Any] = parse_json(
+            content, where, remedy="restore the file, or fix or remove the line", lenient=True
+        )
         return row
 
 
@@ -174,10 +172,9 @@ class Table(RowFile):
         row_lines: list[bytes] = []  # the reader takes whole lines for each row
 
         def lines() -> Iterator[str]:
-            for number, line in enumerate(file, 1):
+            for where, line in lines_of(file, self.path):
                 row_lines.append(line)
-                text = decoded(line, f"{self.path}, line {number}")
-                yield text.removeprefix("\ufeff") if number == 1 else text
+                yield decoded(line, where)
 
         csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
         rows, start = csv.reader(lines(), delimiter=self._separator, strict=True), 0

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import json_lines
 from lit_detect.formats.base import FileSource, Split, stem
-from lit_detect.formats.reading import json_lines, text_cell
+from lit_detect.formats.reading import text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _MARK = "generated_text"

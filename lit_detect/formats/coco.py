@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_core.files.json_files import json_lines
 from lit_detect.formats.base import FileSource, Split, split_of_name, stem
-from lit_detect.formats.reading import as_label, cell, json_lines, text_cell
+from lit_detect.formats.reading import as_label, cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
 

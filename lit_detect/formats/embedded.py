@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from lit_core.files.json_files import parse_json
 from lit_core.files.shipped import read_shipped
 from lit_detect.formats.base import TextSource
 from lit_detect.formats.litshift import as_record
@@ -78,4 +78,4 @@ class EmbeddedWild(TextSource):
 def _read(name: str) -> Iterator[Record]:
     path = _FOLDER / name
     for number, line in enumerate(read_shipped(path, SHA256[name]).splitlines(), 1):
-        yield as_record(json.loads(line), f"{path}, line {number}")
+        yield as_record(parse_json(line, f"{path}, line {number}"), f"{path}, line {number}")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.json_files import json_lines
 from lit_detect.formats.base import FileSource, Split, split_of_name, stem
-from lit_detect.formats.reading import json_lines, name_cell, text_cell
+from lit_detect.formats.reading import name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _HUMAN_FILES = "webtext"

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_core.errors import require
+from lit_core.files.json_files import json_lines
 from lit_detect.formats.base import FileSource, Split, stem
-from lit_detect.formats.reading import as_label, as_split, cell, json_lines, name_cell, text_cell
+from lit_detect.formats.reading import as_label, as_split, cell, name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
 _FILE_NAME = re.compile(r"generator=(?P<generator>[^~]+)~dataset=p(?P<top_p>\d\.\d+)")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import json_lines
 from lit_detect.formats.base import FileSource, Split, stem
-from lit_detect.formats.reading import as_text, cell, json_lines, name_cell, text_cell
+from lit_detect.formats.reading import as_text, cell, name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _ANSWERS = (("human_answers", HUMAN, HUMAN_SOURCE), ("chatgpt_answers", MACHINE, "chatgpt"))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.json_files import json_lines
 from lit_detect.formats.base import FileSource, Split
-from lit_detect.formats.reading import as_label, as_split, as_text, cell, json_lines, text_cell
+from lit_detect.formats.reading import as_label, as_split, as_text, cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, NONE, Record
 
 _FIELDS = tuple(field.name for field in fields(Record))

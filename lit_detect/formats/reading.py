@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import json
 import re
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.json_files import read_json
+from lit_core.files.text_files import decoded, lines_of, opened
 from lit_detect.records import HUMAN, MACHINE
 
 _HUMAN = frozenset({"human", "humanwritten", "humantext", "hwt", "real", "genuine", "0"})
@@ -25,77 +22,13 @@ _MACHINE = frozenset(
 _BETWEEN_WORDS = re.compile(r"(?<=[a-z])[-_ ]+(?=[a-z])")
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading bytes; ``.gz`` is decompressed.
-
-    Raises:
-        UserError: If a ``.gz`` is not a complete gzip file.
-    """
-    file: IO[bytes]
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:  # type: ignore[assignment]
-            yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is not a complete gzip file ({error}). Download it again.") from error
-
-
-def decoded(line: bytes, where: str) -> str:
-    """Return bytes decoded as UTF-8.
-
-    Args:
-        line: The bytes.
-        where: File and line, for the error message.
-
-    Raises:
-        UserError: If they are not UTF-8, or hold a zero byte, as UTF-16 does.
-    """
-    if b"\0" in line:
-        raise UserError(f"{where} is not in UTF-8 (it holds a zero byte, as UTF-16 does); convert the file.")
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not in UTF-8 ({error.reason} at byte {error.start}). Convert the file.") from error
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield file and line, and the object, of each line of a JSONL file that is not blank.
-
-    Raises:
-        UserError: If a line is not a JSON object.
-    """
-    with opened(path) as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            text = decoded(line, where).removeprefix("\ufeff").strip()
-            if not text:
-                continue
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                cut = "" if line.endswith(b"\n") else " The file ends there and may be truncated."
-                raise UserError(
-                    f"{where} is not valid JSON ({error}).{cut} Fix or remove the line, or restore the file."
-                ) from error
-            if not isinstance(row, dict):
-                raise UserError(f"{where} is a {_kind(row)}, but each line must be an object. Fix the line.")
-            yield where, row
-
-
 def json_document(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file, which is read at once.
 
     Raises:
         UserError: If the file is not a JSON object.
     """
-    with opened(path) as file:
-        text = decoded(file.read(), str(path)).removeprefix("\ufeff")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}). The file may be truncated; restore it.") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path} holds a {_kind(document)}, but must be an object. Give a file of the right format.")
+    document: dict[str, Any] = read_json(path, remedy="restore it, or give a file of the right format", lenient=True)
     return document
 
 
@@ -108,9 +41,8 @@ def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, 
     csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
     try:
         with opened(path) as file:
-            lines = (decoded(line, f"{path}, line {number}") for number, line in enumerate(file, 1))
-            first = next(lines, "").removeprefix("\ufeff")
-            rows = csv.reader(chain([first], lines), delimiter=separator, strict=True)
+            lines = (decoded(line, where) for where, line in lines_of(file, path))
+            rows = csv.reader(lines, delimiter=separator, strict=True)
             header = next(rows, [])
             if not header or len(set(header)) != len(header):
                 raise UserError(f"{path}, line 1 must name each column once, but is {header}. Fix the line.")

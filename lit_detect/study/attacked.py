@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from lit_core.files.json_files import read_json
 from lit_core.files.paths import atomic_write, data_root
 from lit_core.study.cells import code_version
 from lit_core.study.parts import Part, Shared
@@ -34,5 +35,5 @@ class AttackOnDisk(Attack):
             attacked = self._attack(text, seed)
             plain = vars(attacked) | {"edits": [vars(e) for e in attacked.edits], "meta": dict(attacked.meta)}
             atomic_write(path, json.dumps(plain, ensure_ascii=False))
-        stored = json.loads(path.read_bytes())
+        stored = read_json(path, remedy="remove it to attack the text again")
         return Attacked(**stored | {"edits": tuple(Edit(**edit) for edit in stored["edits"])})

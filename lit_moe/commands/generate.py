@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
 from lit_core.errors import UserError, check_at_least, checked_first
+from lit_core.files.json_files import checked, json_lines
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import atomic_write
+from lit_core.files.text_files import read_text
 from lit_core.lm.sampling import check_sampling
 from lit_core.record import write_record
 from lit_core.seeds import part_seed
@@ -109,6 +112,10 @@ def generate(
         print(f"Wrote {target}")
 
 
+class _Prompt(TypedDict):
+    prompt: str
+
+
 def read_prompts(path: Path) -> list[str]:
     """Read prompts from a file.
 
@@ -118,21 +125,9 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         UserError: If there is no such file, it is not UTF-8, or a line is not such an object.
     """
-    try:
-        # Not splitlines(): JSON text may hold other characters that it takes for line ends.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"prompt_file is {path}, which cannot be read ({error}); give a UTF-8 text file.") from error
+    if not path.is_file():
+        raise UserError(f"prompt_file is {path}, but there is no such file; correct the path.")
     if path.suffix != ".jsonl":
-        return [line for line in lines if line.strip()]
-    prompts = []
-    for number, line in enumerate(lines, 1):
-        try:
-            prompts.append(json.loads(line)["prompt"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{path}, line {number}, is not a JSON object with the key "prompt"; correct it or use a .txt file.'
-            ) from error
-        if not isinstance(prompts[-1], str):
-            raise UserError(f'{path}, line {number}, has a "prompt" that is not a text; put it into quotes.')
-    return prompts
+        return [line for line in read_text(path).split("\n") if line.strip()]
+    remedy = 'give each line the key "prompt" with a text, or use a .txt file'
+    return [checked(_Prompt, row, where, remedy)["prompt"] for where, row in json_lines(path)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import read_json
 from lit_core.files.paths import resolve_data_path
 from lit_moe.interop.families import Family, family_of
 
@@ -141,12 +141,7 @@ class ModelFolder:
         path = self.path / name
         if not path.is_file():
             raise UserError(f"model is {self.model}, but there is no {name} in {self.path}; give a model's folder.")
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{path} is not valid JSON ({error}). It may be truncated; fetch it again.") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{path} holds a {type(content).__name__} where an object should be; fetch it again.")
+        content: dict[str, Any] = read_json(path, remedy="fetch it again", lenient=True)
         return content
 
 

@@ -5,7 +5,6 @@ Shape suffixes: B batch, S sequence, D model width, V vocabulary.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.errors import UserError, check_at_least
+from lit_core.files.json_files import parse_json
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
@@ -216,7 +216,7 @@ class HFDecoder(ExactBuffers):
 
     def describe(self) -> dict[str, Any]:
         """Return the fields of an `HFConfig` that builds this network with random weights, without its files."""
-        config = json.loads(self.model.config.to_json_string(use_diff=False))
+        config = parse_json(self.model.config.to_json_string(use_diff=False), "The config", lenient=True)
         return asdict(replace(self._described, model=None, config=config))
 
 

@@ -16,9 +16,10 @@ from lit_core import __version__
 from lit_core.data.shards import INDEX
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
+from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, plain, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, workplace
 from lit_core.record import shown, versions
 from lit_core.seeds import checked_seed
 from lit_valuation.data.division import Division, remove_duplicates
@@ -166,7 +167,7 @@ def _verify(root: Path) -> Summary:
     for folder in _sets(root).values():
         LabelledSet(folder).verify()
     summary = _summary(root)
-    _print(summary, json.loads(settings.read_bytes())["settings"]["division"]["hard"])
+    _print(summary, read_prepared(settings, "restore it")["settings"]["division"]["hard"])
     print(f"\nAll shards of {root} match their recorded hashes.")
     return summary
 

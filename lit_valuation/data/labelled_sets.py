@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.data.shards import ShardSet, write_index, write_shard
 from lit_core.errors import RunFailure, UserError
+from lit_valuation.data.images import decoded_image, pillow_image
 from lit_valuation.samples import Samples
 
 KIND = "labelled"
 #: Kinds of inputs.
 INPUTS = ("image", "table", "embedding")
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MODES: dict[int, Literal["L", "RGB", "RGBA"]] = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def write_labelled(
@@ -190,14 +189,13 @@ class LabelledSet:
         return key, label, torch.from_numpy(np.array(array, dtype=np.float32))
 
     def _image(self, key: str, encoded: bytes) -> Tensor:
-        image = pillow_image()
         try:
-            with image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as opened:
-                if len(self.shape) != 3 or opened.size != self.shape[:0:-1] or self.shape[0] not in _MODES:
-                    raise self._damaged(key, f"its image is {opened.size[::-1]} pixels, but must be {self.shape[1:]}")
-                pixels = np.array(opened.convert(_MODES[self.shape[0]]))
-        except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
+            if len(self.shape) != 3 or self.shape[0] not in _MODES:
+                raise ValueError(f"it is an image, but the inputs have the shape {self.shape}")
+            image = decoded_image(encoded, _MODES[self.shape[0]], self.shape[1:], formats=("PNG", "JPEG"))
+        except ValueError as error:
             raise self._damaged(key, f"its image cannot be decoded ({error})") from error
+        pixels = np.array(image)
         return torch.from_numpy(pixels).reshape(*self.shape[1:], self.shape[0]).permute(2, 0, 1).contiguous()
 
     def _damaged(self, key: str, fault: str) -> RunFailure:
@@ -229,20 +227,6 @@ def _png(x: Tensor) -> bytes:
     pixels = x.permute(1, 2, 0).numpy()
     pillow_image().fromarray(pixels[..., 0] if x.shape[0] == 1 else pixels).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-@cache  # looking up a requirement takes longer than decoding a small image
-def pillow_image() -> Any:
-    """Return the module ``PIL.Image``.
-
-    Raises:
-        UserError: If Pillow is not installed.
-    """
-    if not RequirementCache("pillow>=9.4"):
-        raise UserError('Images need `pillow`; install it with `pip install "lit-shift[valuation]"`.')
-    from PIL import Image
-
-    return Image
 
 
 def _names(value: Any) -> bool:

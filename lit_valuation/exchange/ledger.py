@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import FORMATS, check_format
+from lit_core.files.json_files import parse_json
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import FULL_DISK, locked_folder, make_folder, sync_folder
 from lit_valuation.exchange.parties import canonical_name, recorded_names
@@ -299,16 +300,16 @@ def _dump(value: Any) -> str:
 
 def _check_version(line: bytes, where: str) -> None:
     try:
-        content = json.loads(line)
-    except ValueError:
+        content = parse_json(line, where)
+    except UserError:
         return  # which is damage
-    if isinstance(content, dict) and "version" in content:
+    if "version" in content:
         check_format(FORMAT, {"format": FORMAT, "version": content["version"]}, where, "restore the ledger from a copy")
 
 
 def _parse(line: bytes) -> Entry | None:
     try:
-        content = json.loads(line)
+        content = parse_json(line, "The line")
         entry = Entry(**content)
         # compare bytes: nothing may hide in blanks or repeated keys
         is_canonical = _dump(content).encode() == line.rstrip(b"\n") and entry.event in get_args(Event)

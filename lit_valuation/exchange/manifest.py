@@ -9,15 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
-import types
-import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lit_core.errors import UserError
 from lit_core.files.formats import check_format, stamp
+from lit_core.files.json_files import checked, parse_json
 
 FORMAT, MANIFEST = "litshift-exchange", "manifest.json"
 
@@ -174,19 +172,14 @@ def from_bytes(kind: type[Manifest], content: bytes, where: str) -> Manifest:
     Raises:
         UserError: If the bytes are not the canonical ones of such a manifest.
     """
-    try:
-        plain = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where} is not valid JSON ({' '.join(str(error).split())}); ask its sender for it again."
-        ) from error
-    plain = plain if isinstance(plain, dict) else {}
-    check_format(FORMAT, plain, where, "ask its sender for it again")
+    remedy = "ask its sender for it again"
+    plain = parse_json(content, where, remedy=remedy)
+    check_format(FORMAT, plain, where, remedy)
     given, wanted = plain.get("kind"), kind.__name__.lower()
     if given != wanted:
         raise UserError(f'{where}: "kind" is {given!r}, but must be {wanted!r}; ask its sender for it again.')
     plain = {key: value for key, value in plain.items() if key not in ("format", "version", "kind")}
-    manifest: Manifest = _typed(kind, plain, where, "")
+    manifest: Manifest = checked(kind, plain, where, remedy)
     if to_bytes(manifest) != content:
         raise UserError(f"{where} was altered: its bytes are not as LitShift writes them; ask its sender for it again.")
     return manifest
@@ -205,36 +198,3 @@ def printable(text: str) -> str:
 def _canonical(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.encode()
-
-
-def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
-    """Convert parsed JSON to the type of an annotation; refuse a value of another type, with its key."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in inner:
-            return None
-        kinds = [choice for choice in inner if choice is not type(None)]
-        if len(kinds) == 1:
-            return _typed(kinds[0], value, where, key)
-        holds, result = type(value) in kinds, value
-    elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        holds = isinstance(value, dict) and value.keys() == hints.keys()
-        if holds:
-            return kind(**{name: _typed(hint, value[name], where, f"{key}.{name}") for name, hint in hints.items()})
-        result = None
-    elif origin is tuple:
-        holds = isinstance(value, list)
-        result = tuple(_typed(inner[0], item, where, f"{key}[]") for item in value) if holds else None
-    elif origin is dict:
-        holds = isinstance(value, dict)
-        result = (
-            {name: _typed(inner[1], item, where, f"{key}.{name}") for name, item in value.items()} if holds else None
-        )
-    else:
-        holds, result = type(value) is kind and (kind is not float or math.isfinite(value)), value
-    if not holds:
-        name = getattr(kind, "__name__", str(kind))
-        value_name = f'"{printable(key.lstrip("."))}"' if key else "the manifest"
-        raise UserError(f"{where}: {value_name} is not of type {name.lower()}; ask its sender for it again.")
-    return result

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lit_core.files.paths import atomic_write
-from lit_valuation.data.labelled_sets import pillow_image
+from lit_valuation.data.images import pillow_image
 from lit_valuation.samples import Samples
 
 _SIDE, _LINE, _GAP = 96, 12, 6

@@ -8,14 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, distributed
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.errors import RunFailure
-from lit_core.files.formats import read_json, stamp
+from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
 from lit_valuation.exchange.ledger import fingerprints
@@ -149,12 +149,17 @@ def dump_training(result: TrainingResult) -> str:
     return json.dumps({**stamp(FORMAT), "correct": rows, "seconds": result.seconds})
 
 
+class _Stored(TypedDict):
+    correct: dict[str, str]
+    seconds: float
+
+
 def load_training(path: Path) -> TrainingResult:
     """Read a training's result.
 
     Raises:
         UserError: If it is damaged, or of a version that this release does not read.
     """
-    content = read_json(FORMAT, path, "remove it to train again", "correct", "seconds")
+    content = read_stamped(path, FORMAT, _Stored, "remove it to train again")
     rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
     return TrainingResult(rows, float(content["seconds"]))

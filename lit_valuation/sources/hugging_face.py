@@ -130,7 +130,10 @@ class HuggingFaceSamples(LabelledSource):
                 raise UserError(
                     f"{where}: {self.given['image']} is {type(image).__name__}, not an image; name another."
                 )
-            return as_square(image, self.given["size"], 3)
+            try:
+                return as_square(image, self.given["size"], 3)
+            except ValueError as error:
+                raise UserError(f"{where}: the image cannot be decoded ({error}); leave it out.") from error
         if self.given["text"]:
             text = _cell(row, self.given["text"], where)
             if not isinstance(text, str):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
 from lit_core.files.paths import files_facts
-from lit_valuation.data.labelled_sets import pillow_image
+from lit_valuation.data.images import decoded_image, pillow_image
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, check_name, to_samples
 
@@ -90,11 +90,9 @@ class ImageFolder(LabelledSource):
                 yield path, folder.name, inner[0]
 
     def _image(self, path: Path) -> Tensor:
-        pillow = pillow_image()
         try:
-            with pillow.open(path) as image:
-                return as_square(image, self.size, self.channels)
-        except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
+            return as_square(path, self.size, self.channels)
+        except ValueError as error:
             raise UserError(f"{path} cannot be read as an image ({error}); repair or remove it.") from error
 
 
@@ -102,14 +100,17 @@ def as_square(image: Any, size: int, channels: int) -> Tensor:
     """Scale a Pillow image and crop it to its central square.
 
     Args:
-        image: The image.
+        image: The image, or the path of its file.
         size: Height and width in pixels.
         channels: 1 for grey, 3 for colour.
 
     Returns:
         Pixels, uint8 of shape ``(channels, size, size)``.
+
+    Raises:
+        ValueError: If it cannot be decoded.
     """
     from PIL import ImageOps
 
-    pixels = np.array(ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (size, size)))
+    pixels = np.array(ImageOps.fit(decoded_image(image, "L" if channels == 1 else "RGB"), (size, size)))
     return torch.from_numpy(pixels).reshape(size, size, channels).permute(2, 0, 1).contiguous()

@@ -160,8 +160,8 @@ CASES = {
     "no config named": (["fit", "--config"], 2, ["--config has no value"]),
     "no YAML": (FIT, 2, ["--config run.yaml is not valid YAML", "line 2"], put("run.yaml", "model: [\n")),
     "no YAML for prepare": (MAKE, 2, ["--config prepare.yaml is not valid YAML"], put("prepare.yaml", b"\xff\x00")),
-    "empty config": (FIT, 2, ["--config is run.yaml, which is empty"], put("run.yaml", "")),
-    "list as config": (MAKE, 2, ["--config is prepare.yaml, which holds a list"], put("prepare.yaml", "- a\n")),
+    "empty config": (FIT, 2, ["--config run.yaml is empty"], put("run.yaml", "")),
+    "list as config": (MAKE, 2, ["--config prepare.yaml holds a list"], put("prepare.yaml", "- a\n")),
     "name that leads nowhere": (
         FIT,
         2,
@@ -251,7 +251,7 @@ CASES = {
         changed(SHARD, every_token),
     ),
     "truncated index": (FIT, 2, ["train/index.json is not valid JSON"], changed(INDEX, lambda c: c[:100])),
-    "list as index": (FIT, 2, ["train/index.json is malformed"], put(INDEX, "[]")),
+    "list as index": (FIT, 2, ["train/index.json is a list, but must be an object"], put(INDEX, "[]")),
     "index without its tokenizer": (FIT, 2, ["train/index.json is malformed"], changed(INDEX, other_source)),
     "damaged tokenizer": (FIT, 2, ["tokens/tokenizer.json"], put("../data/tokens/tokenizer.json", "{}")),
     # foreign tokenizers
@@ -266,7 +266,11 @@ CASES = {
         ["tokenizer is bytes", "prepared with another one"],
         make("root", "tokens"),
     ),
-    "no tokenizer in the file": ([*MAKE, "--tokenizer", "run.yaml"], 2, ["run.yaml, which is not a tokenizer.json"]),
+    "no tokenizer in the file": (
+        [*MAKE, "--tokenizer", "run.yaml"],
+        2,
+        ["tokenizer is run.yaml", "give one written by"],
+    ),
     # checkpoints
     "resume with another width": ([*RESUME, "--model.decoder.d_model", "24"], 2, ["another architecture", "(384, 24)"]),
     "test with another depth": (
@@ -320,7 +324,7 @@ CASES = {
     "no corpus": (MAKE, 2, ["corpora is empty"], make("corpora", [])),
     "empty corpus": (MAKE, 2, ["The corpus mine is empty"], without_text),
     "missing folder of texts": (MAKE, 2, ["folder of the corpus mine is texts"], remove("texts")),
-    "bad JSON line": (MAKE, 2, ["rows.jsonl, line 2: it is not valid JSON"], json_lines('{"text": "a"}\n{"text":\n')),
+    "bad JSON line": (MAKE, 2, ["rows.jsonl, line 2 is not valid JSON"], json_lines('{"text": "a"}\n{"text":\n')),
     "JSON line without text": (
         MAKE,
         2,
@@ -331,7 +335,7 @@ CASES = {
     "text that is no gzip": (
         MAKE,
         2,
-        ["texts/a.txt.gz cannot be read"],
+        ["texts/a.txt.gz is not a complete gzip file"],
         lambda: [make("corpora.0.init_args.pattern", "*.gz")(), put("texts/a.txt.gz", gzip.compress(b"x" * 99)[:-9])()],
     ),
     "fraction of 1.5": ([*MAKE, "--val_fraction", "1.5"], 2, ["val_fraction is 1.5"]),

@@ -65,8 +65,8 @@ def test_json_lines(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"text": "ok"', "rows.jsonl, line 2: it is not valid JSON"),
-        (b"[1]", "rows.jsonl, line 2: it is not a JSON object"),
+        (b'{"text": "ok"', "rows.jsonl, line 2 is not valid JSON"),
+        (b"[1]", "rows.jsonl, line 2 is a list, but must be an object"),
         (b'{"test": "x"}', 'no field text among test; set `field`. Did you mean "test"'),
         (b'{"text": 3}', "line 2: the field text is a int, but must be text"),
         (b'{"text": null}', "line 2: the field text is a NoneType, but must be text"),
@@ -111,7 +111,7 @@ def test_wrong_encodings_and_damaged_archives_are_named(tmp_path):
     with pytest.raises(UserError, match="not in the encoding utf-9"):
         texts(TextFolder(str(tmp_path), "mine", encoding="utf-9"))
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"x" * 1000)[:20])
-    with pytest.raises(UserError, match=r"b.txt.gz cannot be read"):
+    with pytest.raises(UserError, match=r"b.txt.gz is not a complete gzip file"):
         texts(TextFolder(str(tmp_path), "mine", pattern="*.gz"))
 
 

@@ -104,7 +104,7 @@ def test_headers_that_lie_are_found(tmp_path):
     folder = tiny_run.write_tokens(tmp_path / "x", np.arange(3000, dtype=np.uint16), shards=1, vocab_size=3000)
     shard = folder / "000000.tar"
     content = shard.read_bytes()
-    for old, new in ((b"'<u2'", b"'<i2'"), (b"(1000,)", b"(2000,)"), (b"NUMPY", b"LUMPY"), (b"False", b"True ")):
+    for old, new in ((b"'<u2'", b"'<i2'"), (b"(1000,)", b"(2000,)"), (b"NUMPY", b"LUMPY")):
         shard.write_bytes(content.replace(old, new))
         with pytest.raises(RunFailure, match=r"000000\.tar is damaged: its member 000000-000000\.npy"):
             TokenWindows(folder, 10)[0]

@@ -85,7 +85,7 @@ def test_a_transform_is_for_samples(tmp_path):
         ("f.csv", b"text\na\n\xff\n", r"f\.csv, line 3 is not in UTF-8"),
         ("f.jsonl", '{"text": "a"}\n{"text": 1}\n', r"f\.jsonl, line 2, text is a number"),
         ("f.jsonl", '{"text": "a"}\n{"text": "b', r"f\.jsonl, line 2 is not valid JSON"),
-        ("f.jsonl", '"a"', r"f\.jsonl, line 1 holds no object"),
+        ("f.jsonl", '"a"', r"f\.jsonl, line 1 is a text, but must be an object"),
         ("f.txt", b"a\n\xff", r"f\.txt, line 2 is not in UTF-8"),
         ("f.txt", "\n \n", "has no texts"),
         ("f.docx", "a", r"must be a file that ends in \.csv"),

@@ -118,7 +118,9 @@ def test_pieces_of_an_earlier_version_are_refused(lm, tmp_path):
     parts = tmp_path / ".texts.jsonl.parts"
     parts.mkdir()
     (parts / "000003.json").write_text("[null, null]\n")
-    with pytest.raises(UserError, match=r"000003\.json, line 1, is not a JSON object.*another version.*Remove"):
+    with pytest.raises(
+        UserError, match=r"000003\.json, line 1, is a list, but must be an object.*another version.*Remove"
+    ):
         generate(output=str(tmp_path / "texts.jsonl"), language_model=lm, **OPTIONS)
     assert [path.name for path in parts.iterdir()] == ["000003.json"]
 

@@ -1,0 +1,178 @@
+"""Each format has one reader, with limits; nothing else in the packages parses a file of that format."""
+
+import ast
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lit_core.errors import UserError
+from lit_core.files.arrays import map_npy, parse_npy
+from lit_core.files.json_files import DEEPEST, json_lines, parse_json, read_json
+from lit_core.files.text_files import read_whole
+from lit_core.files.yaml_files import parse_yaml
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = ("lit_core", "lit_detect", "lit_moe", "lit_valuation")
+#: The only modules that may call the parser of a format, by the last two names of the call.
+READERS = {
+    "json.loads": {"lit_core/files/json_files.py"},
+    "json.load": set(),
+    "yaml.SafeLoader": {"lit_core/files/yaml_files.py"},
+    "yaml.parse": {"lit_core/files/yaml_files.py"},
+    **{f"yaml.{name}": set() for name in ("load", "safe_load", "full_load", "unsafe_load", "load_all", "compose")},
+    **{f"{module}.load": set() for module in ("np", "numpy", "pickle", "joblib", "OmegaConf")},
+    **{f"np.{name}": set() for name in ("fromfile", "loadtxt", "genfromtxt")},
+    **{f"format.{name}": set() for name in ("open_memmap", "read_array")},
+    "format.read_magic": {"lit_core/files/arrays.py"},
+    "np.memmap": {"lit_core/files/arrays.py", "lit_core/data/tokens.py"},  # .bin files have no header
+    "gzip.open": {"lit_core/files/text_files.py", "lit_detect/data/row_files.py"},  # the second seeks in what was read
+    "lzma.open": {"lit_core/files/text_files.py"},
+    "pickle.loads": set(),
+}
+
+
+def calls():
+    """Yield module, line and name of each call whose last two names could be those of a parser."""
+    for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
+        tree = ast.parse(path.read_text())
+        names = {}  # import json as j; from json import loads
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.asname or alias.name: alias.name for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute | ast.Name):
+                parts = ast.unparse(node).split(".")
+                full = ".".join([names.get(parts[0], parts[0]), *parts[1:]]).replace("numpy.", "np.")
+                yield path.relative_to(ROOT).as_posix(), node.lineno, ".".join(full.split(".")[-2:])
+
+
+def test_each_format_has_one_reader():
+    found = [(module, line, name) for module, line, name in calls() if name in READERS]
+    assert {name for _, _, name in found} >= {"json.loads", "yaml.parse", "format.read_magic"}
+    assert [call for call in found if call[0] not in READERS[call[2]]] == []
+
+
+def test_images_are_opened_in_one_place():
+    """Whatever asks for Pillow's module decodes by `decoded_image`, or makes new images only."""
+    for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
+        if path.name == "images.py" or "pillow_image" not in (text := path.read_text()):
+            continue
+        used = [node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
+        assert "pillow_image().open" not in text and "Image.open" not in text, path
+        assert "frombytes" not in used and "frombuffer" not in used, path
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[" * 100_000, "levels deep"),
+        (b'{"a":' * 100_000, "levels deep"),
+        (b"[" * (DEEPEST + 2) + b"]" * (DEEPEST + 2), "levels deep"),
+        (b'{"a": 1, "a": 2}', "key 'a' twice"),
+        (b'{"a": NaN}', "NaN is not a number"),
+        (b'{"a": -Infinity}', "Infinity is not a number"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a": "\\ud800"}', "half a surrogate pair"),
+        (b'{"a": "\xff"}', "not in UTF-8"),
+        ('{"a": 1}'.encode("utf-16"), "not in UTF-8"),
+        (b"", "not valid JSON"),
+        (b"[]", "is a list, but must be an object"),
+        (b"null", "is null, but must be an object"),
+    ],
+)
+def test_json_has_limits(content, reason):
+    with pytest.raises(UserError, match=rf"f\.json.*{reason}.*; restore or create it again"):
+        parse_json(content, "f.json")
+
+
+def test_json_that_is_allowed():
+    deepest = b"[" * DEEPEST + b"]" * DEEPEST
+    assert parse_json(deepest, "f", list) and parse_json('\ufeff{"a": "[[[["}'.encode(), "f") == {"a": "[[[["}
+    assert np.isnan(parse_json("[NaN]", "f", list, lenient=True)[0])
+
+
+def test_a_compressed_file_is_as_large_as_what_it_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_core.files.text_files.LARGEST", 1 << 20)
+    path = tmp_path / "f.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": "' + b" " * (2 << 20) + b'"}\n'))
+    with pytest.raises(UserError, match=r"line 1 is longer than 1 MiB"):
+        list(json_lines(path))
+    with pytest.raises(UserError, match=r"holds more than 1 MiB"):
+        read_whole(path, 1 << 20)
+    for cut in (5, -3):
+        path.write_bytes(gzip.compress(json.dumps({"a": 1}).encode() * 20)[:cut])
+        with pytest.raises(UserError, match="not a complete gzip file"):
+            read_json(path)
+
+
+LEVELS = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LEVELS, "values, with those that aliases repeat"),
+        ("a: &a {x: 1}\n" + "b: [" + "*a, " * 60_000 + "]", "values, with those that aliases repeat"),
+        ("a: &a [*a]", "line 1, column 8: the alias a stands inside what it names"),
+        ("[" * 3000, "levels inside each other"),
+        ("- " * 3000 + "x", "levels inside each other"),
+        ("".join(f"{' ' * n}a:\n" for n in range(200)), "levels inside each other"),
+        ("a: 1" + ":59" * 5000, "a number of 1,000 digits"),
+        ("a: " + "9" * 5000, "a number of 1,000 digits"),
+        ("a: 2020-13-45", "month must be in"),
+        ("a: 1\nb: 2\na: 3", "sets a twice, in lines 1 and 3"),
+        ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("? {a: 1}\n: 2", "unhashable"),
+        (b"a: \xff", "can't decode"),
+        ("a: *b", "undefined alias"),
+    ],
+)
+def test_yaml_has_limits(text, reason):
+    with pytest.raises(UserError, match=rf"--config c\.yaml .*{reason}"):
+        parse_yaml(text, "--config c.yaml")
+
+
+def npy(header, data=b"", version=b"\x01\x00"):
+    size = len(header).to_bytes(2 if version[0] == 1 else 4, "little")
+    return b"\x93NUMPY" + version + size + header.encode() + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}"),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (0, -1)}"),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"12345678"),
+        npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000,)}"),
+        npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,)}", b"1" * 16),
+        npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", b"1234"),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (True,)}", b"1" * 8),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}", b"1" * 15),
+        npy("(" * 9000),
+        npy("[" * 60000),
+        npy("{'descr': '<f8'", b"", b"\x03\x00"),
+        npy("x"),
+        b"\x93NUMPY",
+        b"",
+    ],
+)
+def test_npy_has_limits(content, tmp_path):
+    with pytest.raises(ValueError, match=r"header|must hold numbers"):
+        parse_npy(content)
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.npy is not a \.npy file of numbers"):
+        map_npy(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.arange(6.0).reshape(2, 3).T, np.zeros((0, 3)), 5])
+def test_npy_is_read_as_numpy_reads_it(array, tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, array)
+    for read in (map_npy(path), parse_npy(path.read_bytes())):
+        np.testing.assert_array_equal(read, array)
+        assert read.dtype == np.asarray(array).dtype
