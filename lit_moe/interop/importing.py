@@ -24,6 +24,8 @@ from lit_moe.nn import Decoder, DecoderConfig
 
 #: What weighs experts as all supported families do: by the softmax over all of them.
 ROUTER = "lit_moe.nn.PenaltyRouter"
+#: Files of any tokenizer that transformers knows, fast or slow.
+_TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model", "*.tiktoken", "*.spm")
 
 
 def _check(layers: int | None) -> None:
@@ -72,7 +74,7 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
         f"decoder.{name}": torch.empty_like(tensor, dtype=folder.dtype(pieces[name][0].name), device="meta")
         for name, tensor in decoder.state_dict().items()
     }
-    checkpoint = new_checkpoint(config, weights) | {"tokenizer": tokenizer, "companions": folder.companions()}
+    checkpoint = new_checkpoint(config, weights) | tokenizer | {"companions": folder.companions()}
     checkpoint[record.KEY] = record.new_record(parent=record.ancestor(folder.path))
     with streamed_checkpoint(path, checkpoint) as targets:
         for name, parts in pieces.items():
@@ -82,7 +84,10 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
     cut = f", first {config.n_layers} of {known} layers" if dropped else ""
     print(f"Imported     {model}{cut}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
     print(f"Wrote        {path}")
-    print(f"Generate     lit-moe generate --ckpt_path {path}")
+    if tokenizer:
+        print(f"Generate     lit-moe generate --ckpt_path {path}")
+    else:
+        print("Tokenizer    none, so data of any tokenizer with as many tokens are accepted")
     print(f"Train it     lit-moe fit --config CONFIG --branch_from {path}")
 
 
@@ -130,8 +135,11 @@ def _without_width(family: Family, config: DecoderConfig) -> list[str]:
     return [f"model.layers.{index}.{family.mixture.block}.shared_expert" for index in range(config.n_layers)]
 
 
-def _tokenizer(folder: ModelFolder, config: DecoderConfig) -> dict[str, str]:
+def _tokenizer(folder: ModelFolder, config: DecoderConfig) -> dict[str, Any]:
+    """Return the tokenizer as an entry of the checkpoint; none if the model was trained and exported without one."""
     if not (folder.path / "tokenizer.json").is_file():
+        if not any(any(folder.path.glob(name)) for name in _TOKENIZER_FILES):
+            return {}
         raise UserError(
             f"model is {folder.model}, but there is no tokenizer.json in {folder.path}; save the model's fast "
             "tokenizer there."
@@ -142,4 +150,4 @@ def _tokenizer(folder: ModelFolder, config: DecoderConfig) -> dict[str, str]:
             f"model is {folder.model}, whose tokenizer has {tokenizer.vocab_size} tokens, but its config.json says "
             f"vocab_size {config.vocab_size}; put the model's own tokenizer into {folder.path}."
         )
-    return {"json": tokenizer.to_json(), "sha256": tokenizer.sha256}
+    return {"tokenizer": {"json": tokenizer.to_json(), "sha256": tokenizer.sha256}}

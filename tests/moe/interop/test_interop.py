@@ -70,6 +70,20 @@ def test_our_own_shapes_come_out_with_equal_logits(shape, family, tmp_path):
     torch.testing.assert_close(logits(theirs, tokens(2, 40)), logits(decoder, tokens(2, 40)), rtol=0, atol=1e-4)
 
 
+def test_a_model_without_a_tokenizer_comes_back_without_one(tmp_path, capsys):
+    decoder = Decoder(DecoderConfig(64, n_layers=1, d_model=16, n_heads=2, d_ff=16, max_seq_len=32))
+    weights = {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
+    torch.save(new_checkpoint(decoder.config, weights), tmp_path / "ours.ckpt")
+    for number, source in enumerate(("ours.ckpt", "again.ckpt")):
+        export_model(str(tmp_path / source), str(tmp_path / f"exported{number}"))
+        if number == 0:
+            import_model(str(tmp_path / "exported0"), str(tmp_path / "again.ckpt"))
+            assert "Tokenizer    none" in capsys.readouterr().out
+    first, second = (tmp_path / f"exported{number}" / "model.safetensors" for number in (0, 1))
+    assert first.read_bytes() == second.read_bytes()
+    assert "tokenizer" not in torch.load(tmp_path / "again.ckpt", weights_only=True)
+
+
 def test_the_first_layers_alone_equal_a_model_that_has_no_others(tmp_path):
     save(make("Qwen3Moe", 1, num_hidden_layers=4), tmp_path / "theirs")
     import_model(str(tmp_path / "theirs"), str(tmp_path / "ours.ckpt"), layers=3)
