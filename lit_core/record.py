@@ -60,6 +60,7 @@ class _Command:
         self.config: dict[str, Any] = {}
         self.seeds: dict[str, int] = {}
         self.inputs: dict[Path, dict[str, Any]] = {}
+        self.read: list[Path] = []  # in the order of reading, with repetitions
 
 
 _current = _Command()
@@ -95,6 +96,7 @@ def note_input(path: str | Path, **facts: Any) -> None:
     """
     place = Path(path).absolute()
     _current.inputs.setdefault(place, {}).update({key: value for key, value in facts.items() if value})
+    _current.read.append(place)
 
 
 def session() -> dict[str, Any]:
@@ -201,14 +203,20 @@ def of_run(path: str | Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return whole if same else own
 
 
-def inputs(exclude: Iterable[str | Path] = ()) -> list[dict[str, Any]]:
+def read_so_far() -> list[Path]:
+    """Return the files and folders that this process has read, in the order of reading, with repetitions."""
+    return list(_current.read)
+
+
+def inputs(exclude: Iterable[str | Path] = (), among: Iterable[Path] | None = None) -> list[dict[str, Any]]:
     """Return the files and folders that this command has read, with their hashes, in the order of reading.
 
     Args:
         exclude: Paths to leave out.
+        among: Those of `read_so_far` that are meant; None takes all.
     """
-    left_out = {Path(path).absolute() for path in exclude}
-    items = ((path, facts) for path, facts in _current.inputs.items() if path not in left_out)
+    left_out, meant = {Path(path).absolute() for path in exclude}, set(_current.inputs if among is None else among)
+    items = ((path, facts) for path, facts in _current.inputs.items() if path in meant - left_out)
     return [{"path": _shown(path), **facts, **_identity(path)} for path, facts in items]
 
 

@@ -221,6 +221,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume the gathering; rank 0 takes the rows of all ranks."""
+        super().on_load_checkpoint(checkpoint)
         if "gathered" in checkpoint and trainer_of(self) is not None and self.trainer.is_global_zero:
             self._fit.resume(checkpoint["gathered"])
 

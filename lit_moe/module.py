@@ -262,6 +262,7 @@ class MoELanguageModel(EvaluationTask):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counts, and check that the weights were trained with the tokenizer of the data."""
+        super().on_load_checkpoint(checkpoint)
         if "training_meter" in checkpoint:
             self.meter.load_state_dict(checkpoint["training_meter"])
         self.companions = dict(checkpoint.get("companions", {}))

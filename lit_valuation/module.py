@@ -197,6 +197,7 @@ class ClassifierTask(EvaluationTask):
         Raises:
             UserError: If it has others.
         """
+        super().on_load_checkpoint(checkpoint)
         of_checkpoint = tuple(checkpoint.get("classes", self.classes))
         if of_checkpoint != self.classes:
             raise UserError(

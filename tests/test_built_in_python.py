@@ -21,8 +21,10 @@ import lit_detect.loading
 import lit_moe.cli
 import lit_valuation.cli
 import lit_valuation.training.retrain
+from lit_core.callbacks import BranchFrom
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
+from lit_core.files.paths import file_sha256
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.origin import unkept
 from lit_detect import DetectorTask, TextDataModule
@@ -301,3 +303,75 @@ def test_what_cannot_be_kept_is_said_where_it_is_needed(place, capsys):
     assert again.hparams.optimizer == task.hparams.optimizer
     given = ClassifierTask.load_from_checkpoint(path, weights_only=True, network=fresh, optimizer=SGD)
     assert isinstance(given.configure_optimizers(), SGD)
+
+
+def shown(main, capsys, *paths):
+    capsys.readouterr()
+    run(main, "show", *paths, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_python_trained_can_be_told(place, token_root, capsys, monkeypatch):
+    """Of a run, a resume of it, a branch, and a module that Python has loaded and trained further."""
+    monkeypatch.setenv("MY_TOKEN", "s3cret-of-mine")
+    monkeypatch.setattr("sys.argv", ["train.py", "--key", "s3cret-of-mine"])
+    main = lit_moe.cli.main
+
+    def train(name, model, steps, *callbacks, path=None):
+        quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(
+            **quiet,
+            max_steps=steps,
+            limit_val_batches=0,
+            enable_checkpointing=False,
+            callbacks=[ResumeStream(), *callbacks],
+        )
+        trainer.fit(model, datamodule=tokens(token_root, seed=5), ckpt_path=path, weights_only=True)
+        trainer.save_checkpoint(name)
+        return shown(main, capsys, name)
+
+    first = train("first.ckpt", MoELanguageModel(DECODER, PenaltyRouter, seed=3), 2)
+    assert first["versions"]["torch"] == torch.__version__ and first["devices"]["precision"] == "32-true"
+    assert first["seeds"] == {"model.init_args.seed": 3, "data.init_args.seed": 5}
+    assert first["config"]["model"]["class_path"] == "lit_moe.MoELanguageModel"
+    assert first["config"]["model"]["init_args"]["decoder"]["d_model"] == 16
+    assert {Path(one["path"]).parent.name for one in first["inputs"]} == {"austen"} and len(first["inputs"]) == 2
+    assert all(len(one["index_sha256"]) == 64 for one in first["inputs"])
+    [session] = first["sessions"]
+    assert session["command"] == "train.py --key '${oc.env:MY_TOKEN}'" and first["parent"] is None
+    assert (session["from_step"], session["step"], first["step"]) == (0, 2, 2)
+
+    resumed = train("resumed.ckpt", MoELanguageModel(DECODER, PenaltyRouter), 3, path="first.ckpt")
+    assert [one["step"] for one in resumed["sessions"]] == [2, 3] and resumed["sessions"][1]["from_step"] == 2
+    assert resumed["parent"] is None
+    branch = train("branch.ckpt", MoELanguageModel(DECODER, PenaltyRouter), 1, BranchFrom("resumed.ckpt"))
+    loaded = train("loaded.ckpt", MoELanguageModel.load_from_checkpoint("resumed.ckpt", weights_only=True), 1)
+    for made in (branch, loaded):
+        assert made["parent"]["path"] == "resumed.ckpt" and made["parent"]["step"] == 3
+        assert made["parent"]["sha256"] == file_sha256(Path("resumed.ckpt"))
+        assert made["parent"]["sessions"] == resumed["sessions"] and len(made["sessions"]) == 1
+    again = train("again.ckpt", MoELanguageModel.load_from_checkpoint("branch.ckpt", weights_only=True), 1)
+    assert again["parent"]["parent"]["path"] == "resumed.ckpt"
+    assert shown(main, capsys, "first.ckpt", "again.ckpt")
+    run(
+        main,
+        "fit",
+        "--ckpt_path",
+        "again.ckpt",
+        "--trainer.max_steps",
+        2,
+        "--trainer.accelerator",
+        "cpu",
+        "--run",
+        "on",
+    )
+    told = shown(main, capsys, "runs/moe/on")
+    assert len(told["sessions"]) == 2 and told["parent"]["path"] == "branch.ckpt"
+
+
+def test_a_checkpoint_without_a_record_tells_its_arguments(place, capsys):
+    path = trained(Wider(8), digits(), place)
+    saved = torch.load(path, weights_only=True)
+    assert saved.pop("record")["sessions"][0]["step"] == 2
+    torch.save(saved, path)
+    assert shown(lit_valuation.cli.main, capsys, path)["config"]["model"]["init_args"]["width"] == 8

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -20,6 +19,7 @@ from lit_core.callbacks.run_checkpoint import Stopped
 from lit_core.errors import RunFailure
 from lit_core.files.formats import stamp
 from lit_core.files.paths import atomic_write
+from lit_core.lightning.devices import devices_of
 from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import resolved, without_secrets
@@ -142,7 +142,7 @@ class RunRecord(Callback):
             config=self.config,
             resolved=self.settled,
             seeds=seeds_of(resolved(self.config)),
-            devices=_devices(trainer),
+            devices=devices_of(trainer),
             inputs=record.inputs(exclude=[path for path in origins if path is not None]),
             parent=self.former.get("parent") if branch is None else branch.ancestor,
             sessions=[*self.former.get("sessions", []), record.session() | steps],
@@ -187,16 +187,3 @@ class RunRecord(Callback):
         if metrics:
             metrics.setdefault("epoch", trainer.current_epoch)
             logger.log_metrics(metrics, logged_step(trainer))
-
-
-def _devices(trainer: Trainer) -> dict[str, Any]:
-    """Return the devices of a run, their strategy and the precision."""
-    device = trainer.strategy.root_device
-    return {
-        "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
-        "devices": trainer.world_size,
-        "nodes": trainer.num_nodes,
-        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "strategy": type(trainer.strategy).__name__,
-        "precision": trainer.precision,
-    }

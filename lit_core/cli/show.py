@@ -15,6 +15,7 @@ from lit_core.files.paths import resolve_data_path
 from lit_core.files.text_files import read_whole
 from lit_core.files.yaml_files import read_mapping
 from lit_core.lightning.checkpoint import is_checkpoint_folder, read_checkpoint_facts
+from lit_core.lightning.python_record import config_of
 from lit_core.references import without_environment
 from lit_core.seeds import seeds_of
 
@@ -120,7 +121,7 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 def _of_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint_facts(path, "paths")
-    about = checkpoint.get(record.KEY) or _of_config(checkpoint.get("config") or {})
+    about = checkpoint.get(record.KEY) or _of_config(checkpoint.get("config") or config_of(checkpoint))
     return {**about, "step": checkpoint["global_step"]}
 
 

@@ -32,10 +32,11 @@ from lit_core.files.paths import atomic_path, undo_torn_replacement
 from lit_core.lightning.checksums import check_content, renew_checksums
 from lit_core.lightning.foreign import vetted
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
-from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli
+from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, trainer_of
+from lit_core.lightning.python_record import PythonRecord
 from lit_core.moved_names import current_paths
 from lit_core.origin import described
-from lit_core.record import note_input
+from lit_core.record import KEY, note_input
 from lit_core.references import resolved, value_at
 from lit_core.trust import DESCRIBING, is_own, sign
 
@@ -101,15 +102,33 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
     Hyperparameters that refer to environment variables take their present values.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._record = PythonRecord()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add version and signature, and describe what a data module of the user saved of its arguments."""
+        """Add version, record and signature, and describe what a data module of the user saved of its arguments.
+
+        Under our command line the record is that of the command.
+        """
         checkpoint.update(stamp("litshift-checkpoint"))
         data = LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY
         if data in checkpoint:
             checkpoint[data] = {
                 name: value if _is_readable(value) else described(value) for name, value in checkpoint[data].items()
             }
+        trainer = trainer_of(self)
+        if trainer is not None and trainer.is_global_zero and KEY not in checkpoint:
+            checkpoint[KEY] = self._record.of(trainer, self, checkpoint)
         sign(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the history of the checkpoint."""
+        self._record.note_resumed(checkpoint)
+
+    def on_fit_start(self) -> None:
+        """Begin the record of a training."""
+        self._record.begin()
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
@@ -148,13 +167,16 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         # the parser makes objects of the arguments that can't be described again
         with as_built_by_cli(kept | given) if kept else nullcontext():
             try:
-                return super(CheckpointModule, kind).load_from_checkpoint(checkpoint_path, *args, **options)
+                made: Any = super(CheckpointModule, kind).load_from_checkpoint(checkpoint_path, *args, **options)
             except ArgumentError as error:
                 reason = " ".join(str(error).replace("module.", "").split())[:200].rstrip(".")
                 raise UserError(
                     f"checkpoint_path is {checkpoint_path}, whose arguments build no {kind.__name__} ({reason}); give "
                     "what is wrong or lacks, as in load_from_checkpoint(path, NAME=...)."
                 ) from error
+        if isinstance(checkpoint_path, str | Path):
+            made._record.note_loaded(checkpoint_path, checkpoint)
+        return made
 
 
 def _check_arguments(kind: type, path: Any, kept: Collection[str], given: Collection[str]) -> None:

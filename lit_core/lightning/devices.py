@@ -1,4 +1,4 @@
-"""Devices of a command that runs without a Trainer, and the division of its samples among them."""
+"""Devices of a run, and of a command without a Trainer; the division of its samples among them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_core.errors import UserError, require
@@ -91,3 +92,16 @@ def gather_shares(fabric: Fabric, part: Tensor, n: int) -> Tensor:
     gathered = fabric.all_gather(padded)
     assert isinstance(gathered, Tensor)
     return gathered.flatten(0, 1)[:n].cpu()
+
+
+def devices_of(trainer: Trainer) -> dict[str, Any]:
+    """Return the devices of a run, their strategy and the precision."""
+    device = trainer.strategy.root_device
+    return {
+        "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
+        "devices": trainer.world_size,
+        "nodes": trainer.num_nodes,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "strategy": type(trainer.strategy).__name__,
+        "precision": trainer.precision,
+    }
