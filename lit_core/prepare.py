@@ -16,7 +16,7 @@ from lit_core.errors import UserError, check_at_least, checked_first, did_you_me
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, quoted, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.record import shown
@@ -121,7 +121,7 @@ def prepare(
     _print(summary, reused=set(summary) - {build.corpus.name for build in builds})
     weights = json.dumps(dict.fromkeys(summary, 1.0))
     print(f"\nIn           {folder}")
-    print(f"Train on it  lit-moe fit --config CONFIG --data.root {root} --data.sources '{weights}'")
+    print(f"Train on it  lit-moe fit --config CONFIG --data.root {quoted(root)} --data.sources {quoted(weights)}")
     return summary
 
 

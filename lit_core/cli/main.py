@@ -41,6 +41,7 @@ from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, ran
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.cli.show import paths_as_flags, show
 from lit_core.errors import FAILED, LEFT_OUT, OK, USER_ERROR, UserError, did_you_mean
+from lit_core.files.paths import quoted
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import as_typed
@@ -112,7 +113,7 @@ def run(
         return error.code if isinstance(error.code, int) else OK if error.code is None else FAILED
     except Stopped as error:
         if error.saved:
-            _say(program, f"stopped and saved; resume with: {program} fit --ckpt_path {_last_checkpoint()}")
+            _say(program, f"stopped and saved; resume with: {program} fit --ckpt_path {quoted(_last_checkpoint())}")
         else:
             _say(program, "stopped; nothing was saved, since `trainer.enable_checkpointing` is false.")
         return OK if is_further_rank() else 128 + error.signum
@@ -136,7 +137,10 @@ def run(
         if is_user_error(cause):
             return USER_ERROR
         if _last_checkpoint() is not None:
-            _say(program, f"the last checkpoint is kept; resume with: {program} fit --ckpt_path {_last_checkpoint()}")
+            _say(
+                program,
+                f"the last checkpoint is kept; resume with: {program} fit --ckpt_path {quoted(_last_checkpoint())}",
+            )
         if not debug:
             _say(program, "add --debug for the traceback.")
         return FAILED
@@ -216,12 +220,12 @@ def _closing_lines(program: str, cli: LitCLI) -> None:
     print(f"\nRun folder   {folder}")
     last = cli.run_folder / "checkpoints" / "last.ckpt"
     if cli.subcommand == "fit" and last.exists():
-        print(f"Test it      {program} test --ckpt_path {_relative(last)}")
+        print(f"Test it      {program} test --ckpt_path {quoted(_relative(last))}")
         if getattr(cli.model, "is_trained", True):
-            print(f"Resume it    {program} fit --ckpt_path {_relative(last)} --trainer.max_steps STEPS")
+            print(f"Resume it    {program} fit --ckpt_path {quoted(_relative(last))} --trainer.max_steps STEPS")
     loggers = cli.trainer.loggers
     if any(isinstance(logger, EventLog) for logger in loggers):
-        print(f"Look at it   tensorboard --logdir {folder}")
+        print(f"Look at it   tensorboard --logdir {quoted(folder)}")
     for logger in loggers:
         if not isinstance(logger, EventLog | CSVLog):
             where = f" in {_relative(Path(logger.save_dir))}" if logger.save_dir else ""

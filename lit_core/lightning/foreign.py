@@ -34,6 +34,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lit_core.errors import UserError
+from lit_core.files.paths import quoted
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_core.origin import KeepsOrigin
 from lit_core.trust import DESCRIBING, KNOWN, OWN, is_own, is_trusted
@@ -220,7 +221,7 @@ class _Gate:
         if reason is None:
             raise UserError(
                 f"{begin} would run code outside of LitShift and what it is built on. Only if you trust it, add "
-                f"--trust {str(value)[:120]}, in Python `lit_core.trust.trust({str(value)[:120]!r})`."
+                f"--trust {quoted(str(value)[:120])}, in Python `lit_core.trust.trust({str(value)[:120]!r})`."
             )
         raise UserError(f"{begin} {reason}. Give another checkpoint.")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
 from lit_core.files.outputs import output_file
-from lit_core.files.paths import atomic_write, locked_folder, make_folder, remove_torn_files
+from lit_core.files.paths import atomic_write, locked_folder, make_folder, quoted, remove_torn_files
 from lit_core.record import add_to_record
 from lit_core.study.cells import ERROR, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
@@ -110,7 +110,7 @@ class _Page:
             atomic_write(page, markdown(self.title, self.notes, rows, self.claims, self.tables, links))
         print(f"\nReport       {output or folder / 'report.md'}")
         print(f"Results      {folder / 'results.csv'}")
-        print(f"Look at it   tensorboard --logdir {folder}", flush=True)
+        print(f"Look at it   tensorboard --logdir {quoted(folder)}", flush=True)
 
 
 def _run_missing(cells: Sequence[Cell], folder: Path, package: str, lock: int) -> dict[str, str]:
@@ -156,7 +156,7 @@ def _notes(
     seeds = sorted({row.labels["seed"] for row in rows})
     codes = sorted({row.record["code"] for row in rows})
     config = f"configs/{package.removeprefix('lit_')}/studies/{name}.yaml"
-    command = f"{package.replace('_', '-')} study --config {config} --size {size}"
+    command = f"{package.replace('_', '-')} study --config {quoted(config)} --size {quoted(size)}"
     notes = [f"`{command}`: {len(cells)} cells, seeds {', '.join(map(str, seeds)) or 'none'}, code {', '.join(codes)}."]
     if any(code != code_version(package) for code in codes):
         notes.append("Some cells were run by other code than the present one; delete their folders to run them again.")

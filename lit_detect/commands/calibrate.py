@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_file
+from lit_core.files.paths import quoted
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt, rate_interval
@@ -99,7 +100,10 @@ def calibrate(
     if len(machine_scores) and by is None:
         flagged = float((machine_scores >= thresholds[ALL].threshold).double().mean())
         print(f"  and {flagged:.1%} of {len(machine_scores):,} machine texts")
-    print(f"Use it: lit-detect predict --ckpt_path {ckpt_path} --model.init_args.calibration {target}", flush=True)
+    print(
+        f"Use it: lit-detect predict --ckpt_path {quoted(ckpt_path)} --model.init_args.calibration {quoted(target)}",
+        flush=True,
+    )
 
 
 def group_of(scores: Tensor, fpr: float, name: str = "scores of human texts") -> Group:

@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean
 from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write
+from lit_core.files.paths import atomic_write, quoted
 from lit_core.lightning.devices import AUTOCAST, Devices
 from lit_core.lm.language_model import LanguageModel
 from lit_core.record import write_record
@@ -149,7 +149,8 @@ def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRo
     write_record(folder)
     write_tensorboard(folder / "tensorboard", rows, figures, page)
     print(
-        f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {folder / 'tensorboard'}", flush=True
+        f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {quoted(folder / 'tensorboard')}",
+        flush=True,
     )
 
 

@@ -19,7 +19,7 @@ from lit_core.errors import RunFailure, UserError, check_at_least, check_shares,
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, quoted, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
 from lit_core.record import shown, versions
 from lit_core.seeds import checked_seed
@@ -101,10 +101,12 @@ def prepare(
     print(f"\nIn           {folder}")
     trained = [name for name, splits in summary.items() if "train" in splits]
     if trained:
-        print(f"Train on it  lit-detect fit --config CONFIG --data.root {root} --data.train '{json.dumps(trained)}'")
+        names = json.dumps(trained)
+        print(f"Train on it  lit-detect fit --config CONFIG --data.root {quoted(root)} --data.train {quoted(names)}")
     else:
         names = json.dumps(list(summary))
-        print(f"Test on it   lit-detect test --ckpt_path CHECKPOINT --data.root {root} --data.test '{names}'")
+        given = f"--data.root {quoted(root)} --data.test {quoted(names)}"
+        print(f"Test on it   lit-detect test --ckpt_path CHECKPOINT {given}")
     return summary
 
 

@@ -14,6 +14,7 @@ from lit_core import record
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.outputs import new_output
+from lit_core.files.paths import quoted
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
@@ -85,10 +86,10 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
     print(f"Imported     {model}{cut}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
     print(f"Wrote        {path}")
     if tokenizer:
-        print(f"Generate     lit-moe generate --ckpt_path {path}")
+        print(f"Generate     lit-moe generate --ckpt_path {quoted(path)}")
     else:
         print("Tokenizer    none, so data of any tokenizer with as many tokens are accepted")
-    print(f"Train it     lit-moe fit --config CONFIG --branch_from {path}")
+    print(f"Train it     lit-moe fit --config CONFIG --branch_from {quoted(path)}")
 
 
 def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_core import record
 from lit_core.errors import UserError, check_above, check_at_least, checked_first
+from lit_core.files.paths import quoted
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.seeds import part_seed
 from lit_moe.interop.importing import new_checkpoint, new_checkpoint_path
@@ -123,7 +124,7 @@ def upcycle(
     if noise > 0 or not normalize_top_k:
         print("             which only come near the dense model: validate before training")
     print(f"Wrote        {target}")
-    print(f"Train it     lit-moe fit --config CONFIG --branch_from {target}")
+    print(f"Train it     lit-moe fit --config CONFIG --branch_from {quoted(target)}")
 
 
 def mixture_weights(

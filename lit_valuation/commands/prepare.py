@@ -18,7 +18,7 @@ from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, quoted, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, workplace
 from lit_core.record import shown, versions
 from lit_core.seeds import checked_seed
@@ -110,7 +110,7 @@ def prepare(
     summary = _summary(folder)
     _print(summary, division.hard)
     print(f"\nIn           {folder}")
-    print(f"Train on it  lit-valuation fit --config CONFIG --data.root {root}")
+    print(f"Train on it  lit-valuation fit --config CONFIG --data.root {quoted(root)}")
     return summary
 
 

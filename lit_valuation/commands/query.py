@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
-from lit_core.files.paths import resolve_data_path
+from lit_core.files.paths import quoted, resolve_data_path
 from lit_core.record import new_record
 from lit_core.seeds import part_seed
 from lit_valuation.data.hard_cases import hard_cases
@@ -101,4 +101,4 @@ def query(
     print(f"\nTo be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
     print(f"Read it out  {digest(manifest)}")
     print(f"Recorded in  {book.path}")
-    print(f"Their turn   lit-valuation select --query {folder.name} --expect_digest {digest(manifest)[:16]} …")
+    print(f"Their turn   lit-valuation select --query {quoted(folder.name)} --expect_digest {digest(manifest)[:16]} …")
