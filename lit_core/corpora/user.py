@@ -13,6 +13,7 @@ from lit_core.corpora.base import Corpus, Document
 from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.fetch.hub import HUB_ARGUMENTS, load_rows, need_datasets
 from lit_core.files.json_files import json_lines
+from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
 from lit_core.files.text_files import opened
 
@@ -82,7 +83,7 @@ class TextFolder(Corpus):
         }
 
     def _files(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob(self.pattern) if path.is_file())
+        return [path for path in listed(self.folder, self.pattern) if path.is_file()]
 
 
 class JSONLines(Corpus):

@@ -281,7 +281,7 @@ class HuggingFaceLM(LanguageModel):
 
         folder = resolve_data_path(name)
         name = str(folder) if folder.is_dir() else name
-        with loading(f"The language model is {name}", "give a Hugging Face name or a folder with safetensors"):
+        with loading(f"The language model is {name}", "give a Hugging Face name or a folder with safetensors", name):
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             known = config.num_hidden_layers
             if layers is not None and not 1 <= layers <= known:

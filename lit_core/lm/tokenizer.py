@@ -16,6 +16,7 @@ import numpy as np
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import parse_json, read_json
+from lit_core.files.listing import refuse_links_out
 from lit_core.files.paths import atomic_write, resolve_data_path
 
 END_OF_TEXT = "<|endoftext|>"
@@ -26,6 +27,8 @@ _END_OF_TEXT_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|eos|>"
 #: Where a long text may be cut without changing its tokens: after a single line break, before a word.
 _CUT = re.compile(r"(?<=\S\n)(?=\w)")
 _PIECE = 1 << 20
+#: Ids without a token that a tokenizer may have besides as many as it has tokens.
+_UNUSED_IDS = 1 << 16
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "▁"
 #: Every printable sign of ASCII, words, runs of blanks, and signs of two to four bytes.
@@ -71,6 +74,11 @@ class Tokenizer:
             )
         self.end_of_text: int = vocabulary[self._end_of_text_name]
         self.vocab_size: int = max(vocabulary.values()) + 1
+        if self.vocab_size > 2 * len(vocabulary) + _UNUSED_IDS:
+            raise UserError(
+                f"The tokenizer has the id {self.vocab_size - 1}, but only {len(vocabulary)} tokens, and a model has a "
+                "row for each id; number the tokens without such gaps."
+            )
         self.sha256: str = hashlib.sha256(self.to_json().encode()).hexdigest()
 
     # Building
@@ -135,6 +143,7 @@ class Tokenizer:
             return cls.bytes()
         path = resolve_data_path(spec)
         if (path / "tokenizer.json").is_file():
+            refuse_links_out(path, [path / "tokenizer.json"])
             path = path / "tokenizer.json"
         if path.is_file():
             return cls._load_file(path)
@@ -148,6 +157,7 @@ class Tokenizer:
     @classmethod
     def _load_file(cls, path: Path) -> Tokenizer:
         config = path.with_name("tokenizer_config.json")
+        refuse_links_out(path.parent, [config])
         try:
             definition = read_json(path, remedy="give one written by `tokenizers`", lenient=True)
             end_of_text = read_json(config, lenient=True).get("eos_token") if config.is_file() else None

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from lit_core.errors import UserError
+from lit_core.lm.model_files import check_model_folder
 
 
 @contextmanager
-def loading(subject: str, remedy: str) -> Iterator[None]:
+def loading(subject: str, remedy: str, model: str | Path) -> Iterator[None]:
     """Hide the output of transformers while it loads a model, and raise its errors as UserError.
 
     Args:
         subject: Start of the error message: the argument and its value, such as ``encoder is minilm``.
         remedy: End of the error message: what to give instead.
+        model: Name or folder of the model; a folder is checked by `check_model_folder` first.
 
     Raises:
         UserError: If transformers does not find the model or cannot read it.
     """
     try:
+        if Path(model).is_dir():
+            check_model_folder(Path(model))
         with quiet_transformers():
             yield
     except UserError:
         raise
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except Exception as error:  # each config and each model of transformers has its own
+        reason = (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".")
         raise UserError(f"{subject}, which cannot be loaded ({reason}); {remedy}.") from error
 
 

@@ -81,6 +81,6 @@ class Paraphrase(Attack):
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         remedy = "give the Hugging Face name or folder of a sequence-to-sequence model with safetensors"
-        with loading(f"model is {self.model}", remedy):
+        with loading(f"model is {self.model}", remedy, self.model):
             model = AutoModelForSeq2SeqLM.from_pretrained(self.model, use_safetensors=True, trust_remote_code=False)
             return AutoTokenizer.from_pretrained(self.model, trust_remote_code=False), model.eval()

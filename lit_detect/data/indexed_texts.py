@@ -12,6 +12,7 @@ from typing import Any
 
 from lit_core.data.stream import IGNORED
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.listing import listed
 from lit_core.files.text_files import read_text
 from lit_detect.data.text_shards import TextSet
 from lit_detect.formats.base import stem
@@ -111,13 +112,9 @@ def text_files(folder: Path) -> list[Path]:
     """Return the files of a folder whose names end in .txt, in small or capital letters, sorted by name.
 
     Raises:
-        UserError: If one is a link to a file that does not exist.
+        UserError: If there is a link that leads nowhere or out of the folder.
     """
-    found = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt" and not file.is_dir())
-    for file in found:
-        if not file.exists():
-            raise UserError(f"{file} is a link to a file that does not exist; remove the link or restore the file.")
-    return found
+    return [file for file in listed(folder) if file.suffix.lower() == ".txt" and file.is_file()]
 
 
 class TextFolder(IndexedTexts):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lit_core.corpora.described import Described
 from lit_core.errors import UserError
+from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
 from lit_detect.records import SPLITS, Record
 
@@ -101,7 +102,7 @@ def files_of(path: Path, suffixes: tuple[str, ...], argument: str) -> list[Path]
         return [path]
     if not path.is_dir():
         raise UserError(f"{argument} is {path}, but there is no such file or folder. Correct the path.")
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.lower().endswith(suffixes))
+    files = [file for file in listed(path) if file.is_file() and file.name.lower().endswith(suffixes)]
     if not files:
         raise UserError(
             f"{argument} is {path}, a folder without files that end in {' or '.join(suffixes)}. Give another folder."

@@ -109,7 +109,7 @@ class SentenceSimilarity(Similarity):
         from lit_core.lm.pretrained import minilm_folder
 
         name = str(minilm_folder()) if self.encoder == "minilm" else self.encoder
-        with loading(f"encoder is {name}", "give minilm, a Hugging Face name, or a folder with safetensors"):
+        with loading(f"encoder is {name}", "give minilm, a Hugging Face name, or a folder with safetensors", name):
             model = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
             return AutoTokenizer.from_pretrained(name, trust_remote_code=False), model.eval()
 

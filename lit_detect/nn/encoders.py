@@ -21,7 +21,7 @@ from lit_core.errors import UserError, check_at_least
 from lit_core.files.json_files import parse_json
 from lit_core.lm.pretrained import minilm_folder
 from lit_core.lm.tokenizer import END_OF_TEXT, Tokenizer
-from lit_core.lm.transformers_loading import quiet_transformers
+from lit_core.lm.transformers_loading import loading, quiet_transformers
 
 _SCRATCH = re.compile(r"scratch-([1-9]\d*)x([1-9]\d*)")
 _SCRATCH_VOCABULARY, _SCRATCH_POSITIONS, _SCRATCH_HEAD = 4096, 512, 32
@@ -147,18 +147,15 @@ def _load(folder: str, name: str, kind: Any, labels: dict[str, int]) -> tuple[nn
     """Return the network, the tokenizer's definition, the padding id and the longest input in tokens."""
     from transformers import AutoTokenizer
 
-    try:
+    remedy = (
+        "give the name of a Hugging Face encoder or a folder with safetensors and tokenizer.json, or the packaged "
+        "minilm, or scratch-4x128, for which nothing is fetched"
+    )
+    with loading(f"model is {name}", remedy, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         network = kind.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **labels
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise UserError(
-            f"model is {name}, which cannot be loaded ({reason}); give the name of a Hugging Face encoder or a folder "
-            "with safetensors and tokenizer.json, or the packaged minilm, or scratch-4x128, for which nothing is "
-            "fetched."
-        ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model is {name}, whose tokenizer has no tokenizer.json; choose a model that has one.")
     pad = tokenizer.pad_token_id

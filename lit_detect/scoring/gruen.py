@@ -112,7 +112,7 @@ class Gruen:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         remedy = "give a classifier of acceptable sentences by its Hugging Face name or a folder with safetensors"
-        with loading(f"`acceptability` is {self.acceptability}", remedy):
+        with loading(f"`acceptability` is {self.acceptability}", remedy, self.acceptability):
             module = AutoModelForSequenceClassification.from_pretrained(
                 self.acceptability, use_safetensors=True, trust_remote_code=False
             )

@@ -48,7 +48,9 @@ class MaskedLM:
         """
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-        with loading(f"The masked language model is {name}", "give a Hugging Face name or a folder with safetensors"):
+        with loading(
+            f"The masked language model is {name}", "give a Hugging Face name or a folder with safetensors", name
+        ):
             model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         if tokenizer.mask_token_id is None:

@@ -13,9 +13,10 @@ from torch import Tensor
 from lit_core.errors import UserError
 from lit_core.files.json_files import read_json
 from lit_core.files.paths import resolve_data_path
+from lit_core.files.text_files import read_text
+from lit_core.lm.model_files import INDEX, SINGLE, check_model_folder, open_weights, weight_files
 from lit_moe.interop.families import Family, family_of
 
-INDEX = "model.safetensors.index.json"
 #: Small files that are copied unchanged; our decoder does not read them.
 COMPANIONS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 #: Names of tensors that are not weights: old checkpoints hold the frequencies of the rotary positions.
@@ -42,6 +43,7 @@ class ModelFolder:
         need_transformers("A Hugging Face checkpoint")
         self.model = model
         self.path = _locate(model)
+        check_model_folder(self.path)
         described = self._json("config.json")
         self.family: Family = family_of(described.get("model_type"), model)
         self.config = self._parse(described)
@@ -59,24 +61,13 @@ class ModelFolder:
     @cached_property
     def weight_map(self) -> dict[str, str]:
         """File of each tensor by its name."""
-        single = self.path / "model.safetensors"
-        if (self.path / INDEX).is_file():
-            files = self._json(INDEX).get("weight_map")
-            if not isinstance(files, dict):
-                raise UserError(f"{self.path / INDEX} has no weight_map; fetch or save the model again.")
-            for file in sorted(set(files.values())):
-                if not (self.path / file).is_file():
-                    raise UserError(
-                        f"model is {self.model}, whose {INDEX} names {file}, but there is no such file in {self.path}; "
-                        "fetch or copy it."
-                    )
-            return files
-        if not single.is_file():
+        files = weight_files(self.path)
+        if files is None:
             raise UserError(
-                f"model is {self.model}, but there is neither {INDEX} nor {single.name} in {self.path}; save the model "
-                "as safetensors, since nothing is unpickled."
+                f"model is {self.model}, but there is neither {INDEX} nor {SINGLE} in {self.path}; save the model as "
+                "safetensors, since nothing is unpickled."
             )
-        return dict.fromkeys(self._open(single.name).keys(), single.name)
+        return files if (self.path / INDEX).is_file() else dict.fromkeys(self._open(SINGLE).keys(), SINGLE)
 
     def read(self, name: str, region: tuple[slice, ...]) -> Tensor:
         """Read a part of a tensor without reading the rest.
@@ -123,18 +114,11 @@ class ModelFolder:
     def companions(self) -> dict[str, str]:
         """Return the texts of the small files in `COMPANIONS` by file name, as far as there are such files."""
         files = {name: self.path / name for name in COMPANIONS if (self.path / name).is_file()}
-        return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+        return {name: read_text(path) for name, path in files.items()}
 
     def _open(self, file: str) -> Any:
-        from safetensors import SafetensorError, safe_open
-
         if file not in self._files:
-            try:
-                self._files[file] = safe_open(self.path / file, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise UserError(
-                    f"{self.path / file} is not a safetensors file or is torn ({error}); fetch it again."
-                ) from error
+            self._files[file] = open_weights(self.path / file)
         return self._files[file]
 
     def _json(self, name: str) -> dict[str, Any]:

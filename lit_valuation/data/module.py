@@ -9,6 +9,7 @@ from lit_core.data import ShardStream, StreamLoader
 from lit_core.data.module import SourceSubset, StreamDataModule
 from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, check_at_least, did_you_mean
+from lit_core.files.listing import listed
 from lit_core.files.paths import resolve_data_path
 from lit_valuation.data.concatenated_sets import ConcatenatedSets
 from lit_valuation.data.labelled_sets import LabelledSet
@@ -122,7 +123,7 @@ class OwnersDataModule(StreamDataModule):
 
 
 def _party_folder(root: Path, party: str) -> Path:
-    owners = sorted(path.name for path in (root / "owners").glob("*") if path.is_dir())
+    owners = [path.name for path in listed(root / "owners") if path.is_dir()]
     if not root.is_dir() or not (owners or (root / "trainer").is_dir()):
         raise UserError(f"`data.root` is {root}, but there are no parties in it; run `lit-valuation prepare`.")
     if party == "trainer":

@@ -13,6 +13,7 @@ from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.pretrained import MINILM_SHA256, minilm_folder
+from lit_core.lm.transformers_loading import loading
 from lit_valuation.encoders.base import (
     Encoder,
     Inputs,
@@ -45,15 +46,10 @@ class HuggingFaceEncoder(Encoder):
 
         self.model, self.revision, self.max_length = model, revision, max_length
         self.name = f"HuggingFaceEncoder[{Path(model).name if Path(model).is_dir() else model}]"
-        try:
+        with loading(f"model is {model}", "give a name on the Hub or a folder with config.json and safetensors", model):
             self.module = AutoModel.from_pretrained(
                 model, revision=revision, use_safetensors=True, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"model {model!r} cannot be loaded: {' '.join(str(error).split())[:200]}; give a name on the Hub or a "
-                "folder with config.json and model.safetensors."
-            ) from error
         self.sha256 = weights_sha256(self.module)
 
     def encode(self, x: Inputs, batch_size: int = 64) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
+from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
 from lit_valuation.data.images import decoded_image, pillow_image
 from lit_valuation.samples import Samples
@@ -73,11 +74,11 @@ class ImageFolder(LabelledSource):
 
     def _files(self) -> Iterator[tuple[Path, str, str]]:
         """Yield each image's path with the names of its class and group."""
-        classes = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        classes = [path for path in listed(self.folder) if path.is_dir()]
         if not classes:
             raise UserError(f"{self.folder} has no folders, but needs one per class; move the images into them.")
         for folder in classes:
-            images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+            images = [path for path in listed(folder, "**/*") if path.suffix.lower() in _SUFFIXES]
             if not images:
                 raise UserError(f"{folder} has no images, but is the folder of a class; fill it or remove it.")
             for path in images:

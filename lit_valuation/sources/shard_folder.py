@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
+from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts, resolve_data_path
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.samples import Samples, merge_samples
@@ -26,7 +26,7 @@ class ShardFolder(LabelledSource):
     def __init__(self, folder: str, name: str) -> None:
         self.folder = resolve_data_path(folder)
         self.name = check_name(name)
-        folders = sorted(Path(index).parent for index in self.folder.rglob("index.json"))
+        folders = [index.parent for index in listed(self.folder, "**/index.json")]
         if not folders:
             raise UserError(
                 f"folder of the source {name} is {folder}, but there is no labelled shard set in it; correct the path."
