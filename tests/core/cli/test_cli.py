@@ -229,7 +229,6 @@ BAD = [
     (["fitt"], 'Did you mean "fit"?'),
     ([*BASE, "--trainer.max_stepz", "3"], 'trainer.max_stepz is not an argument. Did you mean "max_steps"?'),
     ([*BASE, "--model.slepe", "3"], 'model.slepe is not an argument. Did you mean "sleep"?'),
-    ([*BASE, "--data.nan_at", "3"], "data.nan_at is not an argument. See --help"),
     ([*BASE, "--model.shape.widht", "3"], "model.shape.widht is not an argument."),
     ([*BASE, "--model.shape.width", "abc"], "model.shape.width is abc, but must be of type int"),
     ([*BASE, "--model.shape.width", "900"], "`width` is 900, but must be at most 100; lower it."),

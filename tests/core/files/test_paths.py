@@ -54,4 +54,5 @@ atomic_write(Path({str(tmp_path / "a.bin")!r}), b"x" * 100000)
 
 def test_did_you_mean():
     assert did_you_mean("sead", ["seed", "data"]) == ' Did you mean "seed"?'
+    assert did_you_mean("seed", ["seed", "data"]) == "", "an argument of another class by that name is no help"
     assert did_you_mean("zzz", ["seed"]) == ""
