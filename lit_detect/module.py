@@ -99,6 +99,11 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         """Whether the detector is trained by gradients, so that a finished fit can be continued."""
         return isinstance(self.detector, TrainedDetector)
 
+    @property
+    def main_parts(self) -> list[nn.Module]:
+        """The detector."""
+        return [self.detector]
+
     def probability(self, scores: Tensor) -> Tensor:
         """Return the probability of machine, float64, from scores ``(n,)``."""
         own = None if self.calibration is None else self.calibration.platt

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lit_core.errors import UserError
@@ -115,6 +115,11 @@ class MoELanguageModel(EvaluationTask):
     def train_flops(self) -> float:
         """Floating-point operations spent on `train_tokens`, forward and backward."""
         return self.meter.flops(self.trainer.global_step)
+
+    @property
+    def main_parts(self) -> list[nn.Module]:
+        """The layers of the decoder, in order."""
+        return list(self.decoder.layers)
 
     def setup(self, stage: str) -> None:
         """Take the tokenizer from the data module, where it has one."""

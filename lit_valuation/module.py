@@ -110,6 +110,11 @@ class ClassifierTask(EvaluationTask):
         """Number of classes."""
         return len(self.classes)
 
+    @property
+    def main_parts(self) -> list[nn.Module]:
+        """The network."""
+        return [self.network]
+
     def setup(self, stage: str) -> None:
         """Check that the data have the classes of the model.
 

@@ -1,6 +1,7 @@
 """Callbacks for any LightningModule: those that each run of a LitShift command has, and replay of earlier data."""
 
 from lit_core.callbacks.branch import BranchFrom
+from lit_core.callbacks.compile_parts import CompileParts
 from lit_core.callbacks.finite_loss import FiniteLoss
 from lit_core.callbacks.graceful_stop import GracefulStop
 from lit_core.callbacks.monitored_keys import MonitoredKeys
@@ -11,6 +12,7 @@ from lit_core.callbacks.run_record import RunRecord
 
 __all__ = [
     "BranchFrom",
+    "CompileParts",
     "FiniteLoss",
     "GracefulStop",
     "LinearReplay",
