@@ -88,7 +88,7 @@ def facts_of(given: str | Path) -> dict[str, Any]:
     for candidate in _candidates(path):
         if candidate.is_file():
             facts = {"path": str(path), **record.read(candidate)}
-            return facts | (_of_run(candidate.parent) if candidate.name == record.RECORD else {})
+            return facts | (_of_run(candidate.parent) if path.is_dir() or candidate.name == record.RECORD else {})
     if path.suffix == ".json":
         return {"path": str(path), **_of_json(path)}
     if path.suffix == ".jsonl" and (entry := _last_entry(path)):
@@ -110,8 +110,11 @@ def _candidates(path: Path) -> Iterator[Path]:
     """Yield the paths at which the record of a file or folder may lie, the nearest first."""
     if path.is_dir():
         yield path / record.RECORD
+        yield from sorted(
+            path.glob("run.*.json"), key=lambda one: one.stat().st_mtime, reverse=True
+        )  # evaluations only
         return
-    if path.name == record.RECORD or path.name.endswith(f".{record.RECORD}"):
+    if path.match("run*.json") or path.name.endswith(f".{record.RECORD}"):
         yield path
     yield path.with_name(f"{path.name}.{record.RECORD}")
     command = {"predictions": "predict"}.get(path.stem) or path.stem.removeprefix("config").strip(".")

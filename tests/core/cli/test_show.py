@@ -154,6 +154,19 @@ def test_how_a_run_ended(args, code, told, capsys):
     assert told in shown("runs/small/x", capsys=capsys).splitlines()[1]
 
 
+def test_a_folder_of_evaluations_alone_is_shown(runs, capsys):
+    for command in ("validate", "test"):
+        assert main([command, "--ckpt_path", last("a"), "--run", "alone", "--trainer.enable_progress_bar=false"]) == 0
+    assert sorted(path.name for path in Path("runs/small/alone").glob("run*.json")) == [
+        "run.test.json",
+        "run.validate.json",
+    ]
+    text = shown("runs/small/alone", capsys=capsys)
+    assert "Outcome      finished" in text and "Command      lit-small test --ckpt_path" in text
+    assert "Evaluated " in text and "lit-small validate" in text
+    assert facts_of("runs/small/alone/run.validate.json")["sessions"][0]["command"].startswith("lit-small validate")
+
+
 def test_a_killed_run_has_no_end_and_a_resume_keeps_its_history(capsys):
     kill = ["--trainer.callbacks+", f"{__name__}.AtStep", "--trainer.callbacks.signum", "0"]
     save = ["--trainer.callbacks+", "lit_core.callbacks.RunCheckpoint", "--trainer.callbacks.every_n_train_steps", "1"]
