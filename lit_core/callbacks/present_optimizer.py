@@ -30,7 +30,8 @@ class PresentOptimizer(Callback):
     `ReduceLROnPlateau` depends on what it has seen, so its learning rate is that of the checkpoint. A schedule with a
     ``step`` of its own keeps all values of the checkpoint, since it may store its state in them.
 
-    It warns before a run that is longer than its schedule, and when the learning rate comes to 0 for good.
+    It warns before a run that is longer than its schedule, says where a shorter one ends, and warns when the learning
+    rate comes to 0 for good.
     """
 
     def __init__(self) -> None:
@@ -95,16 +96,23 @@ class PresentOptimizer(Callback):
             )
 
     def _check_length(self, schedule: StepSchedule, trainer: Trainer) -> None:
-        """Warn if the run goes on after the end of its schedule."""
-        end, last = max(schedule.total_steps, trainer.global_step), trainer.max_steps
-        if last <= end:
+        """Warn if the run goes on after the end of its schedule, and say where it ends before that."""
+        last, total = trainer.estimated_stepping_batches, schedule.total_steps
+        if not math.isfinite(last) or last <= trainer.global_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        rate = schedule.rate(int(last) - 1, float(schedule.base_lrs[0]))
+        if last < total:
+            rank_zero_info(
+                f"The run ends after {last} of the {total} steps of its schedule, at a learning rate of {rate:.4g}."
+            )
+        if last <= total:
             return
         self._has_warned = True
-        rate = schedule.rate(last - 1, float(schedule.base_lrs[0]))
+        whole = f"${{trainer.max_steps}}, or {last}" if last == trainer.max_steps else last
         rank_zero_warn(
-            f"`total_steps` of the schedule is {schedule.total_steps}, but `trainer.max_steps` is {last}: the last "
-            f"{last - end} steps are trained at a learning rate of {rate:.4g}; give total_steps as "
-            f"${{trainer.max_steps}}, or {last}."
+            f"`total_steps` of the schedule is {total}, but the run has {last} steps: the last "
+            f"{last - max(total, trainer.global_step)} steps are trained at a learning rate of {rate:.4g}; give "
+            f"total_steps as {whole}."
         )
 
 

@@ -227,7 +227,19 @@ def test_a_rate_that_jumps_is_printed_with_the_former_one(tmp_path, monkeypatch)
     assert said == ["The learning rate goes on at 0.05, as it is configured now; in the checkpoint it was 0."]
     fit(tmp_path / "new", COSINE, 2)
     fit(tmp_path / "new", COSINE, 4, resume=True)
-    assert len(said) == 1
+    ends = "The run ends after {} of the 6 steps of its schedule, at a learning rate of {}."
+    assert said[1:] == [ends.format(2, 0.05), ends.format(4, 0.08536)]
+
+
+def test_a_run_of_epochs_is_compared_with_its_schedule_too(tmp_path):
+    trainer = Trainer(
+        default_root_dir=tmp_path, logger=False, max_epochs=2, accelerator="cpu", limit_train_batches=4,
+        limit_val_batches=0, callbacks=[PresentOptimizer()], enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, accumulate_grad_batches=2,
+    )  # fmt: skip
+    said = "is 3, but the run has 4 steps: the last 1 steps are trained at .*; give total_steps as 4."
+    with pytest.warns(UserWarning, match=said):
+        trainer.fit(Model(partial(WarmupCosine, total_steps=3), 0.1, 0.1), BoringDataModule())
 
 
 @pytest.mark.parametrize("resume", [False, True])

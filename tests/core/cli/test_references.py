@@ -307,7 +307,7 @@ def test_a_checkpoint_that_kept_the_number_says_what_to_type(first, capsys):
     torch.save(former, LAST)
     capsys.readouterr()
     shutil.copy(LAST, "former.ckpt")
-    with pytest.warns(UserWarning, match="`total_steps` of the schedule is 2, but `trainer.max_steps` is 4"):
+    with pytest.warns(UserWarning, match="`total_steps` of the schedule is 2, but the run has 4 steps"):
         fit("--ckpt_path", "former.ckpt", "--trainer.max_steps", "4", "--run", "short")
     assert rates("short") == [0, 0]
     fit("--ckpt_path", LAST, "--trainer.max_steps", "4", TOTAL, "${trainer.max_steps}")  # in a flag too
