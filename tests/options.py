@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 import shutil
 import time
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,7 @@ from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lightning.devices import Devices
 
 #: What tells who wrote a file, when, and by which command.
-RECORDED = ("record", "time", "hash", "previous")
+RECORDED = ("record", "time", "seconds", "hash", "previous")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Case:
         second: Another value by option, where its type does not give one.
         under: What else is typed with an option, for its first and for its second value.
         same: Why an option changes nothing that is written, by option.
+        empty: What an empty value means, by option, where it is taken and is not the same as none.
         slow: Options that take long to start with; "all" for each.
     """
 
@@ -37,6 +39,7 @@ class Case:
     second: dict[str, Any] = field(default_factory=dict)
     under: dict[str, dict[str, Any]] = field(default_factory=dict)
     same: dict[str, str] = field(default_factory=dict)
+    empty: dict[str, str] = field(default_factory=dict)
     slow: tuple[str, ...] = ()
 
 
@@ -124,6 +127,28 @@ class Walk:
         else:
             assert code == 0, error
             assert other_files != files or (not new_files(files, self.start) and other_said != said)
+
+    def check_empty(self, name, option, case, capsys):
+        """Check that an empty text, list or mapping is refused by name, or is the same as leaving the option out."""
+        for value in empty_values(options_of(self.verbs[name])[option][0]):
+            base = {**case.base, **case.under.get(option, {})}
+            code, files, said, error = self.run(name, {**base, option: value}, capsys)
+            if code == 2:
+                assert re.search(rf"\b{option}\b", error), error
+            elif option in case.empty:
+                assert code == 0
+            else:
+                base.pop(option, None)
+                left_out = self.run(name, base, capsys)
+                assert (code, files) == left_out[:2] and (new_files(files, self.start) or said == left_out[2]), error
+
+
+def empty_values(hint):
+    """Return the empty text, list and mapping, as far as a type takes them."""
+    kinds = {str: "", list: [], dict: {}}
+    outer = {hint, get_origin(hint), *get_args(hint), *(get_origin(one) for one in get_args(hint))}
+    inner = set() if get_origin(hint) in (list, dict, Literal) else outer
+    return [value for kind, value in kinds.items() if kind in (inner or {get_origin(hint)})]
 
 
 def new_files(files, start):

@@ -422,6 +422,8 @@ def test_no_optimizer_schedule_or_callback_takes_nan_infinity_or_a_negative_numb
 
 def test_another_projects_class_may_take_any_number():
     check_numbers(config_of("theirs.Model", "limit", math.inf))
+    with pytest.raises(UserError, match=r"`model.init_args.optimizer.init_args.lr` is nan"):
+        check_numbers(config_of("theirs.Model", "optimizer", config_of("torch.optim.SGD", "lr", math.nan).model))
     with pytest.raises(UserError, match="`fraction` is nan"):
         check_numbers(Namespace(fraction=math.nan))
 

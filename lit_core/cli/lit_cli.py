@@ -25,6 +25,7 @@ from lit_core.callbacks import (
     RunRecord,
 )
 from lit_core.cli import arguments
+from lit_core.cli.empty import refuse_empty
 from lit_core.cli.messages import sentence
 from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser_messages import check_keys
@@ -117,6 +118,7 @@ class LitCLI(CommandLine):
         self._refuse_nulls(parser)
         if command is not None:
             check_numbers(self.config[command], command)
+            refuse_empty(self.config[command])
 
     def _refuse_nulls(self, parser: LightningArgumentParser) -> None:
         """Validate nulls too, which jsonargparse treats as values that are not given."""

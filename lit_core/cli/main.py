@@ -32,6 +32,7 @@ from lit_core.cli.arguments import (
     trust_given,
 )
 from lit_core.cli.configs import words_as_flag
+from lit_core.cli.empty import refuse_empty
 from lit_core.cli.entries import entry_sentence
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.messages import is_user_error, root_cause, sentence
@@ -172,6 +173,7 @@ def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[
         for key in ("config", TRUST):
             config.pop(key, None)
         check_numbers(config)
+        refuse_empty(config, function)
         seed = config.get("seed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # defaults that are objects become texts

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lit_core.errors import UserError
 
 #: Packages whose classes are checked; what others make of a number is their own.
-_KNOWN = ("torch", "lightning", "lit_core", "lit_moe", "lit_valuation", "lit_detect")
+_KNOWN = ("torch.", "lightning.", "lit_core.", "lit_moe.", "lit_valuation.", "lit_detect.")
 #: Packages whose classes take numbers of 0 or more, but for those of `NEGATIVE` and `POSITIVE`.
 _COUNTS_AND_RATES = ("torch.optim.", "lightning.pytorch.callbacks.")
 #: Their arguments that may be below 0, and how far; the classes check these themselves where there is more to say.
@@ -57,9 +57,7 @@ def check_numbers(config: Namespace, command: str | None = None) -> None:
         UserError: If a number is not finite or out of its range, or a time is none.
     """
     needed = _NEEDED.get(command or "")
-    for path, owner, value in _values(config, "", ""):
-        if owner and not owner.startswith(tuple(f"{name}." for name in _KNOWN)):
-            continue
+    for path, owner, value in values_in(config):
         name = next(part for part in reversed(path.split(".")) if not part.isdigit())
         if not isinstance(value, int | float):
             if name in TIMES and _is_no_time(value):
@@ -86,19 +84,24 @@ def _is_no_time(value: Any) -> bool:
     return not (value if isinstance(value, timedelta) else any(dict(value).values()))
 
 
-def _values(node: Any, path: str, owner: str) -> Iterator[tuple[str, str, Any]]:
-    """Yield each number, text and time with its path and its class; the empty string for arguments of the command."""
+def values_in(node: Any, path: str = "", owner: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield each number, text and time with its path and its class; the empty string for arguments of the command.
+
+    Those of classes of other projects are left out.
+    """
+    known = not owner or owner.startswith(_KNOWN)
     if isinstance(node, bool) or node is None:
         return
     if isinstance(node, int | float | str | timedelta):
-        yield path, owner, node
+        if known:
+            yield path, owner, node
     elif isinstance(node, Namespace | dict):
         inner = vars(node) if isinstance(node, Namespace) else node
         owner = str(inner.get("class_path", owner))
-        if path.endswith(TIMES):
+        if known and path.endswith(TIMES):
             yield path, owner, inner
         for name, value in inner.items():
-            yield from _values(value, f"{path}.{name}" if path else str(name), owner)
+            yield from values_in(value, f"{path}.{name}" if path else str(name), owner)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            yield from _values(value, f"{path}.{index}", owner)
+            yield from values_in(value, f"{path}.{index}", owner)

@@ -67,7 +67,7 @@ def report(
             split.
         output: Folder for report.md, report.csv, figures, TensorBoard and the finished scores.
         by: Conditions to look at: domain, generator, decoding, priming, attack, or a key of meta such as language;
-            null takes the first five.
+            null takes the first five, an empty list none.
         split: Split that is taken of a root or a source.
         similarity: What compares attacked texts with their originals, by class name; null takes the words in common.
         language_model: Language model whose perplexity of attacked texts and originals is reported, by class name or

@@ -60,6 +60,8 @@ def query(
     book = open_ledger(home, ledger)
     _check(per_class, budget, seed)
     seed = part_seed(seed)
+    if classes == []:
+        raise UserError("classes is empty; name the classes to ask for, or leave it out for all with a mistake.")
     if not to:
         raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
     to = book.recorded_names(to, "to", new_party)

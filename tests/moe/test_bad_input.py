@@ -183,11 +183,15 @@ CASES = {
     "negative learning rate": (
         FIT,
         2,
-        ["lr` is -1.0, but must be 0 or more"],
+        ["lr` is -1.0, but must be above 0"],
         run("model.init_args.optimizer.init_args.lr", -1.0),
     ),
     "no such accelerator": ([*FIT, "--trainer.accelerator", "cpuu"], 2, ["invalid accelerator name"]),
-    "negative steps": ([*FIT, "--trainer.max_steps", "-5"], 2, ["`trainer.max_steps` is -5, but must be -1 or more"]),
+    "negative steps": (
+        [*FIT, "--trainer.max_steps", "-5"],
+        2,
+        ["`trainer.max_steps` is -5, but must be 1 or more, or -1"],
+    ),
     # replay
     "replay of 1.5": (FIT, 2, ["`fraction` is 1.5", "give a number from 0 to 1"], run(FRACTION, 1.5)),
     "replay of -0.1": (FIT, 2, ["`fraction` is -0.1", "give a number from 0 to 1"], run(FRACTION, -0.1)),

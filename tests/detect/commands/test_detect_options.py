@@ -95,6 +95,7 @@ CASES = {
         | {"resamples": 10}
         | {**NO_DEVICE, "trainer.precision": "bf16-mixed"},
         under={"split": {"texts": ["prepared/others"]}},
+        empty={"by": "no conditions"},
         slow=("all",),  # draws figures
     ),
 }
@@ -141,6 +142,11 @@ LEFT_OUT = ("study", "configs", "show")  # walked with lit-moe
 @pytest.mark.parametrize(("verb", "option"), options("lit_detect", CASES, LEFT_OUT))
 def test_an_option_has_an_effect(walk, verb, option, capsys):
     walk.check(verb, option, CASES[verb], capsys)
+
+
+@pytest.mark.parametrize(("verb", "option"), options("lit_detect", CASES, LEFT_OUT))
+def test_nothing_is_refused_or_means_that_the_option_is_left_out(walk, verb, option, capsys):
+    walk.check_empty(verb, option, CASES[verb], capsys)
 
 
 @pytest.mark.parametrize("verb", starts(CASES))

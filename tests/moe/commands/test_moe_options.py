@@ -100,6 +100,11 @@ def test_an_option_has_an_effect(walk, verb, option, capsys):
     walk.check(verb, option, CASES[verb], capsys)
 
 
+@pytest.mark.parametrize(("verb", "option"), options("lit_moe", CASES))
+def test_nothing_is_refused_or_means_that_the_option_is_left_out(walk, verb, option, capsys):
+    walk.check_empty(verb, option, CASES[verb], capsys)
+
+
 @pytest.mark.parametrize("verb", starts(CASES))
 def test_the_same_command_writes_the_same(walk, verb, capsys):
     walk.check_equal(verb, CASES[verb], capsys)
