@@ -352,6 +352,28 @@ def _run_config(
     return config, {key.replace(of_data, "data.init_args."): value for key, value in left_out.items()}
 
 
+def model_of(path: str, args: list[str], links: list[str], model_class: str) -> dict[str, Any]:
+    """Return class path and arguments of the model in a checkpoint; nothing if the checkpoint keeps none.
+
+    Args:
+        path: The checkpoint.
+        args: The command line.
+        links: Keys of arguments that are computed, which are left out.
+        model_class: Import path of the class, where the checkpoint does not name it.
+
+    Raises:
+        UserError: If the checkpoint cannot be read, or does not say how to build an argument that is not typed.
+    """
+    kept = current_paths(dict(checkpoint_facts(path, "--ckpt_path").get("hyper_parameters", {})))
+    if not kept:
+        return {}
+    parameters = usable_hyperparameters(kept, path, "--ckpt_path", _given_to("model", args))
+    model = _as_config({CLASS_PATH: model_class, **parameters})
+    for link in links:
+        _delete(model["init_args"], link.removeprefix("model.").removeprefix("init_args.").split("."))
+    return model
+
+
 def _as_config(parameters: dict[str, Any]) -> dict[str, Any]:
     init_args = {key: value for key, value in parameters.items() if key not in (CLASS_PATH, INSTANTIATOR)}
     return {"class_path": parameters[CLASS_PATH], "init_args": init_args}

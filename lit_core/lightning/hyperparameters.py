@@ -100,12 +100,13 @@ def usable_hyperparameters(
         parameters: The hyperparameters.
         path: The checkpoint, for the message.
         argument: Name of the argument that gave the path, for the message.
-        given: Names of the arguments that the caller gives instead of those of the checkpoint.
+        given: Names of the arguments that the caller gives, as a whole or in part; they need not be in the checkpoint.
 
     Raises:
         UserError: If an argument that is not given was not kept.
     """
-    usable = {name: value for name, value in parameters.items() if name not in given}
+    # what is given may be a part only, such as a field of a dataclass
+    usable = {name: value for name, value in parameters.items() if name not in given or not any(unkept(value))}
     for name, value in usable.items():
         for key, what in unkept(value, name):
             if key not in _IN_TRAINING:
