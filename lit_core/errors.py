@@ -7,12 +7,21 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from lit_core.screen import on_screen
+
 #: Exit codes; 128 + signal for a run that was stopped and saved. A verb returns the last: done, but for what it names.
 OK, FAILED, USER_ERROR, LEFT_OUT = 0, 1, 2, 3
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
-class UserError(ValueError):
+class _Sentence(Exception):
+    """An exception whose message is printed as one line, in which names of others are escaped."""
+
+    def __str__(self) -> str:
+        return on_screen(" ".join(super().__str__().split()))
+
+
+class UserError(_Sentence, ValueError):
     """A mistake in what the user gave: an argument, a config, a file.
 
     The message names the argument or the file and line, the value, the rule and the remedy, in one or two sentences.
@@ -20,7 +29,7 @@ class UserError(ValueError):
     """
 
 
-class RunFailure(RuntimeError):
+class RunFailure(_Sentence, RuntimeError):
     """A run that failed without a mistake of the user: a loss that is not finite, a full disk, a dead process.
 
     The message is one or two sentences. The command line prints it without a traceback and exits with 1.

@@ -16,10 +16,11 @@ from lit_core.errors import UserError, check_at_least, checked_first, did_you_me
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, quoted, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.record import shown
+from lit_core.screen import quoted, say
 from lit_core.seeds import checked_seed
 
 #: What the root's tokenizer was trained on.
@@ -112,7 +113,7 @@ def prepare(
         if encoder is None:
             size = VOCAB_SIZE if vocab_size is None else vocab_size
             training = {"vocab_size": size, "tokenizer_bytes": tokenizer_bytes, "sources": settings}
-            print(f"Training a byte-level BPE of {size} tokens.", flush=True)
+            say(f"Training a byte-level BPE of {size} tokens.")
             encoder = Tokenizer.train_bpe(sample(builds, tokenizer_bytes), size)
         if builds:
             encode(builds, encoder, workers)
@@ -120,8 +121,8 @@ def prepare(
     summary = {name: _summary(folder / name) for name in settings}
     _print(summary, reused=set(summary) - {build.corpus.name for build in builds})
     weights = json.dumps(dict.fromkeys(summary, 1.0))
-    print(f"\nIn           {folder}")
-    print(f"Train on it  lit-moe fit --config CONFIG --data.root {quoted(root)} --data.sources {quoted(weights)}")
+    say("", f"In           {folder}")
+    say(f"Train on it  lit-moe fit --config CONFIG --data.root {quoted(root)} --data.sources {quoted(weights)}")
     return summary
 
 
@@ -213,7 +214,7 @@ def _verify(root: Path) -> Summary:
                 )
         summary[folder.name] = _summary(folder)
     _print(summary, reused=set())
-    print(f"\nAll shards of {root} match their indices.")
+    say("", f"All shards of {root} match their indices.")
     return summary
 
 
@@ -231,12 +232,13 @@ def _summary(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _print(summary: Summary, reused: set[str]) -> None:
-    print(
-        f"\n{'source':<16}{'split':<7}{'documents':>10}{'text bytes':>15}{'tokens':>14}{'bytes/token':>13}{'shards':>8}"
+    say(
+        "",
+        f"{'source':<16}{'split':<7}{'documents':>10}{'text bytes':>15}{'tokens':>14}{'bytes/token':>13}{'shards':>8}",
     )
     for name, splits in summary.items():
         for split, row in splits.items():
-            print(
+            say(
                 f"{name:<16}{split:<7}{row['documents']:>10,}{row['text_bytes']:>15,}{row['tokens']:>14,}"
                 f"{row['text_bytes'] / row['tokens']:>13.2f}{row['shards']:>8,}"
                 + ("   unchanged" if name in reused else "")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from lit_core.screen import on_screen, progress_bar
 
 Item = TypeVar("Item")
 
@@ -48,11 +48,11 @@ def progress(
         size: Returns the cost of an item relative to the others.
     """
     begin, done, total = time.perf_counter(), 0.0, sum(map(size, items))
-    bar = tqdm(items, desc=title, unit=unit, disable=None if shown and items else True, leave=False)
+    bar = progress_bar(items, desc=title, unit=unit, disable=None if shown and items else True, leave=False)
     for index, item in enumerate(bar):
         yield item
         done += size(item)
         if shown and index == 1:
             left = (time.perf_counter() - begin) * (total - done) / max(done, 1e-9)
             if left >= 1:
-                bar.write(f"{task}, about {duration(left)} to go.")
+                bar.write(on_screen(f"{task}, about {duration(left)} to go."))

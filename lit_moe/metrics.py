@@ -7,12 +7,12 @@ import operator
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
 
 from lit_core.errors import UserError
 from lit_core.lightning.one_value import OneValue
+from lit_core.screen import rank_zero_warn
 from lit_moe.functional.drift import (
     VocabularySpecialization,
     add_id_counts,

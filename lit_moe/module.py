@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -19,6 +18,7 @@ from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, 
 from lit_core.lightning.step_logging import ratio, sum_on_device, sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.screen import rank_zero_warn
 from lit_core.seeds import part_seed
 from lit_moe.functional.token_nll import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_core.files.paths import quoted
+from lit_core.screen import on_screen, quoted
 
 ROOT = Path(__file__).parents[1]
 #: Texts that are not for a shell, by module.
@@ -39,6 +39,11 @@ def test_each_value_in_a_printed_command_is_quoted():
         assert quoted or ast.unparse(value) in NOT_TYPED.get(path, ()), f"{path}: {ast.unparse(value)}"
 
 
-@pytest.mark.parametrize("name", ["plain/last.ckpt", "a b", "it's", '"x"', "$HOME", "step=3.ckpt"])
+NAMES = ["plain/last.ckpt", "a b", "it's", '"x"', "$HOME", "$(id)", "a;b", "-x", "é", "step=3.ckpt"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a\nb\x1b[2J", "\udc80", "\u202ex'\\"])
 def test_a_quoted_path_is_one_word_of_a_shell(name):
-    assert subprocess.check_output(f"printf %s {quoted(Path(name))}", shell=True, text=True) == name
+    assert on_screen(quoted(name)) == quoted(name)  # nothing in it is escaped once more
+    done = subprocess.run(["bash", "-c", f"printf %s {quoted(name)}"], capture_output=True)
+    assert done.stdout == name.encode(errors="surrogateescape")

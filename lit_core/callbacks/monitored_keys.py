@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_core.errors import UserError
 from lit_core.lightning.internals import stops_after_validation, validation_loaders
+from lit_core.screen import rank_zero_warn
 
 #: Packages of which each class that logs has a table of its keys.
 _DOCUMENTED = ("lit_core", "lit_moe", "lit_valuation", "lit_detect")

@@ -8,12 +8,12 @@ import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_core.lightning.optimizers import fitting_moments
 from lit_core.lightning.schedules import StepSchedule
+from lit_core.screen import rank_zero_info, rank_zero_warn
 
 #: What `ReduceLROnPlateau` has seen so far, beside its arguments.
 _SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_core import record
 from lit_core.callbacks.branch import BranchFrom
@@ -23,6 +22,7 @@ from lit_core.lightning.devices import devices_of
 from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import resolved, without_secrets
+from lit_core.screen import rank_zero_warn
 from lit_core.seeds import seeds_of
 from lit_core.trust import sign
 

@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_core.cli.run_folder import find_config
 from lit_core.errors import UserError
@@ -26,6 +25,7 @@ from lit_core.moved_names import current_path, current_paths
 from lit_core.origin import unkept
 from lit_core.record import hide_secrets
 from lit_core.references import below, settled
+from lit_core.screen import rank_zero_warn
 from lit_core.trust import trust
 
 #: Mode in which command lines and configs are parsed: ``${...}`` is resolved after all of them are merged.

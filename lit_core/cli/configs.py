@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lit_core.cli.run_folder import packaged_configs
 from lit_core.errors import UserError, did_you_mean
+from lit_core.screen import say
 
 
 def configs_verb(package: str) -> Callable[..., None]:
@@ -38,8 +39,8 @@ def configs_verb(package: str) -> Callable[..., None]:
             )
         width = max(map(len, chosen))
         for path, text in chosen.items():
-            print(f"{path.ljust(width)}  {text}")
-        print(f"\nIn           {folder}; the first lines of each config give the command that runs it")
+            say(f"{path.ljust(width)}  {text}")
+        say("", f"In           {folder}; the first lines of each config give the command that runs it")
 
     return configs
 

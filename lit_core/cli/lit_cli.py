@@ -11,7 +11,6 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core import record
@@ -41,6 +40,7 @@ from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.switches import refuse_bases, refuse_switches
 from lit_core.origin import import_path
 from lit_core.references import as_typed, without_environment, without_secrets
+from lit_core.screen import rank_zero_info, rank_zero_warn
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of
 from lit_core.trust import note_typed
 

@@ -42,10 +42,10 @@ from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, ran
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.cli.show import paths_as_flags, show
 from lit_core.errors import FAILED, LEFT_OUT, OK, USER_ERROR, UserError, did_you_mean
-from lit_core.files.paths import quoted
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import as_typed
+from lit_core.screen import on_screen, quoted, say
 from lit_core.seeds import checked_seed
 from lit_core.trust import note_typed
 
@@ -99,7 +99,7 @@ def run(
             cli = commands(args)
             _closing_lines(program, cli)
         elif command is None:
-            print(_usage(program, own), flush=True)
+            say(*_usage(program, own).split("\n"))
             return OK if not args or {"--help", "-h"} & set(args) else USER_ERROR
         else:
             known = [*LitCLI.subcommands(), *own]
@@ -114,7 +114,7 @@ def run(
         return error.code if isinstance(error.code, int) else OK if error.code is None else FAILED
     except Stopped as error:
         if error.saved:
-            _say(program, f"stopped and saved; resume with: {program} fit --ckpt_path {quoted(_last_checkpoint())}")
+            _say(program, f"stopped and saved; {_resume_sentence(program)}")
         else:
             _say(program, "stopped; nothing was saved, since `trainer.enable_checkpointing` is false.")
         return OK if is_further_rank() else 128 + error.signum
@@ -131,17 +131,14 @@ def run(
         if rank != "0":  # reports only what rank 0 does not
             reported = rank_zero_ends() if is_further_rank() else is_user_error(cause)
             if not reported and not is_lost_peer(cause):
-                print(f"{program}, rank {rank}: {sentence(error)}", file=sys.stderr, flush=True)
+                say(f"{program}, rank {rank}: {sentence(error)}", error=True)
             return USER_ERROR if is_user_error(cause) else FAILED
         _say(program, sentence(error, verbs.get(command or "")))
         discard_new_files()
         if is_user_error(cause):
             return USER_ERROR
         if _last_checkpoint() is not None:
-            _say(
-                program,
-                f"the last checkpoint is kept; resume with: {program} fit --ckpt_path {quoted(_last_checkpoint())}",
-            )
+            _say(program, f"the last checkpoint is kept; {_resume_sentence(program)}")
         if not debug:
             _say(program, "add --debug for the traceback.")
         return FAILED
@@ -218,20 +215,20 @@ def _closing_lines(program: str, cli: LitCLI) -> None:
         return
     folder = _relative(cli.run_folder)
     if cli.subcommand in ("validate", "test"):
-        print(score_table({key: float(value) for key, value in cli.trainer.callback_metrics.items()}))
-    print(f"\nRun folder   {folder}")
+        say(*score_table({key: float(value) for key, value in cli.trainer.callback_metrics.items()}).split("\n"))
+    say("", f"Run folder   {folder}")
     last = cli.run_folder / "checkpoints" / "last.ckpt"
     if cli.subcommand == "fit" and last.exists():
-        print(f"Test it      {program} test --ckpt_path {quoted(_relative(last))}")
+        say(f"Test it      {program} test --ckpt_path {quoted(_relative(last))}")
         if getattr(cli.model, "is_trained", True):
-            print(f"Resume it    {program} fit --ckpt_path {quoted(_relative(last))} --trainer.max_steps STEPS")
+            say(f"Resume it    {program} fit --ckpt_path {quoted(_relative(last))} --trainer.max_steps STEPS")
     loggers = cli.trainer.loggers
     if any(isinstance(logger, EventLog) for logger in loggers):
-        print(f"Look at it   tensorboard --logdir {quoted(folder)}")
+        say(f"Look at it   tensorboard --logdir {quoted(folder)}")
     for logger in loggers:
         if not isinstance(logger, EventLog | CSVLog):
             where = f" in {_relative(Path(logger.save_dir))}" if logger.save_dir else ""
-            print(f"Logged too   {type(logger).__name__}{where}")
+            say(f"Logged too   {type(logger).__name__}{where}")
 
 
 def score_table(metrics: Mapping[str, float]) -> str:
@@ -263,7 +260,7 @@ def score_table(metrics: Mapping[str, float]) -> str:
         "  ".join([line[0].ljust(widths[0] + 1), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
         for line in lines
     ]
-    return "\n".join(["", *text])
+    return "\n".join(["", *map(on_screen, text)])
 
 
 def _reader_has_left() -> bool:
@@ -274,6 +271,10 @@ def _reader_has_left() -> bool:
     if has_left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return has_left
+
+
+def _resume_sentence(program: str) -> str:
+    return f"resume with: {program} fit --ckpt_path {quoted(_last_checkpoint())}"
 
 
 def _last_checkpoint() -> Path | None:
@@ -290,7 +291,7 @@ def _relative(path: Path) -> Path:
 def _say(program: str, text: str) -> None:
     rank = launched_rank()
     if rank == "0":
-        print(f"{program}: {text}", file=sys.stderr, flush=True)
+        say(f"{program}: {text}", error=True)
 
 
 def _quiet() -> None:

@@ -14,6 +14,7 @@ from lit_core.cli.parser_messages import parser_sentence
 from lit_core.cli.ranks import is_lost_peer
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import FULL_DISK
+from lit_core.screen import on_screen
 
 #: Error numbers of paths that cannot be used as they were given.
 _WRONG_PATH = (
@@ -34,6 +35,10 @@ def sentence(error: BaseException, verb: Callable[..., Any] | None = None) -> st
     Returns:
         One line, without a traceback.
     """
+    return on_screen(_sentence(error, verb))
+
+
+def _sentence(error: BaseException, verb: Callable[..., Any] | None) -> str:
     cause = root_cause(error)
     text = " ".join(str(cause).split())
     if isinstance(cause, UserError | RunFailure):

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from lit_core.progress import duration
+from lit_core.screen import on_screen
 
 #: Longest value that is shown in a column beside another one.
 _SHORT = 44
@@ -41,7 +42,7 @@ def record_text(facts: Mapping[str, Any]) -> str:
         width = max(map(len, config))
         lines += ["", "Config, with the values of references; what is null is left out"]
         lines += [f"  {key:<{width}}  {value}" for key, value in config.items() if value != "null"]
-    return "\n".join(lines)
+    return "\n".join(map(on_screen, lines))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -78,7 +79,7 @@ def difference_text(names: Sequence[str], differ: Mapping[str, Sequence[Any]]) -
     for key, pair in shown.items():
         if key not in short:
             lines += ["", key, *(f"  {name}  {value}" for name, value in zip(_aligned(names), pair, strict=True))]
-    return "\n".join(lines)
+    return "\n".join(map(on_screen, lines))
 
 
 def _comparable(facts: Mapping[str, Any]) -> dict[str, Any]:

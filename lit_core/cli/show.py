@@ -17,6 +17,7 @@ from lit_core.files.yaml_files import read_mapping
 from lit_core.lightning.checkpoint import is_checkpoint_folder, read_checkpoint_facts
 from lit_core.lightning.python_record import config_of
 from lit_core.references import without_environment
+from lit_core.screen import say
 from lit_core.seeds import seeds_of
 
 #: Files in a folder of ours that tell what it holds, where no record of a command lies there.
@@ -39,13 +40,12 @@ def show(paths: list[str] | None = None, json: bool = False) -> None:
         raise UserError(f"show takes one or two paths, but got {len(paths)}; name a run, or two to compare.")
     facts = [facts_of(path) for path in paths]
     if len(facts) == 1:
-        print(json_lines.dumps(facts[0], ensure_ascii=False, indent=1) if json else record_text(facts[0]))
+        text = json_lines.dumps(facts[0], indent=1) if json else record_text(facts[0])
+        say(*text.split("\n"))
         return
     differ = differences(*facts)
-    if json:
-        print(json_lines.dumps(differ, ensure_ascii=False, indent=1))
-    else:
-        print(difference_text(paths, differ))
+    text = json_lines.dumps(differ, indent=1) if json else difference_text(paths, differ)
+    say(*text.split("\n"))
 
 
 def paths_as_flags(args: list[str]) -> list[str]:

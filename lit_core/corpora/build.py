@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core import __version__
 from lit_core.corpora.base import Corpus
@@ -26,6 +25,7 @@ from lit_core.files.paths import atomic_write
 from lit_core.files.working_folder import PREPARED, RECORD
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.record import versions
+from lit_core.screen import progress_bar, say
 
 
 class CorpusBuild:
@@ -170,8 +170,8 @@ def _check_room(folder: Path, job: Job, size: int, tokenizer: Tokenizer) -> None
 def _bar(description: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
     """Show progress in bytes on a terminal; print one line elsewhere."""
     if not sys.stderr.isatty():
-        print(f"{description}{'' if total is None else f' {total:,} bytes'}.", flush=True)
-    with tqdm(desc=description, total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        say(f"{description}{'' if total is None else f' {total:,} bytes'}.")
+    with progress_bar(desc=description, total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         yield bar.update
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lit_core.data.stream import EvalStream, Stream
 from lit_core.errors import RunFailure, UserError
+from lit_core.screen import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _ALIGNED = 16  # bytes; no type of torch has more
 _SMALL = 1 << 20  # bytes; a smaller batch is sent faster through a pipe than through shared memory

@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import DoublePrecision
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 
 from lit_core.data.loader import StreamLoader
 from lit_core.data.order import ORDER
@@ -20,6 +19,7 @@ from lit_core.data.stream import Stream
 from lit_core.errors import UserError
 from lit_core.lightning.internals import given_train_loader, set_logged_step
 from lit_core.lightning.switches import refuse_switches_of
+from lit_core.screen import rank_zero_info
 from lit_core.seeds import run_seed
 
 _COUNTERS = ("ready", "started", "processed", "completed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -19,8 +18,9 @@ from typing import TypedDict
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import FULL_DISK, atomic_write, data_root, make_folder
+from lit_core.screen import logger, say
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 _RECORD = "fetched.json"
 #: Name of its format.
 FORMAT = "litshift-fetched"
@@ -172,7 +172,7 @@ def _fetch(
     if (target / _RECORD).is_file():
         return target
     make_folder(target.parent)
-    print(f"Fetching {name} ({kind}).", flush=True)
+    say(f"Fetching {name} ({kind}).")
     work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
     try:
         archive = download(work)

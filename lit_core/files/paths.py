@@ -6,7 +6,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -37,11 +36,6 @@ def resolve_data_path(path: str | Path) -> Path:
     """
     path = Path(path).expanduser()
     return path if path.is_absolute() or path.exists() else data_root() / path
-
-
-def quoted(value: object) -> str:
-    """Return a path or another text as it is typed in a shell, for commands that are printed."""
-    return shlex.quote(str(value))
 
 
 def make_folder(folder: Path) -> None:

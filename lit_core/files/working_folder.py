@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypedDict
 from lit_core.errors import UserError
 from lit_core.files.formats import read_stamped
 from lit_core.files.paths import locked_folder, make_folder
+from lit_core.screen import say
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
 WORK = ".prepare"
@@ -45,7 +45,7 @@ def workplace(root: Path) -> Iterator[Path]:
             try:
                 yield work
             except KeyboardInterrupt:
-                print("Stopped; run the same command again to resume.", file=sys.stderr, flush=True)
+                say("Stopped; run the same command again to resume.", error=True)
                 raise
             except Exception:
                 if not begun:

@@ -34,9 +34,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lit_core.errors import UserError
-from lit_core.files.paths import quoted
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_core.origin import KeepsOrigin
+from lit_core.screen import quoted
 from lit_core.trust import DESCRIBING, KNOWN, OWN, is_own, is_trusted
 
 #: Key of a vetted checkpoint with what was left out of its description: values by key.

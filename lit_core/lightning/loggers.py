@@ -16,6 +16,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_core.files.paths import atomic_write, make_folder
+from lit_core.files.tables import CsvWriter, read_cell
+
+#: End of a line of metrics.csv.
+_END = "\r\n"
 
 
 class CSVLog(Logger):
@@ -81,7 +85,7 @@ class CSVLog(Logger):
                 self._write([*columns, *missing], [*rows, row])
             else:
                 with self.path.open("a", newline="") as file:
-                    csv.DictWriter(file, columns).writerow(row)
+                    CsvWriter(file, columns, _END).row(row)
             self._tail[keys] = row
 
     @contextmanager
@@ -99,7 +103,7 @@ class CSVLog(Logger):
         if not self.path.exists():
             return ["step"]
         with self.path.open(newline="") as file:
-            return next(csv.reader(file), ["step"])
+            return [read_cell(name) for name in next(csv.reader(file), ["step"])]
 
     def _open(self) -> None:
         """Read the rows that an earlier process wrote; only the first call does."""
@@ -125,16 +129,16 @@ class CSVLog(Logger):
         if lines and not lines[-1].endswith("\n"):  # a kill in the middle of a write truncated it
             lines.pop()
         return [
-            {key: value for key, value in row.items() if value}
+            {read_cell(key): value for key, value in row.items() if value}
             for row in csv.DictReader(lines)
             if row.get("step", "").isdigit()
         ]
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = CsvWriter(text, columns, _END)
+        writer.header()
+        writer.rows(rows)
         atomic_write(self.path, text.getvalue())
 
 

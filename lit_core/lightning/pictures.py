@@ -5,7 +5,6 @@ Each function does nothing on ranks other than 0, so collectives must run before
 
 from __future__ import annotations
 
-import logging
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, TensorBoardLogger
 from lightning_utilities.core.imports import RequirementCache
 
+from lit_core import screen
+from lit_core.files.tables import figure_text
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
 _MATPLOTLIB = RequirementCache("matplotlib")
-_log = logging.getLogger(__name__)
+_log = screen.logger(__name__)
 _warned: set[str] = set()
 
 
@@ -179,8 +181,8 @@ def heat_map(
     image = axes.imshow(values, aspect="auto", cmap="viridis" if center is None else "RdBu_r")
     if center is not None:
         image.set_clim(0.0, 2 * center)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.set_title(textwrap.fill(title, int(9 * figure.get_figwidth())), fontsize="medium")
+    axes.set(xlabel=figure_text(xlabel), ylabel=figure_text(ylabel))
+    axes.set_title(textwrap.fill(figure_text(title), int(9 * figure.get_figwidth())), fontsize="medium")
     axes.locator_params(integer=True)
     figure.colorbar(image, ax=axes)
     return figure
@@ -205,8 +207,8 @@ def curves(
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     for label, (x, y) in lines.items():
-        axes.plot(x, y, marker=".", label=label)
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes.plot(x, y, marker=".", label=figure_text(label))
+    axes.set(title=figure_text(title), xlabel=figure_text(xlabel), ylabel=figure_text(ylabel))
     if lines:
         axes.legend(frameon=False)
     return figure

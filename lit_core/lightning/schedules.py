@@ -9,11 +9,11 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_core.errors import UserError, check_at_least
+from lit_core.screen import rank_zero_warn
 
 
 class StepSchedule(LRScheduler):

@@ -28,6 +28,7 @@ from lit_core.lightning.checkpoint import (
     read_checkpoint_file,
 )
 from lit_core.lightning.checksums import check_content
+from lit_core.screen import say
 
 #: Name of a device's file in a checkpoint folder.
 PART = "part_{:05d}.pt"
@@ -226,7 +227,7 @@ def consolidate(ckpt_path: str, output: str) -> None:
     own = record.new_record(inputs=[])
     whole[record.KEY] = {**own, **former, "sessions": [*former.get("sessions", []), *own["sessions"]]}
     AtomicCheckpointIO().save_checkpoint(whole, target)
-    print(f"Wrote {target}")
+    say(f"Wrote {target}")
 
 
 def _map(tree: Any, function: Callable[[str, Any], Any], path: str = "") -> Any:

@@ -11,6 +11,8 @@ from typing import Any
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.files.paths import atomic_path
+from lit_core.files.tables import figure_text
+from lit_core.screen import say
 from lit_core.study.rows import ResultRow, means, slug
 
 _MATPLOTLIB = RequirementCache("matplotlib")
@@ -43,12 +45,12 @@ def draw(figures: Mapping[str, Figure], rows: Sequence[ResultRow], folder: Path)
     """
     if not figures or not _MATPLOTLIB:
         if figures:
-            print('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".', flush=True)
+            say('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".')
         return {}
     paths = {}
     for heading, figure in figures.items():
         if not means(rows, [figure.by, figure.x], figure.metrics, figure.where):
-            print(f"The figure {heading!r} is left out: no results have {figure.by} and {figure.x}.", flush=True)
+            say(f"The figure {heading!r} is left out: no results have {figure.by} and {figure.x}.")
             continue
         path = folder / f"{slug(heading)}.png"
         with atomic_path(path) as temporary:
@@ -73,7 +75,7 @@ def _plot(figure: Figure, rows: Sequence[ResultRow]) -> Any:
                 (x, group[metric]) for (name, x), group in points.items() if name == curve and metric in group
             )
             style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3]}
-            axes.plot([x for x, _ in line], [i.mean for _, i in line], marker=".", label=str(curve), **style)
+            axes.plot([x for x, _ in line], [i.mean for _, i in line], marker=".", label=figure_text(curve), **style)
             sure = [(x, i) for x, i in line if i.n > 1]
             low, high = [i.low for _, i in sure], [i.high for _, i in sure]
             axes.fill_between([x for x, _ in sure], low, high, color=style["color"], alpha=0.12, linewidth=0)
@@ -87,7 +89,7 @@ def _plot(figure: Figure, rows: Sequence[ResultRow]) -> Any:
             ticks = sorted({x for _, x in points})
             if len(ticks) < 9:  # ticks at powers of 2 would miss most of few values
                 axes.set_xticks(ticks)
-        axes.set(title=metric, xlabel=figure.x)
+        axes.set(title=figure_text(metric), xlabel=figure_text(figure.x))
         axes.grid(alpha=0.3)
     for axes in panels[len(figure.metrics) :]:
         axes.remove()

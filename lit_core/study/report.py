@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from lit_core.errors import did_you_mean
 from lit_core.files.paths import atomic_write
+from lit_core.files.tables import CsvWriter, markdown_table, markdown_text
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure
 from lit_core.study.findings import verdict
@@ -41,10 +41,10 @@ def write_results(path: Path, rows: Sequence[ResultRow]) -> None:
         dict.fromkeys(key for row in rows for key in getattr(row, part)) for part in ResultRow.__dataclass_fields__
     ]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*columns[0], *columns[1], *columns[2]], lineterminator="\n")
-    writer.writeheader()
+    writer = CsvWriter(text, [*columns[0], *columns[1], *columns[2]])
+    writer.header()
     for row in rows:
-        writer.writerow({**row.labels, **{k: f"{v:.9g}" for k, v in row.measured.items()}, **row.record})
+        writer.row({**row.labels, **{k: f"{v:.9g}" for k, v in row.measured.items()}, **row.record})
     atomic_write(path, text.getvalue())
 
 
@@ -66,34 +66,34 @@ def markdown(
         tables: Tables by heading.
         figures: Paths of pictures by heading.
     """
-    lines = [f"# {title}", ""]
+    lines = [f"# {markdown_text(title)}", ""]
     for note in notes:
-        lines += [note, ""]
+        lines += [markdown_text(note), ""]
     if claims:
         findings = {name: claim.findings(rows) for name, claim in claims.items()}
-        lines += ["## Claims", "", "| claim | | verdict |", "|---|---|---|"]
+        verdicts = []
         for name, claim in claims.items():
             why = f": {claim.missing.rstrip('.')}" if claim.missing else ""
             outcome = "not testable here" if claim.missing and not claim.criteria else verdict(findings[name])
-            lines.append(f"| {name} | {claim.text} | **{outcome}**{why} |")
-        lines += ["", "| claim | compared | mean [95 % interval] | seeds | |", "|---|---|---|---|---|"]
+            verdicts.append([name, claim.text, f"**{outcome}**{why}"])
+        lines += ["## Claims", "", *markdown_table(["claim", "", "verdict"], verdicts), ""]
+        compared = []
         for name in claims:
             for finding in findings[name]:
                 result = finding.outcome + (f" ({finding.note})" if finding.note else "")
                 named = ", ".join(map(str, finding.seeds)) or "–"
-                lines.append(f"| {name} | {finding.what} | {finding.interval or '–'} | {named} | {result} |")
+                compared.append([name, finding.what, finding.interval or "–", named, result])
+        lines += markdown_table(["claim", "compared", "mean [95 % interval]", "seeds", ""], compared)
         lines += ["", "Differences, ratios and correlations are taken within each seed; intervals are Student's t.", ""]
     for heading, table in tables.items():
         found_means = means(rows, table.by, table.metrics, table.where)
-        lines += [f"## {heading}", "", "| " + " | ".join([*table.by, *table.metrics, "seeds"]) + " |"]
-        lines += ["|" + "---|" * (len(table.by) + len(table.metrics) + 1)]
+        cells = []
         for key, group in found_means.items():
-            shown = [_plus_minus(group.get(metric)) for metric in table.metrics]
             seeds = max((interval.n for interval in group.values()), default=0)
-            lines.append("| " + " | ".join([*map(str, key), *shown, str(seeds)]) + " |")
-        lines.append("")
+            cells.append([*key, *(_plus_minus(group.get(metric)) for metric in table.metrics), seeds])
+        lines += [f"## {markdown_text(heading)}", "", *markdown_table([*table.by, *table.metrics, "seeds"], cells), ""]
     for heading, path in figures.items():
-        lines += [f"## {heading}", "", f"![{heading}]({path})", ""]
+        lines += [f"## {markdown_text(heading)}", "", f"![{markdown_text(heading)}]({path})", ""]
     return "\n".join(lines)
 
 

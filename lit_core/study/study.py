@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
 from lit_core.files.outputs import output_file
-from lit_core.files.paths import atomic_write, locked_folder, make_folder, quoted, remove_torn_files
+from lit_core.files.paths import atomic_write, locked_folder, make_folder, remove_torn_files
 from lit_core.record import add_to_record
+from lit_core.screen import quoted, say
 from lit_core.study.cells import ERROR, code_version, finished, rows_of, run_cell
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure, draw
@@ -73,7 +74,8 @@ def study_verb(package: str) -> Callable[..., None]:
                     f"the first is {first} (see {folder / first / ERROR}): {reason}"
                 )
             unknown = unknown_columns(rows, claims or {}, tables or {}, figures or {})
-            print(*unknown, sep="\n", end="\n" if unknown else "", flush=True)
+            for sentence in unknown:
+                say(sentence)
             notes = [*_notes(package, name, size, cells, rows, failed), *unknown]
             page = _Page(title or f"Study {name}", notes, claims or {}, tables or {}, figures or {})
             page.write(rows, folder, page_file)
@@ -108,9 +110,9 @@ class _Page:
             pictures = draw(self.figures, rows, page.parent / page.stem)
             links = {heading: path.relative_to(page.parent).as_posix() for heading, path in pictures.items()}
             atomic_write(page, markdown(self.title, self.notes, rows, self.claims, self.tables, links))
-        print(f"\nReport       {output or folder / 'report.md'}")
-        print(f"Results      {folder / 'results.csv'}")
-        print(f"Look at it   tensorboard --logdir {quoted(folder)}", flush=True)
+        say("", f"Report       {output or folder / 'report.md'}")
+        say(f"Results      {folder / 'results.csv'}")
+        say(f"Look at it   tensorboard --logdir {quoted(folder)}")
 
 
 def _run_missing(cells: Sequence[Cell], folder: Path, package: str, lock: int) -> dict[str, str]:
@@ -123,7 +125,7 @@ def _run_missing(cells: Sequence[Cell], folder: Path, package: str, lock: int) -
         else:
             seconds.setdefault(cell.grid, []).append(result["seconds"])
     left = _time_left(missing, seconds)
-    print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished{'; ' + left if left else ''}.", flush=True)
+    say(f"{len(cells) - len(missing)} of {len(cells)} cells are finished{'; ' + left if left else ''}.")
     failed: dict[str, str] = {}
     for number, cell in enumerate(missing, start=1):
         result = run_cell(cell, folder, package, lock)
@@ -134,7 +136,7 @@ def _run_missing(cells: Sequence[Cell], folder: Path, package: str, lock: int) -
             seconds.setdefault(cell.grid, []).append(result["seconds"])
             status = f"{result['seconds']:.1f} s"
         left = _time_left(missing[number:], seconds)
-        print(f"[{number}/{len(missing)}] {cell.name}  {status}{'; ' + left if left else ''}", flush=True)
+        say(f"[{number}/{len(missing)}] {cell.name}  {status}{'; ' + left if left else ''}")
     return failed
 
 

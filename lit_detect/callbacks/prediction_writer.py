@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -17,7 +16,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_core.errors import UserError
 from lit_core.files.json_files import plain
 from lit_core.files.paths import atomic_path, files_facts
+from lit_core.files.tables import CsvWriter
 from lit_core.progress import duration
+from lit_core.screen import on_screen, say
 from lit_core.work import UnfinishedWork
 from lit_detect.calibration import Calibration
 
@@ -176,11 +177,11 @@ class PredictionWriter(Callback):
         self._say(trainer, f"{rate:.3g} documents/s{to_go}. To resume a killed run, start it again.")
 
     def _say(self, trainer: Trainer, text: str) -> None:
-        say = getattr(trainer.progress_bar_callback, "print", None)
-        if say is None or self._work is None or not self._rows:  # no bar is on the screen
-            print(text, flush=True)
-        else:
+        beside_bar = getattr(trainer.progress_bar_callback, "print", None)
+        if beside_bar is None or self._work is None or not self._rows:  # no bar is on the screen
             say(text)
+        else:
+            beside_bar(on_screen(text))
 
 
 def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> int:
@@ -191,13 +192,13 @@ def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> int:
         rows: Rows by index, in the order of the table.
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table = CsvWriter(file, COLUMNS)
         if path.suffix == ".csv":
-            table.writeheader()
+            table.header()
         for row in rows.values():
             numbers = {key: row[key] if math.isfinite(row[key]) else None for key in ("score", "probability")}
             if path.suffix == ".csv":
-                table.writerow({**row, **{key: "" if x is None else f"{x:.6g}" for key, x in numbers.items()}})
+                table.row({**row, **{key: "" if x is None else f"{x:.6g}" for key, x in numbers.items()}})
             else:
                 file.write(json.dumps({**row, **numbers}, ensure_ascii=False) + "\n")
     return len(rows)

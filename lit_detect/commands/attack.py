@@ -19,6 +19,7 @@ from lit_core.lightning.devices import Devices, share
 from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import progress
 from lit_core.record import write_record
+from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
 from lit_detect.attacks import Attack, Attacked
@@ -188,5 +189,5 @@ def _summarise(attack: Attack, target: Path, rows: Sequence[dict[str, Any]]) -> 
     edits = sum(len(row["meta"]["edits"]) for row in rows) / len(rows)
     queries = sum(row["meta"]["queries"] for row in rows) / len(rows)
     asked = f", {queries:.1f} queries of the detector" if queries else ""
-    print(f"\n{attack.name}: {changed:,} of {len(rows):,} texts changed, {edits:.1f} edits a text{asked}.")
-    print(f"In  {target}", flush=True)
+    say("", f"{attack.name}: {changed:,} of {len(rows):,} texts changed, {edits:.1f} edits a text{asked}.")
+    say(f"In  {target}")

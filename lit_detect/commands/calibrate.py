@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_file
-from lit_core.files.paths import quoted
+from lit_core.screen import quoted, say
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt, rate_interval
@@ -73,7 +73,7 @@ def calibrate(
     )
     if not all(are_long):
         least = max(1, detector.task.min_tokens)
-        print(f"{len(are_long) - sum(are_long):,} texts of fewer than {least} tokens are left out.", flush=True)
+        say(f"{len(are_long) - sum(are_long):,} texts of fewer than {least} tokens are left out.")
         check_counts(groups, fpr, by)
     machine_texts = [
         text for text, long in zip(machine_texts, detector.long_enough(machine_texts), strict=True) if long
@@ -90,20 +90,17 @@ def calibrate(
     if platt is not None:
         check_rising(platt, detector.name, "leave `machine` out for thresholds without probabilities, or train another")
     Calibration(fpr, detector.name, detector.sha256, thresholds, by, platt).save(target)
-    print(f"{detector.name}, at most {fpr:.3g} of human texts:")
+    say(f"{detector.name}, at most {fpr:.3g} of human texts:")
     for name, group in thresholds.items():
         title = f"{by} {name}: " if by else ""
-        print(
+        say(
             f"  {title}threshold {group.threshold:.6g} flags {group.achieved_fpr:.3%} of {group.n:,} human texts "
             f"(95 % interval {group.low:.3%} to {group.high:.3%})"
         )
     if len(machine_scores) and by is None:
         flagged = float((machine_scores >= thresholds[ALL].threshold).double().mean())
-        print(f"  and {flagged:.1%} of {len(machine_scores):,} machine texts")
-    print(
-        f"Use it: lit-detect predict --ckpt_path {quoted(ckpt_path)} --model.init_args.calibration {quoted(target)}",
-        flush=True,
-    )
+        say(f"  and {flagged:.1%} of {len(machine_scores):,} machine texts")
+    say(f"Use it: lit-detect predict --ckpt_path {quoted(ckpt_path)} --model.init_args.calibration {quoted(target)}")
 
 
 def group_of(scores: Tensor, fpr: float, name: str = "scores of human texts") -> Group:
@@ -167,6 +164,6 @@ def read_texts(
         (unlabelled, f"texts of {path} have no label and count as {argument}."),
     ):
         if count:
-            print(f"{count:,} {sentence}", flush=True)
+            say(f"{count:,} {sentence}")
     groups = [ALL if by is None else texts.text_and_group(index)[1] for index in chosen]
     return [records[index].text for index in chosen], groups

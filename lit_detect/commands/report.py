@@ -11,10 +11,11 @@ from lightning.fabric import Fabric
 from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean
 from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, quoted
+from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import AUTOCAST, Devices
 from lit_core.lm.language_model import LanguageModel
 from lit_core.record import write_record
+from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
@@ -96,14 +97,11 @@ def report(
     busy = f"`output` is {folder}, which another report is writing; wait for it, or give another folder."
     with ExclusiveFolder(folder, busy, fabric.global_rank, fabric):
         if fabric.is_global_zero:
-            print(
-                f"{len(loaded)} detectors, {len(records):,} texts. To resume a killed report, start it again.",
-                flush=True,
-            )
+            say(f"{len(loaded)} detectors, {len(records):,} texts. To resume a killed report, start it again.")
         evaluated, refused = _evaluate_all(loaded, records, scores, batch_size, resamples, seed, fabric)
         if not fabric.is_global_zero:
             return
-        print("Drawing intervals.", flush=True)
+        say("Drawing intervals.")
         rows = [row for one in evaluated for row in rows_of(one, fields)]
         notes += left_out(evaluated, rows, fields)
         measurements = folder / "scores" / "quality.jsonl"
@@ -135,7 +133,7 @@ def _evaluate_all(
         except UserError as error:
             refused[name] = str(error)
             if fabric.is_global_zero:
-                print(f"{name} is refused: {error}", flush=True)
+                say(f"{name} is refused: {error}")
     if not evaluated:
         raise UserError(f"Every detector is refused; {next(iter(refused.values()))}")
     return evaluated, refused
@@ -148,10 +146,7 @@ def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRo
     atomic_write(folder / "report.md", page)
     write_record(folder)
     write_tensorboard(folder / "tensorboard", rows, figures, page)
-    print(
-        f"Report       {folder / 'report.md'}\nLook at it   tensorboard --logdir {quoted(folder / 'tensorboard')}",
-        flush=True,
-    )
+    say(f"Report       {folder / 'report.md'}", f"Look at it   tensorboard --logdir {quoted(folder / 'tensorboard')}")
 
 
 def evaluate(

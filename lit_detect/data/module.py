@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_core.files.working_folder import RECORD
+from lit_core.screen import logger
 from lit_detect.data.indexed_texts import IndexedTexts
 from lit_detect.data.prepare import prepare
 from lit_detect.data.text_shards import TextSet
@@ -23,7 +23,7 @@ from lit_detect.data.user_texts import open_texts
 from lit_detect.formats import TextSource
 from lit_detect.language.normalize import normalize_text
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 Stage = Literal["train", "val", "test"]
 

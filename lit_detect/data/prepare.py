@@ -11,17 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from lit_core import __version__
 from lit_core.data.shards import splits_of
 from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, checked_first, require
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, quoted, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
 from lit_core.record import shown, versions
+from lit_core.screen import progress_bar, quoted, say
 from lit_core.seeds import checked_seed
 from lit_detect.data.splitting import Survey
 from lit_detect.data.text_shards import TextSet, TextWriter
@@ -97,16 +96,14 @@ def prepare(
     _print(summary, reused)
     for name, count in left_out.items():
         if count:
-            print(f"{count:,} texts of {name} were left out, since they repeat other texts.")
-    print(f"\nIn           {folder}")
+            say(f"{count:,} texts of {name} were left out, since they repeat other texts.")
+    say("", f"In           {folder}")
     trained = [name for name, splits in summary.items() if "train" in splits]
+    own = json.dumps(trained or list(summary))
     if trained:
-        names = json.dumps(trained)
-        print(f"Train on it  lit-detect fit --config CONFIG --data.root {quoted(root)} --data.train {quoted(names)}")
+        say(f"Train on it  lit-detect fit --config CONFIG --data.root {quoted(root)} --data.train {quoted(own)}")
     else:
-        names = json.dumps(list(summary))
-        given = f"--data.root {quoted(root)} --data.test {quoted(names)}"
-        print(f"Test on it   lit-detect test --ckpt_path CHECKPOINT {given}")
+        say(f"Test on it   lit-detect test --ckpt_path CHECKPOINT --data.root {quoted(root)} --data.test {quoted(own)}")
     return summary
 
 
@@ -166,7 +163,7 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
 
 
 def _counted(records: Iterator[Record], what: str, total: int | None = None) -> Iterable[Record]:
-    return tqdm(records, desc=what, total=total, unit=" texts", disable=None, leave=False)
+    return progress_bar(records, desc=what, total=total, unit=" texts", disable=None, leave=False)
 
 
 def _check_classes(name: str, split: str, classes: dict[str, Counter[tuple[str, int]]]) -> None:
@@ -182,7 +179,7 @@ def _check_classes(name: str, split: str, classes: dict[str, Counter[tuple[str, 
     missing = sorted({domain for domain, _ in anywhere - classes[split].keys()})
     if missing:
         shown = ", ".join(domain or "no domain" for domain in missing[:5]) + (", …" if len(missing) > 5 else "")
-        print(f"{split} of {name} lacks human or machine texts of {len(missing)} domains: {shown}.")
+        say(f"{split} of {name} lacks human or machine texts of {len(missing)} domains: {shown}.")
 
 
 def _verify(root: Path) -> Summary:
@@ -194,7 +191,7 @@ def _verify(root: Path) -> Summary:
             TextSet(record.parent / split).verify()
     summary = {record.parent.name: _summary(record.parent) for record in records}
     _print(summary, reused=set())
-    print(f"\nAll shards of {root} match their indices.")
+    say("", f"All shards of {root} match their indices.")
     return summary
 
 
@@ -207,10 +204,10 @@ def _summary(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _print(summary: Summary, reused: set[str]) -> None:
-    print(f"\n{'source':<24}{'split':<7}{'human':>10}{'machine':>10}{'median characters':>19}")
+    say("", f"{'source':<24}{'split':<7}{'human':>10}{'machine':>10}{'median characters':>19}")
     for name, splits in summary.items():
         for split, row in splits.items():
-            print(
+            say(
                 f"{name:<24}{split:<7}{row['human']:>10,}{row['machine']:>10,}{row['median_characters']:>19,.0f}"
                 + ("   unchanged" if name in reused else "")
             )

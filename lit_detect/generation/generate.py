@@ -19,6 +19,7 @@ from lit_core.lm.sampling import check_sampling
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.progress import progress
 from lit_core.record import write_record
+from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
 from lit_detect.generation.leak import leak_table
@@ -171,7 +172,7 @@ def generate(
         mine = missing[fabric.global_rank :: fabric.world_size]
         shown = fabric.is_global_zero and bool(mine)
         if shown and work.done:
-            print(f"Resuming: {len(work.done)} of {len(pieces)} pieces are done.", flush=True)
+            say(f"Resuming: {len(work.done)} of {len(pieces)} pieces are done.")
         count = sum(len(pieces[number].passages) for number in missing)
         task = f"{count:,} texts of {max_new_tokens} tokens to generate"
         for number in progress(mine, "generate", "piece", task, shown):
@@ -181,8 +182,8 @@ def generate(
     if records is not None:
         write_record(path)
         short = sum(len(piece.passages) for piece in pieces) - sum(record.label == MACHINE for record in records)
-        print(f"\n{len(records):,} records in {path}; {short:,} continuations had fewer than {words + 1} words.")
-        print(leak_table(records))
+        say("", f"{len(records):,} records in {path}; {short:,} continuations had fewer than {words + 1} words.")
+        say(*leak_table(records).split("\n"))
 
 
 def _check_different(label: str, values: Sequence[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lit_core.errors import UserError
+from lit_core.screen import on_screen
 from lit_core.study.statistics import Interval
 from lit_detect.functional.shape import LEAK, character_auroc
 from lit_detect.records import HUMAN, MACHINE, Record
@@ -48,11 +49,11 @@ def leak_table(records: Sequence[Record]) -> str:
         try:
             auroc = leak_test(records, setting)
         except UserError as error:
-            return str(error)
+            return on_screen(error)
         mark = "   formatting tells" if auroc["shapes"].mean > LEAK else ""
         source, decoding, priming = setting
         lines.append(f"{source:<{width}}{decoding:<18}{priming:>7}   {auroc['shapes']!s:<23}{auroc['texts']}{mark}")
-    return "\n".join(lines)
+    return "\n".join(map(on_screen, lines))
 
 
 def _setting(record: Record) -> Setting | None:

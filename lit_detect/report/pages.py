@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -16,6 +15,8 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.files.paths import atomic_path, atomic_write
+from lit_core.files.tables import CsvWriter, figure_text, markdown_table, markdown_text
+from lit_core.screen import say
 from lit_core.study.statistics import Interval
 from lit_detect.records import HUMAN, MACHINE
 from lit_detect.report.evaluate import Evaluated, Value
@@ -63,9 +64,9 @@ def write_csv(path: Path, rows: Sequence[ReportRow]) -> None:
     labels = dict.fromkeys(key for row in rows for key in ("detector", "table", *row.labels))
     columns = labels | dict.fromkeys(key for cells in flat for key in cells)
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
+    writer = CsvWriter(text, list(columns))
+    writer.header()
+    writer.rows(flat)
     atomic_write(path, text.getvalue())
 
 
@@ -81,7 +82,7 @@ def markdown(
         pictures: File names of the figures.
     """
     lines = ["# Detectors of machine-written text", "", _METHOD, ""]
-    lines += [f"- {note}" for note in notes] + ([""] if notes else [])
+    lines += [f"- {markdown_text(note)}" for note in notes] + ([""] if notes else [])
     lines += _table(
         ["detector", "is", "texts", "abstains", "own threshold", "seconds per document"],
         [
@@ -97,7 +98,7 @@ def markdown(
         title = {"all": "All clean texts", "evasion": "Attacks on texts that have their originals here"}
         title["quality"] = "What the attacks cost the text"
         labels = list(own[0].labels)
-        lines += [f"## {title.get(table, f'By {table}')}", ""]
+        lines += [f"## {markdown_text(title.get(table, f'By {table}'))}", ""]
         counts = [] if table in ("evasion", "quality") else ["human", "machine"]
         named = [] if table == "quality" else ["detector"]
         columns = [*labels, *named, *counts, *shown]
@@ -119,7 +120,7 @@ def draw(folder: Path, detectors: Sequence[Evaluated], rows: Sequence[ReportRow]
         The figures by file name. If matplotlib is missing, there are none, and a message is printed.
     """
     if not _MATPLOTLIB:
-        print('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".', flush=True)
+        say('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".')
         return {}
     figures = {"roc.png": _roc(detectors)}
     for metric in ("tpr_at_fpr_05", "auroc"):
@@ -170,7 +171,7 @@ def _roc(detectors: Sequence[Evaluated]) -> Any:
             for scores in (human, machine)
         )
         for axes in panels:
-            axes.plot(x, y, label=one.name, drawstyle="steps-post")
+            axes.plot(x, y, label=figure_text(one.name), drawstyle="steps-post")
     for axes, most in zip(panels, (1.0, 0.1), strict=True):
         axes.plot([0, most], [0, most], color="grey", linewidth=0.7, linestyle=":")
         axes.set(xlim=(0, most), ylim=(0, 1.01), xlabel="human texts that count as machine")
@@ -199,14 +200,14 @@ def _heat_map(rows: Sequence[ReportRow], metric: str) -> Any:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0, vmax=1.0)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize="small")
-    axes.set_yticks(range(len(conditions)), conditions, fontsize="small")
+    axes.set_xticks(range(len(names)), list(map(figure_text, names)), rotation=45, ha="right", fontsize="small")
+    axes.set_yticks(range(len(conditions)), list(map(figure_text, conditions)), fontsize="small")
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             if math.isfinite(value):
                 colour = "white" if value < 0.6 else "black"
                 axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize="x-small")
-    axes.set(title=metric)
+    axes.set(title=figure_text(metric))
     figure.colorbar(image, ax=axes)
     return figure
 
@@ -216,9 +217,7 @@ def _condition_of(row: ReportRow) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return [*lines, ""]
+    return [*markdown_table(columns, rows), ""]
 
 
 def _shown(name: str, value: Value) -> str:

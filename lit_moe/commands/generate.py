@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,6 +15,7 @@ from lit_core.files.paths import atomic_write
 from lit_core.files.text_files import read_text
 from lit_core.lm.sampling import check_sampling
 from lit_core.record import write_record
+from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_moe.lm import DecoderLM
 
@@ -103,13 +103,13 @@ def generate(
         for index, (before, text) in enumerate(zip(batch, texts, strict=True), start):
             records.append({"prompt": before, "sample": index % samples, "text": text})
             if target is None:
-                print(f"{'' if index == 0 else '-' * 80 + chr(10)}{before}{text}", flush=True)
+                say(*(["-" * 80] if index else []), *f"{before}{text}".expandtabs().split("\n"))
         if target is not None:
-            print(f"{len(records)} of {len(wanted)} texts", file=sys.stderr, flush=True)
+            say(f"{len(records)} of {len(wanted)} texts", error=True)
     if target is not None:
         atomic_write(target, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         write_record(target)
-        print(f"Wrote {target}")
+        say(f"Wrote {target}")
 
 
 class _Prompt(TypedDict):

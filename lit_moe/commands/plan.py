@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_core.cli import LitCLI
 from lit_core.errors import UserError, check_at_least
+from lit_core.screen import say
 from lit_moe.module import MoELanguageModel
 from lit_moe.parallel.strategy import ShardedStrategy
 from lit_moe.plan.costs import OURS_ONLY, check_costs, plan
@@ -58,7 +59,7 @@ class PlanCLI(LitCLI):
         model = _on_meta(config.model, vocab_size)
         model.configure_optimizers()  # refuses what `fit` would refuse
         steps = trainer.max_steps if trainer.max_steps > 0 else None
-        print(plan(model, layout, steps, **own))
+        say(*plan(model, layout, steps, **own).split("\n"))
 
 
 def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:

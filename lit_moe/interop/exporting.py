@@ -22,6 +22,7 @@ from lit_core.files.paths import make_folder, sync_folder
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import quiet_transformers
+from lit_core.screen import say
 from lit_moe.interop.families import Family, nearest_family
 from lit_moe.interop.folder import COMPANIONS, INDEX, need_transformers
 from lit_moe.interop.tensor_map import Piece, pieces_of
@@ -82,8 +83,8 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
             folder.rmdir()
         raise
     files = len(list(target.glob("*.safetensors")))
-    print(f"Exported     {ckpt_path}: {name}, {files} file{'s' if files > 1 else ''} of weights")
-    print(f"Wrote        {target}")
+    say(f"Exported     {ckpt_path}: {name}, {files} file{'s' if files > 1 else ''} of weights")
+    say(f"Wrote        {target}")
 
 
 def _companions(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, str]:

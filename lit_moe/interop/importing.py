@@ -14,10 +14,10 @@ from lit_core import record
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.outputs import new_output
-from lit_core.files.paths import quoted
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.screen import quoted, say
 from lit_moe.interop.families import Family
 from lit_moe.interop.folder import ModelFolder
 from lit_moe.interop.tensor_map import fill, pieces_of
@@ -83,13 +83,13 @@ def import_model(model: str, output: str, layers: int | None = None) -> None:
             fill(target, (0,) * target.dim(), parts, folder.read)
     counts = decoder.parameter_counts()
     cut = f", first {config.n_layers} of {known} layers" if dropped else ""
-    print(f"Imported     {model}{cut}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
-    print(f"Wrote        {path}")
+    say(f"Imported     {model}{cut}: {folder.family.name}, {counts.total / 1e6:.1f}M weights")
+    say(f"Wrote        {path}")
     if tokenizer:
-        print(f"Generate     lit-moe generate --ckpt_path {quoted(path)}")
+        say(f"Generate     lit-moe generate --ckpt_path {quoted(path)}")
     else:
-        print("Tokenizer    none, so data of any tokenizer with as many tokens are accepted")
-    print(f"Train it     lit-moe fit --config CONFIG --branch_from {quoted(path)}")
+        say("Tokenizer    none, so data of any tokenizer with as many tokens are accepted")
+    say(f"Train it     lit-moe fit --config CONFIG --branch_from {quoted(path)}")
 
 
 def new_checkpoint(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lit_core import record
 from lit_core.errors import UserError, check_above, check_at_least, checked_first
-from lit_core.files.paths import quoted
 from lit_core.lightning.checkpoint import streamed_checkpoint
+from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_moe.interop.importing import new_checkpoint, new_checkpoint_path
 from lit_moe.lm import load_module
@@ -120,11 +120,11 @@ def upcycle(
             for name, tensor in mixture_weights(gate, up, down, moe, noise, router_std, generator).items():
                 targets[f"decoder.{layer}{name}"].copy_(tensor)
     counts = decoder.parameter_counts()
-    print(f"Upcycled     {ckpt_path}: {counts.total / 1e6:.1f}M weights, {counts.active / 1e6:.1f}M active")
+    say(f"Upcycled     {ckpt_path}: {counts.total / 1e6:.1f}M weights, {counts.active / 1e6:.1f}M active")
     if noise > 0 or not normalize_top_k:
-        print("             which only come near the dense model: validate before training")
-    print(f"Wrote        {target}")
-    print(f"Train it     lit-moe fit --config CONFIG --branch_from {quoted(target)}")
+        say("             which only come near the dense model: validate before training")
+    say(f"Wrote        {target}")
+    say(f"Train it     lit-moe fit --config CONFIG --branch_from {quoted(target)}")
 
 
 def mixture_weights(

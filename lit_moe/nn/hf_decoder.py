@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.origin import keep_python_numbers
+from lit_core.screen import rank_zero_warn
 from lit_moe.nn.gates import padding_of, watch_gates
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from lit_core.errors import UserError, check_above, require
 from lit_core.progress import duration
+from lit_core.screen import on_screen
 from lit_moe.functional.token_nll import MAX_LOGITS
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, FeedForward
@@ -230,7 +231,7 @@ def _table(title: str, rows: Rows) -> str:
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
-    return "\n".join([title, *(f"  {line}" for line in lines)])
+    return "\n".join(on_screen(line) for line in [title, *(f"  {line}" for line in lines)])
 
 
 def _number(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from lit_core.lightning.internals import logged_step, logs_this_step, replace_tr
 from lit_core.lightning.pictures import add_images, shows_pictures
 from lit_core.lightning.step_logging import rows_of_all_ranks
 from lit_core.lightning.tensorboard import add_layout
+from lit_core.screen import logger
 from lit_core.seeds import part_seed
 from lit_valuation.batches import Batch, as_batch, batch_sizes
 from lit_valuation.callbacks.coreset import Coreset, choose_coreset
@@ -31,7 +31,7 @@ from lit_valuation.functional.gradients import Loss
 from lit_valuation.last_layer import PoolGradients, gather_gradients
 from lit_valuation.samples import as_inputs
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class GradientMatching(Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write
+from lit_core.files.tables import CsvWriter
 from lit_core.lightning.step_logging import rows_of_all_ranks
 
 
@@ -72,11 +72,9 @@ class PredictionTable(Callback):
         if not trainer.is_global_zero:
             return
         text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["index", "class", *classes])
+        table = CsvWriter(text)
+        table.row(["index", "class", *classes])
         for position in index.argsort().tolist():
             row = probabilities[position]
-            table.writerow(
-                [int(index[position]), classes[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())]
-            )
+            table.row([int(index[position]), classes[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())])
         atomic_write(self.path, text.getvalue())

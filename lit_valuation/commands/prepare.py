@@ -18,9 +18,10 @@ from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, quoted, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
 from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, workplace
 from lit_core.record import shown, versions
+from lit_core.screen import quoted, say
 from lit_core.seeds import checked_seed
 from lit_valuation.data.division import Division, remove_duplicates
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
@@ -109,8 +110,8 @@ def prepare(
         shutil.rmtree(work, ignore_errors=True)
     summary = _summary(folder)
     _print(summary, division.hard)
-    print(f"\nIn           {folder}")
-    print(f"Train on it  lit-valuation fit --config CONFIG --data.root {quoted(root)}")
+    say("", f"In           {folder}")
+    say(f"Train on it  lit-valuation fit --config CONFIG --data.root {quoted(root)}")
     return summary
 
 
@@ -168,7 +169,7 @@ def _verify(root: Path) -> Summary:
         LabelledSet(folder).verify()
     summary = _summary(root)
     _print(summary, read_prepared(settings, "restore it")["settings"]["division"]["hard"])
-    print(f"\nAll shards of {root} match their recorded hashes.")
+    say("", f"All shards of {root} match their recorded hashes.")
     return summary
 
 
@@ -197,7 +198,7 @@ def _print(summary: Summary, hard: list[str]) -> None:
         for label, groups in classes.items():
             totals[label] += sum(count for group, count in groups.items() if group in hard)
     columns = [label for label, count in totals.most_common() if count][:_COLUMNS]
-    print(f"\n{'party':<22}{'split':<7}{'samples':>9}{'hard':>9}" + "".join(f"{label[:15]:>17}" for label in columns))
+    say("", f"{'party':<22}{'split':<7}{'samples':>9}{'hard':>9}" + "".join(f"{label[:15]:>17}" for label in columns))
     for name, classes in summary.items():
         party, _, split = name.removeprefix("owners/").rpartition("/")
         samples = sum(sum(groups.values()) for groups in classes.values())
@@ -207,4 +208,4 @@ def _print(summary: Summary, hard: list[str]) -> None:
             groups = classes.get(label, {})
             of_label = sum(groups.values()), sum(count for group, count in groups.items() if group in hard)
             cells.append(f"{of_label[0]:,} ({of_label[1]:,})")
-        print(f"{party:<22}{split:<7}{samples:>9,}{n_hard:>9,}" + "".join(f"{cell:>17}" for cell in cells))
+        say(f"{party:<22}{split:<7}{samples:>9,}{n_hard:>9,}" + "".join(f"{cell:>17}" for cell in cells))

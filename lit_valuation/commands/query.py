@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
-from lit_core.files.paths import quoted, resolve_data_path
+from lit_core.files.paths import resolve_data_path
 from lit_core.record import new_record
+from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
@@ -68,17 +69,17 @@ def query(
     task = load_task(ckpt_path)
     validation = LabelledSet(home / "val")
     samples = validation.load().renumbered(task.classes)  # type: ignore[arg-type]
-    print(f"Classifying {len(samples)} samples of {home / 'val'}.", flush=True)
+    say(f"Classifying {len(samples)} samples of {home / 'val'}.")
     predicted = predict_logits(task, samples).argmax(1)
     cases = hard_cases(samples, predicted, per_class, seed, classes)
     columns = validation.meta.get("columns")
     mistakes = int((predicted != samples.y).sum())
-    print(
+    say(
         f"{mistakes} mistakes; {len(cases.queries)} of {len(cases.classes)} classes are to be sent, "
         f"{len(cases.held_out)} are held out."
     )
     if dry_run:
-        print(f"Nothing was sent. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
+        say(f"Nothing was sent. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
         return
 
     stamp = None if encoder is None else EncoderStamp(public_name(encoder.name), encoder.sha256)
@@ -100,7 +101,7 @@ def query(
                     {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed, "record": made},
                 )
             )
-    print(f"\nTo be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
-    print(f"Read it out  {digest(manifest)}")
-    print(f"Recorded in  {book.path}")
-    print(f"Their turn   lit-valuation select --query {quoted(folder.name)} --expect_digest {digest(manifest)[:16]} …")
+    say("", f"To be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
+    say(f"Read it out  {digest(manifest)}")
+    say(f"Recorded in  {book.path}")
+    say(f"Their turn   lit-valuation select --query {quoted(folder.name)} --expect_digest {digest(manifest)[:16]} …")

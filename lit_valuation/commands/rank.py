@@ -14,6 +14,7 @@ from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
 from lit_core.record import write_record
+from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, load_trainer_data
@@ -104,7 +105,7 @@ def rank(
     if is_main:
         _print_refusals(judged.refused)
         for name, note in judged.notes.items():
-            print(f"{name}: {note}.", flush=True)
+            say(f"{name}: {note}.")
     if not judged.ranked:
         if is_main:
             judged.record(book, sent)
@@ -135,7 +136,7 @@ def rank(
 
 def _print_refusals(refused: Mapping[str, str]) -> None:
     for name, reason in refused.items():
-        print(f"{name} is refused: {reason}", flush=True)
+        say(f"{name} is refused: {reason}")
 
 
 def _check_names(answers: Mapping[str, str], digests: Mapping[str, str]) -> dict[str, str]:

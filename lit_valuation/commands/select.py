@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices
 from lit_core.record import new_record
+from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
@@ -101,13 +104,12 @@ def select(
     fabric = trainer.launch()
     if fabric.is_global_zero:
         if askers:
-            print(f"You answered this very query for {', '.join(sorted(askers))} before: make sure that {to} asks it.")
+            say(f"You answered this very query for {', '.join(sorted(askers))} before: make sure that {to} asks it.")
         missing = sorted(set(received.manifest.contents.classes) - {classes[c] for c in samples.y.unique().tolist()})
-        print(
+        say(
             f"Looking at {len(samples)} samples of the classes asked for"
             + (f" (you have none of {', '.join(missing)})" if missing else "")
-            + f"; a pass over them takes seconds to minutes on {fabric.world_size} process(es).",
-            flush=True,
+            + f"; a pass over them takes seconds to minutes on {fabric.world_size} process(es)."
         )
     pool, query_pool = (make_pool(part, selector, encoder, task, fabric) for part in (samples, queries))
     selection = selector.select(pool, query_pool, budget, seed)
@@ -116,7 +118,7 @@ def select(
     _check_selection(selector, selection, budget)
     shared = samples.take(selection.indices)
     if dry_run:
-        print(f"Nothing was sent. Look at {write_sheet(folder, shared, shared.keys, owned.meta.get('columns'))}")
+        say(f"Nothing was sent. Look at {write_sheet(folder, shared, shared.keys, owned.meta.get('columns'))}")
         return
 
     with book.locked():
@@ -137,12 +139,12 @@ def select(
             notes |= {} if total_limit is None else {"total_limit": total_limit}
             book.append(Entry("answer", to, digest(manifest), budget, fingerprints, notes))
     for name, value in selection.facts.items():
-        print(f"{name.replace('_', ' '):<22}{value:.4f}")
-    print(f"\nTo be sent   {folder}  ({len(shared)} samples; {to} then has {total} of your samples, limit {limit})")
-    print(f"All parties  {of_all} of your samples, {'no limit' if total_limit is None else f'limit {total_limit}'}")
-    print(f"Read it out  {digest(manifest)}")
-    print(f"Recorded in  {book.path}")
-    print(f'Their turn   lit-valuation rank --answers \'{{"NAME": "{folder.name}"}}\' …')
+        say(f"{name.replace('_', ' '):<22}{value:.4f}")
+    say("", f"To be sent   {folder}  ({len(shared)} samples; {to} then has {total} of your samples, limit {limit})")
+    say(f"All parties  {of_all} of your samples, {'no limit' if total_limit is None else f'limit {total_limit}'}")
+    say(f"Read it out  {digest(manifest)}")
+    say(f"Recorded in  {book.path}")
+    say(f"Their turn   lit-valuation rank --answers {quoted(json.dumps({'NAME': folder.name}, ensure_ascii=False))} …")
 
 
 def _check_selection(selector: Selector, selection: Selection, budget: int) -> None:

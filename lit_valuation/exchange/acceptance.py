@@ -13,7 +13,7 @@ from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import SharingLedger
-from lit_valuation.exchange.manifest import Answer, Query, digest, printable
+from lit_valuation.exchange.manifest import Answer, Query, digest
 from lit_valuation.samples import Samples, merge_samples
 
 
@@ -127,7 +127,7 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
 
 def _require(holds: bool, path: str, reason: str) -> None:
     if not holds:
-        raise UserError(f"{path} {printable(reason)}; ask its owner for another answer.")
+        raise UserError(f"{path} {reason}; ask its owner for another answer.")
 
 
 def remove_echoes(path: str, samples: Samples, hard_cases: Samples, copies: int, finder: CopyFinder) -> Samples:

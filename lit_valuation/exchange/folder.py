@@ -22,7 +22,7 @@ from lit_core.files.paths import atomic_write, file_sha256, make_folder, sync_fo
 from lit_core.record import note_input
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.ledger import fingerprints
-from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, printable, to_bytes
+from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, to_bytes
 from lit_valuation.samples import Samples
 
 #: Most bytes of a manifest and of an index, and of what surrounds a sample or a shard in a tar file.
@@ -96,12 +96,10 @@ def blamed_on(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (RunFailure, UserError) as error:  # damage is the sender's fault here, not this program's
-        raise UserError(printable(str(error))) from error
+        raise UserError(str(error)) from error
     except Exception as error:
-        reason = printable(" ".join(str(error).split()))
         raise UserError(
-            f"{printable(str(folder))} cannot be read ({type(error).__name__}: {reason}). It is refused; ask its "
-            "sender for it again."
+            f"{folder} cannot be read ({type(error).__name__}: {error}). It is refused; ask its sender for it again."
         ) from error
 
 
@@ -213,7 +211,7 @@ def _check_index(folder: Path, contents: Contents, labelled: LabelledSet) -> Non
 
 def _require(holds: bool, folder: Path, fault: str) -> None:
     if not holds:
-        raise UserError(f"{folder} {printable(fault)}. It is refused; ask its sender for it again.")
+        raise UserError(f"{folder} {fault}. It is refused; ask its sender for it again.")
 
 
 def _contents(folder: Path, samples: Samples, kind: str) -> Contents:

@@ -190,11 +190,6 @@ def public_name(text: str) -> str:
     return re.sub(r"(?<![\w.-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\[\]\s]*[/\\])?", "", text)
 
 
-def printable(text: str) -> str:
-    """Return a text with escapes for line breaks and control characters, since another party's names may hold them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _canonical(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.encode()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,8 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write
+from lit_core.files.tables import CsvWriter, figure_text, html_text
+from lit_core.screen import say
 from lit_core.study.statistics import Interval
 from lit_valuation.exchange.comparison import OwnerRank, verdict
 from lit_valuation.exchange.folder import Received
@@ -96,19 +96,19 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     """Write ranking.csv, ranking.png and report.html, and print the table."""
     table = _table(ranking)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
+    CsvWriter(text).rows(table)
     atomic_write(folder / "ranking.csv", text.getvalue())
     picture = _picture(ranking)
     atomic_write(folder / "ranking.png", picture)
     atomic_write(folder / "report.html", _page(ranking, table, picture))
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    print()
+    say()
     for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\n{verdict(ranking.owners)}")
-    print(f"\nReport       {folder / 'report.html'}")
-    print(f"Table        {folder / 'ranking.csv'}")
-    print("Ask for more lit-valuation query … with a larger --budget, or the same query to further owners")
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    say("", f"{verdict(ranking.owners)}")
+    say("", f"Report       {folder / 'report.html'}")
+    say(f"Table        {folder / 'ranking.csv'}")
+    say("Ask for more lit-valuation query … with a larger --budget, or the same query to further owners")
 
 
 def _table(ranking: Ranking) -> list[list[str]]:
@@ -149,9 +149,9 @@ def _picture(ranking: Ranking) -> bytes:
         bars = [(gain.mean - gain.low, gain.high - gain.mean) if math.isfinite(gain.low) else (0, 0) for gain in gains]
         errors = list(zip(*bars, strict=True))
         rows = [row + shift for row in range(len(owners))]
-        axes.errorbar(means, rows, xerr=errors, fmt="o", capsize=3, color=colour, label=name)
+        axes.errorbar(means, rows, xerr=errors, fmt="o", capsize=3, color=colour, label=figure_text(name))
     axes.axvline(0, color="grey", linewidth=1)
-    axes.set_yticks(range(len(owners)), [f"{owner.name} ({owner.rank})" for owner in owners])
+    axes.set_yticks(range(len(owners)), [figure_text(f"{owner.name} ({owner.rank})") for owner in owners])
     axes.set_ylim(-0.6, len(owners) - 0.4)
     axes.set_xlabel("gain in accuracy on held-out hard cases, with 95 % intervals")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
@@ -162,28 +162,28 @@ def _picture(ranking: Ranking) -> bytes:
 
 def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> str:
     query = ranking.query.manifest
-    classes = ", ".join(f"{name} ({count})" for name, count in query.contents.classes.items())
+    classes = html_text(", ".join(f"{name} ({count})" for name, count in query.contents.classes.items()))
     seconds = sum(row.seconds for row in ranking.rows)
     samples = sum(row.answer.contents.samples for row in ranking.rows if row.answer)
     choices = [
-        f"<li>{_e(row.name)}: {_e(row.answer.choice.selector.rpartition('.')[2])}"
-        f"{_e(', ' + row.answer.choice.encoder.name) if row.answer.choice.encoder else ''}</li>"
+        f"<li>{html_text(row.name)}: {html_text(row.answer.choice.selector.rpartition('.')[2])}"
+        f"{html_text(', ' + row.answer.choice.encoder.name) if row.answer.choice.encoder else ''}</li>"
         for row in ranking.rows
         if row.answer
     ]
     refused, notes = (
-        "".join(f"<li>{_e(name)}: {_e(reason)}</li>" for name, reason in reasons.items())
+        "".join(f"<li>{html_text(name)}: {html_text(reason)}</li>" for name, reason in reasons.items())
         for reasons in (ranking.refused, ranking.notes)
     )
-    head = "".join(f"<th>{_e(cell)}</th>" for cell in table[0])
-    body = "".join("<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
+    head = "".join(f"<th>{html_text(cell)}</th>" for cell in table[0])
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Whose data helps</title><style>{_STYLE}</style></head><body>
 <h1>Whose data helps</h1>
-<p class="verdict">{_e(verdict(ranking.owners))}</p>
-<p>{query.contents.samples} queries of {len(query.contents.classes)} classes, {_e(classes)}; budget {query.budget}.
-Each answer was added to the training set and the model trained {ranking.seeds} times ({_e(ranking.mode)}), then
-scored on {ranking.cases} hard cases that no owner has seen.</p>
+<p class="verdict">{html_text(verdict(ranking.owners))}</p>
+<p>{html_text(query.contents.samples)} queries of {len(query.contents.classes)} classes, {classes}; budget
+{query.budget}. Each answer was added to the training set and the model trained {ranking.seeds} times
+({html_text(ranking.mode)}), then scored on {ranking.cases} hard cases that no owner has seen.</p>
 <img alt="Gain per owner with intervals" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
 <div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>
 <p><small>Gain: accuracy on the held-out hard cases minus that without shared samples, with the same seeds. Two owners
@@ -191,18 +191,14 @@ are ordered only if the 95 % t interval over seeds and the bootstrap interval ov
 both exclude 0; intervals are not corrected for the number of pairs. Two scores need no training. The relative residual
 is the part of the queries' gradient that the answer's gradients do not match; lower is better. Mean psi is the distance
 of the answer's features from those of the queries; lower is nearer.</small></p>
-<h2>Cost</h2><p>{samples} samples disclosed by the owners, {query.contents.samples} by the trainer to each of them;
-{seconds:.0f} seconds of training.</p>
+<h2>Cost</h2><p>{html_text(samples)} samples disclosed by the owners, {query.contents.samples} by the trainer to each of
+them; {seconds:.0f} seconds of training.</p>
 <h2>How they chose</h2><ul>{"".join(choices)}</ul>
 {f"<h2>Refused</h2><ul>{refused}</ul>" if refused else ""}
 {f"<h2>To be noted</h2><ul>{notes}</ul>" if notes else ""}
 <p><small>Query {ranking.query.digest}</small></p>
 </body></html>
 """
-
-
-def _e(text: str) -> str:
-    return html.escape(text)
 
 
 def _ends(interval: Interval) -> str:

