@@ -211,7 +211,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         if self._fit.is_underway:
             raise UserError(
                 f"{self.detector.name} is fitted after one epoch, but training ended before; set trainer.max_epochs to "
-                "1 and leave out trainer.max_steps and trainer.limit_train_batches."
+                "1 and leave out trainer.max_steps, trainer.limit_train_batches and trainer.fast_dev_run."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -106,7 +106,9 @@ CALLBACKS: dict[str, Use] = {
     "DeviceStatsMonitor": Use("works", "as in Lightning"),
     "EarlyStopping": Use("works", "on any key that the run logs; its count goes on in a resumed run"),
     "EMAWeightAveraging": Use(
-        "works", "validates and saves the averages; a resumed run goes on with both, a branch with the averages"
+        "works",
+        "validates and saves the averages; a resumed run goes on with both, a branch with the averages; refused for "
+        "detectors that are fitted and not trained",
     ),
     "GradientAccumulationScheduler": Use(
         "refused",
@@ -204,6 +206,12 @@ def refuse_switches_of(trainer: Trainer) -> None:
         raise UserError(
             "`trainer.callbacks` has OnExceptionCheckpoint, but where one of several devices fails alone, it would "
             "wait for the others for ever; leave it out, and let `RunCheckpoint` save every_n_train_steps."
+        )
+    averages = [type(callback).__name__ for callback in used if isinstance(callback, callbacks.WeightAveraging)]
+    if averages and not getattr(module, "is_trained", True):
+        raise UserError(
+            f"`trainer.callbacks` has {averages[0]}, but this model is fitted to the whole training set at once, so "
+            "there are no weights to average; leave it out."
         )
     finetunes = any(isinstance(callback, callbacks.BackboneFinetuning) for callback in used)
     if finetunes and not hasattr(module, "backbone"):

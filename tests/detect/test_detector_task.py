@@ -165,7 +165,14 @@ def test_two_processes_fit_the_same_statistics_and_log_the_same():
     assert rows("runs/detect/one/metrics.csv") == rows("runs/detect/two/metrics.csv")
 
 
-@pytest.mark.parametrize("option", ["max_steps", "limit_train_batches"])
+@pytest.mark.parametrize("name", ["WeightAveraging", "EMAWeightAveraging"])
+def test_what_is_fitted_has_no_weights_to_average(name, capsys):
+    assert fit(*STATISTICS, f"--trainer.callbacks+=lightning.pytorch.callbacks.{name}", run="averaged") == 2
+    error = capsys.readouterr().err
+    assert f"`trainer.callbacks` has {name}, but this model is fitted" in error and not Path("runs").exists()
+
+
+@pytest.mark.parametrize("option", ["max_steps", "limit_train_batches", "fast_dev_run"])
 def test_an_epoch_that_an_option_cuts_is_refused_with_its_name(option, capsys):
     assert fit(*STATISTICS, f"--trainer.{option}", "1", run="cut") == 2
     assert re.search(rf"is fitted after one epoch, .* leave out .*trainer\.{option}\b", capsys.readouterr().err)
