@@ -29,7 +29,7 @@ from lit_core.cli.messages import sentence
 from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
-from lit_core.cli.run_folder import choose_run_folder
+from lit_core.cli.run_folder import choose_run_folder, hold_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
@@ -191,8 +191,6 @@ class LitCLI(CommandLine):
         config = self.config[self.subcommand]
         trainer_config = self.config_init[self.subcommand]["trainer"]
         fit, ckpt_path = self.subcommand == "fit", config.get("ckpt_path")
-        resumed = checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
-        resume_step = int(resumed["global_step"]) if resumed else None
         branch = config.get("branch_from")
         callbacks = trainer_config["callbacks"] or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
@@ -204,6 +202,8 @@ class LitCLI(CommandLine):
             run_record = RunRecord(self.plain_config)
         else:
             folder = choose_run_folder(self.package, config.get("run"), self.config_files, ckpt_path)
+            if fit:
+                hold_run_folder(folder)
             if fit and not ckpt_path and (folder / "config.yaml").exists():
                 raise UserError(
                     f"--run is {config.get('run')}, but {folder} holds a run already; resume it with --ckpt_path, "
@@ -212,6 +212,8 @@ class LitCLI(CommandLine):
             if fit and ckpt_path:  # on every rank, since no rank writes before all have started
                 for directory in (folder, folder / "checkpoints"):
                     remove_torn_files(directory)
+            resumed = checkpoint_facts(ckpt_path) if fit and ckpt_path else {}
+            resume_step = int(resumed["global_step"]) if resumed else None
             self.run_folder = folder
             kwargs["default_root_dir"] = str(folder)
             if not barebones:

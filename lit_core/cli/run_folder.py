@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+from contextlib import ExitStack, suppress
 from importlib.resources import files
 from pathlib import Path
 
-from lit_core.cli.ranks import is_launched_from_outside
+from lit_core.cli.ranks import is_launched_from_outside, launched_rank
 from lit_core.errors import UserError, did_you_mean
-from lit_core.files.paths import make_folder
+from lit_core.files.paths import locked_folder, make_folder
 from lit_core.moved_names import MOVED_CONFIGS
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
 _EVENTS = "events.out.tfevents.*"
 #: Set by a study for the commands of its cells: the folder that replaces ``runs/<package>``.
 STUDY = "LITSHIFT_STUDY"
+_lock = ExitStack()
 #: Inodes of the run folder, its parents, its configs and its events that existed before this command; None if this
 #: process chose no folder.
 _before: dict[Path, int] | None = None
@@ -90,12 +93,27 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
         raise UserError("--run is not given, but several processes were started that must agree on it; add --run NAME.")
     else:
         folder = made = _make_next(root, Path(configs[-1]).stem if configs else "run")
-    if folder != made and folder.exists():
+    if folder != made and not _make(folder):
         before += [folder, *folder.glob("config*.yaml"), *folder.glob(_EVENTS)]
     _before = {path.absolute(): path.stat().st_ino for path in before}
-    make_folder(folder)
     os.environ[_AGREED] = str(folder.absolute())
     return folder
+
+
+def hold_run_folder(folder: Path) -> None:
+    """Lock a run that is to be trained, until `forget_run_folder`; further ranks do nothing.
+
+    The lock is one of the folder of checkpoints, since loggers lock the run folder for each row, evaluations too.
+
+    Raises:
+        UserError: If another process trains it.
+    """
+    if launched_rank() == "0":
+        checkpoints, busy = folder / "checkpoints", f"{folder} is being trained by another process; wait for it."
+        make_folder(checkpoints)
+        handle = _lock.enter_context(locked_folder(checkpoints, busy))
+        _lock.callback(_remove_empty, checkpoints)
+        _lock.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # a forked process may hold the descriptor too
 
 
 def current_run_folder() -> Path | None:
@@ -129,18 +147,30 @@ def forget_run_folder() -> None:
     """Let the next command in this process choose its own folder."""
     global _before
     _before = None
+    _lock.close()
     os.environ.pop(_AGREED, None)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it is not empty, or gone
+        folder.rmdir()
+
+
+def _make(folder: Path) -> bool:
+    """Create a folder and its parents, and tell whether it did not exist before."""
+    make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _make_next(root: Path, stem: str) -> Path:
     """Create the folder of a name with the first free number, safely if other runs start at the same time."""
-    make_folder(root)
     number = 1
     while True:
         folder = root / f"{stem}-{number}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
+        if _make(folder):
             return folder
+        number += 1

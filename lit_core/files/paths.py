@@ -111,17 +111,27 @@ def locked_folder(folder: Path, busy: str) -> Iterator[int]:
         The file descriptor that holds the lock.
 
     Raises:
-        UserError: If another process holds the lock.
+        UserError: If another process holds the lock, which the message names where the system tells it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(busy) from error
+            raise UserError(f"{busy}{_holder(os.fstat(handle))}") from error
         yield handle
     finally:
         os.close(handle)
+
+
+def _holder(locked: os.stat_result) -> str:
+    """Return a sentence that tells which process holds the lock of a file; empty where the system does not tell."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, _, _, process, file, *_ = line.split()
+            if kind == "FLOCK" and int(file.rpartition(":")[2]) == locked.st_ino:
+                return f" It is process {int(process)}."
+    return ""
 
 
 def undo_torn_replacement(target: Path) -> None:

@@ -14,6 +14,7 @@ from small_cli import SmallModel, main
 from lit_core.cli import LitCLI
 from lit_core.cli.main import score_table
 from lit_core.cli.messages import is_user_error, sentence
+from lit_core.files.paths import locked_folder
 
 FIT = [
     "fit",
@@ -116,6 +117,22 @@ def test_a_checkpoint_is_resumed_with_the_runs_own_config_on_either_side(first_r
         assert main(["fit", *args, "--trainer.max_steps", steps]) == 0
     assert [path.name for path in Path("runs/small").iterdir()] == ["first"]
     assert [row["step"] for row in rows() if row["train/loss"]] == [str(step) for step in range(6)]
+
+
+@pytest.mark.parametrize("more", [["--ckpt_path", LAST], ["--run", "first"], ["--run", "new"]], ids=" ".join)
+def test_a_run_is_trained_by_one_process(first_run, more, capsys):
+    folder = Path("runs/small") / ("new" if "new" in more else "first")
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    args = [*(FIT if "--run" in more else ["fit"]), *more, "--trainer.max_steps", "5"]
+    capsys.readouterr()
+    with locked_folder(folder / "checkpoints", "busy"):
+        assert main(args) == 2
+        busy = f"{folder} is being trained by another process; wait for it. It is process {os.getpid()}."
+        assert capsys.readouterr().err == f"lit-small: {busy}\n"
+        assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
+        assert main(["test", "--ckpt_path", LAST]) == 0  # evaluations go on
+    assert main(args) == (2 if "first" in more else 0)
 
 
 def test_a_resume_goes_on_in_the_same_folder(first_run):
