@@ -26,7 +26,7 @@ def values_of_flags():
         for node in ast.walk(ast.parse(path.read_text())):
             parts = node.values if isinstance(node, ast.JoinedStr) else []
             for text, value in itertools.pairwise(parts):
-                flag = isinstance(text, ast.Constant) and re.search(r"--[\w.]+[ =]['\"]?$", str(text.value))
+                flag = isinstance(text, ast.Constant) and re.search(r"--[\w.]+[ =](['\"].*)?$", str(text.value))
                 if flag and isinstance(value, ast.FormattedValue):
                     yield path.relative_to(ROOT).as_posix(), value.value
 

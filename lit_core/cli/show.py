@@ -20,6 +20,8 @@ from lit_core.references import without_environment
 from lit_core.screen import say
 from lit_core.seeds import seeds_of
 
+#: Records of evaluations in a run folder; one that holds only these is shown by the last of them.
+_EVALUATION = "run.*.json"
 #: Files in a folder of ours that tell what it holds, where no record of a command lies there.
 _OWN = ("manifest.json", "prepare.json", "cell.json", "index.json")
 
@@ -110,11 +112,9 @@ def _candidates(path: Path) -> Iterator[Path]:
     """Yield the paths at which the record of a file or folder may lie, the nearest first."""
     if path.is_dir():
         yield path / record.RECORD
-        yield from sorted(
-            path.glob("run.*.json"), key=lambda one: one.stat().st_mtime, reverse=True
-        )  # evaluations only
+        yield from sorted(path.glob(_EVALUATION), key=lambda one: one.stat().st_mtime, reverse=True)
         return
-    if path.match("run*.json") or path.name.endswith(f".{record.RECORD}"):
+    if path.name == record.RECORD or path.match(_EVALUATION) or path.name.endswith(f".{record.RECORD}"):
         yield path
     yield path.with_name(f"{path.name}.{record.RECORD}")
     command = {"predictions": "predict"}.get(path.stem) or path.stem.removeprefix("config").strip(".")
@@ -140,7 +140,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
         facts["step"] = read_checkpoint_facts(last, "paths")["global_step"]
-    evaluations = [record.read(path)["sessions"][-1] for path in sorted(folder.glob("run.*.json"))]
+    evaluations = [record.read(path)["sessions"][-1] for path in sorted(folder.glob(_EVALUATION))]
     return facts | ({"evaluations": evaluations} if evaluations else {})
 
 
