@@ -109,6 +109,10 @@ def test_what_is_missing_is_one_sentence(project, capsys):
 FAILURES = {"on_train_batch_start": 10, "on_before_optimizer_step": 2, "on_train_batch_end": 11}
 
 
+# three runs for each; the fast set keeps the model with batch norms
+@pytest.mark.parametrize(
+    "project", ["valuation", *(pytest.param(n, marks=pytest.mark.slow) for n in ("moe", "detect"))], indirect=True
+)
 @pytest.mark.parametrize("hook", FAILURES)
 def test_what_an_exception_saves_resumes(project, hook):
     typed = ["--trainer.callbacks+=switch_runs.Fail", *callback("OnExceptionCheckpoint")]
