@@ -23,7 +23,7 @@ from lit_core.callbacks import (
     RunCheckpoint,
     RunRecord,
 )
-from lit_core.cli import arguments
+from lit_core.cli import arguments, checkpoint_config
 from lit_core.cli.empty import refuse_empty
 from lit_core.cli.messages import sentence
 from lit_core.cli.numbers import check_numbers
@@ -108,8 +108,8 @@ class LitCLI(CommandLine):
             located = arguments.configs_first(located, located.index(command) + 1)
         if command is not None and "--help" not in located and "-h" not in located:
             links, model = list(self.links.values()), import_path(self.model_class)
-            config = arguments.checkpoint_config(located, command, links, str(model))
-            located = arguments.insert_config(located, command, config)
+            config = checkpoint_config.checkpoint_config(located, command, links, str(model))
+            located = checkpoint_config.insert_config(located, command, config)
         if command in ("validate", "test") and not arguments.option(located, "--verbose"):
             # Lightning prints all metrics once per source; `score_table` prints each once
             located.insert(located.index(command) + 1, "--verbose=false")

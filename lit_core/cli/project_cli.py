@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_core.cli import arguments
+from lit_core.cli import arguments, checkpoint_config
 from lit_core.lightning.internals import CommandLine
 from lit_core.origin import import_path
 
@@ -28,10 +28,12 @@ class ProjectCLI(CommandLine):
             super().parse_arguments(parser, args)
             return
         links = [action.target[0] for action in self.subcommand_parser(command)._actions if hasattr(action, "target")]
-        model = arguments.model_of(path, words, links, str(import_path(self.model_class)))
+        model = checkpoint_config.model_of(path, words, links, str(import_path(self.model_class)))
         if model and not self.subclass_mode_model:
             model = model["init_args"]
-        self.config = parser.parse_args(arguments.insert_config(words, command, {"model": model} if model else {}))
+        self.config = parser.parse_args(
+            checkpoint_config.insert_config(words, command, {"model": model} if model else {})
+        )
 
     def merge_checkpoint_hyperparameters(self) -> None:
         """Do nothing: they are among the defaults."""
