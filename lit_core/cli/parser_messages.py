@@ -250,7 +250,9 @@ def _unknown_class(where: str, name: str) -> str:
     except pydoc.ErrorDuringImport as error:
         reason = " ".join(str(error.value).split())
         return f"{begin} cannot be imported ({type(error.value).__name__}: {reason}); correct its module."
-    if module and top.isidentifier() and importlib.util.find_spec(top) is None:
+    if top == "__main__":
+        return f"{begin} cannot be imported, since it was defined in a script or notebook; move it into a module."
+    if module and top.isidentifier() and top not in sys.modules and importlib.util.find_spec(top) is None:
         return f"{begin} cannot be imported, since there is no module {top}; add its folder to PYTHONPATH."
     hint = did_you_mean(last, _names_in(module))
     hint = hint or did_you_mean(last, [klass.__name__ for klass in _classes()])

@@ -256,6 +256,10 @@ BAD = [
         'SmalModel is not the name of a known class. Did you mean "SmallModel"?',
     ),
     (
+        [*BASE, "--trainer.callbacks+=__main__.Own"],
+        "__main__.Own cannot be imported, since it was defined in a script or notebook; move it into a module.",
+    ),
+    (
         [*BASE, "--trainer.callbacks+=nowhere.Own"],
         "nowhere.Own cannot be imported, since there is no module nowhere; add its folder to PYTHONPATH.",
     ),
