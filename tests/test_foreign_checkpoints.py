@@ -282,6 +282,7 @@ def test_whoever_builds_from_a_checkpoint_reads_it_vetted():
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in files}
     assert {path for path, text in texts.items() if "torch.load(" in text} == {
         "lit_core/lightning/checkpoint.py",
+        "lit_core/lightning/checkpoint_module.py",
         "lit_core/lightning/sharded_checkpoint.py",
         "lit_valuation/encoders/efficientnet_lite0.py",  # published weights, checked by hash
     }

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lit_core.data.loader import StreamLoader
 from lit_core.data.stream import EvalStream, SampleSource, Stream
 from lit_core.errors import UserError, check_at_least
-from lit_core.lightning.checkpoint import content_to_build
+from lit_core.lightning.checkpoint_module import content_to_build
 from lit_core.lightning.hyperparameters import KeepsHyperparameters
 from lit_core.lightning.switches import refuse_switches_of
 from lit_core.seeds import part_seed

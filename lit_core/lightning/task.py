@@ -11,7 +11,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_core.lightning.checkpoint import CheckpointModule
+from lit_core.lightning.checkpoint_module import CheckpointModule
 from lit_core.lightning.evaluation import log_reduced, named_loader
 from lit_core.lightning.step_mean import StepMean
 from lit_core.lightning.tensorboard import add_hparams, add_layout
