@@ -8,7 +8,7 @@ from typing import Any
 
 _ABSOLUTE = re.compile(r"\$\{([A-Za-z_][\w.\[\]]*)\}")
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:")
-_NESTED_ENVIRONMENT = re.compile(r"\$\{[^}]*\$\{oc\.env:")
+_NESTED_ENVIRONMENT = re.compile(r"\$\{(?:(?!\$\{)[^}])*\$\{oc\.env:")
 
 
 def has_reference(value: Any) -> bool:

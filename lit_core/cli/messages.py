@@ -56,7 +56,7 @@ def _sentence(error: BaseException, verb: Callable[..., Any] | None) -> str:
         return f"The trainer's options are not valid: {text.rstrip('.!')}; correct them."
     if _is_interpolation_error(cause):
         command, _, key = str(getattr(cause, "full_key", "")).partition(".")
-        unset = re.search("Environment variable '.*' not found", str(cause))
+        unset = re.search("Environment variable '[^']*' not found", str(cause))
         reason = unset[0] if unset else str(cause).splitlines()[0].replace(f"'{command}.", "'")
         remedy = "set it, or " if unset else ""
         return f"{key or 'A value'}: {reason}; {remedy}correct the name within the braces."

@@ -18,6 +18,7 @@ from lit_core.errors import UserError, did_you_mean
 from lit_core.files.yaml_files import parse_yaml
 
 # jsonargparse writes a tree of reasons, each indented below its key or class.
+_LONGEST_LINE = 2000
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
 _CLASS = re.compile(r"Problem with given class_path '(?P<path>[\w.]+)':")
 _CALLABLE = re.compile(r"Type \S*Callable\[.*\] expects a function or a callable class: ")
@@ -77,6 +78,11 @@ class _Reasons:
     types: dict[str, str] = field(default_factory=dict)
 
 
+def _with_short_lines(text: str) -> str:
+    """Return a text whose lines, which may repeat a value of any length, are cut: the patterns here take longer."""
+    return "\n".join(line[:_LONGEST_LINE] for line in text.splitlines())
+
+
 def _read(text: str, root: str) -> _Reasons:
     parsed, stack = _Reasons(), list[tuple[int, str, str]]()
     for line in _CALLABLE.sub("", text).splitlines():
@@ -112,6 +118,7 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         verb: The function whose arguments were given; None for Lightning's commands.
         root: Path of the one value that was parsed, which replaces the first key; empty for a command line.
     """
+    text = _with_short_lines(text)
     parsed = _read(text, root)
     if not parsed.reasons:
         where = ".".join([*([root] if root else []), *_KEY.findall(text)[1 if root else 0 :]])

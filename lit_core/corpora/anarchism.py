@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterator
 
 from lit_core.corpora.base import Document
 from lit_core.corpora.debian import DebianCorpus
+from lit_core.files.text_files import read_text
 
-_LINK = re.compile(r"!?\[([^\]]*)\]\((?:[^()]|\([^()]*\))*\)")
+#: What may be a link: from a bracket to the one that closes it, and the address, which is None where it is no link.
+_LINK = re.compile(r"!?\[([^\]]*)(\]\((?:[^()]|\([^()]*\))*\))?")
 _EMPHASIS = re.compile(r"\*\*|(?<!\w)_|_(?!\w)|\\(?=[-.*_#\[\]()+])")
-_BLANKS = re.compile(r"[ \t]+$", re.MULTILINE)
+_BLANKS = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
 _KNOWN = {"15.3-3": "cf21c10948b00e923c62eb31c39a3390413fa26c5ee0e3b925feb0ec7fe42948"}
 
 
@@ -41,7 +42,6 @@ class AnarchistFAQ(DebianCorpus):
             name = path.name.removesuffix(".gz").removesuffix(".md")
             if not name.startswith(("sec", "append")):
                 continue
-            content = path.read_bytes()
-            text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-            text = _BLANKS.sub("", _EMPHASIS.sub("", _LINK.sub(r"\1", text)))
+            text = _LINK.sub(lambda link: link[1] if link[2] else link[0], read_text(path))
+            text = _BLANKS.sub("", _EMPHASIS.sub("", text))
             yield Document(name, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")

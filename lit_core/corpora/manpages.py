@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterator
 
 from lit_core.corpora.base import Document
 from lit_core.corpora.debian import DebianCorpus
 from lit_core.corpora.roff import roff_to_text
+from lit_core.files.text_files import read_text
 
 #: The last section of every page says who translated it, in the same words.
 _TRANSLATORS = re.compile(r"\n\nÜBERSETZUNG\n.*", re.DOTALL)
@@ -38,7 +38,7 @@ class GermanManPages(DebianCorpus):
             UserError: If the package cannot be fetched or is not in the folder.
         """
         for path in self.files("usr/share/man/de", "man*/*.gz"):
-            text = roff_to_text(gzip.decompress(path.read_bytes()).decode())
+            text = roff_to_text(read_text(path))
             text = _TRANSLATORS.sub("\n", text)
             if text:
                 yield Document(path.name.removesuffix(".gz"), text)

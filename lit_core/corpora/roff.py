@@ -19,15 +19,17 @@ _STRINGS = {"Aq": "'", "lq": "“", "rq": "”", 'L"': "“", 'R"': "”", "Tm":
 _ESCAPE = re.compile(
     r"""\\(?:
       ["\#].*                                                     # comment
-    | (?P<sign>\((?:[^\s\\]{2})|\[[^]\n]*\])                      # \(en \[en]
-    | \*(?P<string>\(..|\[[^]\n]*\]|.)                            # \*(lq
-    | [fFmMgkn][-+]?(?:\(..|\[[^]\n]*\]|.)                        # font, colour, register
-    | s(?:[-+]?\d|[-+]?\(\d\d|[-+]?\[[^]\n]*\]|[-+]?'[^'\n]*')    # size
+    | (?P<sign>\((?:[^\s\\]{2})|\[[^]\n]{0,80}\])                      # \(en \[en]
+    | \*(?P<string>\(..|\[[^]\n]{0,80}\]|.)                            # \*(lq
+    | [fFmMgkn][-+]?(?:\(..|\[[^]\n]{0,80}\]|.)                        # font, colour, register
+    | s(?:[-+]?\d|[-+]?\(\d\d|[-+]?\[[^]\n]{0,80}\]|[-+]?'[^'\n]*')    # size
     | [hvwxloDLbXSHN]'(?:[^'\n]*)'                                # motion, drawing
     | (?P<other>.|$)
     )""",
     re.VERBOSE | re.MULTILINE,
 )
+#: A block of several lines in a table, whose end may be missing.
+_CELL = re.compile(r"T\{\n(.*?)(?:(\n?T\})|\Z)", re.DOTALL)
 _PLAIN = {"-": "-", "~": " ", "0": " ", " ": " ", "e": "\\", "\\": "\\", "t": "\t", "'": "´", "`": "`", ".": "."}
 _ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|((?:\\ |\\[^ ]|[^\s\\])+)')
 _BREAKS = {"PP", "P", "LP", "sp", "RS", "RE", "HP", "Sp", "SY", "YS", "in", "ti", "ce", "INDENT", "UNINDENT"}
@@ -225,6 +227,6 @@ def _table(lines: list[str]) -> str:
     if separator:
         text = text.replace(separator[1], "\t")
     # A block of several lines is one cell.
-    text = re.sub(r"T\{\n(.*?)\n?T\}", lambda cell: " ".join(cell[1].split()), text, flags=re.DOTALL)
+    text = _CELL.sub(lambda cell: " ".join(cell[1].split()) if cell[2] else cell[0], text)
     rows = ["\t".join(plain(cell).strip() for cell in row.split("\t")) for row in text.splitlines()]
     return "\n".join(row for row in rows if row.strip("\t _=-"))

@@ -12,7 +12,7 @@ from lit_detect.formats.base import FileSource, Split, stem
 from lit_detect.formats.reading import as_label, as_split, cell, name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
-_FILE_NAME = re.compile(r"generator=(?P<generator>[^~]+)~dataset=p(?P<top_p>\d\.\d+)")
+_FILE_NAME = re.compile(r"generator=(?P<generator>[^~]{1,80})~dataset=p(?P<top_p>\d\.\d+)")
 _META = ("id", "domain", "headline", "date", "authors")
 
 

@@ -13,7 +13,7 @@ from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.records import SPLITS
 
-_LINK = re.compile(r"\S*(?:://|www\.)\S*")
+_LINK = re.compile(r"(?<!\S)\S*?(?:://|www\.)\S*")
 _BRACKETS = re.compile(r"\[[^\[\]]*\]")
 _APOSTROPHES = re.compile("[’‘`´]")
 #: Contractions are written out, since their frequency depends on register.
@@ -24,16 +24,16 @@ _SHORT = [
     (re.compile(rf"(?<=[a-z]){short}\b", re.IGNORECASE), f" {long}")
     for short, long in (("n't", "not"), ("'ll", "will"), ("'re", "are"), ("'ve", "have"), ("'m", "am"), ("'d", "would"))
 ]
-_DASH = re.compile(r"\s*(?:-{2,}|[—―])\s*|\s+[-–]\s+")
+_DASH = re.compile(r"(?:(?<!\s)\s+)?(?:-{2,}|[—―])\s*|(?<!\s)\s+[-–]\s+")
 _PAUSE, _DOTS = re.compile("[;:]"), re.compile(r"\.{2,}|…")
 #: Quotes, apostrophes and marks of emphasis are deleted; other characters are replaced by a space.
 _SILENT, _OTHER = re.compile(r"[\"“”„«»'_*]"), re.compile(r"[^\w\s.,!?-]")
-_GLUED, _BEFORE = re.compile(r"(?<=[^\W\d_]{2}[.,!?])(?=[^\W\d_])"), re.compile(r"\s+(?=[.,!?])")
+_GLUED, _BEFORE = re.compile(r"(?<=[^\W\d_]{2}[.,!?])(?=[^\W\d_])"), re.compile(r"(?<!\s)\s+(?=[.,!?])")
 _REPEATED = re.compile(r"([.,!?])[.,!?]+")
 #: Start and end of running prose, and what it does not contain.
 _PROSE = re.compile(r"[A-Z\"'(“‘_].*[.!?][\"')”’_]*", re.DOTALL)
 _NO_PROSE = re.compile(
-    r"\d|https?:|www\.|[][{}<>|\\=#$*~^@%]|\B/|/\B|\.\. |::|\s--?\w|[a-z]\.[a-z]{2}|^\W*[-*•>] ", re.MULTILINE
+    r"\d|https?:|www\.|[][{}<>|\\=#$*~^@%]|\B/|/\B|\.\. |::|\s--?\w|[a-z]\.[a-z]{2}|^[^\w\n]*[-*•>] ", re.MULTILINE
 )
 _FRACTIONS = (0.6, 0.1, 0.3)
 

@@ -44,9 +44,9 @@ _NO_NAMES = frozenset(
 )
 #: Lower-case words that join the parts of a name.
 _PARTICLES = frozenset("of the de la del da di do dos du des le van von der den bin ibn al el".split())
-_GAP = re.compile(r"""(?P<stop>[.!?…]+["'”’»)\]]*)?\s+""")
+_GAP = re.compile(r"""(?P<stop>(?<![.!?…])[.!?…]+["'”’»)\]]*)?\s+""")
 _OPENERS = "\"'“‘«([*•-–—"
-_LAST_WORD = re.compile(r"[^\W\d_][\w.]*$")
+_LAST_WORD = re.compile(r"(?<![\w.])[\d_.]*([^\W\d_][\w.]*)$")
 _WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_](?:\w|['’&-](?=\w))*")
 _POSSESSIVE = re.compile(r"['’][sS]?$")
 _SPEECH = frozenset('"“”«»‘:*•')  # after these, any word has a capital
@@ -150,8 +150,8 @@ def _ends_sentence(text: str, gap: re.Match[str]) -> bool:
     word = _LAST_WORD.search(text[max(0, gap.start() - 20) : gap.start()])
     if word is None:
         return True
-    initial = len(word[0]) == 1 and word[0].isupper() and word[0] != "I"
-    return not (initial or "." in word[0] or word[0].lower() in _ABBREVIATIONS)
+    initial = len(word[1]) == 1 and word[1].isupper() and word[1] != "I"
+    return not (initial or "." in word[1] or word[1].lower() in _ABBREVIATIONS)
 
 
 def _by_rules(text: str, sentences: Sequence[tuple[int, int]]) -> Iterator[Mention]:

@@ -230,6 +230,9 @@ def _padding_around(model: nn.Module, name: str) -> Padding | None:
 
 
 def _compiled(gates: str) -> re.Pattern[str]:
+    # a checkpoint may name any pattern, and one with nested repeats can take for ever
+    if re.search(r"\)[*+{]", gates) or len(re.findall(r"[*+{]", gates)) > 3:
+        raise UserError(f"`gates` is {gates}, but may repeat at most three times, and no group; write the names out.")
     try:
         return re.compile(f"(?:{gates})$")
     except re.error as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from lit_core.errors import UserError
 from lit_core.fetch.debian import DebianPackage
+from lit_core.files.text_files import read_whole
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LabelledSource, to_samples
 
@@ -69,7 +69,7 @@ def read_idx(path: Path) -> np.ndarray:
         UserError: If the file is not an IDX file of bytes, or is truncated.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = read_whole(path)
         zero, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
         if zero != 0 or kind != 8:

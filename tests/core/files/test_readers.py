@@ -31,6 +31,9 @@ READERS = {
     "gzip.open": {"lit_core/files/text_files.py", "lit_detect/data/row_files.py"},  # the second seeks in what was read
     "lzma.open": {"lit_core/files/text_files.py"},
     "pickle.loads": set(),
+    "gzip.decompress": set(),
+    "lzma.decompress": {"lit_core/files/shipped.py"},  # which the package brings
+    "zlib.decompress": set(),
 }
 
 
