@@ -124,15 +124,16 @@ def checked_first(check: Callable[..., None]) -> Callable[[Verb], Verb]:
     return mark
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str], nearness: float = 0.6) -> str:
     """Suggest the known name that is nearest to a mistyped one.
 
     Args:
         word: The mistyped name.
         choices: The names that exist.
+        nearness: Least likeness of a name that is suggested, from 0 to 1.
 
     Returns:
         A clause such as ``' Did you mean "seed"?'``, with a leading blank, or the empty string if nothing is near.
     """
-    near = difflib.get_close_matches(word, [choice for choice in choices if choice != word], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, [choice for choice in choices if choice != word], n=1, cutoff=nearness)
     return f' Did you mean "{near[0]}"?' if near else ""

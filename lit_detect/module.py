@@ -216,13 +216,12 @@ class DetectorTask(ExactBuffers, EvaluationTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what another program needs to use the weights, as plain values, and what was gathered so far."""
-        super().on_save_checkpoint(checkpoint)
         name, cap = self.detector.name, self.detector.max_tokens
         checkpoint["detector"] = {"name": name, "max_tokens": cap, "min_tokens": self.min_tokens}
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
         if self._fit.is_underway:
             checkpoint["gathered"] = self._fit.rows_of_all_ranks(self.trainer)
-        super().on_save_checkpoint(checkpoint)
+        super().on_save_checkpoint(checkpoint)  # at the end, since it signs what the checkpoint describes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume the gathering; rank 0 takes the rows of all ranks."""

@@ -253,7 +253,6 @@ class MoELanguageModel(EvaluationTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counts, the tokenizer and the names of parameters to the checkpoint, as plain values."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
         if self.tokenizer is not None:
             checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
@@ -263,7 +262,7 @@ class MoELanguageModel(EvaluationTask):
             # the folder that the run began with need not be there any more
             checkpoint["hyper_parameters"]["hugging_face"] = self.decoder.describe()
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
-        super().on_save_checkpoint(checkpoint)
+        super().on_save_checkpoint(checkpoint)  # at the end, since it signs what the checkpoint describes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counts, and check that the weights were trained with the tokenizer of the data."""

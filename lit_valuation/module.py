@@ -183,7 +183,6 @@ class ClassifierTask(EvaluationTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add class names, input shape, recipe and parameter names as plain values, for others that use the weights."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["classes"], checkpoint["input_shape"] = list(self.classes), list(self.input_shape)
         sizes = batch_sizes(self.trainer)
         if sizes is not None:
@@ -194,7 +193,7 @@ class ClassifierTask(EvaluationTask):
                 **{key: plain for key, value in given.items() if (plain := described(value)) is not None},
             }
         checkpoint["optimizer_param_names"] = parameter_names(self, self.trainer.optimizers)
-        super().on_save_checkpoint(checkpoint)
+        super().on_save_checkpoint(checkpoint)  # at the end, since it signs what the checkpoint describes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint has the classes of the model, in the same order.

@@ -321,6 +321,7 @@ def shown(main, capsys, *paths):
 
 def test_what_python_trained_can_be_told(place, token_root, capsys, monkeypatch):
     """Of a run, a resume of it, a branch, and a module that Python has loaded and trained further."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # of another test in this process
     monkeypatch.setenv("MY_TOKEN", "s3cret-of-mine")
     monkeypatch.setattr("sys.argv", ["train.py", "--key", "s3cret-of-mine"])
     main = lit_moe.cli.main

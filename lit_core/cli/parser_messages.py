@@ -165,7 +165,8 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         hint = did_you_mean(last, top) if len(path) == 1 else did_you_mean(last, _arguments(reason.owner))
         if root and not hint:
             return f"{full} is not an argument; remove it. The arguments are {', '.join(_arguments(reason.owner))}."
-        hint = hint or (did_you_mean(last, _all_arguments()) if verb is None or len(path) > 1 else "")
+        if verb is None or len(path) > 1:  # there are very many of all classes
+            hint = hint or did_you_mean(last, _all_arguments(), nearness=0.75)
         return f"{full} is not an argument.{hint or ' See --help for what is.'}"
     if match := _NO_CLASS_PATH.search(reason.text):
         kind = (match[1] or match[2]).replace("NoneType", "null")

@@ -44,10 +44,10 @@ class EvaluationTask(CheckpointModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Replace NumPy's numbers by Python's, such as a rate from a sweep, so that the checkpoint is plain data."""
-        super().on_save_checkpoint(checkpoint)
         for key, value in checkpoint.items():
             if key != "state_dict":
                 checkpoint[key] = apply_to_collection(value, np.generic, lambda number: number.item())
+        super().on_save_checkpoint(checkpoint)
 
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source.
