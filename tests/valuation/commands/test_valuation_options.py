@@ -45,7 +45,8 @@ CASES = {
     "query": Case(
         {**QUERY, "output": "new", "per_class": 2, "budget": 9},
         {"ckpt_path": CHECKPOINT.format("owner_1"), "data": "data/owners/owner_1", "to": ["carol"], "output": "other"}
-        | {"classes": ["3"], "encoder": "Identity", "seed": 1, "ledger": "other.jsonl"},
+        | {"classes": ["3"], "encoder": "Identity", "seed": 1, "ledger": "other.jsonl", "new_party": False},
+        under={"new_party": {"to": ["carol"], "new_party": True}},
     ),
     "select": Case(
         {**SELECT, "selector": "RandomSelector", "output": "new"},
@@ -58,8 +59,8 @@ CASES = {
         }
         | {"withhold": ["none"], "expect_digest": "0" * 12, "ledger": "other.jsonl"}
         | NO_DEVICE
-        | {"trainer.precision": "64-true"},
-        under={"ckpt_path": GRADIENTS},
+        | {"trainer.precision": "64-true", "total_limit": 2, "new_party": False},
+        under={"ckpt_path": GRADIENTS, "new_party": {"ledger": "bob.jsonl", "to": "carol", "new_party": True}},
     ),
     "rank": Case(
         {
