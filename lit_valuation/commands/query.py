@@ -11,6 +11,7 @@ from lit_core.seeds import part_seed
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
+from lit_valuation.exchange import limits
 from lit_valuation.exchange.folder import anonymized, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Contents, EncoderStamp, Query, digest, public_name
@@ -18,8 +19,8 @@ from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.training.retrain import load_task, predict_logits
 
 
-def _check(per_class: int, budget: int, seed: int | None) -> None:
-    check_at_least(1, budget=budget, per_class=per_class)
+def _check(per_class: int, budget: int, seed: int | None, limit: int | None, total_limit: int | None) -> None:
+    check_at_least(1, budget=budget, per_class=per_class, limit=limit, total_limit=total_limit)
     part_seed(seed)
 
 
@@ -35,6 +36,8 @@ def query(
     encoder: Encoder | None = None,
     seed: int | None = None,
     ledger: str | None = None,
+    limit: int | None = None,
+    total_limit: int | None = None,
     new_party: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -51,6 +54,10 @@ def query(
         encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
         seed: Seed of the draw of hard cases, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
+        limit: Most different samples of yours that each of these owners may ever be given, all queries together, 1 or
+            more; null is no limit.
+        total_limit: Most different samples of yours that all owners together may ever be given, 1 or more; null takes
+            the one that you gave last, if any.
         new_party: Whether a name in --to may be new to your ledger; the first command of a ledger needs no such word.
         dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
 
@@ -59,7 +66,7 @@ def query(
     """
     folder, home = new_output(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
-    _check(per_class, budget, seed)
+    _check(per_class, budget, seed, limit, total_limit)
     seed = part_seed(seed)
     if classes == []:
         raise UserError("classes is empty; name the classes to ask for, or leave it out for all with a mistake.")
@@ -87,20 +94,15 @@ def query(
     def describe(contents: Contents) -> Query:
         return Query(contents, None if columns is None else tuple(columns), budget, stamp)
 
-    licence, made = validation.shards.index["licence"], new_record()
+    licence, sent = validation.shards.index["licence"], named_fingerprints(cases.queries, cases.queries.keys)
+    notes = {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed, "record": new_record()}
     with book.locked(), outgoing(folder, anonymized(cases.queries), validation.kind, licence, describe) as manifest:
-        book.entries()  # refuses a damaged ledger before the first line
+        most = limits.total_limit(book, total_limit)
+        for party, of_party in [*((name, limit) for name in to), (None, most)]:  # before the first line
+            limits.check_limit(book, party, of_party, sent.values(), "per_class")
+        notes |= {} if most is None else {"total_limit": most}
         for name in to:
-            book.append(
-                Entry(
-                    "query",
-                    name,
-                    digest(manifest),
-                    budget,
-                    named_fingerprints(cases.queries, cases.queries.keys),
-                    {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed, "record": made},
-                )
-            )
+            book.append(Entry("query", name, digest(manifest), budget, sent, notes))
     say("", f"To be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
     say(f"Read it out  {digest(manifest)}")
     say(f"Recorded in  {book.path}")

@@ -13,11 +13,11 @@ from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
+from lit_valuation.exchange import limits
 from lit_valuation.exchange.answering import (
     check_budget,
     check_encoder,
     check_inputs,
-    check_limit,
     describe_choice,
     find_checkpoint,
     make_pool,
@@ -123,9 +123,9 @@ def select(
 
     with book.locked():
         fingerprints = named_fingerprints(shared, shared.keys)
-        total_limit = book.total_limit() if total_limit is None else total_limit
-        total = check_limit(book, to, "limit", limit, fingerprints.values())
-        of_all = check_limit(book, None, "total_limit", total_limit, fingerprints.values())
+        most = limits.total_limit(book, total_limit)
+        total = limits.check_limit(book, to, limit, fingerprints.values(), "budget")
+        of_all = limits.check_limit(book, None, most, fingerprints.values(), "budget")
 
         def describe(contents: Contents) -> Answer:
             keys = tuple(f"{index:06d}" for index in range(len(shared)))
@@ -136,12 +136,12 @@ def select(
         licence = owned.shards.index["licence"]
         with outgoing(folder, anonymized(shared), owned.kind, licence, describe) as manifest:
             notes = {"query": received.digest, "withheld": withhold or [], "limit": limit, "record": new_record()}
-            notes |= {} if total_limit is None else {"total_limit": total_limit}
+            notes |= {} if most is None else {"total_limit": most}
             book.append(Entry("answer", to, digest(manifest), budget, fingerprints, notes))
     for name, value in selection.facts.items():
         say(f"{name.replace('_', ' '):<22}{value:.4f}")
     say("", f"To be sent   {folder}  ({len(shared)} samples; {to} then has {total} of your samples, limit {limit})")
-    say(f"All parties  {of_all} of your samples, {'no limit' if total_limit is None else f'limit {total_limit}'}")
+    say(f"All parties  {of_all} of your samples, {'no limit' if most is None else f'limit {most}'}")
     say(f"Read it out  {digest(manifest)}")
     say(f"Recorded in  {book.path}")
     say(f"Their turn   lit-valuation rank --answers {quoted(json.dumps({'NAME': folder.name}, ensure_ascii=False))} …")

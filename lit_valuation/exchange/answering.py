@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from lit_core.files.paths import file_sha256
 from lit_core.lightning.devices import gather_shares, share
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder, embed
-from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Choice, EncoderStamp, Plain, Query, public_name
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.last_layer import gather_gradients
@@ -37,32 +35,6 @@ def check_budget(budget: int | None, query: Query, limit: int) -> int:
     if not 1 <= budget <= query.budget:
         raise UserError(f"budget is {budget}, but the query allows 1 to {query.budget}; change it.")
     return budget
-
-
-def check_limit(
-    ledger: SharingLedger, party: str | None, argument: str, limit: int | None, fingerprints: Iterable[str]
-) -> int:
-    """Return how many different samples a party has been given once it has these too.
-
-    Args:
-        ledger: The owner's ledger.
-        party: The party; None means all parties together.
-        argument: Name of the limit's argument, for the message.
-        limit: The limit; None is none.
-        fingerprints: SHA-256 of the samples to be sent.
-
-    Raises:
-        UserError: If the limit would be exceeded.
-    """
-    disclosed = ledger.disclosed(party)
-    total = len(disclosed | set(fingerprints))
-    if limit is not None and total > limit:
-        who = "all parties together have" if party is None else f"{party} has"
-        raise UserError(
-            f"{argument} is {limit}, but {who} been given {len(disclosed)} of your samples and would then have "
-            f"{total}; set budget to {max(limit - len(disclosed), 0)} or less, or raise the limit."
-        )
-    return total
 
 
 def check_inputs(owned: LabelledSet, query: Query) -> None:

@@ -110,18 +110,19 @@ def judge(
     for name, (answer, samples) in read.items():
         owned = credits[name]
         result.received[name] = answer, samples, owned
-        notes = [*owned.notes]
-        if canonical_name(name) not in asked:
-            notes.append("the ledger does not say that the query was sent to it")
-        if notes:
-            result.notes[name] = "; ".join(notes)
         with _refusing(result, name, answers[name]):
             if not owned.counts.any():
-                raise UserError(f"{answers[name]} has no sample that counts: {result.notes[name]}.")
+                raise UserError(
+                    f"{answers[name]} has no sample that counts: {'; '.join(owned.notes)}. Find out whose they are and "
+                    "record it by SharingLedger.credit, see docs/exchange.md."
+                )
             counted = samples.take(owned.counts.nonzero().squeeze(1)).renumbered(own.train.classes)
             residual = relative_residual(task, counted, own.queries)
             psi = None if encoder is None else mean_psi(encoder, counted, own.queries)
             result.ranked[name] = Judged(answer, counted, residual, psi)
+            unasked = [] if canonical_name(name) in asked else ["the ledger does not say that the query was sent to it"]
+            if owned.notes or unasked:
+                result.notes[name] = "; ".join([*owned.notes, *unasked])
     return result
 
 

@@ -134,11 +134,6 @@ class SharingLedger:
         answers = [entry for entry in self.entries() if entry.event == "answer" and entry.notes.get("query") == query]
         return {self.recorded_names([entry.counterparty], "counterparty", False)[0] for entry in answers}
 
-    def total_limit(self) -> int | None:
-        """Return the limit for all parties together that was given last; None if there is none."""
-        limits = [entry.notes.get("total_limit") for entry in self.entries() if entry.event == "answer"]
-        return next((limit for limit in reversed(limits) if limit is not None), None)
-
     def withdrawn(self) -> set[str]:
         """Return the digests of withdrawn queries and answers."""
         return {entry.digest for entry in self.entries() if entry.event == "withdrawal"}

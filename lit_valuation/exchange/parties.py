@@ -51,7 +51,7 @@ def recorded_names(
     for name in names:
         key = canonical_name(name)
         if not key or not name.isprintable():
-            raise UserError(f"{argument} has the name {name!r}, but a name is of printable characters; correct it.")
+            raise UserError(f"{argument} has the name {name!r}, but a name needs printable characters; correct it.")
         if key in recorded:
             raise UserError(f"{argument} has {name!r}, which names {recorded[key]!r} again; name each party once.")
         if key not in spelling and spelling and not new_party:

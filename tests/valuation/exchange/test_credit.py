@@ -1,11 +1,14 @@
 """A sample that two owners give, or that the ledger knows from another one, is credited to nobody in silence."""
 
 import csv
+import io
 import json
 
+import numpy as np
 import pytest
 from crossing import ask, checkpoint
-from forging import forged, members_of
+from forging import forged, members_of, seal
+from PIL import Image
 
 from lit_core.errors import UserError
 from lit_valuation.cli import main
@@ -88,6 +91,21 @@ def test_what_two_answers_share_counts_for_neither(place, ranked):
     assert code == 3 and rows["alice"][1] == rows["mallory"][1] == "9"
     assert "3 of its 12 samples are in the answer of alice too" in said
     assert "To be noted" in (place / "ranking/report.html").read_text()
+
+
+def test_copies_with_noise_and_other_labels_are_those_of_the_first_owner(place, ranked):
+    assert ranked(alice="answer_1")[0] == 0
+    members = members_of(relabelled(place, "stolen"))
+    noise = np.random.default_rng(0).integers(-3, 4, (len(members), 8, 8))
+    for number, name in enumerate(sorted(name for name in members if name.endswith(".png"))):
+        pixels = np.asarray(Image.open(io.BytesIO(members[name]))).astype(int) + noise[number]
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
+        members[name] = buffer.getvalue()
+    seal(place / "stolen", members)
+    code, rows, said = ranked(alice="answer_1", mallory="stolen")
+    assert code == 3 and rows["alice"][1] == "12" and rows["mallory"][0] == "refused"
+    assert "12 of its 12 samples are in the answer of alice too" in said
 
 
 def test_an_answer_to_an_earlier_query(place, ranked):

@@ -8,10 +8,11 @@ import shutil
 
 import numpy as np
 import pytest
-from crossing import checkpoint
+from crossing import answer, checkpoint, files
 from forging import forged, members_of, seal
 from PIL import Image
 
+from lit_core.errors import UserError
 from lit_valuation.cli import main
 from lit_valuation.exchange.ledger import SharingLedger
 
@@ -185,6 +186,18 @@ def sent(made, place):
         answers[f"no finite {name}"] = forged(place / "answer_1", place / f"in/{name}")
         all_inputs(value)(answers[f"no finite {name}"])
     return {name: str(path) for name, path in answers.items()}
+
+
+def test_a_hostile_query_is_refused_before_anything_is_written(place):
+    before = files(place / "data")
+    for name, change in HOSTILE.items():
+        folder = place / "in" / name
+        shutil.copytree(place / "query", folder)
+        change(folder)
+        with pytest.raises(UserError) as error:
+            answer(place, 1, query=str(folder), output=str(place / "new"))
+        assert str(error.value).isprintable() and len(str(error.value)) < 1000, name
+    assert not (place / "new").exists() and files(place / "data") == before
 
 
 def test_the_others_are_ranked(place, sent, capsys):

@@ -64,6 +64,20 @@ def test_the_trainer_names_each_owner_once(place):
     assert [entry.counterparty for entry in entries] == ["alice", "bob", "alice", "carol"]
 
 
+def test_the_trainer_has_limits_too(place):
+    ask(place, output=str(place / "same"), limit=16, total_limit=16)  # what both have already
+    more = {"output": str(place / "more"), "seed": 1}
+    for limits, reason in (
+        ({"limit": 20}, "limit is 20, but alice has been given 16"),
+        ({}, "total_limit is 16, but all"),
+    ):
+        before = files(place)
+        with pytest.raises(UserError, match=f"{reason}.*lower per_class|{reason}.*raise it"):
+            ask(place, **more | limits)
+        assert files(place) == before
+    ask(place, **more | {"total_limit": 60})
+
+
 def test_spellings_of_former_releases_are_one_party(place):
     from lit_valuation.exchange.ledger import Entry
 
