@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
 from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
+from lit_core.data.prepared import check_prepared, is_whole
 from lit_core.data.shards import ShardSet, splits_of
 from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean, require
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
+from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, read_prepared, workplace
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.record import shown
 from lit_core.screen import quoted, say
@@ -105,9 +106,11 @@ def prepare(
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
     with workplace(folder) as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
-        missing = [
-            corpus for corpus in corpora or () if not is_prepared(folder / corpus.name, settings[corpus.name], shown)
-        ]
+        missing = []
+        for corpus in corpora or ():
+            there = folder / corpus.name
+            if not (is_prepared(there, settings[corpus.name], shown) and is_whole(there)):
+                missing.append(corpus)
         builds = [gather(corpus, settings[corpus.name], work) for corpus in missing]
         training = None
         if encoder is None:
@@ -154,8 +157,7 @@ def _settings(
 
 def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) -> Tokenizer | None:
     """Return the tokenizer that was asked for or that the root has; None if one is to be trained."""
-    path = root / "tokenizer.json"
-    stored = Tokenizer.load(path) if path.is_file() else None
+    stored = _root_tokenizer(root)
     given = None if tokenizer is None else Tokenizer.load(tokenizer)
     if given is not None and vocab_size is not None:
         raise UserError(f"vocab_size is {vocab_size}, but tokenizer {tokenizer} has its own; leave out one of them.")
@@ -177,6 +179,27 @@ def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) 
     return given if given is not None else stored
 
 
+def _root_tokenizer(root: Path) -> Tokenizer | None:
+    """Return the tokenizer of a root; None if it has no sources and no tokenizer yet.
+
+    Raises:
+        UserError: If it is not the one with which the sources were encoded.
+    """
+    path = root / "tokenizer.json"
+    records = [read_prepared(file, f"remove {file.parent} to prepare it again") for file in root.glob(f"*/{RECORD}")]
+    encoded = {record["tokenizer"] for record in records if "tokenizer" in record}
+    if not encoded:
+        return Tokenizer.load(path) if path.is_file() else None
+    with suppress(UserError):
+        stored = Tokenizer.load(path)
+        if encoded == {stored.sha256}:
+            return stored
+    raise UserError(
+        f"The tokenizer of {root} is missing or damaged: it is not that with which the sources were encoded; restore "
+        f"tokenizer.json and tokenizer_config.json, or remove {root} to prepare it again."
+    )
+
+
 class _Training(TypedDict):
     """Content of the record of a tokenizer's training, as far as it is read."""
 
@@ -191,8 +214,7 @@ def _move_in(root: Path, builds: Sequence[CorpusBuild], tokenizer: Tokenizer, tr
     if not (root / "tokenizer.json").is_file():
         tokenizer.save(root / "tokenizer.json")
     for build, folder in zip(builds, finished, strict=True):
-        os.replace(folder, root / build.corpus.name)
-        sync_folder(root)
+        replace_whole(root / build.corpus.name, folder)
         shutil.rmtree(build.work)
 
 
@@ -200,17 +222,17 @@ def _verify(root: Path) -> Summary:
     records = sorted(root.glob(f"*/{RECORD}"))
     if not records:
         raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
-    tokenizer = Tokenizer.load(root / "tokenizer.json")
+    tokenizer = _root_tokenizer(root)
     summary = {}
     for record in records:
         folder = record.parent
+        check_prepared(folder)
         for split in splits_of(folder):
             shards = ShardSet(folder / split)
-            shards.verify()
-            if (shards.index["tokenizer"] or {}).get("sha256") != tokenizer.sha256:
+            if tokenizer is None or (shards.index["tokenizer"] or {}).get("sha256") != tokenizer.sha256:
                 raise UserError(
-                    f"{folder / split} was encoded with another tokenizer than {root / 'tokenizer.json'}; prepare it "
-                    "again."
+                    f"{folder / split} was encoded with another tokenizer than {root / 'tokenizer.json'}; remove "
+                    f"{folder} to prepare it again."
                 )
         summary[folder.name] = _summary(folder)
     _print(summary, reused=set())

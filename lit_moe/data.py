@@ -148,6 +148,7 @@ class TokenDataModule(StreamDataModule):
             tail=split != "train",
             document_mask=self.document_mask,
             dtype=self.bin_dtype if path.suffix == ".bin" else None,
+            verify=self.verify,
         )
         if windows.tokenizer is None:
             windows.vocab_size = self.tokenizer.vocab_size

@@ -17,6 +17,7 @@ from lit_core import __version__
 from lit_core.corpora.base import Corpus
 from lit_core.corpora.gather import Gathered, divide
 from lit_core.corpora.write import Job, jobs_of, token_dtype, write_jobs
+from lit_core.data.prepared import index_hashes
 from lit_core.data.shards import write_index
 from lit_core.errors import RunFailure
 from lit_core.files.formats import stamp
@@ -90,6 +91,7 @@ class CorpusBuild:
                 "documents": len(self.gathered.ids),
                 "duplicates_left_out": self.gathered.duplicates,
             },
+            "sets": index_hashes(finished),
         }
         atomic_write(finished / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
         return finished

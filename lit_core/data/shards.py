@@ -29,7 +29,8 @@ FORMAT, INDEX = "litshift-shards", "index.json"
 SPLITS = ("train", "val", "test")
 EXTENSIONS = ("json", "npy", "txt", "jpg", "jpeg", "png")
 
-_verified: set[tuple[str, int, int, str]] = set()
+#: Inode, size, time of change and hash of the shards that this process has compared.
+_verified: set[tuple[int, int, int, int, str]] = set()
 
 
 def write_shard(path: str | Path, samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -146,21 +147,23 @@ def splits_of(folder: Path) -> list[str]:
 class ShardSet:
     """A folder of shards, read by offset: sample i is the dict of its decoded members.
 
-    Opening reads the index and checks each shard's size; :meth:`verify` also checks the content. Nothing is unpickled,
-    and no member is written to disk. Data-loading processes may use it, whether forked or spawned.
+    Opening compares each shard with the size and the SHA-256 in the index; a file is hashed once per process, unless it
+    changes. Nothing is unpickled, and no member is written to disk. Data-loading processes may use it, whether forked
+    or spawned.
 
     Args:
         folder: Folder with ``index.json`` and the tar files.
+        verify: Whether the hashes are compared. Without them, only the index may be relied on.
 
     Attributes:
         index: The parsed ``index.json``.
         members: Shard index, name, offset, size in bytes and number of tokens of each member, in order.
 
     Raises:
-        UserError: If the index or a shard is missing or malformed, or a shard's size is not that of the index.
+        UserError: If the index or a shard is missing or malformed, or a shard is not what the index describes.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, verify: bool = True) -> None:
         self.folder = Path(folder)
         self.index = _read_index(self.folder)
         self.files = [self.folder / shard["file"] for shard in self.index["shards"]]
@@ -174,6 +177,8 @@ class ShardSet:
                 self.members.append((number, member["name"], member["offset"], member["size"], member.get("tokens", 0)))
             self._samples.extend(samples.values())
         self._buffers: dict[int, np.ndarray] = {}
+        if verify:
+            self._verify()
         about = {key: self.index[key] for key in ("source", "split", "samples", "tokens")}
         about |= {key: self.index.get(key) for key in ("licence", "origin")}
         note_input(folder, **about, tokenizer_sha256=(self.index["tokenizer"] or {}).get("sha256"))
@@ -243,15 +248,10 @@ class ShardSet:
         """SHA-256 of all shards' SHA-256: sets with the same samples in the same order have the same."""
         return hashlib.sha256("".join(shard["sha256"] for shard in self.index["shards"]).encode()).hexdigest()
 
-    def verify(self) -> None:
-        """Compare each shard with its SHA-256; a file is hashed once per process unless it changes.
-
-        Raises:
-            UserError: If a shard is not what the index describes.
-        """
+    def _verify(self) -> None:
         for path, shard in zip(self.files, self.index["shards"], strict=True):
             status = path.stat()
-            known = (str(path.resolve()), status.st_size, status.st_mtime_ns, shard["sha256"])
+            known = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, shard["sha256"])
             if known in _verified:
                 continue
             if file_sha256(path) != shard["sha256"]:

@@ -35,6 +35,7 @@ class TokenWindows:
         tail: Whether to keep the last, incomplete piece, padded with token 0 and label -100; for evaluation.
         document_mask: Whether to return document ids; needs a shard set, which knows its end-of-text token.
         dtype: Type of the tokens in a ``.bin`` file; None for the other kinds, which record it.
+        verify: Whether the shards of a shard set are compared with their SHA-256.
 
     Attributes:
         tokens: Number of tokens in the file.
@@ -55,6 +56,7 @@ class TokenWindows:
         tail: bool = False,
         document_mask: bool = False,
         dtype: Literal["uint16", "uint32", "int32", "int64"] | None = None,
+        verify: bool = True,
     ) -> None:
         path = Path(path)
         check_at_least(1, length=length)
@@ -69,7 +71,7 @@ class TokenWindows:
             self.tokenizer: dict[str, Any] | None = None
             self.name: str = path.stem
         else:
-            self._row = _ShardTokens(path)
+            self._row = _ShardTokens(path, verify)
             index = self._row.shards.index
             self.text_bytes, self.tokenizer, self.name = index["text_bytes"], index["tokenizer"], index["source"]
         self.path, self.tokens = path, len(self._row)
@@ -167,14 +169,12 @@ class TokenWindows:
             )
 
     def verify(self) -> None:
-        """Compare shards with their SHA-256, or read all tokens of a plain file, which has none.
+        """Read all tokens of a plain file, which has no SHA-256 with which it could be compared.
 
         Raises:
-            UserError: If a shard is not what its index describes, or a plain file has tokens that the vocabulary lacks
-                or looks like one of wider numbers.
+            UserError: If it has tokens that the vocabulary lacks, or looks like one of wider numbers.
         """
         if isinstance(self._row, _ShardTokens):
-            self._row.shards.verify()
             return
         if self.vocab_size is not None:
             self._check_range(*self._row.extremes(), self.vocab_size)
@@ -249,8 +249,8 @@ class _FileTokens:
 class _ShardTokens:
     """The tokens of a shard set, one chunk per member, as one sequence."""
 
-    def __init__(self, folder: Path) -> None:
-        self.shards = ShardSet(folder)
+    def __init__(self, folder: Path, verify: bool) -> None:
+        self.shards = ShardSet(folder, verify)
         index = self.shards.index
         if index["kind"] != "tokens" or index["dtype"] is None:
             raise UserError(f"{folder} holds shards of kind {index['kind']!r}, but tokens are needed; tokenise them.")

@@ -147,6 +147,25 @@ def former_of(target: Path) -> Path:
     return target.with_name(f".{target.name}{_FORMER}")
 
 
+def replace_whole(target: Path, whole: Path) -> None:
+    """Move a complete file or folder to its final path, replacing a former file or folder there.
+
+    Args:
+        target: The final path.
+        whole: The complete file or folder, on the same file system.
+    """
+    former = former_of(target)
+    undo_torn_replacement(target)  # of a process that was killed here
+    shutil.rmtree(former, ignore_errors=True)
+    if target.exists():
+        target.rename(former)
+    whole.rename(target)
+    sync_folder(target.parent)
+    if former.is_dir():
+        shutil.rmtree(former)
+    former.unlink(missing_ok=True)
+
+
 def remove_torn_files(folder: Path) -> None:
     """Remove the incomplete files and folders of a killed process; no other process may be writing in the folder."""
     for path in folder.glob(f".*{_FORMER}"):

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from lit_core.errors import UserError
 from lit_core.files.formats import read_stamped
-from lit_core.files.paths import locked_folder, make_folder
+from lit_core.files.paths import locked_folder, make_folder, remove_torn_files
 from lit_core.screen import say
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
@@ -40,8 +40,7 @@ def workplace(root: Path) -> Iterator[Path]:
     try:
         with locked_folder(root, f"root is {root}, where another prepare is running; wait until it ends."):
             begun = work.exists()
-            for left in root.glob(".*.tmp"):  # of a killed run
-                left.unlink()
+            remove_torn_files(root)  # of a killed run
             try:
                 yield work
             except KeyboardInterrupt:
@@ -87,7 +86,13 @@ def is_prepared(folder: Path, settings: dict[str, Any], written: Callable[[dict[
     return True
 
 
-class Prepared(TypedDict):
+class _Sets(TypedDict, total=False):
+    """What former versions did not record."""
+
+    sets: dict[str, str]
+
+
+class Prepared(_Sets):
     """Content of the record of a prepared folder, as far as it is read."""
 
     settings: dict[str, Any]

@@ -7,7 +7,6 @@ device, and a file per device with its parts of these tensors. All files are rea
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from lit_core import record
 from lit_core.errors import UserError
 from lit_core.files.outputs import new_output
-from lit_core.files.paths import former_of, sync_folder, undo_torn_replacement
+from lit_core.files.paths import undo_torn_replacement
 from lit_core.lightning.checkpoint import (
     META,
     AtomicCheckpointIO,
@@ -145,25 +144,6 @@ def write_parts(checkpoint: dict[str, Any], folder: Path, rank: int, world_size:
     writer.save_checkpoint(parts, folder / PART.format(rank))
     if rank == 0:
         writer.save_checkpoint({**rest, "parts": world_size}, folder / META)
-
-
-def replace_whole(target: Path, whole: Path) -> None:
-    """Move a complete file or folder to its final path, replacing a former file or folder there.
-
-    Args:
-        target: The final path.
-        whole: The complete file or folder, in the same folder as the target.
-    """
-    former = former_of(target)
-    undo_torn_replacement(target)  # of a process that was killed here
-    shutil.rmtree(former, ignore_errors=True)
-    if target.exists():
-        target.rename(former)
-    whole.rename(target)
-    sync_folder(target.parent)
-    if former.is_dir():
-        shutil.rmtree(former)
-    former.unlink(missing_ok=True)
 
 
 def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:

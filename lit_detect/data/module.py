@@ -120,10 +120,8 @@ class TextDataModule(StreamDataModule):
             UserError: If there is no such source, or it lacks the split.
         """
         if (stage, source) not in self._opened:
-            texts = TextSet(self._folder(stage, source), normalize_text if self.normalize else None)
-            if self.verify:
-                texts.verify()
-            self._opened[stage, source] = texts
+            transform = normalize_text if self.normalize else None
+            self._opened[stage, source] = TextSet(self._folder(stage, source), transform, self.verify)
         return self._opened[stage, source]
 
     @cached_property
@@ -177,7 +175,7 @@ class TextDataModule(StreamDataModule):
         """Warn of evaluated texts that are trained on as well; inside a source, ``prepare`` lets none be."""
         root = resolve_data_path(self.root)
         folders = [root / name / "train" for name in self.names["train"] if (root / name / "train").is_dir()]
-        trained = [TextSet(folder).digests() for folder in folders]
+        trained = [TextSet(folder, verify=False).digests() for folder in folders]
         for name in self.names[stage] if trained else ():
             texts = self.records(stage, name)
             both = int(np.isin(texts.digests(), np.concatenate(trained)).sum())

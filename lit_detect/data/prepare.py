@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lit_core import __version__
+from lit_core.data.prepared import check_prepared, index_hashes, is_whole
 from lit_core.data.shards import splits_of
 from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, checked_first, require
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import progress_bar, quoted, say
@@ -85,13 +85,12 @@ def prepare(
     with workplace(folder) as work:
         for source in sources or ():
             name = source.name
-            if is_prepared(folder / name, settings[name], shown):
+            if is_prepared(folder / name, settings[name], shown) and is_whole(folder / name):
                 reused.add(name)
                 continue
             shutil.rmtree(work / name, ignore_errors=True)  # of a killed run
             left_out[name] = _write(work / name, source, settings[name])
-            os.replace(work / name, folder / name)
-            sync_folder(folder)
+            replace_whole(folder / name, work / name)
     summary = {name: _summary(folder / name) for name in settings}
     _print(summary, reused)
     for name, count in left_out.items():
@@ -158,6 +157,7 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
     left_out = splits.count("")
     texts = {"found": read, "left_out": left_out}
     content = {**stamp(PREPARED), "release": __version__, "versions": versions(), "settings": settings, "texts": texts}
+    content["sets"] = index_hashes(folder)
     atomic_write(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     return left_out
 
@@ -187,8 +187,7 @@ def _verify(root: Path) -> Summary:
     if not records:
         raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
     for record in records:
-        for split in splits_of(record.parent):
-            TextSet(record.parent / split).verify()
+        check_prepared(record.parent)
     summary = {record.parent.name: _summary(record.parent) for record in records}
     _print(summary, reused=set())
     say("", f"All shards of {root} match their indices.")

@@ -135,17 +135,18 @@ class TextSet(Dataset[dict[str, Any]]):
         folder: Folder with ``index.json`` and the shards.
         transform: What is done to the text of a sample, such as `normalize_text`; None gives it out as it was found.
             Records keep their text as it was found.
+        verify: Whether the shards are compared with their SHA-256; without, only what the index says may be relied on.
 
     Attributes:
         meta: What the index keeps beside the records, such as the median length.
 
     Raises:
-        UserError: If the folder is no text shard set, or a shard is missing or of another size than the index says.
+        UserError: If the folder is no text shard set, or a shard is missing or not what the index describes.
     """
 
-    def __init__(self, folder: str | Path, transform: Callable[[str], str] | None = None) -> None:
+    def __init__(self, folder: str | Path, transform: Callable[[str], str] | None = None, verify: bool = True) -> None:
         self.folder, self.transform = Path(folder), transform
-        self.shards = ShardSet(folder)
+        self.shards = ShardSet(folder, verify)
         index = self.shards.index
         if index["kind"] != KIND:
             raise UserError(f"{folder} holds shards of kind {index['kind']!r}, but texts are needed; correct the path.")
@@ -195,14 +196,6 @@ class TextSet(Dataset[dict[str, Any]]):
             RunFailure: If the file is damaged.
         """
         return self._record(index, "")
-
-    def verify(self) -> None:
-        """Compare the shards with their SHA-256.
-
-        Raises:
-            UserError: If a shard is not what its index describes.
-        """
-        self.shards.verify()
 
     def digests(self) -> np.ndarray:
         """Return the first 64 bits of a hash of each text, uint64 of shape ``(n,)``, without reading the texts."""

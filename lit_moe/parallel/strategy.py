@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_core.errors import UserError, check_at_least
-from lit_core.files.paths import make_folder
+from lit_core.files.paths import make_folder, replace_whole
 from lit_core.lightning.checkpoint import check_weights
 from lit_core.lightning.internals import set_data_parallel_size
 from lit_core.lightning.sharded_checkpoint import (
     divided_like,
     gather_checkpoint,
     load_checkpoint_parts,
-    replace_whole,
     write_parts,
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import zlib
 from collections import Counter
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lit_core import __version__
+from lit_core.data.prepared import check_prepared, index_hashes, is_whole
 from lit_core.data.shards import INDEX
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, resolve_data_path, sync_folder
+from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
 from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import quoted, say
@@ -98,15 +98,15 @@ def prepare(
     settings = shown(settings)
     with workplace(folder) as work:
         ready = work / "ready"
+        new = all(path.name == WORK for path in folder.iterdir())
         if (ready / RECORD).is_file():  # a killed run had begun to move them into the root
             is_prepared(ready, settings, shown)
-        elif all(path.name == WORK for path in folder.iterdir()) or not is_prepared(folder, settings, shown):
+        elif new or not (is_prepared(folder, settings, shown) and is_whole(folder)):
             shutil.rmtree(work, ignore_errors=True)
             _write(ready, source, planting, division, noise, settings)
         for part in _PARTS:
             if (ready / part).exists():
-                os.replace(ready / part, folder / part)
-                sync_folder(folder)
+                replace_whole(folder / part, ready / part)
         shutil.rmtree(work, ignore_errors=True)
     summary = _summary(folder)
     _print(summary, division.hard)
@@ -157,6 +157,7 @@ def _write(
         "settings": settings,
         "samples": {"found": len(all_samples), "copies_left_out": len(all_samples) - len(samples)},
         "corrupted": corrupted,
+        "sets": index_hashes(ready),
     }
     atomic_write(ready / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
@@ -165,8 +166,7 @@ def _verify(root: Path) -> Summary:
     settings = root / RECORD
     if not settings.is_file():
         raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
-    for folder in _sets(root).values():
-        LabelledSet(folder).verify()
+    check_prepared(root)
     summary = _summary(root)
     _print(summary, read_prepared(settings, "restore it")["settings"]["division"]["hard"])
     say("", f"All shards of {root} match their recorded hashes.")

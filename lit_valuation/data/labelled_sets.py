@@ -79,6 +79,7 @@ class LabelledSet:
 
     Args:
         folder: Folder with ``index.json`` and the shards.
+        verify: Whether the shards are compared with their SHA-256.
 
     Attributes:
         classes: Names of the classes, in the order of their indices.
@@ -87,12 +88,12 @@ class LabelledSet:
         meta: Plain values that the index stores.
 
     Raises:
-        UserError: If the folder is not a labelled shard set, or a shard is missing or differs in size from the index.
+        UserError: If the folder is not a labelled shard set, or a shard is not what the index describes.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, verify: bool = True) -> None:
         self.folder = Path(folder)
-        self.shards = ShardSet(folder)
+        self.shards = ShardSet(folder, verify)
         index = self.shards.index
         if index["kind"] != KIND:
             raise UserError(f"{folder} holds shards of kind {index['kind']!r}, but labelled ones are needed.")
@@ -156,14 +157,6 @@ class LabelledSet:
         """
         rows = (self.shards.read(index, ("json",)) for index in range(len(self)))
         return [self._label(row["__key__"], row.get("json")) for row in rows]
-
-    def verify(self) -> None:
-        """Compare the shards with their SHA-256.
-
-        Raises:
-            UserError: If a shard's hash differs from the index.
-        """
-        self.shards.verify()
 
     def _label(self, key: str, label: Any) -> tuple[str, str | None]:
         """Return the names of class and group from the content of a label member."""

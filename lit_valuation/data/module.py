@@ -116,10 +116,7 @@ class OwnersDataModule(StreamDataModule):
         return sets
 
     def _open(self, folder: Path) -> LabelledSet:
-        labelled = LabelledSet(folder)
-        if self.verify:
-            labelled.verify()
-        return labelled
+        return LabelledSet(folder, self.verify)
 
 
 def _party_folder(root: Path, party: str) -> Path:

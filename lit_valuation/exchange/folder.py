@@ -145,7 +145,7 @@ def _read(
     contents: Contents = manifest.contents
     _check_sizes(folder, contents)
     _check_files(folder, contents, present)
-    labelled = LabelledSet(folder)  # only after the checks: it opens the files that the index names
+    labelled = LabelledSet(folder, verify=False)  # the checks have hashed the files; it opens those of the index
     _check_index(folder, contents, labelled)
     samples = labelled.load()
     counts = Counter(samples.classes[number] for number in samples.y.tolist())

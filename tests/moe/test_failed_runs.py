@@ -154,11 +154,9 @@ def test_a_config_with_one_mistake_is_refused_in_one_sentence(pristine, key, kin
 
 
 def read_everything(folder, verify):
-    windows = TokenWindows(folder, 16, tail=True, document_mask=True)
-    if verify:
-        windows.verify()
+    windows = TokenWindows(folder, 16, tail=True, document_mask=True, verify=verify)
     windows.batch(range(len(windows)))
-    shards = ShardSet(folder)
+    shards = ShardSet(folder, verify)
     return [shards[number] for number in range(len(shards))]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_core.files.paths import remove_torn_files
+from lit_core.files.paths import remove_torn_files, replace_whole
 from lit_core.lightning.checkpoint import checkpoint_facts
-from lit_core.lightning.sharded_checkpoint import ScatteredTensor, divided_like, replace_whole
+from lit_core.lightning.sharded_checkpoint import ScatteredTensor, divided_like
 
 
 def test_every_region_of_a_scattered_tensor_is_that_of_the_whole():

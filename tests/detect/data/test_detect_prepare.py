@@ -13,6 +13,7 @@ from austen_pairs import pairs, passages
 
 import lit_detect.data.text_shards
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.paths import replace_whole
 from lit_detect.data.prepare import prepare
 from lit_detect.data.text_shards import TextSet
 from lit_detect.formats import LitShiftJSONL, TextSource
@@ -211,7 +212,11 @@ def kill_at_the_twentieth_shard():
 
 
 def kill_after_the_first_move():
-    sys.modules["lit_detect.data.prepare"].sync_folder = kill
+    def move(*paths):
+        replace_whole(*paths)
+        kill()
+
+    sys.modules["lit_detect.data.prepare"].replace_whole = move
 
 
 @pytest.mark.parametrize("before", [kill_at_the_twentieth_shard, kill_after_the_first_move])

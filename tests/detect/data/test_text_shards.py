@@ -112,4 +112,4 @@ def test_damage_is_named(folder, tmp_path):
     content[600] ^= 1
     shard.write_bytes(content)
     with pytest.raises(UserError, match=r"000001\.tar"):
-        found.verify()
+        TextSet(tmp_path / "x")

@@ -174,16 +174,16 @@ KILLS = {
     "    if calls[0] == 5: os.kill(os.getpid(), 9)\n"
     "    original(*args, **kwargs)\n"
     "module.write_labelled = write",
-    "moving": "calls, original = [0], module.sync_folder\n"
-    "def sync(folder):\n"
+    "moving": "calls, original = [0], module.replace_whole\n"
+    "def move(*paths):\n"
     "    calls[0] += 1\n"
     "    if calls[0] == 2: os.kill(os.getpid(), 9)\n"
-    "    original(folder)\n"
-    "module.sync_folder = sync",
+    "    original(*paths)\n"
+    "module.replace_whole = move",
 }
 
 
-@pytest.mark.parametrize(("name", "call"), [("write_labelled", 5), ("sync_folder", 2)])
+@pytest.mark.parametrize(("name", "call"), [("write_labelled", 5), ("replace_whole", 2)])
 def test_interrupted_it_goes_on_and_ends_the_same(name, call, prepared, tmp_path, monkeypatch):
     import lit_valuation.commands.prepare as module
 
