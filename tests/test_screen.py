@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SCREEN, TABLES = "lit_core/screen.py", "lit_core/files/tables.py"
 #: What only one file may call.
 ALONE = {
-    **dict.fromkeys(("print", "tqdm", "warnings.warn"), SCREEN),
+    **dict.fromkeys(("print", "tqdm", "warnings.warn", "traceback.print_exc"), SCREEN),
     **dict.fromkeys(("sys.stdout.write", "sys.stderr.write", "logging.getLogger(__name__)"), SCREEN),
     **dict.fromkeys(("csv.writer", "csv.DictWriter", "html.escape"), TABLES),
 }

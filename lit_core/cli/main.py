@@ -125,7 +125,7 @@ def run(
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             return 128 + signal.SIGPIPE
         if debug:
-            traceback.print_exc()
+            say(*traceback.format_exc().rstrip().split("\n"), error=True)
         cause = root_cause(error)
         rank = launched_rank()
         if rank != "0":  # reports only what rank 0 does not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -27,6 +28,11 @@ from lit_valuation.samples import Samples
 
 #: Most bytes of a manifest and of an index, and of what surrounds a sample or a shard in a tar file.
 _MOST_DESCRIPTION, _MOST_AROUND = 1 << 25, 1 << 15
+
+#: What to do about a damaged set of one's own, at the end and in parentheses.
+_OWN_REMEDY = re.compile(
+    r"(; |\. )(prepare the s|restore|Restore)[^;)]*\.$|(\. It may be truncated)?; restore [^;)]*\.(?=\))"
+)
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,9 @@ def blamed_on(folder: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except (RunFailure, UserError) as error:  # damage is the sender's fault here, not this program's
-        raise UserError(str(error)) from error
+    except (RunFailure, UserError) as error:  # damage is the sender's fault here, and nothing to be restored
+        fault = _OWN_REMEDY.sub("", str(error))
+        raise UserError(fault if fault == str(error) else f"{fault}; ask its sender for it again.") from error
     except Exception as error:
         raise UserError(
             f"{folder} cannot be read ({type(error).__name__}: {error}). It is refused; ask its sender for it again."

@@ -223,6 +223,7 @@ def test_the_others_are_ranked(place, sent, capsys):
     for name in set(sent) - {"honest"}:
         (line,) = [line for line in said.splitlines() if line.startswith(f"{name} is refused: ")]
         assert line.isprintable() and line.endswith((".", "?")) and len(line) < 1000, line
+        assert "restore" not in line.lower() and "prepare the" not in line, line
         assert f"<li>{name}: " in page
     received = [
         e.counterparty for e in SharingLedger(place / "data/trainer/ledger.jsonl").entries() if e.event == "received"
