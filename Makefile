@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait by spinning bring a busy machine to a crawl: on two cores with one other process, a tenth of the speed.
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: quickstart test test-all check forgetting figures bench bench-valuation clean
+.PHONY: quickstart test test-all fuzz check forgetting figures bench bench-valuation clean
 
 quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, owners whose data helps, detectors under attack.
 	$(BIN)/python examples/quickstart.py
@@ -21,6 +21,9 @@ test: $(STAMP)  ## The fast set: embedded data only, commands start warm; at mos
 
 test-all: $(STAMP)  ## The fast and the slow set, every command started as users start it; the slow one fetches corpora.
 	$(BIN)/python -m pytest -m "not gpu" --cold
+
+fuzz: $(STAMP)  ## Files of each of our formats, altered 20,000 times: each is read or refused in a sentence; five minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000 --output build/finds
 
 check: $(STAMP)  ## Style, types and the arrows between the packages.
 	$(BIN)/ruff check .

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import lit_core
+from lit_core.errors import UserError
 from lit_core.files.formats import read_stamped, stamp
+from lit_core.files.json_files import checked
 from lit_core.files.paths import atomic_write, file_sha256, files_facts
 
 #: File in a folder that a command wrote, with the record of that command.
@@ -151,8 +153,52 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
     atomic_write(path, json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-class _Record(TypedDict):
-    sessions: list[dict[str, Any]]
+class _Steps(TypedDict, total=False):
+    step: int | None
+    from_step: int | None
+
+
+class _Session(_Steps):
+    command: str | None
+    start: str
+    end: str | None
+    exit: str | None
+
+
+class _Input(TypedDict):
+    path: str
+
+
+class _Devices(TypedDict):
+    devices: int
+    name: str | None
+    accelerator: str
+    nodes: int
+    strategy: str
+    precision: str
+
+
+class _Parent(TypedDict):
+    path: str
+    step: int
+    sha256: str
+    sessions: list[_Session]
+    parent: _Parent | None
+
+
+class _Record(TypedDict, total=False):
+    sessions: list[_Session]
+    inputs: list[_Input]
+    evaluations: list[_Session]
+    parent: _Parent | None
+    devices: _Devices | None
+    config: dict[str, Any]
+    seeds: dict[str, Any]
+    versions: dict[str, Any]
+
+
+class _Written(TypedDict):
+    sessions: list[_Session]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -161,8 +207,28 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If it is not one, or of another version.
     """
-    content: dict[str, Any] = read_stamped(path, FORMAT, _Record, "remove it")
-    return content
+    content: dict[str, Any] = read_stamped(path, FORMAT, _Written, "remove it")
+    return checked_record(content, path)
+
+
+def checked_record(content: Any, path: str | Path) -> dict[str, Any]:
+    """Return a record that stands in a file, if it is one.
+
+    Args:
+        content: The record, empty where there is none.
+        path: The file.
+
+    Raises:
+        UserError: If a value is of another type than those that are shown.
+    """
+    about: dict[str, Any] = checked(_Record, content, str(path), "restore the file", KEY)
+    times = [one[key] for one in about.get("sessions", []) for key in ("start", "end") if one[key] is not None]
+    try:
+        for time in times:
+            datetime.fromisoformat(time)
+    except ValueError as error:
+        raise UserError(f"{path} has the time {error} in its record; restore the file.") from error
+    return about
 
 
 def ancestor(path: str | Path, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:

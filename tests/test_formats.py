@@ -183,7 +183,7 @@ def training(folder):
 def work(file):
     def make(folder):
         def opened():
-            return UnfinishedWork(folder / "w", "key", {"seed": 0}, lambda *_: "differs", "busy")
+            return UnfinishedWork(folder / "w", "key", {"seed": 0}, lambda *_: "It differs.", "busy")
 
         with opened() as begun:
             begun.append([{"key": 1}])

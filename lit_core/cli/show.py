@@ -124,7 +124,8 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 def _of_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint_facts(path, "paths")
-    about = checkpoint.get(record.KEY) or _of_config(checkpoint.get("config") or config_of(checkpoint))
+    about = record.checked_record(checkpoint.get(record.KEY) or {}, path)
+    about = about or _of_config(checkpoint.get("config") or config_of(checkpoint))
     return {**about, "step": checkpoint["global_step"]}
 
 
@@ -150,7 +151,7 @@ def _of_json(path: Path) -> dict[str, Any]:
     own = str(content.get("format", "")).startswith("litshift-")
     if not own and path.name not in _OWN:
         raise UserError(f"Nothing is recorded about {path}; it was not written by a command.")
-    about = content.pop(record.KEY, {})
+    about = record.checked_record(content.pop(record.KEY, {}), path)
     content.pop("shards", None)
     if isinstance(content.get("contents"), dict):
         content["contents"].pop("shards", None)
@@ -165,7 +166,7 @@ def _last_entry(path: Path) -> dict[str, Any] | None:
     """Return the record in the last line of a ledger, and what the line says; None for a file that is not a ledger."""
     try:
         entry = parse_json(read_whole(path).splitlines()[-1], f"{path}, last line", _Entry)
-        about = entry["notes"][record.KEY]
+        about = record.checked_record(entry["notes"][record.KEY], path)
     except (UserError, KeyError, IndexError):
         return None
     return {**about, "content": {key: value for key, value in entry.items() if key not in ("samples", "notes")}}

@@ -34,7 +34,7 @@ class _Documents(TypedDict):
 
     ids: list[str]
     groups: list[str]
-    spans: list[tuple[int, ...]]
+    spans: list[tuple[int, int]]
     sha256: str
     duplicates: int
 

@@ -362,7 +362,7 @@ def _counts(entry: Mapping[str, Any], *keys: str) -> bool:
 def _check_size(path: Path, size: int) -> None:
     try:
         actual = os.stat(path).st_size
-    except FileNotFoundError:
+    except (OSError, ValueError):  # also a name that no file can have
         raise UserError(f"{path} is missing; prepare the source again or restore the file.") from None
     if actual != size:
         raise UserError(

@@ -7,7 +7,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,9 @@ def checked(kind: Any, value: Any, where: str, remedy: str, key: str = "") -> An
     """Return parsed JSON as the type of an annotation, and refuse a value of another type.
 
     Args:
-        kind: A plain type, ``list[…]``, ``tuple[…, ...]``, ``dict[str, …]`` or a union of those; a TypedDict, which may
-            have further keys; a dataclass, which may not and which is made of the object; or ``Any``.
+        kind: A plain type, ``list[…]``, ``tuple[…, ...]``, a pair of one type, ``dict[str, …]`` or a union of those; a
+            TypedDict, which may have further keys; a dataclass, which may not and which is made of the object; or
+            ``Any``.
         value: The value.
         where: File, or file and line, for the error message.
         remedy: What to do about it, as an imperative.
@@ -135,9 +136,9 @@ def checked(kind: Any, value: Any, where: str, remedy: str, key: str = "") -> An
             fields = {name: each(name, hint, value[name]) for name, hint in hints.items() if name in value}
             return kind(**fields) if whole else value | fields
     elif origin in (list, tuple):
-        holds = isinstance(value, list)
+        holds = isinstance(value, list) and (origin is list or inner[1] is ... or len(value) == len(inner))
         result = origin(each(None, inner[0], item) for item in value) if holds else None
-    elif origin is dict:
+    elif origin in (dict, Mapping):
         holds = isinstance(value, dict)
         result = {name: each(name, inner[1], item) for name, item in value.items()} if holds else None
     elif kind is float:

@@ -17,9 +17,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_core.files.paths import atomic_write, make_folder
 from lit_core.files.tables import CsvWriter, read_cell
+from lit_core.files.text_files import decoded, read_whole
 
 #: End of a line of metrics.csv.
 _END = "\r\n"
+
+
+def _is_step(text: str | None) -> bool:
+    return text is not None and text.isascii() and text.isdigit() and len(text) < 20
 
 
 class CSVLog(Logger):
@@ -102,8 +107,7 @@ class CSVLog(Logger):
     def _columns(self) -> list[str]:
         if not self.path.exists():
             return ["step"]
-        with self.path.open(newline="") as file:
-            return [read_cell(name) for name in next(csv.reader(file), ["step"])]
+        return [read_cell(name) for name in next(csv.reader(self._lines()), ["step"])]
 
     def _open(self) -> None:
         """Read the rows that an earlier process wrote; only the first call does."""
@@ -124,15 +128,17 @@ class CSVLog(Logger):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            lines = file.readlines()
+        lines = self._lines()
         if lines and not lines[-1].endswith("\n"):  # a kill in the middle of a write truncated it
             lines.pop()
         return [
             {read_cell(key): value for key, value in row.items() if value}
-            for row in csv.DictReader(lines)
-            if row.get("step", "").isdigit()
+            for row in csv.DictReader(lines, restkey="")
+            if _is_step(row.get("step")) and "" not in row
         ]
+
+    def _lines(self) -> list[str]:
+        return decoded(read_whole(self.path), str(self.path), "restore or remove it").splitlines(keepends=True)
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def weight_files(folder: Path) -> dict[str, str] | None:
     for file in sorted(set(files.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise UserError(f"{folder / INDEX} names {file!r}, but must name .safetensors files beside it; {_REMEDY}.")
-        if not (folder / file).is_file():
+        if not os.path.isfile(folder / file):  # also a name that no file can have
             raise UserError(f"{folder / INDEX} names {file}, but there is no such file in {folder}; fetch or copy it.")
     refuse_links_out(folder, [folder / file for file in sorted(set(files.values()))])
     return files

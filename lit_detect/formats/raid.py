@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_core.errors import UserError
+from lit_core.files.rows import csv_rows
 from lit_detect.formats.base import FileSource, Split
-from lit_detect.formats.reading import csv_rows, name_cell, text_cell
+from lit_detect.formats.reading import name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _DECODING = {"decoding": "strategy", "repetition_penalty": "repetition_penalty"}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.json_files import read_json
-from lit_core.files.text_files import decoded, lines_of, opened
 from lit_detect.records import HUMAN, MACHINE
 
 _HUMAN = frozenset({"human", "humanwritten", "humantext", "hwt", "real", "genuine", "0"})
@@ -30,34 +27,6 @@ def json_document(path: Path) -> dict[str, Any]:
     """
     document: dict[str, Any] = read_json(path, remedy="restore it, or give a file of the right format", lenient=True)
     return document
-
-
-def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield file and line, and the cells by column, of each row of a CSV file with a line of names.
-
-    Raises:
-        UserError: If the file is not valid CSV, or a row has more or fewer cells than the first line.
-    """
-    csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
-    try:
-        with opened(path) as file:
-            lines = (decoded(line, where) for where, line in lines_of(file, path))
-            rows = csv.reader(lines, delimiter=separator, strict=True)
-            header = next(rows, [])
-            if not header or len(set(header)) != len(header):
-                raise UserError(f"{path}, line 1 must name each column once, but is {header}. Fix the line.")
-            for row in rows:
-                if not row:
-                    continue
-                where = f"{path}, line {rows.line_num}"
-                if len(row) != len(header):
-                    raise UserError(
-                        f"{where} ends a row of {len(row)} cells, but the first line names {len(header)}. Fix the row, "
-                        "or restore the file if it is truncated."
-                    )
-                yield where, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num} is not valid CSV ({error}). Fix or restore the file.") from error
 
 
 def cell(row: Mapping[str, Any], column: str, where: str) -> Any:

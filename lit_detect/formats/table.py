@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.imports import RequirementCache
-
 from lit_core.errors import UserError
 from lit_core.files.json_files import json_lines
+from lit_core.files.rows import csv_rows, parquet_rows
 from lit_detect.formats.base import FileSource, Split, files_of, stem
-from lit_detect.formats.reading import as_label, as_split, cell, csv_rows, text_cell
+from lit_detect.formats.reading import as_label, as_split, cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -151,23 +150,7 @@ def _name(row: dict[str, Any], column: str, where: str) -> str:
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     kind = Path(file.name.removesuffix(".gz")).suffix
     if kind == ".parquet":
-        return _parquet_rows(file)
+        return parquet_rows(file)
     if kind == ".jsonl":
         return json_lines(file)
     return csv_rows(file, "\t" if kind == ".tsv" else ",")
-
-
-def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not RequirementCache("pyarrow>=14"):
-        raise UserError('Parquet needs `pyarrow`. Install it with `pip install "lit-shift[detect]"`.')
-    from pyarrow import ArrowException, parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(1000):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file}, row {number}", row
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{file} is not a complete Parquet file ({error}). Restore it or write it again.") from error

@@ -13,6 +13,8 @@ from lit_core.errors import UserError, check_at_least, require
 from lit_core.fetch.packages import fetch_wheel
 from lit_core.files.arrays import map_npy
 from lit_core.files.paths import resolve_data_path
+from lit_core.files.rows import parquet_rows
+from lit_core.files.text_files import read_text
 from lit_detect.language.synonyms import WORD, Synonyms
 
 if TYPE_CHECKING:
@@ -166,15 +168,11 @@ def _existing(argument: str, path: str) -> Path:
 
 def _read_words(path: Path) -> list[str]:
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.read_table(path)
-        if table.num_columns != 1:
-            raise UserError(
-                f"words is {path} with {table.num_columns} columns, but it must have one. Give such a file."
-            )
-        return [str(word) for word in table.column(0).to_pylist()]
-    return path.read_text(encoding="utf-8").splitlines()
+        rows = [row for _, row in parquet_rows(path)]
+        if any(len(row) != 1 for row in rows):
+            raise UserError(f"words is {path} with {len(rows[0])} columns, but it must have one. Give such a file.")
+        return [str(word) for row in rows for word in row.values()]
+    return read_text(path).splitlines()
 
 
 def _text_rows(path: Path, limit: int | None) -> Iterator[tuple[str, np.ndarray]]:

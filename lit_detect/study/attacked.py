@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any
 
+from lit_core.errors import UserError
 from lit_core.files.json_files import read_json
 from lit_core.files.paths import atomic_write, data_root
 from lit_core.study.cells import code_version
 from lit_core.study.parts import Part, Shared
 from lit_detect.attacks import Attack, Attacked
-from lit_detect.records import Edit
 
 
 class AttackOnDisk(Attack):
@@ -31,9 +32,11 @@ class AttackOnDisk(Attack):
     def __call__(self, text: str, seed: int) -> Attacked:
         """Attack a text, unless the result is stored already; see `Attack`."""
         path = self._folder / f"{hashlib.sha256(f'{seed} {text}'.encode()).hexdigest()[:24]}.json"
-        if not path.is_file():
-            attacked = self._attack(text, seed)
-            plain = vars(attacked) | {"edits": [vars(e) for e in attacked.edits], "meta": dict(attacked.meta)}
-            atomic_write(path, json.dumps(plain, ensure_ascii=False))
-        stored = read_json(path, remedy="remove it to attack the text again")
-        return Attacked(**stored | {"edits": tuple(Edit(**edit) for edit in stored["edits"])})
+        if path.is_file():
+            with suppress(UserError):  # damaged, and made again
+                stored: Attacked = read_json(path, Attacked)
+                return stored
+        attacked = self._attack(text, seed)
+        plain = vars(attacked) | {"edits": [vars(e) for e in attacked.edits], "meta": dict(attacked.meta)}
+        atomic_write(path, json.dumps(plain, ensure_ascii=False))
+        return attacked

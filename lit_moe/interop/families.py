@@ -173,7 +173,7 @@ def family_of(model_type: Any, model: str) -> Family:
     Raises:
         UserError: If it is not supported.
     """
-    if model_type in FAMILIES:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     raise UserError(
         f"model is {model}, whose config.json says model_type {model_type}, but only {', '.join(FAMILIES)} can be "

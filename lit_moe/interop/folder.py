@@ -84,7 +84,10 @@ class ModelFolder:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
-        return tuple(self._open(self.weight_map[name]).get_slice(name).get_shape())
+        file = self.weight_map[name]
+        if name not in self._open(file).keys():
+            raise UserError(f"{self.path / INDEX} says that {file} holds {name}, but it does not; fetch it again.")
+        return tuple(self._open(file).get_slice(name).get_shape())
 
     def check(self, shapes: dict[str, tuple[int, ...]], ignored: Collection[str]) -> None:
         """Check that the model has the expected weights and no others.

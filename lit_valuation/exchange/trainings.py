@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, distributed
 
-from lit_core.errors import RunFailure
+from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write
 from lit_core.progress import duration
@@ -158,5 +158,7 @@ def load_training(path: Path) -> TrainingResult:
         UserError: If it is damaged, or of a version that this release does not read.
     """
     content = read_stamped(path, FORMAT, _Stored, "remove it to train again")
+    if set("".join(content["correct"].values())) - {"0", "1"}:
+        raise UserError(f"{path} is damaged: its rows are not of 0 and 1; remove it to train again.")
     rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
     return TrainingResult(rows, float(content["seconds"]))

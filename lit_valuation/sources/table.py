@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import files_facts
+from lit_core.files.rows import csv_rows, parquet_rows
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_samples
 
@@ -61,23 +60,23 @@ class Table(LabelledSource):
         Raises:
             UserError: If a column is missing, or a cell is empty or not a number. The message names the place.
         """
-        rows = self._csv() if self.path.suffix == ".csv" else self._parquet()
-        _, header = next(rows)
+        rows = csv_rows(self.path, self.separator) if self.path.suffix == ".csv" else parquet_rows(self.path)
         labels_and_groups = [self.label] if self.group is None else [self.label, self.group]
-        others = [column for column in header if column not in labels_and_groups]
-        inputs = others if self.given is None else self.given
-        position = {column: self._position(column, header) for column in [*labels_and_groups, *inputs]}
-        if not inputs:
-            raise UserError(f"{self.path} has no columns except {', '.join(labels_and_groups)}; add the inputs.")
-        self.columns = tuple(inputs)
-        x, labels, groups = [], [], []
+        inputs: list[str] | None = self.given
+        x: list[list[float]] = []
+        labels, groups = [], []
         for where, row in rows:
-            if len(row) != len(header):
-                raise UserError(f"{where} has {len(row)} cells, but the header has {len(header)}; correct the line.")
-            x.append([self._number(row[position[column]], where, column) for column in inputs])
-            labels.append(self._name(row[position[self.label]], where, self.label))
+            if inputs is None:
+                inputs = [column for column in row if column not in labels_and_groups]
+            if not x:
+                self._check_columns(row, [*labels_and_groups, *inputs])
+            if not inputs:
+                raise UserError(f"{self.path} has no columns except {', '.join(labels_and_groups)}; add the inputs.")
+            x.append([self._number(row[column], where, column) for column in inputs])
+            labels.append(self._name(row[self.label], where, self.label))
             if self.group is not None:
-                groups.append(self._name(row[position[self.group]], where, self.group))
+                groups.append(self._name(row[self.group], where, self.group))
+        self.columns = tuple(inputs or ())
         if not x:
             raise UserError(f"{self.path} has no rows; add some.")
         return to_samples(self.name, np.array(x, dtype=np.float32), labels, groups or None)
@@ -87,37 +86,11 @@ class Table(LabelledSource):
         given = {"label": self.label, "columns": self.given, "group": self.group, "separator": self.separator}
         return {**given, **files_facts([self.path])}
 
-    def _csv(self) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Yield the header and the rows, each with file and line for messages."""
-        try:
-            with self.path.open(newline="", encoding="utf-8-sig") as file:
-                lines = csv.reader(file, delimiter=self.separator, strict=True)
-                yield str(self.path), next(lines, [])
-                yield from ((f"{self.path}, line {lines.line_num}", row) for row in lines if row)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{self.path} is not a valid CSV in UTF-8 ({error}); correct or convert the file."
-            ) from error
-
-    def _parquet(self) -> Iterator[tuple[str, Sequence[Any]]]:
-        if not RequirementCache("pyarrow>=14"):
-            raise UserError('Parquet needs `pyarrow`; install it with `pip install "lit-shift[valuation]"`.')
-        from pyarrow import ArrowException, parquet
-
-        try:
-            table = parquet.read_table(self.path)
-        except (ArrowException, OSError) as error:
-            raise UserError(f"{self.path} is not a complete Parquet file ({error}); write it again.") from error
-        yield str(self.path), table.column_names
-        columns = [column.to_pylist() for column in table.columns]
-        yield from ((f"{self.path}, row {number}", row) for number, row in enumerate(zip(*columns, strict=True), 1))
-
-    def _position(self, column: str, header: Sequence[str]) -> int:
-        if list(header).count(column) != 1:
-            count = "several columns" if column in header else "no column"
-            hint = did_you_mean(column, header) or f" There are {', '.join(header) or 'none'}."
-            raise UserError(f"{self.path} has {count} {column}; correct the name, or the header of the file.{hint}")
-        return list(header).index(column)
+    def _check_columns(self, row: Mapping[str, Any], columns: Sequence[str]) -> None:
+        for column in columns:
+            if column not in row:
+                hint = did_you_mean(column, row) or f" There are {', '.join(row) or 'none'}."
+                raise UserError(f"{self.path} has no column {column}; correct the name, or the header.{hint}")
 
     @staticmethod
     def _number(cell: Any, where: str, column: str) -> float:

@@ -39,6 +39,7 @@ OWN = {
     "lit_detect/data/prepare.py": "a prepared root",
     "lit_detect/data/user_texts.py": "a prepared root",
     "lit_moe/data.py": "names for a message",
+    "lit_moe/interop/importing.py": "looks for names only; the folder was checked",
     "lit_moe/interop/exporting.py": "the folder that is written",
     "lit_moe/study/texts.py": "a prepared root",
     "lit_valuation/commands/prepare.py": "a prepared root",

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import json_lines
+from lit_core.files.rows import csv_rows
 from lit_core.files.text_files import decoded
 from lit_detect.data.user_texts import open_texts
 from lit_detect.formats.base import split_of_name, stem
-from lit_detect.formats.reading import as_label, as_split, as_text, csv_rows
+from lit_detect.formats.reading import as_label, as_split, as_text
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 

@@ -74,11 +74,11 @@ def test_tables_of_the_user_are_read(tmp_path, kind):
         ("a,label\n1,x\nnan,y\n", ["line 3", "column a", "finite"]),
         ("a,label\n1,x\n2,\n", ["line 3", "column label", "empty"]),
         ('a,label\n1,"x\ny"\n2\n', ["line 4", "1 cells", "2"]),
-        ("a,a,label\n1,2,x\n", ["several columns a"]),
+        ("a,a,label\n1,2,x\n", ["line 1 must name each column once"]),
         ("label\nx\n", ["no columns except label"]),
         ("a,label\n", ["no rows"]),
-        ("", ["no column label"]),
-        ('a,label\n1,"x\n', ["not a valid CSV"]),
+        ("", ["line 1 must name each column once"]),
+        ('a,label\n1,"x\n', ["line 2 is not valid CSV"]),
     ],
 )
 def test_a_bad_csv_is_named_with_line_and_column(tmp_path, lines, words):
