@@ -18,7 +18,7 @@ from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, read_prepared, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, read_prepared, root_to_prepare, workplace
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.record import shown
 from lit_core.screen import quoted, say
@@ -78,7 +78,8 @@ def prepare(
     any number of workers.
 
     Args:
-        root: Folder of the sources, absolute, from the working directory, or below the data root.
+        root: Folder of the sources: absolute, from the working directory if it begins with ``./``, or below the data
+            root. A folder of that name in the working directory is taken only if prepare wrote it.
         corpora: The corpora, by class name; each becomes a source of its own name.
         tokenizer: Path of a tokenizer.json, a Hugging Face name, or bytes; None takes the root's, or else trains one.
         vocab_size: Tokens of the byte-level BPE to train, 257 or more; None trains 4096.
@@ -98,9 +99,9 @@ def prepare(
         UserError: If an argument or a corpus is wrong, or the root holds something else.
         RunFailure: If the disk is full or a worker dies; no incomplete source is left.
     """
-    folder = resolve_data_path(root)
     if verify:
-        return _verify(folder)
+        return _verify(resolve_data_path(root))
+    folder = root_to_prepare(root)
     output_folder(folder, "root")
     _check(vocab_size, tokenizer_bytes, max_bytes, val_fraction, test_fraction, seed, shard_bytes, workers)
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
@@ -124,8 +125,9 @@ def prepare(
     summary = {name: _summary(folder / name) for name in settings}
     _print(summary, reused=set(summary) - {build.corpus.name for build in builds})
     weights = json.dumps(dict.fromkeys(summary, 1.0))
+    place = root if resolve_data_path(root) == folder else folder
     say("", f"In           {folder}")
-    say(f"Train on it  lit-moe fit --config CONFIG --data.root {quoted(root)} --data.sources {quoted(weights)}")
+    say(f"Train on it  lit-moe fit --config CONFIG --data.root {quoted(place)} --data.sources {quoted(weights)}")
     return summary
 
 

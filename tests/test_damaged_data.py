@@ -1,54 +1,18 @@
 """A damaged file of prepared data is noticed by whoever reads it, and what the message advises mends it."""
 
 import ast
-import csv
 import re
 import shutil
-from itertools import islice
 from pathlib import Path
 
 import pytest
+from tiny_prepares import PREPARES, detect
 
-from lit_core.corpora import Austen, TextFolder
 from lit_core.errors import UserError
 
 #: Files that nothing is compared with; other values that make sense are taken.
 NOT_HASHED = ("prepare.json", "tokenizer_config.json")
 ROOT = Path(__file__).parents[1]
-
-
-def passages(count):
-    return [document.text[:300] for document in islice(Austen().documents(), count)]
-
-
-def moe(place):
-    from lit_core.prepare import prepare
-
-    (place / "prose").mkdir(exist_ok=True)
-    for number, text in enumerate(passages(8)):
-        (place / "prose" / f"{number}.txt").write_text(text)
-    return lambda **verify: prepare(
-        str(place / "root"), [TextFolder(str(place / "prose"), "prose")], "bytes", test_fraction=0.2, **verify
-    )
-
-
-def detect(place):
-    from lit_detect.data.prepare import prepare
-    from lit_detect.formats import TextTable
-
-    with (place / "texts.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *((text, i % 2) for i, text in enumerate(passages(40)))])
-    source = TextTable("twins", str(place / "texts.csv"))
-    return lambda **verify: prepare(str(place / "root"), [source], val_fraction=0.2, test_fraction=0.2, **verify)
-
-
-def valuation(place):
-    from lit_valuation.commands.prepare import prepare
-    from lit_valuation.data.division import Division, Owner
-    from lit_valuation.sources import Digits
-
-    division = Division(train=20, val=10, test=10, evaluation_useful=0.0, owners={"one": Owner()}, owner_samples=20)
-    return lambda **verify: prepare(str(place / "root"), Digits(), division=division, **verify)
 
 
 def swapped(path):
@@ -69,7 +33,7 @@ def contents(root):
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("package", [moe, detect, valuation])
+@pytest.mark.parametrize("package", PREPARES.values(), ids=PREPARES)
 def test_the_advice_about_each_damaged_file_makes_it_whole(package, tmp_path, capsys):
     prepare = package(tmp_path)
     prepare()

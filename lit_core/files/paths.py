@@ -26,16 +26,22 @@ def data_root() -> Path:
 
 
 def resolve_data_path(path: str | Path) -> Path:
-    """Return a data path, which may be given relative to the data root.
+    """Return a path to read data from, which may be given relative to the data root.
 
     Args:
         path: An absolute path, a path below the working directory, or a path below :func:`data_root`.
 
     Returns:
-        The path itself if it is absolute or exists from the working directory, otherwise the path below the data root.
+        The path itself if it is absolute, begins with ``./`` or ``../``, or exists from the working directory,
+        otherwise the path below the data root.
     """
-    path = Path(path).expanduser()
-    return path if path.is_absolute() or path.exists() else data_root() / path
+    found = Path(path).expanduser()
+    return found if says_where(path) or found.exists() else data_root() / found
+
+
+def says_where(path: str | Path) -> bool:
+    """Tell whether a path says where it is: it is absolute, or begins with ``~``, ``.`` or ``..``."""
+    return os.path.isabs(path) or str(path).split("/")[0] in (".", "..") or str(path).startswith("~")
 
 
 def make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from lit_core.errors import UserError
 from lit_core.files.formats import read_stamped
-from lit_core.files.paths import locked_folder, make_folder, remove_torn_files
+from lit_core.files.paths import data_root, locked_folder, make_folder, remove_torn_files, says_where
 from lit_core.screen import say
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
@@ -19,6 +19,20 @@ WORK = ".prepare"
 RECORD = "prepare.json"
 #: Name of its format.
 PREPARED = "litshift-prepared"
+
+
+def root_to_prepare(root: str | Path) -> Path:
+    """Return the folder that ``prepare`` writes to, and from which its data are read.
+
+    A name is below the data root, unless the folder of that name in the working directory was prepared: what else is
+    there is the user's own.
+
+    Args:
+        root: An absolute path, one that begins with ``./`` or ``../``, or a name.
+    """
+    folder = Path(root).expanduser()
+    prepared = (folder / RECORD).is_file() or any(folder.glob(f"*/{RECORD}"))
+    return folder if says_where(root) or prepared else data_root() / folder
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from lit_core.data import EvalStream, ShardStream, StreamLoader
 from lit_core.data.module import SourceSubset, StreamDataModule
 from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, check_at_least, did_you_mean
-from lit_core.files.paths import resolve_data_path
-from lit_core.files.working_folder import RECORD
-from lit_core.screen import logger
+from lit_core.files.working_folder import RECORD, root_to_prepare
+from lit_core.screen import logger, say
 from lit_detect.data.indexed_texts import IndexedTexts
 from lit_detect.data.prepare import prepare
 from lit_detect.data.text_shards import TextSet
@@ -38,7 +37,8 @@ class TextDataModule(StreamDataModule):
     `ResumeStream`.
 
     Args:
-        root: Folder of the sources, absolute, from the working directory, or below the data root.
+        root: Folder of the sources: absolute, from the working directory if it begins with ``./``, or below the data
+            root. A folder of that name in the working directory is taken only if prepare wrote it.
         train: Names of the sources to train on; None can only predict, validate or test.
         val: Names of the sources to validate on; None takes those of train.
         test: Names of the sources to test on; None takes those of val.
@@ -93,6 +93,8 @@ class TextDataModule(StreamDataModule):
         """Prepare the given sources into the root, but not to predict; those that are there stay as they are."""
         predicts = self.trainer is not None and self.trainer.predicting
         if self.sources and not predicts:
+            names = ", ".join(source.name for source in self.sources)
+            say(f"`data.sources` are prepared before the run: {names} in {root_to_prepare(self.root)}.")
             prepare(self.root, self.sources)
 
     def setup(self, stage: str) -> None:
@@ -173,7 +175,7 @@ class TextDataModule(StreamDataModule):
 
     def _tell_overlap(self, stage: Stage) -> None:
         """Warn of evaluated texts that are trained on as well; inside a source, ``prepare`` lets none be."""
-        root = resolve_data_path(self.root)
+        root = root_to_prepare(self.root)
         folders = [root / name / "train" for name in self.names["train"] if (root / name / "train").is_dir()]
         trained = [TextSet(folder, verify=False).digests() for folder in folders]
         for name in self.names[stage] if trained else ():
@@ -190,7 +192,7 @@ class TextDataModule(StreamDataModule):
                 )
 
     def _folder(self, split: Stage, source: str) -> Path:
-        root = resolve_data_path(self.root)
+        root = root_to_prepare(self.root)
         folder = root / source
         if not (folder / RECORD).is_file():
             there = sorted(record.parent.name for record in root.glob(f"*/{RECORD}"))
@@ -207,7 +209,7 @@ class TextDataModule(StreamDataModule):
         return folder / split
 
     def _choice(self) -> str:
-        root = resolve_data_path(self.root)
+        root = root_to_prepare(self.root)
         there = sorted(record.parent.name for record in root.glob(f"*/{RECORD}"))
         return f"There are {', '.join(there)}." if there else f"There is nothing in {root}."
 

@@ -17,8 +17,8 @@ from lit_core.errors import RunFailure, UserError, check_at_least, check_shares,
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, workplace
+from lit_core.files.paths import atomic_write, replace_whole
+from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, root_to_prepare, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import progress_bar, quoted, say
 from lit_core.seeds import checked_seed
@@ -59,7 +59,8 @@ def prepare(
     to a root later. A source is written as a whole or not at all, and equal arguments give equal files.
 
     Args:
-        root: Folder of the sources, absolute, from the working directory, or below the data root.
+        root: Folder of the sources: absolute, from the working directory if it begins with ``./``, or below the data
+            root. A folder of that name in the working directory is taken only if prepare wrote it.
         sources: The sources, by class name. The folder of a source has the name of the source.
         val_fraction: Fraction of the pairs for validation, from 0 to 1.
         test_fraction: Fraction of the pairs for the test, from 0 to 1.
@@ -75,7 +76,7 @@ def prepare(
         UserError: If an argument or a source is wrong, or the root was prepared with other settings.
         RunFailure: If the disk is full.
     """
-    folder = resolve_data_path(root)
+    folder = root_to_prepare(root)
     if verify:
         return _verify(folder)
     output_folder(folder, "root")

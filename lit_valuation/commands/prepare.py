@@ -19,7 +19,7 @@ from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
-from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, workplace
+from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, root_to_prepare, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import quoted, say
 from lit_core.seeds import checked_seed
@@ -60,7 +60,8 @@ def prepare(
     and no sample goes to two parties. The root changes only at the end. Equal arguments give equal files.
 
     Args:
-        root: Folder of the parties, absolute, from the working directory, or below the data root.
+        root: Folder of the parties: absolute, from the working directory if it begins with ``./``, or below the data
+            root. A folder of that name in the working directory is taken only if prepare wrote it.
         source: Where the samples come from, by class name.
         planting: What makes some samples hard, by class name; None takes the groups of the source.
         division: Number and kind of the samples that each party gets; None takes the default, with six owners.
@@ -76,9 +77,9 @@ def prepare(
         UserError: If an argument or the source is wrong, or the root holds other files.
         RunFailure: If the disk is full.
     """
-    folder = resolve_data_path(root)
     if verify:
-        return _verify(folder)
+        return _verify(resolve_data_path(root))
+    folder = root_to_prepare(root)
     output_folder(folder, "root")
     _check(seed, shard_size)
     if source is None:
@@ -110,8 +111,9 @@ def prepare(
         shutil.rmtree(work, ignore_errors=True)
     summary = _summary(folder)
     _print(summary, division.hard)
+    place = root if resolve_data_path(root) == folder else folder
     say("", f"In           {folder}")
-    say(f"Train on it  lit-valuation fit --config CONFIG --data.root {quoted(root)}")
+    say(f"Train on it  lit-valuation fit --config CONFIG --data.root {quoted(place)}")
     return summary
 
 
