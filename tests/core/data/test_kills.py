@@ -58,6 +58,8 @@ def test_seven_kills(tmp_path, layout):
         moment = None
         while process.poll() is None and (moment is None or time.monotonic() < moment):
             time.sleep(0.002)
+            if moment is not None and last_step(killed) >= STEPS - 10:
+                break  # a start may be quicker than the kill
             if moment is None and (number == 3 or last_step(killed) >= min(goal, STEPS - 10)):
                 # one kill anywhere between the start of the process and its first checkpoints
                 moment = time.monotonic() + chance.uniform(0, 10 if number == 3 else 0.3)
