@@ -103,7 +103,7 @@ def tokens(folder):
     about = {"sha256": "x", "vocab_size": 257, "end_of_text": 256}
     kind = {"kind": "tokens", "source": "s", "split": "train", "dtype": "uint16", "tokenizer": about}
     write_index(folder, [write_shard(folder / "0.tar", chunks)], **kind)
-    return lambda: [TokenWindows(folder, 8, document_mask=True)[index] for index in range(9)]
+    return lambda: [TokenWindows(folder, 8, document_mask=True, verify=False)[index] for index in range(9)]
 
 
 @target
@@ -124,7 +124,7 @@ def token_files(folder):
 def shard_members(folder):
     write = [{"__key__": "a", "npy": np.zeros((2, 2)), "json": {"a": [1, "x"]}, "txt": "é"}]
     write_index(folder, [write_shard(folder / "0.tar", write)], kind="x", source="s", split="val")
-    return lambda: [ShardSet(folder)[index] for index in range(len(ShardSet(folder)))]
+    return lambda: list(map(ShardSet(folder, verify=False).read, range(1)))
 
 
 def labelled(kind):
@@ -132,7 +132,7 @@ def labelled(kind):
         write_labelled(folder, samples(kind), source="s", split="val", licence="", origin="")
 
         def read():
-            one = LabelledSet(folder)
+            one = LabelledSet(folder, verify=False)  # which the hash would hide
             one.load()
             one.labels()
 
@@ -161,7 +161,7 @@ def text_shards(folder):
     writer.finish(source="s", split="test")
 
     def read():
-        texts = TextSet(folder)
+        texts = TextSet(folder, verify=False)
         for index in range(len(texts)):
             texts[index]
         list(open_texts(folder, "texts").records())
