@@ -17,12 +17,20 @@ def listed(folder: Path, pattern: str = "*") -> list[Path]:
         pattern: Pattern of `Path.glob`.
 
     Raises:
-        UserError: If one is a link that leads nowhere, or out of the folder.
+        UserError: If one is a link that leads nowhere, or out of the folder, or has a name that is not text.
     """
     found = sorted(folder.glob(pattern))
     shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     refuse_links_out(folder, shown)
+    for path in shown:
+        if not _is_text(str(path.relative_to(folder))):
+            raise UserError(f"{path} has a name that is not in UTF-8, but names become classes and ids; rename it.")
     return shown
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a name can be written as UTF-8; the system gives bytes that it cannot decode as half surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def refuse_links_out(folder: Path, paths: Iterable[Path]) -> None:

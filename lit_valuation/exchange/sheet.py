@@ -11,6 +11,7 @@ import torch
 
 from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter
+from lit_core.screen import on_screen
 from lit_valuation.data.images import pillow_image
 from lit_valuation.samples import Samples
 
@@ -60,7 +61,7 @@ def _contact_sheet(samples: Samples, captions: Sequence[str]) -> bytes:
         left, top = number % across * (_SIDE + _GAP), number // across * (_SIDE + _LINE + _GAP)
         picture = image.fromarray(x.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy())
         sheet.paste(picture.resize((_SIDE, _SIDE), image.Resampling.NEAREST), (left, top))
-        draw.text((left, top + _SIDE), caption[: _SIDE // 6], fill="black")
+        draw.text((left, top + _SIDE), on_screen(caption)[: _SIDE // 6], fill="black")
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -1,6 +1,7 @@
 """Hidden names are no documents, and links out of a folder of others are not followed, whichever part reads it."""
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,11 @@ def test_a_link_inside_its_folder_is_followed(folder):
     assert [path.name for path in open_texts(folder, "texts").files] == ["a.txt", "z.txt"]
     (folder.parent / "link").symlink_to(folder)  # which the user names
     assert len(open_texts(folder.parent / "link", "texts").files) == 2
+
+
+@pytest.mark.parametrize("pattern", ["*", "**/*"])
+def test_a_name_that_is_not_text_is_named(tmp_path, pattern):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / ("." if pattern == "*" else "inner") / os.fsdecode(b"\xffcat\x1b.txt")).touch()
+    with pytest.raises(UserError, match=r"\\udcffcat\\x1b.txt has a name that is not in UTF-8.*; rename it"):
+        listed(tmp_path, pattern)
