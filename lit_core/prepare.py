@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from lit_core.errors import UserError, check_at_least, checked_first, did_you_me
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
+from lit_core.files.paths import atomic_write, remove_folder, replace_whole, resolve_data_path
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, read_prepared, root_to_prepare, workplace
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.record import shown
@@ -105,7 +104,7 @@ def prepare(
     output_folder(folder, "root")
     _check(vocab_size, tokenizer_bytes, max_bytes, val_fraction, test_fraction, seed, shard_bytes, workers)
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
-    with workplace(folder) as work:
+    with workplace(folder, "*/shards-*/*.json") as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
         missing = []
         for corpus in corpora or ():
@@ -217,7 +216,7 @@ def _move_in(root: Path, builds: Sequence[CorpusBuild], tokenizer: Tokenizer, tr
         tokenizer.save(root / "tokenizer.json")
     for build, folder in zip(builds, finished, strict=True):
         replace_whole(root / build.corpus.name, folder)
-        shutil.rmtree(build.work)
+        remove_folder(build.work)
 
 
 def _verify(root: Path) -> Summary:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,9 @@ from lit_core.errors import UserError
 from lit_core.files.exclusive_folder import ExclusiveFolder, Group
 from lit_core.files.formats import check_format, read_stamped, stamp
 from lit_core.files.json_files import parse_json, plain
-from lit_core.files.paths import atomic_write, remove_torn_files, sync_folder
+from lit_core.files.outputs import COMPLETE
+from lit_core.files.paths import atomic_write, remove_folder, remove_torn_files, sync_folder
+from lit_core.screen import say
 
 #: Name of the format of journals and settings.
 FORMAT = "litshift-work"
@@ -153,20 +154,24 @@ class UnfinishedWork(FinishedRows):
     ) -> None:
         super().__init__(folder, key, busy, journals, rank, group)
         self.settings, self.differs, self.record = dict(settings), differs, folder / record
+        self._begun = False
 
     def finish(self, write: Callable[[dict[Any, dict[str, Any]]], Written]) -> Written | None:
         """Wait for all ranks, write the final file on rank zero, and remove the folder.
 
         Args:
-            write: Writes the final file, whole or not at all, from the finished rows by key.
+            write: Writes the final file, whole or not at all, from the finished rows by key, and all that belongs to
+                it. Where it is killed, the next command repeats it; see `new_output`.
 
         Returns:
             What `write` returned on rank zero; None on the other ranks.
         """
         written = None
         if self.rank == 0:
-            written = write(self.gather())
-            shutil.rmtree(self.folder)
+            rows = self.gather()
+            atomic_write(self.folder / COMPLETE, "")
+            written = write(rows)
+            remove_folder(self.folder)
         elif self.group is not None:
             self.group.barrier("the rows are finished")
         if self.group is not None:
@@ -182,10 +187,14 @@ class UnfinishedWork(FinishedRows):
             if _dump(former.get(name)) != _dump(now.get(name)):
                 raise UserError(self.differs(name, former.get(name), now.get(name)))
         atomic_write(self.record, json.dumps({**stamp(FORMAT), **now}, ensure_ascii=False, indent=1) + "\n")
+        self._begun = True
 
     def _remove_unused(self) -> None:
-        if not any(True for _ in self._lines()):
-            shutil.rmtree(self.folder)
+        if any(True for _ in self._lines()):
+            if self._begun:
+                say(f"The finished rows are kept in {self.folder}; the same command resumes.", error=True)
+        else:
+            remove_folder(self.folder)
 
     def _paths(self) -> list[Path]:
         return [path for path in super()._paths() if path != self.record]

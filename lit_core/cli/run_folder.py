@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from contextlib import ExitStack, suppress
 from importlib.resources import files
 from pathlib import Path
 
 from lit_core.cli.ranks import is_launched_from_outside, launched_rank
 from lit_core.errors import UserError, did_you_mean
-from lit_core.files.paths import locked_folder, make_folder
+from lit_core.files.paths import locked_folder, make_folder, remove_folder
+from lit_core.files.temporary import remove_left
 from lit_core.moved_names import MOVED_CONFIGS
+from lit_core.screen import quoted, say
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
 _EVENTS = "events.out.tfevents.*"
+#: What is finished in a run folder: rows and tables of predictions, and checkpoints.
+_FINISHED = ("*.work", "predictions.*", "checkpoints/*")
 #: Set by a study for the commands of its cells: the folder that replaces ``runs/<package>``.
 STUDY = "LITSHIFT_STUDY"
 _lock = ExitStack()
 #: Inodes of the run folder, its parents, its configs and its events that existed before this command; None if this
 #: process chose no folder.
 _before: dict[Path, int] | None = None
+_is_numbered = False
 
 
 def packaged_configs() -> Path:
@@ -74,8 +78,9 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     rank = os.environ.get("LOCAL_RANK", "0")
     if _AGREED in os.environ and rank != "0":
         return Path(os.environ[_AGREED])
-    global _before
+    global _before, _is_numbered
     root = Path(os.environ.get(STUDY) or Path("runs") / package)
+    remove_left(root)
     before = [parent for parent in (root, root.parent) if parent.exists()]
     former = Path(ckpt_path).parent.parent if ckpt_path and Path(ckpt_path).parent.name == "checkpoints" else None
     if former is not None and not (former / "config.yaml").is_file():  # a folder of that name that is not a run's
@@ -95,6 +100,7 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
         folder = made = _make_next(root, Path(configs[-1]).stem if configs else "run")
     if folder != made and not _make(folder):
         before += [folder, *folder.glob("config*.yaml"), *folder.glob(_EVENTS)]
+    _is_numbered = folder == made
     _before = {path.absolute(): path.stat().st_ino for path in before}
     os.environ[_AGREED] = str(folder.absolute())
     return folder
@@ -122,7 +128,7 @@ def current_run_folder() -> Path | None:
 
 
 def discard_new_files() -> None:
-    """Remove what a failed command wrote below ``runs``, unless it already wrote the run's config.
+    """Remove what a failed command wrote below ``runs``, unless it already wrote the run's config or finished work.
 
     The loggers may write before the config is written. In a folder that existed before the command, where other
     processes may be writing, only the events of this process are removed.
@@ -132,12 +138,16 @@ def discard_new_files() -> None:
         return
     if any(_before.get(config) != config.stat().st_ino for config in folder.glob("config*.yaml")):
         return
+    if folder not in _before and any(path for pattern in _FINISHED for path in folder.glob(pattern)):
+        if _is_numbered:
+            say(f"Add --run {quoted(folder.name)} to go on in {folder}.", error=True)
+        return
     if folder in _before:
         for events in folder.glob(f"{_EVENTS}.{os.getpid()}.*"):
             if events not in _before:
                 events.unlink(missing_ok=True)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
     for path in (folder.parent, folder.parent.parent):  # its package, runs
         if path not in _before and path.is_dir() and not any(path.iterdir()):
             path.rmdir()

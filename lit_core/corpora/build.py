@@ -22,7 +22,7 @@ from lit_core.data.shards import write_index
 from lit_core.errors import RunFailure
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import read_json
-from lit_core.files.paths import atomic_write
+from lit_core.files.paths import atomic_write, remove_folder
 from lit_core.files.working_folder import PREPARED, RECORD
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.record import versions
@@ -181,7 +181,7 @@ def _remove_others(folder: Path, pattern: str) -> None:
     """Remove unfinished work of other settings."""
     for other in folder.parent.glob(pattern):
         if other != folder:
-            shutil.rmtree(other)
+            remove_folder(other)
 
 
 def _digest(settings: object) -> str:

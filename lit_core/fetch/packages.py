@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TypedDict
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import FULL_DISK, atomic_write, data_root, make_folder
+from lit_core.files.temporary import temporary
 from lit_core.screen import logger, say
 
 _log = logger(__name__)
@@ -173,29 +173,27 @@ def _fetch(
         return target
     make_folder(target.parent)
     say(f"Fetching {name} ({kind}).")
-    work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
     try:
-        archive = download(work)
-        sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-        check(archive, sha256)
-        unpacked = work / "unpacked"
-        unpacked.mkdir()
-        unpack(archive, unpacked)
-        record = {**stamp(FORMAT), "name": name, "file": archive.name, "sha256": sha256}
-        atomic_write(unpacked / _RECORD, json.dumps(record, indent=1) + "\n")
-        try:
-            os.replace(unpacked, target)
-        except OSError:
-            if not (target / _RECORD).is_file():  # otherwise another process was faster
-                raise
+        with temporary(target, folder=True) as work:
+            archive = download(work)
+            sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+            check(archive, sha256)
+            unpacked = work / "unpacked"
+            unpacked.mkdir()
+            unpack(archive, unpacked)
+            record = {**stamp(FORMAT), "name": name, "file": archive.name, "sha256": sha256}
+            atomic_write(unpacked / _RECORD, json.dumps(record, indent=1) + "\n")
+            try:
+                os.replace(unpacked, target)
+            except OSError:
+                if not (target / _RECORD).is_file():  # otherwise another process was faster
+                    raise
     except OSError as error:
         if error.errno in FULL_DISK:
             raise RunFailure(
                 f"The disk is full: {name} could not be unpacked in {target.parent}; free some space."
             ) from error
         raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from lit_core.errors import UserError
 from lit_core.files.paths import FULL_DISK
+from lit_core.files.temporary import temporary
+
+#: File in a folder of unfinished work: all of it is done, and its output may be there already.
+COMPLETE = "complete"
 
 
-def new_output(output: str | Path, argument: str = "output") -> Path:
+def new_output(output: str | Path, argument: str = "output", work: str | None = None) -> Path:
     """Return the path of a file or folder that does not exist yet and can be created.
 
     Args:
         output: The path, in which ``~`` is the home folder.
         argument: Name of the argument, for error messages.
+        work: Format of the name of the folder of unfinished work beside it, in which ``{}`` is the output's name. An
+            output that was written just before a kill, so that this folder is complete, is written again.
 
     Raises:
         UserError: If the path exists, or nothing can be written there.
     """
     path = Path(output).expanduser()
     _check(path, argument)
-    if path.exists():
+    if path.exists() and not (work and (path.with_name(work.format(path.name)) / COMPLETE).is_file()):
         raise UserError(f"{argument} is {path}, which exists already; give another path or remove it.")
     return path
 
@@ -68,7 +72,8 @@ def _check(path: Path, argument: str) -> None:
         folder = path if path.is_dir() else above[0]
         if not folder.is_dir():
             raise UserError(f"{argument} is {path}, but {folder} is a file; give another path.")
-        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
+        with temporary(folder / path.name, folder=True):
+            pass
     except OSError as error:
         if error.errno in FULL_DISK:
             raise

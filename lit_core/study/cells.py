@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
 from lit_core.files.formats import read_stamped, stamp
-from lit_core.files.paths import atomic_write, resolve_data_path
+from lit_core.files.paths import atomic_write, remove_folder, resolve_data_path
 from lit_core.files.yaml_files import read_mapping
 from lit_core.record import hidden_values, shown, versions
 from lit_core.references import resolved
@@ -82,7 +81,7 @@ def run_cell(cell: Cell, folder: Path, package: str, lock: int) -> dict[str, Any
     """
     own = folder / cell.name
     if own.exists() and not _is_of(cell, own):
-        shutil.rmtree(own)
+        remove_folder(own)
     atomic_write(own / CONFIG, json.dumps({**stamp(FORMAT), **cell.config}, indent=1, ensure_ascii=False) + "\n")
     for name in (RESULT, ERROR):
         (own / name).unlink(missing_ok=True)

@@ -29,6 +29,8 @@ from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.scoring.masked_language_model import MaskedLM
 
 Labels = Literal["machine", "human", "both"]
+#: Name of the folder of unfinished work beside an output.
+WORK = ".{}.attack"
 
 
 def _check(limit: int | None, seed: int | None) -> None:
@@ -69,7 +71,7 @@ def attack(
             that output.
         RunFailure: If the disk is full.
     """
-    target = new_output(output)
+    target = new_output(output, work=WORK)
     _check(limit, seed)
     seed = part_seed(seed)
     if target.suffix != ".jsonl":
@@ -80,7 +82,7 @@ def attack(
     settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
     fabric = trainer.launch()
     work = UnfinishedWork(
-        target.with_name(f".{target.name}.attack"),
+        target.with_name(WORK.format(target.name)),
         key="number",
         settings=settings,
         differs=lambda *_: (
@@ -100,7 +102,6 @@ def attack(
             work.append([{"number": number, "record": attacked.to_dict()}])
         written = work.finish(lambda rows: _write(target, [rows[number]["record"] for number in range(len(records))]))
     if written is not None:
-        write_record(target)
         _summarise(attack, target, written)
 
 
@@ -178,9 +179,10 @@ def _digest(records: Sequence[Record]) -> str:
 
 
 def _write(target: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write the attacked records as JSONL and return them."""
+    """Write the attacked records as JSONL, and the record of the command; return the former."""
     with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+    write_record(target)
     return rows
 
 

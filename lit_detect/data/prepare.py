@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from lit_core.errors import RunFailure, UserError, check_at_least, check_shares,
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, replace_whole
+from lit_core.files.paths import atomic_write, remove_folder, replace_whole
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, root_to_prepare, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import progress_bar, quoted, say
@@ -83,13 +82,13 @@ def prepare(
     _check(val_fraction, test_fraction, seed, shard_size)
     settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size)
     reused, left_out = set(), {}
-    with workplace(folder) as work:
+    with workplace(folder, f"*/{RECORD}") as work:
         for source in sources or ():
             name = source.name
             if is_prepared(folder / name, settings[name], shown) and is_whole(folder / name):
                 reused.add(name)
                 continue
-            shutil.rmtree(work / name, ignore_errors=True)  # of a killed run
+            remove_folder(work / name)  # of a killed run
             left_out[name] = _write(work / name, source, settings[name])
             replace_whole(folder / name, work / name)
     summary = {name: _summary(folder / name) for name in settings}

@@ -26,6 +26,9 @@ from lit_detect.generation.leak import leak_table
 from lit_detect.generation.passages import Passage, cut_words, passages, split_continuation
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
+#: Name of the folder of unfinished work beside an output.
+WORK = ".{}.parts"
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -131,7 +134,7 @@ def generate(
     Raises:
         UserError: If an argument is out of its range, a corpus has too few passages, or the output exists.
     """
-    path, counts = new_output(output), {"train": train, "val": val, "test": test}
+    path, counts = new_output(output, work=WORK), {"train": train, "val": val, "test": test}
     _check(priming_tokens, train, val, test, words, max_new_tokens, seed, batch_size)
     seed = part_seed(seed)
     if path.suffix != ".jsonl":
@@ -155,7 +158,7 @@ def generate(
     fabric = (trainer or Devices()).launch()
     language_model.module.to(fabric.device)
     work = UnfinishedWork(
-        path.with_name(f".{path.name}.parts"),
+        path.with_name(WORK.format(path.name)),
         key="piece",
         settings=settings,
         differs=lambda key, former, now: (
@@ -180,7 +183,6 @@ def generate(
             work.append([{"piece": number, "continuations": continuations}])
         records = work.finish(lambda rows: _write(path, chosen, pieces, rows, settings))
     if records is not None:
-        write_record(path)
         short = sum(len(piece.passages) for piece in pieces) - sum(record.label == MACHINE for record in records)
         say("", f"{len(records):,} records in {path}; {short:,} continuations had fewer than {words + 1} words.")
         say(*leak_table(records).split("\n"))
@@ -240,10 +242,11 @@ def _write(
     rows: Mapping[int, Mapping[str, Any]],
     settings: dict[str, Any],
 ) -> list[Record]:
-    """Write the records of all passages and their continuations, and return them."""
+    """Write the records of all passages and their continuations, and that of the command; return the former."""
     continuations = [one for number in range(len(pieces)) for one in rows[number]["continuations"]]
     records = list(_records(chosen, pieces, continuations, settings))
     atomic_write(path, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in records))
+    write_record(path)
     return records
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,6 +17,7 @@ from lit_core import record
 from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_output
 from lit_core.files.paths import make_folder, sync_folder
+from lit_core.files.temporary import temporary
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import quiet_transformers
@@ -64,21 +63,21 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     tokenizer = None if "tokenizer" not in checkpoint else Tokenizer.from_json(checkpoint["tokenizer"]["json"])
     made = [folder for folder in target.parents if not folder.exists()]
     make_folder(target.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        if tokenizer is not None:
-            tokenizer.save(work / "tokenizer.json")
-        name = write(work, ckpt_path, shard_bytes, None if tokenizer is None else tokenizer.end_of_text)
-        for file, text in companions.items():
-            (work / file).write_text(text, encoding="utf-8")
-        record.write(work / record.RECORD, record.new_record(parent=record.ancestor(ckpt_path, checkpoint), inputs=[]))
-        work.chmod(0o755)
-        for path in work.iterdir():
-            path.chmod(0o644)
-        sync_folder(work)
-        os.replace(work, target)
+        with temporary(target, folder=True) as work:
+            if tokenizer is not None:
+                tokenizer.save(work / "tokenizer.json")
+            name = write(work, ckpt_path, shard_bytes, None if tokenizer is None else tokenizer.end_of_text)
+            for file, text in companions.items():
+                (work / file).write_text(text, encoding="utf-8")
+            own = record.new_record(parent=record.ancestor(ckpt_path, checkpoint), inputs=[])
+            record.write(work / record.RECORD, own)
+            work.chmod(0o755)
+            for path in work.iterdir():
+                path.chmod(0o644)
+            sync_folder(work)
+            os.replace(work, target)
     except Exception:
-        shutil.rmtree(work, ignore_errors=True)
         for folder in made:
             folder.rmdir()
         raise

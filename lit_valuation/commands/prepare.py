@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, replace_whole, resolve_data_path
+from lit_core.files.paths import atomic_write, remove_folder, replace_whole, resolve_data_path
 from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, root_to_prepare, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import quoted, say
@@ -97,18 +96,17 @@ def prepare(
         }
     )
     settings = shown(settings)
-    with workplace(folder) as work:
+    with workplace(folder, f"ready/{RECORD}") as work:
         ready = work / "ready"
         new = all(path.name == WORK for path in folder.iterdir())
         if (ready / RECORD).is_file():  # a killed run had begun to move them into the root
             is_prepared(ready, settings, shown)
         elif new or not (is_prepared(folder, settings, shown) and is_whole(folder)):
-            shutil.rmtree(work, ignore_errors=True)
+            remove_folder(work)
             _write(ready, source, planting, division, noise, settings)
         for part in _PARTS:
             if (ready / part).exists():
                 replace_whole(folder / part, ready / part)
-        shutil.rmtree(work, ignore_errors=True)
     summary = _summary(folder)
     _print(summary, division.hard)
     place = root if resolve_data_path(root) == folder else folder

@@ -6,10 +6,8 @@ import dataclasses
 import math
 import os
 import re
-import shutil
 import stat
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from typing import Any, Generic
 from lit_core.data.shards import INDEX
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_write, file_sha256, make_folder, sync_folder
+from lit_core.files.temporary import temporary
 from lit_core.record import note_input
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.ledger import fingerprints
@@ -74,8 +73,7 @@ def outgoing(
         The manifest.
     """
     make_folder(folder.parent)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
+    with temporary(folder, folder=True) as work:
         os.chmod(work, 0o755)
         write_labelled(work, samples, source="", split="", licence=licence, origin="", meta={"input": kind})
         manifest = describe(_contents(work, samples, kind))
@@ -83,8 +81,6 @@ def outgoing(
         yield manifest
         os.rename(work, folder)
         sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager

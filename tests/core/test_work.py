@@ -9,11 +9,14 @@ import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import kills
 import pytest
 
 from lit_core.errors import UserError
+from lit_core.files.paths import atomic_write
 from lit_core.progress import progress
 from lit_core.work import FinishedRows, UnfinishedWork
 
@@ -127,7 +130,7 @@ def test_a_second_process_is_refused(tmp_path):
 
     def enter():
         try:
-            unfinished(target, busy="another one writes target.json").open()
+            unfinished(target, busy="another one writes target.json.").open()
         except UserError as error:
             refusals.put(str(error))
 
@@ -135,7 +138,7 @@ def test_a_second_process_is_refused(tmp_path):
         work.append([{"number": 0, "square": 0}])
         process = context.Process(target=enter)
         process.start()
-        assert refusals.get(timeout=30) == "another one writes target.json"
+        assert refusals.get(timeout=30) == f"another one writes target.json. It is process {os.getpid()}."
         process.join(30)
         assert work.gather() == {0: {"number": 0, "square": 0}}
     assert unfinished(target).folder.exists() and square(target) == NUMBERS[1:]  # the lock was given back
@@ -259,9 +262,10 @@ def is_log_of_a_command(scope):
     return any(isinstance(node, ast.keyword) and node.arg == "stdout" for node in ast.walk(scope))
 
 
-def is_table(scope):
-    """Tell whether a writer of the csv module writes to the file."""
-    return any(ast.unparse(node.func).startswith("csv.") for node in ast.walk(scope) if isinstance(node, ast.Call))
+def is_table_or_list(scope):
+    """Tell whether a writer of tables writes to the file, or plain lines of which none is missed."""
+    writers = ("csv.", "CsvWriter", "file.writelines")
+    return any(ast.unparse(node.func).startswith(writers) for node in ast.walk(scope) if isinstance(node, ast.Call))
 
 
 def is_ledger(scope):
@@ -285,10 +289,10 @@ def own_resumable_work(source):
     for scope in nodes:
         if isinstance(scope, ast.FunctionDef):
             calls = [node for node in ast.walk(scope) if appends(node)]
-            if calls and not (is_log_of_a_command(scope) or is_table(scope) or is_ledger(scope)):
+            if calls and not (is_log_of_a_command(scope) or is_table_or_list(scope) or is_ledger(scope)):
                 yield from map(ast.unparse, calls)
     yield from (ast.unparse(node) for node in nodes if names_a_file_of_rows_by_rank(node))
-    if "tqdm" in {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}:
+    if {"tqdm", "progress_bar"} & {alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names}:
         strings = (node.value for node in nodes if isinstance(node, ast.Constant))
         yield from (text for text in strings if isinstance(text, str) and text.rstrip(".").endswith(" to go"))
 
@@ -316,3 +320,30 @@ def test_no_other_module_writes_resumable_work_by_itself():
 )
 def test_resumable_work_is_recognised(source):
     assert len(list(own_resumable_work(source))) == 1
+
+
+# Nothing that is left of a removal passes for work of other settings
+
+
+def end(power):
+    """Do work that ends with one file in the working directory."""
+    target = Path("target.json").absolute()
+    with unfinished(target, {"power": power}) as work:
+        if work.missing([0]):
+            work.append([{"number": 0, "square": power}])
+        work.finish(lambda rows: atomic_write(target, str(rows[0]["square"])))
+
+
+def test_work_killed_at_any_step_is_finished_by_the_same_command_and_never_taken_by_another(tmp_path):
+    for at, here, _ in kills.each_end(partial(end, 2), tmp_path):
+        other = shutil.copytree(here, tmp_path / "other")
+        log = tmp_path / "log"
+        if kills.run(end, other, 3, log=log) == 0:
+            assert kills.tree(other) == {"target.json": b"3"}, at
+        else:
+            assert "begun with power 2, now 3" in log.read_text(), at
+        assert kills.run(end, here, 2) == 0, at
+        assert kills.tree(here) == {"target.json": b"2"}, at
+        shutil.rmtree(other)
+        log.unlink()
+    assert at > 20

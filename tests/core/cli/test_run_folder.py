@@ -40,3 +40,15 @@ def test_a_new_folder_is_discarded_and_a_named_one_that_was_there_is_not():
     choose_run_folder("moe", "named", [], None)
     discard_new_files()
     assert [path.name for path in Path("runs/moe").iterdir()] == ["named"]
+
+
+@pytest.mark.parametrize("work", ["predictions.work/0.jsonl", "predictions.csv", "checkpoints/last.ckpt"])
+def test_a_new_folder_with_finished_work_outlives_a_failure(work, capsys):
+    folder = choose_run_folder("moe", None, ["a/base.yaml"], None)
+    (folder / work).parent.mkdir(exist_ok=True)
+    (folder / work).touch()
+    discard_new_files()
+    assert (folder / work).exists()
+    assert capsys.readouterr().err == "Add --run base-1 to go on in runs/moe/base-1.\n".replace(
+        "runs", f"{Path.cwd()}/runs"
+    )
