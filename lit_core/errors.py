@@ -36,6 +36,10 @@ class RunFailure(_Sentence, RuntimeError):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: what catches that one catches this one too."""
+
+
 def require(holds: bool, argument: str, value: object, rule: str) -> None:
     """Refuse the value of an argument unless a rule holds.
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_core import record
 from lit_core.callbacks.branch import BranchFrom
 from lit_core.callbacks.run_checkpoint import Stopped
-from lit_core.errors import RunFailure
+from lit_core.errors import RunFailure, Terminated
 from lit_core.files.formats import stamp
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import devices_of
@@ -110,7 +110,8 @@ class RunRecord(Callback):
         if isinstance(exception, Stopped):
             self._end(trainer, f"stopped by {signal.Signals(exception.signum).name}")
         elif isinstance(exception, KeyboardInterrupt):
-            self._end(trainer, f"stopped by {signal.Signals.SIGINT.name}")
+            signum = signal.SIGTERM if isinstance(exception, Terminated) else signal.SIGINT
+            self._end(trainer, f"stopped by {signum.name}")
         else:
             with suppress(OSError, RunFailure):  # such as a full disk, of which the exception tells already
                 self._end(trainer, f"failed: {self.describe(exception)}")

@@ -41,7 +41,8 @@ from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder
 from lit_core.cli.show import paths_as_flags, show
-from lit_core.errors import FAILED, LEFT_OUT, OK, USER_ERROR, UserError, did_you_mean
+from lit_core.cli.termination import termination
+from lit_core.errors import FAILED, LEFT_OUT, OK, USER_ERROR, Terminated, UserError, did_you_mean
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import as_typed
@@ -83,7 +84,17 @@ def run(
         130 or 143 for one that a signal stopped;
         141 if the reader of its output has left.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    with termination():
+        return _run(program, commands, verbs, list(sys.argv[1:] if args is None else args), like_fit)
+
+
+def _run(
+    program: str,
+    commands: Callable[[list[str]], LitCLI],
+    verbs: dict[str, Callable[..., Any]],
+    args: list[str],
+    like_fit: Mapping[str, Callable[..., Any]] | None,
+) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     own = {**verbs, **(like_fit or {})}
@@ -109,8 +120,7 @@ def run(
         return code
     except SystemExit as error:  # --help and --print_config, or Lightning's way out at Ctrl-C
         if isinstance(error.__context__, KeyboardInterrupt):
-            _say(program, "interrupted.")
-            return 128 + signal.SIGINT
+            return _interrupted(program, error.__context__)
         return error.code if isinstance(error.code, int) else OK if error.code is None else FAILED
     except Stopped as error:
         if error.saved:
@@ -118,9 +128,8 @@ def run(
         else:
             _say(program, "stopped; nothing was saved, since `trainer.enable_checkpointing` is false.")
         return OK if is_further_rank() else 128 + error.signum
-    except KeyboardInterrupt:
-        _say(program, "interrupted.")
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        return _interrupted(program, error)
     except BaseException as error:
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             return 128 + signal.SIGPIPE
@@ -144,6 +153,14 @@ def run(
         return FAILED
     finally:
         forget_run_folder()
+
+
+def _interrupted(program: str, error: KeyboardInterrupt) -> int:
+    _say(program, "interrupted.")
+    discard_new_files()
+    if isinstance(error, Terminated):
+        return OK if is_further_rank() else 128 + signal.SIGTERM
+    return 128 + signal.SIGINT
 
 
 def _run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> int:

@@ -37,7 +37,7 @@ def remove_left(folder: Path) -> None:
     """Remove what killed processes have left in a folder."""
     for left in folder.glob(f".*{SUFFIX}"):
         with suppress(OSError):  # locked: a process is writing it; or removed by another one
-            handle = os.open(left, os.O_RDONLY)
+            handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(left)

@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 from lit_core import __version__
 from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
-from lit_core.errors import RunFailure
+from lit_core.errors import RunFailure, Terminated
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write, remove_folder, resolve_data_path
 from lit_core.files.yaml_files import read_mapping
@@ -138,13 +138,16 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
             for name in ("config.yaml", "metrics.csv") if args[0] == "fit" else ():  # of a fit killed before it saved
                 (own / name).unlink(missing_ok=True)
         with (own / LOG).open("ab") as log:
-            code = subprocess.run(
-                [sys.executable, "-m", package, *args],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, STUDY: str(folder)},
-                pass_fds=(lock,),
-            ).returncode
+            words = [sys.executable, "-m", package, *args]
+            environment = {**os.environ, STUDY: str(folder)}
+            with subprocess.Popen(
+                words, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,)
+            ) as process:
+                try:
+                    code = process.wait()
+                except Terminated:  # which no terminal sends to the cell's command; it saves and ends
+                    process.terminate()
+                    raise
         atomic_write(own / LOG, hidden_values((own / LOG).read_text(errors="replace")))
         if code != 0:
             lines = (own / LOG).read_text(errors="replace").splitlines() or [""]

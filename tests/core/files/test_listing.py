@@ -27,6 +27,7 @@ OWN = {
     "lit_core/fetch/packages.py": "a downloaded package",
     "lit_core/files/listing.py": "the function itself",
     "lit_core/files/paths.py": "temporary files",
+    "lit_core/files/temporary.py": "temporary files",
     "lit_core/files/working_folder.py": "temporary files",
     "lit_core/lightning/sharded_checkpoint.py": "a checkpoint",
     "lit_core/lm/model_files.py": "checked by refuse_links_out",

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from lit_core.cli import run
+from lit_core.files.paths import locked_folder
 from lit_core.study import study_verb
 
 FOLDER = Path("runs/moe/words-smoke")
@@ -27,6 +28,7 @@ SEEDED = "--data.init_args.seed $seed --model.init_args.seed $seed --seed_everyt
 SCRIPT = """
 import sys
 from lit_core.cli import run
+from lit_core.files.paths import locked_folder
 from lit_core.study import study_verb
 sys.exit(run("lit-moe", None, {"study": study_verb("lit_moe")}, None))
 """
@@ -91,3 +93,15 @@ def test_a_training_killed_in_its_middle_ends_as_one_never_killed(study):
     time.sleep(1)
     assert main(args) == 0
     assert results() == results(Path("never-killed"))
+
+
+def test_sigterm_to_a_study_ends_its_training_too_and_saves_it(study):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *study([0], steps=100_000)], stderr=subprocess.PIPE)
+    metrics = FOLDER / "fit-width=16-seed=0" / "metrics.csv"
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(60) == 143, process.stderr.read()
+    with locked_folder(FOLDER, "a training, which inherits the lock, goes on"):
+        assert (metrics.parent / "checkpoints" / "last.ckpt").exists()
