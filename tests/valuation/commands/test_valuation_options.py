@@ -45,7 +45,8 @@ CASES = {
     "query": Case(
         {**QUERY, "output": "new", "per_class": 2, "budget": 9},
         {"ckpt_path": CHECKPOINT.format("owner_1"), "data": "data/owners/owner_1", "to": ["carol"], "output": "other"}
-        | {"classes": ["3"], "encoder": "Identity", "seed": 1, "ledger": "other.jsonl", "new_party": False},
+        | {"classes": ["3"], "encoder": "Identity", "seed": 1, "ledger": "other.jsonl", "new_party": False}
+        | {"limit": 3, "total_limit": 3},
         under={"new_party": {"to": ["carol"], "new_party": True}},
     ),
     "select": Case(
