@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
@@ -11,8 +11,10 @@ import lit_detect.attacks
 import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
 from lit_core.cli import LitCLI, configs_verb, run, show
+from lit_core.files.outputs import output_file
 from lit_core.study import study_verb
 from lit_detect.callbacks import PredictionWriter
+from lit_detect.callbacks.prediction_writer import WORK
 from lit_detect.commands.attack import attack
 from lit_detect.commands.calibrate import calibrate
 from lit_detect.commands.report import report
@@ -52,7 +54,9 @@ class DetectorCLI(LitCLI):
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
             lines = str(getattr(self.datamodule, "predict", "")).endswith((".jsonl", ".jsonl.gz"))
-            callbacks.append(PredictionWriter(self.run_folder, "jsonl" if lines else "csv"))
+            kind: Literal["csv", "jsonl"] = "jsonl" if lines else "csv"
+            output_file(self.run_folder / f"predictions.{kind}", "the table of --run", work=WORK)
+            callbacks.append(PredictionWriter(self.run_folder, kind))
 
 
 def _commands(args: list[str]) -> LitCLI:

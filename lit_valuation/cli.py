@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from lit_core.cli import LitCLI, configs_verb, run, show
+from lit_core.files.outputs import output_file
 from lit_core.study import study_verb
 from lit_valuation.callbacks import PredictionTable
 from lit_valuation.commands.prepare import prepare
@@ -45,7 +46,8 @@ class ClassifierCLI(LitCLI):
     def before_predict(self) -> None:
         """Write ``predictions.csv``."""
         if self.run_folder is not None:
-            self.trainer.callbacks.append(PredictionTable(self.run_folder / "predictions.csv"))  # type: ignore[attr-defined]
+            path = output_file(self.run_folder / "predictions.csv", "the table of --run")
+            self.trainer.callbacks.append(PredictionTable(path))  # type: ignore[attr-defined]
 
 
 def _commands(args: list[str]) -> LitCLI:

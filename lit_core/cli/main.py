@@ -43,6 +43,7 @@ from lit_core.cli.run_folder import current_run_folder, discard_new_files, forge
 from lit_core.cli.show import paths_as_flags, show
 from lit_core.cli.termination import termination
 from lit_core.errors import FAILED, LEFT_OUT, OK, USER_ERROR, Terminated, UserError, did_you_mean
+from lit_core.files.outputs import set_overwriting
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.references import as_typed
@@ -96,7 +97,8 @@ def _run(
     like_fit: Mapping[str, Callable[..., Any]] | None,
 ) -> int:
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
+    set_overwriting("--overwrite" in args)
+    args = [arg for arg in args if arg not in ("--debug", "--overwrite")]
     own = {**verbs, **(like_fit or {})}
     _quiet()
     watch_rank_zero()
@@ -218,7 +220,14 @@ def _usage(program: str, verbs: dict[str, Callable[..., Any]]) -> str:
     ]
     lines += ["", "Its own:"]
     lines += [f"  {name:<10} {(verb.__doc__ or '').strip().splitlines()[0]}" for name, verb in verbs.items()]
-    return "\n".join([*lines, "", "Each has --help and --print_config; --debug shows the traceback of an error."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Each has --help and --print_config; --debug shows the traceback of an error.",
+            "--overwrite replaces a file that is there, which is refused otherwise.",
+        ]
+    )
 
 
 def _trainer_class() -> type:

@@ -10,6 +10,13 @@ from lit_core.files.temporary import temporary
 
 #: File in a folder of unfinished work: all of it is done, and its output may be there already.
 COMPLETE = "complete"
+_is_overwriting = False
+
+
+def set_overwriting(allowed: bool) -> None:
+    """Set whether the present command replaces files that exist, as ``--overwrite`` says."""
+    global _is_overwriting
+    _is_overwriting = allowed
 
 
 def new_output(output: str | Path, argument: str = "output", work: str | None = None) -> Path:
@@ -26,25 +33,29 @@ def new_output(output: str | Path, argument: str = "output", work: str | None = 
     """
     path = Path(output).expanduser()
     _check(path, argument)
-    if path.exists() and not (work and (path.with_name(work.format(path.name)) / COMPLETE).is_file()):
+    if path.exists() and not _is_being_written(path, work):
         raise UserError(f"{argument} is {path}, which exists already; give another path or remove it.")
     return path
 
 
-def output_file(output: str | Path, argument: str = "output") -> Path:
-    """Return the path of a file that can be written. A file that exists is to be replaced.
+def output_file(output: str | Path, argument: str = "output", continued: bool = False, work: str | None = None) -> Path:
+    """Return the path of a file that can be written. A file that exists is replaced only with ``--overwrite``.
 
     Args:
         output: The path, in which ``~`` is the home folder.
         argument: Name of the argument, for error messages.
+        continued: Whether a file that exists is of the very same work, which goes on.
+        work: See `new_output`.
 
     Raises:
-        UserError: If the path is a folder, or nothing can be written there.
+        UserError: If the path is a folder, the file exists, or nothing can be written there.
     """
     path = Path(output).expanduser()
     _check(path, argument)
     if path.is_dir():
         raise UserError(f"{argument} is {path}, which is a folder; name a file.")
+    if path.exists() and not (continued or _is_overwriting or _is_being_written(path, work)):
+        raise UserError(f"{argument} is {path}, which exists already; give another path, or add --overwrite.")
     return path
 
 
@@ -63,6 +74,11 @@ def output_folder(output: str | Path, argument: str = "output") -> Path:
         raise UserError(f"{argument} is {path}, which is a file; name a folder.")
     _check(path, argument)
     return path
+
+
+def _is_being_written(path: Path, work: str | None) -> bool:
+    """Tell whether a command was killed just as it wrote an output."""
+    return work is not None and (path.with_name(work.format(path.name)) / COMPLETE).is_file()
 
 
 def _check(path: Path, argument: str) -> None:

@@ -57,12 +57,14 @@ def study_verb(package: str) -> Callable[..., None]:
             UserError: If a value, a name or a class is wrong, or another process runs the study.
             RunFailure: If cells failed. The others are reported; if none has a result, no report is written.
         """
-        page_file = None if output is None else output_file(output)
+        page_file = None if output is None else output_file(output, continued=True)
         if Path(name).name != name or name in ("", ".", ".."):
             raise UserError(f"name is {name!r}, but it becomes a folder; use letters, digits, - and _.")
         if size not in sizes:
             raise UserError(f"size is {size}, but must be one of {', '.join(sizes)}.{did_you_mean(size, sizes)}")
         folder = Path("runs") / package.removeprefix("lit_") / f"{name}-{size}"
+        if page_file is not None:
+            output_file(page_file, continued=(folder / "report.md").is_file())
         cells = expand(grids, sizes, size, folder)
         with _locked(folder) as lock:
             failed = _run_missing(cells, folder, package, lock)

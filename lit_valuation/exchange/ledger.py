@@ -272,7 +272,7 @@ def open_ledger(data: Path, ledger: str | None) -> SharingLedger:
     Raises:
         UserError: If the ledger cannot be written.
     """
-    return SharingLedger(data / LEDGER if ledger is None else output_file(ledger, "ledger"))
+    return SharingLedger(data / LEDGER if ledger is None else output_file(ledger, "ledger", continued=True))
 
 
 def fingerprints(samples: Samples) -> tuple[str, ...]:

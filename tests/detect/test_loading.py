@@ -131,7 +131,7 @@ def reported(path, texts, folder):
 def predicted(path, texts, folder):
     (folder / "asked.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     run = f"predicted-{abs(hash((path, texts[0])))}"
-    arguments = ["predict", "--ckpt_path", path, "--run", run, "--trainer.accelerator", "cpu"]
+    arguments = ["predict", "--ckpt_path", path, "--run", run, "--trainer.accelerator", "cpu", "--overwrite"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main([*arguments, "--data.init_args.predict", str(folder / "asked.jsonl")]) == 0

@@ -65,7 +65,7 @@ def documented():
     return keys
 
 
-def test_fit_test_and_predict_need_no_more_than_the_checkpoint():
+def test_fit_test_and_predict_need_no_more_than_the_checkpoint(capsys):
     assert main(["fit", "--config", "tiny.yaml", "--run", "first"]) == 0
     assert main(["test", "--ckpt_path", LAST]) == 0
     assert main(["predict", "--ckpt_path", LAST, "--trainer.enable_progress_bar", "false"]) == 0
@@ -74,6 +74,11 @@ def test_fit_test_and_predict_need_no_more_than_the_checkpoint():
     for row in table:
         values = [float(value) for value in row[2:]]
         assert sum(values) == pytest.approx(1, abs=1e-4) and row[1] == str(values.index(max(values)))
+    Path("runs/valuation/first/predictions.csv").write_text("of others")
+    for more, code in (([], 2), (["--overwrite"], 0)):
+        assert main(["predict", "--ckpt_path", LAST, "--trainer.enable_progress_bar", "false", *more]) == code
+        assert (rows("runs/valuation/first/predictions.csv") == [["of others"]]) == bool(code)
+    assert "predictions.csv, which exists already; give another path, or add --overwrite" in capsys.readouterr().err
     checkpoint = torch.load(LAST, weights_only=True)
     assert checkpoint["classes"] == list("0123456789") and checkpoint["input_shape"] == [1, 8, 8]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lit_core.errors import UserError
-from lit_core.files.outputs import new_output, output_file, output_folder
+from lit_core.files.outputs import COMPLETE, new_output, output_file, output_folder, set_overwriting
 from lit_core.files.paths import make_folder
 
 CHECKS = (new_output, output_file, output_folder)
@@ -57,7 +57,12 @@ def test_a_full_disk_is_not_taken_for_a_mistake(check, monkeypatch):
 def test_what_exists_is_refused_where_it_cannot_be_replaced():
     Path("file").touch()
     Path("folder").mkdir()
-    assert output_file("file") == Path("file") and output_folder("folder") == Path("folder")
+    assert output_file("file", continued=True) == Path("file") and output_folder("folder") == Path("folder")
+    with pytest.raises(UserError, match=r"output is file, which exists already; give another path, or add --overwrite"):
+        output_file("file")
+    set_overwriting(True)
+    assert output_file("file") == Path("file")
+    set_overwriting(False)
     for path in ("file", "folder"):
         with pytest.raises(UserError, match=f"output is {path}, which exists already"):
             new_output(path)
@@ -65,6 +70,16 @@ def test_what_exists_is_refused_where_it_cannot_be_replaced():
         output_file("folder")
     with pytest.raises(UserError, match="output is file, which is a file"):
         output_folder("file")
+
+
+def test_what_a_killed_command_was_just_writing_is_written_again():
+    Path("file").touch()
+    Path(".file.work").mkdir()
+    for check in (new_output, output_file):
+        with pytest.raises(UserError, match="exists already"):
+            check("file", work=".{}.work")
+    (Path(".file.work") / COMPLETE).touch()
+    assert new_output("file", work=".{}.work") == output_file("file", work=".{}.work") == Path("file")
 
 
 def test_a_folder_that_cannot_be_created_is_one_sentence():
