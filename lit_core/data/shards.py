@@ -356,7 +356,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _counts(entry: Mapping[str, Any], *keys: str) -> bool:
-    return all(type(entry.get(key)) is int and entry[key] >= 0 for key in keys)
+    return all(type(entry.get(key)) is int and 0 <= entry[key] < 1 << 63 for key in keys)
 
 
 def _check_size(path: Path, size: int) -> None:
