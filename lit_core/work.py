@@ -13,7 +13,7 @@ from lit_core.files.exclusive_folder import ExclusiveFolder, Group
 from lit_core.files.formats import check_format, read_stamped, stamp
 from lit_core.files.json_files import parse_json, plain
 from lit_core.files.outputs import COMPLETE
-from lit_core.files.paths import atomic_write, remove_folder, remove_torn_files, sync_folder
+from lit_core.files.paths import atomic_write, naming, remove_folder, remove_torn_files, sync_folder
 from lit_core.screen import say
 
 #: Name of the format of journals and settings.
@@ -225,9 +225,10 @@ class _Journal:
     def append(self, rows: Iterable[Row]) -> None:
         """Append rows, the first ones after the version of the format, and wait until they are on the disk."""
         head = [] if self._file.tell() else [stamp(FORMAT)]
-        self._file.write("".join(json.dumps(row) + "\n" for row in [*head, *rows]).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self._file.name):
+            self._file.write("".join(json.dumps(row) + "\n" for row in [*head, *rows]).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -142,6 +142,28 @@ class Walk:
                 left_out = self.run(name, base, capsys)
                 assert (code, files) == left_out[:2] and (new_files(files, self.start) or said == left_out[2]), error
 
+    def check_misfits(self, name, option, case, capsys):
+        """Check that a place that cannot be, or a seed out of range, is refused as a mistake of who typed it."""
+        for value in misfits(option, options_of(self.verbs[name])[option][0]):
+            base = {**case.base, **case.under.get(option, {})}
+            code, _, _, error = self.run(name, {**base, option: value}, capsys)
+            assert code in ((2,) if "seed" in option else (0, 2)), (value, error)
+            assert not re.search(r"\b[A-Z]\w+(Error|Exception)\b|Errno|Traceback|b'", error), (value, error)
+            typed = json.dumps(value).strip('[]{}"')
+            assert code == 0 or option.split(".")[0] in error or typed in error, (value, error)
+
+
+def misfits(option, hint):
+    """Return values that no file, folder or seed can have, as far as a type takes them."""
+    if "seed" in option:
+        return [-1, 2**32, 10**30]
+    places = ["/", ".", "x" * 300, "new/" + "x" * 300 + ".jsonl"]
+    outer = {hint, *get_args(hint)}
+    if str in outer:
+        return places
+    of_lists = [[place] for place in places if any(str in get_args(one) and get_origin(one) is list for one in outer)]
+    return of_lists + [{"a": place} for place in places if any(get_args(one) == (str, str) for one in outer)]
+
 
 def empty_values(hint):
     """Return the empty text, list and mapping, as far as a type takes them."""

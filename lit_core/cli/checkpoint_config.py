@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from lit_core.cli.arguments import OWN_KEYS, given, option, read_config
+from lit_core.cli.empty import check_name
 from lit_core.errors import UserError
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.checkpoint import checkpoint_facts
@@ -43,6 +44,8 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str], mo
         UserError: If the checkpoint cannot be read, or the flags contradict each other.
     """
     ckpt_path, branch = given(args, "ckpt_path"), given(args, "branch_from")
+    check_name("--ckpt_path", ckpt_path or "")
+    check_name("--branch_from", branch or "")
     if branch and command != "fit":
         raise UserError(
             f"--branch_from starts a training run and cannot be used with {command}; give --ckpt_path instead."

@@ -8,9 +8,11 @@ import os
 import select
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,7 @@ def _run(
     args = [arg for arg in args if arg not in ("--debug", "--overwrite")]
     own = {**verbs, **(like_fit or {})}
     _quiet()
+    threading.excepthook = partial(_say_of_thread, program, debug)
     watch_rank_zero()
     record.begin(program, args)
     command = next((arg for arg in args if not arg.startswith("-")), None)
@@ -318,6 +321,17 @@ def _say(program: str, text: str) -> None:
     rank = launched_rank()
     if rank == "0":
         say(f"{program}: {text}", error=True)
+
+
+def _say_of_thread(program: str, debug: bool, failed: threading.ExceptHookArgs) -> None:
+    """Say why a thread ended, such as the one that writes TensorBoard's events, in place of its traceback."""
+    if failed.exc_value is None:
+        return
+    if debug:
+        lines = "".join(traceback.format_exception(failed.exc_value)).rstrip().split("\n")
+        say(*lines, error=True)
+    name = failed.thread.name if failed.thread else "ended"
+    say(f"{program}: the thread {name} ended. {sentence(failed.exc_value)}", error=True)
 
 
 def _quiet() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -45,11 +46,13 @@ def _sentence(error: BaseException, verb: Callable[..., Any] | None) -> str:
         return text
     if is_lost_peer(cause):
         return "Another process of this run has ended or cannot be reached; its error message, if any, is above."
+    place = getattr(cause, "filename", None)
+    name = os.fsdecode(place) if isinstance(place, str | bytes) else ""
     if is_full_disk(cause):
-        name = getattr(cause, "filename", None) or "a file"
-        return f"The disk is full: {name} could not be written; free some space and repeat."
-    if isinstance(cause, OSError) and is_user_error(cause):
-        return f"{cause.filename} cannot be used ({cause.strerror}); choose another path or correct its permissions."
+        return f"The disk is full: {name or 'a file'} could not be written; free some space and repeat."
+    if isinstance(cause, OSError) and name:
+        remedy = "choose another path or correct its permissions" if is_user_error(cause) else "see to it and repeat"
+        return f"{name} cannot be used ({cause.strerror}); {remedy}."
     if _is_homeless(cause):
         return "A path begins with ~ and the name of no user of this machine; write the path without ~."
     if isinstance(cause, MisconfigurationException):

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lit_core.data.stream import EvalStream, Stream
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.paths import naming
 from lit_core.screen import logger
 
 log = logger(__name__)
@@ -79,7 +80,9 @@ class StreamLoader(DataLoader):
             step = stream.start_step + self._read // stream.accumulation
             stream.start_at(*(self.position() if self.position else (step, stream.consumed(step))))
             self._read = 0
-        for batch in super().__iter__():
+        with naming("/dev/shm"):  # where the locks of the processes lie
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, _WorkerError):
                 raise batch.kind(batch.text)
             if isinstance(batch, _Packed):
@@ -130,7 +133,7 @@ class _Packed:
                 self._batch[key] = None
                 self._layout[key] = value.dtype, tuple(value.shape)
         joined = torch.cat(rows)
-        self._bytes: Tensor | np.ndarray = joined.numpy() if len(joined) < _SMALL else joined
+        self._bytes: Tensor | np.ndarray = joined.numpy() if len(joined) < _SMALL else _shared(joined)
 
     def pin_memory(self) -> _Packed:
         """Copy the bytes to page-locked memory; torch calls this method."""
@@ -145,6 +148,21 @@ class _Packed:
             self._batch[key] = row[start:stop].view(dtype).view(shape)
             start = stop + -stop % _ALIGNED
         return self._batch
+
+
+def _shared(row: Tensor) -> Tensor:
+    """Move a row to shared memory; where this is left to the thread that sends it, an error is lost there.
+
+    Raises:
+        RunFailure: If there is no room.
+    """
+    try:
+        return row.share_memory_()
+    except RuntimeError as error:
+        raise RunFailure(
+            f"A batch of {len(row):,} bytes has no room in the shared memory, /dev/shm ({error}); free some, give the "
+            "machine or container more, or set num_workers of the data to 0."
+        ) from error
 
 
 class _WorkerStream(IterableDataset[Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lit_core.errors import UserError
@@ -70,9 +71,7 @@ def output_folder(output: str | Path, argument: str = "output") -> Path:
         UserError: If the path is a file, or nothing can be written there.
     """
     path = Path(output).expanduser()
-    if path.is_file():
-        raise UserError(f"{argument} is {path}, which is a file; name a folder.")
-    _check(path, argument)
+    _check(path, argument, may_be_file=False)
     return path
 
 
@@ -81,15 +80,23 @@ def _is_being_written(path: Path, work: str | None) -> bool:
     return work is not None and (path.with_name(work.format(path.name)) / COMPLETE).is_file()
 
 
-def _check(path: Path, argument: str) -> None:
-    """Check that the nearest folder that exists takes new folders. Nothing is left, and several processes may check."""
+def _check(path: Path, argument: str, may_be_file: bool = True) -> None:
+    """Check that the nearest folder that exists takes new folders. Nothing is left, and several processes may check.
+
+    What is tried has a name as long as the longest beside the output, so that the work does not fail at its end.
+    """
+    if path.absolute() == Path(path.anchor or os.sep):
+        raise UserError(f"{argument} is {path}, where all files of the machine are; name a folder or file below it.")
     try:
+        if not may_be_file and path.is_file():
+            raise UserError(f"{argument} is {path}, which is a file; name a folder.")
         above = [folder for folder in path.parents if folder.exists()]
         folder = path if path.is_dir() else above[0]
         if not folder.is_dir():
             raise UserError(f"{argument} is {path}, but {folder} is a file; give another path.")
-        with temporary(folder / path.name, folder=True):
-            pass
+        for new in {path, *path.parents} - set(above):
+            with temporary(folder / new.name, folder=True):
+                pass
     except OSError as error:
         if error.errno in FULL_DISK:
             raise

@@ -100,6 +100,16 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name a file in the errors of writes to it, in which the system does not name it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def locked_folder(folder: Path, busy: str) -> Iterator[int]:
     """Lock a folder against other processes.
 
@@ -138,6 +148,8 @@ def _holder(locked: os.stat_result) -> str:
 
 def undo_torn_replacement(target: Path) -> None:
     """Restore the former file or folder if a kill interrupted its replacement; see `former_of`."""
+    if not target.name:  # the root, or the working directory
+        return
     former = former_of(target)
     if not target.exists() and former.exists():
         with suppress(FileNotFoundError):  # another process was faster

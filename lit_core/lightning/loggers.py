@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_core.files.paths import atomic_write, make_folder
+from lit_core.files.paths import atomic_path, atomic_write, make_folder, naming
 from lit_core.files.tables import CsvWriter, read_cell
 from lit_core.files.text_files import decoded, read_whole
 
@@ -89,7 +90,7 @@ class CSVLog(Logger):
                     rows.remove(self._tail[keys])
                 self._write([*columns, *missing], [*rows, row])
             else:
-                with self.path.open("a", newline="") as file:
+                with naming(self.path), self.path.open("a", newline="") as file:
                     CsvWriter(file, columns, _END).row(row)
             self._tail[keys] = row
 
@@ -168,7 +169,7 @@ class EventLog(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Write the hyperparameters, also to ``hparams.yaml``, in place of those of an earlier command.
+        """Write the hyperparameters, also to ``hparams.yaml``, whole and in place of those of an earlier command.
 
         Args:
             params: The hyperparameters.
@@ -176,8 +177,13 @@ class EventLog(TensorBoardLogger):
             kwargs: See TensorBoardLogger.
         """
         super().log_hyperparams(params, *args, **kwargs)
-        (Path(self.log_dir) / self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
-        self.save()
+        with atomic_path(Path(self.log_dir) / self.NAME_HPARAMS_FILE) as temporary:
+            save_hparams_to_yaml(str(temporary), self.hparams)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the events; the hyperparameters are written when they are logged."""
+        self.experiment.flush()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -97,7 +97,8 @@ def find_checkpoint(selector: Selector, ckpt_path: str | None) -> Path | None:
     path = Path(ckpt_path)
     if not path.is_dir():
         return path
-    files = {int(match[1]): file for file in path.rglob("*.ckpt") if (match := re.search(r"step=(\d+)", file.name))}
+    found = [*path.glob("*.ckpt"), *path.glob("checkpoints/*.ckpt")]
+    files = {int(match[1]): file for file in found if (match := re.search(r"step=(\d+)", file.name))}
     steps = [step for step in files if step > 0]
     if not steps:
         raise UserError(

@@ -1,8 +1,11 @@
 import csv
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +14,8 @@ import torch
 import yaml
 from small_cli import SmallModel, main
 
-from lit_core.cli import LitCLI
+from lit_core.cli import LitCLI, run
+from lit_core.cli.arguments import OWN_KEYS, TRUST
 from lit_core.cli.main import score_table
 from lit_core.cli.messages import is_user_error, sentence
 from lit_core.files.paths import locked_folder
@@ -273,7 +277,7 @@ BAD = [
     (["test", "--ckpt_path", "nope.ckpt"], "--ckpt_path is nope.ckpt, but there is no such file"),
     (["test", "--ckpt_path", "torn.ckpt"], "--ckpt_path is torn.ckpt, which cannot be read as a checkpoint"),
     (["test", "--ckpt_path", "~nobody_has_this_name/x.ckpt"], "no such file"),
-    (["test", "--ckpt_path", f"{'x' * 300}.ckpt"], "cannot be used (File name too long)"),
+    (["test", "--ckpt_path", f"{'x' * 300}.ckpt"], "of which a part has 305 bytes"),
     (["fit", "--config", "~nobody_has_this_name/x.yaml"], "--config"),
     (["test", "--branch_from", "x"], "--branch_from starts a training run"),
     ([*BASE, "--run", "a/b"], "--run is a/b"),
@@ -294,6 +298,51 @@ def test_bad_input_is_one_sentence_exit_2_and_leaves_nothing(args, message, caps
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-small:")]
     assert len(error) == 1 and message in error[0], error
     assert listing() == before
+
+
+PLACES = ["", "/", ".", "x" * 300, "new/" + "x" * 300]
+MISFITS = {
+    **dict.fromkeys((key for key in OWN_KEYS if key != TRUST), PLACES),
+    "seed_everything": ["-1", str(2**32), str(10**30)],
+}
+
+
+@pytest.mark.parametrize("command", LitCLI.subcommands())
+@pytest.mark.parametrize("key", MISFITS)
+def test_a_place_that_cannot_be_or_a_seed_out_of_range_is_a_mistake(command, key, capsys):
+    for value in MISFITS[key]:
+        if key == "branch_from" and command != "fit":
+            continue
+        args = [command, *FIT[1:], f"--{key}", value]
+        assert main(args) == 2, value
+        error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-small:")]
+        assert len(error) == 1 and key in error[0], (value, error)
+        assert not re.search(r"\b[A-Z]\w+(Error|Exception)\b|Errno", error[0]), error
+        assert listing() == {}
+
+
+def test_a_thread_that_fails_is_one_sentence(monkeypatch, capsys):
+    def fail():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), b"/full/events")
+
+    def verb():
+        """Start a thread, as the writer of TensorBoard's events does."""
+        thread = threading.Thread(target=fail, name="writer")
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # which the command replaces
+    assert run("lit-small", None, {"verb": verb}, ["verb"]) == 0
+    said = "lit-small: the thread writer ended. The disk is full: /full/events could not be written; free some space"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT, errno.EMFILE, errno.ESTALE])
+@pytest.mark.parametrize("place", ["/data/x", b"/data/x"])
+def test_a_fault_of_a_file_names_it(number, place):
+    said = sentence(OSError(number, os.strerror(number), place))
+    assert said == f"/data/x cannot be used ({os.strerror(number)}); see to it and repeat."
 
 
 def test_a_home_of_nobody_is_the_mistake_of_who_typed_it():

@@ -1,7 +1,10 @@
 """The loader: the same batches from any processes, a position asked for late, errors in one sentence."""
 
+import errno
 import itertools
 import logging
+import multiprocessing.synchronize
+import os
 
 import pytest
 import tiny_run
@@ -140,3 +143,29 @@ def test_nothing_is_resumed_by_the_loader_itself():
     loader = StreamLoader(stream())
     assert loader.state_dict() == {}
     loader.load_state_dict({})
+
+
+def test_a_batch_without_room_in_shared_memory_is_one_sentence(monkeypatch):
+    """The thread that sends a batch would print a traceback, and the run would wait for the batch for ever."""
+
+    class Large(Numbers):
+        def __getitem__(self, index):
+            return {"labels": torch.zeros(1 << 18, dtype=torch.int64)}
+
+    def full(_):
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(RunFailure, match="no room in the shared memory, /dev/shm"):
+        next(iter(StreamLoader(stream(Large()), 1, multiprocessing_context="fork")))
+
+
+def test_locks_without_room_in_shared_memory_name_the_place(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", full)
+    with pytest.raises(OSError, match="No space left on device: '/dev/shm'"):
+        next(iter(StreamLoader(stream(), 1, multiprocessing_context="fork")))

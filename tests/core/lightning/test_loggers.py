@@ -1,5 +1,7 @@
 import csv
+from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_core.lightning.loggers import CSVLog, EventLog
@@ -88,3 +90,26 @@ def test_a_test_of_a_run_that_goes_on_harms_neither(tmp_path):
         {"step": "1", "test/loss": "9", "test/other": "8"},
         {"step": "2", "train/loss": "1"},
     ]
+
+
+def test_hyperparameters_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A kill, or a full disk, left an empty file, which later commands took for the hyperparameters."""
+    EventLog(tmp_path).log_hyperparams({"a": 1})
+    written = (tmp_path / "hparams.yaml").read_text()
+    assert "a: 1" in written
+
+    def torn(path, params):
+        Path(path).write_text("")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("lit_core.lightning.loggers.save_hparams_to_yaml", torn)
+    with pytest.raises(OSError, match="No space"):
+        EventLog(tmp_path).log_hyperparams({"a": 2})
+    assert (tmp_path / "hparams.yaml").read_text() == written
+
+
+def test_an_evaluation_that_logs_no_hyperparameters_writes_no_file_of_them(tmp_path):
+    logger = EventLog(tmp_path)
+    logger.log_metrics({"x": 1.0}, 1)
+    logger.finalize("success")
+    assert not (tmp_path / "hparams.yaml").exists()

@@ -105,6 +105,11 @@ def test_nothing_is_refused_or_means_that_the_option_is_left_out(walk, verb, opt
     walk.check_empty(verb, option, CASES[verb], capsys)
 
 
+@pytest.mark.parametrize(("verb", "option"), options("lit_moe", CASES))
+def test_what_cannot_be_is_a_mistake_and_named(walk, verb, option, capsys):
+    walk.check_misfits(verb, option, CASES[verb], capsys)
+
+
 @pytest.mark.parametrize("verb", starts(CASES))
 def test_the_same_command_writes_the_same(walk, verb, capsys):
     walk.check_equal(verb, CASES[verb], capsys)
