@@ -25,6 +25,9 @@ test-all: $(STAMP)  ## The fast and the slow set, every command started as users
 fuzz: $(STAMP)  ## Files of each of our formats, altered 20,000 times: each is read or refused in a sentence; five minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000 --output build/finds
 
+kills: $(STAMP)  ## Verbs killed at each of their file operations, and with a full disk there.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" tests/test_kills.py
+
 check: $(STAMP)  ## Style, types and the arrows between the packages.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
