@@ -65,7 +65,7 @@ def walk(name, folder, full, step, first=1):
         log = here.parent / "log"
         assert code == (1 if full else -9), (at, log.read_text())
         again = kills.run(command, here, name, log=log)
-        assert again == 0, (at, log.read_text())
+        assert again in (0, 2), (at, log.read_text())  # 2: it was done already, which is told and changes nothing
         assert files(here) == expected, (at, set(files(here)) ^ set(expected))
         count += 1
     return count
