@@ -16,7 +16,7 @@ from lit_core.screen import on_screen
 
 #: What begins a formula, in its ASCII and its full-width form, perhaps behind blanks and control characters.
 _FORMULA = re.compile(r"[\s\x00-\x1f]*[=+\-@＝＋－＠]|[\t\r\n]")
-_NUMBER = r"[+-]?(\d[\d,]*\.?\d*(e[+-]?\d+)?|nan|inf)%?"
+_NUMBER = r"[+-]?(\d[\d,]*(\.\d*)?(e[+-]?\d+)?|nan|inf)%?"
 _NUMBERS = re.compile(rf"{_NUMBER}( to {_NUMBER})?|-", re.IGNORECASE)
 _MARKDOWN = re.compile(r"[\\|]|\](?=[(\[:])")
 
@@ -91,8 +91,8 @@ def markdown_table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> list
         header: Names of the columns.
         rows: The cells.
     """
-    lines = [header, *rows]
-    written = ["| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in lines]
+    texts = [[markdown_text(cell) for cell in line] for line in (header, *rows)]
+    written = ["".join(f"| {text} " if text else "| " for text in line) + "|" for line in texts]
     return [written[0], "|" + "---|" * len(header), *written[1:]]
 
 

@@ -452,5 +452,11 @@ def test_a_dead_worker_is_one_sentence(corpora, tmp_path):
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    refuses("A worker process died", tmp_path / "root", corpora, error=RunFailure, workers=2, **ARGUMENTS)
+    root = tmp_path / "root"
+    with pytest.raises(RunFailure, match="A worker process died"):
+        prepare(str(root), corpora, workers=2, **ARGUMENTS)
     killer.join()
+    assert [path.name for path in root.iterdir()] == [".prepare"]  # what was finished is taken up
+    prepare(str(root), corpora, workers=2, **ARGUMENTS)
+    prepare(str(tmp_path / "other"), corpora, **ARGUMENTS)
+    assert listing(root) == listing(tmp_path / "other")

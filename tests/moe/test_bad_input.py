@@ -315,7 +315,7 @@ CASES = {
     "resume and branch": ([*RESUME, "--branch_from", LAST], 2, ["give one of the two"]),
     "branch in a test": ([*TEST, "--branch_from", LAST], 2, ["--branch_from starts a training run"]),
     "slash in the run's name": ([*FIT_AS_IS, "--run", "a/b"], 2, ["--run is a/b", "without a slash"]),
-    "empty name of the run": ([*FIT_AS_IS, "--run", ""], 2, ["--run is empty"]),
+    "empty name of the run": ([*FIT_AS_IS, "--run", ""], 2, ["run is empty; give a value"]),
     "name of an existing run": ([*FIT_AS_IS, "--run", "first"], 2, ["--run is first", "holds a run already"]),
     # prepare
     "unknown corpus": ([*MAKE, "--corpora+=Austn"], 2, ["Austn is not the name of a known class", '"Austen"']),
@@ -343,7 +343,7 @@ CASES = {
         lambda: [make("corpora.0.init_args.pattern", "*.gz")(), put("texts/a.txt.gz", gzip.compress(b"x" * 99)[:-9])()],
     ),
     "fraction of 1.5": ([*MAKE, "--val_fraction", "1.5"], 2, ["val_fraction is 1.5"]),
-    "file as root of prepare": ([*MAKE, "--root", "run.yaml"], 2, ["root is run.yaml, which is a file"]),
+    "file as root of prepare": ([*MAKE, "--root", "./run.yaml"], 2, ["root is", "run.yaml, which is a file"]),
     "nothing to verify": ([*MAKE, "--verify", "true"], 2, ["it was not written by prepare"]),
     # generate
     "long prompt": ([*GENERATE, "--prompt", "word " * 99], 2, ["max_new_tokens is 4, but the model takes 64"]),

@@ -74,7 +74,13 @@ def quickstart(tmp_path_factory, token_root):
         return Path.cwd()
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "moe" / "callbacks").glob("*.yaml")), ids=lambda path: path.stem)
+def callbacks():
+    for path in sorted((CONFIGS / "moe" / "callbacks").glob("*.yaml")):
+        compiles = [pytest.mark.slow] if path.stem == "compile_parts" else []
+        yield pytest.param(path, id=path.stem, marks=compiles)
+
+
+@pytest.mark.parametrize("path", list(callbacks()))
 def test_a_callback_runs_by_the_command_of_its_config(path, quickstart, small):
     shutil.copytree(quickstart / "runs", "runs")
     assert main([*command_of(path), *small, "--run", "run"]) == 0

@@ -10,6 +10,7 @@ import yaml
 from bad_input import said
 
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.screen import on_screen
 from lit_moe.callbacks import RouterBalance
 from lit_moe.cli import main
 from lit_moe.data import TokenDataModule
@@ -94,7 +95,7 @@ def test_a_folder_is_trained_tested_compared_and_written_with(place, token_root,
     prompt = torch.tensor([tokenizer.encode("It is a")])
     expected = trained.generate(prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :].tolist()
     expected = expected[: expected.index(256)] if 256 in expected else expected
-    assert capsys.readouterr().out == "It is a" + tokenizer.decode(expected) + "\n"
+    assert capsys.readouterr().out == on_screen("It is a" + tokenizer.decode(expected)) + "\n"
     assert main(["upcycle", "--ckpt_path", last, "--output", "moe.ckpt"]) == 2
     assert (
         "is a model of transformers; `lit-moe export` it" in capsys.readouterr().err and not Path("moe.ckpt").exists()

@@ -23,6 +23,7 @@ OWN = {
     "lit_core/corpora/build.py": "the working folder of prepare",
     "lit_core/corpora/stdlib.py": "Python's own sources",
     "lit_core/corpora/user.py": "patterns that the user typed",
+    "lit_core/data/prepared.py": "a prepared root",
     "lit_core/fetch/debian.py": "an unpacked package; links are left out",
     "lit_core/fetch/packages.py": "a downloaded package",
     "lit_core/files/listing.py": "the function itself",

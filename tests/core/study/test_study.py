@@ -103,7 +103,7 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(capsys):
 def test_where_all_cells_fail_a_report_is_left_as_it_was(capsys):
     Path("page.md").write_text("earlier")
     sizes = {"smoke": {"seeds": [1]}}
-    assert study("--output", "page.md", function="failing", sizes=sizes) == 1
+    assert study("--output", "page.md", "--overwrite", function="failing", sizes=sizes) == 1
     said = capsys.readouterr().err
     assert "All 2 cells failed, so no report was written" in said and "no luck with 100" in said
     assert Path("page.md").read_text() == "earlier" and not (FOLDER / "report.md").exists()

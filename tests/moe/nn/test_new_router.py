@@ -12,6 +12,7 @@ from torch import nn
 import lit_moe
 from lit_core.errors import UserError
 from lit_core.study.options import bind
+from lit_core.trust import sign
 from lit_moe import MoELanguageModel, RouterBalance
 from lit_moe.interop.exporting import export_model
 from lit_moe.interop.importing import new_checkpoint
@@ -149,6 +150,7 @@ def written(tmp_path):
         weights = {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
         checkpoint = new_checkpoint(decoder.config, weights)
         checkpoint["hyper_parameters"]["router"]["class_path"] = f"{kind.__module__}.{kind.__name__}"
+        sign(checkpoint)
         torch.save(checkpoint, tmp_path / "ours.ckpt")
         return decoder.eval(), str(tmp_path / "ours.ckpt"), str(tmp_path / "out")
 
