@@ -30,7 +30,7 @@ _MOST_DESCRIPTION, _MOST_AROUND = 1 << 25, 1 << 15
 
 #: What to do about a damaged set of one's own, at the end and in parentheses.
 _OWN_REMEDY = re.compile(
-    r"(; |\. )(prepare the s|restore|Restore)[^;)]*\.$|(\. It may be truncated)?; restore [^;)]*\.(?=\))"
+    r"(; |\. )(prepare the s|restore|Restore)[^;)]{0,200}\.$|(\. It may be truncated)?; restore [^;)]{0,200}\.(?=\))"
 )
 
 
