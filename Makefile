@@ -26,7 +26,7 @@ fuzz: $(STAMP)  ## Files of each of our formats, altered 20,000 times: each is r
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000 --output build/finds
 
 kills: $(STAMP)  ## Verbs killed at each of their file operations, and with a full disk there.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" tests/test_kills.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" tests/test_verb_kills.py
 
 check: $(STAMP)  ## Style, types and the arrows between the packages.
 	$(BIN)/ruff check .

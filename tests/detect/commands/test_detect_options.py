@@ -16,6 +16,8 @@ from tiny_models import save_gpt2
 from lit_core.corpora import Austen
 from lit_detect.cli import main
 
+pytestmark = pytest.mark.slow  # each option runs a command
+
 JSONL = "lit_detect.formats.LitShiftJSONL"
 PAIRS, OTHERS = (
     {"class_path": JSONL, "init_args": {"path": f"{name}.jsonl", "name": name}} for name in ("pairs", "others")

@@ -100,6 +100,7 @@ def test_an_option_has_an_effect(walk, verb, option, capsys):
     walk.check(verb, option, CASES[verb], capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "option"), options("lit_moe", CASES))
 def test_nothing_is_refused_or_means_that_the_option_is_left_out(walk, verb, option, capsys):
     walk.check_empty(verb, option, CASES[verb], capsys)
