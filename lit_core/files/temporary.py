@@ -56,7 +56,7 @@ def _create(target: Path, folder: bool) -> tuple[Path, int]:
         with suppress(FileNotFoundError):  # another process took it for one that was left
             handle = os.open(name, os.O_RDONLY)
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX)  # waits for a process that is about to remove it
             if os.path.exists(name):
                 return Path(name), handle
             os.close(handle)
