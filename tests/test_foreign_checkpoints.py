@@ -235,6 +235,13 @@ def test_loggers_folders_and_variables_of_others_do_not_count(former, capsys):
     assert not Path("mine").exists()
 
 
+def test_what_its_argument_declares_counts_in_each_part_of_a_config(former):
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    strategy = {"class_path": "lit_moe.ShardedStrategy", "init_args": {"expert_parallel": 1}}
+    checkpoint["config"]["trainer"]["strategy"] = strategy
+    assert vetted(checkpoint, "x.ckpt", "--ckpt_path")["config"]["trainer"]["strategy"] == strategy
+
+
 def test_a_class_that_the_user_trusts_or_has_typed_may_be_named(former):
     checkpoint = read_checkpoint_file(last("moe/first"))
     checkpoint["hyper_parameters"]["optimizer"] = IMPORTED

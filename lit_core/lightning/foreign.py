@@ -96,9 +96,8 @@ class _Gate:
                 if config["trainer"].get(key) not in (None, True, False):
                     self.left_out[f"trainer.{key}"] = config["trainer"][key]
             config["trainer"] = {key: value for key, value in config["trainer"].items() if key not in _NOT_OF_FOREIGN}
-        return self.each(config, {}, "") | {
-            key: self.value(config[key], {kind}, key) for key, kind in kinds.items() if key in config
-        }
+        rest = self.each({key: value for key, value in config.items() if key not in kinds}, {}, "")
+        return rest | {key: self.value(config[key], {kind}, key) for key, kind in kinds.items() if key in config}
 
     def parameters(self, parameters: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the hyperparameters of a module with what counts."""
