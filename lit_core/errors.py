@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import signal
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -38,6 +39,19 @@ class RunFailure(_Sentence, RuntimeError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does: what catches that one catches this one too."""
+
+
+class Stopped(Exception):
+    """Raised on every rank when a signal has stopped a run.
+
+    Args:
+        signum: The signal that stopped the run.
+        saved: Whether a checkpoint was written.
+    """
+
+    def __init__(self, signum: int, saved: bool) -> None:
+        super().__init__(f"Stopped by {signal.Signals(signum).name}{' and saved' if saved else ''}.")
+        self.signum, self.saved = signum, saved
 
 
 def require(holds: bool, argument: str, value: object, rule: str) -> None:

@@ -15,6 +15,21 @@ _RUN = "PL_GLOBAL_SEED"
 _LIMIT = 2**32
 
 
+def seed_generators(seed: int) -> None:
+    """Seed the global generators and what has no seed of its own, as Lightning's ``seed_everything``, but without it.
+
+    Args:
+        seed: The seed, from 0 to 2**32 - 1.
+    """
+    import numpy as np
+    import torch
+
+    os.environ[_RUN] = str(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def part_seed(seed: int | None = None) -> int:
     """Return the seed of a part: its own, or that of the run, which ``seed_everything`` set; 0 without either.
 

@@ -2,62 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import LightningDataModule
+from lit_core.cli.main import run
+from lit_core.cli.verb import Verb
 
-import lit_detect.attacks
-import lit_detect.detectors
-import lit_detect.formats  # noqa: F401  # all three so that short names are known
-from lit_core.cli import LitCLI, configs_verb, run, show
-from lit_core.files.outputs import output_file
-from lit_core.study import study_verb
-from lit_detect.callbacks import PredictionWriter
-from lit_detect.callbacks.prediction_writer import WORK
-from lit_detect.commands.attack import attack
-from lit_detect.commands.calibrate import calibrate
-from lit_detect.commands.report import report
-from lit_detect.data.module import TextDataModule  # noqa: F401
-from lit_detect.data.prepare import prepare
-from lit_detect.generation.generate import generate
-from lit_detect.module import DetectorTask
+if TYPE_CHECKING:
+    from lit_core.cli.lit_cli import LitCLI
+
+VERBS = {
+    "prepare": Verb("lit_detect.data.prepare", "prepare"),
+    "generate": Verb("lit_detect.generation.generate", "generate"),
+    "attack": Verb("lit_detect.commands.attack", "attack"),
+    "calibrate": Verb("lit_detect.commands.calibrate", "calibrate"),
+    "report": Verb("lit_detect.commands.report", "report"),
+    "study": Verb("lit_core.study.study", "study", "lit_detect"),
+    "configs": Verb("lit_core.cli.configs", "configs", "lit_detect"),
+    "show": Verb("lit_core.cli.show", "show"),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run ``lit-detect``.
 
     Args:
-        args: The command line without the program's name; None takes that of the process.
+        args: The command line without the program's name; None takes the process's own.
 
     Returns:
         The exit code.
     """
-    verbs: dict[str, Callable[..., Any]] = {
-        "prepare": prepare,
-        "generate": generate,
-        "attack": attack,
-        "calibrate": calibrate,
-        "report": report,
-        "study": study_verb("lit_detect"),
-        "configs": configs_verb("lit_detect"),
-        "show": show,
-    }
-    return run("lit-detect", _commands, verbs, args)
-
-
-class DetectorCLI(LitCLI):
-    """The shared command line, whose predictions are written as a table in the run folder."""
-
-    def before_predict(self) -> None:
-        """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-            lines = str(getattr(self.datamodule, "predict", "")).endswith((".jsonl", ".jsonl.gz"))
-            kind: Literal["csv", "jsonl"] = "jsonl" if lines else "csv"
-            output_file(self.run_folder / f"predictions.{kind}", "the table of --run", work=WORK)
-            callbacks.append(PredictionWriter(self.run_folder, kind))
+    return run("lit-detect", _commands, VERBS, args)
 
 
 def _commands(args: list[str]) -> LitCLI:
-    return DetectorCLI("detect", DetectorTask, LightningDataModule, {}, args)
+    from lit_detect.commands.lightning import commands
+
+    return commands(args)

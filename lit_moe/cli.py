@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lit_core.cli import LitCLI, configs_verb, run, show
-from lit_core.lightning.sharded_checkpoint import consolidate
-from lit_core.prepare import prepare
-from lit_core.study import study_verb
-from lit_moe.commands.generate import generate
-from lit_moe.commands.plan import PlanCLI
-from lit_moe.data import TokenDataModule
-from lit_moe.interop import export_model, import_model
-from lit_moe.interop.upcycle import upcycle
-from lit_moe.module import MoELanguageModel
-from lit_moe.plan.costs import plan
+from lit_core.cli.main import run
+from lit_core.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from lit_core.cli.lit_cli import LitCLI
+
+VERBS = {
+    "prepare": Verb("lit_core.prepare", "prepare"),
+    "generate": Verb("lit_moe.commands.generate", "generate"),
+    "import": Verb("lit_moe.interop.importing", "import_model"),
+    "export": Verb("lit_moe.interop.exporting", "export_model"),
+    "upcycle": Verb("lit_moe.interop.upcycle", "upcycle"),
+    "consolidate": Verb("lit_core.lightning.sharded_checkpoint", "consolidate"),
+    "study": Verb("lit_core.study.study", "study", "lit_moe"),
+    "configs": Verb("lit_core.cli.configs", "configs", "lit_moe"),
+    "show": Verb("lit_core.cli.show", "show"),
+}
+LIKE_FIT = {"plan": Verb("lit_moe.plan.costs", "plan")}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -27,24 +34,10 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    verbs: dict[str, Callable[..., Any]] = {
-        "prepare": prepare,
-        "generate": generate,
-        "import": import_model,
-        "export": export_model,
-        "upcycle": upcycle,
-        "consolidate": consolidate,
-        "study": study_verb("lit_moe"),
-        "configs": configs_verb("lit_moe"),
-        "show": show,
-    }
-    return run("lit-moe", _commands, verbs, args, like_fit={"plan": plan})
+    return run("lit-moe", _commands, VERBS, args, LIKE_FIT)
 
 
 def _commands(args: list[str]) -> LitCLI:
-    links = {"data.vocab_size": "model.init_args.decoder.vocab_size"}
-    command = next(index for index, arg in enumerate(args) if not arg.startswith("-"))
-    if args[command] == "plan":
-        args = [*args[:command], "fit", *args[command + 1 :]]
-        return PlanCLI("moe", MoELanguageModel, TokenDataModule, links, args)
-    return LitCLI("moe", MoELanguageModel, TokenDataModule, links, args)
+    from lit_moe.commands.lightning import commands
+
+    return commands(args)

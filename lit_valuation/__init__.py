@@ -1,6 +1,12 @@
 """Data valuation after Mycroft, for PyTorch Lightning: whose data helps a model, and which few samples to share."""
 
-from lit_valuation.callbacks import GradientMatching
-from lit_valuation.module import ClassifierTask
+from typing import TYPE_CHECKING
+
+from lit_core.lazy import exports
+
+if TYPE_CHECKING:
+    from lit_valuation.callbacks import GradientMatching
+    from lit_valuation.module import ClassifierTask
 
 __all__ = ["ClassifierTask", "GradientMatching"]
+__getattr__, __dir__ = exports(__name__)

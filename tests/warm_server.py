@@ -22,10 +22,12 @@ import types
 #: What commands import, without what starts threads (pyarrow, and scikit-learn with it): a fork has none of them.
 PRELOADED = (
     "attrs",
+    "lit_core.cli.closing",
+    "lit_core.cli.run_verb",
     "lit_core.study",
-    "lit_detect.cli",
-    "lit_moe.cli",
-    "lit_valuation.cli",
+    "lit_detect.commands.lightning",
+    "lit_moe.commands.lightning",
+    "lit_valuation.commands.lightning",
     "matplotlib.pyplot",
     "omegaconf",
     "tensorboard.backend.event_processing.event_accumulator",
@@ -34,6 +36,7 @@ PRELOADED = (
     "transformers.models.roberta.modeling_roberta",
     "webdataset",
 )
+PACKAGES = ("lit_detect", "lit_moe", "lit_valuation")
 SET_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36  # of prctl
 LARGEST = 1 << 20
 #: Where Python looks for modules after the program's own folder; the server is started without PYTHONPATH.
@@ -173,7 +176,8 @@ def leave():
 def preload():
     os.fsync = lambda number: None  # as in the tests' own process
     atexit.register(leave)  # runs after all that the modules register
-    for name in PRELOADED:
+    verbs = [verb.module for package in PACKAGES for verb in importlib.import_module(f"{package}.cli").VERBS.values()]
+    for name in (*PRELOADED, *verbs):
         try:
             importlib.import_module(name)
         except ImportError:  # of an extra that is not installed, or one that the command is going to report

@@ -7,8 +7,9 @@ from lit_core.callbacks.graceful_stop import GracefulStop
 from lit_core.callbacks.monitored_keys import MonitoredKeys
 from lit_core.callbacks.present_optimizer import PresentOptimizer
 from lit_core.callbacks.replay_mixing import LinearReplay, ReplayMixing, ReplaySchedule
-from lit_core.callbacks.run_checkpoint import RunCheckpoint, Stopped
+from lit_core.callbacks.run_checkpoint import RunCheckpoint
 from lit_core.callbacks.run_record import RunRecord
+from lit_core.errors import Stopped
 
 __all__ = [
     "BranchFrom",

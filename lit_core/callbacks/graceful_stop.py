@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_core.callbacks.run_checkpoint import RunCheckpoint, Stopped
+from lit_core.callbacks.run_checkpoint import RunCheckpoint
+from lit_core.errors import Stopped
 from lit_core.lightning.internals import validation_follows
 
 

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 
+from lit_core.errors import Stopped
 from lit_core.lightning.internals import last_saved_step, save_files, validation_follows
-
-
-class Stopped(Exception):
-    """Raised on every rank when a signal has stopped a run.
-
-    Args:
-        signum: The signal that stopped the run.
-        saved: Whether a checkpoint was written.
-    """
-
-    def __init__(self, signum: int, saved: bool) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name}{' and saved' if saved else ''}.")
-        self.signum, self.saved = signum, saved
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -14,8 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_core import record
 from lit_core.callbacks.branch import BranchFrom
-from lit_core.callbacks.run_checkpoint import Stopped
-from lit_core.errors import RunFailure, Terminated
+from lit_core.errors import RunFailure, Stopped, Terminated
 from lit_core.files.formats import stamp
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import devices_of

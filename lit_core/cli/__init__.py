@@ -1,9 +1,14 @@
 """The command line of all packages: Lightning's commands and the packages' own verbs."""
 
-from lit_core.cli.configs import configs_verb
-from lit_core.cli.lit_cli import LitCLI
-from lit_core.cli.main import run
-from lit_core.cli.project_cli import ProjectCLI
-from lit_core.cli.show import show
+from typing import TYPE_CHECKING
 
-__all__ = ["LitCLI", "ProjectCLI", "configs_verb", "run", "show"]
+from lit_core.lazy import exports
+
+if TYPE_CHECKING:
+    from lit_core.cli.lit_cli import LitCLI
+    from lit_core.cli.main import run
+    from lit_core.cli.project_cli import ProjectCLI
+    from lit_core.cli.verb import Verb
+
+__all__ = ["LitCLI", "ProjectCLI", "Verb", "run"]
+__getattr__, __dir__ = exports(__name__)

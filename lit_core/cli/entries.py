@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError
 
-from lit_core.cli.arguments import Parser, read_config
+from lit_core.cli.arguments import read_config
+from lit_core.cli.parser import Parser
 from lit_core.cli.parser_messages import parser_sentence
 
 

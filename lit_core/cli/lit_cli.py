@@ -27,6 +27,7 @@ from lit_core.cli import arguments, checkpoint_config
 from lit_core.cli.empty import refuse_empty
 from lit_core.cli.messages import sentence
 from lit_core.cli.numbers import check_numbers
+from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import choose_run_folder, hold_run_folder
@@ -43,6 +44,10 @@ from lit_core.references import as_typed, without_environment, without_secrets
 from lit_core.screen import rank_zero_info, rank_zero_warn
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of
 from lit_core.trust import note_typed
+
+
+class LightningParser(Parser, LightningArgumentParser):
+    """Our parser, with the methods by which a `LightningCLI` adds its arguments."""
 
 
 class LitCLI(CommandLine):
@@ -70,15 +75,15 @@ class LitCLI(CommandLine):
         if args and args[0] in self.subcommands():  # the parsers of the other commands take as long to build
             commands = {args[0]: self.subcommands()[args[0]]}
             self.subcommands = lambda: commands  # type: ignore[method-assign]
-        arguments.accept_former_paths()
-        parser_kwargs: dict[str, Any] = {"parser_mode": arguments.PARSER_MODE, "exit_on_error": False}
+        accept_former_paths()
+        parser_kwargs: dict[str, Any] = {"parser_mode": PARSER_MODE, "exit_on_error": False}
         super().__init__(
             model_class,
             datamodule_class,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
-            parser_class=arguments.Parser,
+            parser_class=LightningParser,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs=parser_kwargs | {command: dict(parser_kwargs) for command in self.subcommands()},

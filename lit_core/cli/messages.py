@@ -6,10 +6,9 @@ import argparse
 import errno
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
-
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_core.cli.parser_messages import parser_sentence
 from lit_core.cli.ranks import is_lost_peer
@@ -55,7 +54,7 @@ def _sentence(error: BaseException, verb: Callable[..., Any] | None) -> str:
         return f"{name} cannot be used ({cause.strerror}); {remedy}."
     if _is_homeless(cause):
         return "A path begins with ~ and the name of no user of this machine; write the path without ~."
-    if isinstance(cause, MisconfigurationException):
+    if _is_misconfiguration(cause):
         return f"The trainer's options are not valid: {text.rstrip('.!')}; correct them."
     if _is_interpolation_error(cause):
         command, _, key = str(getattr(cause, "full_key", "")).partition(".")
@@ -89,9 +88,14 @@ def is_user_error(error: BaseException) -> bool:
     """Tell whether the user's input caused an error."""
     if isinstance(error, OSError):
         return error.errno in _WRONG_PATH and error.filename is not None
-    if isinstance(error, UserError | argparse.ArgumentError | MisconfigurationException):
+    if isinstance(error, UserError | argparse.ArgumentError) or _is_misconfiguration(error):
         return True
     return _is_homeless(error) or _is_interpolation_error(error) or "Does not validate against" in str(error)
+
+
+def _is_misconfiguration(error: BaseException) -> bool:
+    exceptions = sys.modules.get("lightning.fabric.utilities.exceptions")  # without which there is no such error
+    return exceptions is not None and isinstance(error, exceptions.MisconfigurationException)
 
 
 def _is_homeless(error: BaseException) -> bool:

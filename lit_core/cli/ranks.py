@@ -8,10 +8,9 @@ the other ranks.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-
-import torch
 
 _RANK_ZERO = "LITSHIFT_RANK_ZERO"
 #: Seconds that a process waits for another one to end by itself.
@@ -52,7 +51,8 @@ def rank_zero_ends() -> bool:
 
 def is_lost_peer(error: BaseException) -> bool:
     """Tell whether an error only reports that another process is gone."""
-    if isinstance(error, torch.distributed.DistError):
+    distributed = sys.modules.get("torch.distributed")  # without which there is no such error
+    if distributed is not None and isinstance(error, distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
 

@@ -153,6 +153,12 @@ def discard_new_files() -> None:
             path.rmdir()
 
 
+def relative(path: Path) -> Path:
+    """Return a path as it is typed from the working directory, where it lies below it; otherwise the whole path."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def forget_run_folder() -> None:
     """Let the next command in this process choose its own folder."""
     global _before

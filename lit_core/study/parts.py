@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentError, Namespace
 
-from lit_core.cli.arguments import Parser
+from lit_core.cli.parser import Parser
 from lit_core.cli.parser_messages import parser_sentence
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.json_files import parse_json

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import pytest
 from lightning.pytorch import LightningDataModule
+from verbs import own_verbs
 
 import lit_core
 import lit_detect
@@ -51,18 +52,8 @@ def configurable():
 @pytest.fixture(scope="module")
 def verbs():
     """The functions whose parameters are the options of a command."""
-    commands = {}
-
-    def run(program, commands_of_lightning, verbs, args, like_fit=None):
-        commands.update({f"{verb.__module__}.{verb.__qualname__}": verb for verb in verbs.values()})
-        return 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        for package in PACKAGES[1:]:
-            cli = import_module(f"{package.__name__}.cli")
-            patch.setattr(cli, "run", run)
-            cli.main([])
-    return commands
+    functions = [verb for verbs in own_verbs().values() for verb in verbs.values()]
+    return {f"{verb.__module__}.{verb.__qualname__}": verb for verb in functions}
 
 
 def test_what_takes_many_values_takes_an_options_object(verbs):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
-from lit_core.cli import LitCLI, run, show
+from lit_core.cli import LitCLI, run
+from lit_core.cli.show import show
 from lit_core.errors import UserError
 
 

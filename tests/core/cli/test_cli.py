@@ -16,7 +16,7 @@ from small_cli import SmallModel, main
 
 from lit_core.cli import LitCLI, run
 from lit_core.cli.arguments import OWN_KEYS, TRUST
-from lit_core.cli.main import score_table
+from lit_core.cli.closing import score_table
 from lit_core.cli.messages import is_user_error, sentence
 from lit_core.files.paths import locked_folder
 

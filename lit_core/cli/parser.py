@@ -1,0 +1,81 @@
+"""The parser of command lines and configs."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cache
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+
+from lit_core.files.yaml_files import check_size, parse_yaml
+from lit_core.moved_names import current_paths
+from lit_core.references import below
+
+#: Mode in which command lines and configs are parsed: ``${...}`` is resolved after all of them are merged.
+PARSER_MODE = "omegaconf+"
+#: What jsonargparse writes for an object that is the default of an argument.
+_INSTANCE = "Unable to serialize instance "
+
+
+class Parser(ArgumentParser):
+    """Parser that accepts options by their full names only, including options of the classes that a config names."""
+
+    def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
+        self.typed: dict[str, Any] = {}
+
+    def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
+        """Return a config as text, also for jsonargparse, which resolves the references in what this returns.
+
+        References are paths from the top of a command's own config, while jsonargparse resolves those of all commands
+        together. The command's config with its references is kept in ``typed``.
+
+        A default that is an object, such as a device, is left out, so that it holds again when the text is read.
+        """
+        text = str(super().dump(_plain(cfg), *args, **kwargs))
+        if _INSTANCE in text:
+            text = yaml.safe_dump(
+                _without_instances(parse_yaml(text, "The config")), sort_keys=False, allow_unicode=True
+            )
+        command = cfg.get("subcommand")
+        if "${" not in text:
+            return text
+        if command is None:  # of a verb, whose references are from the top
+            self.typed = parse_yaml(text, "The config")
+            return text
+        self.typed = parse_yaml(text, "The config")[command]
+        return yaml.safe_dump(below(self.typed, command), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return a config with the values of enumerations, which are the defaults of some arguments, as text."""
+    if isinstance(value, Namespace):
+        return Namespace(**{key: _plain(item) for key, item in vars(value).items()})
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, str) and isinstance(value, Enum) else value
+
+
+def _without_instances(value: Any) -> Any:
+    """Return plain values without the entries that jsonargparse could not write."""
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if not (isinstance(item, str) and item.startswith(_INSTANCE))}
+        return {key: _without_instances(item) for key, item in kept.items()}
+    return [_without_instances(item) for item in value] if isinstance(value, list) else value
+
+
+@cache
+def accept_former_paths() -> None:
+    """Make the parser replace former import paths in configs and in YAML values by the present ones."""
+    ArgumentParser(parser_mode=PARSER_MODE).parse_string("{}")  # the loader of a mode is made when it is first used
+    load = get_loader(PARSER_MODE)
+
+    def bounded_load(text: str) -> Any:
+        check_size(text)
+        return current_paths(load(text))
+
+    set_loader(PARSER_MODE, bounded_load, exceptions=(yaml.YAMLError,))

@@ -1,0 +1,97 @@
+"""Runs a verb, which is a typed function, from the command line."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ArgumentError, auto_parser, set_parsing_settings
+
+from lit_core import record
+from lit_core.cli.arguments import (
+    TRUST,
+    TRUST_ARGUMENT,
+    configs_first,
+    locate_configs,
+    option,
+    replace_former_paths,
+    trust_given,
+)
+from lit_core.cli.configs import words_as_flag
+from lit_core.cli.empty import refuse_empty
+from lit_core.cli.entries import entry_sentence
+from lit_core.cli.messages import root_cause
+from lit_core.cli.numbers import check_numbers
+from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
+from lit_core.cli.parser_messages import check_keys
+from lit_core.cli.show import paths_as_flags, show
+from lit_core.cli.verb import first_line
+from lit_core.errors import LEFT_OUT, OK, UserError
+from lit_core.files.yaml_files import parse_yaml
+from lit_core.references import as_typed
+from lit_core.seeds import checked_seed, seed_generators
+from lit_core.trust import note_typed
+
+
+def run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> int:
+    """Parse the arguments of a verb and run it.
+
+    Args:
+        program: Name of the console script.
+        name: The verb.
+        function: Its function.
+        args: Its arguments.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: If an argument is wrong.
+    """
+    printing = any(arg.partition("=")[0] == "--print_config" for arg in args)  # as null, not as unset
+    set_parsing_settings(unset_sentinel=not printing)
+    accept_former_paths()
+    if "words" in inspect.signature(function).parameters:
+        args = words_as_flag(args)
+    if function is show:
+        args = paths_as_flags(args)
+    located = configs_first(trust_given(locate_configs(replace_former_paths(args))))
+    try:
+        parser = auto_parser(
+            function,
+            prog=f"{program} {name}",
+            as_positional=False,
+            parser_mode=PARSER_MODE,
+            exit_on_error=False,
+            parser_class=Parser,
+            fail_untyped=False,
+            description=first_line(function.__doc__),
+        )
+        parser.add_argument(f"--{TRUST}", **TRUST_ARGUMENT)
+        config = parser.parse_args(located)
+        for key in ("config", TRUST):
+            config.pop(key, None)
+        check_numbers(config)
+        refuse_empty(config, function)
+        seed = config.get("seed")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # defaults that are objects become texts
+            dumped = parser.dump(config, skip_validation=True, skip_unset=False, format="yaml")
+        typed = as_typed(parse_yaml(dumped, "The config"), getattr(parser, "typed", {}))
+        check_keys(typed)
+        note_typed(typed)
+        record.set_arguments(typed, {"seed": seed or 0} if "seed" in config else {})
+        # of what draws from the global generators, and of the parts of the verb that have no seed of their own
+        seed_generators(checked_seed("seed", seed) if isinstance(seed, int) else 0)
+        check = getattr(function, "check", None)
+        if check is not None:
+            check(**{name: config[name] for name in inspect.signature(check).parameters})
+        return LEFT_OUT if function(**parser.instantiate(config)) == LEFT_OUT else OK
+    except ArgumentError as error:
+        if root_cause(error) is not error:
+            raise
+        raise UserError(entry_sentence(error, function, option(located, "--config", "-c"))) from error
+    finally:
+        set_parsing_settings(unset_sentinel=False)

@@ -1,0 +1,39 @@
+"""Lightning's commands."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+
+import lit_detect.attacks
+import lit_detect.detectors
+import lit_detect.formats  # noqa: F401  # all three so that short names are known
+from lit_core.cli.lit_cli import LitCLI
+from lit_core.files.outputs import output_file
+from lit_detect.callbacks import PredictionWriter
+from lit_detect.callbacks.prediction_writer import WORK
+from lit_detect.data.module import TextDataModule  # noqa: F401
+from lit_detect.module import DetectorTask
+
+
+class DetectorCLI(LitCLI):
+    """The shared command line, whose predictions are written as a table in the run folder."""
+
+    def before_predict(self) -> None:
+        """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
+            lines = str(getattr(self.datamodule, "predict", "")).endswith((".jsonl", ".jsonl.gz"))
+            kind: Literal["csv", "jsonl"] = "jsonl" if lines else "csv"
+            output_file(self.run_folder / f"predictions.{kind}", "the table of --run", work=WORK)
+            callbacks.append(PredictionWriter(self.run_folder, kind))
+
+
+def commands(args: list[str]) -> LitCLI:
+    """Run one of them.
+
+    Args:
+        args: The command line without the program's name.
+    """
+    return DetectorCLI("detect", DetectorTask, LightningDataModule, {}, args)

@@ -1,0 +1,34 @@
+"""Lightning's commands."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningDataModule
+
+from lit_core.cli.lit_cli import LitCLI
+from lit_core.files.outputs import output_file
+from lit_valuation.callbacks import PredictionTable
+from lit_valuation.data.module import OwnersDataModule  # noqa: F401  # so that its short name is known
+from lit_valuation.module import ClassifierTask
+
+
+class ClassifierCLI(LitCLI):
+    """The shared command line, whose ``predict`` writes a table into the run folder."""
+
+    def before_predict(self) -> None:
+        """Write ``predictions.csv``."""
+        if self.run_folder is not None:
+            path = output_file(self.run_folder / "predictions.csv", "the table of --run")
+            self.trainer.callbacks.append(PredictionTable(path))  # type: ignore[attr-defined]
+
+
+def commands(args: list[str]) -> LitCLI:
+    """Run one of them.
+
+    Args:
+        args: The command line without the program's name.
+    """
+    links = {
+        "data.classes": "model.init_args.classes",
+        "data.input_shape": "model.init_args.input_shape",
+    }
+    return ClassifierCLI("valuation", ClassifierTask, LightningDataModule, links, args)
