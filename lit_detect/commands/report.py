@@ -19,6 +19,7 @@ from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
+from lit_detect.generation.ngram_model import NGramLM  # noqa: F401  # so that its short name is known
 from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.loading import LoadedDetector, score_many
 from lit_detect.metrics import RATES
