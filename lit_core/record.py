@@ -21,6 +21,7 @@ import lit_core
 from lit_core.errors import UserError
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import checked
+from lit_core.files.outputs import is_overwriting
 from lit_core.files.paths import atomic_write, file_sha256, files_facts
 
 #: File in a folder that a command wrote, with the record of that command.
@@ -133,6 +134,39 @@ def write_record(output: Path, **facts: Any) -> None:
         facts: See `new_record`.
     """
     write(record_path(output), new_record(**facts))
+
+
+def check_same_work(folder: Path, argument: str, work: Mapping[str, Any], results: Sequence[str]) -> None:
+    """Check that what a folder holds is of the very same work, perhaps of less of it, unless ``--overwrite`` was given.
+
+    Args:
+        folder: The folder, which need not exist.
+        argument: Name of the argument that gave it, for messages.
+        work: What the results depend on, as plain values, and as `write_record` has them as ``work``. A mapping may
+            have more entries than before; all else must be equal.
+        results: Names of the files that the work writes beside its record.
+
+    Raises:
+        UserError: If the folder holds results of other work, or such files of somebody else.
+    """
+    path, now = folder / RECORD, plain(work)
+    there = [name for name in (RECORD, *results) if (folder / name).exists()]
+    if is_overwriting() or not there:
+        return
+    former = read(path).get("work") if path.is_file() else None
+    fault = f"which has a {there[0]} that this command did not write"
+    if isinstance(former, dict):
+        other = [key for key in {**now, **former} if not _is_within(former.get(key), now.get(key))]
+        if not other:
+            return
+        fault = f"which holds the results of other {other[0]}"
+    raise UserError(f"{argument} is {folder}, {fault}; give another folder, or add --overwrite.")
+
+
+def _is_within(former: Any, now: Any) -> bool:
+    if isinstance(former, dict) and isinstance(now, dict):
+        return all(key in now and now[key] == value for key, value in former.items())
+    return bool(former == now)
 
 
 def add_to_record(folder: Path) -> None:

@@ -161,7 +161,7 @@ class UnfinishedWork(FinishedRows):
 
         Args:
             write: Writes the final file, whole or not at all, from the finished rows by key, and all that belongs to
-                it. Where it is killed, the next command repeats it; see `new_output`.
+                it. Where it is killed, the next command repeats it; see `output_file`.
 
         Returns:
             What `write` returned on rank zero; None on the other ranks.

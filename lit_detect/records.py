@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -123,6 +125,14 @@ def condition(record: Record, field: str) -> str:
 def describes_humans(field: str) -> bool:
     """Return whether a field, such as the domain or the language, describes human texts too."""
     return field == "domain" or field not in FIELDS
+
+
+def records_sha256(records: Iterable[Record]) -> str:
+    """Return the SHA-256 of records with all their fields, in their order."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(record.to_dict(), sort_keys=True).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def key_part(name: str) -> str:

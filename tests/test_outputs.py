@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from verbs import PACKAGES, own_verbs
 
 from lit_core.errors import UserError
+from lit_core.files.outputs import command_outputs
+from lit_core.files.paths import locked_path
 
 ROOT = Path(__file__).parents[1]
 OUTPUTS = ("output", "root", "ledger")
@@ -36,6 +39,36 @@ def test_a_path_that_cannot_be_written_is_refused_first(verb, argument, tmp_path
     with pytest.raises(UserError, match=f"^`?{argument}`? is /proc/x/new, but nothing can be written there"):
         verb(**{**needed, argument: "/proc/x/new"})
     assert not list(tmp_path.iterdir())
+
+
+#: What locks the folder that a verb fills, and what tells whether it holds the very same work.
+LOCKS = {"ExclusiveFolder", "locked_folder", "workplace"}
+SAME_WORK = {"check_same_work", "is_prepared", "add_to_record"}
+
+
+def called(function):
+    """Return the names that the module of a function uses, which is where prepare writes for all three."""
+    module = import_module("lit_core.prepare" if function.__name__ == "prepare" else function.__module__)
+    return {getattr(node, "attr", getattr(node, "id", None)) for node in ast.walk(ast.parse(inspect.getsource(module)))}
+
+
+@pytest.mark.parametrize(("verb", "argument"), list(outputs()))
+def test_what_is_there_is_not_replaced_and_the_second_command_is_told(verb, argument, tmp_path):
+    if argument == "ledger":  # which is locked for each entry, and only added to
+        return
+    if argument == "root" or verb.__name__ == "study" or "output_folder" in called(verb):
+        assert called(verb) & LOCKS and called(verb) & SAME_WORK
+        return
+    parameters = inspect.signature(verb).parameters.values()
+    needed = {parameter.name: "none" for parameter in parameters if parameter.default is parameter.empty}
+    path = tmp_path / "new"
+    with locked_path(path, ""), command_outputs(overwrite=False):
+        with pytest.raises(UserError, match=f"{path}, which another command is writing; .* process {os.getpid()}"):
+            verb(**{**needed, argument: str(path)})
+    path.write_text("kept")
+    with pytest.raises(UserError, match=f"{path}, which exists already"):
+        verb(**{**needed, argument: str(path)})
+    assert path.read_text() == "kept"
 
 
 def test_the_outputs_of_all_verbs_are_walked():

@@ -25,7 +25,7 @@ from lit_core.cli.run_folder import current_run_folder, discard_new_files, forge
 from lit_core.cli.termination import termination
 from lit_core.cli.verb import LIGHTNING, Verb, load, purpose
 from lit_core.errors import FAILED, OK, USER_ERROR, Stopped, Terminated, UserError, did_you_mean
-from lit_core.files.outputs import set_overwriting
+from lit_core.files.outputs import command_outputs
 from lit_core.screen import quoted, say
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def run(
         130 or 143 for one that a signal stopped;
         141 if the reader of its output has left.
     """
-    with termination():
-        return _run(program, commands, verbs, list(sys.argv[1:] if args is None else args), like_fit)
+    args = list(sys.argv[1:] if args is None else args)
+    with termination(), command_outputs("--overwrite" in args, launched_rank() == "0"):
+        return _run(program, commands, verbs, args, like_fit)
 
 
 def _run(
@@ -77,7 +78,6 @@ def _run(
     like_fit: Mapping[str, Callable[..., Any] | Verb] | None,
 ) -> int:
     debug = "--debug" in args
-    set_overwriting("--overwrite" in args)
     args = [arg for arg in args if arg not in ("--debug", "--overwrite")]
     own = {**verbs, **(like_fit or {})}
     _quiet()

@@ -3,38 +3,60 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lit_core.errors import UserError
-from lit_core.files.paths import FULL_DISK
+from lit_core.files.paths import FULL_DISK, locked_path, make_folder
 from lit_core.files.temporary import temporary
 
 #: File in a folder of unfinished work: all of it is done, and its output may be there already.
 COMPLETE = "complete"
 _is_overwriting = False
+#: Outputs that the present command holds.
+_held: set[Path] = set()
+#: Their locks; None outside a command.
+_locks: ExitStack | None = None
 
 
-def set_overwriting(allowed: bool) -> None:
-    """Set whether the present command replaces files that exist, as ``--overwrite`` says."""
-    global _is_overwriting
-    _is_overwriting = allowed
+@contextmanager
+def command_outputs(overwrite: bool, is_main: bool = True) -> Iterator[None]:
+    """Hold each output that is checked in the block until its end, so that another command that writes it is refused.
+
+    Args:
+        overwrite: Whether the command replaces files that exist, as ``--overwrite`` says.
+        is_main: Whether this process holds the outputs, as the first of those that work together does.
+    """
+    global _is_overwriting, _held, _locks
+    former = _is_overwriting, _held, _locks
+    with ExitStack() as locks:
+        _is_overwriting, _held, _locks = overwrite, set(), locks if is_main else None
+        try:
+            yield
+        finally:
+            _is_overwriting, _held, _locks = former
 
 
-def new_output(output: str | Path, argument: str = "output", work: str | None = None) -> Path:
-    """Return the path of a file or folder that does not exist yet and can be created.
+def is_overwriting() -> bool:
+    """Tell whether the present command replaces files that exist."""
+    return _is_overwriting
+
+
+def new_folder(output: str | Path, argument: str = "output") -> Path:
+    """Return the path of a folder that does not exist yet and can be created.
 
     Args:
         output: The path, in which ``~`` is the home folder.
         argument: Name of the argument, for error messages.
-        work: Format of the name of the folder of unfinished work beside it, in which ``{}`` is the output's name. An
-            output that was written just before a kill, so that this folder is complete, is written again.
 
     Raises:
-        UserError: If the path exists, or nothing can be written there.
+        UserError: If the path exists, nothing can be written there, or another command is writing it.
     """
     path = Path(output).expanduser()
     _check(path, argument)
-    if path.exists() and not _is_being_written(path, work):
+    _hold(path, argument)
+    if path.exists():
         raise UserError(f"{argument} is {path}, which exists already; give another path or remove it.")
     return path
 
@@ -45,18 +67,24 @@ def output_file(output: str | Path, argument: str = "output", continued: bool = 
     Args:
         output: The path, in which ``~`` is the home folder.
         argument: Name of the argument, for error messages.
-        continued: Whether a file that exists is of the very same work, which goes on.
-        work: See `new_output`.
+        continued: Whether a file that exists is of the very same work, which goes on; the work has a lock of its own.
+        work: Format of the name of the folder of unfinished work beside it, in which ``{}`` is the output's name. An
+            output that was written just before a kill, so that this folder is complete, is written again.
 
     Raises:
-        UserError: If the path is a folder, the file exists, or nothing can be written there.
+        UserError: If the path is a folder, the file exists, nothing can be written there, or another command is
+            writing it.
     """
     path = Path(output).expanduser()
     _check(path, argument)
     if path.is_dir():
         raise UserError(f"{argument} is {path}, which is a folder; name a file.")
+    if not continued:
+        _hold(path, argument)
     if path.exists() and not (continued or _is_overwriting or _is_being_written(path, work)):
-        raise UserError(f"{argument} is {path}, which exists already; give another path, or add --overwrite.")
+        raise UserError(
+            f"{argument} is {path}, which exists already; give another path, remove it, or add --overwrite."
+        )
     return path
 
 
@@ -73,6 +101,23 @@ def output_folder(output: str | Path, argument: str = "output") -> Path:
     path = Path(output).expanduser()
     _check(path, argument, may_be_file=False)
     return path
+
+
+def _hold(path: Path, argument: str) -> None:
+    """Lock an output until the end of the command."""
+    if _locks is None or path.absolute() in _held:
+        return
+    made = [folder for folder in path.parents if not folder.exists()]
+    make_folder(path.parent)
+    _locks.callback(_remove_empty, made)
+    _locks.enter_context(locked_path(path, f"{argument} is {path}, which another command is writing; wait for it."))
+    _held.add(path.absolute())
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # not empty, or gone
+            folder.rmdir()
 
 
 def _is_being_written(path: Path, work: str | None) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.temporary import temporary
+from lit_core.files.temporary import SUFFIX, temporary
 
 #: Error numbers of a full disk, a full quota and a file-size limit.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -134,6 +134,38 @@ def locked_folder(folder: Path, busy: str) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+@contextmanager
+def locked_path(target: Path, busy: str) -> Iterator[None]:
+    """Lock a path against other processes, whether there is something or not.
+
+    The lock is a hidden file beside it. It appears locked, and what a kill has left is taken over.
+
+    Args:
+        target: The path, whose folder exists.
+        busy: Error message if another process holds the lock.
+
+    Raises:
+        UserError: If another process holds the lock.
+    """
+    lock = target.with_name(f".{target.name}.held{SUFFIX}")
+    with temporary(target) as own:
+        is_held = False
+        while not is_held:
+            try:
+                os.link(own, lock)
+                is_held = True
+            except FileExistsError:
+                with suppress(FileNotFoundError), locked_folder(lock, busy):  # of a killed process
+                    lock.unlink()
+            except PermissionError:  # a file system without links, where locks are not to be had
+                break
+        try:
+            yield
+        finally:
+            if is_held:
+                lock.unlink(missing_ok=True)
 
 
 def _holder(locked: os.stat_result) -> str:

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_core import record
 from lit_core.errors import UserError
-from lit_core.files.outputs import new_output
+from lit_core.files.outputs import output_file
 from lit_core.files.paths import undo_torn_replacement
 from lit_core.lightning.checkpoint import (
     META,
@@ -195,7 +195,7 @@ def consolidate(ckpt_path: str, output: str) -> None:
     Raises:
         UserError: If there is no such folder, one of its files is missing, or the output exists.
     """
-    target = new_output(output)
+    target = output_file(output)
     if not is_checkpoint_folder(Path(ckpt_path)):
         raise UserError(
             f"ckpt_path is {ckpt_path}, which is not a folder with the parts of a checkpoint; a checkpoint that is a "

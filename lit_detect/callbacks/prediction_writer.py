@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import plain
+from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_path, files_facts
 from lit_core.files.tables import CsvWriter
 from lit_core.progress import duration
@@ -56,7 +57,7 @@ class PredictionWriter(Callback):
     ===============  ==========================================================================================
 
     Args:
-        folder: Folder for ``predictions.csv`` or ``predictions.jsonl``; None takes the run folder.
+        folder: Folder for ``predictions.csv`` or ``predictions.jsonl``, a new file; None takes the run folder.
         format: Kind of table: csv, or jsonl with an object per line.
     """
 
@@ -70,12 +71,18 @@ class PredictionWriter(Callback):
         self._begin, self._measured_from, self._told = 0.0, (0.0, 0), False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Read which texts are predicted already, and tell the data module to skip them."""
+        """Read which texts are predicted already, and tell the data module to skip them.
+
+        Raises:
+            UserError: If the table exists, which only ``--overwrite`` replaces, or its folder is of other work.
+        """
         if stage != "predict":
             return
+        root = Path(trainer.default_root_dir if self.folder is None else self.folder)
+        output_file(root / f"predictions.{self.format}", "the table of predictions", work=WORK)
         data: Any = getattr(trainer, "datamodule", None)
         self._texts = getattr(data, "predict_texts", None)
-        folder = Path(trainer.default_root_dir if self.folder is None else self.folder) / WORK
+        folder = root / WORK
         work = UnfinishedWork(
             folder,
             key="index",

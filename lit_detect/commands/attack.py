@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from lit_core.errors import UserError, check_at_least, checked_first
-from lit_core.files.outputs import new_output
+from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_path
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices, share
@@ -25,7 +24,7 @@ from lit_core.work import UnfinishedWork
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.data.user_texts import open_texts
 from lit_detect.formats import TextSource
-from lit_detect.records import HUMAN, MACHINE, Record
+from lit_detect.records import HUMAN, MACHINE, Record, records_sha256
 from lit_detect.scoring.masked_language_model import MaskedLM
 
 Labels = Literal["machine", "human", "both"]
@@ -71,7 +70,7 @@ def attack(
             that output.
         RunFailure: If the disk is full.
     """
-    target = new_output(output, work=WORK)
+    target = output_file(output, work=WORK)
     _check(limit, seed)
     seed = part_seed(seed)
     if target.suffix != ".jsonl":
@@ -79,7 +78,7 @@ def attack(
     if (input is None) == (source is None):
         raise UserError("input and source are " + ("both given" if input else "both missing") + "; give one of them.")
     records = chosen(_records(input, source), labels, limit)
-    settings = {"attack": plain(attack), "seed": seed, "texts": _digest(records)}
+    settings = {"attack": plain(attack), "seed": seed, "texts": records_sha256(records)}
     fabric = trainer.launch()
     work = UnfinishedWork(
         target.with_name(WORK.format(target.name)),
@@ -169,13 +168,6 @@ def _records(path: str | None, source: TextSource | None) -> Iterable[Record]:
         assert source is not None
         return source.records()
     return open_texts(path, "input").records()
-
-
-def _digest(records: Sequence[Record]) -> str:
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(json.dumps(record.to_dict(), sort_keys=True).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _write(target: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,9 +10,7 @@ import lit_detect.attacks
 import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
 from lit_core.cli.lit_cli import LitCLI
-from lit_core.files.outputs import output_file
 from lit_detect.callbacks import PredictionWriter
-from lit_detect.callbacks.prediction_writer import WORK
 from lit_detect.data.module import TextDataModule  # noqa: F401
 from lit_detect.module import DetectorTask
 
@@ -26,7 +24,6 @@ class DetectorCLI(LitCLI):
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
             lines = str(getattr(self.datamodule, "predict", "")).endswith((".jsonl", ".jsonl.gz"))
             kind: Literal["csv", "jsonl"] = "jsonl" if lines else "csv"
-            output_file(self.run_folder / f"predictions.{kind}", "the table of --run", work=WORK)
             callbacks.append(PredictionWriter(self.run_folder, kind))
 
 

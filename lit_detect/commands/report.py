@@ -8,13 +8,13 @@ from pathlib import Path
 
 from lightning.fabric import Fabric
 
-from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean
+from lit_core.errors import LEFT_OUT, OK, UserError, check_at_least, checked_first, did_you_mean
 from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import AUTOCAST, Devices
 from lit_core.lm.language_model import LanguageModel
-from lit_core.record import write_record
+from lit_core.record import check_same_work, write_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_detect.data.user_texts import open_texts
@@ -23,12 +23,14 @@ from lit_detect.generation.ngram_model import NGramLM  # noqa: F401  # so that i
 from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.loading import LoadedDetector, score_many
 from lit_detect.metrics import RATES
-from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition
+from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, records_sha256
 from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed, originals
 from lit_detect.report.pages import ReportRow, draw, markdown, write_csv, write_tensorboard
 from lit_detect.report.quality import quality
 from lit_detect.scoring.gruen import Gruen
 
+#: Files that a report replaces.
+_RESULTS = ("report.md", "report.csv", "tensorboard")
 _NO_PERPLEXITY = "Perplexities are left out, since no `language_model` is given."
 _NO_GRUEN = (
     "GRUEN is left out, since its models are not given: `gruen` takes a masked language model and a classifier that "
@@ -55,19 +57,21 @@ def report(
     seed: int | None = None,
     batch_size: int = 16,
     trainer: Devices = Devices(),  # noqa: B008
-) -> None:
+) -> int:
     """Evaluate detectors on texts by condition: tables, figures and TensorBoard.
 
     Thresholds at a false-positive rate are fixed on the clean human texts of each domain. Scores are saved at once: to
     resume a killed report, start the same command again. Further detectors or texts cost only their own scores. A
-    detector whose scores are not finite or all the same is refused with the reason, and the others are reported.
+    detector whose scores are not finite or all the same is refused with the reason, the others are reported, and the
+    command ends with 3.
 
     Args:
         detectors: Checkpoints of ``lit-detect fit`` by the names under which they are reported.
         texts: Labelled texts: records as ``lit-detect generate`` and ``attack`` write them (.jsonl), a .csv or .tsv
             with the columns text and label, and folders that ``lit-detect prepare`` wrote: a root, a source, or one
             split.
-        output: Folder for report.md, report.csv, figures, TensorBoard and the finished scores.
+        output: Folder for report.md, report.csv, figures, TensorBoard and the finished scores; new, or that of the same
+            report with fewer detectors or texts.
         by: Conditions to look at: domain, generator, decoding, priming, attack, or a key of meta such as language;
             null takes the first five, an empty list none.
         split: Split that is taken of a root or a source.
@@ -80,19 +84,34 @@ def report(
         batch_size: Texts per forward pass.
         trainer: Devices to score on.
 
+    Returns:
+        The exit code: 0, or 3 if a detector was refused.
+
     Raises:
-        UserError: If an argument is wrong, a domain lacks human texts, or every detector is refused.
+        UserError: If an argument is wrong, the folder holds another report, a domain lacks human texts, or every
+            detector is refused.
     """
     folder, fields = output_folder(output, "`output`"), list(FIELDS) if by is None else by
+    similarity = similarity or WordOverlap()
     _check(resamples, seed, batch_size)
     if not detectors:
         raise UserError("`detectors` is empty; give a checkpoint, as in --detectors.NAME=FILE.")
     seed = part_seed(seed)
-    records = gather(texts, split)
+    gathered = gather(texts, split)
+    records = [record for some in gathered.values() for record in some]
     check_conditions(records, fields)
     originals(records)  # refuses attacked texts whose original is unclear, before anything is scored
     notes = check_coverage(records)
     loaded = {name: LoadedDetector.load(path, f"`detectors.{name}`") for name, path in detectors.items()}
+    measures = {"similarity": similarity, "language_model": language_model, "gruen": gruen}
+    work = {
+        "verb": "report",
+        "detectors": {name: detector.sha256 for name, detector in loaded.items()},
+        "texts": {path: records_sha256(some) for path, some in gathered.items()},
+        **{name: measure and measure.name for name, measure in measures.items()},
+        **{"by": fields, "resamples": resamples, "seed": seed, "precision": trainer.precision},
+    }
+    check_same_work(folder, "`output`", work, _RESULTS)
     fabric = trainer.launch(AUTOCAST)
     scores = folder / ("scores" if trainer.precision not in AUTOCAST else f"scores-{trainer.precision}")
     busy = f"`output` is {folder}, which another report is writing; wait for it, or give another folder."
@@ -101,19 +120,22 @@ def report(
             say(f"{len(loaded)} detectors, {len(records):,} texts. To resume a killed report, start it again.")
         evaluated, refused = _evaluate_all(loaded, records, scores, batch_size, resamples, seed, fabric)
         if not fabric.is_global_zero:
-            return
+            return OK
         say("Drawing intervals.")
         rows = [row for one in evaluated for row in rows_of(one, fields)]
         notes += left_out(evaluated, rows, fields)
         measurements = folder / "scores" / "quality.jsonl"
-        costs = quality(records, measurements, similarity or WordOverlap(), language_model, gruen, resamples, seed)
+        costs = quality(records, measurements, similarity, language_model, gruen, resamples, seed)
         rows += [ReportRow("", "quality", {"attack": name}, values) for name, values in costs]
         if costs:
             notes += [
                 sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given
             ]
         notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
+        kept = {name: detector.sha256 for name, detector in loaded.items() if name not in refused}
+        write_record(folder, work={**work, "detectors": kept})
         _write(folder, evaluated, rows, notes)
+    return LEFT_OUT if refused else OK
 
 
 def _evaluate_all(
@@ -145,7 +167,6 @@ def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRo
     page = markdown(evaluated, rows, notes, list(figures))
     write_csv(folder / "report.csv", rows)
     atomic_write(folder / "report.md", page)
-    write_record(folder)
     write_tensorboard(folder / "tensorboard", rows, figures, page)
     say(f"Report       {folder / 'report.md'}", f"Look at it   tensorboard --logdir {quoted(folder / 'tensorboard')}")
 
@@ -205,8 +226,8 @@ def left_out(found: Sequence[Evaluated], rows: Sequence[ReportRow], fields: Sequ
     ]
 
 
-def gather(paths: Sequence[str], split: str) -> list[Record]:
-    """Return the records of files and folders, all of which must have a label.
+def gather(paths: Sequence[str], split: str) -> dict[str, list[Record]]:
+    """Return the records of files and folders by path, all of which must have a label.
 
     Args:
         paths: The files and folders; see `open_texts`.
@@ -217,7 +238,7 @@ def gather(paths: Sequence[str], split: str) -> list[Record]:
     """
     if not paths:
         raise UserError("`texts` is empty; name files or folders with some.")
-    records: list[Record] = []
+    gathered: dict[str, list[Record]] = {}
     read: dict[Path, str] = {}
     for path in paths:
         texts = open_texts(path, "`texts`", split=split)
@@ -228,11 +249,12 @@ def gather(paths: Sequence[str], split: str) -> list[Record]:
                     "one of them."
                 )
             read[file] = path
+        records = gathered[path] = []
         for index, record in enumerate(texts.records()):
             if record.label is None:
                 raise UserError(f"{texts.where(index)} has no label, which a report needs; say human or machine there.")
             records.append(record)
-    return records
+    return gathered
 
 
 def check_conditions(records: Sequence[Record], names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lit_core.corpora import Corpus
 from lit_core.errors import UserError, check_at_least, checked_first, require
-from lit_core.files.outputs import new_output
+from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.checkpoint import weights_sha256
 from lit_core.lightning.devices import Devices
@@ -134,7 +134,7 @@ def generate(
     Raises:
         UserError: If an argument is out of its range, a corpus has too few passages, or the output exists.
     """
-    path, counts = new_output(output, work=WORK), {"train": train, "val": val, "test": test}
+    path, counts = output_file(output, work=WORK), {"train": train, "val": val, "test": test}
     _check(priming_tokens, train, val, test, words, max_new_tokens, seed, batch_size)
     seed = part_seed(seed)
     if path.suffix != ".jsonl":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_core import record
 from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
-from lit_core.files.outputs import new_output
+from lit_core.files.outputs import new_folder
 from lit_core.files.paths import make_folder, sync_folder
 from lit_core.files.temporary import temporary
 from lit_core.lightning.checkpoint import load_checkpoint_file
@@ -54,7 +54,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
         UserError: If none of the architectures can express the decoder or its router, or the output exists.
         RunFailure: If the disk is full.
     """
-    target = new_output(output)
+    target = new_folder(output)
     _check(shard_bytes)
     need_transformers("Exporting")
     checkpoint = load_checkpoint_file(ckpt_path)

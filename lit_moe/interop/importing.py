@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_core import record
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.formats import stamp
-from lit_core.files.outputs import new_output
+from lit_core.files.outputs import output_file
 from lit_core.lightning.checkpoint import streamed_checkpoint
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
@@ -123,7 +123,7 @@ def new_checkpoint_path(output: str) -> Path:
     Raises:
         UserError: If it exists, has another suffix, or cannot be written.
     """
-    path = new_output(output)
+    path = output_file(output)
     if path.suffix != ".ckpt":
         raise UserError(f"output is {output}, but a checkpoint's name ends with .ckpt; give it such a name.")
     return path

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter
 from lit_core.lightning.step_logging import rows_of_all_ranks
@@ -24,7 +25,7 @@ class PredictionTable(Callback):
     with ``probabilities`` ``(batch, classes)`` and perhaps ``index`` ``(batch,)``. The file has all devices' rows.
 
     Args:
-        path: Path of the file, which is written whole or not at all.
+        path: Path of the file, which is written whole or not at all. It must not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -32,8 +33,15 @@ class PredictionTable(Callback):
         self._rows: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that the module names its classes."""
-        if stage == "predict" and not hasattr(pl_module, "classes"):
+        """Check that the file can be written and the module names its classes.
+
+        Raises:
+            UserError: If the file exists, which only ``--overwrite`` replaces, or the classes have no names.
+        """
+        if stage != "predict":
+            return
+        output_file(self.path, "the table of predictions")
+        if not hasattr(pl_module, "classes"):
             raise UserError(
                 f"PredictionTable needs a module with `classes`, the names of the classes, which "
                 f"{type(pl_module).__name__} does not have; give it the attribute, or leave the callback out."

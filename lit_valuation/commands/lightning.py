@@ -5,7 +5,6 @@ from __future__ import annotations
 from lightning.pytorch import LightningDataModule
 
 from lit_core.cli.lit_cli import LitCLI
-from lit_core.files.outputs import output_file
 from lit_valuation.callbacks import PredictionTable
 from lit_valuation.data.module import OwnersDataModule  # noqa: F401  # so that its short name is known
 from lit_valuation.module import ClassifierTask
@@ -17,8 +16,7 @@ class ClassifierCLI(LitCLI):
     def before_predict(self) -> None:
         """Write ``predictions.csv``."""
         if self.run_folder is not None:
-            path = output_file(self.run_folder / "predictions.csv", "the table of --run")
-            self.trainer.callbacks.append(PredictionTable(path))  # type: ignore[attr-defined]
+            self.trainer.callbacks.append(PredictionTable(self.run_folder / "predictions.csv"))  # type: ignore[attr-defined]
 
 
 def commands(args: list[str]) -> LitCLI:

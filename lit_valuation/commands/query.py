@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lit_core.errors import UserError, check_at_least, checked_first
-from lit_core.files.outputs import new_output
+from lit_core.files.outputs import new_folder
 from lit_core.files.paths import resolve_data_path
 from lit_core.record import new_record
 from lit_core.screen import quoted, say
@@ -15,7 +15,7 @@ from lit_valuation.exchange import limits
 from lit_valuation.exchange.folder import anonymized, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Contents, EncoderStamp, Query, digest, public_name
-from lit_valuation.exchange.sheet import write_sheet
+from lit_valuation.exchange.sheet import check_sheet, write_sheet
 from lit_valuation.training.retrain import load_task, predict_logits
 
 
@@ -64,7 +64,9 @@ def query(
     Raises:
         UserError: If an argument is wrong, or the model makes no mistakes.
     """
-    folder, home = new_output(output), resolve_data_path(data)
+    folder, home = new_folder(output), resolve_data_path(data)
+    if dry_run:
+        check_sheet(folder)
     book = open_ledger(home, ledger)
     _check(per_class, budget, seed, limit, total_limit)
     seed = part_seed(seed)

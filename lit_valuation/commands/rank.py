@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_core.errors import LEFT_OUT, OK, UserError, check_at_least, checked_first
+from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import file_sha256, resolve_data_path
 from lit_core.lightning.devices import Devices
-from lit_core.record import write_record
+from lit_core.record import check_same_work, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_valuation.encoders import Encoder
@@ -24,7 +25,7 @@ from lit_valuation.exchange.judging import Judged, judge
 from lit_valuation.exchange.ledger import open_ledger
 from lit_valuation.exchange.manifest import Query
 from lit_valuation.exchange.parties import canonical_name, recorded_names
-from lit_valuation.exchange.report import Ranking, RankingRow, check_plotting, write_report
+from lit_valuation.exchange.report import RESULTS, Ranking, RankingRow, check_plotting, write_report
 from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns, stack_correct
 from lit_valuation.training.retrain import Mode, TrainingRecipe, load_task
 
@@ -69,7 +70,8 @@ def rank(
         answers: Folders of the answers by the owners' names.
         ckpt_path: Checkpoint of your ``lit-valuation fit`` that made the query; each training repeats its settings.
         data: Folder of your own data, with the labelled shard sets train and val, and test where there is one.
-        output: Folder for report.html, ranking.csv, ranking.png and the finished trainings.
+        output: Folder for report.html, ranking.csv, ranking.png and the finished trainings; new, or that of the same
+            ranking with fewer answers.
         seeds: Number of trainings per owner, 2 or more.
         mode: Whether to train from scratch, or to fine-tune the checkpoint (finetune).
         encoder: Encoder that finds near copies and computes mean psi; null compares values only.
@@ -86,7 +88,8 @@ def rank(
         The exit code: 0, or 3 if something was left out.
 
     Raises:
-        UserError: If an argument is wrong, the ledger does not know the query, or every answer is refused.
+        UserError: If an argument is wrong, the folder holds another ranking, the ledger does not know the query, or
+            every answer is refused.
         RunFailure: If the training without answers diverges.
     """
     folder, home = output_folder(output), resolve_data_path(data)
@@ -100,38 +103,45 @@ def rank(
     task = load_task(ckpt_path)
     own = load_trainer_data(home, book, sent, tuple(task.classes))  # type: ignore[arg-type]
     is_main = getattr(rank_zero_only, "rank", 0) == 0
-
-    judged = judge(answers, sent, own, book, task, digests=digests, near=near, copies=copies, encoder=encoder)
-    if is_main:
-        _print_refusals(judged.refused)
-        for name, note in judged.notes.items():
-            say(f"{name}: {note}.")
-    if not judged.ranked:
+    busy = f"output is {folder}, which another rank is writing; wait for it, or give another folder."
+    with ExclusiveFolder(folder, busy, 0 if is_main else 1):
+        judged = judge(answers, sent, own, book, task, digests=digests, near=near, copies=copies, encoder=encoder)
         if is_main:
-            judged.record(book, sent)
-        raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
+            _print_refusals(judged.refused)
+            for name, note in judged.notes.items():
+                say(f"{name}: {note}.")
+        if not judged.ranked:
+            if is_main:
+                judged.record(book, sent)
+            raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
 
-    recipe = TrainingRecipe.from_checkpoint(ckpt_path, **trainer.arguments())
-    identity = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
-    sets = {"held_out": own.held_out, "queries": own.queries} | ({} if own.test is None else {"test": own.test})
-    runs = TrainingRuns(folder / "trainings", recipe, own.train, sets, mode, identity)
-    shared = {NOTHING: None, **{name: item.samples for name, item in judged.ranked.items()}}
-    results, failed = runs.run(shared, range(seed, seed + seeds), is_main)
-    if not is_main:
-        return OK
+        identity = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
+        options = {"mode": mode, "seeds": seeds, "seed": seed, "near": near, "copies": copies}
+        work = {"verb": "rank", **identity, **options, "encoder": encoder and [encoder.name, encoder.sha256]}
+        given = {canonical_name(name): item.answer.digest for name, item in judged.ranked.items()}
+        if is_main:
+            check_same_work(folder, "output", {**work, "answers": given}, RESULTS)
+        recipe = TrainingRecipe.from_checkpoint(ckpt_path, **trainer.arguments())
+        sets = {"held_out": own.held_out, "queries": own.queries} | ({} if own.test is None else {"test": own.test})
+        runs = TrainingRuns(folder / "trainings", recipe, own.train, sets, mode, identity)
+        shared = {NOTHING: None, **{name: item.samples for name, item in judged.ranked.items()}}
+        results, failed = runs.run(shared, range(seed, seed + seeds), is_main)
+        if not is_main:
+            return OK
 
-    _print_refusals(failed)
-    judged.refused |= failed
-    judged.record(book, sent)
-    correct = {name: stack_correct(of_owner, "held_out") for name, of_owner in results.items()}
-    baseline = correct.pop(NOTHING)
-    if not correct:
-        raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
-    ranks = rank_owners(correct, baseline, seed=seed)
-    rows = [_row(name, of_owner, judged.ranked.get(name), own) for name, of_owner in results.items()]
-    write_record(folder)
-    write_report(folder, Ranking(sent, ranks, rows, judged.refused, judged.notes, seeds, mode, len(own.held_out)))
-    return LEFT_OUT if judged.left_out else OK
+        _print_refusals(failed)
+        judged.refused |= failed
+        judged.record(book, sent)
+        correct = {name: stack_correct(of_owner, "held_out") for name, of_owner in results.items()}
+        baseline = correct.pop(NOTHING)
+        if not correct:
+            raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
+        ranks = rank_owners(correct, baseline, seed=seed)
+        rows = [_row(name, of_owner, judged.ranked.get(name), own) for name, of_owner in results.items()]
+        ranked = {name: digest for name, digest in given.items() if name in map(canonical_name, correct)}
+        write_record(folder, work={**work, "answers": ranked})
+        write_report(folder, Ranking(sent, ranks, rows, judged.refused, judged.notes, seeds, mode, len(own.held_out)))
+        return LEFT_OUT if judged.left_out else OK
 
 
 def _print_refusals(refused: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
-from lit_core.files.outputs import new_output
+from lit_core.files.outputs import new_folder
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.devices import Devices
 from lit_core.record import new_record
@@ -26,7 +26,7 @@ from lit_valuation.exchange.answering import (
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Contents, Query, digest
-from lit_valuation.exchange.sheet import write_sheet
+from lit_valuation.exchange.sheet import check_sheet, write_sheet
 from lit_valuation.selectors import Selection, Selector
 from lit_valuation.training.retrain import load_task
 
@@ -83,7 +83,9 @@ def select(
         UserError: If the query is not as its trainer wrote it, an argument is wrong, you have none of the classes, or
             the limit would be exceeded.
     """
-    folder, home = new_output(output), resolve_data_path(data)
+    folder, home = new_folder(output), resolve_data_path(data)
+    if dry_run:
+        check_sheet(folder)
     book = open_ledger(home, ledger)
     _check(limit, budget, seed, total_limit)
     seed = part_seed(seed)

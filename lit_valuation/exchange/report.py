@@ -21,6 +21,8 @@ from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Answer, Query
 from lit_valuation.training.retrain import Mode
 
+#: Files of a ranking: the table, the picture and the page.
+RESULTS = _TABLE, _PICTURE, _REPORT = "ranking.csv", "ranking.png", "report.html"
 _MATPLOTLIB = RequirementCache("matplotlib>=3.7")
 _SCORES = {
     "held_out": "held-out hard cases",
@@ -97,17 +99,17 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     table = _table(ranking)
     text = io.StringIO()
     CsvWriter(text).rows(table)
-    atomic_write(folder / "ranking.csv", text.getvalue())
+    atomic_write(folder / _TABLE, text.getvalue())
     picture = _picture(ranking)
-    atomic_write(folder / "ranking.png", picture)
-    atomic_write(folder / "report.html", _page(ranking, table, picture))
+    atomic_write(folder / _PICTURE, picture)
+    atomic_write(folder / _REPORT, _page(ranking, table, picture))
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     say()
     for row in table:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     say("", f"{verdict(ranking.owners)}")
-    say("", f"Report       {folder / 'report.html'}")
-    say(f"Table        {folder / 'ranking.csv'}")
+    say("", f"Report       {folder / _REPORT}")
+    say(f"Table        {folder / _TABLE}")
     say("Ask for more lit-valuation query … with a larger --budget, or the same query to further owners")
 
 

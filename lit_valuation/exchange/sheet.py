@@ -9,13 +9,29 @@ from pathlib import Path
 
 import torch
 
+from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter
 from lit_core.screen import on_screen
 from lit_valuation.data.images import pillow_image
 from lit_valuation.samples import Samples
 
+#: Endings of its names.
+_IMAGES, _TABLE = ".png", ".csv"
 _SIDE, _LINE, _GAP = 96, 12, 6
+
+
+def check_sheet(output: Path) -> None:
+    """Refuse a path at which a preview would replace another file.
+
+    Args:
+        output: Path of the file without its suffix.
+
+    Raises:
+        UserError: If there is a preview already.
+    """
+    for ending in (_IMAGES, _TABLE):
+        output_file(output.with_name(f"{output.name}{ending}"))
 
 
 def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: Sequence[str] | None) -> Path:
@@ -32,12 +48,12 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
     """
     labels = [samples.classes[number] for number in samples.y.tolist()]
     if samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
-        path = output.with_name(f"{output.name}.png")
+        path = output.with_name(f"{output.name}{_IMAGES}")
         atomic_write(
             path, _contact_sheet(samples, [f"{label} {name}" for label, name in zip(labels, names, strict=True)])
         )
         return path
-    path = output.with_name(f"{output.name}.csv")
+    path = output.with_name(f"{output.name}{_TABLE}")
     rows = samples.x.flatten(1)
     text = io.StringIO()
     writer = CsvWriter(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_core.files.paths import locked_path
 from lit_valuation.cli import main
 
 HERE = Path(__file__).parent
@@ -78,7 +79,12 @@ def test_fit_test_and_predict_need_no_more_than_the_checkpoint(capsys):
     for more, code in (([], 2), (["--overwrite"], 0)):
         assert main(["predict", "--ckpt_path", LAST, "--trainer.enable_progress_bar", "false", *more]) == code
         assert (rows("runs/valuation/first/predictions.csv") == [["of others"]]) == bool(code)
-    assert "predictions.csv, which exists already; give another path, or add --overwrite" in capsys.readouterr().err
+    with locked_path(Path("runs/valuation/first/predictions.csv"), ""):
+        line = ["predict", "--ckpt_path", LAST, "--trainer.enable_progress_bar", "false", "--overwrite"]
+        assert main(line) == 2
+    said = capsys.readouterr().err
+    assert "predictions.csv, which exists already; give another path, remove it, or add --overwrite" in said
+    assert f"which another command is writing; wait for it. It is process {os.getpid()}" in said
     checkpoint = torch.load(LAST, weights_only=True)
     assert checkpoint["classes"] == list("0123456789") and checkpoint["input_shape"] == [1, 8, 8]
 

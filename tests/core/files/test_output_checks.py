@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from lit_core.errors import UserError
-from lit_core.files.outputs import COMPLETE, new_output, output_file, output_folder, set_overwriting
-from lit_core.files.paths import make_folder
+from lit_core.files.outputs import COMPLETE, command_outputs, new_folder, output_file, output_folder
+from lit_core.files.paths import locked_path, make_folder
+from lit_core.files.temporary import remove_left
 
-CHECKS = (new_output, output_file, output_folder)
+CHECKS = (new_folder, output_file, output_folder)
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +59,13 @@ def test_what_exists_is_refused_where_it_cannot_be_replaced():
     Path("file").touch()
     Path("folder").mkdir()
     assert output_file("file", continued=True) == Path("file") and output_folder("folder") == Path("folder")
-    with pytest.raises(UserError, match=r"output is file, which exists already; give another path, or add --overwrite"):
+    with pytest.raises(UserError, match=r"output is file, which exists already; give another path, remove it, or add"):
         output_file("file")
-    set_overwriting(True)
-    assert output_file("file") == Path("file")
-    set_overwriting(False)
+    with command_outputs(overwrite=True):
+        assert output_file("file") == Path("file")
     for path in ("file", "folder"):
         with pytest.raises(UserError, match=f"output is {path}, which exists already"):
-            new_output(path)
+            new_folder(path)
     with pytest.raises(UserError, match="output is folder, which is a folder"):
         output_file("folder")
     with pytest.raises(UserError, match="output is file, which is a file"):
@@ -75,11 +75,32 @@ def test_what_exists_is_refused_where_it_cannot_be_replaced():
 def test_what_a_killed_command_was_just_writing_is_written_again():
     Path("file").touch()
     Path(".file.work").mkdir()
-    for check in (new_output, output_file):
-        with pytest.raises(UserError, match="exists already"):
-            check("file", work=".{}.work")
+    with pytest.raises(UserError, match="exists already"):
+        output_file("file", work=".{}.work")
     (Path(".file.work") / COMPLETE).touch()
-    assert new_output("file", work=".{}.work") == output_file("file", work=".{}.work") == Path("file")
+    assert output_file("file", work=".{}.work") == Path("file")
+
+
+@pytest.mark.parametrize("check", [new_folder, output_file])
+def test_a_command_holds_its_output_until_it_ends(check):
+    """Each lock is of an open file, so that a second command in this process meets it too."""
+    with command_outputs(overwrite=False), command_outputs(overwrite=False):
+        assert check("deep/new") == Path("deep/new")
+        sign = Path("deep/.new.held.litshift.tmp")
+        assert sign.exists()
+        remove_left(Path("deep"))
+        assert sign.exists()
+        with pytest.raises(UserError, match=f"another command is writing; wait for it. It is process {os.getpid()}"):
+            with locked_path(Path("deep/new"), "output is deep/new, which another command is writing; wait for it."):
+                pass
+    assert not list(Path().iterdir())
+
+
+def test_the_lock_that_a_kill_has_left_is_taken_over():
+    Path(".new.held.litshift.tmp").touch()
+    with command_outputs(overwrite=False):
+        output_file("new")
+    assert not list(Path().iterdir())
 
 
 def test_a_folder_that_cannot_be_created_is_one_sentence():

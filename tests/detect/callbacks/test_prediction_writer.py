@@ -87,6 +87,13 @@ def test_the_table_has_the_texts_in_order(texts, tmp_path, capsys):
     assert "23 texts to predict." in said and "23 predictions in" in said and "documents/s" in said
 
 
+def test_a_table_that_is_there_is_kept(texts, tmp_path):
+    (tmp_path / "predictions.csv").write_text("of others")
+    with pytest.raises(UserError, match=r"predictions\.csv, which exists already"):
+        predict(texts, tmp_path)
+    assert (tmp_path / "predictions.csv").read_text() == "of others" and not (tmp_path / WORK).exists()
+
+
 def test_jsonl_holds_the_same(texts, tmp_path):
     predict(texts, tmp_path / "out", format="jsonl")
     rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]

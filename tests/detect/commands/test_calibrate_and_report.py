@@ -8,6 +8,7 @@ import math
 import pkgutil
 import re
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
@@ -219,7 +220,7 @@ def test_a_report_has_tables_figures_and_tensorboard(reported):
 
 
 def test_the_numbers_are_those_of_the_scores(fitted, reported):
-    records = gather([str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")], "test")
+    records = [*chain(*gather([str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")], "test").values())]
     detector = LoadedDetector.load(checkpoint(fitted))
     scores = score_many(detector, [record.text for record in records]).scores
     human = torch.tensor([record.label == HUMAN for record in records])
@@ -267,13 +268,30 @@ def test_a_second_report_into_the_same_folder_is_refused(fitted, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_report_goes_on_with_more_and_replaces_no_other(fitted, tmp_path, monkeypatch):
+    texts, folder = [str(fitted / "clean.jsonl")], tmp_path / "report"
+    one, two = {"one": checkpoint(fitted)}, {"two": checkpoint(fitted, "two")}
+    report(one, texts, str(folder), by=[], resamples=5)
+    report(one | two, texts, str(folder), by=[], resamples=5)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(EncoderDetector, "score", lambda *arguments: pytest.fail("scored before"))
+    with pytest.raises(UserError, match="which holds the results of other detectors; give another folder, or add --ov"):
+        report(one, texts, str(folder), by=[], resamples=5)
+    with pytest.raises(UserError, match="which holds the results of other resamples"):
+        report(one | two, texts, str(folder), by=[], resamples=6)
+    (tmp_path / "report.md").write_text("of others")
+    with pytest.raises(UserError, match=r"which has a report\.md that this command did not write"):
+        report(one, texts, str(tmp_path), by=[], resamples=5)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_mistakes_in_a_report_are_said(fitted, tmp_path):
     clean, output = str(fitted / "clean.jsonl"), str(tmp_path / "report")
     with pytest.raises(UserError, match="`detectors` is empty"):
         report({}, [clean], output)
     with pytest.raises(UserError, match="`texts` is nowhere, but there is no such file"):
         report({"one": checkpoint(fitted)}, ["nowhere"], output)
-    records = gather([clean], "test")
+    records = gather([clean], "test")[clean]
     write(tmp_path / "lone.jsonl", [one for one in records if one.label or one.domain == "emma"])
     with pytest.raises(UserError, match="machine texts of the domain lady susan, but no clean human ones"):
         report({"one": checkpoint(fitted)}, [str(tmp_path / "lone.jsonl")], output)
@@ -284,8 +302,9 @@ def test_mistakes_in_a_report_are_said(fitted, tmp_path):
 
 
 def test_a_folder_of_a_prepared_root_is_found(fitted):
-    test = gather([str(fitted / "texts")], "test")
-    assert test == gather([str(fitted / "texts/austen")], "test") == gather([str(fitted / "texts/austen/test")], "val")
+    paths = {"texts": "test", "texts/austen": "test", "texts/austen/test": "val"}
+    found = [records for path, split in paths.items() for records in gather([str(fitted / path)], split).values()]
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def by_report(path, tmp_path, known):
         with pytest.raises(UserError, match=r"(line 1|0\.txt) has no label"):
             gather([str(path)], "test")
     else:
-        assert gather([str(path)], "test") == known
+        assert gather([str(path)], "test") == {str(path): known}
 
 
 def by_calibrate(path, tmp_path, known):
@@ -249,8 +249,8 @@ def test_another_file_of_the_same_size_is_a_failure(name, tmp_path):
 def test_equal_records_of_a_table_and_of_attacked_ones_have_one_name(tmp_path):
     (tmp_path / "t.csv").write_text("text,label\na,0\nb,1\n")
     attack(Nothing(), str(tmp_path / "out.jsonl"), input=str(tmp_path / "t.csv"))
-    clean = gather([str(tmp_path / "t.csv")], "test")
-    (attacked,) = gather([str(tmp_path / "out.jsonl")], "test")
+    (clean,) = gather([str(tmp_path / "t.csv")], "test").values()
+    ((attacked,),) = gather([str(tmp_path / "out.jsonl")], "test").values()
     assert replace(attacked, attack="", meta={}) == clean[1]
 
 

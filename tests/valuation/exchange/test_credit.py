@@ -31,7 +31,7 @@ def ranked(place, capsys):
             json.dumps({n: str(place / f) for n, f in answers.items()}),
         ]
         line += ["--data", place / "data/trainer", "--ckpt_path", checkpoint(place), "--output", place / "ranking"]
-        code = main([*map(str, line), "--seeds", "2"])
+        code = main([*map(str, line), "--seeds", "2", "--overwrite"])
         said = capsys.readouterr()
         rows = {}
         if code != 2:

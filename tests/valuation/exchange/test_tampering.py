@@ -10,6 +10,7 @@ import torch
 from crossing import answer, ask, checkpoint, files
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.outputs import command_outputs
 from lit_valuation.commands.rank import rank
 from lit_valuation.encoders import Identity
 from lit_valuation.exchange.acceptance import accept
@@ -170,7 +171,12 @@ def test_refused_and_withdrawn_answers_stand_in_the_table(place, capsys):
 
     book = SharingLedger(place / "data/trainer/ledger.jsonl")
     book.withdraw(digest(incoming(place / "answer_5", Answer).manifest), "on request")
-    ranked(place, answers=answers)
+    before = files(place / "ranking")
+    with pytest.raises(UserError, match="ranking, which holds the results of other answers; give another folder, or"):
+        ranked(place, answers=answers)
+    assert files(place / "ranking") == before
+    with command_outputs(overwrite=True):
+        ranked(place, answers=answers)
     assert "refused,other" in (place / "ranking/ranking.csv").read_text()
     assert "was withdrawn by its owner" in capsys.readouterr().out
 
@@ -191,6 +197,8 @@ def test_a_dry_run_writes_a_sheet_and_nothing_else(place):
     after = files(place)
     assert set(after) - set(before) == {"dry.png", "dry_answer.png"}
     assert {name: after[name] for name in before} == before
+    with pytest.raises(UserError, match=r"dry\.png, which exists already"):
+        ask(place, output=str(place / "dry"), dry_run=True)
 
 
 def test_withheld_samples_stay(place):
