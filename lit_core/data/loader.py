@@ -82,16 +82,19 @@ class StreamLoader(DataLoader):
             self._read = 0
         with naming("/dev/shm"):  # where the locks of the processes lie
             batches = super().__iter__()
-        for batch in batches:
-            if isinstance(batch, _WorkerError):
-                raise batch.kind(batch.text)
-            if isinstance(batch, _Packed):
-                batch = batch.unpacked()
-            if isinstance(stream, Stream):
-                if stream.tells_epochs and stream.rank == 0 and self._read % stream.accumulation == 0:
-                    _tell_epochs(stream, stream.start_step + self._read // stream.accumulation)
-                self._read += 1
-            yield batch
+        try:
+            for batch in batches:
+                if isinstance(batch, _WorkerError):
+                    raise batch.kind(batch.text)
+                if isinstance(batch, _Packed):
+                    batch = batch.unpacked()
+                if isinstance(stream, Stream):
+                    if stream.tells_epochs and stream.rank == 0 and self._read % stream.accumulation == 0:
+                        _tell_epochs(stream, stream.start_step + self._read // stream.accumulation)
+                    self._read += 1
+                yield batch
+        finally:
+            _end_processes(batches)
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -102,6 +105,16 @@ class StreamLoader(DataLoader):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Do nothing; see `state_dict`."""
+
+
+def _end_processes(batches: Any) -> None:
+    """End the data-loading processes now.
+
+    torch does so when its iterator is deleted. That of an error lies in its traceback, and is left to the garbage
+    collector, which ends the threads first that would tell the processes to end: each is then waited for five seconds.
+    """
+    if hasattr(batches, "_shutdown_workers"):  # not where this process reads
+        batches._shutdown_workers()
 
 
 def _tell_epochs(stream: Stream, step: int) -> None:

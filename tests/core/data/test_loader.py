@@ -114,11 +114,20 @@ def test_loading_leaves_the_global_generator_alone():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("error", [RunFailure, UserError])
-def test_errors_arrive_as_they_were_raised(workers, error):
+@pytest.mark.parametrize("error", [RunFailure, UserError, ZeroDivisionError])
+def test_errors_arrive_as_they_were_raised_and_leave_no_process(workers, error):
     with pytest.raises(error) as raised:
         numbers(StreamLoader(stream(Numbers(fails_at=3, error=error)), workers), 99)
-    assert str(raised.value) == "000000.tar is damaged; restore it."
+    assert "000000.tar is damaged; restore it." in str(raised.value)
+    assert not multiprocessing.active_children()  # though the traceback still has the iterator
+
+
+def test_a_reader_that_fails_leaves_no_process():
+    batches = iter(StreamLoader(stream(), 2))
+    next(batches)
+    with pytest.raises(ZeroDivisionError):
+        batches.throw(ZeroDivisionError)
+    assert not multiprocessing.active_children()
 
 
 def test_starting_over_is_said_once(caplog):
