@@ -113,11 +113,12 @@ def expand(grids: Mapping[str, Grid], sizes: Mapping[str, Size], size: str, fold
     seeds, replaced = sizes[size].seeds, sizes[size].values
     chosen = _chosen(grids, sizes[size])
     cells: list[Cell] = []
+    known: dict[tuple[Any, str, str], Any] = {}
     for seed in seeds:
         for name, grid in chosen.items():
             own = _cells(name, grid, seed, folder, cells)
             if grid.function is not None:
-                _check(own, name, grid, {key: f"sizes.{size}.values.{key}" for key in replaced})
+                _check(own, name, grid, {key: f"sizes.{size}.values.{key}" for key in replaced}, known)
             cells += own
     names = [cell.name for cell in cells]
     for cell in cells:
@@ -143,7 +144,13 @@ def locate(path: str, where: str) -> Callable[..., Any]:
     return function
 
 
-def _check(cells: Sequence[Cell], name: str, grid: Grid, replaced: Mapping[str, str]) -> None:
+def _check(
+    cells: Sequence[Cell],
+    name: str,
+    grid: Grid,
+    replaced: Mapping[str, str],
+    known: dict[tuple[Any, str, str], Any],
+) -> None:
     """Check the values of a grid's cells against the annotations of the function that takes them."""
     assert grid.function is not None
     function = locate(grid.function, f"grids.{name}.function")
@@ -152,7 +159,7 @@ def _check(cells: Sequence[Cell], name: str, grid: Grid, replaced: Mapping[str, 
         return replaced.get(key) or f"grids.{name}.{'vary' if key in grid.vary else 'arguments'}.{key}"
 
     for cell in cells:
-        bind(function, cell.values, where)
+        bind(function, cell.values, where, known)
 
 
 def _chosen(grids: Mapping[str, Grid], size: Size) -> dict[str, Grid]:

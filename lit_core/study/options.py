@@ -79,13 +79,20 @@ def arguments_of(function: Callable[..., Any]) -> dict[str, Argument] | None:
     return arguments
 
 
-def bind(function: Callable[..., Any], values: Mapping[str, Any], where: Callable[[str], str] = str) -> dict[str, Any]:
+def bind(
+    function: Callable[..., Any],
+    values: Mapping[str, Any],
+    where: Callable[[str], str] = str,
+    known: dict[tuple[Any, str, str], Any] | None = None,
+) -> dict[str, Any]:
     """Return the arguments with which a cell's function is called, typed as its annotations say. Builds no component.
 
     Args:
         function: The function.
         values: Plain values by name.
         where: Returns the path of a value in the study, by its name.
+        known: What was read before, by function, name and value: cells share most values, and to read one builds a
+            parser. What is read now is added. None shares nothing.
 
     Raises:
         UserError: If a value does not have the type of its argument.
@@ -93,7 +100,12 @@ def bind(function: Callable[..., Any], values: Mapping[str, Any], where: Callabl
     arguments = arguments_of(function)
     if arguments is None:
         return dict(values)
-    typed = {name: read(arguments[name].annotation, value, where(name)) for name, value in values.items()}
+    known, typed = {} if known is None else known, {}
+    for name, value in values.items():
+        key = function, name, repr(value)
+        if key not in known:
+            known[key] = read(arguments[name].annotation, value, where(name))
+        typed[name] = known[key]
     in_options = {name: value for name, value in typed.items() if arguments[name].in_options}
     if not any(argument.in_options for argument in arguments.values()):
         return typed

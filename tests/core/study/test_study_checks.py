@@ -87,8 +87,13 @@ def mistakes(value, annotation):
 
 
 def all_mistakes(grid, values, keys):
-    """Yield grid and values of a size with one mistake each, its path below the grid or the size, and the mistake."""
-    arguments = arguments_of(locate(grid["function"], "function"))
+    """Yield grid and values of a size with one mistake each, its path below the grid or the size, and the mistake.
+
+    What varies has one value each: to refuse a mistake in one cell costs what it costs in each of dozens.
+    """
+    arguments, vary = arguments_of(locate(grid["function"], "function")), grid["vary"]
+    first = {**grid, "vary": {key: value[:1] for key, value in vary.items()}}
+    sizes = {key: value[:1] if key in vary else value for key, value in values.items()}
     for part in ("arguments", "vary"):
         for key, value in grid[part].items():
             sized = key in values
@@ -96,13 +101,17 @@ def all_mistakes(grid, values, keys):
             if key not in keys or (part == "arguments" and key in grid["vary"]):
                 continue
             annotation = arguments[key].annotation
-            for wrong, what in mistakes(value, list[annotation] if part == "vary" else annotation):
-                changed = copy.deepcopy(grid)
+            if part == "vary":
+                each = [([one], list[annotation]) for one in value]
+            else:
+                each = [(value, annotation)]
+            for wrong, what in (found for one in each for found in mistakes(*one)):
+                changed = copy.deepcopy(first)
                 if sized:
-                    yield changed, {**values, key: wrong}, f"values.{key}", what
+                    yield changed, {**sizes, key: wrong}, f"values.{key}", what
                 else:
                     changed[part][key] = wrong
-                    yield changed, values, f"{part}.{key}", what
+                    yield changed, sizes, f"{part}.{key}", what
 
 
 @pytest.mark.parametrize(("name", "grid", "size", "values", "keys"), list(small_studies()))
