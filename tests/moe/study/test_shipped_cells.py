@@ -1,8 +1,10 @@
 """The shipped cells of the continual pre-training study are taken up by the study as it stands."""
 
 import json
+import shutil
 import tarfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,20 @@ CONFIG = ROOT / "configs" / "moe" / "studies" / "continual.yaml"
 FOLDER = Path("runs/moe/continual-small")
 
 
-@pytest.fixture(autouse=True)
-def unpacked(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shipped")
     with tarfile.open(ROOT / "docs" / "results" / "cells" / "moe.tar.xz") as archive:
-        archive.extractall(filter="data")
+        archive.extractall(folder, filter="data")
+    return folder
 
 
+@pytest.fixture(autouse=True)
+def unpacked(shipped, monkeypatch):
+    monkeypatch.chdir(shipped)
+
+
+@cache
 def cells(function=None):
     config = yaml.safe_load(CONFIG.read_text())
     grids = {name: Grid(**grid) for name, grid in config["grids"].items()}
@@ -49,7 +58,9 @@ def test_cells_are_known_under_each_name_of_their_function(function):
     assert [cell.name for cell in cells(function) if finished(cell, FOLDER) is None] == []
 
 
-def test_cells_of_another_function_or_of_other_values_are_not_taken_up():
+def test_cells_of_another_function_or_of_other_values_are_not_taken_up(shipped, tmp_path, monkeypatch):
+    shutil.copytree(shipped / FOLDER, tmp_path / FOLDER)
+    monkeypatch.chdir(tmp_path)
     first, second = sorted(FOLDER.glob("*/cell.json"))[:2]
     config = json.loads(first.read_bytes())
     first.write_text(json.dumps(config | {"values": config["values"] | {"steps": 201}}))
