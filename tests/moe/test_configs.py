@@ -37,7 +37,8 @@ def command_of(path):
 
 def fit(*configs, small, run):
     named = [argument for config in configs for argument in ("--config", f"configs/moe/{config}")]
-    return main(["fit", *named, *small, "--run", run])
+    few = ["--trainer.callbacks.init_args.max_new_tokens", "3"]  # of the quickstart's last callback, which samples text
+    return main(["fit", *named, *small, *few, "--run", run])
 
 
 def test_pretrain_then_both_continuations(small):
@@ -52,8 +53,7 @@ def test_pretrain_then_both_continuations(small):
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
 def test_a_part_replaces_that_of_the_base(path, small):
-    flags = [*small, "--trainer.callbacks.init_args.max_new_tokens", "3"]  # of its last callback, which samples text
-    assert fit("quickstart/pretrain.yaml", f"{path.parent.name}/{path.name}", small=flags, run="run") == 0
+    assert fit("quickstart/pretrain.yaml", f"{path.parent.name}/{path.name}", small=small, run="run") == 0
     part = yaml.safe_load(path.read_text())["model"]["init_args"]
     (key, chosen), *_ = part.items()
     ran = yaml.safe_load(Path("runs/moe/run/config.yaml").read_text())["model"]["init_args"][key]["class_path"]
