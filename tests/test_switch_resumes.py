@@ -56,6 +56,12 @@ def on_one_and_two(names):
     return pytest.mark.parametrize(("name", "devices"), cases)
 
 
+#: The model with batch norms in the fast set, all in the slow one.
+ONE_MODEL = pytest.mark.parametrize(
+    "project", ["valuation", *(pytest.param(n, marks=pytest.mark.slow) for n in ("moe", "detect"))], indirect=True
+)
+
+
 def arguments(project, name):
     return {"monitor": project.monitored} if name == "EarlyStopping" else {}
 
@@ -76,6 +82,8 @@ def test_averages_on_two_devices_resume(project_on_two):
     assert_resumes(project_on_two, *callback("EMAWeightAveraging"))
 
 
+# three runs for each
+@ONE_MODEL
 def test_averages_do_not_take_the_place_of_the_last_weights(project):
     two_epochs = ["--trainer.limit_train_batches=8", "--trainer.max_steps=-1", *callback("WeightAveraging")]
     assert_resumes(project, *two_epochs, stop="max_epochs=1", end="max_epochs=2")
@@ -109,10 +117,8 @@ def test_what_is_missing_is_one_sentence(project, capsys):
 FAILURES = {"on_train_batch_start": 10, "on_before_optimizer_step": 2, "on_train_batch_end": 11}
 
 
-# three runs for each; the fast set keeps the model with batch norms
-@pytest.mark.parametrize(
-    "project", ["valuation", *(pytest.param(n, marks=pytest.mark.slow) for n in ("moe", "detect"))], indirect=True
-)
+# three runs for each
+@ONE_MODEL
 @pytest.mark.parametrize("hook", FAILURES)
 def test_what_an_exception_saves_resumes(project, hook):
     typed = ["--trainer.callbacks+=switch_runs.Fail", *callback("OnExceptionCheckpoint")]
