@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait by spinning bring a busy machine to a crawl: on two cores with one other process, a tenth of the speed.
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: quickstart test test-all fuzz check forgetting figures bench bench-valuation clean
+.PHONY: quickstart test test-all fuzz kills check forgetting figures bench bench-valuation clean
 
 quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, owners whose data helps, detectors under attack.
 	$(BIN)/python examples/quickstart.py
@@ -25,8 +25,8 @@ test-all: $(STAMP)  ## The fast and the slow set, every command started as users
 fuzz: $(STAMP)  ## Files of each of our formats, altered 20,000 times: each is read or refused in a sentence; five minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000 --output build/finds
 
-kills: $(STAMP)  ## Verbs killed at each of their file operations, and with a full disk there.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" tests/test_verb_kills.py
+kills: $(STAMP)  ## Each verb killed wherever it changes a file, in the middle of a write and at random; and with a full disk there.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" tests/test_verb_kills.py tests/*/commands/test_*_kills.py
 
 check: $(STAMP)  ## Style, types and the arrows between the packages.
 	$(BIN)/ruff check .

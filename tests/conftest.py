@@ -14,6 +14,8 @@ import pytest
 import warm_start
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+#: Names under which a test tells how often it ended a command.
+KILLS = ("killed", "full", "at_random")
 
 
 def pytest_addoption(parser):
@@ -45,6 +47,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(1800))  # minutes, and several times that on a busy machine
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell how often each verb was killed, and found the disk full."""
+    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    ends = [(report.nodeid, *pair) for report in passed for pair in report.user_properties if pair[0] in KILLS]
+    for node, how, count in ends:
+        terminalreporter.write_line(f"{count:6} {how:<10} {node.partition('::')[0]} {node.rpartition('[')[2][:-1]}")
+    if ends:
+        full = sum(count for _, how, count in ends if how == "full")
+        terminalreporter.write_line(f"{sum(end[2] for end in ends) - full} kills and {full} full disks in all")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -74,13 +74,17 @@ class Walk:
 
     Args:
         package: Name of the package.
-        start: The folder, with all that the verbs read.
-        work: A folder for the copies.
+        begin: Puts all that the verbs read in the working directory.
+        factory: Makes folders.
     """
 
-    def __init__(self, package, start, work):
+    def __init__(self, package, begin, factory):
         self.main = importlib.import_module(f"{package}.cli").main
-        self.verbs, self.start, self.work, self.known = own_verbs()[package], start, work, {}
+        self.verbs, self.known = own_verbs()[package], {}
+        self.start, self.work = factory.mktemp("start"), factory.mktemp("work")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.start)
+            begin()
 
     def run(self, name, arguments, capsys):
         """Return the exit code of a verb, what it wrote, and what it said."""

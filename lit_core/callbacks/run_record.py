@@ -26,6 +26,12 @@ from lit_core.seeds import seeds_of
 from lit_core.trust import sign
 
 
+def config_text(config: Mapping[str, Any]) -> str:
+    """Return the config of a run as it is saved, without the comments below it."""
+    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return text
+
+
 class RunRecord(Callback):
     """Keeps config and record of a run, gives the loggers the config, and writes each row with its step's checkpoint.
 
@@ -156,8 +162,7 @@ class RunRecord(Callback):
         if self.path is not None and trainer.is_global_zero:
             self._write()
             seeds = "".join(f"#   {key}: {seed}\n" for key, seed in self._record["seeds"].items())
-            text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-            atomic_write(self.path, f"{text}# Seeds that hold, those of the parts by key:\n{seeds}")
+            atomic_write(self.path, f"{config_text(self.config)}# Seeds that hold, those of the parts by key:\n{seeds}")
             for logger in trainer.loggers if trainer.state.fn == "fit" else ():
                 if isinstance(logger, EventLog):
                     logger.log_hyperparams(self._hyperparameters())

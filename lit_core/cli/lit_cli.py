@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,6 +24,7 @@ from lit_core.callbacks import (
     RunCheckpoint,
     RunRecord,
 )
+from lit_core.callbacks.run_record import config_text
 from lit_core.cli import arguments, checkpoint_config
 from lit_core.cli.empty import refuse_empty
 from lit_core.cli.messages import sentence
@@ -30,7 +32,7 @@ from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
-from lit_core.cli.run_folder import choose_run_folder, hold_run_folder
+from lit_core.cli.run_folder import begin_run, choose_run_folder, hold_run_folder
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
@@ -209,11 +211,9 @@ class LitCLI(CommandLine):
             folder = choose_run_folder(self.package, config.get("run"), self.config_files, ckpt_path)
             if fit:
                 hold_run_folder(folder)
-            if fit and not ckpt_path and (folder / "config.yaml").exists():
-                raise UserError(
-                    f"--run is {config.get('run')}, but {folder} holds a run already; resume it with --ckpt_path, "
-                    "choose another name or delete the folder."
-                )
+            if fit and not ckpt_path:
+                others = [Path(one.dirpath) for one in callbacks if isinstance(one, ModelCheckpoint) and one.dirpath]
+                begin_run(folder, config_text(self.plain_config), others)
             if fit and ckpt_path:  # on every rank, since no rank writes before all have started
                 for directory in (folder, folder / "checkpoints"):
                     remove_torn_files(directory)

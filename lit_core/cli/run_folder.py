@@ -12,7 +12,9 @@ from lit_core.cli.ranks import is_launched_from_outside, launched_rank
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import locked_folder, make_folder, remove_folder
 from lit_core.files.temporary import remove_left
+from lit_core.files.text_files import read_whole
 from lit_core.moved_names import MOVED_CONFIGS
+from lit_core.record import read
 from lit_core.screen import quoted, say
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
@@ -120,6 +122,44 @@ def hold_run_folder(folder: Path) -> None:
         handle = _lock.enter_context(locked_folder(checkpoints, busy))
         _lock.callback(_remove_empty, checkpoints)
         _lock.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # a forked process may hold the descriptor too
+
+
+def begin_run(folder: Path, config_text: str, checkpoints: list[Path]) -> None:
+    """Remove what is left in the folder of a new run by the same fit, killed before its first checkpoint.
+
+    The folder is held; further ranks do nothing.
+
+    Args:
+        folder: The run folder.
+        config_text: The config of the run as YAML, with which its `config.yaml` begins.
+        checkpoints: Folders in which the run saves checkpoints, besides its own.
+
+    Raises:
+        UserError: If the folder holds another run.
+    """
+    if launched_rank() != "0":
+        return
+    config, record = folder / "config.yaml", folder / "run.json"
+    if config.is_file():
+        files = [file for place in (folder / "checkpoints", *checkpoints) for file in place.glob("*.ckpt")]
+        if files or not read_whole(config).startswith(config_text.encode()) or not _was_killed(record):
+            last = folder / "checkpoints" / "last.ckpt"
+            newest = last if last in files else max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
+            resume = "" if newest is None else f"resume it with --ckpt_path {quoted(newest)}, "
+            raise UserError(
+                f"--run is {folder.name}, but {folder} holds a run already; {resume}choose another name or delete the "
+                "folder."
+            )
+        for path in (folder / "metrics.csv", folder / "hparams.yaml"):
+            path.unlink(missing_ok=True)
+    elif any(folder.glob("config.*.yaml")):  # the events are those of another command
+        return
+    for path in (*folder.glob(_EVENTS), config, record):  # in this order, so that a kill here leaves what is taken up
+        path.unlink(missing_ok=True)
+
+
+def _was_killed(record: Path) -> bool:
+    return record.is_file() and read(record)["sessions"][-1]["end"] is None
 
 
 def current_run_folder() -> Path | None:

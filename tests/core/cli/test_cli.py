@@ -1,5 +1,6 @@
 import csv
 import errno
+import json
 import os
 import re
 import signal
@@ -356,8 +357,24 @@ def test_a_home_of_nobody_is_the_mistake_of_who_typed_it():
 def test_an_existing_run_is_not_overwritten(first_run, capsys):
     before = listing()
     assert main([*FIT, "--run", "first"]) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert f"holds a run already; resume it with --ckpt_path {LAST}, choose" in capsys.readouterr().err
     assert listing() == before
+
+
+def test_a_run_that_was_killed_before_it_saved_anything_begins_anew_with_the_same_config_only(capsys):
+    command = [*FIT, "--run", "first", "--trainer.enable_checkpointing", "false"]
+    folder = Path("runs/small/first")
+    assert main(command) == 0
+    expected, record = (folder / "metrics.csv").read_text(), json.loads((folder / "run.json").read_text())
+    assert main(command) == 2  # a run that came to its end
+    record["sessions"][-1] |= {"end": None, "exit": None}
+    (folder / "run.json").write_text(json.dumps(record))
+    assert main([*command, "--trainer.max_steps", "3"]) == 2  # another run
+    said = capsys.readouterr().err
+    assert said.count("holds a run already; choose another name") == 2
+    (folder / "metrics.csv").write_text(expected[: len(expected) // 2])
+    assert main(command) == 0
+    assert (folder / "metrics.csv").read_text() == expected and len(list(folder.glob("events.*"))) == 1
 
 
 def test_a_command_that_fails_leaves_what_others_write_meanwhile(first_run, monkeypatch, capsys):

@@ -1,98 +1,13 @@
 """Each option of the verbs of lit-moe has an effect; those of verbs that every package has are walked here too."""
 
 import pytest
-import torch
-import yaml
-from options import Case, Walk, options, starts
-
-from lit_core.corpora import Austen
-from lit_core.lightning.checkpoint import load_checkpoint_file
-from lit_core.lm.tokenizer import Tokenizer
-from lit_moe.cli import main
-
-TEXTS = {"class_path": "lit_core.corpora.TextFolder", "init_args": {"folder": "texts", "name": "texts"}}
-OTHERS = {"class_path": "lit_core.corpora.TextFolder", "init_args": {"folder": "others", "name": "others"}}
-GAIN = {
-    "class_path": "lit_core.study.PairedGain",
-    "init_args": {"metric": "accuracy", "of": {"share": 0.5}, "over": [{"share": 0.2}]},
-}
-
-
-def measured(seed: int, share: float):
-    """A measurement for a study."""
-    return [{"accuracy": share + seed / 100}]
-
-
-GRID = {"function": "test_moe_options.measured", "vary": {"share": [0.2, 0.5]}}
-CASES = {
-    "prepare": Case(
-        {"root": "new", "corpora": [TEXTS, OTHERS], "val_fraction": 0.3, "test_fraction": 0.3, "shard_bytes": 3000},
-        {"root": "other", "corpora": [TEXTS], "tokenizer": "bytes", "vocab_size": 300, "tokenizer_bytes": 2000}
-        | {"max_bytes": 5000, "shard_bytes": 1000},
-        under={"verify": {"root": "prepared"}},
-        same={"workers": "equal files for any number of workers"},
-        slow=("workers",),  # starts Python for each
-    ),
-    "generate": Case(
-        {"ckpt_path": "dense.ckpt", "prompt": "It is", "max_new_tokens": 8, "samples": 3, "output": "texts.jsonl"},
-        {"ckpt_path": "more.ckpt", "prompt": ["Emma"], "prompt_file": "prompts.txt", "top_k": 1, "top_p": 0.2}
-        | {"repetition_penalty": 9.0, "seed": 1, "output": "other.jsonl", "device": "none"},
-        same={"batch_size": "a text does not depend on the others"},
-    ),
-    "import": Case({"model": "theirs", "output": "new.ckpt"}, {"model": "more", "output": "other.ckpt", "layers": 1}),
-    "export": Case(
-        {"ckpt_path": "dense.ckpt", "output": "new"},
-        {"ckpt_path": "mixture.ckpt", "output": "other", "shard_bytes": 5000},
-    ),
-    "upcycle": Case(
-        {"ckpt_path": "dense.ckpt", "output": "new.ckpt", "granularity": 2, "top_k": 4},
-        {"ckpt_path": "more.ckpt", "output": "other.ckpt", "n_experts": 10, "top_k": 2, "granularity": 4, "noise": 0.1}
-        | {"seed": 1},
-    ),
-    "consolidate": Case(
-        {"ckpt_path": "parts", "output": "new.ckpt"}, {"ckpt_path": "other_parts", "output": "other.ckpt"}
-    ),
-    "study": Case(
-        {"name": "one", "grids": {"all": GRID}, "sizes": {"smoke": {"seeds": [0, 1]}, "small": {"seeds": [0, 1, 2]}}},
-        {"name": "other", "grids": {"all": {**GRID, "vary": {"share": [0.3]}}}, "size": "small", "title": "Other"}
-        | {"sizes": {"smoke": {"seeds": [0, 3]}}, "claims": {"gain": {"text": "It gains.", "criteria": [GAIN]}}}
-        | {"tables": {"Accuracy": {"by": ["share"], "metrics": ["accuracy"]}}, "output": "page.md"}
-        | {"figures": {"Curve": {"x": "share", "by": "grid", "metrics": ["accuracy"]}}},
-    ),
-    "configs": Case({}, {"words": "sinkhorn"}),
-    "show": Case({"paths": ["dense.ckpt"]}, {"paths": ["more.ckpt"]}),
-}
+from moe_cases import CASES, begin
+from options import Walk, options, starts
 
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory):
-    """Texts, models of transformers, and checkpoints."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    start = tmp_path_factory.mktemp("start")
-    for name, first in (("texts", 0), ("others", 8)):
-        (start / name).mkdir()
-        for number, document in enumerate(list(Austen().documents())[first : first + 8]):
-            (start / name / f"{number}.txt").write_text(document.text[:1500])
-    (start / "prompts.txt").write_text("The rain\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(start)
-        for seed, name in enumerate(("theirs", "more")):
-            torch.manual_seed(seed)
-            shape = {"vocab_size": 260, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
-            LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, max_position_embeddings=64)).save_pretrained(
-                name
-            )
-            Tokenizer.bytes().save(start / name / "tokenizer.json")
-        (start / "prepare.yaml").write_text(yaml.safe_dump(CASES["prepare"].base))
-        assert main(["prepare", "--config", "prepare.yaml", "--root", str(start / "prepared")]) == 0
-        assert main(["import", "--model", "theirs", "--output", "dense.ckpt"]) == 0
-        assert main(["import", "--model", "more", "--output", "more.ckpt"]) == 0
-        assert main(["upcycle", "--ckpt_path", "dense.ckpt", "--output", "mixture.ckpt"]) == 0
-        for name, checkpoint in (("parts", "dense.ckpt"), ("other_parts", "more.ckpt")):
-            (start / name).mkdir()
-            torch.save({**load_checkpoint_file(checkpoint), "parts": 0}, start / name / "meta.pt")
-    return Walk("lit_moe", start, tmp_path_factory.mktemp("work"))
+    return Walk("lit_moe", begin, tmp_path_factory)
 
 
 @pytest.mark.parametrize(("verb", "option"), options("lit_moe", CASES))

@@ -1,0 +1,54 @@
+"""Each verb of lit-detect, killed wherever it changes a file, or with a full disk there."""
+
+import pytest
+from detect_cases import CASES, FIT, begin
+from verb_kills import Place, Row, Walk, parameters, verbs_of
+
+LAST = "runs/detect/{}/checkpoints/last.ckpt"
+ENCODER = {
+    "class_path": "lit_detect.detectors.EncoderDetector",
+    "init_args": {"model": "scratch-1x32", "max_tokens": 48},
+}
+DETECTION = {
+    "function": "lit_detect.study.experiment",
+    "arguments": {
+        "pairs": {
+            "class_path": "lit_detect.formats.LitShiftJSONL",
+            "init_args": {"path": "others.jsonl", "name": "pairs"},
+        },
+        **{"trained_on": "shuffled", "priming": "24", "recipe": {"epochs": 1, "learning_rate": 1e-3}, "train_texts": 8},
+        "detectors": {"Encoder": ENCODER},
+        "attacks": {"Homoglyph": {"class_path": "lit_detect.attacks.Homoglyph"}},
+        "attacked_texts": 2,
+    },
+    "vary": {"detector": ["Encoder"]},
+}
+STUDY = {
+    **{"name": "one", "grids": {"detection": DETECTION}, "sizes": {"smoke": {"seeds": [0, 1]}}},
+    "tables": {"Texts": {"by": ["condition"], "metrics": ["auroc"]}},
+}
+LOGGED = {**FIT, "trainer": {**FIT["trainer"], "logger": None, "log_every_n_steps": 1, "limit_val_batches": 1}}
+CHECKPOINT = ("--ckpt_path", LAST.format("one"))
+ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
+    "fit": Row(LOGGED, ("--run", "new"), room=5000),
+    "predict": Row(flags=(*CHECKPOINT, "--run", "new", "--data.predict", "pairs.jsonl")),
+    "test": Row(flags=CHECKPOINT),
+    "validate": Row(flags=CHECKPOINT),
+    "study": Row(STUDY),
+    "configs": Row(writes=False),
+    "show": Row({"paths": [CHECKPOINT[1]]}, writes=False),
+}
+
+
+def test_each_verb_has_a_row():
+    assert sorted(ROWS) == sorted(verbs_of("lit_detect"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_gpt2, tiny_bert):
+    return Place("lit_detect", lambda: begin(tiny_gpt2, tiny_bert), tmp_path_factory)
+
+
+@pytest.mark.parametrize(("verb", "how"), parameters(ROWS))
+def test_a_verb_that_was_ended_anywhere_ends_the_same_when_it_is_given_again(place, verb, how, record_property):
+    record_property(how, Walk(place, verb, ROWS[verb]).check(how))
