@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lit_core.errors import UserError
 from lit_core.files.exclusive_folder import ExclusiveFolder, Group
-from lit_core.files.formats import check_format, read_stamped, stamp
+from lit_core.files.formats import NewerFormat, check_format, read_stamped, stamp
 from lit_core.files.json_files import parse_json, plain
 from lit_core.files.outputs import COMPLETE
 from lit_core.files.paths import atomic_write, naming, remove_folder, remove_torn_files, sync_folder
+from lit_core.files.remade import SET_ASIDE, free_name, read_or_set_aside
 from lit_core.screen import say
 
 #: Name of the format of journals and settings.
@@ -33,6 +35,7 @@ class FinishedRows(ExclusiveFolder):
     3. `gather` waits for all ranks and reads the journals of all of them.
 
     A kill may leave part of a row at the end of a journal. It is ignored, and removed before the next row is appended.
+    A journal with a damaged line is set aside; its other rows are kept.
 
     Args:
         folder: Folder of the journals; created if needed.
@@ -41,6 +44,7 @@ class FinishedRows(ExclusiveFolder):
         journals: File names of the journals; ``*`` stands for the rank.
         rank: This process's rank.
         group: The processes that work together; None for this one alone.
+        values: Names of the other values that each row has.
     """
 
     def __init__(
@@ -51,9 +55,10 @@ class FinishedRows(ExclusiveFolder):
         journals: str = "*.jsonl",
         rank: int = 0,
         group: Group | None = None,
+        values: Collection[str] = (),
     ) -> None:
         super().__init__(folder, busy, rank, group)
-        self.key, self.journals = key, journals
+        self.key, self.journals, self.values = key, journals, values
         #: Keys of the rows that were finished when the context was entered, the same on all ranks.
         self.done: set[Any] = set()
         self._journal: _Journal | None = None
@@ -62,8 +67,7 @@ class FinishedRows(ExclusiveFolder):
         """Enter the context.
 
         Raises:
-            UserError: If other processes work in the folder, a journal holds anything but rows, or the rows depend on
-                other settings.
+            UserError: If other processes work in the folder, or the rows depend on other settings.
         """
         super().open()
         if self.group is not None:
@@ -94,33 +98,46 @@ class FinishedRows(ExclusiveFolder):
 
     def _begin(self) -> None:
         super()._begin()
+        for path in self._paths():
+            self._mend(path)
         self.done = {row[self.key] for row in self._rows()}
+
+    def _mend(self, path: Path) -> None:
+        """Set a journal with damaged lines aside, and keep its other rows; what it lacks is made anew."""
+        aside, whole, damage = free_name(path), [], ""
+        for number, line in enumerate(_lines(path), start=1):
+            try:
+                whole += [line + b"\n"] if self._parsed(line, path, number, aside) else []
+            except NewerFormat:
+                raise
+            except UserError as error:
+                damage = damage or str(error)
+        if damage:
+            shutil.copyfile(path, aside)
+            head = json.dumps(stamp(FORMAT)).encode() + b"\n"
+            atomic_write(path, head + b"".join(whole))
+            say(damage, error=True)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob(self.journals))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        for path, number, line in self._lines():
-            yield self._parsed(line, path, number)
-
-    def _lines(self) -> Iterator[tuple[Path, int, bytes]]:
-        """Yield the whole lines of all journals, with file and number; the first one of a file may tell its version."""
         for path in self._paths():
-            # after the last line break is nothing, or part of a row
-            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-                if number == 1 and line.startswith(b'{"format": '):
-                    remedy = f"remove {self.folder} to start again"
-                    check_format(FORMAT, parse_json(line, f"{path}, line 1", remedy=remedy), path, remedy)
-                else:
-                    yield path, number, line
+            for number, line in enumerate(_lines(path), start=1):
+                yield from self._parsed(line, path, number)
 
-    def _parsed(self, line: bytes, path: Path, number: int) -> dict[str, Any]:
-        remedy = f"the file is damaged or was written by another version. Remove {self.folder} to start again"
+    def _parsed(self, line: bytes, path: Path, number: int, aside: Path | None = None) -> list[dict[str, Any]]:
+        """Return the row of a line; none of a first line that tells the version."""
         where = f"{path}, line {number},"
+        remedy = "start again" if aside is None else f"the file is set aside as {aside}, and what it lacks is made anew"
         row: dict[str, Any] = parse_json(line, where, dict, remedy, lenient=True)
-        if not isinstance(row.get(self.key), str | int):
-            raise UserError(f"{where} is not a JSON object with `{self.key}`: {remedy}.")
-        return row
+        if number == 1 and "format" in row:
+            check_format(FORMAT, row, path, remedy)
+            return []
+        lacks = [name for name in (self.key, *self.values) if name not in row]
+        if lacks or not isinstance(row[self.key], str | int):
+            raise UserError(f"{where} is not an object with {', '.join(lacks or [self.key])}; {remedy}.")
+        return [row]
 
 
 class UnfinishedWork(FinishedRows):
@@ -138,6 +155,7 @@ class UnfinishedWork(FinishedRows):
         record: File name of the settings.
         rank: This process's rank.
         group: The processes that work together; None for this one alone.
+        values: Names of the other values that each row has.
     """
 
     def __init__(
@@ -151,8 +169,9 @@ class UnfinishedWork(FinishedRows):
         record: str = "settings.json",
         rank: int = 0,
         group: Group | None = None,
+        values: Collection[str] = (),
     ) -> None:
-        super().__init__(folder, key, busy, journals, rank, group)
+        super().__init__(folder, key, busy, journals, rank, group, values)
         self.settings, self.differs, self.record = dict(settings), differs, folder / record
         self._begun = False
 
@@ -181,7 +200,7 @@ class UnfinishedWork(FinishedRows):
     def _begin(self) -> None:
         super()._begin()
         remove_torn_files(self.folder)
-        former = {name: value for name, value in self._former().items() if name not in stamp(FORMAT)}
+        former = self._former()
         now = plain(self.settings)
         for name in {**now, **former} if self.done else ():
             if _dump(former.get(name)) != _dump(now.get(name)):
@@ -190,7 +209,8 @@ class UnfinishedWork(FinishedRows):
         self._begun = True
 
     def _remove_unused(self) -> None:
-        if any(True for _ in self._lines()):
+        lines = (line for path in self._paths() for line in _lines(path) if not line.startswith(b'{"format": '))
+        if any(lines) or any(self.folder.glob(f"*{SET_ASIDE}*")):
             if self._begun:
                 say(f"The finished rows are kept in {self.folder}; the same command resumes.", error=True)
         else:
@@ -200,12 +220,18 @@ class UnfinishedWork(FinishedRows):
         return [path for path in super()._paths() if path != self.record]
 
     def _former(self) -> dict[str, Any]:
-        """Return the settings in the folder."""
+        """Return the settings in the folder; rows whose settings are damaged are set aside with these."""
         if not self.record.is_file():
             return {}
-        remedy = f"remove {self.folder} to start again"
-        settings: dict[str, Any] = read_stamped(self.record, FORMAT, dict, remedy, lenient=True)
-        return settings
+        settings: dict[str, Any] | None = read_or_set_aside(
+            self.record, lambda remedy: read_stamped(self.record, FORMAT, dict, remedy, lenient=True)
+        )
+        if settings is None:
+            for path in self._paths():
+                path.rename(free_name(path))
+            self.done = set()
+            return {}
+        return {name: value for name, value in settings.items() if name not in stamp(FORMAT)}
 
 
 class _Journal:
@@ -233,6 +259,11 @@ class _Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Return the whole lines of a journal; after the last line break is nothing, or part of a row."""
+    return path.read_bytes().split(b"\n")[:-1]
 
 
 def _dump(value: Any) -> str:

@@ -144,6 +144,7 @@ def score_many(
             journals=f"{detector.sha256}.*.jsonl",
             rank=0 if fabric is None else fabric.global_rank,
             group=fabric,
+            values=("score", "seconds"),
         ) as finished:
             missing = {key: text_of[key] for key in finished.missing(keys)}
             for batch in _score_batches(detector, missing, batch_size, fabric):

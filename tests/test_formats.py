@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from lit_core.data.shards import ShardSet, write_index, write_shard
 from lit_core.errors import UserError
 from lit_core.fetch.packages import fetched_record
 from lit_core.files.formats import FORMATS, check_format, stamp
+from lit_core.files.remade import read_or_set_aside
 from lit_core.files.working_folder import RECORD, is_prepared
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.study.cells import CONFIG, RESULT, finished
@@ -124,9 +126,9 @@ def cell(name):
         (folder / "c").mkdir()
         (folder / "c" / CONFIG).write_text(json.dumps({**stamp("litshift-cell"), **config}))
         (folder / "c" / RESULT).write_text(
-            json.dumps({**stamp("litshift-cell"), "data": "", "code": "", "rows": [{"x": 1.0}]})
+            json.dumps({**stamp("litshift-cell"), "data": "", "code": "", "seconds": 1.0, "rows": [{"x": 1.0}]})
         )
-        return folder / "c" / name, as_json, lambda: finished(one, folder)["rows"][0]
+        return folder / "c" / name, as_json, lambda: (finished(one, folder) or {}).get("rows")
 
     return make
 
@@ -177,7 +179,7 @@ def shards(folder):
 def training(folder):
     path = folder / "x.json"
     path.write_text(dump_training(TrainingResult({"test": torch.tensor([True])}, 1.0)))
-    return path, as_json, lambda: load_training(path)
+    return path, as_json, lambda: read_or_set_aside(path, partial(load_training, path, {"test": 1}))
 
 
 def work(file):
@@ -197,6 +199,8 @@ def work(file):
     return make
 
 
+#: Formats of what a command makes again from the same inputs.
+MADE_AGAIN = ("litshift-cell", "litshift-training", "litshift-work")
 #: Writes a file of each format; returns its path, what changes it, and what reads it.
 FILES = {
     "litshift-calibration": [calibration],
@@ -247,13 +251,33 @@ def test_what_was_written_before_there_were_versions_is_read(name, make, tmp_pat
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", '"x"', "\0"])
 @pytest.mark.parametrize(("name", "make"), [case for case in CASES if case.values[0] != "litshift-ledger"])
-def test_a_damaged_file_is_named(name, make, damage, tmp_path):
+def test_a_damaged_file_is_named(name, make, damage, tmp_path, capsys):
     path, change, read = make(tmp_path)
     path.write_text(damage)
     if change is as_line:  # the journal of a killed run, of which whole lines count
         assert not read()
         return
+    if name in MADE_AGAIN:
+        assert not read()
+        said = capsys.readouterr().err
+        aside = re.search(r"it is set aside as (\S+) and made anew\.$", said, re.MULTILINE)[1]
+        kept = Path(aside) / path.name if Path(aside).is_dir() else Path(aside)
+        assert kept.read_text() == damage and str(path) in said
+        return
     with pytest.raises(UserError, match=re.escape(str(path))):
+        read()
+
+
+@pytest.mark.parametrize(("name", "make"), [case for case in CASES if FORMATS[case.values[0]][1] == 0])
+def test_a_version_without_a_format_is_not_taken_for_an_old_file(name, make, tmp_path, capsys):
+    path, change, read = make(tmp_path)
+    if name in ("litshift-ledger", "litshift-work"):  # whose lines have no format; whose rows may have any key
+        return
+    change(path, format=None, version=99)
+    if name in MADE_AGAIN:
+        assert not read() and '"format" is None' in capsys.readouterr().err
+        return
+    with pytest.raises(UserError, match='"format" is None'):
         read()
 
 

@@ -25,6 +25,10 @@ FORMATS: dict[str, tuple[int, int]] = {
 }
 
 
+class NewerFormat(UserError):
+    """A file that a newer release wrote, which is whole."""
+
+
 def stamp(name: str) -> dict[str, Any]:
     """Return the keys by which a file tells its format and version.
 
@@ -70,14 +74,14 @@ def check_format(name: str, content: Mapping[str, Any], path: str | Path, remedy
     """
     present, oldest = FORMATS[name]
     form, version = content.get("format"), content.get("version")
-    if form is None and oldest == 0:
+    if form is None and version is None and oldest == 0:
         return 0
     if form != name:
         raise UserError(f'{path}: "format" is {form!r}, but must be {name!r}; {remedy}.')
     if type(version) is not int or version < 0:
         raise UserError(f'{path}: "version" is {version!r}, but must be a whole number; {remedy}.')
     if version > present:
-        raise UserError(
+        raise NewerFormat(
             f"{path} is of version {version} of {name}, but this release reads versions up to {present}; install a "
             "newer LitShift."
         )

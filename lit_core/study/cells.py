@@ -24,6 +24,7 @@ from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure, Terminated
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write, remove_folder, resolve_data_path
+from lit_core.files.remade import read_or_set_aside
 from lit_core.files.yaml_files import read_mapping
 from lit_core.record import hidden_values, shown, versions
 from lit_core.references import resolved
@@ -42,6 +43,7 @@ class _Result(TypedDict):
 
     data: str
     code: str
+    seconds: float
     rows: list[dict[str, Any]]
 
 
@@ -57,12 +59,13 @@ def rows_of(cell: Cell, result: Mapping[str, Any]) -> list[ResultRow]:
 
 
 def finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """Return the result of a cell that was run with the present config; None if it was not run yet."""
+    """Return the result of a cell that was run with the present config; None if it was not, or its file is damaged."""
     path = folder / cell.name / RESULT
     if not path.is_file() or not _is_of(cell, path.parent):
         return None
-    remedy = f"remove {path.parent} to run the cell again"
-    result: dict[str, Any] = read_stamped(path, FORMAT, _Result, remedy, lenient=True)
+    result: dict[str, Any] | None = read_or_set_aside(
+        path, lambda remedy: read_stamped(path, FORMAT, _Result, remedy, lenient=True)
+    )
     return result
 
 
@@ -103,7 +106,9 @@ def _is_of(cell: Cell, own: Path) -> bool:
     path = own / CONFIG
     if not path.is_file():
         return False
-    content = read_stamped(path, FORMAT, dict, f"remove {own} to run the cell again", lenient=True)
+    content = read_or_set_aside(path, lambda remedy: read_stamped(path, FORMAT, dict, remedy, lenient=True), own)
+    if content is None:
+        return False
     return identity(shown({key: value for key, value in content.items() if key not in stamp(FORMAT)})) == cell.identity
 
 

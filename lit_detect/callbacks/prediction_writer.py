@@ -95,6 +95,7 @@ class PredictionWriter(Callback):
             record=IDENTITY,
             rank=trainer.global_rank,
             group=trainer.strategy,
+            values=COLUMNS,
         )
         work.open()
         self._work = work

@@ -91,6 +91,7 @@ def attack(
         busy=f"output is {target}, which another attack is writing; wait for it.",
         rank=fabric.global_rank,
         group=fabric,
+        values=("record",),
     )
     with work:
         missing = work.missing(range(len(records)))

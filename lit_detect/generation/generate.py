@@ -169,6 +169,7 @@ def generate(
         journals="*.json",
         rank=fabric.global_rank,
         group=fabric,
+        values=("continuations",),
     )
     with work:
         missing = work.missing(range(len(pieces)))

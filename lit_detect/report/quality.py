@@ -123,7 +123,9 @@ def _measured(
     keys = [_key(name, by, *pair) for pair in pairs]
     pair_of, title = dict(zip(keys, pairs, strict=True)), f"{name} by {by}"
     busy = f"{measurements} is being written by another report; wait for it, or give another output."
-    with FinishedRows(measurements.parent, key="pair", busy=busy, journals=measurements.name) as finished:
+    with FinishedRows(
+        measurements.parent, key="pair", busy=busy, journals=measurements.name, values=("value",)
+    ) as finished:
         missing = finished.missing(keys)
         batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
         for batch in progress(batches, title, "batch", f"{title}: {len(missing):,} texts"):

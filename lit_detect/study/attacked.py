@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from lit_core.errors import UserError
 from lit_core.files.json_files import read_json
 from lit_core.files.paths import atomic_write, data_root
+from lit_core.files.remade import read_or_set_aside
 from lit_core.study.cells import code_version
 from lit_core.study.parts import Part, Shared
 from lit_detect.attacks import Attack, Attacked
@@ -33,8 +33,8 @@ class AttackOnDisk(Attack):
         """Attack a text, unless the result is stored already; see `Attack`."""
         path = self._folder / f"{hashlib.sha256(f'{seed} {text}'.encode()).hexdigest()[:24]}.json"
         if path.is_file():
-            with suppress(UserError):  # damaged, and made again
-                stored: Attacked = read_json(path, Attacked)
+            stored: Attacked | None = read_or_set_aside(path, partial(read_json, path, Attacked))
+            if stored is not None:
                 return stored
         attacked = self._attack(text, seed)
         plain = vars(attacked) | {"edits": [vars(e) for e in attacked.edits], "meta": dict(attacked.meta)}

@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write
+from lit_core.files.remade import read_or_set_aside
 from lit_core.progress import duration
 from lit_core.screen import progress_bar, say
 from lit_valuation.exchange.ledger import fingerprints
@@ -79,8 +80,9 @@ class TrainingRuns:
         """
         files = {(name, seed): self._file(samples, seed) for name, samples in shared.items() for seed in seeds}
         # Look before the first training: all processes of a run must agree on which results are missing.
-        missing = [run for run, path in files.items() if not path.exists()]
-        done: dict[tuple[str, int], TrainingResult] = {}
+        found = {run: self._load(path) for run, path in files.items()}
+        done = {run: result for run, result in found.items() if result is not None}
+        missing = [run for run in files if run not in done]
         failed: dict[str, str] = {}
         if missing and is_main:
             finished = len(files) - len(missing)
@@ -106,12 +108,12 @@ class TrainingRuns:
             done[name, seed] = TrainingResult(scored, time.perf_counter() - start)
             if is_main:
                 atomic_write(files[name, seed], dump_training(done[name, seed]))
-        results = {
-            name: [done.get((name, seed)) or load_training(files[name, seed]) for seed in seeds]
-            for name in shared
-            if name not in failed
-        }
-        return results, failed
+        return {name: [done[name, seed] for seed in seeds] for name in shared if name not in failed}, failed
+
+    def _load(self, path: Path) -> TrainingResult | None:
+        """Return the result of a training; None if it is to be trained, since there is none or it is damaged."""
+        sizes = {key: len(samples) for key, samples in self.sets.items()}
+        return read_or_set_aside(path, lambda remedy: load_training(path, sizes, remedy)) if path.is_file() else None
 
     def _file(self, samples: Samples | None, seed: int) -> Path:
         content = [] if samples is None else fingerprints(samples)
@@ -151,14 +153,21 @@ class _Stored(TypedDict):
     seconds: float
 
 
-def load_training(path: Path) -> TrainingResult:
+def load_training(path: Path, sizes: Mapping[str, int], remedy: str) -> TrainingResult:
     """Read a training's result.
+
+    Args:
+        path: The file.
+        sizes: Number of samples by name of the set.
+        remedy: What becomes of a damaged file, for the message.
 
     Raises:
         UserError: If it is damaged, or of a version that this release does not read.
     """
-    content = read_stamped(path, FORMAT, _Stored, "remove it to train again")
+    content = read_stamped(path, FORMAT, _Stored, remedy)
+    if {key: len(row) for key, row in content["correct"].items()} != dict(sizes):
+        raise UserError(f"{path} is damaged: its rows are of other sets or sizes; {remedy}.")
     if set("".join(content["correct"].values())) - {"0", "1"}:
-        raise UserError(f"{path} is damaged: its rows are not of 0 and 1; remove it to train again.")
+        raise UserError(f"{path} is damaged: its rows are not of 0 and 1; {remedy}.")
     rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
     return TrainingResult(rows, float(content["seconds"]))

@@ -48,7 +48,7 @@ class Threads:
         return Member()
 
 
-def unfinished(target, settings=None, rank=0, group=None, busy="busy"):
+def unfinished(target, settings=None, rank=0, group=None, busy="busy", values=()):
     return UnfinishedWork(
         target.with_name(f".{target.name}.work"),
         key="number",
@@ -57,6 +57,7 @@ def unfinished(target, settings=None, rank=0, group=None, busy="busy"):
         busy=busy,
         rank=rank,
         group=group,
+        values=values,
     )
 
 
@@ -207,18 +208,47 @@ def test_what_others_begin_after_the_end_stays(tmp_path):
     assert work.folder.exists()
 
 
-@pytest.mark.parametrize("line", ["[1, 2]", '{"piece": 3}', "{", "\0\0"])
-def test_a_line_that_is_no_row_is_refused(tmp_path, line):
+@pytest.mark.parametrize("line", ["[1, 2]", '{"piece": 3, "square": 9}', '{"number": 3}', "{", "\0\0", "\udc80"])
+def test_a_damaged_line_is_set_aside_and_only_its_row_made_anew(tmp_path, line, capsys):
+    target = tmp_path / "target.json"
+    with unfinished(target, values=["square"]) as work:
+        work.append({"number": number, "square": number**2} for number in (0, 1, 3))
+    journal = work.folder / "0.jsonl"
+    rows = journal.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*rows[:2], line.encode(errors="surrogateescape") + b"\n", *rows[3:]])
+    journal.write_bytes(damaged)
+    capsys.readouterr()
+    with unfinished(target, values=["square"]) as work:
+        assert work.missing(range(4)) == [1, 2] and work.gather()[3]["square"] == 9
+        aside = work.folder / "0.jsonl.damaged-1"
+        assert aside.read_bytes() == damaged
+        said = capsys.readouterr().err
+        assert "0.jsonl, line 3, is " in said and f"the file is set aside as {aside}" in said and said.count("\n") == 1
+    assert square(target) == [1, 2, 4] and not work.folder.exists()
+
+
+def test_rows_of_damaged_settings_are_set_aside_with_them(tmp_path, capsys):
+    target = tmp_path / "target.json"
+    with unfinished(target) as work:
+        work.append([{"number": 0, "square": 1}])
+    work.record.write_text("{")
+    with pytest.raises(KeyboardInterrupt), unfinished(target):
+        raise KeyboardInterrupt
+    names = {path.name for path in work.folder.iterdir()}
+    assert names == {"settings.json", "settings.json.damaged-1", "0.jsonl.damaged-1"}
+    assert f"it is set aside as {work.record}.damaged-1 and made anew" in capsys.readouterr().err
+    assert square(target) == NUMBERS
+
+
+def test_a_journal_of_a_newer_release_is_refused_and_left(tmp_path):
     with unfinished(tmp_path / "target.json") as work:
         work.append([{"number": 0}])
     journal = work.folder / "0.jsonl"
-    journal.write_text(f"{journal.read_text()}{line}\n")
-    with pytest.raises(UserError, match=r"0\.jsonl, line 3, is .*(object|JSON|UTF-8).*Remove .*target"):
-        work.open()
-    work.record.write_text("{")
-    journal.write_text('{"number": 0}\n')
-    with pytest.raises(UserError, match=r"settings\.json is not valid JSON.*; remove .*target"):
-        work.open()
+    journal.write_text(journal.read_text().replace('"version": 1', '"version": 2'))
+    before = {path: path.read_bytes() for path in work.folder.iterdir()}
+    with pytest.raises(UserError, match="install a newer LitShift"):
+        unfinished(tmp_path / "target.json").open()
+    assert {path: path.read_bytes() for path in work.folder.iterdir()} == before
 
 
 def test_kept_rows_outlive_the_work_and_keys_of_other_files_do_not_count(tmp_path):

@@ -121,6 +121,21 @@ def test_only_cells_of_a_changed_config_are_run_anew():
     assert all((after[path] != before[path]) == ("=100-" in str(path)) for path in before)
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"version": 99}', b"\xff"])
+@pytest.mark.parametrize("name", ["cell.json", "result.json"])
+def test_a_damaged_cell_is_set_aside_and_run_anew(name, damage, capsys):
+    sizes = {"smoke": {"seeds": [0]}}
+    assert study(sizes=sizes) == 0
+    before, cells = results(), sorted(path.parent for path in FOLDER.glob("*/result.json"))
+    (cells[0] / name).write_bytes(damage)
+    assert study(sizes=sizes) == 0
+    said = capsys.readouterr()
+    aside = cells[0].with_name(f"{cells[0].name}.damaged-1") / name if name == "cell.json" else None
+    assert (aside or cells[0] / f"{name}.damaged-1").read_bytes() == damage
+    assert f"{cells[0] / name}" in said.err and "and made anew" in said.err and "1 of 2 cells are finished" in said.out
+    assert results() == before
+
+
 def test_sizes_have_folders_of_their_own():
     assert study("--size", "small") == 0
     assert {path.name for path in Path("runs/core/digits-small").glob("clean*")} == {

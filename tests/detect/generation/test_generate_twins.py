@@ -114,17 +114,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_file(whole, lm, tmp_path, m
     assert {file.name for file in tmp_path.iterdir()} == {"texts.jsonl", "texts.jsonl.run.json"}
 
 
-def test_pieces_of_an_earlier_version_are_refused(lm, tmp_path):
-    parts = tmp_path / ".texts.jsonl.parts"
-    parts.mkdir()
-    (parts / "000003.json").write_text("[null, null]\n")
-    with pytest.raises(
-        UserError, match=r"000003\.json, line 1, is a list, but must be an object.*another version.*Remove"
-    ):
-        generate(output=str(tmp_path / "texts.jsonl"), language_model=lm, **OPTIONS)
-    assert [path.name for path in parts.iterdir()] == ["000003.json"]
-
-
 @pytest.mark.slow
 def test_killed_on_the_command_line_with_two_processes(whole, tiny_gpt2, tmp_path):
     config = tmp_path / "generate.json"
