@@ -17,6 +17,8 @@ data: {class_path: lit_moe.TokenDataModule, init_args: {root: %s, sequence_lengt
 model: {class_path: lit_moe.MoELanguageModel, init_args: {decoder: {n_layers: 1, d_model: 16, n_heads: 2, d_ff: 16}}}
 trainer: {accelerator: cpu, max_steps: 2, limit_val_batches: 1, enable_progress_bar: false, enable_model_summary: false}
 """
+#: Of the last callback of quickstart/pretrain.yaml, which samples text.
+FEW = ["--trainer.callbacks.init_args.max_new_tokens", "3"]
 PARTS = sorted((CONFIGS / "moe" / "router").glob("*.yaml")) + sorted((CONFIGS / "moe" / "scheduler").glob("*.yaml"))
 
 
@@ -37,13 +39,12 @@ def command_of(path):
 
 def fit(*configs, small, run):
     named = [argument for config in configs for argument in ("--config", f"configs/moe/{config}")]
-    few = ["--trainer.callbacks.init_args.max_new_tokens", "3"]  # of the quickstart's last callback, which samples text
-    return main(["fit", *named, *small, *few, "--run", run])
+    return main(["fit", *named, *small, "--run", run])
 
 
 def test_pretrain_then_both_continuations(small):
     before = "runs/moe/before/checkpoints/last.ckpt"
-    assert fit("quickstart/pretrain.yaml", small=small, run="before") == 0
+    assert fit("quickstart/pretrain.yaml", small=[*small, *FEW], run="before") == 0
     for replay in ("replay_30", "replay_0"):
         branch = [*small, "--branch_from", before]
         assert fit("quickstart/continue.yaml", f"quickstart/{replay}.yaml", small=branch, run=replay) == 0
@@ -53,7 +54,7 @@ def test_pretrain_then_both_continuations(small):
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
 def test_a_part_replaces_that_of_the_base(path, small):
-    assert fit("quickstart/pretrain.yaml", f"{path.parent.name}/{path.name}", small=small, run="run") == 0
+    assert fit("quickstart/pretrain.yaml", f"{path.parent.name}/{path.name}", small=[*small, *FEW], run="run") == 0
     part = yaml.safe_load(path.read_text())["model"]["init_args"]
     (key, chosen), *_ = part.items()
     ran = yaml.safe_load(Path("runs/moe/run/config.yaml").read_text())["model"]["init_args"][key]["class_path"]
@@ -67,7 +68,7 @@ def quickstart(tmp_path_factory, token_root):
         patch.chdir(tmp_path_factory.mktemp("quickstart"))
         Path("small.yaml").write_text(SMALL % token_root)
         small = ["--config", "small.yaml", "--model.init_args.decoder.max_seq_len", "256"]
-        assert fit("quickstart/pretrain.yaml", small=small, run="quickstart-pretrain") == 0
+        assert fit("quickstart/pretrain.yaml", small=[*small, *FEW], run="quickstart-pretrain") == 0
         small += ["--branch_from", "runs/moe/quickstart-pretrain/checkpoints/last.ckpt"]
         configs = ("quickstart/continue.yaml", "quickstart/replay_30.yaml")
         assert fit(*configs, small=small, run="quickstart-replay-30") == 0
