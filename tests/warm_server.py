@@ -37,6 +37,8 @@ PRELOADED = (
     "webdataset",
 )
 PACKAGES = ("lit_detect", "lit_moe", "lit_valuation")
+#: A config by package, of which the parsers are built.
+TYPICAL = {"detect": "fit/texts.yaml", "moe": "quickstart/continue.yaml", "valuation": "fit/images.yaml"}
 SET_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36  # of prctl
 LARGEST = 1 << 20
 #: Where Python looks for modules after the program's own folder; the server is started without PYTHONPATH.
@@ -173,6 +175,22 @@ def leave():
         os._exit(status & 0xFF)
 
 
+def draw_without_layout():
+    """Let figures be drawn with the margins they have: to fit these takes two thirds of the time, and no test looks."""
+    try:
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError:
+        return
+    ConstrainedLayoutEngine.execute = lambda self, figure: None
+
+
+def build_parsers():
+    """Let jsonargparse read the arguments of the classes that most commands name, which it keeps for the process."""
+    for name, config in TYPICAL.items():
+        main = sys.modules[f"lit_{name}.cli"].main
+        main(["fit", "--config", f"configs/{name}/{config}", "--print_config"])
+
+
 def preload():
     os.fsync = lambda number: None  # as in the tests' own process
     atexit.register(leave)  # runs after all that the modules register
@@ -182,6 +200,8 @@ def preload():
             importlib.import_module(name)
         except ImportError:  # of an extra that is not installed, or one that the command is going to report
             continue
+    draw_without_layout()
+    build_parsers()
     gc.freeze()  # a process that ends looks through all objects otherwise, and copies the memory they lie in
 
 
