@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -80,3 +81,21 @@ def test_nothing_of_the_development_is_in_the_wheel(wheel):
         parts = name.split("/")
         assert parts[-1] not in scripts and not parts[-1].startswith(("make_", "test_", "conftest")), name
         assert not {"tools", "tests", "benchmarks", "examples", "docs"} & set(parts), name
+
+
+def test_the_sdist_holds_what_is_tracked(tmp_path):
+    """An unpacked sdist passes its own tests, which read configs, docs, fixtures and the Makefile."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("this is no clone")
+    tree = tmp_path / "tree"
+    for name in tracked.stdout.splitlines():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(tracked.stdout.splitlines()) - held == {".gitignore"}

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from importlib.resources import files
 from pathlib import Path
 
+import lit_core
 from lit_core.cli.ranks import is_launched_from_outside, launched_rank
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import locked_folder, make_folder, remove_folder
@@ -31,8 +32,11 @@ _is_numbered = False
 
 
 def packaged_configs() -> Path:
-    """Return the folder of the packaged configs."""
-    return Path(str(files("lit_core.configs")))
+    """Return the folder of the packaged configs, which a clone that was not installed has beside lit_core."""
+    try:
+        return Path(str(files("lit_core.configs")))
+    except ModuleNotFoundError:
+        return Path(lit_core.__file__).parents[1] / "configs"
 
 
 def find_config(path: str) -> str:

@@ -33,10 +33,19 @@ def resolve_data_path(path: str | Path) -> Path:
 
     Returns:
         The path itself if it is absolute, begins with ``./`` or ``../``, or exists from the working directory,
-        otherwise the path below the data root.
+        otherwise the path below the data root. Where both exist, that with prepared data is taken: a folder of texts
+        and what was prepared from it may have one name.
     """
     found = Path(path).expanduser()
-    return found if says_where(path) or found.exists() else data_root() / found
+    below = data_root() / found
+    if says_where(path) or (found.exists() and (_is_prepared(found) or not _is_prepared(below))):
+        return found
+    return below
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Tell whether shards with an index lie in a folder, or at most two levels below it."""
+    return any(True for levels in range(3) for _ in folder.glob("*/" * levels + "index.json"))
 
 
 def says_where(path: str | Path) -> bool:

@@ -172,7 +172,8 @@ class Division:
         plain = {kind: size for kind, size in sizes.items() if kind[1] not in self.hard}
         if useful and not hard:
             raise UserError(
-                f"{who} is to have a useful share of {useful}, but there are no samples of the hard groups."
+                f"{who} is to have a useful share of {useful}, but there are no samples of the hard groups; "
+                "name groups of the source in `hard`, or set `evaluation_useful` and `useful` to 0."
             )
         with_plain = {c for c, _ in plain}
         all_hard = {c: weights[c] for c, _ in hard if c not in with_plain}  # classes without any plain sample

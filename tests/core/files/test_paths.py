@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,18 @@ def test_did_you_mean():
     assert did_you_mean("sead", ["seed", "data"]) == ' Did you mean "seed"?'
     assert did_you_mean("seed", ["seed", "data"]) == "", "an argument of another class by that name is no help"
     assert did_you_mean("zzz", ["seed"]) == ""
+
+
+def test_prepared_data_are_preferred_to_a_folder_of_their_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "text.txt").write_text("text")
+    below = tmp_path / "root" / "own" / "source" / "train"
+    below.mkdir(parents=True)
+    assert resolve_data_path("own") == Path("own")
+    (below / "index.json").write_text("{}")
+    assert resolve_data_path("own") == tmp_path / "root" / "own"
+    assert resolve_data_path("./own") == Path("own")
+    (tmp_path / "own" / "index.json").write_text("{}")
+    assert resolve_data_path("own") == Path("own")

@@ -1,0 +1,117 @@
+"""Works with the installed packages in the working directory, which is empty; `tools/matrix.py` starts it.
+
+    python matrix_work.py '["hf", "plot"]'
+
+The argument lists the extras that are installed. Commands that need another one must end in an error that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib
+import io
+import json
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+#: Commands in order, the extras that they need, and what their output shows.
+WORK: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("lit-moe prepare --config moe.yaml", (), "own"),
+    (
+        "lit-moe fit --config moe/quickstart/pretrain.yaml --config own.yaml --run moe",
+        (),
+        "runs/moe/moe",
+    ),
+    ("lit-moe test --ckpt_path runs/moe/moe/checkpoints/last.ckpt", (), "bits_per_byte"),
+    ("lit-moe export --ckpt_path runs/moe/moe/checkpoints/last.ckpt --output exported", ("hf",), "exported"),
+    ("lit-valuation prepare --config valuation/prepare/digits.yaml", ("valuation",), "owner"),
+    ("lit-valuation prepare --config valuation.yaml", (), "table"),
+    (
+        "lit-valuation fit --config valuation/quickstart/chosen.yaml --data.root table --trainer.max_steps 20 "
+        "--trainer.val_check_interval 20 --run valuation",
+        (),
+        "runs/valuation/valuation",
+    ),
+    ("lit-valuation test --ckpt_path runs/valuation/valuation/checkpoints/last.ckpt", (), "accuracy"),
+    (
+        "lit-detect fit --config detect/fit/texts.yaml --config detect/quickstart/gltr.yaml --config detect.yaml "
+        "--model.detector.language_model.path runs/moe/moe/checkpoints/last.ckpt --run detect",
+        ("detect",),
+        "runs/detect/detect",
+    ),
+    ("lit-detect test --ckpt_path runs/detect/detect/checkpoints/last.ckpt", ("detect",), "auroc"),
+)
+
+MOE = """
+root: own
+vocab_size: 300
+corpora: [{class_path: TextFolder, init_args: {folder: own, name: own}}]
+"""
+RUN = """
+data:
+  init_args: {root: own, sources: {own: 1}, validation: [own], validation_samples: 4}
+trainer: {max_steps: 2, val_check_interval: 2}
+"""
+VALUATION = """
+root: table
+source: {class_path: Table, init_args: {name: mine, path: table.csv, label: kind, group: place}}
+division: {hard: [c], train: 60, val: 40, test: 40, owner_samples: 20}
+"""
+DETECT = """
+data:
+  init_args:
+    root: texts
+    sources: [{class_path: TextTable, init_args: {name: mine, path: texts.csv}}]
+    train: [mine]
+    test: [mine]
+"""
+
+
+def main() -> None:
+    """Run the commands, and print which did not do what they should."""
+    installed = json.loads(sys.argv[1])
+    os.environ["LITSHIFT_DATA"] = str(Path("data").resolve())
+    prepare()
+    faults = []
+    for command, extras, shows in WORK:
+        program, *arguments = command.split()
+        package = importlib.import_module(f"{program.replace('-', '_')}.cli")
+        origin = Path(package.__file__).resolve()
+        if not origin.is_relative_to(Path(sysconfig.get_paths()["purelib"]).resolve()):
+            faults.append(f"{program} is imported from {origin}, not from the installed wheel")
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = package.main(arguments)
+        text, missing = output.getvalue(), [extra for extra in extras if extra not in installed]
+        if missing:  # what an earlier command could not write is not there
+            works = code != 0 and (f"lit-shift[{missing[0]}]" in text or "there is no such file" in text)
+        else:
+            works = code == 0 and shows in text
+        print("ok   " if works else "FAULT", command, f"[needs {missing[0]}]" if missing else "", flush=True)
+        if not works:
+            faults.append(f"{command} ended with {code}:\n{text[-3000:]}")
+    print(*faults, sep="\n")
+    sys.exit(bool(faults))
+
+
+def prepare() -> None:
+    """Write texts and tables to work on."""
+    text = Path(contextlib.__file__).read_text()
+    folder = Path("own")
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"{number}.txt").write_text(text[number * 500 : number * 500 + 4000])
+    for name, config in {"moe": MOE, "own": RUN, "valuation": VALUATION, "detect": DETECT}.items():
+        Path(f"{name}.yaml").write_text(config)
+    rows = [f"{n % 7},{n % 11},{'odd' if n * n % 5 > 1 else 'even'},{'abc'[n % 3]}" for n in range(600)]
+    Path("table.csv").write_text("\n".join(["first,second,kind,place", *rows, ""]))
+    with Path("texts.csv").open("w", newline="") as file:
+        rows = [(text[number * 60 : number * 60 + 300], number % 2) for number in range(80)]
+        csv.writer(file).writerows([("text", "label"), *rows])
+
+
+if __name__ == "__main__":
+    main()
