@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Threads that wait by spinning bring a busy machine to a crawl: on two cores with one other process, a tenth of the speed.
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: quickstart test test-all fuzz kills check forgetting figures bench bench-valuation clean
+.PHONY: quickstart test test-all fuzz kills matrix check package forgetting figures bench bench-valuation clean
 
 quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, owners whose data helps, detectors under attack.
 	$(BIN)/python examples/quickstart.py
@@ -28,11 +28,20 @@ fuzz: $(STAMP)  ## Files of each of our formats, altered 20,000 times: each is r
 kills: $(STAMP)  ## Each verb killed wherever it changes a file, in the middle of a write and at random; and with a full disk there.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" tests/test_verb_kills.py tests/*/commands/test_*_kills.py
 
-check: $(STAMP)  ## Style, types and the arrows between the packages.
+check: $(STAMP) package  ## Style, types, the arrows between the packages, and what is shipped.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+package: $(STAMP)  ## The sdist, the wheel made from it, and what is wrong with them.
+	rm -rf build/package
+	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --out-dir build/package .
+	$(BIN)/twine check --strict build/package/*.whl build/package/*.tar.gz
+	$(BIN)/check-wheel-contents build/package/*.whl
+
+matrix: $(STAMP)  ## The wheel in environments of its bounds: oldest and newest versions, each extra; fetches gigabytes.
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/matrix.py --output docs/results/matrix.json
 
 forgetting: $(STAMP)  ## Replay against none over three seeds, with an interval; about twenty minutes.
 	$(BIN)/python examples/forgetting.py
