@@ -256,8 +256,8 @@ BAD = [
     ([*BASE, "--model.shape.width", "900"], "`width` is 900, but must be at most 100; lower it."),
     ([*BASE, "--data.size", "-1"], "`size` is -1, but must be 0 or more; raise it."),
     ([*BASE, "--model.part", "Part", "--model.part.tolerancy", "1"], "model.part.tolerancy is not an argument."),
-    # near to an argument of another class, which does not help
-    ([*BASE, "--model.part", "Part", "--model.part.seep", "1"], "model.part.seep is not an argument. Those of Part are"),
+    # near to one of another class, which does not help
+    ([*BASE, "--model.part", "Part", "--model.part.seep", "1"], "model.part.seep is not an argument. Those of Part"),
     (
         ["fit", "--model", "SmalModel", "--data", "SmallData"],
         'SmalModel is not the name of a known class. Did you mean "SmallModel"?',
