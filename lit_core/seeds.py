@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,16 +19,17 @@ _LIMIT = 2**32
 def seed_generators(seed: int) -> None:
     """Seed the global generators and what has no seed of its own, as Lightning's ``seed_everything``, but without it.
 
+    Those of NumPy and torch are seeded where these are imported, as they are by whatever has parts that draw from them.
+
     Args:
         seed: The seed, from 0 to 2**32 - 1.
     """
-    import numpy as np
-    import torch
-
     os.environ[_RUN] = str(seed)
     random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
 
 
 def part_seed(seed: int | None = None) -> int:

@@ -1,6 +1,8 @@
-"""What command lines import: a script that forks into each from a Python that has imported only their entry point.
+"""What commands import: a script that forks into each from a Python that has imported only their entry point.
 
-Its arguments are a package and the command lines, each as one word of JSON; it prints a list of heavy modules for each.
+Its arguments are a package and tasks, each as a word of JSON: ``["run", ...]`` with a command line, ``["load", VERB]``,
+or ``["import", MODULE]``, which is imported for all tasks that follow. It prints, for each but the last, the exit code
+and the heavy modules that were imported.
 """
 
 import contextlib
@@ -13,8 +15,8 @@ import sys
 HEAVY = ("jsonargparse", "lightning", "numpy", "omegaconf", "tokenizers", "torch", "torchmetrics", "transformers")
 
 
-def imported(main, args):
-    """Return the exit code of a command line, and which heavy modules it imports."""
+def imported(cli, task, words):
+    """Return the exit code of a task, and which heavy modules it imports."""
     reading, writing = os.pipe()
     if pid := os.fork():
         os.close(writing)
@@ -23,11 +25,20 @@ def imported(main, args):
         os.waitpid(pid, 0)
         return found
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = main(args)
+        code = cli.main(words) if task == "run" else int(not callable(cli.VERBS[words[0]].load()))
     os.write(writing, json.dumps([code, [name for name in HEAVY if name in sys.modules]]).encode())
     os._exit(0)
 
 
+def main():
+    cli, found = importlib.import_module(f"{sys.argv[1]}.cli"), []
+    for task, *words in map(json.loads, sys.argv[2:]):
+        if task == "import":
+            importlib.import_module(words[0])
+        else:
+            found.append(imported(cli, task, words))
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
-    main = importlib.import_module(f"{sys.argv[1]}.cli").main
-    print(json.dumps([imported(main, json.loads(line)) for line in sys.argv[2:]]))
+    main()

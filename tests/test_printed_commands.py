@@ -13,8 +13,7 @@ from lit_core.screen import on_screen, quoted
 ROOT = Path(__file__).parents[1]
 #: Texts that are not for a shell, by module.
 NOT_TYPED = {
-    "lit_core/cli/arguments.py": {"path"},  # a line of our own parser
-    "lit_core/cli/configs.py": {"' '.join(args[:count])"},
+    "lit_core/cli/arguments.py": {"path", "' '.join(args[:count])"},  # lines of our own parser
     "lit_valuation/commands/query.py": {"digest(manifest)[:16]"},  # hexadecimal digits
     "lit_valuation/exchange/answering.py": {"which"},  # a class, or words
 }

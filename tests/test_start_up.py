@@ -1,25 +1,34 @@
 """Commands start at once: what each imports, by code over all verbs, and what the top help says of them."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from imported import HEAVY
 from verbs import PACKAGES, own_verbs
 
 import lit_core
 from lit_core.cli.lit_cli import LitCLI
+from lit_core.cli.main import run
 from lit_core.cli.verb import LIGHTNING, first_line
 
 SCRIPT = Path(__file__).with_name("imported.py")
+#: Modules of verbs that work without torch.
+LIGHT = {
+    "lit_core.cli.configs",
+    "lit_core.cli.show",
+    "lit_core.prepare",
+    "lit_core.study.study",
+    "lit_detect.data.prepare",
+}
 
 
-def imported(package, *lines):
-    """Return exit code and heavy modules of each command line, started from a bare Python."""
-    command = [sys.executable, SCRIPT, package, *map(json.dumps, lines)]
+def imported(package, *tasks):
+    """Return exit code and heavy modules of each task, each started from a bare Python."""
+    command = [sys.executable, SCRIPT, package, *map(json.dumps, tasks)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -27,22 +36,54 @@ def imported(package, *lines):
 
 @pytest.mark.cold
 @pytest.mark.parametrize("package", PACKAGES)
-def test_what_needs_no_work_imports_nothing_heavy(package):
-    lines = [["--version"], ["--help"], ["fti"], *([name, "--config", "nowhere.yaml"] for name in commands(package))]
-    found = imported(package, *lines)
-    assert [code for code, _ in found] == [0, 0, *[2] * (len(lines) - 2)]
-    assert not [(line, heavy) for line, (_, heavy) in zip(lines, found, strict=True) if heavy]
+def test_a_command_imports_only_what_it_needs(package):
+    verbs = import_module(f"{package}.cli").VERBS
+    light = [name for name, verb in verbs.items() if verb.module in LIGHT]
+    at_once = [["--version"], ["--help"], ["fti"], *([name, "--config", "nowhere.yaml"] for name in ("fit", "study"))]
+    tasks = [*(["run", *line] for line in at_once), *(["load", name] for name in light)]
+    tasks += [["import", "lit_core.cli.run_verb"], *(["run", name, "--help"] for name in verbs)]
+    found = iter(imported(package, *tasks))
+    for line in at_once:
+        assert next(found) == [0 if line[0].startswith("--") else 2, []], line
+    for name in light:
+        assert not {"lightning", "torch"} & {*next(found)[1]}, name
+    for name in verbs:
+        assert next(found) == [0, ["jsonargparse"]], name
+
+
+@pytest.mark.cold
+@pytest.mark.slow
+def test_labelled_data_are_prepared_without_lightning():
+    ((_, heavy),) = imported("lit_valuation", ["load", "prepare"])
+    assert "torch" in heavy and "lightning" not in heavy
+
+
+def test_what_is_said_to_be_light_is_a_verb():
+    assert {verb.module for package in PACKAGES for verb in import_module(f"{package}.cli").VERBS.values()} > LIGHT
 
 
 @pytest.mark.cold
 def test_what_a_command_imports_is_seen():
-    ((code, heavy),) = imported("lit_moe", ["configs"])
-    assert code == 0 and "jsonargparse" in heavy and set(heavy) <= set(HEAVY)
+    assert imported("lit_moe", ["import", "numpy"], ["run", "--version"]) == [[0, ["numpy"]]]
 
 
-def commands(package):
-    cli = import_module(f"{package}.cli")
-    return [*LIGHTNING, *cli.VERBS, *getattr(cli, "LIKE_FIT", ())]
+def helped(capsys, program, verb):
+    """Return the help of a verb as words, without the classes that its arguments can name, and these."""
+    assert run(program, None, {"verb": verb}, ["verb", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    known = r"(?: Known: |, known subclasses: )([\w., ]+?)\.?(?= \(|\))"
+    return re.sub(known, "", text), [set(names.split(", ")) for names in re.findall(known, text)]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_help_of_a_verb_is_that_of_its_function(package, capsys):
+    for name, verb in import_module(f"{package}.cli").VERBS.items():
+        text, classes = helped(capsys, package, verb)
+        same, loaded = helped(capsys, package, verb.load())
+        assert text == same, name
+        for told, found in zip(classes, loaded, strict=True):
+            rooms = {path.rpartition(".")[0] for path in told}
+            assert told == {path for path in found if path.rpartition(".")[0] in rooms}, name
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -7,7 +7,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch._dynamo import list_backends, lookup_backend
 
 from lit_core.errors import UserError, did_you_mean
 
@@ -30,6 +29,8 @@ class CompileParts(Callback):
     """
 
     def __init__(self, parts: list[str] | None = None, backend: str = "inductor", dynamic: bool | None = None) -> None:
+        from torch._dynamo import list_backends  # three seconds, that only who compiles waits for
+
         known = list_backends(exclude_tags=())
         if backend not in known:
             hint = did_you_mean(backend, known) or f" There are {', '.join(known)}."
@@ -47,6 +48,8 @@ class CompileParts(Callback):
             return
         if isinstance(trainer.strategy, ModelParallelStrategy):
             raise UserError("CompileParts does not compile a model that a strategy divides; leave one of them out.")
+        from torch._dynamo import lookup_backend
+
         compiler = lookup_backend(self.backend)
 
         def counted(graph: Any, inputs: Any) -> Any:

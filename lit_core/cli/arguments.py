@@ -140,3 +140,26 @@ def read_config(path: str) -> dict[Any, Any]:
         UserError: If it is not valid YAML, not a mapping of keys to values, or sets a key twice.
     """
     return read_mapping(Path(path), f"--config {path}")
+
+
+def words_as_flag(args: list[str]) -> list[str]:
+    """Return the command line with its leading words, which have no flag, as the value of ``--words``."""
+    count = next((index for index, arg in enumerate(args) if arg.startswith("-")), len(args))
+    return [f"--words={' '.join(args[:count])}", *args[count:]] if count else args
+
+
+def paths_as_flags(args: list[str]) -> list[str]:
+    """Return the command line of ``show`` with its paths as values of ``--paths+``, and ``--json`` with a value."""
+    changed = []
+    for index, arg in enumerate(args):
+        if arg == "--json" and args[index + 1 : index + 2] not in (["true"], ["false"]):
+            changed.append("--json=true")
+        elif arg.startswith("-") or (index and args[index - 1].startswith("--") and _takes_next(args[index - 1], arg)):
+            changed.append(arg)
+        else:
+            changed.append(f"--paths+={arg}")
+    return changed
+
+
+def _takes_next(option: str, value: str) -> bool:
+    return "=" not in option and (option != "--json" or value in ("true", "false"))

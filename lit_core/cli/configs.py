@@ -57,12 +57,6 @@ def config_index(package: str) -> dict[str, str]:
     return {f"configs/{path.relative_to(folder).as_posix()}": _description(path) for path in paths}
 
 
-def words_as_flag(args: list[str]) -> list[str]:
-    """Return the command line with its leading words, which have no flag, as the value of ``--words``."""
-    count = next((index for index, arg in enumerate(args) if arg.startswith("-")), len(args))
-    return [f"--words={' '.join(args[:count])}", *args[count:]] if count else args
-
-
 def _description(path: Path) -> str:
     with path.open(encoding="utf-8") as file:
         return file.readline().removeprefix("#").strip()

@@ -23,7 +23,7 @@ from lit_core.cli.messages import is_user_error, root_cause, sentence
 from lit_core.cli.ranks import is_further_rank, is_lost_peer, launched_rank, rank_zero_ends, watch_rank_zero
 from lit_core.cli.run_folder import current_run_folder, discard_new_files, forget_run_folder, relative
 from lit_core.cli.termination import termination
-from lit_core.cli.verb import LIGHTNING, Verb, load, purpose
+from lit_core.cli.verb import LIGHTNING, Verb, purpose
 from lit_core.errors import FAILED, OK, USER_ERROR, Stopped, Terminated, UserError, did_you_mean
 from lit_core.files.outputs import command_outputs
 from lit_core.screen import quoted, say
@@ -95,10 +95,11 @@ def _run(
             raise UserError(f"{command} is not a command of {program}.{hint} The commands are {', '.join(known)}.")
         locate_configs(replace_former_paths(args))  # before anything heavy is imported
         if command in verbs:
-            from lit_core.cli.run_verb import run_verb
+            from lit_core.cli.run_verb import function_of, run_verb
 
-            function = load(verbs[command])
-            code = run_verb(program, command, function, args[args.index(command) + 1 :])
+            rest = args[args.index(command) + 1 :]
+            function = function_of(verbs[command], rest)
+            code = run_verb(program, command, function, rest)
         else:
             cli = commands(args)
 

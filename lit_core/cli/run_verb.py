@@ -16,23 +16,38 @@ from lit_core.cli.arguments import (
     configs_first,
     locate_configs,
     option,
+    paths_as_flags,
     replace_former_paths,
     trust_given,
+    words_as_flag,
 )
-from lit_core.cli.configs import words_as_flag
+from lit_core.cli.description import described, known_classes
 from lit_core.cli.empty import refuse_empty
 from lit_core.cli.entries import entry_sentence
 from lit_core.cli.messages import root_cause
 from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
 from lit_core.cli.parser_messages import check_keys
-from lit_core.cli.show import paths_as_flags, show
-from lit_core.cli.verb import first_line
+from lit_core.cli.verb import Verb, first_line, load
 from lit_core.errors import LEFT_OUT, OK, UserError
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.references import as_typed
 from lit_core.seeds import checked_seed, seed_generators
 from lit_core.trust import note_typed
+
+
+def function_of(verb: Callable[..., Any] | Verb, args: list[str]) -> Callable[..., Any]:
+    """Return the function of a verb; for its help, one of the same signature for which nothing is imported.
+
+    Args:
+        verb: The verb.
+        args: Its arguments.
+    """
+    return described(verb.module, verb.name) if isinstance(verb, Verb) and _asks_for_help(args) else load(verb)
+
+
+def _asks_for_help(args: list[str]) -> bool:
+    return "--help" in args or "-h" in args
 
 
 def run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> int:
@@ -52,10 +67,12 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
     """
     printing = any(arg.partition("=")[0] == "--print_config" for arg in args)  # as null, not as unset
     set_parsing_settings(unset_sentinel=not printing)
-    accept_former_paths()
-    if "words" in inspect.signature(function).parameters:
+    if not _asks_for_help(args):
+        accept_former_paths()
+    parameters = inspect.signature(function).parameters
+    if "words" in parameters:
         args = words_as_flag(args)
-    if function is show:
+    if "paths" in parameters:
         args = paths_as_flags(args)
     located = configs_first(trust_given(locate_configs(replace_former_paths(args))))
     try:
@@ -70,6 +87,9 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
             description=first_line(function.__doc__),
         )
         parser.add_argument(f"--{TRUST}", **TRUST_ARGUMENT)
+        for action in parser._actions:
+            if names := known_classes(function).get(action.dest):
+                action.help = f"{action.help} Known: {', '.join(names)}."
         config = parser.parse_args(located)
         for key in ("config", TRUST):
             config.pop(key, None)

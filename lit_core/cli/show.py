@@ -10,12 +10,11 @@ from typing import Any, TypedDict
 from lit_core import record
 from lit_core.cli.record_text import difference_text, differences, record_text
 from lit_core.errors import UserError
+from lit_core.files.formats import is_checkpoint_folder
 from lit_core.files.json_files import parse_json, read_json
 from lit_core.files.paths import resolve_data_path
 from lit_core.files.text_files import read_whole
 from lit_core.files.yaml_files import read_mapping
-from lit_core.lightning.checkpoint import is_checkpoint_folder, read_checkpoint_facts
-from lit_core.lightning.python_record import config_of
 from lit_core.references import without_environment
 from lit_core.screen import say
 from lit_core.seeds import seeds_of
@@ -48,23 +47,6 @@ def show(paths: list[str] | None = None, json: bool = False) -> None:
     differ = differences(*facts)
     text = json_lines.dumps(differ, indent=1) if json else difference_text(paths, differ)
     say(*text.split("\n"))
-
-
-def paths_as_flags(args: list[str]) -> list[str]:
-    """Return the command line of ``show`` with its paths as values of ``--paths+``, and ``--json`` with a value."""
-    changed = []
-    for index, arg in enumerate(args):
-        if arg == "--json" and args[index + 1 : index + 2] not in (["true"], ["false"]):
-            changed.append("--json=true")
-        elif arg.startswith("-") or (index and args[index - 1].startswith("--") and _takes_next(args[index - 1], arg)):
-            changed.append(arg)
-        else:
-            changed.append(f"--paths+={arg}")
-    return changed
-
-
-def _takes_next(option: str, value: str) -> bool:
-    return "=" not in option and (option != "--json" or value in ("true", "false"))
 
 
 def facts_of(given: str | Path) -> dict[str, Any]:
@@ -123,6 +105,9 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 
 def _of_checkpoint(path: Path) -> dict[str, Any]:
+    from lit_core.lightning.checkpoint import read_checkpoint_facts
+    from lit_core.lightning.python_record import config_of
+
     checkpoint = read_checkpoint_facts(path, "paths")
     about = record.checked_record(checkpoint.get(record.KEY) or {}, path)
     about = about or _of_config(checkpoint.get("config") or config_of(checkpoint))
@@ -140,6 +125,8 @@ def _of_run(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
+        from lit_core.lightning.checkpoint import read_checkpoint_facts
+
         facts["step"] = read_checkpoint_facts(last, "paths")["global_step"]
     evaluations = [record.read(path)["sessions"][-1] for path in sorted(folder.glob(_EVALUATION))]
     return facts | ({"evaluations": evaluations} if evaluations else {})

@@ -6,9 +6,9 @@ import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
+
+from lit_core.cli.source import function_in
 
 #: What Lightning's commands do here.
 LIGHTNING = {
@@ -43,14 +43,7 @@ class Verb:
 
     def purpose(self) -> str:
         """Return the first line of the function's docstring, without importing its module."""
-        top, *parts = self.module.split(".")
-        spec = find_spec(top)
-        assert spec is not None and spec.origin is not None
-        path = Path(spec.origin).parent.joinpath(*parts).with_suffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and node.name == self.name:
-                return first_line(ast.get_docstring(node))
-        raise LookupError(f"{self.module} has no function {self.name}.")
+        return first_line(ast.get_docstring(function_in(self.module, self.name)))
 
 
 def load(verb: Callable[..., Any] | Verb) -> Callable[..., Any]:

@@ -1,15 +1,16 @@
 """Shards on disk, token windows, and streams whose whole state is how many samples were consumed."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lit_core.data.loader import StreamLoader
-from lit_core.data.mixture import MixtureStream
-from lit_core.data.shards import ShardSet, write_index, write_shard
-from lit_core.data.stream import EvalStream, ShardStream, Stream
-from lit_core.data.tokens import TokenWindows
+from lit_core.lazy import exports
 
 if TYPE_CHECKING:
+    from lit_core.data.loader import StreamLoader
+    from lit_core.data.mixture import MixtureStream
     from lit_core.data.resume import ResumeStream
+    from lit_core.data.shards import ShardSet, write_index, write_shard
+    from lit_core.data.stream import EvalStream, ShardStream, Stream
+    from lit_core.data.tokens import TokenWindows
     from lit_core.lightning.evaluation import named_loader
 
 __all__ = [
@@ -25,16 +26,4 @@ __all__ = [
     "write_index",
     "write_shard",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the names that need Lightning on first access, so that data-loading processes start faster."""
-    if name == "ResumeStream":
-        from lit_core.data.resume import ResumeStream
-
-        return ResumeStream
-    if name == "named_loader":
-        from lit_core.lightning.evaluation import named_loader
-
-        return named_loader
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = exports(__name__)

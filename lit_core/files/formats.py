@@ -23,6 +23,8 @@ FORMATS: dict[str, tuple[int, int]] = {
     "litshift-training": (1, 0),
     "litshift-work": (1, 0),
 }
+#: Name of the file in a checkpoint folder that holds everything except the divided tensors.
+META = "meta.pt"
 
 
 class NewerFormat(UserError):
@@ -90,3 +92,8 @@ def check_format(name: str, content: Mapping[str, Any], path: str | Path, remedy
             f"{path} is of version {version} of {name}, but this release reads versions from {oldest} on; {remedy}."
         )
     return version
+
+
+def is_checkpoint_folder(path: Path) -> bool:
+    """Tell whether a path is a checkpoint folder, which several devices wrote in parts."""
+    return (path / META).is_file()

@@ -1,5 +1,11 @@
 """What we add to Lightning: checkpoints, loggers, TensorBoard pages, optimizers, schedules and device helpers."""
 
-from lit_core.lightning.schedules import WarmupCosine
+from typing import TYPE_CHECKING
+
+from lit_core.lazy import exports
+
+if TYPE_CHECKING:
+    from lit_core.lightning.schedules import WarmupCosine
 
 __all__ = ["WarmupCosine"]
+__getattr__, __dir__ = exports(__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import mmap
 import os
 import pickle
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
-from lit_core.files.formats import check_format
+from lit_core.files.formats import META, check_format, is_checkpoint_folder
 from lit_core.files.paths import atomic_path, undo_torn_replacement
 from lit_core.lightning.checksums import check_content, renew_checksums
 from lit_core.lightning.foreign import vetted
@@ -29,9 +28,6 @@ from lit_core.moved_names import current_paths
 from lit_core.record import note_input
 from lit_core.references import value_at
 from lit_core.trust import DESCRIBING
-
-#: Name of the file in a checkpoint folder that holds everything except the divided tensors.
-META = "meta.pt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -95,11 +91,6 @@ def check_version(checkpoint: dict[str, Any], path: str | Path) -> None:
     """
     if isinstance(checkpoint, dict):
         check_format("litshift-checkpoint", checkpoint, path, "give another checkpoint")
-
-
-def is_checkpoint_folder(path: Path) -> bool:
-    """Tell whether a path is a checkpoint folder, which several devices wrote in parts."""
-    return (path / META).is_file()
 
 
 def refuse_folder(path: str | Path, argument: str) -> None:
@@ -257,15 +248,6 @@ def check_weights(module: nn.Module, state: dict[str, Any], path: str | Path, ar
             f"{argument} is {path}, a checkpoint of another architecture: {difference}; give the model the "
             "checkpoint's own config."
         )
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Return the SHA-256, in hexadecimal digits, of a network's weights: names, dtypes, shapes and values."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def check_written(checkpoint: Any, path: str | Path, argument: str) -> None:

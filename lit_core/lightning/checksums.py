@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 import zipfile
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Where the fields that are needed lie in the headers of a zip file, in bytes from the begin of the header.
 _CRC, _LENGTHS, _CENTRAL = 16, 28, 46
@@ -73,3 +78,14 @@ def renew_checksums(path: Path) -> None:
 
 def _read(content: mmap.mmap, form: str, offset: int) -> tuple[int, ...]:
     return struct.unpack_from(form, content, offset)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Return the SHA-256, in hexadecimal digits, of a network's weights: names, dtypes, shapes and values."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

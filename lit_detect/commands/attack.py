@@ -13,7 +13,7 @@ from torch import nn
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_path
-from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.checksums import weights_sha256
 from lit_core.lightning.devices import Devices, share
 from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import progress

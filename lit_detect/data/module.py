@@ -163,7 +163,7 @@ class TextDataModule(StreamDataModule):
         if not self.names["train"]:
             raise UserError(f"`data.train` is missing; name the sources to train on. {self._choice()}")
         texts = [self.records("train", name) for name in self.names["train"]]
-        whole: Any = ConcatDataset(texts)
+        whole: Any = ConcatDataset(texts)  # type: ignore[arg-type]  # it takes what has a length and items
         whole.content = " ".join(each.content for each in texts)
         return whole
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from lit_core.data.shards import ShardSet, write_index, write_shard
 from lit_core.errors import RunFailure, UserError
@@ -126,7 +124,7 @@ def write_texts(
     writer.finish(source=source, split=split, licence=licence, origin=origin)
 
 
-class TextSet(Dataset[dict[str, Any]]):
+class TextSet:
     """A text shard set, read record by record.
 
     Sample i is ``text``, ``y`` (0 human, 1 machine) and ``index``, i. Safe to use in data-loading processes.
@@ -173,6 +171,8 @@ class TextSet(Dataset[dict[str, Any]]):
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """Read several samples: ``text`` a list of strings, ``y`` and ``index`` int64 of shape ``(n,)``."""
+        import torch  # which only training needs
+
         rows = [self[int(index)] for index in indices]
         numbers = {key: torch.tensor([row[key] for row in rows], dtype=torch.int64) for key in ("y", "index")}
         return {"text": [row["text"] for row in rows], **numbers}

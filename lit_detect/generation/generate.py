@@ -12,7 +12,7 @@ from lit_core.corpora import Corpus
 from lit_core.errors import UserError, check_at_least, checked_first, require
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
-from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.checksums import weights_sha256
 from lit_core.lightning.devices import Devices
 from lit_core.lm.language_model import LanguageModel
 from lit_core.lm.sampling import check_sampling

@@ -10,7 +10,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
-from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.checksums import weights_sha256
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.pretrained import MINILM_SHA256, minilm_folder
 from lit_core.lm.transformers_loading import loading

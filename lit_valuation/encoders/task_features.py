@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.checksums import weights_sha256
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.encoders.base import Encoder, Inputs
 from lit_valuation.last_layer import find_last_linear, hidden_and_logits

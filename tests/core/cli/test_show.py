@@ -14,7 +14,8 @@ from lightning.pytorch import Callback
 from small_cli import main
 
 from lit_core import record
-from lit_core.cli.show import facts_of, paths_as_flags
+from lit_core.cli.arguments import paths_as_flags
+from lit_core.cli.show import facts_of
 from lit_core.errors import UserError
 
 FIT = ["fit", "--model", "SmallModel", "--data", "SmallData", "--trainer.accelerator", "cpu", "--trainer.max_steps"]

@@ -9,7 +9,7 @@ import pytest
 
 from lit_core.corpora import Austen
 from lit_core.errors import UserError
-from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.checksums import weights_sha256
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.formats.litshift import read_records
 from lit_detect.generation.generate import Decoding, generate, with_prefix

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lit_core.errors import RunFailure, UserError
 from lit_core.fetch.packages import check_file
 from lit_core.files.paths import data_root
-from lit_core.lightning.checkpoint import weights_sha256
+from lit_core.lightning.checksums import weights_sha256
 from lit_valuation.encoders import (
     EfficientNetLite0,
     HuggingFaceEncoder,
