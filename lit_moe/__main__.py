@@ -4,4 +4,5 @@ import sys
 
 from lit_moe.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # and not where a class path names this module
+    sys.exit(main())

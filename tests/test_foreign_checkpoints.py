@@ -2,22 +2,29 @@
 
 import copy
 import inspect
+import json
 import re
 import shutil
 import sys
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from fuzzing import LAUGHS
+from kinds import exports
+from lightning.pytorch import Callback
+from lightning.pytorch.strategies import Strategy
 from verbs import PACKAGES, own_verbs
 
 from lit_core import trust
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import load_checkpoint_file, read_checkpoint_file
-from lit_core.lightning.foreign import LEFT_OUT, vetted
+from lit_core.lightning.foreign import LEFT_OUT, _hints, _is_path, vetted
+from lit_core.study.identity import identity
 from lit_detect import DetectorTask
 from lit_detect.loading import load_detector, trained
 from lit_moe import MoELanguageModel
@@ -40,7 +47,8 @@ def former(tmp_path, monkeypatch):
     shutil.copytree(FORMER, tmp_path, dirs_exist_ok=True)
     shutil.copytree(FORMER / "kept", tmp_path / "runs")
     (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "hostile.py").write_text("open('ran', 'w')\nclass Payload:\n    pass\n")
+    for name in ("hostile", "lit_hostile"):
+        (tmp_path / "path" / f"{name}.py").write_text("open('ran', 'w')\nclass Payload:\n    pass\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
     monkeypatch.syspath_prepend(tmp_path / "path")
@@ -63,11 +71,14 @@ def places(node, path=()):
 def changed(checkpoint, path, value):
     """Return a checkpoint with another value at one place."""
     described = {key: copy.deepcopy(checkpoint[key]) for key in trust.DESCRIBING if key in checkpoint}
-    node = described
-    for key in path[:-1]:
-        node = node[key]
-    node[path[-1]] = copy.deepcopy(value)
+    at(described, path[:-1])[path[-1]] = copy.deepcopy(value)
     return {**checkpoint, **described}
+
+
+def at(node, path):
+    for key in path:
+        node = node[key]
+    return node
 
 
 def described_by(checkpoint):
@@ -110,6 +121,95 @@ def test_a_text_that_names_something_stands_only_where_texts_do(run, text, forme
     assert text.startswith("$") is not bool(kept)
     # where a class is asked for, the parser would take a name, or read a file
     assert not {path for path in kept if path[-1] in ("model", "data", "trainer", "optimizer", "callbacks", "decoder")}
+
+
+def disguises(payload):
+    """Yield forms from which a parser makes an object again."""
+    text = json.dumps(payload)
+    yield from (text, f"# x\n{yaml.safe_dump(payload)}", json.dumps(text), f" [{text}]", Counter([text]), {text})
+    yield from (Counter([payload["class_path"]]), {payload["class_path"]})
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_no_place_takes_an_object_of_others_in_disguise(run, former):
+    checkpoint = read_checkpoint_file(last(run))
+    for path in places(described_by(checkpoint)):
+        plain = not isinstance(at(described_by(checkpoint), path), dict | list)
+        for disguise in list(disguises(IMPORTED))[: 1 if plain else None]:
+            try:
+                left = vetted(changed(checkpoint, path, disguise), "x.ckpt", "--ckpt_path")
+            except UserError:
+                continue
+            assert IMPORTED["class_path"] not in str(described_by(left)), (path, disguise)
+    assert not Path("ran").exists()
+
+
+def test_a_text_is_no_file_and_no_reference_in_another_spelling(former, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    Path("beside.yaml").write_text(yaml.safe_dump(SYSTEM))
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    optimizer, sources = ("hyper_parameters", "optimizer"), ("config", "model", "init_args", "decoder", "d_ff")
+    secret = r'{"a": "\x24{oc.env:HOME}"}'
+    for path, text in [
+        (optimizer, "~/beside.yaml"),
+        (optimizer, f"file://{Path.cwd()}/beside.yaml"),
+        (sources, secret),
+    ]:
+        with pytest.raises(UserError, match="which was not written by you"):
+            vetted(changed(checkpoint, path, text), "x.ckpt", "--ckpt_path")
+
+
+@pytest.mark.parametrize("text", [LAUGHS, "[" * 3000, "1" + ":59" * 3000])
+def test_a_text_that_takes_for_ever_to_read_is_refused(text, former):
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    with pytest.raises(UserError, match="is too large or too deep"):
+        vetted(changed(checkpoint, ("config", "trainer", "max_steps"), text), "x.ckpt", "--ckpt_path")
+
+
+def saving(**init_args):
+    return {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", **init_args}
+
+
+FOLDERS = {
+    "by its short name": {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "mine"}},
+    "by a dotted key": saving(**{"init_args.dirpath": "mine"}),
+    "by our own class": {"class_path": "lit_core.callbacks.RunCheckpoint", "init_args": {"dirpath": "mine"}},
+    "by one that records": {"class_path": "RunRecord", "init_args": {"config": {}, "path": "mine"}},
+}
+
+
+@pytest.mark.parametrize("callback", FOLDERS.values(), ids=FOLDERS)
+def test_no_callback_of_others_names_a_folder(callback, former):
+    checkpoint = changed(read_checkpoint_file(last("moe/first")), ("config", "trainer", "callbacks"), [callback])
+    try:
+        left = vetted(checkpoint, "x.ckpt", "--ckpt_path")
+    except UserError as error:
+        assert "is no name of an argument" in str(error)
+    else:
+        assert "mine" not in str(described_by(left)) and "mine" in str(left[LEFT_OUT])
+
+
+@pytest.mark.parametrize("key", ["trainer.default_root_dir", "trainer.logger", "model.init_args.optimizer", "model+"])
+def test_keys_that_a_parser_takes_apart_are_refused(key, former):
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    checkpoint["config"][key] = "mine"
+    with pytest.raises(UserError, match="is no name of an argument"):
+        vetted(checkpoint, "x.ckpt", "--ckpt_path")
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    checkpoint["config"]["trainer"]["logger+"] = "mine"
+    with pytest.raises(UserError, match="is no name of an argument"):
+        vetted(checkpoint, "x.ckpt", "--ckpt_path")
+
+
+#: Arguments of callbacks that name a file to read.
+READ = {"BranchFrom.path"}
+
+
+def test_callbacks_say_by_the_type_which_arguments_are_places_to_write():
+    for kind in (kind for kind in exports() if issubclass(kind, Callback | Strategy)):
+        for name, hint in _hints(kind).items():
+            place = re.search("(path|dir|folder|file)$", name) and f"{kind.__name__}.{name}" not in READ
+            assert not place or _is_path(hint), (kind, name)
 
 
 @pytest.mark.slow
@@ -283,6 +383,19 @@ def test_one_s_own_checkpoint_counts_until_somebody_changes_it(former):
         assert not trust.is_own(changed(checkpoint, path, "another")), path
 
 
+def test_no_name_of_a_module_runs_a_command(former):
+    checkpoint = read_checkpoint_file(last("moe/first"))
+    for package in PACKAGES:
+        sys.modules.pop(f"{package}.__main__", None)
+        path = ("hyper_parameters", "router")
+        with pytest.raises(UserError, match="would run code outside of LitShift"):
+            vetted(changed(checkpoint, path, {"class_path": f"{package}.__main__.Router"}), "x.ckpt", "--ckpt_path")
+
+
+def test_a_cell_of_others_imports_nothing(former):
+    assert identity({"values": {"router": "lit_hostile.Payload"}}) and not Path("ran").exists()
+
+
 def test_whoever_builds_from_a_checkpoint_reads_it_vetted():
     """Only what the modules below do with a checkpoint builds nothing from it."""
     files = [path for package in ("lit_core", *PACKAGES) for path in (ROOT / package).rglob("*.py")]
@@ -303,3 +416,33 @@ def test_whoever_builds_from_a_checkpoint_reads_it_vetted():
         "lit_moe/study/cell.py",  # counters
         "lit_moe/study/runs.py",  # weights and the step
     }
+
+
+@pytest.mark.slow  # prepares data and builds a trainer
+def test_no_strategy_of_lightning_unpickles_a_folder(former, capsys):
+    folder = Path("parts.ckpt")
+    folder.mkdir()
+    checkpoint = {**read_checkpoint_file(last("valuation/first")), "parts": 1}
+    checkpoint["config"]["trainer"]["strategy"] = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}
+    torch.save(checkpoint, folder / "meta.pt")
+    main = import_module("lit_valuation.cli").main
+    assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
+    assert main(["fit", "--ckpt_path", "parts.ckpt", "--trainer.max_steps", "12", "--trainer.devices", "1"]) == 2
+    assert "a checkpoint folder, which only a sharded strategy reads" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # trains
+@pytest.mark.parametrize("path", ["local://{}/mine", "runs/x/checkpoints/../../../mine"])
+def test_a_resumed_run_removes_nothing_that_is_named_in_its_checkpoint(path, former):
+    main = import_module("lit_valuation.cli").main
+    assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
+    for name in ("runs/x/checkpoints", "mine"):
+        Path(name).mkdir()
+    Path("mine/thesis.txt").write_text("")
+    checkpoint = read_checkpoint_file(last("valuation/first"))
+    state = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("RunCheckpoint"))
+    place = path.format(Path.cwd())
+    state |= {"dirpath": "runs/x/checkpoints", "last_model_path": place, "best_model_path": place}
+    torch.save(checkpoint, "runs/x/checkpoints/last.ckpt")
+    assert main(["fit", "--ckpt_path", "runs/x/checkpoints/last.ckpt", "--trainer.max_steps", "12"]) == 0
+    assert Path("mine/thesis.txt").exists()

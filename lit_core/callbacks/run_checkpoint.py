@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -27,7 +28,7 @@ class RunCheckpoint(ModelCheckpoint):
         stopped_by: Signal that requests to save and stop at this step, after a due validation; 0 for none.
     """
 
-    def __init__(self, every_n_train_steps: int = 0, save_top_k: int = 1, dirpath: str | None = None) -> None:
+    def __init__(self, every_n_train_steps: int = 0, save_top_k: int = 1, dirpath: str | Path | None = None) -> None:
         super().__init__(
             dirpath=dirpath,
             filename="step={step}",

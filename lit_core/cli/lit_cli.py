@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_core import record
@@ -37,7 +38,13 @@ from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
 from lit_core.files.yaml_files import parse_yaml
-from lit_core.lightning.checkpoint import AtomicCheckpointIO, check_weights, checkpoint_facts, read_checkpoint_file
+from lit_core.lightning.checkpoint import (
+    AtomicCheckpointIO,
+    check_weights,
+    checkpoint_facts,
+    read_checkpoint_file,
+    refuse_folder,
+)
 from lit_core.lightning.internals import CommandLine, set_logged_step
 from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.switches import refuse_bases, refuse_switches
@@ -45,7 +52,7 @@ from lit_core.origin import import_path
 from lit_core.references import as_typed, without_environment, without_secrets
 from lit_core.screen import rank_zero_info, rank_zero_warn
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of
-from lit_core.trust import note_typed
+from lit_core.trust import OWN, note_typed
 
 
 class LightningParser(Parser, LightningArgumentParser):
@@ -267,6 +274,9 @@ class LitCLI(CommandLine):
             MisconfigurationException: If a callback monitors a key that the run does not log.
         """
         ckpt_path = self.config[subcommand].get("ckpt_path")
+        load = type(self.trainer.strategy).load_checkpoint
+        if ckpt_path and load is not Strategy.load_checkpoint and not load.__module__.startswith(OWN):
+            refuse_folder(ckpt_path, "--ckpt_path")  # of which such a strategy would unpickle a part
         try:
             super().run_subcommand(subcommand)
         except RuntimeError as error:

@@ -47,7 +47,8 @@ def refuse_links_out(folder: Path, paths: Iterable[Path]) -> None:
     """
     roots, parents = [os.path.realpath(folder)], dict[Path, str]()
     if folder.resolve().parent.name == "snapshots":
-        roots.append(os.path.realpath(folder.resolve().parents[1] / "blobs"))
+        blobs = str(folder.resolve().parents[1] / "blobs")
+        roots += [blobs] if os.path.realpath(blobs) == blobs else []  # it may lead anywhere itself
     for path in paths:
         if path.parent not in parents:
             parents[path.parent] = os.path.realpath(path.parent)

@@ -11,6 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lit_core.lightning.foreign import vetted
 from lit_core.moved_names import current_paths
 from lit_core.record import note_input
 from lit_core.references import value_at
+from lit_core.screen import rank_zero_warn
 from lit_core.trust import DESCRIBING
 
 
@@ -77,6 +79,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         check_written(checkpoint, path, "--ckpt_path")
         check_version(checkpoint, path)
         return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, and nothing else: a callback takes the path from the checkpoint that a run resumed from.
+
+        Args:
+            path: The file, or the folder that several devices wrote; anything else, or a path with ``..`` within,
+                stays and is named.
+        """
+        target = Path(path)
+        below = list(dropwhile("..".__eq__, target.parts))  # folders that the user typed may begin with it
+        if ".." in below or target.suffix != ".ckpt":
+            rank_zero_warn(f"{path} is no checkpoint of this run, and is not removed.")
+        elif is_checkpoint_folder(target) and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
 
 
 def check_version(checkpoint: dict[str, Any], path: str | Path) -> None:

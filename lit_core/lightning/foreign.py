@@ -9,7 +9,8 @@ commands wrote, whose signature tells, all of that counts. In any other one:
 3. Loggers, profilers and plugins count for nothing, nor do folders to write to or outside the data root, and references
    other than to keys of the same config.
 
-All of it is decided before anything foreign is imported or called.
+All of it is decided before anything foreign is imported or called. A text counts as what the parser reads in it, which
+may be an object again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import os
 import pydoc
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
@@ -27,13 +29,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+import yaml
+from jsonargparse import get_loader
+from jsonargparse.typing import Path_fr
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from lit_core.errors import UserError
+from lit_core.files.yaml_files import check_size
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATE_MODULE, INSTANTIATOR
 from lit_core.origin import KeepsOrigin
 from lit_core.screen import quoted
@@ -46,7 +52,6 @@ LEFT_OUT = "left_out"
 _NOT_OF_FOREIGN = ("logger", "profiler", "plugins", "default_root_dir")
 #: Bases of what an argument without a known type may hold.
 _PARTS = (nn.Module, Optimizer, LRScheduler, Metric, Callback, KeepsOrigin)
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 _DATA = (str, bytes, int, float, complex, bool, type(None), list, tuple, dict, set, frozenset, os.PathLike)
 
@@ -90,25 +95,25 @@ class _Gate:
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return a run's config with what counts."""
         kinds: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "trainer": Trainer}
-        config = dict(self.arguments(config, "config"))
-        if isinstance(config.get("trainer"), Mapping):
-            for key in _NOT_OF_FOREIGN:
-                if config["trainer"].get(key) not in (None, True, False):
-                    self.left_out[f"trainer.{key}"] = config["trainer"][key]
-            config["trainer"] = {key: value for key, value in config["trainer"].items() if key not in _NOT_OF_FOREIGN}
-        rest = self.each({key: value for key, value in config.items() if key not in kinds}, {}, "")
-        return rest | {key: self.value(config[key], {kind}, key) for key, kind in kinds.items() if key in config}
+        config = self.arguments(config, "config")
+        parts = {key: dict(self.arguments(config[key], key)) for key in kinds if config.get(key) is not None}
+        for key in _NOT_OF_FOREIGN:
+            value = parts.get("trainer", {}).pop(key, None)
+            if value not in (None, True, False):
+                self.left_out[f"trainer.{key}"] = value
+        rest = self.each({key: value for key, value in config.items() if key not in parts}, {}, "")
+        return rest | {key: self.mapping(part, {kinds[key]}, key) for key, part in parts.items()}
 
     def parameters(self, parameters: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the hyperparameters of a module with what counts."""
-        kind, parameters = None, self.arguments(parameters, where)
+        kinds, parameters = [], self.arguments(parameters, where)
         if CLASS_PATH in parameters:
-            kind = self.named(parameters[CLASS_PATH], {LightningModule, LightningDataModule}, f"{where}.{CLASS_PATH}")
+            kinds = self.named(parameters[CLASS_PATH], {LightningModule, LightningDataModule}, f"{where}.{CLASS_PATH}")
         if parameters.get(INSTANTIATOR, INSTANTIATE_MODULE) != INSTANTIATE_MODULE:
             self.refuse(f"{where}.{INSTANTIATOR}", parameters[INSTANTIATOR], "is no function that builds a module")
         built_by = {key: value for key, value in parameters.items() if key in (CLASS_PATH, INSTANTIATOR)}
         rest = {key: value for key, value in parameters.items() if key not in built_by}
-        return built_by | self.each(rest, _hints(kind), where)
+        return built_by | self.each(rest, _hints_of(kinds), where)
 
     def value(self, value: Any, declared: set[type] | None, where: str) -> Any:
         """Return a value if what it names counts, else `_OUT`.
@@ -118,13 +123,22 @@ class _Gate:
             declared: Classes that the argument declares; empty for plain data, None if nothing is known.
             where: Its key.
         """
-        if isinstance(value, Mapping):
+        if _is_mapping(value):
             return self.mapping(value, declared, where)
         if isinstance(value, list | tuple):
             items = [self.value(item, declared, f"{where}.{number}") for number, item in enumerate(value)]
-            return _OUT if _OUT in items else items
-        if not isinstance(value, str):
-            return value
+            return _OUT if any(item is _OUT for item in items) else items
+        if isinstance(value, str):
+            return self.text(value, declared, where)
+        if isinstance(value, Iterable) and not isinstance(value, bytes | Tensor):
+            self.refuse(where, value, "is no list")  # but a set, of which a parser makes one
+        return value
+
+    def text(self, value: str, declared: set[type] | None, where: str) -> Any:
+        """Return a text if what it names, and what a parser reads in it, counts, else `_OUT`."""
+        read = self.read(value, where)
+        if read != value and not isinstance(read, float) and self.value(read, declared, where) != read:
+            return self.leave_out(where, value)
         builds_model = where.startswith(("model.", "hyper_parameters."))
         if _RESOLVER.search(value):
             if builds_model:
@@ -136,19 +150,37 @@ class _Gate:
             return value
         if "${" in value:
             self.refuse(where, value, "is a reference where a class may be named")
-        if os.path.isfile(value):  # unlike that of Path, no value makes it raise
+        if _is_file(value):
             self.refuse(where, value, "is a file where a class may be named")
-        if _DOTTED.fullmatch(value) and _is_importable(value):
+        if _is_dotted(value) and _is_importable(value):
             self.named(value, declared, where)
         return value
+
+    def read(self, text: str, where: str) -> Any:
+        """Return what a parser reads in a text, such as an object in ``{class_path: …}``; the text itself if nothing.
+
+        Raises:
+            UserError: If it is larger or deeper than what is read anywhere.
+        """
+        try:
+            check_size(text)
+        except yaml.YAMLError as error:
+            if type(error) in (yaml.YAMLError, yaml.MarkedYAMLError):  # a limit; the loader may read what it cannot
+                self.refuse(where, text, f"is too large or too deep ({error})")
+        try:
+            return get_loader("yaml")(text)
+        except (yaml.YAMLError, ValueError, RecursionError):  # the parser takes it for a text, too
+            return text
 
     def mapping(self, value: Mapping[Any, Any], declared: set[type] | None, where: str) -> dict[Any, Any]:
         """Return the description of an object, its arguments, or plain keys with values, as far as they count."""
         if "class_path" in value:
-            kinds = [self.named(value["class_path"], declared, f"{where}.class_path")]
+            kinds = self.named(value["class_path"], declared, f"{where}.class_path")
         else:
             kinds = list(declared or ())
-        hints = {key: hint for kind in kinds for key, hint in _hints(kind).items()}
+        hints = _hints_of(kinds)
+        for key in value if hints or "class_path" in value else ():
+            self.check_name(key, where)
         left = {key: inner for key, inner in value.items() if key in ("class_path", "init_args", "dict_kwargs")}
         rest = {key: inner for key, inner in value.items() if key not in left}
         for key in ("init_args", "dict_kwargs"):
@@ -169,6 +201,8 @@ class _Gate:
         """
         left = {}
         for name, value in self.arguments(values, where).items():
+            if hints or not where:
+                self.check_name(name, where)
             key = f"{where}.{name}".lstrip(".")
             if where.startswith("trainer") and value is not None and _is_path(hints.get(name)):
                 left[name] = self.leave_out(key, value)
@@ -182,7 +216,7 @@ class _Gate:
         Raises:
             UserError: If it is something else, such as a reference to a place where anything stands.
         """
-        if not isinstance(values, Mapping):
+        if not _is_mapping(values):
             self.refuse(where, values, "is no mapping of arguments")
         return values
 
@@ -191,24 +225,39 @@ class _Gate:
         self.left_out[where] = value
         return _OUT
 
-    def named(self, name: Any, declared: set[type] | None, where: str) -> Any:
-        """Return the class or function of an import path that counts; None for a trusted one."""
-        if not isinstance(name, str) or not (name.isidentifier() or _DOTTED.fullmatch(name)):
+    def check_name(self, name: Any, where: str) -> None:
+        """Refuse what is no name of one argument, such as ``init_args.dirpath`` or ``logger+``, which is taken apart.
+
+        Raises:
+            UserError: If it is none.
+        """
+        if not isinstance(name, str) or not name.isidentifier():
+            self.refuse(where or "config", name, "is no name of an argument")
+
+    def named(self, name: Any, declared: set[type] | None, where: str) -> list[Any]:
+        """Return the class or function of an import path that counts; nothing for a trusted one.
+
+        A name without dots stands for each class that is imported already, among those that the argument declares.
+        """
+        if not isinstance(name, str) or not (name.isidentifier() or _is_dotted(name)):
             self.refuse(where, name, "is no import path")
+        bases = tuple(_PARTS if declared is None else declared - {_Function})
         if name.isidentifier():
-            return None  # a class that is imported already, among those that the argument declares
+            paths = sorted({f"{kind.__module__}.{name}" for base in bases for kind in _derived(base, name)})
+            if not paths:
+                self.refuse(where, name, "is no class that its argument takes")
+            return [kind for path in paths for kind in self.named(path, declared, where)]
         if name in self.known or is_trusted(name):
-            return None
+            return []
         found: Any = pydoc.locate(name) if name.startswith(KNOWN) else None
         if not f"{getattr(found, '__module__', '')}.".startswith(KNOWN):
             self.refuse(where, name)
-        bases = tuple(_PARTS if declared is None else declared - {_Function})
         made = _hints(found).get("return") if name.startswith(OWN) and not isinstance(found, type) else found
         if not isinstance(made, type) or not bases:
             self.refuse(where, name)
         if not issubclass(made, bases):
             self.refuse(where, name, f"is no {' or '.join(sorted(base.__name__ for base in bases))}")
-        return found
+        return [found]
 
     def refuse(self, where: str, value: Any, reason: str | None = None) -> NoReturn:
         """Refuse the checkpoint.
@@ -239,6 +288,19 @@ def _hints(named: Any) -> dict[str, Any]:
             with suppress(Exception):  # whatever the annotations of a class raise when they are evaluated
                 hints |= get_type_hints(function)
     return hints
+
+
+def _hints_of(kinds: Iterable[Any]) -> dict[str, Any]:
+    return {key: hint for kind in kinds for key, hint in _hints(kind).items()}
+
+
+def _derived(base: type, name: str) -> Iterator[type]:
+    """Yield a class and those derived from it, if they have this name."""
+    if base.__name__ == name:
+        yield base
+    kinds: list[type] = base.__subclasses__()
+    for kind in kinds:
+        yield from _derived(kind, name)
 
 
 def _declared(annotation: Any) -> set[type] | None:
@@ -273,8 +335,25 @@ class _Function:
     """Stands for an argument that takes a function, of which none counts that returns no part."""
 
 
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and not isinstance(value, Counter)  # of whose keys a parser makes a list
+
+
 def _leads_out(value: str) -> bool:
-    return value.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", value)
+    return value.startswith(("/", "~", "\\", "file:")) or ".." in re.split(r"[/\\]", value)
+
+
+def _is_dotted(value: str) -> bool:
+    return "." in value and all(part.isidentifier() for part in value.split("."))
+
+
+def _is_file(value: str) -> bool:
+    """Tell whether a parser would read a file in place of a text."""
+    try:
+        Path_fr(value)
+    except (TypeError, ValueError, OSError):  # also of what can be no path
+        return False
+    return True
 
 
 def _is_importable(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lit_core.files import json_files
 from lit_core.moved_names import current_path
+from lit_core.trust import OWN
 
 
 def identity(config: Any) -> str:
@@ -33,7 +34,7 @@ def _canonical(value: Any) -> Any:
         return {key: _canonical(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_canonical(each) for each in value]
-    return _defined_path(value) if isinstance(value, str) and value.startswith("lit_") else value
+    return _defined_path(value) if isinstance(value, str) and value.startswith(OWN) else value
 
 
 @cache

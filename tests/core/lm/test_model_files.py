@@ -112,6 +112,17 @@ def test_the_cache_of_the_hub_links_to_its_blobs(folder, tmp_path):
         ModelFolder(str(snapshot))
 
 
+def test_blobs_that_are_a_link_are_no_cache(folder, tmp_path):
+    snapshot = tmp_path / "models--a--b/snapshots/0123"
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    (tmp_path / "models--a--b/blobs").symlink_to(tmp_path.parent)
+    (tmp_path.parent / "secret").write_text("{}")
+    (snapshot / "other.json").symlink_to("../../blobs/secret")
+    with pytest.raises(UserError, match=r"other\.json is a link out of"):
+        ModelFolder(str(snapshot))
+
+
 def test_ids_of_a_tokenizer_have_no_large_gaps(folder):
     definition = json.loads((folder / "tokenizer.json").read_text())
     definition["model"]["vocab"]["zz"] = 2**31

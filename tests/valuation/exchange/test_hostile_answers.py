@@ -1,10 +1,12 @@
 """One hostile answer, whatever is in it, is refused by name, and the others are ranked."""
 
 import csv
+import hashlib
 import io
 import json
 import os
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -113,6 +115,30 @@ def many(folder):
     seal(folder, members | more)
 
 
+def packed(**header):
+    """Add a member whose header a tar reader would follow back, or search for hours."""
+
+    def change(folder):
+        seal(folder, members_of(folder))
+        path = folder / "000000.tar"
+        member = tarfile.TarInfo("x")
+        for key, value in header.items():
+            setattr(member, key, value)
+        content = b"9" * max(member.size, 0)
+        made = path.read_bytes().rstrip(b"\0")
+        made += b"\0" * (-len(made) % 512) + member.tobuf(tarfile.GNU_FORMAT) + content + b"\0" * 10240
+        path.write_bytes(made)
+        known = {"sha256": hashlib.sha256(made).hexdigest(), "size": len(made)}
+        seal(
+            folder,
+            None,
+            lambda index: index["shards"][0].update(known),
+            lambda manifest: manifest["contents"]["shards"][0].update(known),
+        )
+
+    return change
+
+
 def linked(name):
     def change(folder):
         shutil.move(folder / name, folder.parent / f"{folder.name}-{name}")
@@ -164,6 +190,8 @@ HOSTILE = {
     "manifest missing": lambda folder: (folder / "manifest.json").unlink(),
     "index missing": lambda folder: (folder / "index.json").unlink(),
     "shard missing": lambda folder: (folder / "000000.tar").unlink(),
+    "shard that leads back": packed(size=-512),
+    "shard of digits": packed(type=tarfile.XHDTYPE, size=150_000),
     "shard a link": linked("000000.tar"),
     "manifest a link": linked("manifest.json"),
     "index a pipe": replaced("index.json", os.mkfifo),
