@@ -6,6 +6,7 @@ import lzma
 import os
 import struct
 import sys
+import tempfile
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from lit_core.data.shards import ShardSet
 from lit_core.files.formats import stamp
 from lit_core.lightning.checkpoint import checkpoint_facts, load_checkpoint_file, read_checkpoint_file
 from lit_core.lightning.loggers import CSVLog
+from lit_core.lightning.sharded_checkpoint import consolidate
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.study.cells import CONFIG, RESULT, finished, rows_of
@@ -325,6 +327,26 @@ def checkpoints(folder):
             reader(folder / "x.ckpt")
         with quiet():
             show([str(folder / "x.ckpt")])
+
+    return read
+
+
+@target
+def checkpoint_folder(folder):
+    whole = {"w": torch.arange(6.0).reshape(3, 2), "b": torch.arange(4.0)}
+    content = {**stamp("litshift-checkpoint"), "global_step": 3, "parts": 2, "optimizer_states": []}
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in whole.items()}
+    torch.save({**content, "state_dict": meta}, folder / "meta.pt")
+    for rank, rows in enumerate((slice(0, 2), slice(2, None))):
+        parts = {
+            f"/state_dict/{name}": {"start": [rows.start, *[0] * (tensor.dim() - 1)], "part": tensor[rows].clone()}
+            for name, tensor in whole.items()
+        }
+        torch.save(parts, folder / f"part_{rank:05d}.pt")
+
+    def read():
+        with tempfile.TemporaryDirectory() as place, quiet():
+            consolidate(str(folder), f"{place}/x.ckpt")
 
     return read
 

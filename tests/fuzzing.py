@@ -43,14 +43,13 @@ class Mutator:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.formats = {".gz": self.gz, ".xz": self.xz, ".ckpt": self.checkpoint, ".safetensors": self.safetensors}
+        self.formats = {".gz": self.gz, ".xz": self.xz, ".safetensors": self.safetensors}
+        self.formats |= {".ckpt": self.checkpoint, ".pt": self.checkpoint}
 
     def __call__(self, path):
         """Alter a file in place; most times in the way of its format."""
         content = path.read_bytes()
-        own = {".gz": self.gz, ".xz": self.xz, ".ckpt": self.checkpoint, ".safetensors": self.safetensors}.get(
-            path.suffix
-        )
+        own = self.formats.get(path.suffix)
         if own is None and content[:1] in (b"{", b"["):
             own = self.json
         if own is None and path.suffix in (".yaml", ".yml"):

@@ -165,24 +165,54 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
         return read_checkpoint_file(path, argument)
     meta = read_checkpoint_facts(path, argument)
     scattered: dict[str, list[tuple[tuple[int, ...], Tensor]]] = {}
-    for rank in range(meta.pop("parts")):
-        file = path / PART.format(rank)
+    for file in _part_files(path, meta.pop("parts", None), argument):
         try:
             parts = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             check_content(file, argument)
-        except Exception as error:  # whatever a damaged file makes torch raise
+            for name, part in parts.items():
+                scattered.setdefault(name, []).append((tuple(part["start"]), part["part"]))
+        except Exception as error:  # whatever a damaged file makes torch raise, and other content
             raise UserError(
                 f"{argument} is {path}, but its file {file.name} is missing or damaged; copy the whole folder again, "
                 "or give another checkpoint."
             ) from error
-        for name, part in parts.items():
-            scattered.setdefault(name, []).append((tuple(part["start"]), part["part"]))
 
     def find(name: str, leaf: Any) -> Any:
-        divided = isinstance(leaf, Tensor) and leaf.is_meta
-        return ScatteredTensor(leaf, scattered[name]) if divided else leaf
+        if not isinstance(leaf, Tensor) or not leaf.is_meta:
+            return leaf
+        parts = scattered.get(name, [])
+        if not _make_up(parts, leaf):
+            raise UserError(
+                f"{argument} is {path}, whose parts of {name} do not make up a tensor of the shape "
+                f"{tuple(leaf.shape)}; copy the whole folder again, or give another checkpoint."
+            )
+        return ScatteredTensor(leaf, parts)
 
     return dict(_map(meta, find))
+
+
+def _part_files(path: Path, count: Any, argument: str) -> list[Path]:
+    """Return the files of the devices' parts, if the folder has as many as were written."""
+    if type(count) is not int or not 1 <= count <= len(list(path.iterdir())):
+        raise UserError(
+            f"{argument} is {path}, which lacks some of its {count!r} parts, or was not written by several devices; "
+            "copy the whole folder again, or give another checkpoint."
+        )
+    return [path / PART.format(rank) for rank in range(count)]
+
+
+def _make_up(parts: list[tuple[tuple[int, ...], Tensor]], like: Tensor) -> bool:
+    """Tell whether parts, of which several devices may have the same, cover a tensor."""
+    covered = {}
+    for start, part in parts:
+        if not isinstance(part, Tensor) or part.dtype != like.dtype or not len(start) == part.dim() == like.dim():
+            return False
+        bounds = zip(start, part.shape, like.shape, strict=True)
+        inside = all(type(first) is int and 0 <= first <= first + n <= whole for first, n, whole in bounds)
+        if not inside or part.numel() * part.element_size() > part.untyped_storage().nbytes():  # repeated, not stored
+            return False
+        covered[start, part.shape] = part.numel()
+    return sum(covered.values()) == like.numel()
 
 
 def consolidate(ckpt_path: str, output: str) -> None:
