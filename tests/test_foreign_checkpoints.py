@@ -432,17 +432,16 @@ def test_no_strategy_of_lightning_unpickles_a_folder(former, capsys):
 
 
 @pytest.mark.slow  # trains
-@pytest.mark.parametrize("path", ["local://{}/mine", "runs/x/checkpoints/../../../mine"])
+@pytest.mark.parametrize("path", ["local://{}/mine", "runs/valuation/first/checkpoints/../../../../mine"])
 def test_a_resumed_run_removes_nothing_that_is_named_in_its_checkpoint(path, former):
     main = import_module("lit_valuation.cli").main
     assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
-    for name in ("runs/x/checkpoints", "mine"):
-        Path(name).mkdir()
+    Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("")
     checkpoint = read_checkpoint_file(last("valuation/first"))
     state = next(state for name, state in checkpoint["callbacks"].items() if name.startswith("RunCheckpoint"))
-    place = path.format(Path.cwd())
-    state |= {"dirpath": "runs/x/checkpoints", "last_model_path": place, "best_model_path": place}
-    torch.save(checkpoint, "runs/x/checkpoints/last.ckpt")
-    assert main(["fit", "--ckpt_path", "runs/x/checkpoints/last.ckpt", "--trainer.max_steps", "12"]) == 0
+    assert state["dirpath"] == "runs/valuation/first/checkpoints"
+    state["last_model_path"] = path.format(Path.cwd())
+    torch.save(checkpoint, last("valuation/first"))
+    assert main(["fit", "--ckpt_path", last("valuation/first"), "--trainer.max_steps", "12"]) == 0
     assert Path("mine/thesis.txt").exists()
