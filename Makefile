@@ -8,6 +8,8 @@ BENCH_VALUATION := .venv-bench-valuation
 export TOKENIZERS_PARALLELISM := false
 # Threads that wait by spinning bring a busy machine to a crawl: on two cores with one other process, a tenth of the speed.
 export GOMP_SPINCOUNT := 1000
+# Where this is set, each command and each process of the tests compiles all our modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart test test-all fuzz kills matrix check package forgetting figures bench bench-valuation clean
 

@@ -58,7 +58,7 @@ trainer: {max_steps: 2, val_check_interval: 2}
 VALUATION = """
 root: table
 source: {class_path: Table, init_args: {name: mine, path: table.csv, label: kind, group: place}}
-division: {hard: [c], train: 60, val: 40, test: 40, owner_samples: 20}
+division: {hard: [c], train: 60, val: 40, test: 40, owner_samples: 12, evaluation_useful: 0.2}
 """
 DETECT = """
 data:
@@ -106,7 +106,7 @@ def prepare() -> None:
         (folder / f"{number}.txt").write_text(text[number * 500 : number * 500 + 4000])
     for name, config in {"moe": MOE, "own": RUN, "valuation": VALUATION, "detect": DETECT}.items():
         Path(f"{name}.yaml").write_text(config)
-    rows = [f"{n % 7},{n % 11},{'odd' if n * n % 5 > 1 else 'even'},{'abc'[n % 3]}" for n in range(600)]
+    rows = [f"{n % 7},{n * n % 11},{'odd' if n * n % 5 > 1 else 'even'},{'abc'[n % 3]}" for n in range(600)]
     Path("table.csv").write_text("\n".join(["first,second,kind,place", *rows, ""]))
     with Path("texts.csv").open("w", newline="") as file:
         rows = [(text[number * 60 : number * 60 + 300], number % 2) for number in range(80)]
