@@ -90,6 +90,9 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
         for action in parser._actions:
             if names := known_classes(function).get(action.dest):
                 action.help = f"{action.help} Known: {', '.join(names)}."
+        if _asks_for_help(args):  # at once; parsing would look at the defaults first
+            parser.print_help()
+            return OK
         config = parser.parse_args(located)
         for key in ("config", TRUST):
             config.pop(key, None)
