@@ -61,7 +61,7 @@ def parse_json(
     text = decoded(content, where, remedy) if isinstance(content, bytes) else content
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=None if lenient else _refuse)
-        if text.count("[") + text.count("{") > DEEPEST and not _is_shallow(value):
+        if text.count("[") + text.count("{") > DEEPEST and not is_shallow(value):
             raise ValueError(f"more than {DEEPEST} levels deep")
         if not lenient and "\\ud" in text.lower() and not _is_text(value):
             raise ValueError("a text holds half a surrogate pair")
@@ -171,13 +171,14 @@ def _refuse(number: str) -> None:
     raise ValueError(f"{number} is not a number of JSON")
 
 
-def _is_shallow(value: Any) -> bool:
+def is_shallow(value: Any) -> bool:
+    """Tell whether plain values are at most `DEEPEST` levels deep."""
     level = [value]
     for _ in range(DEEPEST + 1):
         level = [
             inner
             for part in level
-            if isinstance(part, dict | list)
+            if isinstance(part, dict | list | tuple)
             for inner in (part.values() if isinstance(part, dict) else part)
         ]
         if not level:

@@ -22,6 +22,7 @@ from torch.serialization import set_default_mmap_options, skip_data
 
 from lit_core.errors import UserError
 from lit_core.files.formats import META, check_format, is_checkpoint_folder
+from lit_core.files.json_files import DEEPEST, is_shallow
 from lit_core.files.paths import atomic_path, undo_torn_replacement
 from lit_core.lightning.checksums import check_content, renew_checksums
 from lit_core.lightning.foreign import vetted
@@ -98,17 +99,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_version(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Refuse a checkpoint of a newer version than ours; those of Lightning have no version.
+    """Refuse a checkpoint of a newer version than ours, or with a description that no command writes.
+
+    Checkpoints of Lightning have no version.
 
     Args:
         checkpoint: Its content.
         path: The file, for the message.
 
     Raises:
-        UserError: If this release does not read the version.
+        UserError: If this release does not read the version, or the description is too deep to be read.
     """
     if isinstance(checkpoint, dict):
         check_format("litshift-checkpoint", checkpoint, path, "give another checkpoint")
+        if not all(is_shallow(checkpoint.get(key)) for key in DESCRIBING):
+            raise UserError(f"{path} describes a model on more than {DEEPEST} levels; give another checkpoint.")
 
 
 def refuse_folder(path: str | Path, argument: str) -> None:

@@ -132,6 +132,8 @@ class _Gate:
             return self.text(value, declared, where)
         if isinstance(value, Iterable) and not isinstance(value, bytes | Tensor):
             self.refuse(where, value, "is no list")  # but a set, of which a parser makes one
+        if where.partition(".")[0] not in DESCRIBING and not isinstance(value, bool | int | float | None):
+            self.refuse(where, value, "is no value of a config")
         return value
 
     def text(self, value: str, declared: set[type] | None, where: str) -> Any:
