@@ -17,7 +17,14 @@ from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, remove_folder, replace_whole, resolve_data_path
-from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, read_prepared, root_to_prepare, workplace
+from lit_core.files.working_folder import (
+    PREPARED,
+    RECORD,
+    is_prepared,
+    read_prepared,
+    root_to_prepare,
+    workplace,
+)
 from lit_core.lm.tokenizer import SMALLEST_VOCABULARY, Tokenizer
 from lit_core.record import shown
 from lit_core.screen import quoted, say
@@ -28,6 +35,8 @@ TRAINING = "tokenizer_training.json"
 
 #: Vocabulary where none is asked for.
 VOCAB_SIZE = 4096
+#: Bytes of text that it is trained on then.
+TOKENIZER_BYTES = 16_000_000
 
 Summary = dict[str, dict[str, dict[str, int]]]
 
@@ -61,7 +70,7 @@ def prepare(
     corpora: list[Corpus] | None = None,
     tokenizer: str | None = None,
     vocab_size: int | None = None,
-    tokenizer_bytes: int = 16_000_000,
+    tokenizer_bytes: int = TOKENIZER_BYTES,
     max_bytes: int | dict[str, int] | None = None,
     val_fraction: float = 0.05,
     test_fraction: float = 0.05,
@@ -103,6 +112,10 @@ def prepare(
     folder = root_to_prepare(root)
     output_folder(folder, "root")
     _check(vocab_size, tokenizer_bytes, max_bytes, val_fraction, test_fraction, seed, shard_bytes, workers)
+    if tokenizer is not None and tokenizer_bytes != TOKENIZER_BYTES:
+        raise UserError(
+            f"tokenizer_bytes is {tokenizer_bytes}, but tokenizer {tokenizer} is not trained; leave out one of them."
+        )
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
     with workplace(folder, "*/shards-*/*.json") as work:
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.files.paths import make_folder
+from lit_core.files.temporary import remove_left, temporary
 
 #: Key of a checkpoint under which its signature lies.
 SIGNATURE = "signature"
@@ -103,14 +104,14 @@ def _key(create: bool = False) -> bytes | None:
     """Return the user's key; None if there is none, or no place for one."""
     with suppress(OSError, RuntimeError):
         path = _folder() / "key"
+        if create:
+            remove_left(path.parent)  # of a process that was killed as it wrote the key
         if create and not path.exists():
             make_folder(path.parent)
-            temporary = path.with_name(f".key.{os.getpid()}")
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(secrets.token_bytes(32))
-            with suppress(FileExistsError):  # another process was faster
-                os.link(temporary, path)
-            temporary.unlink()
+            with temporary(path) as own:  # which nobody else can read
+                own.write_bytes(secrets.token_bytes(32))
+                with suppress(FileExistsError):  # another process was faster
+                    os.link(own, path)
         return path.read_bytes() or None
     return None
 

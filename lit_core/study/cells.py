@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 from lit_core import __version__
 from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
-from lit_core.errors import RunFailure, Terminated
+from lit_core.errors import RunFailure
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write, remove_folder, resolve_data_path
 from lit_core.files.remade import read_or_set_aside
@@ -146,12 +146,19 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
             words = [sys.executable, "-m", package, *args]
             environment = {**os.environ, STUDY: str(folder)}
             with subprocess.Popen(
-                words, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,)
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(lock,),
+                start_new_session=True,  # a signal of the terminal reaches it once, through the study
             ) as process:
                 try:
                     code = process.wait()
-                except Terminated:  # which no terminal sends to the cell's command; it saves and ends
+                except KeyboardInterrupt:  # Ctrl-C or SIGTERM; the cell's command saves and ends
                     process.terminate()
+                    process.wait()
                     raise
         atomic_write(own / LOG, hidden_values((own / LOG).read_text(errors="replace")))
         if code != 0:

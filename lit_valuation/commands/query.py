@@ -64,10 +64,11 @@ def query(
     Raises:
         UserError: If an argument is wrong, or the model makes no mistakes.
     """
-    folder, home = new_folder(output), resolve_data_path(data)
+    home = resolve_data_path(data)
+    book = open_ledger(home, ledger)  # which may complete the output of a killed command
+    folder = new_folder(output)
     if dry_run:
         check_sheet(folder)
-    book = open_ledger(home, ledger)
     _check(per_class, budget, seed, limit, total_limit)
     seed = part_seed(seed)
     if classes == []:
@@ -98,13 +99,13 @@ def query(
 
     licence, sent = validation.shards.index["licence"], named_fingerprints(cases.queries, cases.queries.keys)
     notes = {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed, "record": new_record()}
-    with book.locked(), outgoing(folder, anonymized(cases.queries), validation.kind, licence, describe) as manifest:
+    queries = anonymized(cases.queries)
+    with book.locked(), outgoing(folder, queries, validation.kind, licence, describe, book.staged) as manifest:
         most = limits.total_limit(book, total_limit)
         for party, of_party in [*((name, limit) for name in to), (None, most)]:  # before the first line
             limits.check_limit(book, party, of_party, sent.values(), "per_class")
         notes |= {} if most is None else {"total_limit": most}
-        for name in to:
-            book.append(Entry("query", name, digest(manifest), budget, sent, notes))
+        book.append(*(Entry("query", name, digest(manifest), budget, sent, notes) for name in to))
     say("", f"To be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
     say(f"Read it out  {digest(manifest)}")
     say(f"Recorded in  {book.path}")

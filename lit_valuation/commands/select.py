@@ -83,10 +83,11 @@ def select(
         UserError: If the query is not as its trainer wrote it, an argument is wrong, you have none of the classes, or
             the limit would be exceeded.
     """
-    folder, home = new_folder(output), resolve_data_path(data)
+    home = resolve_data_path(data)
+    book = open_ledger(home, ledger)  # which may complete the output of a killed command
+    folder = new_folder(output)
     if dry_run:
         check_sheet(folder)
-    book = open_ledger(home, ledger)
     _check(limit, budget, seed, total_limit)
     seed = part_seed(seed)
     owned = LabelledSet(home / "train")
@@ -136,7 +137,7 @@ def select(
             return Answer(received.digest, contents, budget, keys, weights, total, choice)
 
         licence = owned.shards.index["licence"]
-        with outgoing(folder, anonymized(shared), owned.kind, licence, describe) as manifest:
+        with outgoing(folder, anonymized(shared), owned.kind, licence, describe, book.staged) as manifest:
             notes = {"query": received.digest, "withheld": withhold or [], "limit": limit, "record": new_record()}
             notes |= {} if most is None else {"total_limit": most}
             book.append(Entry("answer", to, digest(manifest), budget, fingerprints, notes))

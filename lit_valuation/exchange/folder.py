@@ -10,7 +10,7 @@ import stat
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -58,7 +58,12 @@ def anonymized(samples: Samples) -> Samples:
 
 @contextmanager
 def outgoing(
-    folder: Path, samples: Samples, kind: str, licence: str, describe: Callable[[Contents], Any]
+    folder: Path,
+    samples: Samples,
+    kind: str,
+    licence: str,
+    describe: Callable[[Contents], Any],
+    stage: Callable[[Path], AbstractContextManager[Path]] | None = None,
 ) -> Iterator[Any]:
     """Write a folder to be sent. It appears under its name when the block ends without an error, or not at all.
 
@@ -68,12 +73,13 @@ def outgoing(
         kind: ``image``, ``table`` or ``embedding``.
         licence: Licence of the data.
         describe: Makes the manifest from the contents.
+        stage: Makes the folder to write in, as `SharingLedger.staged` does; None for one that no ledger records.
 
     Yields:
         The manifest.
     """
     make_folder(folder.parent)
-    with temporary(folder, folder=True) as work:
+    with temporary(folder, folder=True) if stage is None else stage(folder) as work:
         os.chmod(work, 0o755)
         write_labelled(work, samples, source="", split="", licence=licence, origin="", meta={"input": kind})
         manifest = describe(_contents(work, samples, kind))

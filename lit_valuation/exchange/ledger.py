@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +18,7 @@ from lit_core.files.json_files import parse_json
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import FULL_DISK, locked_folder, make_folder, sync_folder
 from lit_valuation.exchange.parties import canonical_name, recorded_names
+from lit_valuation.exchange.staging import finish_staged, noted_lines, staged
 from lit_valuation.samples import Samples
 
 Event = Literal["query", "answer", "received", "withdrawal"]
@@ -28,6 +29,10 @@ FORMAT = "litshift-ledger"
 #: Events that disclose samples to the other party.
 DISCLOSING = ("query", "answer")
 _START = "0" * 64
+
+
+class InUse(UserError):
+    """Another command holds the lock of the ledger."""
 
 
 @dataclass(frozen=True)
@@ -207,39 +212,68 @@ class SharingLedger:
         """Lock the ledger, so that nobody appends between reading it and writing what follows from it.
 
         Raises:
-            UserError: If another command holds the lock.
+            InUse: If another command holds the lock.
         """
         make_folder(self.path.parent)
-        with locked_folder(self.path.parent, f"{self.path} is in use by another command; wait for it."):
+        with ExitStack() as stack:
+            try:
+                busy = f"{self.path} is in use by another command; wait for it."
+                stack.enter_context(locked_folder(self.path.parent, busy))
+            except UserError as error:
+                raise InUse(str(error)) from error
             yield
 
-    def append(self, entry: Entry) -> Entry:
-        """Append a line, whole or not at all. Call this while the ledger is `locked`.
+    def staged(self, target: Path) -> AbstractContextManager[Path]:
+        """Return a context in which a folder to be sent is written and recorded; see `lit_valuation.exchange.staging`.
+
+        Call this while the ledger is `locked`.
 
         Args:
-            entry: The line, without time and hashes.
+            target: The folder.
+        """
+        return staged(self._note, len(self.entries()), target)
+
+    def finish_staged(self) -> None:
+        """Complete the folder that a killed command has recorded, or remove what it has not."""
+        if self._note.is_file():
+            with suppress(InUse), self.locked():
+                if self._note.is_file():
+                    later = self.entries()[noted_lines(self._note) :]
+                    finish_staged(self._note, {entry.digest for entry in later if entry.event in DISCLOSING})
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.staged.json")
+
+    def append(self, *new: Entry) -> Entry:
+        """Append lines, all of them whole or none at all. Call this while the ledger is `locked`.
+
+        Args:
+            new: The lines, without time and hashes.
 
         Returns:
-            The line as written.
+            The last line as written.
 
         Raises:
             UserError: If the ledger is damaged.
             RunFailure: If the disk is full.
         """
         entries = self.entries()
-        content = asdict(entry) | {
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "previous": entries[-1].hash if entries else _START,
-            "version": FORMATS[FORMAT][0],
-        }
-        unsigned = Entry(**content)
-        line = _dump(content | {"hash": unsigned.hashed()}).encode() + b"\n"
+        lines, previous = b"", entries[-1].hash if entries else _START
+        for entry in new:
+            content = asdict(entry) | {
+                "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "previous": previous,
+                "version": FORMATS[FORMAT][0],
+            }
+            previous = Entry(**content).hashed()
+            lines += _dump(content | {"hash": previous}).encode() + b"\n"
         ended = b"\n" if entries and self._torn() else b""  # an editor removed the newline of the last line
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(handle).st_size
             try:
-                if os.write(handle, ended + line) < len(ended + line):
+                if os.write(handle, ended + lines) < len(ended + lines):
                     raise OSError(FULL_DISK[0], os.strerror(FULL_DISK[0]))
                 os.fsync(handle)
             except OSError as error:
@@ -252,7 +286,7 @@ class SharingLedger:
         finally:
             os.close(handle)
         sync_folder(self.path.parent)
-        written = _parse(line)
+        written = _parse(lines[:-1].rpartition(b"\n")[2])
         assert written is not None
         return written
 
@@ -263,7 +297,7 @@ class SharingLedger:
 
 
 def open_ledger(data: Path, ledger: str | None) -> SharingLedger:
-    """Return the ledger of a command.
+    """Return the ledger of a command, after what a killed one was about to send is completed or removed.
 
     Args:
         data: Folder of the party's data.
@@ -272,7 +306,9 @@ def open_ledger(data: Path, ledger: str | None) -> SharingLedger:
     Raises:
         UserError: If the ledger cannot be written.
     """
-    return SharingLedger(data / LEDGER if ledger is None else output_file(ledger, "ledger", continued=True))
+    book = SharingLedger(data / LEDGER if ledger is None else output_file(ledger, "ledger", continued=True))
+    book.finish_staged()
+    return book
 
 
 def fingerprints(samples: Samples) -> tuple[str, ...]:

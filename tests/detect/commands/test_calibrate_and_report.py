@@ -1,11 +1,9 @@
 """calibrate and report with a detector that was trained by the command line, on real paragraphs and shuffled ones."""
 
 import csv
-import importlib
 import inspect
 import json
 import math
-import pkgutil
 import re
 from dataclasses import replace
 from itertools import chain
@@ -13,9 +11,8 @@ from itertools import chain
 import pytest
 import torch
 from austen_pairs import pairs, passages, shuffled
+from verbs import own_verbs
 
-import lit_detect.commands
-import lit_detect.generation
 from lit_core.errors import UserError
 from lit_core.files.paths import locked_folder
 from lit_detect.calibration import Calibration, Group
@@ -343,9 +340,7 @@ def test_a_condition_without_human_texts_is_left_out():
 def verbs_with_counts():
     """Each verb of the package with each of its arguments that is a number with a smallest value."""
     least = {"batch_size": 1, "resamples": 1, "limit": 1, "seed": 0}
-    for module in [*pkgutil.iter_modules(lit_detect.commands.__path__, "lit_detect.commands."), lit_detect.generation]:
-        name = getattr(module, "name", "lit_detect.generation.generate")
-        verb = getattr(importlib.import_module(name), name.rpartition(".")[2])
+    for verb in own_verbs()["lit_detect"].values():
         yield from (
             (verb, argument, least[argument] - 1)
             for argument in inspect.signature(verb).parameters
