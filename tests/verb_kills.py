@@ -259,8 +259,9 @@ def _without(node, keys):
 
 
 def _events(folder):
+    """Return the points that TensorBoard shows; a command that is given again writes the same ones again."""
     shown = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0}).Reload()
-    scalars = {tag: [(one.step, one.value) for one in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
-    steps = {tag: [one.step for one in shown.Images(tag)] for tag in shown.Tags()["images"]}
-    steps |= {tag: [one.step for one in shown.Tensors(tag)] for tag in shown.Tags()["tensors"]}
-    return {tag: values for tag, values in (scalars | steps).items() if not _is_timed(tag)}
+    points = {tag: [(one.step, one.value) for one in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
+    points |= {tag: [one.step for one in shown.Images(tag)] for tag in shown.Tags()["images"]}
+    points |= {tag: [one.step for one in shown.Tensors(tag)] for tag in shown.Tags()["tensors"]}
+    return {tag: sorted(set(values)) for tag, values in points.items() if not _is_timed(tag)}

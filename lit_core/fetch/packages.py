@@ -17,7 +17,7 @@ from typing import TypedDict
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import FULL_DISK, atomic_write, data_root, make_folder
-from lit_core.files.temporary import temporary
+from lit_core.files.temporary import remove_left, temporary
 from lit_core.screen import logger, say
 
 _log = logger(__name__)
@@ -169,6 +169,7 @@ def _fetch(
 ) -> Path:
     """Download, check and unpack in a temporary folder beside the target, which appears whole."""
     target = data_root() / "fetched" / kind / name
+    remove_left(target.parent)  # also of a process that was killed when it had just moved the target
     if (target / _RECORD).is_file():
         return target
     make_folder(target.parent)

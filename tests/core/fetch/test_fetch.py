@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import zipfile
 
+import kills
 import pytest
 
 from lit_core.corpora import GermanManPages
@@ -147,3 +148,20 @@ def test_an_npm_package(root):
     assert not left_over(root)
     with pytest.raises(RunFailure, match="is expected"):
         fetch_npm("is-number", "6.0.0", WRONG)
+
+
+@needs_dpkg
+@pytest.mark.slow  # forks this process, which is large, twice for each file operation
+def test_a_fetch_killed_at_any_file_operation_is_done_by_the_next(archive, tmp_path):
+    def fetch():
+        os.environ["LITSHIFT_DATA"] = os.path.abspath("data")
+        fetch_deb("manpages-de", {})
+
+    (tmp_path / "whole").mkdir()
+    assert kills.run(fetch, tmp_path / "whole").code == 0
+    expected, count = kills.tree(tmp_path / "whole"), 0
+    for at, here in kills.each_end(fetch, tmp_path):
+        assert kills.run(fetch, here).code == 0, at
+        assert kills.tree(here) == expected, at
+        count += 1
+    assert count > 8
