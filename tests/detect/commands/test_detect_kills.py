@@ -30,11 +30,11 @@ STUDY = {
 LOGGED = {**FIT, "trainer": {**FIT["trainer"], "logger": None, "log_every_n_steps": 1, "limit_val_batches": 1}}
 CHECKPOINT = ("--ckpt_path", LAST.format("one"))
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
-    "fit": Row(LOGGED, ("--run", "new"), room=5000),
+    "fit": Row(LOGGED, ("--run", "new")),
     "predict": Row(flags=(*CHECKPOINT, "--run", "new", "--data.predict", "pairs.jsonl")),
     "test": Row(flags=CHECKPOINT),
     "validate": Row(flags=CHECKPOINT),
-    "study": Row(STUDY),
+    "study": Row(STUDY, most=40),
     "configs": Row(writes=False),
     "show": Row({"paths": [CHECKPOINT[1]]}, writes=False),
 }

@@ -56,7 +56,7 @@ STUDY = {
 }
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     "fit": Row(FIT, ("--run", "one")),
-    "study": Row(STUDY),
+    "study": Row(STUDY, most=40),
     "predict": Row(flags=(*CHECKPOINT, "--run", "one"), code=2),
     "test": Row(flags=CHECKPOINT),
     "validate": Row(flags=CHECKPOINT),
