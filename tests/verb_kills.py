@@ -31,6 +31,8 @@ from lit_core.record import RECORD
 
 #: Of a record, what the same command always writes the same.
 LASTING = ("config", "seeds")
+#: What tells from which checkpoint a run was resumed.
+OF_A_RESUME = ("ckpt_path", "last_model_path")
 #: What depends on the clock: columns of metrics, tags of events, columns of tables.
 CLOCK = ("tokens_per_second", "seconds", "hp_metric")
 
@@ -117,10 +119,13 @@ class Place:
         return kills.run(inside, self.path, below=self.path, **options)
 
     def again(self, verb, row):
-        """Give a command again that was ended, and return what became of it."""
-        ended = self.run(verb, row)
+        """Give a command again, or resume it as it advises; return what became of it and what it left."""
+        ended, kept = self.run(verb, row), None
         advice = re.search(r"holds a run already; resume it with --ckpt_path (\S+),", ended.said)
-        return self.run(verb, Row(flags=("--ckpt_path", advice[1]))) if advice else ended
+        if advice:
+            ended = self.run(verb, Row(flags=("--ckpt_path", advice[1])))
+            kept = None if advice[1].endswith("last.ckpt") else advice[1]  # Lightning keeps what it resumed from
+        return ended, {name: value for name, value in content(self.path).items() if name != kept}
 
 
 class Walk:
@@ -176,18 +181,15 @@ class Walk:
         _, expected, *_ = self.whole
         self.place.fresh(self.row)
         ended = self.place.run(self.verb, self.row, **({"end": end} if isinstance(end, End) else {"after": end}))
-        if isinstance(end, End) and end.how == "full" and ended.code:
+        if isinstance(end, End) and end.how == "full" and ended.code != self.row.code:
             fault = self._fault_of_sentence(ended)
             if fault:
                 return ended, fault
-        again = self.place.again(self.verb, self.row)
+        again, found = self.place.again(self.verb, self.row)
         if again.code not in (self.row.code, 2):  # 2: it was done already, which is told
             return ended, f"the same command ends with {again.code}: {again.said[-2000:]}"
-        found = content(self.place.path)
-        return (
-            ended,
-            found != expected and f"{differences(found, expected)}; the same command said {again.said[-1000:]}",
-        )
+        fault = f"{differences(found, expected)}; the same command said {again.said[-1000:]}"
+        return ended, fault if found != expected else None
 
     def _fault_of_sentence(self, ended):
         """Return what is wrong with what a command says of a full disk."""
@@ -195,9 +197,8 @@ class Walk:
         sentences = [line.removeprefix(begin) for line in ended.said.splitlines() if line.startswith(begin)]
         if ended.code not in (1, 2) or "Traceback" in ended.said or not sentences:
             return f"a full disk ends with {ended.code} and no sentence"
-        if not re.search(r"disk is full|[Nn]o space|too large", sentences[0]) or not re.search(
-            r"\w[/.]\w", sentences[0]
-        ):
+        named = re.search(r"\w[/.]\w", sentences[0])
+        if not named or not re.search(r"disk is full|[Nn]o space|too large", sentences[0]):
             return "a full disk is not told, or the file is not named"
         return None
 
@@ -239,9 +240,11 @@ def content(folder):
 def _plain_content(path):
     if path.suffix in (".ckpt", ".pt"):
         loaded = torch.load(path, weights_only=True, map_location="cpu")
-        return repr(_without(loaded, (*RECORDED, "signature", "training_meter", "zero_grad")))
+        return repr(_without(loaded, (*RECORDED, *OF_A_RESUME, "signature", "training_meter", "zero_grad")))
     if path.name.endswith((RECORD, "run.test.json", "run.validate.json", "run.predict.json")):
-        return repr({key: json.loads(path.read_text())[key] for key in LASTING})
+        return repr(_without({key: json.loads(path.read_text())[key] for key in LASTING}, OF_A_RESUME))
+    if path.suffix == ".yaml":
+        return re.sub(rf"(?m)^({'|'.join(OF_A_RESUME)}):.*$", "", path.read_text())
     if path.name == "key":
         return len(path.read_bytes())
     if path.suffix == ".csv":
