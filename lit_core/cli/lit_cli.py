@@ -202,6 +202,8 @@ class LitCLI(CommandLine):
             MisconfigurationException: If the trainer refuses its arguments.
         """
         assert self.subcommand is not None
+        if self.subcommand == "predict":
+            self._need_predictions()
         config = self.config[self.subcommand]
         trainer_config = self.config_init[self.subcommand]["trainer"]
         fit, ckpt_path = self.subcommand == "fit", config.get("ckpt_path")
@@ -255,6 +257,15 @@ class LitCLI(CommandLine):
             return self.build_trainer({**trainer_config, **kwargs})
         except (TypeError, ValueError, ModuleNotFoundError) as error:
             raise MisconfigurationException(str(error)) from error
+
+    def _need_predictions(self) -> None:
+        """Refuse data without anything to predict, before anything is written."""
+        data, model = (type(part).predict_dataloader for part in (self.datamodule, self.model))
+        if data is LightningDataModule.predict_dataloader and model is LightningModule.predict_dataloader:
+            raise UserError(
+                f"predict has nothing to predict: {type(self.datamodule).__name__} has no `predict_dataloader`; use "
+                "test, or data that have one."
+            )
 
     def _loggers(self, given: Any, folder: Path, resume_step: int | None) -> list[Logger] | bool:
         """Return the loggers of the run folder with those that the user names; none if that is false."""

@@ -57,7 +57,7 @@ STUDY = {
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     "fit": Row(FIT, ("--run", "one")),
     "study": Row(STUDY, most=40),
-    "predict": Row(flags=(*CHECKPOINT, "--run", "one"), code=2),
+    "predict": Row(flags=(*CHECKPOINT, "--run", "one"), writes=False, code=2),
     "test": Row(flags=CHECKPOINT),
     "validate": Row(flags=CHECKPOINT),
     "plan": Row(FIT, writes=False),
