@@ -31,7 +31,7 @@ WORK: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("lit-valuation prepare --config valuation.yaml", (), "table"),
     (
         "lit-valuation fit --config valuation/quickstart/chosen.yaml --data.root table --trainer.max_steps 20 "
-        "--trainer.val_check_interval 20 --run valuation",
+        "--trainer.val_check_interval 20 --trainer.callbacks [] --run valuation",
         (),
         "runs/valuation/valuation",
     ),
@@ -106,7 +106,7 @@ def prepare() -> None:
         (folder / f"{number}.txt").write_text(text[number * 500 : number * 500 + 4000])
     for name, config in {"moe": MOE, "own": RUN, "valuation": VALUATION, "detect": DETECT}.items():
         Path(f"{name}.yaml").write_text(config)
-    rows = [f"{n % 7},{n * n % 11},{'odd' if n * n % 5 > 1 else 'even'},{'abc'[n % 3]}" for n in range(600)]
+    rows = [f"{n},{n * n % 11},{'odd' if n * n % 5 > 1 else 'even'},{'abc'[n % 3]}" for n in range(600)]
     Path("table.csv").write_text("\n".join(["first,second,kind,place", *rows, ""]))
     with Path("texts.csv").open("w", newline="") as file:
         rows = [(text[number * 60 : number * 60 + 300], number % 2) for number in range(80)]
