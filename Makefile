@@ -34,6 +34,7 @@ check: $(STAMP) package  ## Style, types, the arrows between the packages, and w
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/typed_program.py
 	$(BIN)/lint-imports
 
 package: $(STAMP)  ## The sdist, the wheel made from it, and what is wrong with them.

@@ -102,9 +102,9 @@ def test_the_commands_of_lightning_are_all_described():
     assert list(LIGHTNING) == list(LitCLI.subcommands())
 
 
-def test_the_version_is_the_packages(capsys):
+def test_the_version_is_the_packages_and_tells_where_they_are(capsys):
     assert import_module("lit_moe.cli").main(["--version"]) == 0
-    assert capsys.readouterr().out == f"lit-moe {lit_core.__version__}\n"
+    assert capsys.readouterr().out == f"lit-moe {lit_core.__version__} from {Path(lit_core.__file__).parent}\n"
 
 
 @pytest.mark.parametrize("name", ["lit_core.cli", *PACKAGES])

@@ -22,9 +22,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("detect", "faiss", "hf", "plot", "spacy", "valuation")
-#: What each choice of versions adds to `uv pip install`.
+#: What each choice of versions adds to `uv pip install`; only what the requirements name is direct.
 VERSIONS = {
-    "oldest": ["--resolution", "lowest-direct"],
+    "oldest": ["--resolution", "lowest-direct", "--requirements", str(ROOT / "pyproject.toml")],
     "newest": [],
     "tested": ["--constraint", str(ROOT / "constraints.txt")],
 }
@@ -92,7 +92,8 @@ def run(row: Row, wheel: Path) -> dict[str, object]:
         extras = f"[{','.join(row.extras)}]" if row.extras else ""
         python = str(home / "bin" / "python")
         target = f"lit-shift{extras} @ {wheel.as_uri()}"
-        installed = call("uv", "pip", "install", "--quiet", "--python", python, *VERSIONS[row.versions], target)
+        named = [f"--extra={extra}" for extra in row.extras] if row.versions == "oldest" else []
+        installed = call("uv", "pip", "install", "-q", "--python", python, *VERSIONS[row.versions], *named, target)
         if installed.returncode:
             return {"outcome": "not run: it cannot be installed", "output": installed.stdout[-2000:]}
         versions = json.loads(call(python, "-c", VERSIONS_OF, *TOLD).stdout)

@@ -156,7 +156,9 @@ def _interrupted(program: str, error: KeyboardInterrupt) -> int:
 def _without_command(program: str, own: Mapping[str, Callable[..., Any] | Verb], args: list[str]) -> int:
     """Answer a command line of flags only."""
     if "--version" in args:
-        say(f"{program} {lit_core.__version__}")
+        say(
+            f"{program} {lit_core.__version__} from {Path(lit_core.__file__).parent}"
+        )  # a clone hides what is installed
         return OK
     say(*_usage(program, own).split("\n"))
     return OK if not args or {"--help", "-h"} & set(args) else USER_ERROR
