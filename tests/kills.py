@@ -120,6 +120,8 @@ def _become(function, below, out, end, traced):
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if end and end.how == "torn":
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         if end or traced:
             _watch(below, end, traced)
         code = function() or 0
@@ -159,7 +161,6 @@ def _watch(below, end, traced):
             if end.how == "killed":
                 os.killpg(0, signal.SIGKILL)
             if end.how == "torn":
-                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
                 size = os.path.getsize(path) if event == "open" and os.path.isfile(path) else 0
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size + end.room, resource.RLIM_INFINITY))
             else:

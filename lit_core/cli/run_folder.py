@@ -129,7 +129,7 @@ def hold_run_folder(folder: Path) -> None:
 
 
 def begin_run(folder: Path, config_text: str, checkpoints: list[Path]) -> None:
-    """Remove what is left in the folder of a new run by the same fit, killed before its first checkpoint.
+    """Remove what is left in the folder of a new run by the same fit, ended before its first checkpoint.
 
     The folder is held; further ranks do nothing.
 
@@ -146,7 +146,7 @@ def begin_run(folder: Path, config_text: str, checkpoints: list[Path]) -> None:
     config, record = folder / "config.yaml", folder / "run.json"
     if config.is_file():
         files = [file for place in (folder / "checkpoints", *checkpoints) for file in place.glob("*.ckpt")]
-        if files or not read_whole(config).startswith(config_text.encode()) or not _was_killed(record):
+        if files or not read_whole(config).startswith(config_text.encode()) or not _is_unfinished(record):
             last = folder / "checkpoints" / "last.ckpt"
             newest = last if last in files else max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
             resume = "" if newest is None else f"resume it with --ckpt_path {quoted(newest)}, "
@@ -162,8 +162,8 @@ def begin_run(folder: Path, config_text: str, checkpoints: list[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _was_killed(record: Path) -> bool:
-    return record.is_file() and read(record)["sessions"][-1]["end"] is None
+def _is_unfinished(record: Path) -> bool:
+    return record.is_file() and read(record)["sessions"][-1]["exit"] != "finished"
 
 
 def current_run_folder() -> Path | None:
