@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT := 1000
 # Where this is set, each command and each process of the tests compiles all our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart test test-all fuzz kills matrix check package forgetting figures bench bench-valuation clean
+.PHONY: quickstart test test-all fuzz kills matrix check package forgetting figures bench bench-start bench-valuation clean
 
 quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, owners whose data helps, detectors under attack.
 	$(BIN)/python examples/quickstart.py
@@ -59,6 +59,9 @@ bench: $(BENCH)/.installed  ## Layers, training steps and data streams beside th
 	$(BENCH)/bin/python benchmarks/data_stream.py --output docs/results/data_stream.json
 	$(BENCH)/bin/python benchmarks/loop_overhead.py --output docs/results/loop_overhead.json
 	$(BENCH)/bin/python benchmarks/report.py docs/results
+
+bench-start: $(BENCH)/.installed  ## CPU seconds of commands before they begin; writes docs/results/start_up.md.
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/start_up.py --rounds 3 --warm-up 1 --output docs/results/start_up.json
 
 bench-valuation: $(BENCH_VALUATION)/.installed  ## Search, values and matching pursuit beside their peers; writes docs/results/features.md and omp.md.
 	$(BENCH_VALUATION)/bin/python benchmarks/features.py --output docs/results/features.json

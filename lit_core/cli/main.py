@@ -80,6 +80,10 @@ def _run(
     debug = "--debug" in args
     args = [arg for arg in args if arg not in ("--debug", "--overwrite")]
     own = {**verbs, **(like_fit or {})}
+    if "_ARGCOMPLETE" in os.environ:  # the Tab key
+        from lit_core.cli.completion import complete
+
+        complete(program, own)
     _quiet()
     threading.excepthook = partial(_say_of_thread, program, debug)
     watch_rank_zero()

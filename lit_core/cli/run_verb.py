@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from jsonargparse import ArgumentError, auto_parser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, auto_parser, set_parsing_settings
 
 from lit_core import record
 from lit_core.cli.arguments import (
@@ -50,6 +50,31 @@ def _asks_for_help(args: list[str]) -> bool:
     return "--help" in args or "-h" in args
 
 
+def parser_of(program: str, name: str, function: Callable[..., Any]) -> ArgumentParser:
+    """Return the parser of a verb's arguments.
+
+    Args:
+        program: Name of the console script.
+        name: The verb.
+        function: Its function, or one of `described`.
+    """
+    parser = auto_parser(
+        function,
+        prog=f"{program} {name}",
+        as_positional=False,
+        parser_mode=PARSER_MODE,
+        exit_on_error=False,
+        parser_class=Parser,
+        fail_untyped=False,
+        description=first_line(function.__doc__),
+    )
+    parser.add_argument(f"--{TRUST}", **TRUST_ARGUMENT)
+    for action in parser._actions:
+        if names := known_classes(function).get(action.dest):
+            action.help = f"{action.help} Known: {', '.join(names)}."
+    return parser
+
+
 def run_verb(program: str, name: str, function: Callable[..., Any], args: list[str]) -> int:
     """Parse the arguments of a verb and run it.
 
@@ -76,20 +101,7 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
         args = paths_as_flags(args)
     located = configs_first(trust_given(locate_configs(replace_former_paths(args))))
     try:
-        parser = auto_parser(
-            function,
-            prog=f"{program} {name}",
-            as_positional=False,
-            parser_mode=PARSER_MODE,
-            exit_on_error=False,
-            parser_class=Parser,
-            fail_untyped=False,
-            description=first_line(function.__doc__),
-        )
-        parser.add_argument(f"--{TRUST}", **TRUST_ARGUMENT)
-        for action in parser._actions:
-            if names := known_classes(function).get(action.dest):
-                action.help = f"{action.help} Known: {', '.join(names)}."
+        parser = parser_of(program, name, function)
         if _asks_for_help(args):  # at once; parsing would look at the defaults first
             parser.print_help()
             return OK

@@ -40,6 +40,24 @@ def function_in(module: str, name: str) -> ast.FunctionDef:
     raise LookupError(f"{module} has no function {name}.")
 
 
+def method_in(module: str, owner: str, name: str) -> ast.FunctionDef:
+    """Return the definition of a method of a class.
+
+    Args:
+        module: Import path of the module.
+        owner: Name of the class.
+        name: Name of the method.
+
+    Raises:
+        LookupError: If there is none.
+    """
+    for node in tree_of(module).body:
+        for inner in node.body if isinstance(node, ast.ClassDef) and node.name == owner else ():
+            if isinstance(inner, ast.FunctionDef) and inner.name == name:
+                return inner
+    raise LookupError(f"{module}.{owner} has no method {name}.")
+
+
 def definition(module: str, name: str) -> tuple[str, ast.stmt] | None:
     """Return where a name of a module is defined: the module of ours, and the statement; an import if it is not ours.
 
