@@ -121,12 +121,11 @@ class Place:
 
     def again(self, verb, row):
         """Give a command again, or resume it as it advises; return what became of it and what it left."""
-        ended, kept = self.run(verb, row), None
+        ended = self.run(verb, row)
         advice = re.search(r"holds a run already; resume it with --ckpt_path (\S+),", ended.said)
         if advice:
             ended = self.run(verb, Row(flags=("--ckpt_path", advice[1])))
-            kept = None if advice[1].endswith("last.ckpt") else advice[1]  # Lightning keeps what it resumed from
-        return ended, {name: value for name, value in content(self.path).items() if name != kept}
+        return ended, content(self.path)
 
 
 class Walk:

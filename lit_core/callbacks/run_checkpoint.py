@@ -88,3 +88,8 @@ class RunCheckpoint(ModelCheckpoint):
     def save_now(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``, and the step's own file if `every_n_train_steps` is not 0."""
         save_files(self, trainer, step_file=self._every > 0)
+        former = Path(trainer.ckpt_path or "").absolute()
+        others = (Path(self.best_model_path), Path(self.last_model_path))
+        is_own = former.parent == Path(str(self.dirpath)).absolute() and former.name.startswith("step=")
+        if self.save_top_k == 1 and is_own and former not in [other.absolute() for other in others]:
+            trainer.strategy.remove_checkpoint(former)  # Lightning keeps the file from which a run is resumed

@@ -108,6 +108,8 @@ class RunRecord(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Record that the run is finished."""
+        if stage == "predict":  # all of it may have been predicted before, of which no other hook tells
+            self._save(trainer)
         self._end(trainer, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

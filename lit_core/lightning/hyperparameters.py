@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_core.errors import UserError
-from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, is_built_by_cli
+from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, given_by_cli
 from lit_core.origin import NOT_KEPT, KeepsOrigin, described, import_path, origin, unkept
 
 
@@ -30,13 +31,13 @@ class KeepsHyperparameters(KeepsOrigin, HyperparametersMixin):
         Args:
             ignore: Arguments to leave out.
         """
-        if is_built_by_cli():
-            super().save_hyperparameters(ignore=ignore, logger=False)
-            return
-        built = origin(self)
-        if built is None:  # the arguments do not fit, which the constructor itself has not noticed
-            return
-        with as_built_by_cli({**built["init_args"], CLASS_PATH: import_path(type(self))}):
+        given = given_by_cli()
+        if given is None:
+            built = origin(self)
+            if built is None:  # the arguments do not fit, which the constructor itself has not noticed
+                return
+            given = {**built["init_args"], CLASS_PATH: import_path(type(self))}
+        with as_built_by_cli(given):
             super().save_hyperparameters(ignore=ignore, logger=False)
 
     def save_hyperparameters(
@@ -56,7 +57,9 @@ class KeepsHyperparameters(KeepsOrigin, HyperparametersMixin):
         """
         current = inspect.currentframe()
         caller = frame or (current.f_back if current is not None else None)
-        super().save_hyperparameters(*args, ignore=ignore, frame=caller, logger=logger)
+        given = given_by_cli()
+        with nullcontext() if given is None else as_built_by_cli(given):
+            super().save_hyperparameters(*args, ignore=ignore, frame=caller, logger=logger)
         for name, value in self.hparams.items():
             self.hparams[name] = described(value)
 

@@ -67,21 +67,24 @@ class CommandLine(LightningCLI):
         self.run_subcommand(subcommand)
 
 
-def is_built_by_cli() -> bool:
-    """Tell whether LightningCLI builds the module that is under construction, from a parsed config.
+def given_by_cli() -> dict[str, Any] | None:
+    """Return the parsed config of which LightningCLI builds the module under construction; None if it builds none.
 
-    LightningCLI hands the config to ``save_hyperparameters`` through this variable only.
+    LightningCLI hands the config to ``save_hyperparameters`` through this variable only. The order of the values that
+    are linked to the data differs from process to process.
     """
-    return _given_hyperparameters.get() is not None
+    return _given_hyperparameters.get()
 
 
 def as_built_by_cli(hyperparameters: dict[str, Any]) -> AbstractContextManager[None]:
     """Return a context in which ``save_hyperparameters`` keeps these values, as if LightningCLI had parsed them.
 
+    They are kept sorted by name.
+
     Args:
         hyperparameters: Plain data, with the class under `CLASS_PATH`.
     """
-    return _given_hyperparameters_context(hyperparameters, INSTANTIATE_MODULE)
+    return _given_hyperparameters_context(dict(sorted(hyperparameters.items())), INSTANTIATE_MODULE)
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:

@@ -128,7 +128,8 @@ class PredictionWriter(Callback):
                 f"PredictionWriter needs a predict_step that returns a mapping with {', '.join(sorted(NEEDED))}, but "
                 f"that of {type(pl_module).__name__} returned {kind}; return them, or leave the callback out."
             )
-        rows = [self._row(pl_module, outputs, position) for position in range(len(outputs["decision"]))]
+        done, indices = self._work.done, [int(index) for index in outputs["index"]]
+        rows = [self._row(pl_module, outputs, position) for position, index in enumerate(indices) if index not in done]
         self._work.append(rows)
         self._rows += len(rows)
         if batch_idx == 0:  # the first one also loads and warms up

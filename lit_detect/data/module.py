@@ -56,7 +56,8 @@ class TextDataModule(StreamDataModule):
         verify: Whether each shard's SHA-256 is compared with its index before the first step.
 
     Attributes:
-        skip: Numbers of texts in the file to predict that are left out, since they were predicted before.
+        skip: Numbers of texts in the file to predict that were predicted before. Batches of which all texts were are
+            left out; the others stay whole, since scores depend on a batch by rounding.
     """
 
     def __init__(
@@ -151,8 +152,10 @@ class TextDataModule(StreamDataModule):
         return self.evaluation_loaders(self._evaluated("test"))
 
     def predict_dataloader(self) -> StreamLoader | list[StreamLoader]:
-        """Return the texts to predict in the order of the file, without those to skip; nothing if none are left."""
-        left = [number for number in range(len(self.predict_texts)) if number not in self.skip]
+        """Return the texts to predict in the order of the file, in batches; nothing if all are to skip."""
+        size, count = self.samples_per_pass, len(self.predict_texts)
+        batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
+        left = [number for batch in batches if not self.skip.issuperset(batch) for number in batch]
         if not left:
             return []
         stream = SubsetStream(self.predict_texts, left, self.samples_per_pass, **self.ranks)

@@ -84,8 +84,8 @@ def test_lightning_has_the_private_name(name):
 class Line(LightningModule):
     def __init__(self, slope=1.0):
         super().__init__()
-        self.built_by_cli = internals.is_built_by_cli()
-        if self.built_by_cli:
+        self.given = internals.given_by_cli()
+        if self.given is not None:
             self.save_hyperparameters()
         self.weight = torch.nn.Parameter(torch.tensor(slope))
 
@@ -125,8 +125,8 @@ def fit(callback, tmp_path=None, **options):
     return run
 
 
-def test_a_module_knows_whether_the_command_line_builds_it():
-    assert not Line().built_by_cli
+def test_a_module_knows_what_the_command_line_builds_it_of():
+    assert Line().given is None
     options = {"logger": False, "enable_checkpointing": False}
     built = cli.LightningCLI(
         Line,
@@ -136,7 +136,7 @@ def test_a_module_knows_whether_the_command_line_builds_it():
         save_config_callback=None,
         trainer_defaults=options,
     )
-    assert built.model.built_by_cli
+    assert built.model.given["slope"] == 2
     notes = {key: built.model.hparams[key] for key in (internals.CLASS_PATH, internals.INSTANTIATOR)}
     assert notes == {
         "_class_path": f"{Line.__module__}.Line",

@@ -138,15 +138,17 @@ class Echo(pl.LightningModule):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_users_file_is_predicted_in_its_order_without_what_is_skipped(root, make_trainer, to_predict, workers):
+def test_a_users_file_is_predicted_in_its_order_without_the_batches_that_are_skipped(
+    root, make_trainer, to_predict, workers
+):
     columns = {"text_column": "body", "group_column": "lang"}
     data = TextDataModule(predict=to_predict, batch_size=4, num_workers=workers, **columns)
     rows = [row for batch in make_trainer().predict(Echo(), data) for row in batch if row[0] >= 0]
     assert rows == [(n, f"text {n}", f"l{n % 2}") for n in range(23)]
-    data.skip = {0, 5, *range(15, 23)}
-    rows = [row for batch in make_trainer().predict(Echo(), data) for row in batch if row[0] >= 0]
-    assert [row[0] for row in rows] == [n for n in range(23) if n not in data.skip]
-    assert all(text == f"text {n}" for n, text, _ in rows)
+    data.skip = {0, 5, *range(8, 12), *range(15, 23)}
+    batches = make_trainer().predict(Echo(), data)
+    assert [[n for n, *_ in batch] for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [12, 13, 14, 15]]
+    assert all(text == f"text {n}" for batch in batches for n, text, _ in batch)
     data.skip = set(range(23))
     assert not make_trainer().predict(Echo(), data)
 
