@@ -48,7 +48,7 @@ def progress(
         size: Returns the cost of an item relative to the others.
     """
     begin, done, total = time.perf_counter(), 0.0, sum(map(size, items))
-    bar = progress_bar(items, desc=title, unit=unit, disable=None if shown and items else True, leave=False)
+    bar = progress_bar(items, desc=title, unit=unit, shown=shown and bool(items))
     for index, item in enumerate(bar):
         yield item
         done += size(item)

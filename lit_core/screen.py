@@ -11,7 +11,10 @@ import os
 import re
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_core.progress_bar import ProgressBar
 
 _UNESCAPED = re.compile(r"['\\]")
 
@@ -68,17 +71,19 @@ def logger(name: str) -> logging.Logger:
     return found
 
 
-def progress_bar(*args: Any, desc: str, **options: Any) -> Any:
-    """Return a tqdm progress bar.
+def progress_bar(*args: Any, desc: str, shown: bool = True, **options: Any) -> ProgressBar:
+    """Return the progress bar of all commands, on standard error, which is removed when it is done.
 
     Args:
         args: The items, if any.
         desc: Label of the bar.
-        options: Further arguments of tqdm.
+        shown: Whether this process shows it.
+        options: Further arguments of `lit_core.progress_bar.ProgressBar`.
     """
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from lit_core.progress_bar import ProgressBar
 
-    return tqdm(*args, desc=on_screen(desc), **options)
+    common: dict[str, Any] = {"file": sys.stderr, "leave": False, "dynamic_ncols": True, "disable": not shown}
+    return ProgressBar(*args, desc=on_screen(desc), **common, **options)
 
 
 def quoted(value: object) -> str:

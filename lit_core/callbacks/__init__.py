@@ -8,7 +8,9 @@ from lit_core.callbacks.monitored_keys import MonitoredKeys
 from lit_core.callbacks.present_optimizer import PresentOptimizer
 from lit_core.callbacks.replay_mixing import LinearReplay, ReplayMixing, ReplaySchedule
 from lit_core.callbacks.run_checkpoint import RunCheckpoint
+from lit_core.callbacks.run_progress import RunProgress
 from lit_core.callbacks.run_record import RunRecord
+from lit_core.callbacks.run_summary import RunSummary
 from lit_core.errors import Stopped
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "ReplayMixing",
     "ReplaySchedule",
     "RunCheckpoint",
+    "RunProgress",
     "RunRecord",
+    "RunSummary",
     "Stopped",
 ]

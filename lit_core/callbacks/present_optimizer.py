@@ -86,7 +86,12 @@ class PresentOptimizer(Callback):
                 )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Warn if the learning rate is 0 for two steps in succession; the first step of a warm-up may have it."""
+        """Warn if the learning rate is 0 for two steps in succession; the first step of a warm-up may have it.
+
+        A module that no gradient trains, such as a detector that is fitted to features, has no rate.
+        """
+        if not getattr(pl_module, "is_trained", True):
+            return
         is_idle = all(float(group["lr"]) == 0 for group in optimizer.param_groups)
         self._idle = self._idle + 1 if is_idle else 0
         if self._idle == 2 and not self._has_warned:

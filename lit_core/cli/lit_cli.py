@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from argparse import ArgumentError
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
@@ -23,7 +24,9 @@ from lit_core.callbacks import (
     MonitoredKeys,
     PresentOptimizer,
     RunCheckpoint,
+    RunProgress,
     RunRecord,
+    RunSummary,
 )
 from lit_core.callbacks.run_record import config_text
 from lit_core.cli import arguments, checkpoint_config
@@ -34,6 +37,7 @@ from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import begin_run, choose_run_folder, hold_run_folder
+from lit_core.cli.scores import score_table
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.files.paths import remove_torn_files
@@ -68,7 +72,12 @@ class LitCLI(CommandLine):
         datamodule_class: Base class of the data modules that can be named.
         links: Attributes of the built data module and the model arguments that must equal them.
         args: The command line, without the program's name.
+
+    Attributes:
+        best: Metrics of the validations that are shown after ``fit``, with ``min`` or ``max`` for what is best.
     """
+
+    best: ClassVar[Mapping[str, Callable[[Iterable[float]], float]]] = {"loss": min}
 
     def __init__(
         self,
@@ -246,6 +255,11 @@ class LitCLI(CommandLine):
         ]
         kinds = {type(callback) for callback in callbacks}
         callbacks = [*[callback for callback in own if type(callback) not in kinds], *callbacks]
+        screen = (("enable_progress_bar", ProgressBar, RunProgress), ("enable_model_summary", ModelSummary, RunSummary))
+        for switch, kind, ours in screen:
+            is_wanted = not barebones and trainer_config[switch] is not False
+            if is_wanted and not any(isinstance(callback, kind) for callback in callbacks):
+                callbacks.append(ours())
         saves = fit and trainer_config["enable_checkpointing"] is not False
         saves = saves and not (barebones or trainer_config["fast_dev_run"])
         if saves and not any(isinstance(callback, RunCheckpoint) for callback in callbacks):
@@ -296,6 +310,10 @@ class LitCLI(CommandLine):
             if "conditioned on metric" in str(error):  # of EarlyStopping; it lists the keys that there are
                 raise MisconfigurationException(str(error)) from error
             raise
+
+    def answer(self) -> list[str]:
+        """Return the lines that are shown after ``validate`` and ``test``: a row per source, a column per metric."""
+        return score_table({key: float(value) for key, value in self.trainer.callback_metrics.items()})
 
     def before_validate(self) -> None:
         """Log at the last step that the checkpoint was trained on."""

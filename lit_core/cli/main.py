@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -41,6 +42,10 @@ _NOISE = (
     ".*Checkpoint directory .* exists and is not empty.*",
     "(?s).*JsonargparseDeprecationWarning.*",
     "(?s).*was deprecated in v4.*",
+)
+#: Messages of Lightning that advertise, or tell what is not there or what our commands have set.
+_ADVERT = re.compile(
+    "💡|^(GPU|TPU) available: False|^(Trainer already configured with model summary|Seed set to|Restoring states from) "
 )
 
 
@@ -230,11 +235,11 @@ def _quiet() -> None:
     """Suppress advertisements, and warnings of libraries that a user cannot act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch"):
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning.fabric.utilities.seed"):
         logger = logging.getLogger(name)
         if not any(getattr(item, "__name__", "") == "_no_advert" for item in logger.filters):
             logger.addFilter(_no_advert)
 
 
 def _no_advert(record: logging.LogRecord) -> bool:
-    return "💡" not in record.getMessage()
+    return not _ADVERT.search(record.getMessage())

@@ -173,7 +173,7 @@ def _bar(description: str, total: int | None = None) -> Iterator[Callable[[int],
     """Show progress in bytes on a terminal; print one line elsewhere."""
     if not sys.stderr.isatty():
         say(f"{description}{'' if total is None else f' {total:,} bytes'}.")
-    with progress_bar(desc=description, total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+    with progress_bar(desc=description, total=total, unit="B", unit_scale=True) as bar:
         yield bar.update
 
 

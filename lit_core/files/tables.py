@@ -1,4 +1,4 @@
-"""Cells of the tables that we write: CSV for spreadsheets, Markdown and HTML for pages, labels for figures.
+"""Cells of the tables that we write: CSV, Markdown and HTML, columns on the screen, labels for figures.
 
 A cell may hold a name that comes from others. In a spreadsheet it must not be a formula, in a page neither markup nor a
 further cell. `tests/test_screen.py` checks that every table is written through this file.
@@ -10,6 +10,7 @@ import csv
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from lit_core.screen import on_screen
@@ -94,6 +95,31 @@ def markdown_table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> list
     texts = [[markdown_text(cell) for cell in line] for line in (header, *rows)]
     written = ["".join(f"| {text} " if text else "| " for text in line) + "|" for line in texts]
     return [written[0], "|" + "---|" * len(header), *written[1:]]
+
+
+def text_table(rows: Iterable[Sequence[Any]]) -> list[str]:
+    r"""Return the lines of a table on the screen: the first column stands left, the others right.
+
+    Args:
+        rows: The cells, with those of the header; a row of one cell is a heading, which makes no column wider.
+
+    Example:
+        >>> print("\n".join(text_table([["", "loss"], ["austen", "3.25"], ["stdlib", "12.5"]])))
+                loss
+        austen  3.25
+        stdlib  12.5
+    """
+    lines = [[on_screen(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip_longest(*(line for line in lines if line[1:]), fillvalue="")]
+    return [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=False))
+        ).rstrip()
+        if line[1:]
+        else line[0]
+        for line in lines
+    ]
 
 
 def html_text(value: Any) -> str:

@@ -8,7 +8,7 @@ import io
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,21 @@ class CSVLog(Logger):
         writer.header()
         writer.rows(rows)
         atomic_write(self.path, text.getvalue())
+
+
+def logged_values(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what a run has logged, as pairs of step and value by key.
+
+    Args:
+        folder: The run folder; without a ``metrics.csv`` there is nothing.
+    """
+    path, values = folder / "metrics.csv", dict[str, list[tuple[int, float]]]()
+    with path.open(newline="") if path.is_file() else nullcontext(()) as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if name and name != "step" and value and _is_step(row["step"]):
+                    values.setdefault(read_cell(name), []).append((int(row["step"]), float(value)))
+    return values
 
 
 class EventLog(TensorBoardLogger):

@@ -163,7 +163,7 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
 
 
 def _counted(records: Iterator[Record], what: str, total: int | None = None) -> Iterable[Record]:
-    return progress_bar(records, desc=what, total=total, unit=" texts", disable=None, leave=False)
+    return progress_bar(records, desc=what, total=total, unit=" texts")
 
 
 def _check_classes(name: str, split: str, classes: dict[str, Counter[tuple[str, int]]]) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from lightning.pytorch import LightningDataModule
 
 from lit_core.cli.lit_cli import LitCLI
 from lit_valuation.callbacks import PredictionTable
+from lit_valuation.commands.answer import answer
 from lit_valuation.data.module import OwnersDataModule  # noqa: F401  # so that its short name is known
 from lit_valuation.module import ClassifierTask
 
 
 class ClassifierCLI(LitCLI):
-    """The shared command line, whose ``predict`` writes a table into the run folder."""
+    """The shared command line: tests stand beside those before the branch, and ``predict`` writes a table."""
+
+    best: ClassVar = {"accuracy": max, "hard_accuracy": max}
+
+    def answer(self) -> list[str]:
+        """Return the lines of a test."""
+        return answer(self)
 
     def before_predict(self) -> None:
         """Write ``predictions.csv``."""

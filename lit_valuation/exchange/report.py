@@ -13,7 +13,7 @@ from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write
-from lit_core.files.tables import CsvWriter, figure_text, html_text
+from lit_core.files.tables import CsvWriter, figure_text, html_text, text_table
 from lit_core.screen import say
 from lit_core.study.statistics import Interval
 from lit_valuation.exchange.comparison import OwnerRank, verdict
@@ -95,7 +95,7 @@ def check_plotting() -> None:
 
 
 def write_report(folder: Path, ranking: Ranking) -> None:
-    """Write ranking.csv, ranking.png and report.html, and print the table."""
+    """Write ranking.csv, ranking.png and report.html, and print the ranking; all columns are in the files."""
     table = _table(ranking)
     text = io.StringIO()
     CsvWriter(text).rows(table)
@@ -103,14 +103,34 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     picture = _picture(ranking)
     atomic_write(folder / _PICTURE, picture)
     atomic_write(folder / _REPORT, _page(ranking, table, picture))
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    say()
-    for row in table:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    say("", *screen_lines(ranking))
     say("", f"{verdict(ranking.owners)}")
     say("", f"Report       {folder / _REPORT}")
     say(f"Table        {folder / _TABLE}")
     say("Ask for more lit-valuation query … with a larger --budget, or the same query to further owners")
+
+
+def screen_lines(ranking: Ranking) -> list[str]:
+    """Return the ranking in at most 80 columns: each owner beside the training without shared samples."""
+    accuracy = {row.name: f"{row.scores['held_out']:.3f}" for row in ranking.rows}
+    rows = [["owner", "rank", "hard cases", "gain", "over seeds", "over cases"]]
+    for owner in ranking.owners:
+        seeds, cases = owner.gain.over_seeds, owner.gain.over_cases
+        gain = f"{seeds.mean:+.3f}"
+        rows.append([_short(owner.name), owner.rank, accuracy.pop(owner.name), gain, _ends(seeds), _ends(cases)])
+    rows += [[_short(name), "–", score, "", "", ""] for name, score in accuracy.items()]
+    rows += [[_short(name), "refused", "", "", "", ""] for name in ranking.refused]
+    return [
+        *text_table(rows),
+        "",
+        f"hard cases: accuracy on {ranking.cases} hard cases that no owner has seen, from 0 to 1",
+        "gain: what an owner's samples add to it, with 95 % intervals over seeds, cases",
+    ]
+
+
+def _short(name: str) -> str:
+    name = name.strip("()")
+    return name if len(name) <= 15 else f"{name[:14]}…"
 
 
 def _table(ranking: Ranking) -> list[list[str]]:

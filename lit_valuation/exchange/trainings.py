@@ -91,9 +91,7 @@ class TrainingRuns:
             expected = self._seconds() * len(missing)
             if is_main:
                 say(f"They will take about {duration(expected)}. To resume a killed command, start it again.")
-        for name, seed in progress_bar(
-            missing, desc="training", unit="run", disable=None if is_main and missing else True, leave=False
-        ):
+        for name, seed in progress_bar(missing, desc="Training", unit=" runs", shown=is_main and bool(missing)):
             if name in failed:
                 continue
             start = time.perf_counter()

@@ -17,8 +17,8 @@ from small_cli import SmallModel, main
 
 from lit_core.cli import LitCLI, run
 from lit_core.cli.arguments import OWN_KEYS, TRUST
-from lit_core.cli.closing import score_table
 from lit_core.cli.messages import is_user_error, sentence
+from lit_core.cli.scores import score_table
 from lit_core.files.paths import locked_folder
 
 FIT = [
@@ -431,9 +431,9 @@ def test_what_a_test_found_is_a_line_per_source():
     table = score_table(
         {"test/a/loss": 1.5, "test/b/loss": 22.25, "test/b/auroc": 0.5, "test/b/router/mri": 9.0, "x": 1.0}
     )
-    assert [line.split() for line in table.splitlines() if line] == [
+    assert [line.split() for line in table] == [
         ["test", "auroc", "loss"],
         ["a", "-", "1.5"],
         ["b", "0.5", "22.25"],
     ]
-    assert score_table({"x": 1.0}) == ""
+    assert score_table({"x": 1.0}) == []

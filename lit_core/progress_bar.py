@@ -1,0 +1,66 @@
+"""The progress bar of all commands: on a terminal a bar with the time left, elsewhere a plain line a minute."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+#: Seconds between two lines where there is no terminal.
+EVERY = 60
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{rate_shown}{postfix}]"
+_LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f}%), {remaining} left{rate_shown}{postfix}"
+_LINE_WITHOUT_TOTAL = "{desc}: {n_fmt}{rate_shown}{postfix}"
+
+
+class ProgressBar(tqdm):
+    """A bar of tqdm that never writes control characters where there is no terminal.
+
+    Args:
+        args: See tqdm.
+        with_rate: Whether the speed in units per second is shown.
+        options: See tqdm.
+    """
+
+    def __init__(self, *args: Any, with_rate: bool = True, **options: Any) -> None:
+        self._with_rate = with_rate
+        file = options["file"]
+        self._is_plain = not (hasattr(file, "isatty") and file.isatty())
+        self._said = time.monotonic()
+        super().__init__(*args, **options)
+
+    @property
+    def format_dict(self) -> MutableMapping[str, Any]:
+        """What tqdm fills into a line, and the form of the line."""
+        values: MutableMapping[str, Any] = super().format_dict
+        rate = ", {rate_fmt}" if self._with_rate else ""
+        plain = _LINE if self.total else _LINE_WITHOUT_TOTAL
+        form = plain if self._is_plain else _BAR if self.total else None
+        values["bar_format"] = form and form.replace("{rate_shown}", rate)
+        return values
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> Any:
+        """Show the bar; where there is no terminal, write a line if the last one, or the start, is a minute ago."""
+        if not self._is_plain:
+            return super().display(msg, pos)
+        now = time.monotonic()
+        if now - self._said < EVERY:
+            return False
+        self._said = now
+        self.fp.write(f"{self}\n")
+        self.fp.flush()
+        return True
+
+    def clear(self, nolock: bool = False) -> None:
+        """Remove the bar from a terminal, so that a line can be written in its place."""
+        if not self._is_plain:
+            super().clear(nolock)
+
+    def close(self) -> None:
+        """Remove the bar, or leave it as it is where that was asked for."""
+        if self._is_plain:
+            self.delay = math.inf  # as if it had never been shown, so that nothing is to be removed
+        super().close()
