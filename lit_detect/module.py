@@ -24,6 +24,7 @@ from lit_detect.detectors import Detector, TrainedDetector
 from lit_detect.fitting import TrainingSetFit
 from lit_detect.functional.calibration import Platt
 from lit_detect.metrics import DetectionScores, breakdown
+from lit_detect.records import HUMAN, MACHINE
 
 
 def adamw(params: Iterable[Any]) -> Optimizer:
@@ -67,6 +68,10 @@ class DetectorTask(ExactBuffers, EvaluationTask):
             rate constant.
         min_tokens: Tokens below which a prediction abstains, 0 or more.
         calibration: File of ``lit-detect calibrate`` whose thresholds decide; None decides by the fitted threshold.
+
+    Attributes:
+        called_machine: Of the last evaluation by source: how many of how many human texts, and of how many machine
+            texts, were called machine at the threshold that decides.
     """
 
     threshold: Tensor
@@ -91,6 +96,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         self.register_buffer("platt", torch.tensor([1.0, 0.0], dtype=torch.float64))  # the score is a logit
         if not self.is_trained:  # steps are counted by an optimizer, which needs something to optimize
             self.placeholder = nn.Parameter(torch.zeros(()))
+        self.called_machine: dict[str, tuple[int, int, int, int]] = {}
         self._window: list[Tensor] = []
         self._fit = TrainingSetFit()
 
@@ -240,6 +246,9 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         scores, y, index = metric.gathered()
         threshold = self.decisive_threshold
         metric.threshold = threshold
+        machine = scores >= threshold
+        counts = [(int((machine & (y == label)).sum()), int((y == label).sum())) for label in (HUMAN, MACHINE)]
+        self.called_machine[source] = (*counts[0], *counts[1])
         values: dict[str, Any] = metric.compute()
         values["loss"] = F.binary_cross_entropy(self.probability(scores), y.to(scores))
         data = getattr(self.trainer, "datamodule", None)

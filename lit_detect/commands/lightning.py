@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningDataModule
 
@@ -13,10 +13,19 @@ from lit_core.cli.lit_cli import LitCLI
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.data.module import TextDataModule  # noqa: F401
 from lit_detect.module import DetectorTask
+from lit_detect.report.called import Called, called_lines, share
 
 
 class DetectorCLI(LitCLI):
-    """The shared command line, whose predictions are written as a table in the run folder."""
+    """The shared command line: tests say who is called machine wrongly, predictions are a table in the run folder."""
+
+    best: ClassVar = {"auroc": max, "loss": min}
+
+    def answer(self) -> list[str]:
+        """Return the lines of a test."""
+        counts = getattr(self.model, "called_machine", {})
+        rows = [Called(name, share(*of[:2]), share(*of[2:])) for name, of in counts.items()]
+        return called_lines(rows) if rows else super().answer()
 
     def before_predict(self) -> None:
         """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from lit_core.lm.language_model import LanguageModel
 from lit_core.record import check_same_work, write_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
+from lit_core.study.statistics import Interval
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
 from lit_detect.generation.ngram_model import NGramLM  # noqa: F401  # so that its short name is known
@@ -24,7 +26,8 @@ from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.loading import LoadedDetector, score_many
 from lit_detect.metrics import RATES
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, records_sha256
-from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed, originals
+from lit_detect.report.called import Called, called_lines, share
+from lit_detect.report.evaluate import Evaluated, Value, attacks, conditions, crossed, originals
 from lit_detect.report.pages import ReportRow, draw, markdown, write_csv, write_tensorboard
 from lit_detect.report.quality import quality
 from lit_detect.scoring.gruen import Gruen
@@ -168,7 +171,23 @@ def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRo
     write_csv(folder / "report.csv", rows)
     atomic_write(folder / "report.md", page)
     write_tensorboard(folder / "tensorboard", rows, figures, page)
+    of_all = [row for row in rows if row.table == "all"]
+    called = [Called(row.detector, _of(row, HUMAN), _of(row, MACHINE)) for row in of_all]
+    say("", *called_lines(called), "")
     say(f"Report       {folder / 'report.md'}", f"Look at it   tensorboard --logdir {quoted(folder / 'tensorboard')}")
+
+
+def _of(row: ReportRow, label: int) -> Interval | None:
+    """Return the share of the human or of the machine texts of a row that is called machine."""
+    name = "human" if label == HUMAN else "machine"
+    recall, n = (_mean(row.values.get(key, math.nan)) for key in (f"recall/{name}", name))
+    if not math.isfinite(recall) or not n:
+        return None
+    return share(round(n * (recall if label == MACHINE else 1 - recall)), int(n))
+
+
+def _mean(value: Value) -> float:
+    return value.mean if isinstance(value, Interval) else float(value)
 
 
 def evaluate(
