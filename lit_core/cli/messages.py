@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,8 @@ def _sentence(error: BaseException, verb: Callable[..., Any] | None) -> str:
     place = getattr(cause, "filename", None)
     name = os.fsdecode(place) if isinstance(place, str | bytes) else ""
     if is_full_disk(cause):
-        return f"The disk is full: {name or 'a file'} could not be written; free some space and repeat."
+        written = name or _written(cause) or "a file"
+        return f"The disk is full: {written} could not be written; free some space and repeat."
     if isinstance(cause, OSError) and name:
         remedy = "choose another path or correct its permissions" if is_user_error(cause) else "see to it and repeat"
         return f"{name} cannot be used ({cause.strerror}); {remedy}."
@@ -82,6 +84,13 @@ def root_cause(error: BaseException) -> BaseException:
 def is_full_disk(error: BaseException) -> bool:
     """Tell whether an error means that the disk, a quota or a file-size limit is full."""
     return isinstance(error, OSError) and error.errno in FULL_DISK
+
+
+def _written(error: BaseException) -> str | None:
+    """Return the file that a library was writing, of which the system does not tell the name."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    named = (frame.f_locals.get("filename") for frame in reversed(frames))
+    return next((os.fsdecode(name) for name in named if isinstance(name, str | bytes)), None)
 
 
 def is_user_error(error: BaseException) -> bool:

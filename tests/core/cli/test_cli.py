@@ -324,9 +324,10 @@ def test_a_place_that_cannot_be_or_a_seed_out_of_range_is_a_mistake(command, key
         assert listing() == {}
 
 
-def test_a_thread_that_fails_is_one_sentence(monkeypatch, capsys):
-    def fail():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), b"/full/events")
+@pytest.mark.parametrize("told", [[b"/full/events"], []])
+def test_a_thread_that_fails_is_one_sentence_that_names_the_file(told, monkeypatch, capsys):
+    def fail(filename="/full/events"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *told)
 
     def verb():
         """Start a thread, as the writer of TensorBoard's events does."""
