@@ -107,8 +107,8 @@ def generate(
         if target is not None:
             say(f"{len(records)} of {len(wanted)} texts", error=True)
     if target is not None:
+        write_record(target)  # first, since a command that is given again after a kill refuses an output that exists
         atomic_write(target, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-        write_record(target)
         say(f"Wrote {target}")
 
 

@@ -34,7 +34,7 @@ ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     "predict": Row(flags=(*CHECKPOINT, "--run", "new", "--data.predict", "pairs.jsonl")),
     "test": Row(flags=CHECKPOINT),
     "validate": Row(flags=CHECKPOINT),
-    "study": Row(STUDY, most=40),
+    "study": Row(STUDY, most=4),
     "configs": Row(writes=False),
     "show": Row({"paths": [CHECKPOINT[1]]}, writes=False),
 }

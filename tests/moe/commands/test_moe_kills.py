@@ -56,7 +56,8 @@ STUDY = {
 }
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     "fit": Row(FIT, ("--run", "one")),
-    "study": Row(STUDY, most=40),
+    "generate": Row(CASES["generate"].base, most=None),
+    "study": Row(STUDY, most=4),
     "predict": Row(flags=(*CHECKPOINT, "--run", "one"), writes=False, code=2),
     "test": Row(flags=CHECKPOINT),
     "validate": Row(flags=CHECKPOINT),

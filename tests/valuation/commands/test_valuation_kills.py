@@ -28,11 +28,12 @@ STUDY = {
 LOGGED = {**FIT, "trainer": {**FIT["trainer"], "logger": None, "log_every_n_steps": 1, "limit_val_batches": 1}}
 CHECKPOINT = ("--ckpt_path", "runs/valuation/trainer/checkpoints/last.ckpt")
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
+    **{name: Row(CASES[name].base, most=None) for name in ("query", "select")},
     "fit": Row(LOGGED, ("--run", "one")),
     "predict": Row(flags=(*CHECKPOINT, "--run", "one")),
     "test": Row(flags=CHECKPOINT),
     "validate": Row(flags=CHECKPOINT),
-    "study": Row(STUDY, most=40),
+    "study": Row(STUDY, most=4),
     "configs": Row(writes=False),
     "show": Row({"paths": [CHECKPOINT[1]]}, writes=False),
 }
