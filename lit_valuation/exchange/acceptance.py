@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Query, digest
 from lit_valuation.samples import Samples, merge_samples
+
+#: A key as LitShift writes it; each goes into the trainer's ledger.
+_KEY = re.compile("[0-9]{6,9}")
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
             (n <= given.budget, f"holds {n} samples, above its budget {given.budget}"),
             (len(set(given.keys)) == len(given.keys), "names a sample twice"),
             (len(given.keys) == n, "names other samples than it holds"),
+            (all(map(_KEY.fullmatch, given.keys)), "names a sample by another key than six to nine digits"),
             (len(given.weights) == n, "does not have one weight per sample"),
             (all(weight >= 0 for weight in given.weights), "has a negative weight"),
             (given.disclosed >= n, "claims to disclose less than it holds"),

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from lit_core.errors import UserError, did_you_mean
+
+#: Characters that are not seen (Default_Ignorable_Code_Point of Unicode, and the empty Braille cell), but for those of
+#: category Cf: joiners, fillers of Hangul, vowels of Khmer, variation selectors, and code points kept for their like.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
 
 
 def canonical_name(name: str) -> str:
@@ -22,7 +30,8 @@ def canonical_name(name: str) -> str:
         True
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    seen = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    seen = "".join(c for c in _UNSEEN.sub("", folded) if unicodedata.category(c) != "Cf")
+    seen = unicodedata.normalize("NFKC", seen)  # again, since what is not seen may have kept others apart
     return " ".join(seen.split()).strip(" ./\\")
 
 

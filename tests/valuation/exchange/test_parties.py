@@ -1,10 +1,13 @@
 """One party has one name, so that no spelling of it gets a limit of its own."""
 
 import pytest
+import regex
 from crossing import answer, ask, files
 
 from lit_core.errors import UserError
+from lit_valuation.commands.rank import _check_names
 from lit_valuation.exchange.ledger import SharingLedger
+from lit_valuation.exchange.parties import canonical_name
 from lit_valuation.selectors import RandomSelector
 
 SPELLINGS = ["Trainer", " trainer", "trainer ", "trainer.", "trainer/", "./trainer", "ｔｒａｉｎｅｒ", "tra\u00adiner"]
@@ -22,6 +25,20 @@ def test_another_spelling_has_the_same_limit(place, name):
     answer(place, 1, to=name, output=str(place / "again"))
     entries = SharingLedger(place / "data/owners/owner_1/ledger.jsonl").entries()
     assert [entry.counterparty for entry in entries] == ["trainer", "trainer"]
+
+
+def test_a_name_with_characters_that_are_not_seen_is_the_same_name():
+    unseen = regex.compile(r"\p{Default_Ignorable_Code_Point}")
+    found = [char for char in map(chr, range(0x110000)) if unseen.match(char)]
+    assert len(found) > 4000 and {canonical_name(f"tra{char}iner") for char in found} == {"trainer"}
+    assert canonical_name("e\u034f\u0301") == canonical_name("é") != canonical_name("e")
+
+
+@pytest.mark.parametrize("char", "\ufe0f\u034f\u115f\u3164\u2800")
+def test_two_answers_of_a_ranking_are_not_of_one_name(char):
+    with pytest.raises(UserError, match="names 'alice' again"):
+        _check_names({"alice": "a", f"al{char}ice": "b"}, {})
+    assert _check_names({"alice": "a"}, {f"alice{char}": "0" * 12}) == {"alice": "0" * 12}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,14 @@ def test_a_repeated_sample(place, own):
     assert "names a sample twice" in refusal(place, forge(place, own.take(range(2)), "other", keys=keys))
 
 
+def test_keys_that_would_fill_the_ledger(place, own):
+    few = own.take(range(2))
+    keys = ("000000", "0" * 1_000_000)
+    assert "names a sample by another key" in refusal(place, forge(place, few, "long", keys=keys))
+    keys = tuple(f"{index:06d}" for index in range(100_000))
+    assert "names other samples than it holds" in refusal(place, forge(place, few, "many", keys=keys))
+
+
 def test_other_classes_encoder_query_and_weights(place, own):
     few = own.take(range(4))
     foreign = dataclasses.replace(few, classes=tuple(f"wolf {name}" for name in few.classes))
