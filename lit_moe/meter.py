@@ -5,10 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+
+from lit_core.files.json_files import checked_state
+
+
+class _Counts(TypedDict):
+    tokens: int
+    flops: float
 
 
 @dataclass
@@ -107,6 +114,7 @@ class TrainingMeter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the counts of a checkpoint."""
+        state = checked_state(_Counts, state, "training_meter")
         self._total = torch.tensor([state["tokens"], state["flops"]], dtype=torch.float64)
         self._pending = (-1, self._total)
         self.window = Window()

@@ -5,18 +5,28 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from typing import Any
+from typing import Any, TypedDict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_core.files.json_files import checked_state
 from lit_core.lightning.optimizers import fitting_moments
 from lit_core.lightning.schedules import StepSchedule
 from lit_core.screen import rank_zero_info, rank_zero_warn
 
 #: What `ReduceLROnPlateau` has seen so far, beside its arguments.
 _SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+
+
+class _Group(TypedDict):
+    params: list[int]
+
+
+class _State(TypedDict):
+    state: dict[int, dict[str, Any]]
+    param_groups: list[_Group]
 
 
 class PresentOptimizer(Callback):
@@ -44,6 +54,7 @@ class PresentOptimizer(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the states of the optimizers, which are built and restored later."""
         self._saved = checkpoint.get("optimizer_states", [])
+        checked_state(list[_State], self._saved, "optimizer_states")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the arguments before Lightning restores those of the checkpoint, and drop what does not fit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -17,12 +17,32 @@ from lit_core.data.loader import StreamLoader
 from lit_core.data.order import ORDER
 from lit_core.data.stream import Stream
 from lit_core.errors import UserError
+from lit_core.files.json_files import checked_state
 from lit_core.lightning.internals import given_train_loader, set_logged_step
 from lit_core.lightning.switches import refuse_switches_of
 from lit_core.screen import rank_zero_info
 from lit_core.seeds import run_seed
 
 _COUNTERS = ("ready", "started", "processed", "completed")
+
+
+class _FirstState(TypedDict):
+    step: int
+    consumed: dict[str, int]
+    samples: dict[str, int]
+    global_batch_size: int
+    batches_per_step: int
+    seed: int
+
+
+class _State(_FirstState, total=False):
+    """With what the first checkpoints did not have."""
+
+    begun: dict[str, int]
+    earlier_tokens: dict[str, int]
+    sources: dict[str, dict[str, int | str | None]]
+    noise_seed: int
+    order: int
 
 
 class ResumeStream(Callback):
@@ -198,7 +218,8 @@ class ResumeStream(Callback):
         """Correct Lightning's counters before it reads them."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        self._saved = checkpoint["callbacks"].get(self.state_key)
+        saved = checkpoint["callbacks"].get(self.state_key)
+        self._saved = None if saved is None else checked_state(_State, saved, type(self).__name__)
         if self._saved is None:
             return
         self._begin(self._saved["step"], self._saved["consumed"])

@@ -95,6 +95,20 @@ def plain(value: Any, default: Callable[[Any], Any] | None = None) -> Any:
     return json.loads(json.dumps(value, default=default))
 
 
+def checked_state(kind: Any, state: Any, owner: str) -> Any:
+    """Return what a checkpoint keeps of a part of a run, and refuse it if it is of another type.
+
+    Args:
+        kind: Its type; see `checked`.
+        state: What stands in the checkpoint.
+        owner: Name of the part.
+
+    Raises:
+        UserError: If it is of another type.
+    """
+    return checked(kind, state, f"The checkpoint's state of {owner}", "give another checkpoint")
+
+
 def checked(kind: Any, value: Any, where: str, remedy: str, key: str = "") -> Any:
     """Return parsed JSON as the type of an annotation, and refuse a value of another type.
 

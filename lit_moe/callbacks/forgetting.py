@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.json_files import checked_state
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced
 from lit_core.lightning.internals import run_validation
 from lit_core.lightning.pictures import add_figure, can_draw, curves
 from lit_core.lightning.tensorboard import add_layout
 
 _SUFFIXES = {"loss": "", "bits_per_byte": "_bits_per_byte"}
+
+
+class _Losses(TypedDict):
+    step: int
+    losses: dict[str, int | float]
+
+
+class _Cost(_Losses, total=False):
+    tokens: float
+    flops: float
+
+
+class _State(TypedDict):
+    baseline: dict[str, int | float]  # which may be nan
+    costs: list[_Cost]
 
 
 class Forgetting(EvaluationCallback):
@@ -145,7 +161,8 @@ class Forgetting(EvaluationCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the losses before the shift and the recorded costs."""
-        self.baseline, self.costs = dict(state_dict["baseline"]), list(state_dict["costs"])
+        state = checked_state(_State, state_dict, type(self).__name__)
+        self.baseline, self.costs = dict(state["baseline"]), list(state["costs"])
 
     def _losses(self, trainer: Trainer) -> dict[str, float]:
         """Return this validation's losses by source and metric."""

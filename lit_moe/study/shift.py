@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_core.files.json_files import checked_state
+
 #: Parts of a decoder of which the paper speaks, as its layers of 24, first and last.
 BANDS = ("0-2", "3-12", "13-23", "0-4", "5-23", "0-6", "7-23")
+
+
+class _State(TypedDict):
+    steps: list[dict[str, int | float]]
 
 
 class Trace(Callback):
@@ -40,7 +46,7 @@ class Trace(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the steps so far."""
-        self.steps = list(state_dict["steps"])
+        self.steps = checked_state(_State, state_dict, type(self).__name__)["steps"]
 
 
 def around_shift(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from lit_core.data import StreamLoader
 from lit_core.data.order import ORDER
 from lit_core.errors import UserError, check_at_least, did_you_mean
+from lit_core.files.json_files import checked_state
 from lit_core.lightning.internals import logged_step, logs_this_step, replace_train_loader, validation_loaders
 from lit_core.lightning.pictures import add_images, shows_pictures
 from lit_core.lightning.step_logging import rows_of_all_ranks
@@ -32,6 +33,26 @@ from lit_valuation.last_layer import PoolGradients, gather_gradients
 from lit_valuation.samples import as_inputs
 
 log = logger(__name__)
+
+
+class _Made(TypedDict):
+    count: int
+    epoch: int
+    step: int
+
+
+class _FirstState(TypedDict):
+    numbers: Tensor | None
+    weights: Tensor | None
+    made: _Made
+    facts: dict[str, int | float]
+
+
+class _State(_FirstState, total=False):
+    """With what the first checkpoints did not have."""
+
+    order: int
+    batches: int | None
 
 
 class GradientMatching(Callback):
@@ -208,10 +229,10 @@ class GradientMatching(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the selection."""
-        self.numbers, self.weights = state_dict["numbers"], state_dict["weights"]
-        self._made, self._facts = dict(state_dict["made"]), dict(state_dict["facts"])
-        # the first checkpoints did not name them
-        self._order, self._batches = state_dict.get("order", 1), state_dict.get("batches")
+        state = checked_state(_State, state_dict, type(self).__name__)
+        self.numbers, self.weights = state["numbers"], state["weights"]
+        self._made, self._facts = dict(state["made"]), dict(state["facts"])
+        self._order, self._batches = state.get("order", 1), state.get("batches")
 
     def _steps(self, trainer: Trainer) -> int:
         """Return the optimizer steps done; in manual optimization the batches, as any optimizer may step in each."""
