@@ -12,17 +12,21 @@ from pathlib import Path
 from quickstart import run
 
 RUNS = Path("runs/valuation")
-STUDY, FIT = RUNS / "quickstart-smoke", RUNS / "quickstart-chosen"
+STUDY, OWN, FIT = (RUNS / f"quickstart-{name}" for name in ("smoke", "own", "chosen"))
 
 
 def main() -> None:
     """Run the commands, then print the tables."""
     start = time.perf_counter()
-    for folder in (STUDY, FIT):
+    for folder in (STUDY, OWN, FIT):
         shutil.rmtree(folder, ignore_errors=True)
     run("lit-valuation", "study --config configs/valuation/studies/quickstart.yaml")
     run("lit-valuation", "prepare --config configs/valuation/prepare/digits.yaml")
-    run("lit-valuation", f"fit --config configs/valuation/quickstart/chosen.yaml --run {FIT.name}")
+    last = f"{OWN}/checkpoints/last.ckpt"
+    run("lit-valuation", f"fit --config configs/valuation/quickstart/own.yaml --run {OWN.name}")
+    run("lit-valuation", f"test --ckpt_path {last}")
+    config = "configs/valuation/quickstart/chosen.yaml"
+    run("lit-valuation", f"fit --config {config} --branch_from {last} --run {FIT.name}")
     run("lit-valuation", f"test --ckpt_path {FIT}/checkpoints/last.ckpt")
     print(tables((STUDY / "report.md").read_text()))
     print(

@@ -25,12 +25,12 @@ WORK: tuple[tuple[str, tuple[str, ...], str], ...] = (
         (),
         "runs/moe/moe",
     ),
-    ("lit-moe test --ckpt_path runs/moe/moe/checkpoints/last.ckpt", (), "bits_per_byte"),
+    ("lit-moe test --ckpt_path runs/moe/moe/checkpoints/last.ckpt", (), "bits/byte"),
     ("lit-moe export --ckpt_path runs/moe/moe/checkpoints/last.ckpt --output exported", ("hf",), "exported"),
     ("lit-valuation prepare --config valuation/prepare/digits.yaml", ("valuation",), "owner"),
     ("lit-valuation prepare --config valuation.yaml", (), "table"),
     (
-        "lit-valuation fit --config valuation/quickstart/chosen.yaml --data.root table --trainer.max_steps 20 "
+        "lit-valuation fit --config valuation/quickstart/own.yaml --data.root table --trainer.max_steps 20 "
         "--trainer.val_check_interval 20 --trainer.callbacks [] --run valuation",
         (),
         "runs/valuation/valuation",
@@ -42,7 +42,7 @@ WORK: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("detect",),
         "runs/detect/detect",
     ),
-    ("lit-detect test --ckpt_path runs/detect/detect/checkpoints/last.ckpt", ("detect",), "auroc"),
+    ("lit-detect test --ckpt_path runs/detect/detect/checkpoints/last.ckpt", ("detect",), "called machine"),
 )
 
 MOE = """

@@ -71,8 +71,9 @@ class RunProgress(TQDMProgressBar):
     ) -> None:
         """Begin with a source."""
         super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
-        if batch_idx == 0 and not trainer.sanity_checking:
-            self._name(self.val_progress_bar, f"Validation, {named_loader(trainer, 'val', dataloader_idx)}")
+        if batch_idx == 0:
+            what = "Trying out validation" if trainer.sanity_checking else "Validation"
+            self._name(self.val_progress_bar, f"{what}, {named_loader(trainer, 'val', dataloader_idx)}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the bar of the validation."""

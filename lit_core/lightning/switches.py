@@ -69,8 +69,10 @@ TRAINER: dict[str, Use] = {
     "num_sanity_val_steps": Use("works", "changes nothing in the training that follows"),
     "log_every_n_steps": Use("works", "counts optimizer steps"),
     "enable_checkpointing": Use("works", "false keeps nothing, so the run cannot be resumed"),
-    "enable_progress_bar": Use("works", "as in Lightning"),
-    "enable_model_summary": Use("works", "as in Lightning"),
+    "enable_progress_bar": Use(
+        "works", "one bar over a whole training; a plain line a minute where standard error is no terminal"
+    ),
+    "enable_model_summary": Use("works", "one line; a ModelSummary among the callbacks gives a table"),
     "accumulate_grad_batches": Use("works", "follows from batch sizes and devices; another number is refused"),
     "gradient_clip_val": Use("works", "clips the gradient of the whole global batch; 0 does not clip"),
     "gradient_clip_algorithm": Use("works", "`norm` or `value`"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from lit_core.errors import did_you_mean
 from lit_core.files.paths import atomic_write
-from lit_core.files.tables import CsvWriter, markdown_table, markdown_text
+from lit_core.files.tables import CsvWriter, markdown_table, markdown_text, text_table
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure
 from lit_core.study.findings import verdict
@@ -28,11 +30,52 @@ class Table:
         by: Labels that tell the rows of the table apart; all others are averaged within a seed.
         metrics: Measured columns to show.
         where: Labels of the results that are used; a list stands for any of its values.
+        rank_by: Metric by which the rows are ranked, the highest first; such a table is also shown on the screen. None
+            keeps the order of the results.
+        beside: Labels that take the place of those in `where` for a further row, the baseline of a ranking; empty for
+            none.
+        terms: What the columns mean, shown below the table.
     """
 
     by: list[str]
     metrics: list[str]
     where: dict[str, Any] = field(default_factory=dict)
+    rank_by: str | None = None
+    beside: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, str] = field(default_factory=dict)
+
+    def cells(self, rows: Sequence[ResultRow]) -> list[list[Any]]:
+        """Return the header and the rows: mean and half width of the 95 % interval over seeds of each metric."""
+        found = list(means(rows, self.by, self.metrics, self.where).items())
+        if self.rank_by is not None:
+            ranked = self.rank_by
+            found.sort(key=lambda item: -item[1][ranked].mean if ranked in item[1] else math.inf)
+        if self.beside:
+            label = ", ".join(map(str, self.beside.values()))
+            baseline = means(rows, [], self.metrics, {**self.where, **self.beside})
+            found += [((label, *[""] * (len(self.by) - 1)), group) for group in baseline.values()]
+        lines: list[list[Any]] = [[*self.by, *self.metrics, "seeds"]]
+        for key, group in found:
+            seeds = max((interval.n for interval in group.values()), default=0)
+            lines.append([*key, *(_plus_minus(group.get(metric)) for metric in self.metrics), seeds])
+        return lines
+
+
+def screen_lines(tables: Mapping[str, Table], rows: Sequence[ResultRow]) -> list[str]:
+    """Return the tables that rank, each with at most ten rows and what its columns mean.
+
+    Args:
+        tables: Tables by heading.
+        rows: The results.
+    """
+    lines: list[str] = []
+    for heading, table in tables.items():
+        if table.rank_by is not None:
+            terms = (textwrap.wrap(f"{name}: {text}", 80, subsequent_indent="  ") for name, text in table.terms.items())
+            cells = table.cells(rows)
+            baseline = cells[11:][-1:] if table.beside else []
+            lines += ["", heading, *text_table([*cells[:11], *baseline]), *(line for term in terms for line in term)]
+    return lines
 
 
 def write_results(path: Path, rows: Sequence[ResultRow]) -> None:
@@ -86,12 +129,10 @@ def markdown(
         lines += markdown_table(["claim", "compared", "mean [95 % interval]", "seeds", ""], compared)
         lines += ["", "Differences, ratios and correlations are taken within each seed; intervals are Student's t.", ""]
     for heading, table in tables.items():
-        found_means = means(rows, table.by, table.metrics, table.where)
-        cells = []
-        for key, group in found_means.items():
-            seeds = max((interval.n for interval in group.values()), default=0)
-            cells.append([*key, *(_plus_minus(group.get(metric)) for metric in table.metrics), seeds])
-        lines += [f"## {markdown_text(heading)}", "", *markdown_table([*table.by, *table.metrics, "seeds"], cells), ""]
+        header, *cells = table.cells(rows)
+        lines += [f"## {markdown_text(heading)}", "", *markdown_table(header, cells), ""]
+        lines += [f"- {markdown_text(f'{name}: {text}')}" for name, text in table.terms.items()]
+        lines += [""] if table.terms else []
     for heading, path in figures.items():
         lines += [f"## {markdown_text(heading)}", "", f"![{markdown_text(heading)}]({path})", ""]
     return "\n".join(lines)
@@ -115,7 +156,8 @@ def unknown_columns(
     for name, claim in claims.items():
         named[f"claims.{name}"] = [column for criterion in claim.criteria for column in criterion.columns]
     for heading, table in tables.items():
-        named[f"tables.{heading}"] = [*table.by, *table.metrics, *table.where]
+        ranked = [table.rank_by] if table.rank_by else []
+        named[f"tables.{heading}"] = [*table.by, *table.metrics, *table.where, *table.beside, *ranked]
     for heading, figure in figures.items():
         named[f"figures.{heading}"] = [figure.x, figure.by, *figure.metrics, *figure.where]
     return [

@@ -15,7 +15,7 @@ from lit_core.study.cells import ERROR, code_version, finished, rows_of, run_cel
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure, draw
 from lit_core.study.grid import Cell, Grid, Size, expand
-from lit_core.study.report import Table, markdown, unknown_columns, write_hparams, write_results
+from lit_core.study.report import Table, markdown, screen_lines, unknown_columns, write_hparams, write_results
 from lit_core.study.rows import ResultRow
 
 
@@ -112,7 +112,7 @@ class _Page:
             pictures = draw(self.figures, rows, page.parent / page.stem)
             links = {heading: path.relative_to(page.parent).as_posix() for heading, path in pictures.items()}
             atomic_write(page, markdown(self.title, self.notes, rows, self.claims, self.tables, links))
-        say("", f"Report       {output or folder / 'report.md'}")
+        say(*screen_lines(self.tables, rows), "", f"Report       {output or folder / 'report.md'}")
         say(f"Results      {folder / 'results.csv'}")
         say(f"Look at it   tensorboard --logdir {quoted(folder)}")
 
