@@ -55,5 +55,11 @@ def test_the_preparation_before_a_run_says_where_it_writes(here, capsys):
     data.prepare_data()
     line = f"`data.sources` are prepared before the run: twins in {here / 'data' / 'mine'}."
     assert capsys.readouterr().out.splitlines()[0] == line
+    data.prepare_data()
+    assert capsys.readouterr().out == ""
+    shard = next((here / "data" / "mine").rglob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-512])
+    data.prepare_data()
+    assert "is prepared anew" in capsys.readouterr().out
     assert [path.name for path in Path().rglob("*")] == ["mine", "thesis.txt"]
     assert len(data.records("train", "twins")) > 0

@@ -16,7 +16,7 @@ from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.working_folder import RECORD, root_to_prepare
 from lit_core.screen import logger, say
 from lit_detect.data.indexed_texts import IndexedTexts
-from lit_detect.data.prepare import prepare
+from lit_detect.data.prepare import all_there, prepare
 from lit_detect.data.text_shards import TextSet
 from lit_detect.data.user_texts import open_texts
 from lit_detect.formats import TextSource
@@ -91,9 +91,9 @@ class TextDataModule(StreamDataModule):
         check_at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size)
 
     def prepare_data(self) -> None:
-        """Prepare the given sources into the root, but not to predict; those that are there stay as they are."""
+        """Prepare the given sources into the root, but not to predict; nothing is said of those that are there."""
         predicts = self.trainer is not None and self.trainer.predicting
-        if self.sources and not predicts:
+        if self.sources and not predicts and not all_there(self.root, self.sources):
             names = ", ".join(source.name for source in self.sources)
             say(f"`data.sources` are prepared before the run: {names} in {root_to_prepare(self.root)}.")
             prepare(self.root, self.sources)

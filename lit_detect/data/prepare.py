@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -104,6 +105,25 @@ def prepare(
     else:
         say(f"Test on it   lit-detect test --ckpt_path CHECKPOINT --data.root {quoted(root)} --data.test {quoted(own)}")
     return summary
+
+
+def all_there(root: str, sources: list[TextSource]) -> bool:
+    """Tell whether `prepare` has written sources, with its default arguments, and none of their files is damaged.
+
+    Args:
+        root: Folder of the sources, as in `prepare`.
+        sources: The sources.
+    """
+    folder, parameters = root_to_prepare(root), inspect.signature(prepare).parameters
+    defaults = {name: one.default for name, one in parameters.items() if name not in ("root", "sources", "verify")}
+    try:
+        for name, settings in _settings(sources, **defaults).items():
+            if not is_prepared(folder / name, settings, shown):
+                return False
+            check_prepared(folder / name)
+    except UserError:
+        return False  # `prepare` says why, and mends what it can
+    return True
 
 
 def _settings(
