@@ -27,7 +27,7 @@ test-all: $(STAMP)  ## The fast and the slow set, every command started as users
 fuzz: $(STAMP)  ## Files of each of our formats, altered 20,000 times: each is read or refused in a sentence; five minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000 --output build/finds
 
-kills: $(STAMP)  ## Each verb killed wherever it changes a file, in the middle of a write and at random; and with a full disk there.
+kills: $(STAMP)  ## Each verb killed where it changes a file, in the middle of a write and at random; and with a full disk there.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu" tests/test_verb_kills.py tests/*/commands/test_*_kills.py
 
 check: $(STAMP) package  ## Style, types, the arrows between the packages, and what is shipped.

@@ -61,7 +61,7 @@ class Row:
     flags: tuple[str, ...] = ()
     writes: bool = True
     code: int = 0
-    most: int | None = 12
+    most: int | None = 8
 
 
 def parameters(rows, full_walk=True):

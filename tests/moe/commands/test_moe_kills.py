@@ -56,7 +56,8 @@ STUDY = {
 }
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     "fit": Row(FIT, ("--run", "one")),
-    "generate": Row(CASES["generate"].base, most=None),
+    **{name: Row(CASES[name].base, most=None) for name in ("generate", "import")},
+    "prepare": Row(CASES["prepare"].base, most=40),
     "study": Row(STUDY, most=4),
     "predict": Row(flags=(*CHECKPOINT, "--run", "one"), writes=False, code=2),
     "test": Row(flags=CHECKPOINT),
