@@ -1,4 +1,4 @@
-"""A few of the ends of cheap verbs; `make kills` takes all of all verbs, from the packages' folders of commands."""
+"""A few of the ends of a cheap verb; `make kills` takes more, of all verbs, from the packages' folders of commands."""
 
 import json
 from pathlib import Path

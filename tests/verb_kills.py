@@ -1,4 +1,4 @@
-"""Each verb of a package, killed wherever it changes a file, or with a full disk there: the walk of all packages.
+"""Each verb of a package, killed where it changes a file, or with a full disk there: the walk of all packages.
 
 After each end the same command is given again. Then the folder, in which also the configuration, the data root, the
 home and the temporary files of the user lie, must hold what it holds after a command that nothing has ended.

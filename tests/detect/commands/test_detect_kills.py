@@ -1,4 +1,4 @@
-"""Each verb of lit-detect, killed wherever it changes a file, or with a full disk there."""
+"""Each verb of lit-detect, killed where it changes a file, or with a full disk there."""
 
 import pytest
 from detect_cases import CASES, FIT, begin

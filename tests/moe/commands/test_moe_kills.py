@@ -1,4 +1,4 @@
-"""Each verb of lit-moe, killed wherever it changes a file, or with a full disk there."""
+"""Each verb of lit-moe, killed where it changes a file, or with a full disk there."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Each verb of lit-valuation, killed wherever it changes a file, or with a full disk there."""
+"""Each verb of lit-valuation, killed where it changes a file, or with a full disk there."""
 
 import pytest
 from valuation_cases import CASES, FIT, begin
