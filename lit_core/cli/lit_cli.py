@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
@@ -39,7 +41,7 @@ from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import begin_run, choose_run_folder, hold_run_folder
 from lit_core.cli.scores import score_table
 from lit_core.data import ResumeStream
-from lit_core.errors import UserError
+from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import remove_torn_files
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.checkpoint import (
@@ -49,13 +51,14 @@ from lit_core.lightning.checkpoint import (
     read_checkpoint_file,
     refuse_folder,
 )
-from lit_core.lightning.internals import CommandLine, set_logged_step
+from lit_core.lightning.internals import CommandLine, is_of_restoring, set_logged_step
 from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.switches import refuse_bases, refuse_switches
 from lit_core.origin import import_path
 from lit_core.references import as_typed, without_environment, without_secrets
 from lit_core.screen import rank_zero_info, rank_zero_warn
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of
+from lit_core.size_limit import sized_as
 from lit_core.trust import OWN, note_typed
 
 
@@ -180,6 +183,19 @@ class LitCLI(CommandLine):
         ckpt_path = config.get("ckpt_path")
         if self.subcommand == "fit" and ckpt_path:
             _check_seeds(self.config_dump, checkpoint_facts(ckpt_path).get("config", {}))
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data, of a checkpoint of others nothing that its weights cannot fill."""
+        with self.sized_as_checkpoint():
+            super().instantiate_classes()
+
+    def sized_as_checkpoint(self) -> AbstractContextManager[None]:
+        """Return a context in which no model is built that the weights of the given checkpoint cannot fill."""
+        config = self.config[self.subcommand]
+        for argument in ("ckpt_path", "branch_from"):
+            if path := config.get(argument):
+                return sized_as(checkpoint_facts(path, f"--{argument}"), path, f"--{argument}")
+        return nullcontext()
 
     def seed(self) -> None:
         """Seed the generators and the parts without a seed of their own; a seed that is drawn is kept in the config.
@@ -309,7 +325,21 @@ class LitCLI(CommandLine):
                 check_weights(self.model, read_checkpoint_file(ckpt_path)["state_dict"], ckpt_path, "--ckpt_path")
             if "conditioned on metric" in str(error):  # of EarlyStopping; it lists the keys that there are
                 raise MisconfigurationException(str(error)) from error
+            self._refuse_unrestored(error)
             raise
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+            self._refuse_unrestored(error)
+            raise
+
+    def _refuse_unrestored(self, error: Exception) -> None:
+        """Refuse the checkpoint if an error that is not ours shows that its state cannot be restored."""
+        ours = isinstance(error, UserError | RunFailure | MisconfigurationException | torch.OutOfMemoryError)
+        if is_of_restoring(error) and not ours:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}".rstrip(".: ")
+            raise UserError(
+                f"--ckpt_path is {self.config[self.subcommand]['ckpt_path']}, whose state of the run cannot be "
+                f"restored ({reason}); give another checkpoint."
+            ) from error
 
     def answer(self) -> list[str]:
         """Return the lines that are shown after ``validate`` and ``test``: a row per source, a column per metric."""

@@ -27,6 +27,7 @@ from lit_core.moved_names import current_paths
 from lit_core.origin import described
 from lit_core.record import KEY, note_input
 from lit_core.references import resolved
+from lit_core.size_limit import sized_as
 from lit_core.trust import is_own, sign
 
 #: Arguments of Lightning's ``load_from_checkpoint`` itself; others are those of the module.
@@ -103,7 +104,8 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
             _check_arguments(kind, checkpoint_path, usable, given)
         options = {key: value for key, value in usable.items() if value != saved[key]} | options
         # the parser makes objects of the arguments that can't be described again
-        with as_built_by_cli(kept | given) if kept else nullcontext():
+        limited = sized_as(checkpoint, checkpoint_path, "checkpoint_path")
+        with limited, as_built_by_cli(kept | given) if kept else nullcontext():
             try:
                 made: Any = super(CheckpointModule, kind).load_from_checkpoint(checkpoint_path, *args, **options)
             except ArgumentError as error:

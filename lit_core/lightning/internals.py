@@ -7,6 +7,7 @@ that a version of Lightning that drops a name fails that test and not a run.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from traceback import walk_tb
 from typing import Any
 
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters, _given_hyperparameters_context
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 #: Keys of a checkpoint's ``hyper_parameters`` in which LightningCLI notes the class and the function that built it.
 #: LightningCLI writes them as literals.
@@ -111,6 +113,15 @@ def set_logged_step(trainer: Trainer, step: int) -> None:
         step: Optimizer steps, 0 or more.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def is_of_restoring(error: BaseException) -> bool:
+    """Tell whether an error was raised while the trainer restored the state in a checkpoint.
+
+    Lightning does it in ``fit`` and has no public hook around all of it.
+    """
+    frames = (frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__))
+    return checkpoint_connector.__file__ in frames
 
 
 def syncs_batch_norms(trainer: Trainer) -> bool:

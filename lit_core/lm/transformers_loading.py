@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lit_core.errors import UserError
 from lit_core.lm.model_files import check_model_folder
+from lit_core.size_limit import sized_by_itself
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def loading(subject: str, remedy: str, model: str | Path) -> Iterator[None]:
     try:
         if Path(model).is_dir():
             check_model_folder(Path(model))
-        with quiet_transformers():
+        with quiet_transformers(), sized_by_itself():
             yield
     except UserError:
         raise

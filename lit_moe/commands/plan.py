@@ -56,7 +56,8 @@ class PlanCLI(LitCLI):
         check_at_least(1, vocab_size=config.vocab_size)
         layout = layout_of(trainer, data)
         vocab_size = _tokenizer_size(config.data) if config.vocab_size is None else config.vocab_size
-        model = _on_meta(config.model, vocab_size)
+        with self.sized_as_checkpoint():
+            model = _on_meta(config.model, vocab_size)
         model.configure_optimizers()  # refuses what `fit` would refuse
         steps = trainer.max_steps if trainer.max_steps > 0 else None
         say(*plan(model, layout, steps, **own).split("\n"))

@@ -27,6 +27,7 @@ from lit_core.lightning.hyperparameters import usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.references import resolved, value_at
 from lit_core.seeds import part_seed
+from lit_core.size_limit import sized_as
 from lit_valuation.samples import Samples, as_inputs
 
 Mode = Literal["scratch", "finetune"]
@@ -211,7 +212,10 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
     parameters = {**kept, **known, **changes}
     parameters.pop(INSTANTIATOR, None)
     try:
-        return instantiate_module(ClassifierTask, copy.deepcopy(parameters))  # as Lightning does with these values
+        with sized_as(checkpoint, path, "--ckpt_path"):
+            return instantiate_module(ClassifierTask, copy.deepcopy(parameters))  # as Lightning does with these values
+    except UserError:
+        raise
     except (ArgumentError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"--ckpt_path is {path}, whose description of the model is not one of lit-valuation ({error}); give a "
