@@ -5,7 +5,8 @@ from importlib import import_module
 
 import pytest
 import torch
-from test_foreign_checkpoints import ROOT, former, last  # noqa: F401
+from test_foreign_checkpoints import ROOT, last
+from test_foreign_checkpoints import former as former  # a fixture
 from torch import nn
 
 from lit_core import trust
@@ -19,7 +20,7 @@ from lit_valuation.training.retrain import load_task
 
 #: By run: arguments of the model that ask for many layers, and for a large one.
 BOMBS = {
-    "moe/first": [{"decoder": {"n_layers": 200_000}}, {"decoder": {"d_ff": 10**9}}],
+    "moe/first": [{"decoder": {"n_layers": 200_000}}, {"decoder": {"vocab_size": 10**9}}],
     "valuation/first": [{"network": {"class_path": "lit_valuation.nn.MLP", "init_args": {"hidden": [10**9]}}}],
 }
 
