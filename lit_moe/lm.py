@@ -45,10 +45,7 @@ class DecoderLM(LanguageModel):
         Raises:
             UserError: If the file is not a checkpoint of a ``lit-moe`` language model with a tokenizer.
         """
-        model, checkpoint = load_module(path, device)
-        if "tokenizer" not in checkpoint:
-            raise UserError(f"--ckpt_path is {path}, which holds no tokenizer; give a checkpoint of lit-moe fit.")
-        return language_model(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
+        return load_language_model(path, device, "path of the language model")
 
     def new_cache(self) -> KVCache:
         """Return an empty cache."""
@@ -87,12 +84,32 @@ def language_model(decoder: Decoder | HFDecoder, tokenizer: Tokenizer) -> Langua
     return DecoderLM(decoder, tokenizer)
 
 
-def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel, dict[str, Any]]:
+def load_language_model(path: str | Path, device: str = "cpu", argument: str = "--ckpt_path") -> LanguageModel:
+    """Return the model of a ``lit-moe fit`` checkpoint as `DecoderLM.from_checkpoint` does.
+
+    Args:
+        path: The checkpoint file.
+        device: Device of the weights.
+        argument: Name of the argument that gave the path, for messages.
+
+    Raises:
+        UserError: If the file is not a checkpoint of a ``lit-moe`` language model with a tokenizer.
+    """
+    model, checkpoint = load_module(path, device, argument)
+    if "tokenizer" not in checkpoint:
+        raise UserError(f"{argument} is {path}, which holds no tokenizer; give a checkpoint of lit-moe fit.")
+    return language_model(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
+
+
+def load_module(
+    path: str | Path, device: str = "cpu", argument: str = "--ckpt_path"
+) -> tuple[MoELanguageModel, dict[str, Any]]:
     """Return the LightningModule of a checkpoint, with its weights.
 
     Args:
         path: The checkpoint file.
         device: Device of the weights; meta builds the module without reading them.
+        argument: Name of the argument that gave the path, for messages.
 
     Returns:
         The module, and the checkpoint's content, whose tensors are memory-mapped from the file.
@@ -100,17 +117,17 @@ def load_module(path: str | Path, device: str = "cpu") -> tuple[MoELanguageModel
     Raises:
         UserError: If the file is not a checkpoint of a ``lit-moe`` language model.
     """
-    checkpoint = load_checkpoint_file(path)
+    checkpoint = load_checkpoint_file(path, argument)
     if "hyper_parameters" not in checkpoint:
         raise UserError(
-            f"--ckpt_path is {path}, which holds no description of the model; give a checkpoint of lit-moe fit."
+            f"{argument} is {path}, which holds no description of the model; give a checkpoint of lit-moe fit."
         )
     try:
         with torch.device("meta" if device == "meta" else "cpu"):
             model = MoELanguageModel.load_from_checkpoint(path, map_location=device, weights_only=True)
     except (KeyError, RuntimeError, TypeError) as error:  # Lightning and torch say it of each argument and weight
         raise UserError(
-            f"--ckpt_path is {path}, whose weights do not fit its own description of the model; give a checkpoint "
+            f"{argument} is {path}, whose weights do not fit its own description of the model; give a checkpoint "
             "of lit-moe fit."
         ) from error
     return model, checkpoint

@@ -17,7 +17,7 @@ from lit_core.lm.sampling import check_sampling
 from lit_core.record import write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
-from lit_moe.lm import DecoderLM
+from lit_moe.lm import load_language_model
 
 
 def _check(
@@ -85,7 +85,7 @@ def generate(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either, and describes at length
         raise UserError(f"device is {device}, which this machine does not have; give another, such as cpu.") from error
-    model = DecoderLM.from_checkpoint(ckpt_path, device)
+    model = load_language_model(ckpt_path, device)
     records = []
     for start in range(0, len(wanted), batch_size):
         batch = wanted[start : start + batch_size]

@@ -160,7 +160,8 @@ class Division:
                 group = f" in the group {kind[1]}" if kind[1] else ""
                 raise UserError(
                     f"{who} needs {count} samples of the class {samples.classes[kind[0]]}{group}, but "
-                    f"{len(cells[kind])} are left; ask for fewer samples or another share."
+                    f"{len(cells[kind])} are left. The source has {len(samples):,} samples: lower `train`, `val`, "
+                    "`test` or the owners' numbers of samples, or change a share."
                 )
             taken += cells[kind][:count]
             del cells[kind][:count]
@@ -172,8 +173,9 @@ class Division:
         plain = {kind: size for kind, size in sizes.items() if kind[1] not in self.hard}
         if useful and not hard:
             raise UserError(
-                f"{who} is to have a useful share of {useful}, but there are no samples of the hard groups; "
-                "name groups of the source in `hard`, or set `evaluation_useful` and `useful` to 0."
+                f"{who} is to have a useful share of {useful}, but there are no samples of the hard groups. Name "
+                "groups of the source in `hard`. Without hard groups, set `evaluation_useful: 0` and name owners "
+                "of useful share 0, such as `owners: {alice: {}, bob: {}}`."
             )
         with_plain = {c for c, _ in plain}
         all_hard = {c: weights[c] for c, _ in hard if c not in with_plain}  # classes without any plain sample

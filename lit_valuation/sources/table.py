@@ -12,8 +12,12 @@ import numpy as np
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import files_facts
 from lit_core.files.rows import csv_rows, parquet_rows
+from lit_core.screen import say
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_samples
+
+#: Absolute value above which a column trains badly beside others.
+_WIDE = 100
 
 
 class Table(LabelledSource):
@@ -79,12 +83,25 @@ class Table(LabelledSource):
         self.columns = tuple(inputs or ())
         if not x:
             raise UserError(f"{self.path} has no rows; add some.")
-        return to_samples(self.name, np.array(x, dtype=np.float32), labels, groups or None)
+        values = np.array(x, dtype=np.float32)
+        self._note_scales(values)
+        return to_samples(self.name, values, labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and the name, size and modification time of the file."""
         given = {"label": self.label, "columns": self.given, "group": self.group, "separator": self.separator}
         return {**given, **files_facts([self.path])}
+
+    def _note_scales(self, values: np.ndarray) -> None:
+        """Print a note if a column's values are so large that a network trains badly on them."""
+        largest = np.abs(values).max(0)
+        column = int(largest.argmax())
+        if largest[column] > _WIDE:
+            say(
+                f"Note: {self.path} has values up to {largest[column]:,.6g} in the column {self.columns[column]}. "
+                "Networks take them as they are: scale the columns to about -1 to 1, in the same way for all parties.",
+                error=True,
+            )
 
     def _check_columns(self, row: Mapping[str, Any], columns: Sequence[str]) -> None:
         for column in columns:
@@ -100,8 +117,8 @@ class Table(LabelledSource):
             number = math.nan
         if not abs(number) <= LARGEST:  # nor nan
             raise UserError(
-                f"{where}, column {column}: {cell!r} is not a finite float32; correct it, or name the columns to "
-                "use in `columns`."
+                f"{where}, column {column}: {cell!r} is not a finite float32; correct it, name the columns to use in "
+                "`columns`, or, if this column tells the groups, name it in `group`."
             )
         return number
 

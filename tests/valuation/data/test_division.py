@@ -108,8 +108,8 @@ def test_copies_are_left_out_whatever_their_label():
         (lambda: Division(owners={"../x": Owner()}), "becomes a folder"),
         (lambda: Division(dirichlet=0), "dirichlet"),
         (lambda: Division(owner_val_fraction=1), "owner_val_fraction"),
-        (lambda: Division().divide(DIGITS), "are left"),
-        (lambda: Division(**SMALL).divide(Digits().samples()), "no samples of the hard groups"),
+        (lambda: Division().divide(DIGITS), "are left.* has 1,797 samples: lower `train`"),
+        (lambda: Division(**SMALL).divide(Digits().samples()), "no samples of the hard groups.*`evaluation_useful: 0`"),
         (lambda: Division(**SMALL, owners={"a": Owner(classes=["x"])}).divide(DIGITS), "classes of a names x"),
         (lambda: Division(**SMALL, owners={"a": Owner(groups=["ahrd"])}).divide(DIGITS), 'Did you mean "hard"'),
     ],
@@ -117,3 +117,15 @@ def test_copies_are_left_out_whatever_their_label():
 def test_mistakes_are_one_sentence(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+def test_a_source_without_hard_groups_is_divided_as_its_message_says():
+    samples = SklearnTable("wine").samples()
+    small = {"train": 40, "val": 30, "test": 30, "owner_samples": 20}
+    with pytest.raises(UserError, match="no samples of the hard groups") as refused:
+        Division(**small).divide(samples)
+    said = {"evaluation_useful": 0, "owners": {"alice": {}, "bob": {}}}
+    for key, value in said.items():
+        assert f"`{key}: {value}`".replace("'", "") in str(refused.value)
+    divided = Division(**small, **{**said, "owners": {name: Owner() for name in said["owners"]}}).divide(samples)
+    assert len(divided["owners/bob", "train"]) == 18

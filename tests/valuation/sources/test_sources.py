@@ -237,3 +237,12 @@ def test_what_is_fetched_has_its_size(source, shape, counts):
     assert samples.x.shape == shape
     found = samples.y.bincount(minlength=len(samples.classes)).tolist()
     assert counts is None or sorted(found) == sorted(counts)
+
+
+def test_a_table_with_large_values_is_noted_with_its_column(tmp_path, capsys):
+    for largest, noted in ((-2_501.5, True), (1.5, False)):
+        path = tmp_path / "rows.csv"
+        path.write_text(f"a,area,label\n0.5,{largest},x\n0.25,1,y\n")
+        Table(str(path), "mine", "label").samples()
+        said = capsys.readouterr().err
+        assert ("up to 2,501.5 in the column area" in said) == noted and bool(said) == noted
