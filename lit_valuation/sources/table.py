@@ -80,11 +80,11 @@ class Table(LabelledSource):
             labels.append(self._name(row[self.label], where, self.label))
             if self.group is not None:
                 groups.append(self._name(row[self.group], where, self.group))
-        self.columns = tuple(inputs or ())
+        columns = self.columns = tuple(inputs or ())
         if not x:
             raise UserError(f"{self.path} has no rows; add some.")
         values = np.array(x, dtype=np.float32)
-        self._note_scales(values)
+        self._note_scales(values, columns)
         return to_samples(self.name, values, labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
@@ -92,13 +92,13 @@ class Table(LabelledSource):
         given = {"label": self.label, "columns": self.given, "group": self.group, "separator": self.separator}
         return {**given, **files_facts([self.path])}
 
-    def _note_scales(self, values: np.ndarray) -> None:
+    def _note_scales(self, values: np.ndarray, columns: Sequence[str]) -> None:
         """Print a note if a column's values are so large that a network trains badly on them."""
         largest = np.abs(values).max(0)
         column = int(largest.argmax())
         if largest[column] > _WIDE:
             say(
-                f"Note: {self.path} has values up to {largest[column]:,.6g} in the column {self.columns[column]}. "
+                f"Note: {self.path} has values up to {largest[column]:,.6g} in the column {columns[column]}. "
                 "Networks take them as they are: scale the columns to about -1 to 1, in the same way for all parties.",
                 error=True,
             )
