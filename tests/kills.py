@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,11 @@ class Ended(NamedTuple):
     operations: list[Operation]
 
 
+def _kill_all(group):
+    with suppress(ProcessLookupError):  # all have ended, or the group is not made yet
+        os.killpg(group, signal.SIGKILL)
+
+
 def fork(function, below="/", end=None, trace=False, after=None):
     """Run a function in a process of its own.
 
@@ -97,11 +103,8 @@ def fork(function, below="/", end=None, trace=False, after=None):
         number, ended = os.waitpid(process, os.WNOHANG)
         status = ended if number else None
         if status is None and after is not None and time.monotonic() - begin > after:
-            os.killpg(process, signal.SIGKILL)
-    try:
-        os.killpg(process, signal.SIGKILL)  # what it has started
-    except ProcessLookupError:
-        pass
+            _kill_all(process)
+    _kill_all(process)  # what it has started
     while select.select([said], [], [], 0)[0] and (chunk := os.read(said, 1 << 16)):
         chunks.append(chunk)
     os.close(said)

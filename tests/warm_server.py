@@ -176,11 +176,12 @@ def leave():
 
 
 def draw_without_layout():
-    """Let figures be drawn with the margins they have: to fit these takes two thirds of the time, and no test looks."""
+    """Let figures be drawn with the margins they have: to fit these takes two thirds of the time; one test looks."""
     try:
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         return
+    ConstrainedLayoutEngine.fitting = ConstrainedLayoutEngine.execute
     ConstrainedLayoutEngine.execute = lambda self, figure: None
 
 

@@ -165,7 +165,7 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         hint = did_you_mean(last, top) if len(path) == 1 else did_you_mean(last, _arguments(reason.owner))
         if root and not hint:
             return f"{full} is not an argument; remove it. The arguments are {', '.join(_arguments(reason.owner))}."
-        if own and len(path) > 1 and not hint:
+        if own and len(path) > 1 and path[-2] not in own and not hint:  # not below one of its arguments
             return f"{full} is not an argument. Those of {reason.owner.rpartition('.')[2]} are {', '.join(own)}."
         if verb is None or len(path) > 1:  # there are very many of all classes
             hint = hint or did_you_mean(last, _all_arguments(), nearness=0.75)

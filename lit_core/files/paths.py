@@ -158,6 +158,7 @@ def locked_path(target: Path, busy: str) -> Iterator[None]:
     Raises:
         UserError: If another process holds the lock.
     """
+    target = Path(os.path.abspath(target))  # ``.`` has no name
     lock = target.with_name(f".{target.name}.held{SUFFIX}")
     with temporary(target) as own:
         is_held = False

@@ -193,7 +193,7 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
 
 def _part_files(path: Path, count: Any, argument: str) -> list[Path]:
     """Return the files of the devices' parts, if the folder has as many as were written."""
-    if type(count) is not int or not 1 <= count <= len(list(path.iterdir())):
+    if type(count) is not int or not 0 <= count <= len(list(path.iterdir())):
         raise UserError(
             f"{argument} is {path}, which lacks some of its {count!r} parts, or was not written by several devices; "
             "copy the whole folder again, or give another checkpoint."
