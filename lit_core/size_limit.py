@@ -25,17 +25,9 @@ _PER_TENSOR, _PARTS = 20, 10_000
 _PER_BYTE, _NUMBERS = 4, 1 << 24
 #: Functions of torch that make a tensor of any size from no other tensor.
 _MAKERS = {
-    *(
-        torch.arange,
-        torch.empty,
-        torch.empty_strided,
-        torch.eye,
-        torch.full,
-        torch.linspace,
-        torch.logspace,
-        torch.ones,
-    ),
-    *(torch.rand, torch.randint, torch.randn, torch.randperm, torch.tril_indices, torch.triu_indices, torch.zeros),
+    *(torch.arange, torch.empty, torch.empty_strided, torch.eye, torch.full, torch.linspace, torch.logspace),
+    *(torch.ones, torch.rand, torch.randint, torch.randn, torch.randperm, torch.tril_indices, torch.triu_indices),
+    torch.zeros,
 }
 
 _limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)

@@ -17,6 +17,8 @@ from lit_core.files.temporary import SUFFIX, temporary
 
 #: Error numbers of a full disk, a full quota and a file-size limit.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Those of a file system that knows no hard links.
+WITHOUT_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _FORMER = ".former.tmp"
 
 
@@ -38,7 +40,7 @@ def resolve_data_path(path: str | Path) -> Path:
     """
     found = Path(path).expanduser()
     below = data_root() / found
-    if says_where(path) or (found.exists() and (_is_prepared(found) or not _is_prepared(below))):
+    if says_where(path) or (found.exists() and (not _is_prepared(below) or _is_prepared(found))):
         return found
     return below
 
@@ -169,7 +171,9 @@ def locked_path(target: Path, busy: str) -> Iterator[None]:
             except FileExistsError:
                 with suppress(FileNotFoundError), locked_folder(lock, busy):  # of a killed process
                     lock.unlink()
-            except PermissionError:  # a file system without links, where locks are not to be had
+            except OSError as error:  # a file system without links, where locks are not to be had
+                if error.errno not in WITHOUT_LINKS:
+                    raise
                 break
         try:
             yield

@@ -1,3 +1,5 @@
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -6,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_core.errors import RunFailure, did_you_mean
-from lit_core.files.paths import atomic_path, atomic_write, data_root, resolve_data_path
+from lit_core.files.paths import atomic_path, atomic_write, data_root, locked_path, resolve_data_path
 
 
 def test_data_root_is_the_environment_or_the_cache(monkeypatch, tmp_path):
@@ -72,3 +74,18 @@ def test_prepared_data_are_preferred_to_a_folder_of_their_name(tmp_path, monkeyp
     assert resolve_data_path("./own") == Path("own")
     (tmp_path / "own" / "index.json").write_text("{}")
     assert resolve_data_path("own") == Path("own")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EIO])
+def test_a_path_is_written_without_a_lock_where_there_are_no_links(number, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    if number == errno.EIO:  # which is a fault
+        with pytest.raises(OSError, match="Input/output"), locked_path(tmp_path / "x", "busy"):
+            pass
+    else:
+        with locked_path(tmp_path / "x", "busy"):
+            (tmp_path / "x").write_text("written")
+    assert {path.name for path in tmp_path.iterdir()} <= {"x"}
