@@ -38,7 +38,15 @@ class RunFailure(_Sentence, RuntimeError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does: what catches that one catches this one too."""
+    """SIGTERM or SIGHUP, which end a command as Ctrl-C does: what catches that one catches this one too.
+
+    Args:
+        signum: The signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
 
 
 class Stopped(Exception):

@@ -1,4 +1,4 @@
-"""`GracefulStop`, which saves a checkpoint at the next optimizer step after Ctrl-C or SIGTERM."""
+"""`GracefulStop`, which saves a checkpoint at the next optimizer step after Ctrl-C, SIGTERM or SIGHUP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_core.lightning.internals import validation_follows
 
 
 class GracefulStop(Callback):
-    """Stops a run at Ctrl-C or SIGTERM, at the next optimizer-step boundary, by raising `Stopped`.
+    """Stops a run at Ctrl-C, SIGTERM or SIGHUP, at the next optimizer-step boundary, by raising `Stopped`.
 
     The signal may reach any rank; at each boundary the ranks agree whether to stop. `RunCheckpoint`, which runs after
     all other callbacks, saves and raises; without it nothing is saved. If a validation is due, the run is saved before
@@ -82,7 +82,9 @@ class GracefulStop(Callback):
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:  # by nohup
+                continue
             if signum not in self._former:
                 self._former[signum] = signal.getsignal(signum)
             signal.signal(signum, self._handle)

@@ -117,8 +117,8 @@ class RunRecord(Callback):
         if isinstance(exception, Stopped):
             self._end(trainer, f"stopped by {signal.Signals(exception.signum).name}")
         elif isinstance(exception, KeyboardInterrupt):
-            signum = signal.SIGTERM if isinstance(exception, Terminated) else signal.SIGINT
-            self._end(trainer, f"stopped by {signum.name}")
+            signum = exception.signum if isinstance(exception, Terminated) else signal.SIGINT
+            self._end(trainer, f"stopped by {signal.Signals(signum).name}")
         else:
             with suppress(OSError, RunFailure):  # such as a full disk, of which the exception tells already
                 self._end(trainer, f"failed: {self.describe(exception)}")

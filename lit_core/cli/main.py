@@ -158,7 +158,7 @@ def _interrupted(program: str, error: KeyboardInterrupt) -> int:
     _say(program, "interrupted.")
     discard_new_files()
     if isinstance(error, Terminated):
-        return OK if is_further_rank() else 128 + signal.SIGTERM
+        return OK if is_further_rank() else 128 + error.signum
     return 128 + signal.SIGINT
 
 

@@ -405,7 +405,7 @@ def test_a_run_with_a_checkpoint_callback_of_the_users_saves_its_last_step_too(c
     assert torch.load(LAST, weights_only=True)["global_step"] == 4
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_at_the_next_step_and_says_how_to_go_on(signum, code):
     args = [*FIT, "--run", "first", "--model.init_args.sleep", "0.1"]
     args[args.index("4")] = "1000"
