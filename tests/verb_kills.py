@@ -73,6 +73,15 @@ def parameters(rows, full_walk=True):
     ]
 
 
+def reading_rows(checkpoint):
+    """Return the rows of the verbs that read a checkpoint, and of those that write nothing."""
+    flags = ("--ckpt_path", checkpoint)
+    return {
+        **{"predict": Row(flags=(*flags, "--run", "new")), "test": Row(flags=flags), "validate": Row(flags=flags)},
+        **{"configs": Row(writes=False), "show": Row({"paths": [checkpoint]}, writes=False)},
+    }
+
+
 def verbs_of(package):
     """Return the names of all verbs of a package: Lightning's commands, those that are like fit, and its own."""
     return [*LitCLI.subcommands(), *(["plan"] if package == "lit_moe" else []), *own_verbs()[package]]
@@ -175,6 +184,7 @@ class Walk:
             count += ended.code != self.row.code
             faults += [f"{end}: {fault}\n{ended.said[-2000:]}"] if fault else []
         assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
+        assert count or not self.row.writes or how == "at_random", "nothing has ended the verb"
         return count
 
     def end(self, end):

@@ -2,9 +2,8 @@
 
 import pytest
 from detect_cases import CASES, FIT, begin
-from verb_kills import Place, Row, Walk, parameters, verbs_of
+from verb_kills import Place, Row, Walk, parameters, reading_rows, verbs_of
 
-LAST = "runs/detect/{}/checkpoints/last.ckpt"
 ENCODER = {
     "class_path": "lit_detect.detectors.EncoderDetector",
     "init_args": {"model": "scratch-1x32", "max_tokens": 48},
@@ -28,15 +27,12 @@ STUDY = {
     "tables": {"Texts": {"by": ["condition"], "metrics": ["auroc"]}},
 }
 LOGGED = {**FIT, "trainer": {**FIT["trainer"], "logger": None, "log_every_n_steps": 1, "limit_val_batches": 1}}
-CHECKPOINT = ("--ckpt_path", LAST.format("one"))
+READING = reading_rows("runs/detect/one/checkpoints/last.ckpt")
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
+    **READING,
     "fit": Row(LOGGED, ("--run", "new")),
-    "predict": Row(flags=(*CHECKPOINT, "--run", "new", "--data.predict", "pairs.jsonl")),
-    "test": Row(flags=CHECKPOINT),
-    "validate": Row(flags=CHECKPOINT),
+    "predict": Row(flags=(*READING["predict"].flags, "--data.predict", "pairs.jsonl")),
     "study": Row(STUDY, most=4),
-    "configs": Row(writes=False),
-    "show": Row({"paths": [CHECKPOINT[1]]}, writes=False),
 }
 
 

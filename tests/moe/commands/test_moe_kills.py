@@ -1,11 +1,12 @@
 """Each verb of lit-moe, killed where it changes a file, or with a full disk there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from moe_cases import CASES, GRID, OTHERS, TEXTS, begin
-from verb_kills import Place, Row, Walk, parameters, verbs_of
+from verb_kills import Place, Row, Walk, parameters, reading_rows, verbs_of
 
 from lit_moe.cli import main
 
@@ -36,8 +37,6 @@ FIT = {
         ],
     },
 }
-LAST = "runs/moe/{}/checkpoints/last.ckpt"
-CHECKPOINT = ("--ckpt_path", LAST.format("trained"))
 CONTINUAL = {
     "function": "lit_moe.study.experiment",
     "arguments": {
@@ -54,17 +53,15 @@ STUDY = {
     "tables": {"Accuracy": {"by": ["share"], "metrics": ["accuracy"]}},
     "figures": {"Curve": {"x": "share", "by": "grid", "metrics": ["accuracy"]}},
 }
+READING = reading_rows("runs/moe/trained/checkpoints/last.ckpt")
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
+    **READING,
     "fit": Row(FIT, ("--run", "one")),
     **{name: Row(CASES[name].base, most=None) for name in ("generate", "import")},
     "prepare": Row(CASES["prepare"].base, most=40),
     "study": Row(STUDY, most=4),
-    "predict": Row(flags=(*CHECKPOINT, "--run", "one"), writes=False, code=2),
-    "test": Row(flags=CHECKPOINT),
-    "validate": Row(flags=CHECKPOINT),
+    "predict": replace(READING["predict"], writes=False, code=2),
     "plan": Row(FIT, writes=False),
-    "configs": Row(writes=False),
-    "show": Row(CASES["show"].base, writes=False),
 }
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 from valuation_cases import CASES, FIT, begin
-from verb_kills import Place, Row, Walk, parameters, verbs_of
+from verb_kills import Place, Row, Walk, parameters, reading_rows, verbs_of
 
-LAST = "runs/valuation/one/checkpoints/last.ckpt"
 EXCHANGE = {
     "function": "lit_valuation.study.simulate",
     "arguments": {
@@ -26,16 +25,11 @@ STUDY = {
     "figures": {"Curves": {"x": "budget", "by": "selector", "metrics": ["test"]}},
 }
 LOGGED = {**FIT, "trainer": {**FIT["trainer"], "logger": None, "log_every_n_steps": 1, "limit_val_batches": 1}}
-CHECKPOINT = ("--ckpt_path", "runs/valuation/trainer/checkpoints/last.ckpt")
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
+    **reading_rows("runs/valuation/trainer/checkpoints/last.ckpt"),
     **{name: Row(CASES[name].base, most=None) for name in ("query", "select")},
     "fit": Row(LOGGED, ("--run", "one")),
-    "predict": Row(flags=(*CHECKPOINT, "--run", "one")),
-    "test": Row(flags=CHECKPOINT),
-    "validate": Row(flags=CHECKPOINT),
     "study": Row(STUDY, most=4),
-    "configs": Row(writes=False),
-    "show": Row({"paths": [CHECKPOINT[1]]}, writes=False),
 }
 
 
