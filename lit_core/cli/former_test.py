@@ -49,7 +49,7 @@ def where_from(parent: Mapping[str, Any]) -> list[str]:
 def how_to_get(parent: Mapping[str, Any]) -> list[str]:
     """Return a sentence that says how the values before the branch are got."""
     if not parent:
-        return ["Nothing to compare with: the run began with --branch_from no other checkpoint."]
+        return ["Nothing to compare with: the run did not begin with --branch_from."]
     return [
         "To compare tests on the same data, first run the same test with",
         f"  --ckpt_path {quoted(parent['path'])}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lit_core.files.tables import text_table
@@ -42,7 +43,8 @@ def best_table(
 ) -> list[str]:
     r"""Return a table of validations in a training: the first, the last and the best value of each source and metric.
 
-    A validation after n optimizer steps is logged at step n - 1, one before the first step at step 0.
+    A validation after n optimizer steps is logged at step n - 1, one before the first step at step 0. Of a single
+    validation there is one column. What is nan is never the best.
 
     Args:
         logged: Pairs of logged step and value, by key.
@@ -50,23 +52,30 @@ def best_table(
 
     Example:
         >>> print("\n".join(best_table({"val/austen/loss": [(0, 7.5), (11, 3.0), (23, 3.25)]}, {"loss": min})))
-        validation   start  step 24  best      at
+        validation   start  step 24  best       at
         austen loss    7.5     3.25     3  step 12
     """
-    lines: list[list[str]] = []
-    steps: list[str] = []
+    validated: dict[str, Sequence[tuple[int, float]]] = {}
     for key, pairs in logged.items():
         stage, _, rest = key.partition("/")
+        if stage == "val" and rest.partition("/")[2] in shown and pairs:
+            validated[rest] = pairs
+    if not validated:
+        return []
+    first = min(pairs[0][0] for pairs in validated.values())
+    last = max(pairs[-1][0] for pairs in validated.values())
+    rows = [["validation", _after(first), *([_after(last), "best", "at"] if last > first else [])]]
+    for rest, pairs in list(validated.items())[:_SHOWN]:
         source, _, metric = rest.partition("/")
-        if stage != "val" or metric not in shown or not pairs:
-            continue
-        best = shown[metric](value for _, value in pairs)
-        at = next(step for step, value in pairs if value == best)
-        steps = steps or [_after(pairs[index][0]) for index in (0, -1)]
-        values = (f"{value:.4g}" for value in (pairs[0][1], pairs[-1][1], best))
-        lines.append([f"{source} {metric}", *values, _after(at)])
-    left_out = [[f"and {len(lines) - _SHOWN} more in metrics.csv"]] if len(lines) > _SHOWN else []
-    return text_table([["validation", *steps, "best", "at"], *lines[:_SHOWN], *left_out]) if lines else []
+        known = [(value, step) for step, value in pairs if not math.isnan(value)]
+        best = shown[metric](value for value, _ in known) if known else math.nan
+        at = next((_after(step) for value, step in known if value == best), "-")
+        ends = [dict(pairs).get(step, math.nan) for step in (first, last)]
+        cells = [*(f"{value:.4g}" for value in (*ends, best)), at]
+        rows.append([f"{source} {metric}", *(cells if last > first else cells[:1])])
+    if len(validated) > _SHOWN:
+        rows.append([f"and {len(validated) - _SHOWN} more in metrics.csv"])
+    return text_table(rows)
 
 
 def _after(logged: int) -> str:
