@@ -55,6 +55,7 @@ figures: $(STAMP)  ## Draw the pictures of the docs again, from the quickstart's
 bench: $(BENCH)/.installed  ## Layers, training steps and data streams beside their peers'; writes docs/results/speed.md.
 	$(BENCH)/bin/python benchmarks/moe_ffn.py --output docs/results/moe_ffn.json
 	$(BENCH)/bin/python benchmarks/train_step.py --output docs/results/train_step.json
+	$(BENCH)/bin/python benchmarks/step_profile.py --output docs/results/step_profile.json
 	$(BENCH)/bin/python benchmarks/hf_decoder.py --output docs/results/hf_decoder.json
 	$(BENCH)/bin/python benchmarks/data_stream.py --output docs/results/data_stream.json
 	$(BENCH)/bin/python benchmarks/loop_overhead.py --output docs/results/loop_overhead.json

@@ -16,6 +16,7 @@ import data_stream
 import hf_decoder
 import loop_overhead
 import moe_ffn
+import step_profile
 import train_step
 from side_by_side import ratios
 
@@ -205,7 +206,33 @@ in [loop_overhead.json](loop_overhead.json).
 """
 
 
-SECTIONS = {"hf_decoder": decoder_section, "data_stream": stream_section, "loop_overhead": loop_section}
+def profile_section(result: dict[str, Any]) -> str:
+    """Return the section on where a step's time goes.
+
+    Args:
+        result: Result of step_profile.py.
+    """
+    return f"""
+## Where the time of a step goes
+
+{step_profile.table(result)}
+
+Steps as in the table above, in fp32, in one process with products of two {step_profile.SIZE} × {step_profile.SIZE}
+matrices; the first two rows have the quickstart's shape. GFLOP/s are of model FLOPs, backward = 2 × forward. Shares are
+of the operations' own time by torch's profiler, over {step_profile.PROFILED} steps. The products of a step are slower
+than the large one, since they are small. The rest is what memory gives, fresh pages for large tensors among it: see the
+allocator in [moe.md](../moe.md).
+
+{conditions(result)}
+"""
+
+
+SECTIONS = {
+    "step_profile": profile_section,
+    "hf_decoder": decoder_section,
+    "data_stream": stream_section,
+    "loop_overhead": loop_section,
+}
 
 
 def page(layers: dict[str, Any], steps: dict[str, Any], sections: Sequence[str] = ()) -> str:

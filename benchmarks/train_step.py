@@ -78,8 +78,9 @@ class Case:
 
 
 def cases(quick: bool) -> list[Case]:
-    """Return the rows of the table; all but the quick ones have 4,096 tokens per step."""
-    sizes = [(2, 64, 128, 256, 2, 64)] if quick else [(4, 256, 704, 4096, 8, 512), (4, 512, 1408, 8192, 8, 512)]
+    """Return the rows of the table, the first of the quickstart; all but the quick ones have 4,096 tokens a step."""
+    large = [(3, 128, 384, 2048, 32, 128), (4, 256, 704, 4096, 8, 512), (4, 512, 1408, 8192, 8, 512)]
+    sizes = [(2, 64, 128, 256, 2, 64)] if quick else large
     return [Case(*size, precision) for precision in precisions(PRECISIONS, quick) for size in sizes]
 
 

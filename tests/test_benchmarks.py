@@ -15,6 +15,7 @@ import loop_overhead
 import moe_ffn
 import report
 import side_by_side
+import step_profile
 import train_step
 from layers import Mismatch, Mixture, Weights
 from products import Products
@@ -65,6 +66,18 @@ def test_quick_runs_print_tables_and_the_report_is_written_from_their_numbers(tm
     assert len(tables) == 4 * 2 + 4
     assert all(line in page for line in tables)
     assert "python benchmarks/moe_ffn.py --quick" in page and "python benchmarks/train_step.py --quick" in page
+
+
+def test_the_time_of_a_step_is_shared_out_among_kinds_of_operations(tmp_path, monkeypatch, capsys):
+    result = quick(step_profile, tmp_path, monkeypatch)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    for case in result["cases"]:
+        assert sum(case["shares"].values()) == pytest.approx(1)
+        assert min(case["shares"][kind] for kind in ("products", "attention", "loss", "optimizer", "elementwise")) > 0
+        assert case["gflops"]["step"] > 0
+    section = report.profile_section(result)
+    assert len(table) == 4 and all(line in section for line in table)
+    assert step_profile.kind_of("aten::mul") == "elementwise" and step_profile.kind_of("aten::mm") == "products"
 
 
 def test_our_decoder_stands_beside_transformers_with_the_same_weights(tmp_path, monkeypatch, capsys):
