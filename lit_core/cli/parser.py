@@ -26,6 +26,19 @@ class Parser(ArgumentParser):
         super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
         self.typed: dict[str, Any] = {}
 
+    def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Keep empty mappings of unknown names, such as ``argumentss: {}``, so that they are refused like all others.
+
+        jsonargparse drops them before it looks at the names.
+        """
+        applied: Namespace = super()._apply_actions(cfg, *args, **kwargs)
+        empty = [key for key, value in applied.items(branches=True) if isinstance(value, Namespace) and not value]
+        known = [action.dest for action in self._actions if action.dest not in self.groups] if empty else []
+        for key in empty:
+            if not any(_is_around(key, name) or _is_around(name, key) for name in known):
+                applied[key] = {}
+        return applied
+
     def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
         """Return a config as text, also for jsonargparse, which resolves the references in what this returns.
 
@@ -47,6 +60,11 @@ class Parser(ArgumentParser):
             return text
         self.typed = parse_yaml(text, "The config")[command]
         return yaml.safe_dump(below(self.typed, command), sort_keys=False, allow_unicode=True)
+
+
+def _is_around(outer: str, inner: str) -> bool:
+    """Tell whether a path is another one, or leads to it."""
+    return f"{inner}.".startswith(f"{outer}.")
 
 
 def _plain(value: Any) -> Any:

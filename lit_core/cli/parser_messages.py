@@ -146,7 +146,8 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         return f"{where + ': ' if where else ''}{match['path']} is not a {match['base']}; name a class that is one."
     if match := _ABSTRACT.match(reason.text):
         base = match["base"].rpartition(".")[2]
-        return f"{where + ': ' if where else ''}No class of {base} is named; give its import path as class_path."
+        begin = f"{where + ': ' if where else ''}No class of {base} is named"
+        return f"{begin}; give its import path as class_path, its arguments as init_args, and no other key."
     if match := _NO_CLASS.search(reason.text):
         name = match["a"] or match["b"] or match["c"] or match["d"]
         full = f"{match['module']}.{name}" if match["a"] else reason.owner or name
@@ -154,6 +155,8 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
     if match := _UNKNOWN.search(reason.text):
         name = next(value for key, value in match.groupdict().items() if value and key != "group")
         group = [match["group"]] if match["group"] else []
+        if name == "class_path":
+            return f"{where or 'A component'} has a key besides class_path and init_args; correct or remove it."
         own = tuple(_arguments(reason.owner))
         if not group and own and name.partition(".")[0] not in own:
             name = name.partition(".")[0]  # what is below a mistyped key may be right

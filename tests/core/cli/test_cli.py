@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from lit_core.cli import LitCLI, run
 from lit_core.cli.arguments import OWN_KEYS, TRUST
 from lit_core.cli.messages import is_user_error, sentence
 from lit_core.cli.scores import score_table
+from lit_core.cli.verb import LIGHTNING
 from lit_core.files.paths import locked_folder
 
 FIT = [
@@ -286,6 +288,36 @@ BAD = [
     ([*BASE, "--run", "a/b"], "--run is a/b"),
     (["count", "--start", "x"], "start is x, but must be of type int"),
 ]
+
+
+PLACES = ["trainer.", "data.init_args.", "model.init_args.shape.", "trainer.callbacks.init_args."]
+
+
+@pytest.mark.parametrize(("command", "place"), [*product(LIGHTNING, [""]), *product(["fit"], PLACES)])
+def test_an_empty_mapping_under_a_mistyped_key_is_refused_as_others(command, place, tmp_path, capsys):
+    config = {"modell": {}}
+    for key in reversed(place.split(".")[:-1]):
+        classes = {"data": "SmallData", "model": "SmallModel", "callbacks": "lit_core.callbacks.GracefulStop"}
+        config = {key: {"class_path": classes[key], **config} if key in classes else config}
+    (tmp_path / "mistyped.yaml").write_text(yaml.safe_dump(config))
+    assert main([command, "--config", str(tmp_path / "mistyped.yaml")]) == 2
+    assert f"{place.replace('init_args.', '')}modell is not an argument." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("model", "model has a key besides class_path and init_args; correct or remove it."),
+        ("trainer.logger", "trainer.logger: No class of Logger is named; give its import path as class_path"),
+    ],
+)
+def test_a_mistyped_init_args_is_told(where, text, tmp_path, capsys):
+    part = {"class_path": {"model": "SmallModel"}.get(where, "CSVLogger"), "init_argss": {}}
+    for key in reversed(where.split(".")):
+        part = {key: part}
+    (tmp_path / "mistyped.yaml").write_text(yaml.safe_dump(part))
+    assert main(["fit", "--config", str(tmp_path / "mistyped.yaml")]) == 2
+    assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(args[-2:]) for args, _ in BAD])
