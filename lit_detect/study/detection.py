@@ -17,7 +17,7 @@ from lit_core.study.parts import Part
 from lit_detect.attacks import Attack
 from lit_detect.detectors import TrainedDetector
 from lit_detect.metrics import scores_of
-from lit_detect.records import HUMAN, MACHINE, Record, condition
+from lit_detect.records import HUMAN, MACHINE, NONE, Record, condition
 from lit_detect.study.judge import Judge, attack_all, judge_of
 from lit_detect.study.options import DetectionOptions, DetectorRecipe
 from lit_detect.study.texts import in_fold, is_of, records_of, sample
@@ -57,15 +57,15 @@ def experiment(seed: int, options: DetectionOptions) -> list[dict[str, Any]]:
         options.adversarial if options.defence == "adversarial" else None,
         options.defence == "normalized",
     )
-    rows = [_row("own", "own", judge, own) | {"priming": float(priming)}]
+    rows = [_row("own", "own", judge, own) | _number("priming", priming)]
     for field, trained in (("decoding", decodings), ("priming", [priming])):
         for value in sorted({condition(r, field) for r in test if r.label == MACHINE}):
             others = [r for r in test if is_of(r, *((decodings, value) if field == "priming" else ([value], priming)))]
             if value not in trained and {HUMAN, MACHINE} <= {r.label for r in others}:
-                number = {"priming": float(value)} if field == "priming" else {}
+                number = _number("priming", value) if field == "priming" else {}
                 rows.append(_row(field, value, judge, others) | number)
     made = {(condition(r, "decoding"), condition(r, "priming")) for r in test if r.label == MACHINE}
-    for decoding, tokens in sorted(made, key=lambda pair: (pair[0], float(pair[1]))):
+    for decoding, tokens in sorted(made, key=lambda pair: (pair[0], *_number("", pair[1]).values())):
         others = [r for r in test if is_of(r, [decoding], tokens)]
         if len(made) > 1 and HUMAN in {r.label for r in others}:
             rows.append(_row("decoding and priming", f"{decoding} from {tokens}", judge, others))
@@ -88,6 +88,11 @@ def experiment(seed: int, options: DetectionOptions) -> list[dict[str, Any]]:
         rows.append(_attacked_row(name, attack, judge, machine, [r for r in own if r.label == HUMAN]))
     digest = hashlib.sha256("\0".join(r.text for r in (*train, *own)).encode()).hexdigest()[:16]
     return [{"data": digest} | row for row in rows]
+
+
+def _number(name: str, condition: str) -> dict[str, float]:
+    """Return a condition as a number under a name; empty if it is not known."""
+    return {} if condition == NONE else {name: float(condition)}
 
 
 def _row(what: str, value: str, judge: Judge, records: Sequence[Record]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class DetectionOptions:
         detectors: The detectors by name.
         pairs: The source of texts to train on and to test on.
         trained_on: Decodings of the training texts, by name, with + between them.
-        priming: Tokens of human text that the generator was given in the training texts.
+        priming: Tokens of human text that the generator was given in the training texts; none where that is not known.
         wild: Sources of texts that training never sees, by name; None for none.
         recipe: How trained detectors are trained; None takes the defaults.
         train_texts: Largest number of texts of each class to train on; None takes all.

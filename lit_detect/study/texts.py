@@ -39,7 +39,8 @@ def records_of(source: Part[TextSource]) -> tuple[Record, ...]:
 def is_of(record: Record, decodings: Sequence[str], priming: str) -> bool:
     """Return whether a text has the priming and, if it is a machine text, one of the decodings."""
     # a human text has no decoding, but belongs to machine texts of one priming
-    if str(record.decoding.get("priming_tokens", record.meta.get("priming_tokens"))) != priming:
+    known = "priming" if "priming_tokens" in record.decoding else "priming_tokens"
+    if condition(record, known) != priming:
         return False
     return record.label == HUMAN or condition(record, "decoding") in decodings
 

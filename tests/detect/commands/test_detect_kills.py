@@ -1,5 +1,8 @@
 """Each verb of lit-detect, killed where it changes a file, or with a full disk there."""
 
+import json
+from pathlib import Path
+
 import pytest
 from detect_cases import CASES, FIT, begin
 from verb_kills import Place, Row, Walk, parameters, reading_rows, verbs_of
@@ -13,7 +16,7 @@ DETECTION = {
     "arguments": {
         "pairs": {
             "class_path": "lit_detect.formats.LitShiftJSONL",
-            "init_args": {"path": "others.jsonl", "name": "pairs"},
+            "init_args": {"path": "study.jsonl", "name": "pairs"},
         },
         **{"trained_on": "shuffled", "priming": "24", "recipe": {"epochs": 1, "learning_rate": 1e-3}, "train_texts": 8},
         "detectors": {"Encoder": ENCODER},
@@ -36,13 +39,22 @@ ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
 }
 
 
+def begin_study():
+    """Put in the working directory texts whose decoding and priming are known."""
+    rows = [json.loads(line) for line in Path("others.jsonl").read_text().splitlines()]
+    for row in rows:
+        known = {"priming_tokens": 24}
+        row |= {"decoding": {"name": "shuffled", **known}} if row["label"] else {"meta": known}
+    Path("study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def test_each_verb_has_a_row():
     assert sorted(ROWS) == sorted(verbs_of("lit_detect"))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_gpt2, tiny_bert):
-    return Place("lit_detect", lambda: begin(tiny_gpt2, tiny_bert), tmp_path_factory)
+    return Place("lit_detect", lambda: (begin(tiny_gpt2, tiny_bert), begin_study()), tmp_path_factory)
 
 
 @pytest.mark.parametrize(("verb", "how"), parameters(ROWS))

@@ -1,17 +1,20 @@
 """The study of detection on shipped texts, and what one of its experiments says."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import short_search
 import torch
 import yaml
+from austen_pairs import pairs
 
 from lit_core.errors import UserError
 from lit_core.study.options import bind, read
@@ -114,6 +117,19 @@ def test_what_is_not_there_is_said(setting):
     arguments["detectors"] = {"S": {"class_path": "lit_detect.detectors.None"}}
     with pytest.raises(UserError, match=r"detectors\.S: lit_detect\.detectors\.None is not the name of a known class"):
         cell(seed=0, detector="S", **arguments)
+
+
+def test_texts_of_unknown_priming_are_studied(setting):
+    rows = [row for number, row in enumerate(pairs(24)) if number % 4 < 2]  # of one decoding
+    with open("texts.jsonl", "w") as file:
+        for number, record in enumerate(rows):
+            split = "train" if number % 4 < 2 else "test"
+            file.write(json.dumps(replace(record, split=split).to_dict()) + "\n")
+    source = {"class_path": "lit_detect.formats.LitShiftJSONL", "init_args": {"path": "texts.jsonl", "name": "texts"}}
+    arguments = setting | {"pairs": source, "trained_on": "top_k=0", "priming": "none"}
+    arguments |= {"detectors": {"S": STATISTICS}, "folds": 1, "attacks": {}, "lengths": [], "wild": {}}
+    (own,) = cell(seed=0, detector="S", **arguments)
+    assert own["texts"] == 12 and "priming" not in own
 
 
 def test_a_grid_of_the_smoke_study(monkeypatch):
