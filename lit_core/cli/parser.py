@@ -33,7 +33,8 @@ class Parser(ArgumentParser):
         """
         applied: Namespace = super()._apply_actions(cfg, *args, **kwargs)
         empty = [key for key, value in applied.items(branches=True) if isinstance(value, Namespace) and not value]
-        known = [action.dest for action in self._actions if action.dest not in self.groups] if empty else []
+        groups = self.groups or {}
+        known = [action.dest for action in self._actions if action.dest not in groups] if empty else []
         for key in empty:
             if not any(_is_around(key, name) or _is_around(name, key) for name in known):
                 applied[key] = {}
