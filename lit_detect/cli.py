@@ -20,6 +20,7 @@ VERBS = {
     "study": Verb("lit_core.study.study", "study", "lit_detect"),
     "configs": Verb("lit_core.cli.configs", "configs", "lit_detect"),
     "show": Verb("lit_core.cli.show", "show"),
+    "board": Verb("lit_core.board.board", "board"),
 }
 
 

@@ -21,6 +21,7 @@ VERBS = {
     "study": Verb("lit_core.study.study", "study", "lit_moe"),
     "configs": Verb("lit_core.cli.configs", "configs", "lit_moe"),
     "show": Verb("lit_core.cli.show", "show"),
+    "board": Verb("lit_core.board.board", "board"),
 }
 LIKE_FIT = {"plan": Verb("lit_moe.plan.costs", "plan")}
 

@@ -19,6 +19,7 @@ VERBS = {
     "study": Verb("lit_core.study.study", "study", "lit_valuation"),
     "configs": Verb("lit_core.cli.configs", "configs", "lit_valuation"),
     "show": Verb("lit_core.cli.show", "show"),
+    "board": Verb("lit_core.board.board", "board"),
 }
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from lit_core import record
+from lit_core.board.runs import read_run
 from lit_core.cli.arguments import read_config
 from lit_core.cli.show import show
 from lit_core.corpora import JSONLines, TextFolder
@@ -369,6 +370,7 @@ def run_folder(folder):
         read_config(str(folder / "config.yaml"))
         with quiet():
             show([str(folder)])
+            read_run(folder)
 
     return read
 

@@ -282,9 +282,9 @@ def test_every_verb_that_draws_has_a_seed():
         for package, verbs in own_verbs().items()
     }
     assert without == {
-        "lit_moe": {"import", "export", "consolidate", "study", "configs", "show"},
-        "lit_valuation": {"study", "configs", "show"},
-        "lit_detect": {"calibrate", "study", "configs", "show"},
+        "lit_moe": {"import", "export", "consolidate", "study", "configs", "show", "board"},
+        "lit_valuation": {"study", "configs", "show", "board"},
+        "lit_detect": {"calibrate", "study", "configs", "show", "board"},
     }
 
 

@@ -18,6 +18,7 @@ from lit_core.cli.verb import LIGHTNING, first_line
 SCRIPT = Path(__file__).with_name("imported.py")
 #: Modules of verbs that work without torch.
 LIGHT = {
+    "lit_core.board.board",
     "lit_core.cli.configs",
     "lit_core.cli.show",
     "lit_core.prepare",

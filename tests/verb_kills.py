@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import kills
@@ -74,10 +75,12 @@ def parameters(rows, full_walk=True):
 
 
 def reading_rows(checkpoint):
-    """Return the rows of the verbs that read a checkpoint, and of those that write nothing."""
+    """Return the rows of the verbs that read a checkpoint or its run, and of those that write nothing."""
+    run = str(Path(checkpoint).parents[1])
     flags = ("--ckpt_path", checkpoint)
     return {
         **{"predict": Row(flags=(*flags, "--run", "new")), "test": Row(flags=flags), "validate": Row(flags=flags)},
+        "board": Row({"paths": [run], "output": "page.html"}),
         **{"configs": Row(writes=False), "show": Row({"paths": [checkpoint]}, writes=False)},
     }
 

@@ -149,7 +149,7 @@ def words_as_flag(args: list[str]) -> list[str]:
 
 
 def paths_as_flags(args: list[str]) -> list[str]:
-    """Return the command line of ``show`` with its paths as values of ``--paths+``, and ``--json`` with a value."""
+    """Return the command line of a verb with its paths as values of ``--paths+``, and ``--json`` with a value."""
     changed = []
     for index, arg in enumerate(args):
         if arg == "--json" and args[index + 1 : index + 2] not in (["true"], ["false"]):

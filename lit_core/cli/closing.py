@@ -7,7 +7,8 @@ from pathlib import Path
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.cli.run_folder import relative
 from lit_core.cli.scores import best_table
-from lit_core.lightning.loggers import CSVLog, EventLog, logged_values
+from lit_core.files.logged import logged_values
+from lit_core.lightning.loggers import CSVLog, EventLog
 from lit_core.screen import quoted, say
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_core.cli.run_folder import relative
 from lit_core.errors import UserError
-from lit_core.lightning.loggers import logged_values
+from lit_core.files.logged import logged_values
 from lit_core.record import KEY, read
 from lit_core.screen import quoted
 

@@ -20,6 +20,25 @@ def record_text(facts: Mapping[str, Any]) -> str:
     Args:
         facts: The record, as `lit_core.cli.show.facts_of` returns it.
     """
+    rows = record_rows(facts)
+    lines = [
+        f"{label if index == 0 or rows[index - 1][0] != label else '':<13}{value}"
+        for index, (label, value) in enumerate(rows)
+    ]
+    config = config_rows(facts)
+    if config:
+        width = max(len(key) for key, _ in config)
+        lines += ["", "Config, with the values of references; what is null is left out"]
+        lines += [f"  {key:<{width}}  {value}" for key, value in config if value != "null"]
+    return "\n".join(map(on_screen, lines))
+
+
+def record_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the labelled lines of a record, without the config.
+
+    Args:
+        facts: See `record_text`.
+    """
     sessions = facts.get("sessions", [])
     rows: list[tuple[str, str]] = [("Path", facts["path"]), *(("Outcome", line) for line in _outcome(facts))]
     if sessions:
@@ -33,16 +52,7 @@ def record_text(facts: Mapping[str, Any]) -> str:
     rows += [("Devices", _devices(facts["devices"]))] if facts.get("devices") else []
     rows += [("Versions", _versions(facts["versions"]))] if facts.get("versions") else []
     rows += [("Holds", f"{key}: {_yaml(value)}") for key, value in _flat(facts.get("content", {}))]
-    lines = [
-        f"{label if index == 0 or rows[index - 1][0] != label else '':<13}{value}"
-        for index, (label, value) in enumerate(rows)
-    ]
-    config = dict(_config(facts))
-    if config:
-        width = max(map(len, config))
-        lines += ["", "Config, with the values of references; what is null is left out"]
-        lines += [f"  {key:<{width}}  {value}" for key, value in config.items() if value != "null"]
-    return "\n".join(map(on_screen, lines))
+    return rows
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -100,8 +110,16 @@ def _comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
     return flat | dict(_config(facts))
 
 
+def config_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the keys of the config with their values as typed, and what a reference stands for.
+
+    Args:
+        facts: See `record_text`.
+    """
+    return list(_config(facts))
+
+
 def _config(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the keys of the config with their values as typed, and what a reference stands for."""
     typed, settled = dict(_flat(facts.get("config", {}))), dict(_flat(facts.get("resolved", {})))
     for key in {**typed, **settled}:
         value = _yaml(typed[key]) if key in typed else ""

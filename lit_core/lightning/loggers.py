@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import io
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,12 @@ from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lit_core.files.logged import METRICS, logged_columns, logged_rows
 from lit_core.files.paths import atomic_path, atomic_write, make_folder, naming
-from lit_core.files.tables import CsvWriter, read_cell
-from lit_core.files.text_files import decoded, read_whole
+from lit_core.files.tables import CsvWriter
 
 #: End of a line of metrics.csv.
 _END = "\r\n"
-
-
-def _is_step(text: str | None) -> bool:
-    return text is not None and text.isascii() and text.isdigit() and len(text) < 20
 
 
 class CSVLog(Logger):
@@ -41,7 +36,7 @@ class CSVLog(Logger):
 
     def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.csv"
+        self.path = Path(folder) / METRICS
         self._resume_step = resume_step
         self._opened = False
         self._tail: dict[frozenset[str], dict[str, str]] = {}
@@ -82,10 +77,10 @@ class CSVLog(Logger):
             keys = frozenset(row)
             if self._tail.get(keys) == row:
                 return
-            columns = self._columns()  # another process, such as a test of this run, may have added some
+            columns = logged_columns(self.path)  # another process, such as a test of this run, may have added some
             missing = [key for key in row if key not in columns]
             if missing or keys in self._tail:
-                rows = self._read()
+                rows = logged_rows(self.path)
                 if self._tail.get(keys) in rows:
                     rows.remove(self._tail[keys])
                 self._write([*columns, *missing], [*rows, row])
@@ -105,11 +100,6 @@ class CSVLog(Logger):
         finally:
             os.close(handle)
 
-    def _columns(self) -> list[str]:
-        if not self.path.exists():
-            return ["step"]
-        return [read_cell(name) for name in next(csv.reader(self._lines()), ["step"])]
-
     def _open(self) -> None:
         """Read the rows that an earlier process wrote; only the first call does."""
         if self._opened:
@@ -117,29 +107,14 @@ class CSVLog(Logger):
         self._opened = True
         if not self.path.exists():
             return
-        rows = self._read()
+        rows = logged_rows(self.path)
         earlier = [row for row in rows if self._resume_step is None or int(row["step"]) < self._resume_step]
         if len(earlier) < len(rows) or not self.path.read_bytes().endswith(b"\n"):
-            self._write(self._columns(), earlier)
+            self._write(logged_columns(self.path), earlier)
         rows = earlier
         if rows:
             self._tail_step = int(rows[-1]["step"])
             self._tail = {frozenset(row): row for row in rows if int(row["step"]) == self._tail_step}
-
-    def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        lines = self._lines()
-        if lines and not lines[-1].endswith("\n"):  # a kill in the middle of a write truncated it
-            lines.pop()
-        return [
-            {read_cell(key): value for key, value in row.items() if value}
-            for row in csv.DictReader(lines, restkey="")
-            if _is_step(row.get("step")) and "" not in row
-        ]
-
-    def _lines(self) -> list[str]:
-        return decoded(read_whole(self.path), str(self.path), "restore or remove it").splitlines(keepends=True)
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
@@ -147,21 +122,6 @@ class CSVLog(Logger):
         writer.header()
         writer.rows(rows)
         atomic_write(self.path, text.getvalue())
-
-
-def logged_values(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return what a run has logged, as pairs of step and value by key.
-
-    Args:
-        folder: The run folder; without a ``metrics.csv`` there is nothing.
-    """
-    path, values = folder / "metrics.csv", dict[str, list[tuple[int, float]]]()
-    with path.open(newline="") if path.is_file() else nullcontext(()) as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if name and name != "step" and value and _is_step(row["step"]):
-                    values.setdefault(read_cell(name), []).append((int(row["step"]), float(value)))
-    return values
 
 
 class EventLog(TensorBoardLogger):

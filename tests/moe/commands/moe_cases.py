@@ -8,6 +8,7 @@ from options import Case
 
 from lit_core.corpora import Austen
 from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lightning.loggers import CSVLog
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
 
@@ -62,6 +63,7 @@ CASES = {
     ),
     "configs": Case({}, {"words": "sinkhorn"}),
     "show": Case({"paths": ["dense.ckpt"]}, {"paths": ["more.ckpt"]}),
+    "board": Case({"paths": ["run"], "output": "page.html"}, {"paths": ["other_run"], "output": "other.html"}),
 }
 
 
@@ -73,6 +75,9 @@ def begin():
         Path(name).mkdir()
         for number, document in enumerate(list(Austen().documents())[first : first + 8]):
             Path(name, f"{number}.txt").write_text(document.text[:1500])
+    for value, name in enumerate(("run", "other_run")):
+        for step in range(2):
+            CSVLog(name).log_metrics({"train/loss": float(value)}, step)
     Path("prompts.txt").write_text("The rain\n")
     for seed, name in enumerate(("theirs", "more")):
         torch.manual_seed(seed)

@@ -10,7 +10,7 @@ def walk(tmp_path_factory):
     return Walk("lit_valuation", begin, tmp_path_factory)
 
 
-LEFT_OUT = ("study", "configs", "show")  # walked with lit-moe
+LEFT_OUT = ("study", "configs", "show", "board")  # walked with lit-moe
 
 
 @pytest.mark.parametrize(("verb", "option"), options("lit_valuation", CASES, LEFT_OUT))

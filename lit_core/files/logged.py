@@ -1,0 +1,71 @@
+"""Reading of ``metrics.csv``, in which a run keeps what it has logged."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lit_core.errors import UserError
+from lit_core.files.tables import read_cell
+from lit_core.files.text_files import decoded, read_whole
+
+#: File in a run folder.
+METRICS = "metrics.csv"
+
+
+def logged_columns(path: Path) -> list[str]:
+    """Return the names of the columns; those of a file that is not there are ``step``.
+
+    Args:
+        path: The file.
+    """
+    return [read_cell(name) for name in next(csv.reader(_lines(path)), ["step"])] if path.exists() else ["step"]
+
+
+def logged_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows as text by column, without the empty cells; a last line that a kill truncated is left out.
+
+    Args:
+        path: The file; there need not be one.
+    """
+    if not path.exists():
+        return []
+    lines = _lines(path)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    return [
+        {read_cell(key): value for key, value in row.items() if value}
+        for row in csv.DictReader(lines, restkey="")
+        if _is_step(row.get("step")) and "" not in row
+    ]
+
+
+def logged_values(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what a run has logged, as pairs of step and value by key.
+
+    Args:
+        folder: The run folder; without a ``metrics.csv`` there is nothing.
+
+    Raises:
+        UserError: If a value is not a number.
+    """
+    values: dict[str, list[tuple[int, float]]] = {}
+    for row in logged_rows(folder / METRICS):
+        step = int(row.pop("step"))
+        for key, value in row.items():
+            try:
+                values.setdefault(key, []).append((step, float(value)))
+            except ValueError as error:
+                raise UserError(
+                    f"{folder / METRICS} has {value!r} as {key} of step {step}, but it must be a number; restore the "
+                    "file."
+                ) from error
+    return values
+
+
+def _is_step(text: str | None) -> bool:
+    return text is not None and text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _lines(path: Path) -> list[str]:
+    return decoded(read_whole(path), str(path), "restore or remove it").splitlines(keepends=True)
