@@ -11,7 +11,7 @@ from typing import Any
 from lit_core.cli.arguments import OWN_KEYS
 from lit_core.cli.run_folder import packaged_configs
 from lit_core.cli.source import method_in
-from lit_core.cli.verb import LIGHTNING, Verb
+from lit_core.cli.verb import LIGHTNING, Verb, purpose
 
 #: Sections of a config for Lightning's commands.
 _SECTIONS = ("model", "data", "trainer", "seed_everything", *OWN_KEYS)
@@ -31,8 +31,8 @@ def complete(program: str, own: Mapping[str, Callable[..., Any] | Verb]) -> None
     typed = os.environ.get("COMP_LINE", "").split()
     parser = argparse.ArgumentParser(program)
     commands = parser.add_subparsers()
-    for name in (*LIGHTNING, *own):
-        command = commands.add_parser(name)
+    for name, does in {**LIGHTNING, **{name: purpose(verb) for name, verb in own.items()}}.items():
+        command = commands.add_parser(name, help=does.replace("%", "%%"))  # zsh shows it
         if name in typed[1:]:
             for option in sorted(_options(program, name, own.get(name))):
                 action = command.add_argument(option)

@@ -9,10 +9,11 @@ import pytest
 pytest.importorskip("argcomplete")
 
 
-def completed(line, folder):
+def completed(line, folder, shell="bash"):
     """Return what a command line that was typed can be completed to."""
     answer = folder / "answer"
     asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "COMP_LINE": line}
+    asked |= {"_ARGCOMPLETE_SHELL": shell, "_ARGCOMPLETE_DFS": "|"}
     environment = os.environ | asked | {"COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
     subprocess.run([sys.executable, "-m", line.split()[0].replace("-", "_")], env=environment, check=True, cwd=folder)
     return [word.strip() for word in answer.read_text().split("\n")]
@@ -30,6 +31,12 @@ def completed(line, folder):
 )
 def test_commands_options_and_configs_are_completed(line, words, tmp_path):
     assert set(words) <= set(completed(line, tmp_path))
+
+
+def test_zsh_shows_what_commands_do(tmp_path):
+    assert "predict|Write what a model or a checkpoint predicts for new data." in completed(
+        "lit-moe pre", tmp_path, "zsh"
+    )
 
 
 def test_without_argcomplete_a_command_runs_as_always():
