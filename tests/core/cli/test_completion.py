@@ -13,7 +13,7 @@ def completed(line, folder, shell="bash"):
     """Return what a command line that was typed can be completed to."""
     answer = folder / "answer"
     asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "COMP_LINE": line}
-    asked |= {"_ARGCOMPLETE_SHELL": shell, "_ARGCOMPLETE_DFS": "|"}
+    asked |= {"_ARGCOMPLETE_SHELL": "zsh", "_ARGCOMPLETE_DFS": "|"} if shell == "zsh" else {}
     environment = os.environ | asked | {"COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
     subprocess.run([sys.executable, "-m", line.split()[0].replace("-", "_")], env=environment, check=True, cwd=folder)
     return [word.strip() for word in answer.read_text().split("\n")]
