@@ -13,7 +13,7 @@ def completed(line, folder, shell="bash"):
     """Return what a command line that was typed can be completed to."""
     answer = folder / "answer"
     asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "COMP_LINE": line}
-    asked |= {"_ARGCOMPLETE_SHELL": "zsh", "_ARGCOMPLETE_DFS": "|"} if shell == "zsh" else {}
+    asked |= {"_ARGCOMPLETE_SHELL": "zsh"} if shell == "zsh" else {}
     environment = os.environ | asked | {"COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
     subprocess.run([sys.executable, "-m", line.split()[0].replace("-", "_")], env=environment, check=True, cwd=folder)
     return [word.strip() for word in answer.read_text().split("\n")]
@@ -34,7 +34,7 @@ def test_commands_options_and_configs_are_completed(line, words, tmp_path):
 
 
 def test_zsh_shows_what_commands_do(tmp_path):
-    assert "predict|Write what a model or a checkpoint predicts for new data." in completed(
+    assert "predict:Write what a model or a checkpoint predicts for new data." in completed(
         "lit-moe pre", tmp_path, "zsh"
     )
 
