@@ -235,13 +235,17 @@ class _Written(TypedDict):
     sessions: list[_Session]
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, remedy: str = "remove it") -> dict[str, Any]:
     """Read a record.
+
+    Args:
+        path: The file.
+        remedy: What to do about one that cannot be read, as an imperative.
 
     Raises:
         UserError: If it is not one, or of another version.
     """
-    content: dict[str, Any] = read_stamped(path, FORMAT, _Written, "remove it")
+    content: dict[str, Any] = read_stamped(path, FORMAT, _Written, remedy)
     return checked_record(content, path)
 
 

@@ -257,8 +257,9 @@ class _Journal:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what an append could not write is tried again."""
+        with naming(self._file.name):
+            self._file.close()
 
 
 def _lines(path: Path) -> list[bytes]:

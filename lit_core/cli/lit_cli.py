@@ -34,11 +34,12 @@ from lit_core.callbacks.run_record import config_text
 from lit_core.cli import arguments, checkpoint_config
 from lit_core.cli.empty import refuse_empty
 from lit_core.cli.messages import sentence
+from lit_core.cli.new_run import begin_run, refuse_foreign_files
 from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
-from lit_core.cli.run_folder import begin_run, choose_run_folder, hold_run_folder
+from lit_core.cli.run_folder import choose_run_folder, hold_run_folder
 from lit_core.cli.scores import score_table
 from lit_core.data import ResumeStream
 from lit_core.errors import RunFailure, UserError
@@ -245,6 +246,8 @@ class LitCLI(CommandLine):
             folder = choose_run_folder(self.package, config.get("run"), self.config_files, ckpt_path)
             if fit:
                 hold_run_folder(folder)
+            name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
+            refuse_foreign_files(folder, f"run{name.removeprefix('config').removesuffix('yaml')}json")
             if fit and not ckpt_path:
                 others = [Path(one.dirpath) for one in callbacks if isinstance(one, ModelCheckpoint) and one.dirpath]
                 begin_run(folder, config_text(self.plain_config), others)
@@ -257,7 +260,6 @@ class LitCLI(CommandLine):
             kwargs["default_root_dir"] = str(folder)
             if not barebones:
                 kwargs["logger"] = self._loggers(trainer_config["logger"], folder, resume_step)
-            name = "config.yaml" if fit else f"config.{self.subcommand}.yaml"
             former = record.of_run(ckpt_path, resumed) if fit and ckpt_path else None
             run_record = RunRecord(self.plain_config, folder / name, self.config_dump, former, sentence)
         own = [

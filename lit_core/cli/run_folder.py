@@ -13,20 +13,18 @@ from lit_core.cli.ranks import is_launched_from_outside, launched_rank
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import locked_folder, make_folder, remove_folder
 from lit_core.files.temporary import remove_left
-from lit_core.files.text_files import read_whole
 from lit_core.moved_names import MOVED_CONFIGS
-from lit_core.record import read
 from lit_core.screen import quoted, say
 
 _AGREED = "LITSHIFT_RUN_FOLDER"
-_EVENTS = "events.out.tfevents.*"
+EVENTS = "events.out.tfevents.*"
 #: What is finished in a run folder: rows and tables of predictions, and checkpoints.
 _FINISHED = ("*.work", "predictions.*", "checkpoints/*")
 #: Set by a study for the commands of its cells: the folder that replaces ``runs/<package>``.
 STUDY = "LITSHIFT_STUDY"
 _lock = ExitStack()
-#: Inodes of the run folder, its parents, its configs and its events that existed before this command; None if this
-#: process chose no folder.
+#: Inodes of the run folder, its parents, configs, events and checkpoints that existed before this command; None if
+#: this process chose no folder.
 _before: dict[Path, int] | None = None
 _is_numbered = False
 
@@ -105,7 +103,7 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
     else:
         folder = made = _make_next(root, Path(configs[-1]).stem if configs else "run")
     if folder != made and not _make(folder):
-        before += [folder, *folder.glob("config*.yaml"), *folder.glob(_EVENTS)]
+        before += [folder, *folder.glob("config*.yaml"), *folder.glob(EVENTS), *folder.glob("checkpoints")]
     _is_numbered = folder == made
     _before = {path.absolute(): path.stat().st_ino for path in before}
     os.environ[_AGREED] = str(folder.absolute())
@@ -128,42 +126,9 @@ def hold_run_folder(folder: Path) -> None:
         _lock.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # a forked process may hold the descriptor too
 
 
-def begin_run(folder: Path, config_text: str, checkpoints: list[Path]) -> None:
-    """Remove what is left in the folder of a new run by the same fit, ended before its first checkpoint.
-
-    The folder is held; further ranks do nothing.
-
-    Args:
-        folder: The run folder.
-        config_text: The config of the run as YAML, with which its `config.yaml` begins.
-        checkpoints: Folders in which the run saves checkpoints, besides its own.
-
-    Raises:
-        UserError: If the folder holds another run.
-    """
-    if launched_rank() != "0":
-        return
-    config, record = folder / "config.yaml", folder / "run.json"
-    if config.is_file():
-        files = [file for place in (folder / "checkpoints", *checkpoints) for file in place.glob("*.ckpt")]
-        if files or not read_whole(config).startswith(config_text.encode()) or not _is_unfinished(record):
-            last = folder / "checkpoints" / "last.ckpt"
-            newest = last if last in files else max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
-            resume = "" if newest is None else f"resume it with --ckpt_path {quoted(newest)}, "
-            raise UserError(
-                f"--run is {folder.name}, but {folder} holds a run already; {resume}choose another name or delete the "
-                "folder."
-            )
-        for path in (folder / "metrics.csv", folder / "hparams.yaml"):
-            path.unlink(missing_ok=True)
-    elif any(folder.glob("config.*.yaml")):  # the events are those of another command
-        return
-    for path in (*folder.glob(_EVENTS), config, record):  # in this order, so that a kill here leaves what is taken up
-        path.unlink(missing_ok=True)
-
-
-def _is_unfinished(record: Path) -> bool:
-    return record.is_file() and read(record)["sessions"][-1]["exit"] != "finished"
+def was_there(path: Path) -> bool:
+    """Tell whether a file or folder of the run folder was there before this command: a config, events, checkpoints."""
+    return _before is not None and path.absolute() in _before
 
 
 def current_run_folder() -> Path | None:
@@ -187,7 +152,7 @@ def discard_new_files() -> None:
             say(f"Add --run {quoted(folder.name)} to go on in {folder}.", error=True)
         return
     if folder in _before:
-        for events in folder.glob(f"{_EVENTS}.{os.getpid()}.*"):
+        for events in folder.glob(f"{EVENTS}.{os.getpid()}.*"):
             if events not in _before:
                 events.unlink(missing_ok=True)
     else:

@@ -6,20 +6,20 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.temporary import SUFFIX, temporary
+from lit_core.files.temporary import SUFFIX, remove, remove_left, temporary
 
 #: Error numbers of a full disk, a full quota and a file-size limit.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Those of a file system that knows no hard links.
 WITHOUT_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_FORMER = ".former.tmp"
+#: End of the name of what is being replaced. It is restored, so it is not removed as what is being written.
+_FORMER = ".former.litshift"
 
 
 def data_root() -> Path:
@@ -216,24 +216,23 @@ def replace_whole(target: Path, whole: Path) -> None:
     """
     former = former_of(target)
     undo_torn_replacement(target)  # of a process that was killed here
-    shutil.rmtree(former, ignore_errors=True)
+    remove(former)
     if target.exists():
         target.rename(former)
     whole.rename(target)
     sync_folder(target.parent)
-    if former.is_dir():
-        shutil.rmtree(former)
-    former.unlink(missing_ok=True)
+    remove(former)
 
 
 def remove_torn_files(folder: Path) -> None:
-    """Remove the incomplete files and folders of a killed process; no other process may be writing in the folder."""
+    """Remove the incomplete files and folders of a killed process, and nothing that has a name of the user's.
+
+    No other process may be replacing something in the folder.
+    """
     for path in folder.glob(f".*{_FORMER}"):
         undo_torn_replacement(folder / path.name[1 : -len(_FORMER)])
-    for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
+        remove(path)
+    remove_left(folder)
 
 
 def remove_folder(folder: Path) -> None:

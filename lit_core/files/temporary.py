@@ -29,7 +29,7 @@ def temporary(target: Path, folder: bool = False) -> Iterator[Path]:
     try:
         yield path
     finally:
-        _remove(path)
+        remove(path)
         os.close(handle)
 
 
@@ -40,7 +40,7 @@ def remove_left(folder: Path) -> None:
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(left)
+                remove(left)
             finally:
                 os.close(handle)
 
@@ -62,7 +62,8 @@ def _create(target: Path, folder: bool) -> tuple[Path, int]:
             os.close(handle)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with its content, if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

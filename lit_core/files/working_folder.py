@@ -13,7 +13,7 @@ from lit_core.files.paths import data_root, locked_folder, make_folder, remove_f
 from lit_core.screen import say
 
 #: Folder of unfinished work, inside the root so that a rename finishes it.
-WORK = ".prepare"
+WORK = ".prepare.litshift"
 #: File of a prepared folder that records what it was prepared from, and how.
 RECORD = "prepare.json"
 #: Name of its format.

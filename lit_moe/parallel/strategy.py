@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lit_core.errors import UserError, check_at_least
 from lit_core.files.paths import make_folder, replace_whole
+from lit_core.files.temporary import temporary
 from lit_core.lightning.checkpoint import check_weights
 from lit_core.lightning.internals import set_data_parallel_size
 from lit_core.lightning.sharded_checkpoint import (
@@ -93,22 +94,23 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(str(filepath)))
         if not self.checkpoint_folders:
             whole = gather_checkpoint(checkpoint)
-            if self.is_global_zero:
-                # a run that began with folders keeps the last until the file is there
-                file = path.with_name(f".{path.name}.tmp") if path.is_dir() else path
-                self.checkpoint_io.save_checkpoint(whole, file, storage_options)
-                if file != path:
+            if self.is_global_zero and path.is_dir():  # a run that began with folders keeps it until the file is there
+                with temporary(path) as file:
+                    self.checkpoint_io.save_checkpoint(whole, file, storage_options)
                     replace_whole(path, file)
+            elif self.is_global_zero:
+                self.checkpoint_io.save_checkpoint(whole, path, storage_options)
             return
-        folder = path.with_name(f".{path.name}.tmp")
-        if self.is_global_zero:
-            shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder)
-        self.barrier()
-        write_parts(checkpoint, folder, self.global_rank, self.world_size)
-        self.barrier()
-        if self.is_global_zero:
-            replace_whole(path, folder)
+        with ExitStack() as held:
+            if self.is_global_zero:
+                make_folder(path.parent)
+                new = held.enter_context(temporary(path, folder=True))
+                new.chmod(0o755)
+            folder = Path(self.broadcast(str(new) if self.is_global_zero else ""))
+            write_parts(checkpoint, folder, self.global_rank, self.world_size)
+            self.barrier()
+            if self.is_global_zero:
+                replace_whole(path, folder)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Return the content of a checkpoint, a file or a folder; each device later reads only its parts of tensors.

@@ -25,6 +25,7 @@ from lit_core.corpora.base import Document
 from lit_core.data.shards import ShardSet
 from lit_core.data.tokens import TokenWindows
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.working_folder import WORK
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.prepare import prepare
 
@@ -456,7 +457,7 @@ def test_a_dead_worker_is_one_sentence(corpora, tmp_path):
     with pytest.raises(RunFailure, match="A worker process died"):
         prepare(str(root), corpora, workers=2, **ARGUMENTS)
     killer.join()
-    assert {path.name for path in root.glob("*")} <= {".prepare"}  # what was finished by then is taken up
+    assert {path.name for path in root.glob("*")} <= {WORK}  # what was finished by then is taken up
     prepare(str(root), corpora, workers=2, **ARGUMENTS)
     prepare(str(tmp_path / "other"), corpora, **ARGUMENTS)
     assert listing(root) == listing(tmp_path / "other")

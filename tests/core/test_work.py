@@ -227,6 +227,16 @@ def test_a_damaged_line_is_set_aside_and_only_its_row_made_anew(tmp_path, line, 
     assert square(target) == [1, 2, 4] and not work.folder.exists()
 
 
+def test_a_full_disk_is_told_with_the_journal_also_where_the_work_is_left(tmp_path):
+    work = FinishedRows(tmp_path, "n", busy="")
+    with pytest.raises(OSError, match="No space left") as raised, work:
+        work.append([{"n": 1}])
+        work._journal._file.close()
+        work._journal._file = open("/dev/full", "ab")
+        work.append([{"n": 2}])
+    assert raised.value.filename == "/dev/full"
+
+
 def test_rows_of_damaged_settings_are_set_aside_with_them(tmp_path, capsys):
     target = tmp_path / "target.json"
     with unfinished(target) as work:

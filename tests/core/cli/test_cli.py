@@ -152,7 +152,10 @@ def test_a_resume_goes_on_in_the_same_folder(first_run):
 
 def test_a_resume_keeps_what_was_tested_and_removes_what_a_kill_left(first_run):
     assert main(["test", "--ckpt_path", LAST, "--trainer.enable_progress_bar", "false"]) == 0
-    torn = [Path("runs/small/first/.metrics.csv.x1.tmp"), Path("runs/small/first/checkpoints/.last.ckpt.x1.tmp")]
+    torn = [
+        Path("runs/small/first/.metrics.csv.x1.litshift.tmp"),
+        Path("runs/small/first/checkpoints/.last.ckpt.x1.litshift.tmp"),
+    ]
     for path in torn:
         path.write_text("torn")
     assert main(["fit", "--ckpt_path", LAST, "--trainer.max_steps", "6"]) == 0

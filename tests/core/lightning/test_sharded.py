@@ -25,7 +25,7 @@ def test_every_region_of_a_scattered_tensor_is_that_of_the_whole():
 
 
 def test_a_folder_takes_the_place_of_a_file_and_of_a_folder(tmp_path):
-    target, new = tmp_path / "last.ckpt", tmp_path / ".last.ckpt.tmp"
+    target, new = tmp_path / "last.ckpt", tmp_path / ".last.ckpt.x.litshift.tmp"
     target.write_text("a file")
     for text in ("first", "second"):
         new.mkdir()
@@ -41,7 +41,7 @@ def test_a_folder_takes_the_place_of_a_file_and_of_a_folder(tmp_path):
 
 @pytest.mark.parametrize("found_by", ["cleaning", "reading", "the next checkpoint"])
 def test_a_kill_between_two_checkpoints_loses_none(tmp_path, monkeypatch, found_by):
-    target, new = tmp_path / "last.ckpt", tmp_path / ".last.ckpt.tmp"
+    target, new = tmp_path / "last.ckpt", tmp_path / ".last.ckpt.x.litshift.tmp"
     torch.save({"state_dict": {}, "global_step": 7}, target)
     new.write_text("the next")
     whole_rename = Path.rename

@@ -14,6 +14,7 @@ from austen_pairs import pairs, passages
 import lit_detect.data.text_shards
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import replace_whole
+from lit_core.files.working_folder import WORK
 from lit_detect.data.prepare import prepare
 from lit_detect.data.text_shards import TextSet
 from lit_detect.formats import LitShiftJSONL, TextSource
@@ -232,7 +233,7 @@ def test_a_killed_run_leaves_whole_sources_and_is_repaired(tmp_path, before):
         finally:
             os._exit(0)
     assert os.waitpid(process, 0)[1] == signal.SIGKILL
-    assert {folder.name for folder in root.iterdir()} == {"a", ".prepare"}
+    assert {folder.name for folder in root.iterdir()} == {"a", WORK}
     assert list(prepare(str(root), verify=True)) == ["a"]
     for folder in (root, tmp_path / "never"):
         prepare(str(folder), sources, shard_size=5)

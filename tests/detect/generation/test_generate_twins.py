@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_file(whole, lm, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         generate(output=str(path), language_model=lm, **OPTIONS)
     assert not path.exists()
-    (tmp_path / ".texts.jsonl.parts" / ".000009.json.xyz.tmp").write_text("torn")
+    (tmp_path / ".texts.jsonl.parts" / ".000009.json.xyz.litshift.tmp").write_text("torn")
     with pytest.raises(UserError, match="was begun with seed 0, and now it is 1"):
         generate(output=str(path), language_model=lm, seed=1, **OPTIONS)
     generate(output=str(path), language_model=lm, **OPTIONS)

@@ -15,6 +15,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.working_folder import WORK
 from lit_valuation.commands.prepare import prepare
 from lit_valuation.data.division import Division, Owner
 from lit_valuation.data.labelled_sets import LabelledSet
@@ -210,7 +211,7 @@ def test_killed_it_goes_on_and_ends_the_same(moment, prepared, tmp_path):
     script = [sys.executable, "-c", SCRIPT.replace("{before}", KILLS[moment]), str(tmp_path / "root")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     assert subprocess.run(script, env=environment, capture_output=True).returncode == -signal.SIGKILL
-    assert not (tmp_path / "root" / "prepare.json").exists() and (tmp_path / "root" / ".prepare").exists()
+    assert not (tmp_path / "root" / "prepare.json").exists() and (tmp_path / "root" / WORK).exists()
     noise = Noise(labels=0.2, owners=["owner_2"])
     prepare(str(tmp_path / "root"), Digits(), PLANTING, DIVISION, noise, shard_size=64)
     assert listing(tmp_path / "root") == listing(prepared[0])
