@@ -3,17 +3,16 @@
 import gzip
 import json
 import lzma
-import os
 import struct
 import sys
 import tempfile
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 import yaml
+from fuzz_configs import TARGETS, inside, quiet, target
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -26,12 +25,13 @@ from lit_core.corpora.gather import Gathered
 from lit_core.data import TokenWindows, write_index, write_shard
 from lit_core.data.shards import ShardSet
 from lit_core.files.formats import stamp
+from lit_core.files.logged import logged_values
 from lit_core.lightning.checkpoint import checkpoint_facts, load_checkpoint_file, read_checkpoint_file
 from lit_core.lightning.loggers import CSVLog
 from lit_core.lightning.sharded_checkpoint import consolidate
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.study.cells import CONFIG, RESULT, finished, rows_of
+from lit_core.study.cells import CONFIG, RESULT, _data_hash, finished, rows_of
 from lit_core.study.identity import identity
 from lit_detect import formats
 from lit_detect.attacks import ArticleDeletion
@@ -44,7 +44,6 @@ from lit_moe.commands.generate import read_prompts
 from lit_moe.interop.folder import ModelFolder
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
-from lit_valuation.exchange.ledger import Entry, SharingLedger
 from lit_valuation.exchange.manifest import Query
 from lit_valuation.samples import Samples
 from lit_valuation.sources import ImageFolder, Table
@@ -56,14 +55,6 @@ from test_formats import FILES
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "detect" / "prepare"
 TEXTS = ["The quick fox, it is said, jumped.", "Nobody saw it; nobody cared…", "“A text”, with marks."]
-#: By name: a function that writes the files into a folder and returns one that reads them.
-TARGETS = {}
-
-
-def target(make):
-    """Note a function that writes a folder and returns what reads it."""
-    TARGETS[make.__name__] = make
-    return make
 
 
 def samples(kind="table"):
@@ -367,24 +358,12 @@ def run_folder(folder):
         before = (folder / "metrics.csv").read_bytes()
         CSVLog(folder, resume_step=2).log_metrics({"train/loss": 1.0}, 2)
         (folder / "metrics.csv").write_bytes(before)
+        logged_values(folder)
+        _data_hash(folder)
         read_config(str(folder / "config.yaml"))
         with quiet():
             show([str(folder)])
             read_run(folder)
-
-    return read
-
-
-@target
-def outputs_shown(folder):
-    about = {"record": {"sessions": []}}
-    (folder / "index.json").write_text(json.dumps({**stamp("litshift-shards"), "shards": [], **about}))
-    SharingLedger(folder / "ledger.jsonl").append(Entry("query", "alice", "0" * 64, 3, notes=about))
-
-    def read():
-        with quiet():
-            for path in (folder / "index.json", folder / "ledger.jsonl"):
-                show([str(path)])
 
     return read
 
@@ -427,21 +406,3 @@ def published(name):
 
 #: Formats of others, by the config that names their files; the embedded one is checked by its hash.
 TARGETS |= {f"published_{name}": published(name) for name in WRITERS if name != "embedded"}
-
-
-@contextmanager
-def inside(folder):
-    """Work in a folder."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-@contextmanager
-def quiet():
-    """Print nothing."""
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        yield

@@ -298,4 +298,5 @@ def main():
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # of the classes that are typed
     main()

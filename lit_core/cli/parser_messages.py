@@ -36,9 +36,11 @@ _UNKNOWN = re.compile(
 _NO_CLASS = re.compile(
     r"module '(?P<module>[\w.]+)' has no attribute '(?P<a>\w+)'|No module named '(?P<b>[\w.]+)'"
     r"|Import of dot import path (?P<c>\S+) failed|type object '\w+' has no attribute '(?P<d>\w+)'"
+    r"|Unexpected import path format: (?P<e>.*)"
 )
 _NO_SUBCLASS = re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>\w+)")
-_NO_COMPONENT = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
+_NO_COMPONENT = re.compile(r"Not a valid subclass of (\w+)(?:\. Got value: (.*))?")
+_WITHOUT_CLASS_PATH = re.compile(r"Dict must include a class_path and optionally init_args, but got \{'([^']*)'")
 _ABSTRACT = re.compile(r"Expected an instantiatable class, but (?P<base>[\w.]+) is abstract")
 _REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
 _EXPECTED = re.compile(r"Expected an? (?P<type>typing\.Literal\[.*?\]|<class '[\w.]+'>|dot import path string: .*)")
@@ -124,12 +126,12 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         where = ".".join([*([root] if root else []), *_KEY.findall(text)[1 if root else 0 :]])
         if match := _NO_COMPONENT.search(text):
             options = next((one for one in _classes() if one.__name__ == match[1] and is_dataclass(one)), None)
-            value = match[2].replace("None", "null")
+            value = (match[2] or parsed.values.get(where, "something else")).replace("None", "null")
             if options is not None:
                 keys = ", ".join(one.name for one in fields(options))
                 return f"{where or 'A value'} has {value}, but must have the keys of a {match[1]}: {keys}; write them."
             return f"{where or 'A value'} is {value}, but must be a {match[1]}; give its class_path."
-        return " ".join(text.split())
+        return _ended(" ".join(text.split()))
 
     def weight(reason: _Reason) -> tuple[int, bool]:
         return len(reason.keys), not (reason.text.startswith("Expected a") or _NO_SUBCLASS.match(reason.text))
@@ -149,7 +151,7 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         begin = f"{where + ': ' if where else ''}No class of {base} is named"
         return f"{begin}; give its import path as class_path, its arguments as init_args, and no other key."
     if match := _NO_CLASS.search(reason.text):
-        name = match["a"] or match["b"] or match["c"] or match["d"]
+        name = next(value for key, value in match.groupdict().items() if value is not None and key != "module")
         full = f"{match['module']}.{name}" if match["a"] else reason.owner or name
         return _unknown_class(where, full)
     if match := _UNKNOWN.search(reason.text):
@@ -173,6 +175,9 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         if verb is None or len(path) > 1:  # there are very many of all classes
             hint = hint or did_you_mean(last, _all_arguments(), nearness=0.75)
         return f"{full} is not an argument.{hint or ' See --help for what is.'}"
+    if match := _WITHOUT_CLASS_PATH.search(reason.text):
+        begin = f"{where or 'A component'} has the key {match[1]}, but no class_path; name the class there."
+        return begin + did_you_mean(match[1], ["class_path"])
     if match := _NO_CLASS_PATH.search(reason.text):
         kind = (match[1] or match[2]).replace("NoneType", "null")
         return f"{where or 'A component'} has a class_path that is {kind}; write an import path there."
@@ -183,7 +188,11 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         return f"An argument is a value of type {match[1]}, but takes arguments of its own; give those by name."
     if _EXPECTED.match(reason.text):
         return _wrong_type(where, reason, parsed)
-    return f"{where + ': ' if where else ''}{_GOT.sub('', reason.text)}"
+    return _ended(f"{where + ': ' if where else ''}{_GOT.sub('', reason.text)}")
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}; correct it."
 
 
 def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lit_core.corpora.base import Corpus, Document
 from lit_core.errors import UserError, check_at_least, did_you_mean
@@ -15,7 +15,7 @@ from lit_core.fetch.hub import HUB_ARGUMENTS, load_rows, need_datasets
 from lit_core.files.json_files import json_lines
 from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
-from lit_core.files.text_files import opened
+from lit_core.files.text_files import LARGEST, opened, read_whole
 
 
 class TextFolder(Corpus):
@@ -62,13 +62,13 @@ class TextFolder(Corpus):
         for path in self._files():
             file_id = path.relative_to(self.folder).as_posix()
             try:
+                if self.separator is None:
+                    yield Document(file_id, read_whole(path).decode(self.encoding))
+                    continue
                 with opened(path) as content, io.TextIOWrapper(content, self.encoding, newline="") as file:
                     # newline="": line breaks are not converted, so that a text has the size of its file
-                    if self.separator is None:
-                        yield Document(file_id, file.read())
-                    else:
-                        for number, text in enumerate(_between(file, self.separator)):
-                            yield Document(f"{file_id}#{number}", text, group=file_id)
+                    for number, text in enumerate(_between(file, self.separator, path)):
+                        yield Document(f"{file_id}#{number}", text, group=file_id)
             except (UnicodeDecodeError, LookupError) as error:
                 raise UserError(
                     f"{path} is not in the encoding {self.encoding} ({error}); give the right one."
@@ -214,15 +214,22 @@ def _field(row: dict[str, Any], field: str, where: str) -> str:
     return row[field]
 
 
-def _between(lines: Iterable[str], separator: str) -> Iterator[str]:
+def _between(file: IO[str], separator: str, path: Path) -> Iterator[str]:
     """Yield the texts between separator lines, with one document in memory at a time."""
     document: list[str] = []
-    for line in lines:
+    size = 0
+    while line := file.readline(LARGEST):
         if line.strip() == separator.strip():
             if document:
                 yield "".join(document)
-            document = []
+            document, size = [], 0
         else:
             document.append(line)
+            size += len(line)
+            if size > LARGEST:
+                raise UserError(
+                    f"{path} holds a document of more than {LARGEST >> 20} MiB; put lines {separator!r} into it, or "
+                    "restore it."
+                )
     if document:
         yield "".join(document)

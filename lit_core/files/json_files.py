@@ -16,6 +16,8 @@ from lit_core.files.text_files import decoded, lines_of, opened, read_whole
 
 #: Most levels of objects and lists inside each other; what reads the values may call itself at each.
 DEEPEST = 100
+#: Most values, which can take fifty times the memory of their text.
+_MOST_VALUES = 5_000_000
 _NAMES: dict[Any, str] = {
     **{dict: "an object", list: "a list", tuple: "a list", str: "a text", bool: "a truth value"},
     **{int: "a whole number", float: "a number"},
@@ -56,9 +58,12 @@ def parse_json(
         lenient: Whether NaN, infinite numbers and half surrogate pairs, which are not JSON, are allowed.
 
     Raises:
-        UserError: If it is not JSON, repeats a key, is more than `DEEPEST` levels deep, or of another type.
+        UserError: If it is not JSON, repeats a key, is more than `DEEPEST` levels deep, has very many values, or
+            another type.
     """
     text = decoded(content, where, remedy) if isinstance(content, bytes) else content
+    if len(text) > _MOST_VALUES and sum(map(text.count, ",[{")) > _MOST_VALUES:
+        raise UserError(f"{where} holds more than {_MOST_VALUES:,} values, too many for such a file; {remedy}.")
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=None if lenient else _refuse)
         if text.count("[") + text.count("{") > DEEPEST and not is_shallow(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from lit_core.errors import UserError
@@ -19,7 +20,7 @@ def logged_columns(path: Path) -> list[str]:
     Args:
         path: The file.
     """
-    return [read_cell(name) for name in next(csv.reader(_lines(path)), ["step"])] if path.exists() else ["step"]
+    return [read_cell(name) for name in next(_cells(_lines(path), path), ["step"])] if path.exists() else ["step"]
 
 
 def logged_rows(path: Path) -> list[dict[str, str]]:
@@ -33,11 +34,9 @@ def logged_rows(path: Path) -> list[dict[str, str]]:
     lines = _lines(path)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
-    return [
-        {read_cell(key): value for key, value in row.items() if value}
-        for row in csv.DictReader(lines, restkey="")
-        if _is_step(row.get("step")) and "" not in row
-    ]
+    names, *rows = [*_cells(lines, path)] or [[]]
+    whole = [dict(zip(map(read_cell, names), row, strict=False)) for row in rows if len(row) <= len(names)]
+    return [{key: value for key, value in row.items() if value} for row in whole if _is_step(row.get("step"))]
 
 
 def logged_values(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -65,6 +64,13 @@ def logged_values(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def _is_step(text: str | None) -> bool:
     return text is not None and text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _cells(lines: list[str], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines)
+    except csv.Error as error:
+        raise UserError(f"{path} is not valid CSV ({error}); restore or remove it.") from error
 
 
 def _lines(path: Path) -> list[str]:

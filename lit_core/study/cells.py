@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from lit_core.cli.messages import sentence
 from lit_core.cli.run_folder import STUDY
 from lit_core.errors import RunFailure
 from lit_core.files.formats import read_stamped, stamp
+from lit_core.files.logged import METRICS, logged_values
 from lit_core.files.paths import atomic_write, remove_folder, resolve_data_path
 from lit_core.files.remade import read_or_set_aside
 from lit_core.files.yaml_files import read_mapping
@@ -140,7 +140,7 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
             args = ["fit", "--ckpt_path", str(last)]
         elif args[0] in ("fit", "validate", "test", "predict"):
             args += ["--run", cell.name]
-            for name in ("config.yaml", "metrics.csv") if args[0] == "fit" else ():  # of a fit killed before it saved
+            for name in ("config.yaml", METRICS) if args[0] == "fit" else ():  # of a fit killed before it saved
                 (own / name).unlink(missing_ok=True)
         with (own / LOG).open("ab") as log:
             words = [sys.executable, "-m", package, *args]
@@ -166,11 +166,10 @@ def _command_rows(cell: Cell, folder: Path, package: str, lock: int) -> list[dic
             messages = [line for line in lines if line.startswith(f"{package.replace('_', '-')}: ")] or lines
             messages = [line for line in messages if "--debug" not in line] or messages
             raise RunFailure(f"`{shlex.join(args)}` ended with {code}: {messages[-1]}")
-    if not (own / "metrics.csv").is_file():
+    if not (own / METRICS).is_file():
         raise RunFailure(f"The commands of {cell.name} logged no metrics; add fit, validate or test to them.")
-    with (own / "metrics.csv").open(newline="") as file:
-        logged = {key: float(value) for row in csv.DictReader(file) for key, value in row.items() if value}
-    return [{key: value for key, value in logged.items() if key not in ("step", "epoch")} | {"data": _data_hash(own)}]
+    last_values = {key: pairs[-1][1] for key, pairs in logged_values(own).items() if key != "epoch"}
+    return [last_values | {"data": _data_hash(own)}]
 
 
 def _with_config_paths(words: list[str]) -> list[str]:

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import os
-import sys
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import IO, Any, cast
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import parse_json
+from lit_core.files.rows import csv_cells
 from lit_core.files.text_files import decoded, lines_of, opened
 from lit_detect.data.indexed_texts import IndexedTexts, file_state, unchanged
 from lit_detect.formats.base import stem
@@ -169,29 +169,14 @@ class Table(RowFile):
 
     def _scan(self, file: IO[bytes]) -> Iterator[tuple[int, int, int, bytes]]:
         self.header: list[str] = []
-        row_lines: list[bytes] = []  # the reader takes whole lines for each row
-
-        def lines() -> Iterator[str]:
-            for where, line in lines_of(file, self.path):
-                row_lines.append(line)
-                yield decoded(line, where)
-
-        csv.field_size_limit(sys.maxsize)  # texts are longer than the default allows
-        rows, start = csv.reader(lines(), delimiter=self._separator, strict=True), 0
-        try:
-            for row in rows:
-                content = b"".join(row_lines)
-                row_lines.clear()
-                if not self.header:
-                    self.header = row
-                    self._check_header()
-                elif row:
-                    yield rows.line_num, start, start + len(content), content
-                start += len(content)
-        except csv.Error as error:
-            raise UserError(
-                f"{self.path}, line {rows.line_num} is not valid CSV ({error}); fix or restore the file."
-            ) from error
+        start = 0
+        for line, row, content in csv_cells(file, self.path, self._separator):
+            if not self.header:
+                self.header = row
+                self._check_header()
+            elif row:
+                yield line, start, start + len(content), content
+            start += len(content)
 
     def _check_header(self) -> None:
         """Refuse column names that occur twice, and one name that seems to be several, separated otherwise."""

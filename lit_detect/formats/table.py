@@ -8,7 +8,8 @@ from typing import Any
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import json_lines
-from lit_core.files.rows import csv_rows, parquet_rows
+from lit_core.files.parquet_files import parquet_rows
+from lit_core.files.rows import csv_rows
 from lit_detect.formats.base import FileSource, Split, files_of, stem
 from lit_detect.formats.reading import as_label, as_split, cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
@@ -108,7 +109,7 @@ class TextTable(FileSource):
         Raises:
             UserError: If a column is missing, or a cell is not a text or not a label.
         """
-        for number, (where, row) in enumerate(_rows(file), 1):
+        for number, (where, row) in enumerate(self._rows(file), 1):
             label = self._labels.get(file)
             if label is None:
                 label = self._label(cell(row, self.label_column, where), where)
@@ -123,6 +124,15 @@ class TextTable(FileSource):
                 pair_id=names["pair_id"],
                 attack=names["attack"],
             )
+
+    def _rows(self, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        kind = Path(file.name.removesuffix(".gz")).suffix
+        if kind == ".parquet":
+            label = [] if file in self._labels else [self.label_column]
+            return parquet_rows(file, [self.text_column, *label, *filter(None, self.optional.values())])
+        if kind == ".jsonl":
+            return json_lines(file)
+        return csv_rows(file, "\t" if kind == ".tsv" else ",")
 
     def _label(self, value: Any, where: str) -> int:
         if self.human_values is None and self.machine_values is None:
@@ -145,12 +155,3 @@ def _word(value: Any) -> str:
 def _name(row: dict[str, Any], column: str, where: str) -> str:
     value = cell(row, column, where)
     return "" if value is None else str(value)
-
-
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    kind = Path(file.name.removesuffix(".gz")).suffix
-    if kind == ".parquet":
-        return parquet_rows(file)
-    if kind == ".jsonl":
-        return json_lines(file)
-    return csv_rows(file, "\t" if kind == ".tsv" else ",")

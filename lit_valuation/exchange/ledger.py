@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.formats import FORMATS, check_format
@@ -29,6 +29,24 @@ FORMAT = "litshift-ledger"
 #: Events that disclose samples to the other party.
 DISCLOSING = ("query", "answer")
 _START = "0" * 64
+
+
+class _Notes(TypedDict, total=False):
+    """What is read of the notes of a line."""
+
+    query: str
+    contents: list[str]
+    disputed: list[str]
+
+
+class _Line(TypedDict, total=False):
+    """Content of a line, as far as its types are checked."""
+
+    counterparty: str
+    digest: str
+    budget: int
+    samples: dict[str, str]
+    notes: _Notes
 
 
 class InUse(UserError):
@@ -340,10 +358,10 @@ def _check_version(line: bytes, where: str) -> None:
 
 def _parse(line: bytes) -> Entry | None:
     try:
-        content = parse_json(line, "The line")
+        content = parse_json(line, "The line", _Line)
         entry = Entry(**content)
         # compare bytes: nothing may hide in blanks or repeated keys
         is_canonical = _dump(content).encode() == line.rstrip(b"\n") and entry.event in get_args(Event)
-        return entry if is_canonical and isinstance(entry.samples, dict) else None
+        return entry if is_canonical else None
     except (ValueError, TypeError):
         return None

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError, did_you_mean
+from lit_core.files.parquet_files import parquet_rows
 from lit_core.files.paths import files_facts
-from lit_core.files.rows import csv_rows, parquet_rows
+from lit_core.files.rows import csv_rows
 from lit_core.screen import say
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_samples
@@ -64,8 +65,10 @@ class Table(LabelledSource):
         Raises:
             UserError: If a column is missing, or a cell is empty or not a number. The message names the place.
         """
-        rows = csv_rows(self.path, self.separator) if self.path.suffix == ".csv" else parquet_rows(self.path)
         labels_and_groups = [self.label] if self.group is None else [self.label, self.group]
+        needed = None if self.given is None else [*labels_and_groups, *self.given]
+        is_csv = self.path.suffix == ".csv"
+        rows = csv_rows(self.path, self.separator) if is_csv else parquet_rows(self.path, needed)
         inputs: list[str] | None = self.given
         x: list[list[float]] = []
         labels, groups = [], []

@@ -1,18 +1,26 @@
 """Each format has one reader, with limits; nothing else in the packages parses a file of that format."""
 
 import ast
+import csv
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lit_core.corpora import TextFolder, user
 from lit_core.errors import UserError
+from lit_core.files import json_files, rows
 from lit_core.files.arrays import map_npy, parse_npy
 from lit_core.files.json_files import DEEPEST, json_lines, parse_json, read_json
+from lit_core.files.logged import logged_values
+from lit_core.files.parquet_files import parquet_rows
+from lit_core.files.rows import csv_rows
 from lit_core.files.text_files import read_whole
 from lit_core.files.yaml_files import parse_yaml
+from lit_detect.data.user_texts import open_texts
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("lit_core", "lit_detect", "lit_moe", "lit_valuation")
@@ -34,6 +42,15 @@ READERS = {
     "gzip.decompress": set(),
     "lzma.decompress": {"lit_core/files/shipped.py"},  # which the package brings
     "zlib.decompress": set(),
+    "csv.reader": {
+        "lit_core/files/rows.py",
+        "lit_core/files/logged.py",
+        "lit_detect/data/row_files.py",  # one row of what `rows.py` has read
+        "lit_valuation/sources/newsgroups.py",  # a file whose hash is known
+    },
+    "csv.DictReader": set(),
+    "parquet.ParquetFile": {"lit_core/files/parquet_files.py"},
+    "parquet.read_table": set(),
 }
 
 
@@ -179,3 +196,97 @@ def test_npy_is_read_as_numpy_reads_it(array, tmp_path):
     for read in (map_npy(path), parse_npy(path.read_bytes())):
         np.testing.assert_array_equal(read, array)
         assert read.dtype == np.asarray(array).dtype
+
+
+BOMBS = {
+    "a text that is stored once": lambda arrow: arrow.DictionaryArray.from_arrays(
+        np.zeros(5000, np.int32), ["x" * 100_000]
+    ),
+    "a number that is repeated": lambda arrow: np.zeros(30_000_000, np.int8),
+    "a list": lambda arrow: arrow.ListArray.from_arrays([0, 20_000_000], np.zeros(20_000_000, np.int8)),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_parquet_file_is_no_large_table(bomb, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"x": BOMBS[bomb](pyarrow)}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet has [\d,]+ bytes and stands for more than 268,435,456, too many"):
+        list(parquet_rows(tmp_path / "x.parquet"))
+
+
+def test_lists_in_parquet_are_refused_only_where_they_are_needed(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = {
+        "x": [[1], [2]],
+        "text": ["a", None],
+        "n": [1.5, 2.5],
+        "kind": pyarrow.array(["a", "a"]).dictionary_encode(),
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "x.parquet")
+    assert [row for _, row in parquet_rows(tmp_path / "x.parquet", ["text", "y"])] == [
+        {"text": "a", "n": 1.5, "kind": "a"},
+        {"text": None, "n": 2.5, "kind": "a"},
+    ]
+    for needed in (None, ["x"]):
+        with pytest.raises(UserError, match="column x holds lists or structures; convert it"):
+            list(parquet_rows(tmp_path / "x.parquet", needed))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'text\n"' + b"word\n" * 1000, "line 201 belongs to a row of more than 0 MiB; close its quotes"),
+        (b"text,n\na" + b"," * 200, "line 2 belongs to a row of more than 100 separators"),
+        (",".join(map(str, range(60))).encode(), "line 1 has 60 columns, but at most 50 are read; divide"),
+    ],
+)
+def test_a_small_compressed_csv_is_no_large_row(content, words, monkeypatch, tmp_path):
+    for name, limit in (("_LARGEST", 1000), ("_MOST_SEPARATORS", 100), ("MOST_COLUMNS", 50)):
+        monkeypatch.setattr(rows, name, limit)
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(content))
+    for read in (csv_rows, lambda path: open_texts(path, "texts")):
+        with pytest.raises(UserError, match=words):
+            list(read(path))
+
+
+def test_json_has_as_many_values_as_memory(monkeypatch):
+    monkeypatch.setattr(json_files, "_MOST_VALUES", 100)
+    assert parse_json('{"a": "' + "x" * 200 + '"}', "it")
+    with pytest.raises(UserError, match="it holds more than 100 values, too many"):
+        parse_json('{"a": [' + "[]," * 60 + "0]}", "it")
+
+
+@pytest.mark.parametrize("separator", [None, "%"])
+def test_a_small_compressed_text_is_no_large_document(separator, monkeypatch, tmp_path):
+    monkeypatch.setattr(user, "LARGEST", 1000)
+    monkeypatch.setattr(user, "read_whole", partial(read_whole, largest=1000))
+    (tmp_path / "x.txt.gz").write_bytes(gzip.compress(b"a\n" * 800))
+    with pytest.raises(UserError, match=r"x\.txt\.gz holds (a document of )?more than 0 MiB"):
+        list(TextFolder(str(tmp_path), "c", "*.gz", separator=separator).documents())
+
+
+@pytest.mark.parametrize("damage", [b"\r\n0,1.5,7\r\n", b"\r\n-1,1.5\r\n", b"\r\n0,2.5", b"\r\n\r\n"])
+def test_a_damaged_row_of_metrics_is_left_out(damage, tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(b"step,loss\r\n3,0.5" + damage)
+    assert logged_values(tmp_path) == {"loss": [(3, 0.5)]}
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (b"\xff", r"is not in UTF-8 .*; restore or remove it\."),
+        (b"x", "has 'x' as loss of step 3"),
+        (b"9" * 200_000, r"is not valid CSV \(field larger"),
+    ],
+)
+def test_metrics_that_cannot_be_read_are_named(cell, words, tmp_path):
+    csv.field_size_limit(131072)  # of a process that has read no table yet
+    (tmp_path / "metrics.csv").write_bytes(b"step,loss\n3," + cell + b"\n")
+    with pytest.raises(UserError, match=rf"metrics\.csv {words}"):
+        logged_values(tmp_path)

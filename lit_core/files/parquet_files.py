@@ -1,0 +1,102 @@
+"""The only reader of Parquet files, in which sizes are compared with what a file can hold before it is decoded.
+
+Few bytes can stand for many values there: a text that is stored once for all rows, a number with how often it is
+repeated, a packed page. Texts are kept as they are stored until their sizes are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_utilities.core.imports import RequirementCache
+
+from lit_core.errors import UserError
+from lit_core.files.rows import MOST_COLUMNS
+
+#: Most bytes that any file may be decoded to, most that each of its bytes may, and most values that are read at once.
+_LARGEST, _MOST_PER_BYTE, _AT_ONCE = 1 << 28, 300, 100_000
+#: Bytes for which a value counts at least.
+_LEAST = 16
+
+
+def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield file and number, and the cells by column, of each row of a Parquet file.
+
+    Args:
+        path: The file.
+        columns: Names of the columns that are needed; None for all. Others with lists or structures are left out.
+
+    Raises:
+        UserError: If `pyarrow` is not installed, the file is not complete, it says that it holds far more than a file
+            of its size can, or a column that is needed has lists or structures.
+    """
+    if not RequirementCache("pyarrow>=14"):
+        raise UserError('Parquet needs `pyarrow`; install it with `pip install "lit-shift[detect]"`.')
+    from pyarrow import ArrowException, parquet, types
+
+    number, decoded = 0, 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_size(path, _declared(file.metadata))
+            fields = list(file.schema_arrow)
+        if len(fields) > MOST_COLUMNS:
+            raise UserError(
+                f"{path} has {len(fields):,} columns, but at most {MOST_COLUMNS:,} are read; divide the table."
+            )
+        nested = [field.name for field in fields if types.is_nested(field.type)]
+        for name in nested:
+            if columns is None or name in columns:
+                raise UserError(f"{path}, column {name} holds lists or structures; convert it to numbers or texts.")
+        flat = [field.name for field in fields if field.name not in nested]
+        with parquet.ParquetFile(path, read_dictionary=flat) as file:
+            for batch in file.iter_batches(max(1, min(1000, _AT_ONCE // max(len(flat), 1))), columns=flat):
+                size = sum(map(_size, batch.columns))
+                decoded += size
+                _check_size(path, decoded)
+                step = 1 if size > _LARGEST else 1000
+                for start in range(0, len(batch), step):
+                    for row in _plain(batch.slice(start, step)).to_pylist():
+                        number += 1
+                        yield f"{path}, row {number}", row
+    except UserError:
+        raise
+    except (ArrowException, OSError, ValueError, KeyError) as error:  # texts that are not UTF-8, and names, too
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a complete Parquet file ({reason}). Restore it or write it again.") from error
+
+
+def _declared(metadata: Any) -> int:
+    """Return the bytes that the columns hold, as the file says; a value counts for some in any case."""
+    size = metadata.num_rows * _LEAST
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            size += max(column.total_uncompressed_size, column.num_values * _LEAST)
+    return int(size)
+
+
+def _check_size(path: Path, size: int) -> None:
+    there = path.stat().st_size
+    if size > max(_LARGEST, there * _MOST_PER_BYTE):
+        raise UserError(
+            f"{path} has {there:,} bytes and stands for more than {max(_LARGEST, there * _MOST_PER_BYTE):,}, too many "
+            "for such a file; restore it, or write the table as CSV."
+        )
+
+
+def _size(column: Any) -> int:
+    """Return the bytes of a column of a batch when it is decoded."""
+    from pyarrow import compute, types
+
+    if not types.is_dictionary(column.type) or types.is_primitive(column.dictionary.type):
+        return int(column.nbytes)
+    return compute.sum(compute.take(compute.binary_length(column.dictionary), column.indices)).as_py() or 0
+
+
+def _plain(batch: Any) -> Any:
+    """Return a batch with texts in place of numbers of texts."""
+    from pyarrow import RecordBatch, types
+
+    columns = [one.dictionary_decode() if types.is_dictionary(one.type) else one for one in batch.columns]
+    return RecordBatch.from_arrays(columns, names=batch.schema.names)
