@@ -110,7 +110,7 @@ def verb(function, shipped, *flags):
     return make
 
 
-TARGETS["attack"] = verb(attack, "detect/attack/number.yaml")
+TARGETS["attack"] = verb(attack, "detect/attack/number.yaml", "--input", "x.jsonl", "--output", "y.jsonl")
 
 
 @target
@@ -182,6 +182,10 @@ def prepared(package):
 
 
 TARGETS |= {f"prepared_{package}": prepared(package) for package in tiny_prepares.PREPARES}
+
+
+#: Targets that take a hundred times as long as others, and are tried less often.
+SLOW = frozenset(TARGETS) - {"shown"}
 
 
 @target

@@ -176,13 +176,16 @@ def user_texts(folder):
 
 
 def each(folder, read, holds):
-    """Return what reads the file that was altered last, since only that one can have another outcome."""
-    before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if holds(path)}
+    """Return what reads all files, and later those that were altered, since only they can have another outcome."""
+    files, before = [path for path in sorted(folder.rglob("*")) if holds(path)], {}
 
     def altered():
-        for path, content in before.items():
-            if not path.is_file() or path.read_bytes() != content:
+        for path in files:
+            content = path.read_bytes() if path.is_file() else None
+            if before.setdefault(path, ...) != content:
                 read(path)
+            if before[path] is ...:
+                before[path] = content
 
     return altered
 
