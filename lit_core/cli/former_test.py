@@ -31,7 +31,11 @@ def former_test(checkpoint: Mapping[str, Any], run: Path, arguments: tuple[str, 
     of_run, of_parent = _tested(run, arguments), _tested(folder, arguments)
     if of_run is None or of_run != of_parent:
         return {}
-    pairs = ((key, logged, value) for key, logs in logged_values(folder).items() for logged, value in logs)
+    try:
+        former = logged_values(folder)
+    except UserError:  # a damaged file, so that there is nothing to compare with
+        return {}
+    pairs = ((key, logged, value) for key, logs in former.items() for logged, value in logs)
     return {key: value for key, logged, value in pairs if key.startswith("test/") and logged == step}
 
 
