@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_prepares import PREPARES, detect
 
+from lit_core.data.shards import ShardSet
 from lit_core.errors import UserError
 
 #: Files that nothing is compared with; other values that make sense are taken.
@@ -57,6 +58,16 @@ def test_the_advice_about_each_damaged_file_makes_it_whole(package, tmp_path, ca
             prepare()
             assert removed or re.search(rf"is prepared anew\. .*{file.name}", capsys.readouterr().out)
             assert contents(root) == written, (file, damage)
+
+
+@pytest.mark.parametrize("package", PREPARES.values(), ids=PREPARES)
+def test_an_index_that_says_something_else_is_noticed_by_whoever_opens_the_set(package, tmp_path):
+    package(tmp_path)()
+    for index in (tmp_path / "root").rglob("index.json"):
+        ShardSet(index.parent)
+        index.write_text(index.read_text().replace('"licence": "', '"licence": "not ', 1))
+        with pytest.raises(UserError, match=r"index.json is damaged: its SHA-256 is not the one that prepare.json has"):
+            ShardSet(index.parent)
 
 
 def test_each_reader_of_text_shards_notices_swapped_bytes(tmp_path):

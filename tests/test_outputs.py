@@ -106,3 +106,25 @@ def test_no_other_function_creates_folders_with_their_parents():
                 ):
                     others.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert [path.partition(":")[0] for path in others] == ["lit_core/files/paths.py"]
+
+
+@pytest.mark.parametrize("spelling", ["a.csv", "./a.csv", "link.csv", "{root}/a.csv"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lit_detect", "calibrate", "--ckpt_path", "none", "--human", "{}"],
+        ["lit_detect", "attack", "--attack", "Homoglyph", "--input", "{}"],
+        ["lit_detect", "attack", "--attack", "Homoglyph", "--config", "{}", "--input", "none"],
+        ["lit_moe", "upcycle", "--ckpt_path", "{}"],
+        ["lit_moe", "generate", "--prompt", "a", "--ckpt_path", "{}"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_does_not_replace_what_it_reads(words, spelling, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("input: a\n")
+    Path("link.csv").symlink_to("a.csv")
+    package, *rest = [word.format(spelling.format(root=tmp_path)) for word in words]
+    main = import_module(f"{package}.cli").main
+    assert main([*rest, "--output", "a.csv", "--overwrite"]) == 2
+    assert "output is a.csv, which " in capsys.readouterr().err and Path("a.csv").read_text() == "input: a\n"

@@ -44,8 +44,10 @@ def checkpoint_config(args: list[str], command: str, link_targets: list[str], mo
         UserError: If the checkpoint cannot be read, or the flags contradict each other.
     """
     ckpt_path, branch = given(args, "ckpt_path"), given(args, "branch_from")
-    check_name("--ckpt_path", ckpt_path or "")
-    check_name("--branch_from", branch or "")
+    for argument, path in (("--ckpt_path", ckpt_path), ("--branch_from", branch)):
+        if path == "":
+            raise UserError(f"{argument} is empty; give a value, or leave it out.")
+        check_name(argument, path or "")
     if branch and command != "fit":
         raise UserError(
             f"--branch_from starts a training run and cannot be used with {command}; give --ckpt_path instead."

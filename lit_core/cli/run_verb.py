@@ -26,6 +26,7 @@ from lit_core.cli.empty import refuse_empty
 from lit_core.cli.entries import entry_sentence
 from lit_core.cli.messages import root_cause
 from lit_core.cli.numbers import check_numbers
+from lit_core.cli.own_input import refuse_own_input
 from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
 from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.verb import Verb, first_line, load
@@ -106,6 +107,7 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
             parser.print_help()
             return OK
         config = parser.parse_args(located)
+        refuse_own_input(config)
         for key in ("config", TRUST):
             config.pop(key, None)
         check_numbers(config)

@@ -13,6 +13,7 @@ import mmap
 import os
 import tarfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,11 +24,14 @@ from lit_core.files.arrays import parse_npy
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.json_files import parse_json, read_json
 from lit_core.files.paths import atomic_path, atomic_write, file_sha256
+from lit_core.files.working_folder import RECORD, read_prepared
 from lit_core.record import hidden_values, note_input
 
 FORMAT, INDEX = "litshift-shards", "index.json"
 SPLITS = ("train", "val", "test")
 EXTENSIONS = ("json", "npy", "txt", "jpg", "jpeg", "png")
+#: Levels above a set at which its record may lie, as for ``owners/NAME/train``.
+_RECORDED_ABOVE = 3
 
 #: Inode, size, time of change and hash of the shards that this process has compared.
 _verified: set[tuple[int, int, int, int, str]] = set()
@@ -249,6 +253,11 @@ class ShardSet:
         return hashlib.sha256("".join(shard["sha256"] for shard in self.index["shards"]).encode()).hexdigest()
 
     def _verify(self) -> None:
+        if not _is_as_recorded(self.folder):
+            raise UserError(
+                f"{self.folder / INDEX} is damaged: its SHA-256 is not the one that {RECORD} has; prepare the source "
+                "again or restore the file."
+            )
         for path, shard in zip(self.files, self.index["shards"], strict=True):
             status = path.stat()
             known = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, shard["sha256"])
@@ -260,6 +269,17 @@ class ShardSet:
                     "the file."
                 )
             _verified.add(known)
+
+
+def _is_as_recorded(folder: Path) -> bool:
+    """Tell whether an index is what ``prepare`` wrote, so far as a readable record above it knows the set."""
+    for above in list(folder.absolute().parents)[:_RECORDED_ABOVE]:
+        if (above / RECORD).is_file():
+            with suppress(UserError):  # damaged, or something else of that name
+                name = folder.absolute().relative_to(above).as_posix()
+                recorded = read_prepared(above / RECORD, "").get("sets", {}).get(name)
+                return recorded in (None, file_sha256(folder / INDEX))
+    return True
 
 
 def _key(sample: Mapping[str, Any], keys: set[str], path: Path) -> str:

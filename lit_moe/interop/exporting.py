@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_core import record
-from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
+from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_folder
 from lit_core.files.paths import make_folder, sync_folder
 from lit_core.files.temporary import temporary
@@ -52,7 +54,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
 
     Raises:
         UserError: If none of the architectures can express the decoder or its router, or the output exists.
-        RunFailure: If the disk is full.
+        OSError: If the disk is full.
     """
     target = new_folder(output)
     _check(shard_bytes)
@@ -198,8 +200,10 @@ def _write_weights(folder: Path, tensors: Tensors, shard_bytes: int) -> None:
         content = {name: tensors[name][2]().contiguous() for name in names}
         try:
             save_file(content, folder / file, metadata={"format": "pt"})
-        except (SafetensorError, OSError) as error:  # it wraps what the system says
-            raise RunFailure(f"{file} could not be written ({error}); free some space and repeat.") from error
+        except SafetensorError as error:  # in which it wraps what the system says
+            said = re.search(r"os error (\d{1,4})\)", str(error))
+            number = int(said[1]) if said else errno.EIO
+            raise OSError(number, os.strerror(number), str(folder / file)) from error
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

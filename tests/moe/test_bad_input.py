@@ -315,6 +315,8 @@ CASES = {
     "resume and branch": ([*RESUME, "--branch_from", LAST], 2, ["give one of the two"]),
     "branch in a test": ([*TEST, "--branch_from", LAST], 2, ["--branch_from starts a training run"]),
     "slash in the run's name": ([*FIT_AS_IS, "--run", "a/b"], 2, ["--run is a/b", "without a slash"]),
+    "empty checkpoint": (["test", "--ckpt_path", ""], 2, ["--ckpt_path is empty; give a value"]),
+    "empty checkpoint to branch from": ([*FIT_AS_IS, "--branch_from", ""], 2, ["--branch_from is empty; give a value"]),
     "empty name of the run": ([*FIT_AS_IS, "--run", ""], 2, ["run is empty; give a value"]),
     "name of an existing run": ([*FIT_AS_IS, "--run", "first"], 2, ["--run is first", "holds a run already"]),
     # prepare

@@ -1,6 +1,7 @@
 """What cannot be imported or exported is refused in one sentence, and nothing is written."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ pytest.importorskip("transformers")
 
 from hugging_face import TOKENIZER, make, save
 
+from lit_core.cli.messages import sentence
 from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.cli import main
-from lit_moe.interop import FAMILIES, export_model, import_model
+from lit_moe.interop import FAMILIES, export_model, exporting, import_model
 from lit_moe.interop.importing import new_checkpoint
 from lit_moe.nn import Decoder, DecoderConfig, MoEConfig
 
@@ -182,3 +184,12 @@ def test_a_companion_that_would_lie_elsewhere_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="whose companions name"):
         export_model(str(tmp_path / "ours.ckpt"), str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["ours.ckpt"]
+
+
+def test_weights_on_a_full_disk_are_named_as_any_file_is(tmp_path, monkeypatch):
+    safetensors = pytest.importorskip("safetensors")
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    monkeypatch.setattr("safetensors.torch.save_file", Mock(side_effect=safetensors.SafetensorError(said)))
+    with pytest.raises(OSError) as raised:
+        exporting._write_weights(tmp_path, {"a": ((9,), torch.float32, lambda: torch.zeros(9))}, 1 << 20)
+    assert sentence(raised.value).startswith(f"The disk is full: {tmp_path}/model.safetensors could not be written; ")
