@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from lit_core import record
+from lit_core.board.reports import report_parts
 from lit_core.board.runs import read_run
 from lit_core.cli.arguments import read_config
 from lit_core.cli.show import show
@@ -369,6 +370,15 @@ def run_folder(folder):
             read_run(folder)
 
     return read
+
+
+@target
+def report(folder):
+    (folder / "report").mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "report" / "x.png")
+    table = "| claim | verdict |\n|---|---|\n| C1 | **reproduced** |"
+    (folder / "report.md").write_text(f"# Study x\n\n{table}\n\n- term: 1 < 2 & [x]\n\n![F](report/x.png)\n")
+    return lambda: report_parts(folder)
 
 
 @target
