@@ -11,11 +11,20 @@ export GOMP_SPINCOUNT := 1000
 # Where this is set, each command and each process of the tests compiles all our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart test test-all fuzz kills matrix check package forgetting figures bench bench-start bench-valuation clean
+.PHONY: quickstart quickstart-moe quickstart-valuation quickstart-detect test test-all fuzz kills matrix check package forgetting figures bench bench-start bench-valuation clean
 
-quickstart: $(STAMP)  ## The main jobs on embedded data: a language model that shifts, owners whose data helps, detectors under attack.
+quickstart: $(STAMP)  ## The main jobs on embedded data, one after the other: each package's part can be run alone.
+	$(MAKE) --no-print-directory quickstart-moe
+	$(MAKE) --no-print-directory quickstart-valuation
+	$(MAKE) --no-print-directory quickstart-detect
+
+quickstart-moe: $(STAMP)  ## A language model that shifts from English to code, with and without replay.
 	$(BIN)/python examples/quickstart.py
+
+quickstart-valuation: $(STAMP)  ## Six owners, whose data helps?
 	$(BIN)/python examples/quickstart_valuation.py
+
+quickstart-detect: $(STAMP)  ## Two detectors, in the wild and under attack, with the language model of quickstart-moe.
 	$(BIN)/python examples/quickstart_detect.py
 
 test: $(STAMP)  ## The fast set: embedded data only, commands start warm; at most five minutes on two cores.

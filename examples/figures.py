@@ -18,8 +18,10 @@ def main() -> None:
 
 
 def read_metrics(run: str) -> dict[str, list[tuple[int, float]]]:
-    """Read a run's metrics as (step, value) pairs by key."""
+    """Read a run's metrics as (step, value) pairs by key; none if the run has not begun."""
     metrics: dict[str, list[tuple[int, float]]] = {}
+    if not (RUNS / run / "metrics.csv").is_file():
+        return metrics
     with (RUNS / run / "metrics.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             for key, value in row.items():

@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 import torch
+from commands import run as run_command
 from figures import RUNS, read_metrics
-from quickstart import CONFIGS, NEW, OLD, lit_moe
+from quickstart import CONFIGS, NEW, OLD
 
 import lit_core
 from lit_core.study import t_interval
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="Number of seeds, 2 or more.")
     parser.add_argument("--output", type=Path, default=Path("docs/results/forgetting.md"), help="Markdown file.")
     options = parser.parse_args()
-    lit_moe("prepare --config configs/moe/prepare/quickstart.yaml")
+    run_command("lit-moe prepare --config configs/moe/prepare/quickstart.yaml")
     results = [{branch: run(seed, branch) for branch in BRANCHES} for seed in range(options.seeds)]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(report(results))
@@ -50,9 +51,9 @@ def fit_and_test(name: str, arguments: str) -> None:
     """Train a run and test it, or what is missing of it."""
     last = RUNS / name / "checkpoints" / "last.ckpt"
     if not last.exists():
-        lit_moe(f"fit {arguments} --run {name} --trainer.enable_progress_bar false")
+        run_command(f"lit-moe fit {arguments} --run {name} --trainer.enable_progress_bar false")
     if f"test/{OLD}/bits_per_byte" not in read_metrics(name):
-        lit_moe(f"test --ckpt_path {last} --trainer.enable_progress_bar false")
+        run_command(f"lit-moe test --ckpt_path {last} --trainer.enable_progress_bar false")
 
 
 def report(results: list[dict[str, dict[str, float]]]) -> str:

@@ -32,6 +32,28 @@ def test_the_examples_run(script, words, tmp_path):
     assert all(word in result.stdout for word in words), result.stdout
 
 
+def run_commands(tmp_path, *commands):
+    script = tmp_path / "script.py"
+    script.write_text(f"from commands import run\n\nif __name__ == '__main__':\n    run{commands}\n")
+    paths = os.pathsep.join([str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+
+def test_commands_of_a_quickstart_run_side_by_side_and_are_shown_in_their_order(tmp_path):
+    commands = ("lit-moe configs balance", "lit-detect configs gltr", "lit-valuation configs mycroft")
+    result = run_commands(tmp_path, *commands)
+    assert result.returncode == 0, result.stderr
+    words = ["$ lit-moe", "configs/moe/", "$ lit-detect", "configs/detect/", "$ lit-valuation", "configs/valuation/"]
+    places = [result.stdout.find(word) for word in words]
+    assert places == sorted(places) and places[0] >= 0, result.stdout
+
+
+def test_a_command_of_a_quickstart_that_fails_ends_it_with_its_code(tmp_path):
+    result = run_commands(tmp_path, "lit-moe configs", "lit-moe fitt")
+    assert result.returncode == 2 and "fitt is not a command" in result.stdout
+
+
 def test_the_schedules_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     runpy.run_path(str(ROOT / "docs" / "img" / "schedules.py"))["draw"](str(tmp_path / "schedules.png"))
