@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from lit_core.cli.messages import root_cause
+from lit_core.errors import UserError
 from lit_core.files.yaml_files import check_size, parse_yaml
 from lit_core.moved_names import current_paths
 from lit_core.references import below
@@ -17,6 +20,21 @@ from lit_core.references import below
 PARSER_MODE = "omegaconf+"
 #: What jsonargparse writes for an object that is the default of an argument.
 _INSTANCE = "Unable to serialize instance "
+
+
+class _Refused(UserError):
+    """What the constructor of an entry of a list or mapping refuses.
+
+    Args:
+        key: The entry, such as ``claims.balance``.
+        error: What it refuses; if an entry inside it does, the path of that one follows.
+    """
+
+    def __init__(self, key: str, error: BaseException) -> None:
+        self.where, self.reason = key, str(error)
+        if isinstance(error, _Refused):
+            self.where, self.reason = f"{key}.{error.where}", error.reason
+        super().__init__(f"{self.where}: {self.reason}")
 
 
 class Parser(ArgumentParser):
@@ -39,6 +57,34 @@ class Parser(ArgumentParser):
             if not any(_is_around(key, name) or _is_around(name, key) for name in known):
                 applied[key] = {}
         return applied
+
+    def instantiate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> Namespace:
+        """Build what a config describes.
+
+        Raises:
+            UserError: If a constructor refuses a value; of several in a list or mapping, the message names the one.
+        """
+        try:
+            return super().instantiate(namespace, *args, **kwargs)
+        except ValueError as error:
+            failed, refused = error, root_cause(error)
+        for key, entry in self._entries(namespace) if isinstance(refused, UserError) else ():
+            try:
+                super().instantiate(entry)
+            except Exception as again:
+                if str(root_cause(again)) == str(refused):
+                    raise _Refused(key, refused) from failed
+        raise failed
+
+    def _entries(self, namespace: Namespace) -> Iterator[tuple[str, Namespace]]:
+        """Yield each object that a list or mapping in a config describes, alone, with its path."""
+        names = {action.dest for action in self._actions}
+        for name, value in namespace.items():
+            is_list = isinstance(value, list)
+            entries = enumerate(value) if is_list else value.items() if isinstance(value, dict) else ()
+            for key, entry in entries if name in names else ():
+                if isinstance(entry, Namespace):
+                    yield f"{name}.{key}", Namespace({name: [entry] if is_list else {key: entry}})
 
     def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
         """Return a config as text, also for jsonargparse, which resolves the references in what this returns.

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from jsonargparse import SUPPRESS, ArgumentError, Namespace
 
+from lit_core.cli.messages import root_cause
 from lit_core.cli.parser import Parser
 from lit_core.cli.parser_messages import parser_sentence
 from lit_core.errors import UserError, did_you_mean
@@ -121,15 +122,24 @@ class Part(Generic[T]):
         Args:
             shared: Components inside it that are built once for all parts; None builds each part's own.
             given: Arguments from the cell. Those that the component does not have are left out.
+
+        Raises:
+            UserError: If the component refuses a value.
         """
         config = self._parsed().clone()
         if shared is not None:
             config = shared.put_into(config)
-        built = _parser(self.kind, self.given).instantiate(config)[_KEY]
-        if not self.given:
-            return built
-        arguments = {**(built.get("init_args") or {}), **(built.get("dict_kwargs") or {})}
-        return self.component(**arguments, **{name: value for name, value in given.items() if self.accepts(name)})
+        try:
+            built = _parser(self.kind, self.given).instantiate(config)[_KEY]
+            if not self.given:
+                return built
+            arguments = {**(built.get("init_args") or {}), **(built.get("dict_kwargs") or {})}
+            return self.component(**arguments, **{name: value for name, value in given.items() if self.accepts(name)})
+        except ValueError as error:
+            refused = root_cause(error)
+            if isinstance(refused, UserError) and self.where:
+                raise UserError(f"{self.where}: {refused}") from error
+            raise
 
     def _parsed(self) -> Namespace:
         return parsed(self.kind, self.text, self.given, self.where)

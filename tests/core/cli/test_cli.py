@@ -293,6 +293,13 @@ BAD = [
 ]
 
 
+def test_a_callback_that_refuses_a_value_is_named_by_its_place(capsys):
+    callbacks = [{"class_path": "lit_core.callbacks.GracefulStop"}]
+    callbacks += [{"class_path": "lit_core.callbacks.ReplayMixing", "init_args": {"fraction": 2.0}}]
+    assert main([*BASE, f"--trainer.callbacks={json.dumps(callbacks)}"]) == 2
+    assert "lit-small: trainer.callbacks.1: " in capsys.readouterr().err
+
+
 PLACES = ["trainer.", "data.init_args.", "model.init_args.shape.", "trainer.callbacks.init_args."]
 
 

@@ -17,7 +17,8 @@ from lit_core.cli.arguments import read_config
 from lit_core.errors import UserError
 from lit_core.study.figures import Figure
 from lit_core.study.grid import Grid, Size, expand, locate
-from lit_core.study.options import arguments_of
+from lit_core.study.options import arguments_of, read
+from lit_core.study.parts import Part
 from lit_core.study.report import Table, unknown_columns
 from lit_core.study.rows import ResultRow
 
@@ -296,6 +297,47 @@ def test_the_name_of_the_wrong_entry_is_told(argument, right, capsys):
         Path("mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         assert import_module("lit_valuation.cli").main(["study", "--config", "mine.yaml"]) == 2
         assert f"lit-valuation: {argument}.this one, 2." in capsys.readouterr().err
+
+
+LEVEL = {"class_path": "Level", "init_args": {"metric": "a", "above": 0.0}}
+#: Arguments that the constructor of each criterion refuses.
+REFUSED = {
+    "PairedGain": ({"metric": "a", "of": {}, "over": []}, "over is empty"),
+    "Correlation": ({"x": "a", "y": "b"}, "above is None and below is None"),
+    "BudgetRatio": ({"budget": "a", "metric": "b", "of": {}, "over": {}, "none": {}, "full": {}, "share": 2}, "share"),
+    "Level": ({"metric": "a", "above": 0.0, "below": 1.0}, "above is 0.0 and below is 1.0"),
+    "AtLeast": ({"criteria": [LEVEL], "what": "a", "share": 2.0}, "share is 2.0"),
+}
+
+
+@pytest.mark.parametrize("kind", [kind.__name__ for kind in criteria()])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_criterion_that_refuses_a_value_is_named_by_its_claim(kind, inside, capsys):
+    arguments, words = REFUSED[kind]
+    claims = {"right": {"text": "A", "criteria": [LEVEL]}}
+    criteria = [LEVEL, {"class_path": kind, "init_args": arguments}]
+    if inside:
+        criteria = [{"class_path": "AtLeast", "init_args": {"criteria": criteria, "what": "b"}}]
+    claims["wrong"] = {"text": "B", "criteria": criteria}
+    config = {"name": "x", **{name: {"smoke": entry} for name, entry in entries()}, "claims": claims}
+    Path("mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert import_module("lit_valuation.cli").main(["study", "--config", "mine.yaml"]) == 2
+    where = "claims.wrong.criteria.0.criteria.1" if inside else "claims.wrong.criteria.1"
+    assert capsys.readouterr().err.startswith(f"lit-valuation: {where}: {words}")
+
+
+def test_a_size_that_refuses_its_seeds_is_named(capsys):
+    config = {"name": "x", **{name: {"smoke": entry} for name, entry in entries()}}
+    config["sizes"]["huge"] = {"seeds": [-1]}
+    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    assert import_module("lit_valuation.cli").main(["study", "--config", "mine.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("lit-valuation: sizes.huge: seeds is -1, but must be 0 or more")
+
+
+def test_a_component_that_refuses_a_value_is_named_by_its_place():
+    part = read(Part[study.Criterion], {"class_path": "Level", "init_args": {"metric": "a"}}, "grids.g.arguments.c")
+    with pytest.raises(UserError, match=r"^grids\.g\.arguments\.c: above is None and below is None"):
+        part.build()
 
 
 def numbers():
