@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from lit_core.cli.messages import root_cause
 from lit_core.errors import UserError
 from lit_core.files.yaml_files import check_size, parse_yaml
+from lit_core.long_lists import read_long_lists
 from lit_core.moved_names import current_paths
 from lit_core.references import below
 
@@ -20,6 +21,9 @@ from lit_core.references import below
 PARSER_MODE = "omegaconf+"
 #: What jsonargparse writes for an object that is the default of an argument.
 _INSTANCE = "Unable to serialize instance "
+
+
+read_long_lists()
 
 
 class _Refused(UserError):

@@ -18,6 +18,10 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters, 
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 
+from lit_core.long_lists import read_long_lists
+
+read_long_lists()  # also where a module is built from its checkpoint in Python
+
 #: Keys of a checkpoint's ``hyper_parameters`` in which LightningCLI notes the class and the function that built it.
 #: LightningCLI writes them as literals.
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
