@@ -160,7 +160,7 @@ class Walk:
 def misfits(option, hint):
     """Return values that no file, folder or seed can have, as far as a type takes them."""
     if "seed" in option:
-        return [-1, 2**32, 10**30]
+        return [-1, 2**32 + option.endswith("seeds"), 10**30]  # there are 2**32
     places = ["/", ".", "x" * 300, "new/" + "x" * 300 + ".jsonl"]
     outer = {hint, *get_args(hint)}
     if str in outer:

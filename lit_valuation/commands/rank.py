@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,12 +33,14 @@ NOTHING = "(nothing shared)"
 
 
 def _check(seeds: int, near: float, copies: int, seed: int | None) -> None:
-    if not 2 <= seeds < math.inf:
+    if seeds < 2:
         raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
+    first = part_seed(seed)
+    if seeds > 2**32 - first:
+        raise UserError(f"seeds is {seeds}, but there are {2**32 - first} seeds from {first} on; give fewer.")
     if not 0 <= near < 1:
         raise UserError(f"near is {near}, but must be from 0 to below 1; 0.25 takes a quarter of the natural distance.")
     check_at_least(0, copies=copies)
-    part_seed(seed)
 
 
 @checked_first(_check)
