@@ -26,6 +26,15 @@ from lit_detect.functional.calibration import Platt
 from lit_detect.metrics import DetectionScores, breakdown
 from lit_detect.records import HUMAN, MACHINE
 
+#: What to look at in TensorBoard.
+_LOOK_AT = {
+    "Does it tell them apart?": "`val/{source}/auroc` is 1 for a perfect detector and 0.5 for chance.",
+    "Who is called a machine wrongly?": "`val/{source}/recall/human` is the share of human texts that are "
+    "left alone at the detector's threshold; all others are called machine.",
+    "Does it hold under attack?": "Where the callback RobustnessMonitor attacks: "
+    "`val/{source}/attack/{name}/evasion` is the share of the found texts that are not found any more.",
+}
+
 
 def adamw(params: Iterable[Any]) -> Optimizer:
     """Return AdamW with a learning rate of 5e-5 and weight decay 1e-4, as the paper's released code fine-tunes."""
@@ -76,6 +85,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
 
     threshold: Tensor
     platt: Tensor
+    answers = ("train/loss", "val/[^/]+/(auroc|recall/human)")
     exact_buffers = ("threshold", "platt")  # rounded to bfloat16 they would decide differently
 
     def __init__(
@@ -187,11 +197,14 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         self._fit.begin_step()
         charts = {
             "AUROC": ["val/[^/]*/auroc"],
-            "recall of machine": ["val/[^/]*/recall/machine"],
-            "recall of human": ["val/[^/]*/recall/human"],
+            "machine texts that are found": ["val/[^/]*/recall/machine"],
+            "human texts that are left alone": ["val/[^/]*/recall/human"],
         }
         charts |= {"training loss": ["train/loss"]} if self.is_trained else {}
-        self.show_run("detector", charts, ["train/loss"] if self.is_trained else [], ["loss", "auroc"])
+        self.show_run(
+            {"Does it tell them apart?": charts},
+            _LOOK_AT,
+        )
 
     def on_test_start(self) -> None:
         """Refuse a calibration of another checkpoint, or with several thresholds, before anything is scored."""

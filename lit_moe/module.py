@@ -36,6 +36,15 @@ from lit_moe.nn import (
 from lit_moe.parallel.sharding import clip_gradients, gradient_norm, is_sharded, shard
 from lit_moe.parallel.strategy import ShardedStrategy
 
+#: What to look at in TensorBoard.
+_LOOK_AT = {
+    "Does it learn?": "`val/{source}/bits_per_byte` falls; `train/loss`, in nats per token, too.",
+    "Does it forget?": "Where the callback Forgetting compares: `val/{source}/forgetting` of old data is 0 as "
+    "before the shift and rises with what is lost; `val/{source}/adaptation` rises with what is learnt.",
+    "Do the routers balance?": "Where the callback RouterBalance counts: `train/router/mri/mean` is near "
+    "`train/router/mri_floor`; the pictures `router/load` show how full each expert is.",
+}
+
 
 def adamw(params: Iterable[Any]) -> Optimizer:
     """Return AdamW as Thérien et al. 2025 set it: learning rate 3e-4, betas 0.9 and 0.95, weight decay 0.1."""
@@ -105,6 +114,11 @@ class MoELanguageModel(EvaluationTask):
             else:
                 self.decoder = HFDecoder(hugging_face, decoder.vocab_size)
         self.config: Any = self.decoder.config
+
+    @property
+    def answers(self) -> list[str]:  # type: ignore[override]
+        """Patterns of the keys that come first."""
+        return ["train/loss", f"val/[^/]+/{self._metric_names[-1]}"]
 
     @property
     def train_tokens(self) -> int:
@@ -219,8 +233,15 @@ class MoELanguageModel(EvaluationTask):
         if self.global_step == 0:
             self.meter = TrainingMeter()
         self.meter.start_clock(self.global_step)
-        charts = {"bits per byte": ["val/.*/bits_per_byte"], "training loss": ["train/loss"]}
-        self.show_run("language model", charts, ["train/loss"], self._metric_names)
+        self.show_run(
+            {
+                "Does it learn?": {
+                    "bits per byte": ["val/[^/]*/bits_per_byte"],
+                    "loss, nats per token": ["val/[^/]*/loss", "train/loss"],
+                }
+            },
+            _LOOK_AT,
+        )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """End the routers' step, and log the means over the step's whole global batch."""

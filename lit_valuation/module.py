@@ -25,6 +25,16 @@ from lit_valuation.samples import as_inputs
 NetworkCallable = Callable[[Sequence[int], int], nn.Module]
 
 
+#: What to look at in TensorBoard.
+_LOOK_AT = {
+    "Does it learn the hard cases?": "`val/hard/accuracy` rises while `val/usual/accuracy` stays, where the "
+    "data have these groups; `val/{source}/hard_accuracy` is that of the hard classes.",
+    "Which samples does it choose?": "Where the callback GradientMatching chooses: "
+    "`train/selection/relative_residual` is 0 for a perfect match and 1 for none; the pictures "
+    "`train/selection/samples` show some of them.",
+}
+
+
 def sgd(params: Iterable[Any]) -> Optimizer:
     """Return SGD with learning rate 0.05, momentum 0.9 and weight decay 1e-4."""
     return SGD(params, lr=0.05, momentum=0.9, weight_decay=1e-4)
@@ -73,6 +83,7 @@ class ClassifierTask(EvaluationTask):
     """
 
     takes_weights = True
+    answers = ("train/loss", "val/[^/]+/(hard_)?accuracy")
 
     def __init__(
         self,
@@ -170,11 +181,13 @@ class ClassifierTask(EvaluationTask):
         """Write hyperparameters and chart layout to TensorBoard."""
         super().on_train_start()
         self._window = []
-        names = ["loss", "accuracy", *(["hard_accuracy"] if self.hard_classes else [])]
-        charts = {"accuracy": ["val/.*/accuracy"], "training loss": ["train/loss"]}
+        charts = {"accuracy": ["val/[^/]*/accuracy"], "training loss": ["train/loss"]}
         if self.hard_classes:
             charts |= {"hard classes": ["val/.*/hard_accuracy"], "recall": ["val/.*/recall/.*"]}
-        self.show_run("classifier", charts, ["train/loss"], names)
+        self.show_run(
+            {"Does it learn the hard cases?": charts},
+            _LOOK_AT,
+        )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the means over the whole global batch of the step."""

@@ -14,6 +14,7 @@ from lit_core.board.charts import COLOURS, DASHES, Line, draw
 from lit_core.board.reports import report_parts
 from lit_core.board.runs import Run, facts_of
 from lit_core.cli.record_text import config_rows, record_rows
+from lit_core.files.logged import ANSWERS
 from lit_core.named_parts import named_parts
 from lit_core.screen import on_screen, say
 
@@ -38,6 +39,7 @@ def html(runs: Sequence[Run], reports: Sequence[Path]) -> str:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else on_screen(value),
     )
+    texts = _by_tag(runs, "texts")
     names = [*(run.name for run in runs), *(folder.resolve().name for folder in reports)]
     records = zip(names, [*(run.facts for run in runs), *map(facts_of, reports)], strict=True)
     return environment.get_template("page.html").render(
@@ -47,7 +49,8 @@ def html(runs: Sequence[Run], reports: Sequence[Path]) -> str:
         varied=_varied(runs) if len(runs) > 1 else [],
         charts=_charts(runs),
         pictures=[(name, tag, base64.b64encode(image).decode()) for name, tag, image in _by_tag(runs, "pictures")],
-        texts=_by_tag(runs, "texts"),
+        answers=[one for one in texts if one[1].startswith(ANSWERS)],
+        texts=[one for one in texts if not one[1].startswith(ANSWERS)],
         reports=[report_parts(folder) for folder in reports],
         records=[(name, record_rows(facts), config_rows(facts)) for name, facts in records if facts],
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from lit_core import record
 from lit_core.errors import UserError
-from lit_core.files.logged import METRICS, logged_values
+from lit_core.files.logged import ANSWERS, ANSWERS_OR_NOT, METRICS, logged_values
 
 #: Charts of a run that no layout describes.
 _CHARTS = {"training": {"training loss": ["train/loss"], "validation loss": ["val/.*loss"]}}
@@ -32,7 +32,7 @@ class Run:
         logged: Pairs of logged step and value, by key.
         facts: Its record; empty if it has none.
         layout: Patterns of keys by chart by category, as on TensorBoard's page CUSTOM SCALARS.
-        answers: Keys of the metrics that count, as on the page HPARAMS.
+        answers: Keys of the metrics that count, which stand first in TensorBoard.
         texts: The last text of each tag.
         pictures: The last picture of each tag, as PNG.
     """
@@ -70,8 +70,9 @@ def read_run(folder: Path) -> Run:
         shown = _shown(folder)
     except Exception as error:  # of protocol buffers, whatever is wrong with the file
         raise UserError(f"The events for TensorBoard in {folder} are damaged ({error}); remove them.") from error
-    layout, answers, texts, pictures = shown
-    answers = [key for key in answers if key in logged] or [key for key in logged if re.fullmatch(_LOSSES, key)]
+    layout, tags, texts, pictures = shown
+    losses = [key for key in logged if re.fullmatch(_LOSSES, key)]
+    answers = [key for key in logged if f"{ANSWERS}{key}" in tags] or losses
     return Run(folder.resolve().name, logged, facts_of(folder), layout or _CHARTS, answers, texts, pictures)
 
 
@@ -85,10 +86,9 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def _shown(folder: Path) -> tuple[Layout, list[str], dict[str, str], dict[str, bytes]]:
-    """Return what TensorBoard shows beside the metrics: layout, metrics of the page HPARAMS, texts and pictures."""
+    """Return what TensorBoard shows beside the metrics: layout, tags of scalars, texts and pictures."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout as Charts
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 1, "images": 1, "tensors": 1}).Reload()
     last = {tag: events.Tensors(tag)[-1].tensor_proto.string_val[0] for tag in events.Tags()["tensors"]}
@@ -97,18 +97,22 @@ def _shown(folder: Path) -> tuple[Layout, list[str], dict[str, str], dict[str, b
     for tag, content in last.items():
         if plugins[tag].plugin_name == "custom_scalars":
             for category in Charts.FromString(content).category:
-                layout[category.title] = {chart.title: list(chart.multiline.tag) for chart in category.chart}
+                layout[category.title] = {
+                    chart.title: [tag.removeprefix(ANSWERS_OR_NOT) for tag in chart.multiline.tag]
+                    for chart in category.chart
+                }
     texts = {
         tag.removesuffix("/text_summary"): textwrap.dedent(content.decode(errors="replace"))
         for tag, content in last.items()
         if plugins[tag].plugin_name == "text"
     }
-    answers: list[str] = []
-    if "_hparams_/experiment" in plugins:
-        experiment = HParamsPluginData.FromString(plugins["_hparams_/experiment"].content).experiment
-        answers = [metric.name.tag for metric in experiment.metric_infos]
     images = {tag: events.Images(tag)[-1].encoded_image_string for tag in events.Tags()["images"]}
-    return layout, answers, texts, {tag: image for tag, image in images.items() if image.startswith(PNG)}
+    return (
+        layout,
+        events.Tags()["scalars"],
+        texts,
+        {tag: image for tag, image in images.items() if image.startswith(PNG)},
+    )
 
 
 def _matches(pattern: str, key: str) -> bool:

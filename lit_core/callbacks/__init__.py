@@ -7,6 +7,7 @@ from lit_core.callbacks.graceful_stop import GracefulStop
 from lit_core.callbacks.monitored_keys import MonitoredKeys
 from lit_core.callbacks.present_optimizer import PresentOptimizer
 from lit_core.callbacks.replay_mixing import LinearReplay, ReplayMixing, ReplaySchedule
+from lit_core.callbacks.run_answer import RunAnswer
 from lit_core.callbacks.run_checkpoint import RunCheckpoint
 from lit_core.callbacks.run_progress import RunProgress
 from lit_core.callbacks.run_record import RunRecord
@@ -23,6 +24,7 @@ __all__ = [
     "PresentOptimizer",
     "ReplayMixing",
     "ReplaySchedule",
+    "RunAnswer",
     "RunCheckpoint",
     "RunProgress",
     "RunRecord",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import devices_of
 from lit_core.lightning.internals import logged_step, pending_row
 from lit_core.lightning.loggers import CSVLog, EventLog
+from lit_core.lightning.tensorboard import answers_of
 from lit_core.references import resolved, without_secrets
 from lit_core.screen import rank_zero_warn
 from lit_core.seeds import seeds_of
@@ -69,11 +71,13 @@ class RunRecord(Callback):
         self._saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the config to the user's loggers as hyperparameters, before they save any."""
+        """Tell TensorBoard what answers the run, and give the config to the user's loggers before they save any."""
         for logger in trainer.loggers if trainer.is_global_zero else ():
-            if not isinstance(logger, EventLog):
+            if isinstance(logger, EventLog):
+                logger.answers = partial(answers_of, trainer)
+            else:
                 try:
-                    logger.log_hyperparams(self._hyperparameters())
+                    logger.log_hyperparams(self.hyperparameters())
                 except Exception as error:  # of a service, such as MLflow's for a resumed run with another value
                     reason = " ".join(str(error).split())[:200]
                     rank_zero_warn(f"{type(logger).__name__} did not take the hyperparameters of this run: {reason}")
@@ -123,7 +127,8 @@ class RunRecord(Callback):
             with suppress(OSError, RunFailure):  # such as a full disk, of which the exception tells already
                 self._end(trainer, f"failed: {self.describe(exception)}")
 
-    def _hyperparameters(self) -> dict[str, Any]:
+    def hyperparameters(self) -> dict[str, Any]:
+        """Return the config with its references resolved and without secrets, as loggers get it."""
         return without_secrets(resolved(self.config), self.config)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -167,7 +172,7 @@ class RunRecord(Callback):
             atomic_write(self.path, f"{config_text(self.config)}# Seeds that hold, those of the parts by key:\n{seeds}")
             for logger in trainer.loggers if trainer.state.fn == "fit" else ():
                 if isinstance(logger, EventLog):
-                    logger.log_hyperparams(self._hyperparameters())
+                    logger.log_hyperparams(self.hyperparameters())
         self._saved = True
 
     def _write(self) -> None:

@@ -25,6 +25,7 @@ from lit_core.callbacks import (
     GracefulStop,
     MonitoredKeys,
     PresentOptimizer,
+    RunAnswer,
     RunCheckpoint,
     RunProgress,
     RunRecord,
@@ -270,6 +271,7 @@ class LitCLI(CommandLine):
             MonitoredKeys(),
             *([BranchFrom(branch)] if branch else []),
             run_record,
+            RunAnswer(self.answer),
         ]
         kinds = {type(callback) for callback in callbacks}
         callbacks = [*[callback for callback in own if type(callback) not in kinds], *callbacks]

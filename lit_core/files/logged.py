@@ -12,6 +12,9 @@ from lit_core.files.text_files import decoded, read_whole
 
 #: File in a run folder.
 METRICS = "metrics.csv"
+#: In TensorBoard, what begins the tags of the keys that answer what a run is made for: they stand first.
+ANSWERS = "answer/"
+ANSWERS_OR_NOT = f"(?:{ANSWERS})?"
 
 
 def logged_columns(path: Path) -> list[str]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import re
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_core.files.logged import METRICS, logged_columns, logged_rows
+from lit_core.files.logged import ANSWERS, METRICS, logged_columns, logged_rows, logged_values
 from lit_core.files.paths import atomic_path, atomic_write, make_folder, naming
-from lit_core.files.tables import CsvWriter
+from lit_core.files.tables import CsvWriter, text_table
+from lit_core.lightning.pictures import verbatim
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 #: End of a line of metrics.csv.
 _END = "\r\n"
@@ -125,22 +131,41 @@ class CSVLog(Logger):
 
 
 class EventLog(TensorBoardLogger):
-    """Writes TensorBoard events into the run folder itself.
+    """Writes TensorBoard events into the run folder itself, of which those come first that answer what a run is for.
 
-    Logging the same row twice in succession writes it once, so a row that was written early with a checkpoint is not
-    duplicated.
+    A key becomes a scalar when it has a second step, since one point is no curve; until then it is a line of the text
+    ``once/{stage}``. Those of `answers` are written at once, and below ``answer/``. The number of the epoch is left
+    out. Nothing is written, not even a file, before there is something to show.
 
     Args:
         folder: Run folder.
         resume_step: Optimizer step from which a run is resumed; TensorBoard hides events logged at or past it. None for
             a new run.
+
+    Attributes:
+        answers: Returns patterns of the keys that come first.
     """
 
     def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
         super().__init__(
             save_dir=folder, name="", version="", default_hp_metric=False, purge_step=resume_step, flush_secs=10
         )
+        self.answers: Callable[[], Sequence[str]] = list
+        self._folder, self._resume_step = Path(folder), resume_step
         self._last: tuple[int | None, dict[str, float]] | None = None
+        self._steps: dict[str, dict[int, float]] | None = None  # of each key, but no further than the second
+        self._once: dict[str, float] = {}
+        self._patterns: list[re.Pattern[str]] = []
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """The writer of the events."""
+        from lit_core.lightning.event_writer import EventWriter
+
+        if self._experiment is None:
+            self._experiment = EventWriter(log_dir=self.log_dir, **self._kwargs)
+        return self._experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -157,8 +182,9 @@ class EventLog(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the events; the hyperparameters are written when they are logged."""
-        self.experiment.flush()
+        """Write the events, if there are any; the hyperparameters are written when they are logged."""
+        if self._experiment is not None:
+            self.experiment.flush()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -169,9 +195,59 @@ class EventLog(TensorBoardLogger):
             step: Optimizer step of the row.
         """
         row = (step, dict(metrics))
-        if row != self._last:
-            self._last = row
-            super().log_metrics(row[1], step)
+        if row == self._last:  # written early with a checkpoint
+            return
+        self._last = row
+        if self._steps is None:
+            self._begin()
+        shown: dict[str, float] = {}
+        for key, value in metrics.items():
+            if key != "epoch":
+                shown |= self._shown(key, float(value), step or 0)
+        if shown:
+            super().log_metrics(shown, step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what has a single value as text, and close the file."""
+        for stage in dict.fromkeys(key.partition("/")[0] for key in self._once):
+            values = {key: value for key, value in self._once.items() if key.partition("/")[0] == stage}
+            rows = text_table([["logged once", "value"], *([key, f"{value:.4g}"] for key, value in values.items())])
+            self.experiment.add_text(f"once/{stage}", verbatim("\n".join(rows)), self._last[0] if self._last else 0)
+        self._once = {}
+        super().finalize(status)
+
+    def _begin(self) -> None:
+        """Take up what this run has logged before, perhaps in another process."""
+        self._patterns, self._steps = [re.compile(pattern) for pattern in self.answers()], {}
+        for key, pairs in logged_values(self._folder).items():
+            for step, value in pairs:
+                if self._resume_step is None or step < self._resume_step:
+                    self._note(key, step, value)
+        if self._resume_step is not None:  # a kill may have come before they were written as text
+            self._once = {key: next(iter(known.values())) for key, known in self._steps.items() if len(known) == 1}
+
+    def _note(self, key: str, step: int, value: float) -> list[tuple[int, float]]:
+        """Keep a value, and return what was known of the key before: no more than two steps with their values."""
+        assert self._steps is not None
+        known = self._steps.setdefault(key, {})
+        before = list(known.items())
+        if len(known) < 2 or step in known:
+            known[step] = value
+        return before
+
+    def _shown(self, key: str, value: float, step: int) -> dict[str, float]:
+        """Return the scalar to write for a value, if any; with that of the second step, the first one is written."""
+        is_answer = any(pattern.fullmatch(key) for pattern in self._patterns)
+        tag = f"{ANSWERS}{key}" if is_answer else key
+        before = self._note(key, step, value)
+        if len(before) < 2 and all(known == step for known, _ in before):
+            self._once[key] = value
+            return {tag: value} if is_answer else {}
+        self._once.pop(key, None)
+        if len(before) == 1 and not is_answer:
+            super().log_metrics({tag: before[0][1]}, before[0][0])
+        return {tag: value}
 
 
 def run_loggers(folder: Path, resume_step: int | None) -> list[Logger]:

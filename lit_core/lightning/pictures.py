@@ -41,8 +41,12 @@ def _tensorboard_images(logger: Any, key: str, images: list[np.ndarray], step: i
 
 
 def _tensorboard_text(logger: Any, key: str, text: str, step: int) -> None:
-    # indented, so that Markdown in it is not rendered
-    logger.experiment.add_text(key, "\n".join(f"    {line}" for line in text.splitlines()), step)
+    logger.experiment.add_text(key, verbatim(text), step)
+
+
+def verbatim(text: str) -> str:
+    """Return a text for TensorBoard in which no Markdown is rendered."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _mlflow_images(logger: Any, key: str, images: list[np.ndarray], step: int) -> None:

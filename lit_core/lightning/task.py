@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_core.files.logged import ANSWERS
 from lit_core.lightning.checkpoint_module import CheckpointModule
 from lit_core.lightning.evaluation import log_reduced, named_loader
+from lit_core.lightning.pictures import add_text
 from lit_core.lightning.step_mean import StepMean
 from lit_core.lightning.tensorboard import add_hparams, add_layout
 
@@ -27,9 +30,14 @@ class EvaluationTask(CheckpointModule):
     The loss that `step_loss` makes of those of the micro-batches is the mean over all that an optimizer step scores.
 
     Its hyperparameters are its arguments as plain data, whether the command line or Python builds it.
+
+    Attributes:
+        answers: Patterns of the keys that answer what a run is made for; in TensorBoard they stand first. A callback
+            may have such patterns too.
     """
 
     metrics: nn.ModuleDict
+    answers: Sequence[str] = ("train/loss",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,26 +102,25 @@ class EvaluationTask(CheckpointModule):
         assert isinstance(metric, Metric)
         return key, metric
 
-    def show_run(
-        self, title: str, charts: Mapping[str, Sequence[str]], keys: Iterable[str], names: Iterable[str]
-    ) -> None:
-        """Group the charts in TensorBoard and fill its HPARAMS page; to be called in ``on_train_start``.
+    def show_run(self, charts: Mapping[str, Mapping[str, Sequence[str]]], about: Mapping[str, str]) -> None:
+        """Tell TensorBoard what to show of a run, and what to look at; to be called in ``on_train_start``.
 
         Args:
-            title: Category of the charts.
-            charts: Patterns of keys by name of the chart.
-            keys: Training keys for the HPARAMS page.
-            names: Names of values of each validation source for the HPARAMS page, as in `source_values`.
+            charts: Patterns of keys by chart by category, which stand before those of the callbacks.
+            about: What to look at, by question.
         """
         trainer = self.trainer
-        shown = list(keys)
-        if isinstance(trainer.val_dataloaders, dict):
-            shown += [f"val/{source}/{name}" for source in trainer.val_dataloaders for name in names]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            shown += getattr(callback, "summary_keys", list)()
-        data = getattr(trainer, "datamodule", None)
-        add_layout(trainer, {title: charts})
-        add_hparams(trainer, {"model": self.hparams, "data": data.hparams if data is not None else {}}, shown)
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        config = next((one.hyperparameters() for one in callbacks if hasattr(one, "hyperparameters")), None)
+        if config is None:  # of a run that no command started
+            data = getattr(trainer, "datamodule", None)
+            config = {"model": self.hparams, "data": data.hparams if data is not None else {}}
+        add_layout(trainer, charts, first=True)
+        add_hparams(trainer, config)
+        if trainer.global_step == 0:
+            about = {**about, "Which run is better?": "HPARAMS begins with the columns in which the runs differ."}
+            lines = [f"{question}\n{textwrap.fill(answer, 76)}\n" for question, answer in about.items()]
+            add_text(trainer, f"{ANSWERS}what_to_look_at", "\n".join(lines), 0)
 
     def step_loss(self, mean: Tensor, scored: Tensor) -> Tensor:
         """Return the loss of a micro-batch, to be returned by ``training_step``; see `StepMean`.

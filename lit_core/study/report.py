@@ -1,4 +1,4 @@
-"""The files that a study writes beside its figures: results.csv, a page in Markdown, and TensorBoard's HPARAMS page."""
+"""The files that a study writes beside its figures: results.csv and a page in Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lit_core.files.tables import CsvWriter, markdown_table, markdown_text, text
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure
 from lit_core.study.findings import verdict
-from lit_core.study.rows import ResultRow, means, slug
+from lit_core.study.rows import ResultRow, means
 from lit_core.study.statistics import Interval
 
 
@@ -168,20 +168,24 @@ def unknown_columns(
     ]
 
 
-def write_hparams(tables: Mapping[str, Table], rows: Sequence[ResultRow], folder: Path) -> None:
-    """Write each row of the tables as a session of TensorBoard's HPARAMS page, instead of what was there."""
+def write_page(folder: Path, page: str, pictures: Sequence[Path]) -> None:
+    """Write a report for TensorBoard, instead of what was there: its text, and its pictures.
+
+    Args:
+        folder: Folder of the events.
+        page: The report as Markdown.
+        pictures: PNG files.
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
     shutil.rmtree(folder, ignore_errors=True)
-    none = dict.fromkeys(
-        (label for table in tables.values() for label in table.by), ""
-    )  # shown: what all sessions have
-    for heading, table in tables.items():
-        for key, group in means(rows, table.by, table.metrics, table.where).items():
-            labels = {"table": heading, **none, **{k: str(v) for k, v in zip(table.by, key, strict=True)}}
-            values = {metric: interval.mean for metric, interval in group.items()}
-            with SummaryWriter(os.fspath(folder / slug("-".join([heading, *map(str, key)])))) as writer:
-                writer.add_hparams(labels, values, run_name=".")
+    with SummaryWriter(os.fspath(folder)) as writer:
+        writer.add_text("report", page)
+        for path in pictures:
+            image = Summary.Image(encoded_image_string=path.read_bytes())
+            summary = Summary(value=[Summary.Value(tag=f"report/{path.stem}", image=image)])
+            writer._get_file_writer().add_summary(summary)
 
 
 def _plus_minus(interval: Interval | None) -> str:

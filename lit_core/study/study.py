@@ -15,7 +15,7 @@ from lit_core.study.cells import ERROR, code_version, finished, rows_of, run_cel
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure, draw
 from lit_core.study.grid import Cell, Grid, Size, expand
-from lit_core.study.report import Table, markdown, screen_lines, unknown_columns, write_hparams, write_results
+from lit_core.study.report import Table, markdown, screen_lines, unknown_columns, write_page, write_results
 from lit_core.study.rows import ResultRow
 
 
@@ -105,13 +105,15 @@ class _Page:
         self.title, self.notes, self.claims, self.tables, self.figures = title, notes, claims, tables, figures
 
     def write(self, rows: Sequence[ResultRow], folder: Path, output: Path | None) -> None:
-        """Write results, figures, the HPARAMS view and the page, here and where it is asked for."""
+        """Write results, figures and the page, here, for TensorBoard, and where it is asked for."""
         write_results(folder / "results.csv", rows)
-        write_hparams(self.tables, rows, folder / "hparams")
         for page in (folder / "report.md", *([output] if output else [])):
             pictures = draw(self.figures, rows, page.parent / page.stem)
             links = {heading: path.relative_to(page.parent).as_posix() for heading, path in pictures.items()}
-            atomic_write(page, markdown(self.title, self.notes, rows, self.claims, self.tables, links))
+            text = markdown(self.title, self.notes, rows, self.claims, self.tables, links)
+            atomic_write(page, text)
+            if page.parent == folder:
+                write_page(folder / "tensorboard", text, list(pictures.values()))
         say(*screen_lines(self.tables, rows), "", f"Report       {output or folder / 'report.md'}")
         say(f"Results      {folder / 'results.csv'}")
         say(f"Look at it   tensorboard --logdir {quoted(folder)}")

@@ -57,6 +57,8 @@ class RobustnessMonitor(EvaluationCallback):
             none, so that no text is copied out of the data.
     """
 
+    answers = ("val/[^/]+/attack/[^/]+/evasion",)
+
     def __init__(
         self,
         attacks: list[Attack],
@@ -79,7 +81,7 @@ class RobustnessMonitor(EvaluationCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Group the charts of TensorBoard."""
         charts = {name: [f"val/.*/attack/.*/{name}"] for name in ("evasion", "recall_after")}
-        add_layout(trainer, {"robustness": charts})
+        add_layout(trainer, {"Does it hold under attack?": charts})
 
     def start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove the texts of the last evaluation."""

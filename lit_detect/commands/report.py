@@ -18,6 +18,7 @@ from lit_core.lm.language_model import LanguageModel
 from lit_core.record import check_same_work, write_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
+from lit_core.study.report import write_page
 from lit_core.study.statistics import Interval
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
@@ -28,7 +29,7 @@ from lit_detect.metrics import RATES
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, records_sha256
 from lit_detect.report.called import Called, called_lines, share
 from lit_detect.report.evaluate import Evaluated, Value, attacks, conditions, crossed, originals
-from lit_detect.report.pages import ReportRow, draw, markdown, write_csv, write_tensorboard
+from lit_detect.report.pages import ReportRow, draw, markdown, write_csv
 from lit_detect.report.quality import quality
 from lit_detect.scoring.gruen import Gruen
 
@@ -166,11 +167,11 @@ def _evaluate_all(
 
 
 def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRow], notes: Sequence[str]) -> None:
-    figures = draw(folder, evaluated, rows)
-    page = markdown(evaluated, rows, notes, list(figures))
+    pictures = draw(folder, evaluated, rows)
+    page = markdown(evaluated, rows, notes, pictures)
     write_csv(folder / "report.csv", rows)
     atomic_write(folder / "report.md", page)
-    write_tensorboard(folder / "tensorboard", rows, figures, page)
+    write_page(folder / "tensorboard", page, [folder / name for name in pictures])
     of_all = [row for row in rows if row.table == "all"]
     called = [Called(row.detector, _of(row, HUMAN), _of(row, MACHINE)) for row in of_all]
     say("", *called_lines(called), "")

@@ -1,11 +1,9 @@
-"""Output of a report as Markdown, CSV, figures and TensorBoard pages."""
+"""Output of a report as Markdown, CSV and figures."""
 
 from __future__ import annotations
 
 import io
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,48 +111,22 @@ def markdown(
     return "\n".join(lines)
 
 
-def draw(folder: Path, detectors: Sequence[Evaluated], rows: Sequence[ReportRow]) -> dict[str, Any]:
+def draw(folder: Path, detectors: Sequence[Evaluated], rows: Sequence[ReportRow]) -> list[str]:
     """Draw the figures and write them as PNG files.
 
     Returns:
-        The figures by file name. If matplotlib is missing, there are none, and a message is printed.
+        Their file names. If matplotlib is missing, there are none, and a message is printed.
     """
     if not _MATPLOTLIB:
         say('Figures are left out: matplotlib is missing; pip install "lit-shift[plot]".')
-        return {}
+        return []
     figures = {"roc.png": _roc(detectors)}
     for metric in ("tpr_at_fpr_05", "auroc"):
         figures[f"{metric}.png"] = _heat_map(rows, metric)
     for name, figure in figures.items():
         with atomic_path(folder / name) as temporary:
             figure.savefig(temporary, format="png", dpi=110)
-    return figures
-
-
-def write_tensorboard(folder: Path, rows: Sequence[ReportRow], figures: Mapping[str, Any], page: str) -> None:
-    """Write a TensorBoard folder with the report, the figures, and a session of the HPARAMS page for each row.
-
-    Args:
-        folder: The folder, which is replaced if it exists.
-        rows: The rows of all tables.
-        figures: The figures by file name.
-        page: The report as Markdown.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(os.fspath(folder)) as writer:
-        writer.add_text("report", page)
-        for name, figure in figures.items():
-            writer.add_figure(f"report/{Path(name).stem}", figure, close=False)
-    shown = [row for row in rows if row.table != "crossed"]
-    none = dict.fromkeys((field for row in shown for field in row.labels), "")  # all sessions need the same columns
-    for number, row in enumerate(shown):
-        values = {name: value.mean if isinstance(value, Interval) else value for name, value in row.values.items()}
-        values = {f"report/{name}": value for name, value in values.items() if math.isfinite(value)}
-        with SummaryWriter(os.fspath(folder / f"{number:03d}")) as writer:
-            labels = {"detector": row.detector, "table": row.table, **none, **row.labels}
-            writer.add_hparams(labels, values, run_name=".")
+    return list(figures)
 
 
 def _roc(detectors: Sequence[Evaluated]) -> Any:

@@ -61,6 +61,8 @@ class Forgetting(EvaluationCallback):
         new: Names of the sources that are learnt.
     """
 
+    answers = ("val/[^/]+/(forgetting|adaptation)",)
+
     def __init__(self, old: list[str], new: list[str]) -> None:
         both = set(old) & set(new)
         if both:
@@ -87,10 +89,6 @@ class Forgetting(EvaluationCallback):
                 return {name: value for name, value in cost.items() if name != "losses"}
         return None
 
-    def summary_keys(self) -> list[str]:
-        """Return the keys for the HPARAMS page."""
-        return [f"val/{name}/forgetting" for name in self.old] + [f"val/{name}/adaptation" for name in self.new]
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reset the losses of an earlier run; a resumed run loads its own later."""
         if stage == "fit" and trainer.global_step == 0:
@@ -99,7 +97,7 @@ class Forgetting(EvaluationCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that a resumed run has the losses before the shift."""
         charts = {name: [rf"val/.*/{name}$"] for name in ("forgetting", "adaptation")}
-        add_layout(trainer, {"forgetting": charts})
+        add_layout(trainer, {"Does it forget?": charts})
         if trainer.global_step > 0 and not self.baseline:
             raise UserError(
                 f"The checkpoint of step {trainer.global_step} holds no losses before the shift, so Forgetting has "

@@ -55,6 +55,8 @@ class RouterBalance(EvaluationCallback):
         heat_map_every: Logged steps between two heat maps of the load, layer by expert; 0 draws none in training.
     """
 
+    answers = ("train/router/mri/mean",)
+
     def __init__(self, heat_map_every: int = 20) -> None:
         check_at_least(0, heat_map_every=heat_map_every)
         self.heat_map_every = heat_map_every
@@ -67,10 +69,6 @@ class RouterBalance(EvaluationCallback):
         """Find the mixture layers."""
         self._layers = moe_layers(pl_module)
 
-    def summary_keys(self) -> list[str]:
-        """Return the key for the HPARAMS page."""
-        return ["train/router/mri/mean"] if self._layers else []
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with an empty window, without the sanity check, as a resumed run begins at an optimizer step."""
         self._window = self._empty()
@@ -82,7 +80,7 @@ class RouterBalance(EvaluationCallback):
         }
         if any(layer.router.differs_in_training for layer in self._layers.values()):
             layout["MRI of the inference routing"] = ["train/router/raw_mri.*"]
-        add_layout(trainer, {"router balance": layout})
+        add_layout(trainer, {"Do the routers balance?": layout})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Count a micro-batch before the backward pass, in which activation checkpointing runs the layers again."""

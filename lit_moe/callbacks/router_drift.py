@@ -84,7 +84,7 @@ class RouterDrift(EvaluationCallback):
         """Group the charts in TensorBoard."""
         names = {"CRS": "crs", "CVS per occurrence": "cvs_per_occurrence", "co-activation": "coactivation"}
         charts = {title: [rf"val/.*/router/{name}/layer.*"] for title, name in names.items()}
-        add_layout(trainer, {"router drift": charts})
+        add_layout(trainer, {"Have the routers moved?": charts})
 
     def start_evaluation(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to compare each source."""

@@ -108,6 +108,8 @@ class GradientMatching(Callback):
         UserError: If an argument is out of range, or does not fit ``match``.
     """
 
+    answers = ("train/selection/relative_residual",)
+
     def __init__(
         self,
         budget: int | float = 0.1,
@@ -145,10 +147,6 @@ class GradientMatching(Callback):
         self._workers = 0
         self._batches: int | None = 0  # trained on; None if a former checkpoint did not say
 
-    def summary_keys(self) -> list[str]:
-        """Return the keys for the HPARAMS page."""
-        return ["train/selection/relative_residual", "train/selection/size"]
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a trainer that replaces the training loader too, by one of all samples.
 
@@ -178,7 +176,7 @@ class GradientMatching(Callback):
             )
         self._sizes, self._workers = sizes, int(getattr(loader, "num_workers", 0))
         charts = {name: [f"train/selection/{name}"] for name in ("relative_residual", "overlap")}
-        add_layout(trainer, {"gradient matching": charts})
+        add_layout(trainer, {"Which samples does it choose?": charts})
         if self.numbers is not None:
             self._install(trainer, pl_module)
 

@@ -45,7 +45,7 @@ def write_run(folder, key="val/a/loss", record=None, values=(3.0, 2.0, 1.5)):
     """Write what a run writes: metrics, layout, pictures, texts and a record."""
     trainer = Trainer(logger=run_loggers(Path(folder), None), enable_checkpointing=False, accelerator="cpu")
     add_layout(trainer, {"the category": {"the chart": [re.escape(key)]}})
-    add_hparams(trainer, {"a": 1}, [key])
+    add_hparams(trainer, {"a": 1})
     add_images(trainer, f"{key}/image", [np.zeros((4, 4, 3), np.uint8)], 0)
     add_text(trainer, f"{key}/text", f"first line\n  {key}", 0)
     for step, value in enumerate(values):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_core.lightning.loggers import CSVLog, EventLog
+from lit_core.lightning.loggers import CSVLog, EventLog, run_loggers
 
 
 def rows(folder):
@@ -113,3 +113,59 @@ def test_an_evaluation_that_logs_no_hyperparameters_writes_no_file_of_them(tmp_p
     logger.log_metrics({"x": 1.0}, 1)
     logger.finalize("success")
     assert not (tmp_path / "hparams.yaml").exists()
+
+
+def shown_of(folder):
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    scalars = {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return scalars, {
+        tag: events.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]
+    }
+
+
+def logged(folder, rows, resume_step=None, status="success", answers=()):
+    loggers = run_loggers(folder, resume_step)
+    loggers[0].answers = lambda: answers
+    for step, metrics in rows:
+        for logger in loggers:
+            logger.log_metrics({**metrics, "epoch": 0.0}, step)
+    for logger in loggers:
+        logger.finalize(status)
+
+
+def test_what_is_logged_once_is_a_text_until_it_has_a_second_step(tmp_path):
+    logged(tmp_path, [(0, {"train/loss": 3.0}), (1, {"train/loss": 2.0, "val/loss": 1.0})])
+    scalars, texts = shown_of(tmp_path)
+    assert scalars == {"train/loss": [(0, 3.0), (1, 2.0)]}
+    assert "val/loss" in texts["once/val/text_summary"] and "epoch" not in str(texts)
+    logged(tmp_path, [(1, {"test/loss": 5.0})])
+    logged(tmp_path, [(1, {"test/loss": 5.0})])  # the same test again
+    assert shown_of(tmp_path)[0] == scalars
+    logged(tmp_path, [(2, {"train/loss": 1.5}), (3, {"val/loss": 0.5})], resume_step=2)
+    logged(tmp_path, [(3, {"test/loss": 4.0})])
+    scalars, _ = shown_of(tmp_path)
+    assert scalars["train/loss"] == [(0, 3.0), (1, 2.0), (2, 1.5)]
+    assert scalars["val/loss"] == [(1, 1.0), (3, 0.5)] and scalars["test/loss"] == [(1, 5.0), (3, 4.0)]
+
+
+def test_a_single_value_from_before_a_kill_is_not_lost(tmp_path):
+    loggers = run_loggers(tmp_path, None)
+    for logger in loggers:
+        logger.log_metrics({"val/loss": 1.0}, 0)  # and killed
+    logged(tmp_path, [(2, {"train/loss": 1.5})], resume_step=2)
+    assert "val/loss" in shown_of(tmp_path)[1]["once/val/text_summary"]
+
+
+def test_the_answers_come_first_and_at_once(tmp_path):
+    logged(tmp_path, [(0, {"val/a.b/loss": 3.0, "val/loss_2": 1.0})], answers=["val/[^/]+/loss"])
+    assert shown_of(tmp_path)[0] == {"answer/val/a.b/loss": [(0, 3.0)]}
+
+
+def test_nothing_to_show_is_no_file(tmp_path):
+    logged(tmp_path, [])
+    for logger in run_loggers(tmp_path, None):
+        logger.log_hyperparams({"a": 1})
+        _ = logger.experiment if isinstance(logger, EventLog) else None  # as Lightning does
+        logger.save()
+        logger.finalize("success")
+    assert {path.name for path in tmp_path.iterdir()} == {"hparams.yaml"}

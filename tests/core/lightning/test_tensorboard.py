@@ -6,6 +6,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lit_core.lightning.pictures import add_figure, add_text, can_draw, curves, heat_map
 from lit_core.lightning.tensorboard import add_hparams, add_layout, flatten
+from lit_core.named_parts import named_parts
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -61,26 +62,26 @@ def test_layouts_of_several_callbacks_are_merged(shown):
     trainer, read = shown
     add_layout(trainer, {"router": {"MRI": ["train/router/mri/.*"]}})
     add_layout(trainer, {"router": {"dead": ["train/router/dead/.*"]}, "forgetting": {"loss": ["val/.*"]}})
+    add_layout(trainer, {"forgetting": {}}, first=True)
     from tensorboard.plugins.custom_scalar import layout_pb2
 
     layout = layout_pb2.Layout()
     layout.ParseFromString(read().Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
     charts = {category.title: [chart.title for chart in category.chart] for category in layout.category}
-    assert charts == {"router": ["MRI", "dead"], "forgetting": ["loss"]}
-    assert list(layout.category[0].chart[0].multiline.tag) == ["train/router/mri/.*"]
+    assert list(charts.items()) == [("forgetting", ["loss"]), ("router", ["MRI", "dead"])]
+    assert list(layout.category[1].chart[0].multiline.tag) == ["(?:answer/)?train/router/mri/.*"]
 
 
-def test_hparams_carry_the_names_of_metrics_and_no_placeholder(shown):
+def test_hparams_of_a_run_are_those_of_its_own_and_no_experiment_that_hides_those_of_others(shown):
     trainer, read = shown
-    add_hparams(trainer, {"model": {"seed": 1, "router": "sinkhorn"}}, ["val/austen/loss"])
+    add_hparams(trainer, {"model": {"seed": 1, "router": "sinkhorn"}})
     events = read()
     from tensorboard.plugins.hparams import plugin_data_pb2
 
-    content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
-    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
-    assert {info.name for info in experiment.hparam_infos} == {"model/seed", "model/router"}
-    assert [info.name.tag for info in experiment.metric_infos] == ["val/austen/loss"]
-    assert events.Tags()["scalars"] == []
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    session = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert set(session.hparams) == {"model/seed", "model/router"}
+    assert "_hparams_/experiment" not in events.summary_metadata and events.Tags()["scalars"] == []
 
 
 def test_other_loggers_are_left_alone(tmp_path):
@@ -88,7 +89,7 @@ def test_other_loggers_are_left_alone(tmp_path):
     assert not can_draw(trainer)
     add_text(trainer, "samples", "text", 0)
     add_layout(trainer, {"a": {"b": ["c"]}})
-    add_hparams(trainer, {"a": 1}, ["b"])
+    add_hparams(trainer, {"a": 1})
     add_figure(trainer, "f", curves({"loss": ([1, 2], [3, 4])}, title="t", xlabel="x", ylabel="y"), 0)
     assert not any(tmp_path.rglob("events*"))
 
@@ -102,7 +103,16 @@ def test_nested_values_become_paths():
     nested = {"decoder": {"n_layers": 2, "n_kv_heads": None}, "weights": [1, 2], "tied": True}
     assert flatten(nested) == {
         "decoder/n_layers": 2,
-        "decoder/n_kv_heads": "None",
         "weights": "[1, 2]",
         "tied": True,
+    }
+
+
+def test_classes_of_a_config_stand_by_their_names():
+    callbacks = [{"class_path": "lit_moe.ReplayMixing", "init_args": {"fraction": 0.3}}]
+    model = {"class_path": "lit_moe.MoELanguageModel", "init_args": {"router": {"class_path": "a.B"}}}
+    assert flatten(named_parts({"model": model, "trainer": {"callbacks": callbacks}})) == {
+        "model": "MoELanguageModel",
+        "model/router": "B",
+        "trainer/callbacks/ReplayMixing/fraction": 0.3,
     }

@@ -64,11 +64,9 @@ def test_what_a_study_leaves_behind():
     assert "| neighbour | 200 | 0." in page and "±" in page and "0, 1, 2" in page
     for path in ("page/curves.png", FOLDER / "report" / "curves.png"):
         assert Path(path).read_bytes().startswith(b"\x89PNG")
-    sessions = sorted((FOLDER / "hparams").iterdir())
-    assert len(sessions) == 4
-    events = EventAccumulator(str(sessions[0]))
-    events.Reload()
-    assert events.Tags()["scalars"] == ["accuracy"]
+    events = EventAccumulator(str(FOLDER / "tensorboard")).Reload()
+    assert events.Tags()["scalars"] == [] and events.Tags()["images"] == ["report/curves"]
+    assert "reproduced" in events.Tensors("report/text_summary")[0].tensor_proto.string_val[0].decode()
 
 
 def test_killed_and_resumed_gives_the_results_of_a_study_never_killed(capsys):
