@@ -234,12 +234,7 @@ class MoELanguageModel(EvaluationTask):
             self.meter = TrainingMeter()
         self.meter.start_clock(self.global_step)
         self.show_run(
-            {
-                "Does it learn?": {
-                    "bits per byte": ["val/[^/]*/bits_per_byte"],
-                    "loss, nats per token": ["val/[^/]*/loss", "train/loss"],
-                }
-            },
+            {"Does it learn?": {"bits per byte": ["val/[^/]*/bits_per_byte"], "training loss": ["train/loss"]}},
             _LOOK_AT,
         )
 

@@ -147,9 +147,8 @@ class EventLog(TensorBoardLogger):
     """
 
     def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
-        super().__init__(
-            save_dir=folder, name="", version="", default_hp_metric=False, purge_step=resume_step, flush_secs=10
-        )
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+        self._writer: SummaryWriter | None = None
         self.answers: Callable[[], Sequence[str]] = list
         self._folder, self._resume_step = Path(folder), resume_step
         self._last: tuple[int | None, dict[str, float]] | None = None
@@ -163,9 +162,9 @@ class EventLog(TensorBoardLogger):
         """The writer of the events."""
         from lit_core.lightning.event_writer import EventWriter
 
-        if self._experiment is None:
-            self._experiment = EventWriter(log_dir=self.log_dir, **self._kwargs)
-        return self._experiment
+        if self._writer is None:
+            self._writer = EventWriter(log_dir=self.log_dir, purge_step=self._resume_step, flush_secs=10)
+        return self._writer
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -183,8 +182,8 @@ class EventLog(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Write the events, if there are any; the hyperparameters are written when they are logged."""
-        if self._experiment is not None:
-            self.experiment.flush()
+        if self._writer is not None:
+            self._writer.flush()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -215,7 +214,11 @@ class EventLog(TensorBoardLogger):
             rows = text_table([["logged once", "value"], *([key, f"{value:.4g}"] for key, value in values.items())])
             self.experiment.add_text(f"once/{stage}", verbatim("\n".join(rows)), self._last[0] if self._last else 0)
         self._once = {}
-        super().finalize(status)
+        if self._writer is not None:
+            self._writer.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_writer": None}
 
     def _begin(self) -> None:
         """Take up what this run has logged before, perhaps in another process."""

@@ -97,7 +97,7 @@ class Forgetting(EvaluationCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that a resumed run has the losses before the shift."""
         charts = {name: [rf"val/.*/{name}$"] for name in ("forgetting", "adaptation")}
-        add_layout(trainer, {"Does it forget?": charts})
+        add_layout(trainer, {"Does it forget?": charts}, first=True)
         if trainer.global_step > 0 and not self.baseline:
             raise UserError(
                 f"The checkpoint of step {trainer.global_step} holds no losses before the shift, so Forgetting has "

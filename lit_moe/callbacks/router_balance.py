@@ -74,7 +74,8 @@ class RouterBalance(EvaluationCallback):
         self._window = self._empty()
         self._counted = {name: layer.stats for name, layer in self._layers.items() if layer.stats is not None}
         layout = {
-            "MRI": ["train/router/mri.*"],
+            "MRI": ["train/router/mri/mean", "train/router/mri_floor"],
+            "MRI by layer": ["train/router/mri/layer_.*"],
             "MRI by source": ["val/.*/router/mri/mean", "val/router/mri_floor"],
             "load entropy": ["train/router/load_entropy.*"],
         }
