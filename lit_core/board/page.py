@@ -14,7 +14,7 @@ from lit_core.board.charts import COLOURS, DASHES, Line, draw
 from lit_core.board.reports import report_parts
 from lit_core.board.runs import Run, facts_of
 from lit_core.cli.record_text import config_rows, record_rows
-from lit_core.files.logged import ANSWERS
+from lit_core.files.logged import ANSWERS, ONCE
 from lit_core.named_parts import named_parts
 from lit_core.screen import on_screen, say
 
@@ -50,17 +50,20 @@ def html(runs: Sequence[Run], reports: Sequence[Path]) -> str:
         charts=_charts(runs),
         pictures=[(name, tag, base64.b64encode(image).decode()) for name, tag, image in _by_tag(runs, "pictures")],
         answers=[one for one in texts if one[1].startswith(ANSWERS)],
-        texts=[one for one in texts if not one[1].startswith(ANSWERS)],
+        once=[one for one in texts if one[1].startswith(ONCE)],
+        texts=[one for one in texts if not one[1].startswith((ANSWERS, ONCE))],
         reports=[report_parts(folder) for folder in reports],
         records=[(name, record_rows(facts), config_rows(facts)) for name, facts in records if facts],
     )
 
 
 def _by_tag(runs: Sequence[Run], kind: str) -> list[tuple[str, str, Any]]:
-    """Return the pictures or texts of all runs with their tags, those of one tag beside each other."""
-    shown = [(run.name, tag, one) for run in runs for tag, one in getattr(run, kind).items()]
-    tags = list(dict.fromkeys(tag for _, tag, _ in shown))
-    return sorted(shown, key=lambda one: tags.index(one[1]))
+    """Return the pictures or texts of all runs with their tags, those of one tag beside each other, equal ones once."""
+    owners: dict[tuple[str, Any], list[str]] = {}
+    for run in runs:
+        for tag, one in getattr(run, kind).items():
+            owners.setdefault((tag, one), []).append(run.name)
+    return [(", ".join(names), *shown) for shown, names in sorted(owners.items(), key=lambda item: item[0][0])]
 
 
 def _scores(runs: Sequence[Run]) -> list[list[str]]:

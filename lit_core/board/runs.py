@@ -72,7 +72,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"The events for TensorBoard in {folder} are damaged ({error}); remove them.") from error
     layout, tags, texts, pictures = shown
     losses = [key for key in logged if re.fullmatch(_LOSSES, key)]
-    answers = [key for key in logged if f"{ANSWERS}{key}" in tags] or losses
+    answers = sorted(key for key in logged if f"{ANSWERS}{key}" in tags) or losses
     return Run(folder.resolve().name, logged, facts_of(folder), layout or _CHARTS, answers, texts, pictures)
 
 

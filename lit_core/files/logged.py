@@ -15,6 +15,8 @@ METRICS = "metrics.csv"
 #: In TensorBoard, what begins the tags of the keys that answer what a run is made for: they stand first.
 ANSWERS = "answer/"
 ANSWERS_OR_NOT = f"(?:{ANSWERS})?"
+#: What begins the tags of the texts with what has a single value.
+ONCE = "once/"
 
 
 def logged_columns(path: Path) -> list[str]:

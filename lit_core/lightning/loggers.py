@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_core.files.logged import ANSWERS, METRICS, logged_columns, logged_rows, logged_values
+from lit_core.files.logged import ANSWERS, METRICS, ONCE, logged_columns, logged_rows, logged_values
 from lit_core.files.paths import atomic_path, atomic_write, make_folder, naming
 from lit_core.files.tables import CsvWriter, text_table
 from lit_core.lightning.pictures import verbatim
@@ -212,7 +212,7 @@ class EventLog(TensorBoardLogger):
         for stage in dict.fromkeys(key.partition("/")[0] for key in self._once):
             values = {key: value for key, value in self._once.items() if key.partition("/")[0] == stage}
             rows = text_table([["logged once", "value"], *([key, f"{value:.4g}"] for key, value in values.items())])
-            self.experiment.add_text(f"once/{stage}", verbatim("\n".join(rows)), self._last[0] if self._last else 0)
+            self.experiment.add_text(f"{ONCE}{stage}", verbatim("\n".join(rows)), self._last[0] if self._last else 0)
         self._once = {}
         if self._writer is not None:
             self._writer.close()
