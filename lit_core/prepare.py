@@ -118,6 +118,8 @@ def prepare(
         )
     settings = _settings(corpora, max_bytes, val_fraction, test_fraction, seed, shard_bytes)
     with workplace(folder, "*/shards-*/*.json") as work:
+        if not work.exists():
+            _refuse_foreign_files(folder)
         encoder = _given_tokenizer(folder, tokenizer, vocab_size)
         missing = []
         for corpus in corpora or ():
@@ -167,6 +169,16 @@ def _settings(
     options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed, "shard_bytes": shard_bytes}
     settings = {c.name: {"corpus": c.describe(), "max_bytes": limits.get(c.name), **options} for c in corpora}
     return {name: shown(own) for name, own in plain(settings).items()}
+
+
+def _refuse_foreign_files(root: Path) -> None:
+    """Refuse a root in which something else has files that a new tokenizer would replace."""
+    for path in (root / "tokenizer_config.json", root / TRAINING):
+        if path.exists() and not (root / "tokenizer.json").is_file():
+            raise UserError(
+                f"{path} is there without the tokenizer.json that prepare writes beside it; choose another root, or "
+                "move it."
+            )
 
 
 def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) -> Tokenizer | None:

@@ -23,7 +23,7 @@ def refuse_foreign_files(folder: Path, record: str) -> None:
     Raises:
         UserError: If the record or the metrics of that name are of something else.
     """
-    remedy = "choose another --run, or move it away"
+    remedy = "move it away, or choose another --run"
     if (folder / record).is_file():
         read(folder / record, remedy)
     if "step" not in logged_columns(folder / "metrics.csv"):

@@ -104,6 +104,8 @@ def choose_run_folder(package: str, run: str | None, configs: list[str], ckpt_pa
         folder = made = _make_next(root, Path(configs[-1]).stem if configs else "run")
     if folder != made and not _make(folder):
         before += [folder, *folder.glob("config*.yaml"), *folder.glob(EVENTS), *folder.glob("checkpoints")]
+    if not folder.is_dir():  # a link to nothing
+        raise UserError(f"The run folder is {folder}, which is no folder; choose another --run.")
     _is_numbered = folder == made
     _before = {path.absolute(): path.stat().st_ino for path in before}
     os.environ[_AGREED] = str(folder.absolute())

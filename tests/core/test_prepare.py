@@ -276,6 +276,14 @@ def test_changed_texts_and_foreign_folders_are_noticed(tmp_path):
     refuses("was not made by prepare", tmp_path / "other", [corpus])
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "tokenizer_training.json"])
+def test_a_root_with_files_of_something_else_beside_the_tokenizer_is_refused(name, corpora, tmp_path):
+    (tmp_path / name).write_text("of a model")
+    with pytest.raises(UserError, match=f"{name} is there without the tokenizer.json"):
+        prepare(str(tmp_path), corpora, "bytes")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "of a model"
+
+
 def test_a_tokenizer_that_loses_text_is_refused(corpora, tmp_path):
     letters = {letter: number for number, letter in enumerate("▁abcdefghijklmnop")}
     backend = Backend(models.BPE(vocab={"<unk>": 17, "</s>": 18, **letters}, merges=[], unk_token="<unk>"))

@@ -6,6 +6,7 @@ from threading import Barrier
 import pytest
 
 from lit_core.cli.run_folder import choose_run_folder, discard_new_files, forget_run_folder
+from lit_core.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,12 @@ def test_a_new_folder_with_finished_work_outlives_a_failure(work, capsys):
     assert capsys.readouterr().err == "Add --run base-1 to go on in runs/moe/base-1.\n".replace(
         "runs", f"{Path.cwd()}/runs"
     )
+
+
+def test_a_name_that_is_a_file_or_a_link_to_nothing_is_refused():
+    Path("runs/moe").mkdir(parents=True)
+    Path("runs/moe/link").symlink_to("nothing")
+    Path("runs/moe/file").touch()
+    for name in ("link", "file"):
+        with pytest.raises(UserError, match=f"The run folder is runs/moe/{name}, which is no folder"):
+            choose_run_folder("moe", name, [], None)
