@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_core.errors import UserError
 from lit_core.files.json_files import checked_state
 from lit_core.lightning.optimizers import fitting_moments
 from lit_core.lightning.schedules import StepSchedule
@@ -18,6 +19,9 @@ from lit_core.screen import rank_zero_info, rank_zero_warn
 
 #: What `ReduceLROnPlateau` has seen so far, beside its arguments.
 _SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+
+#: Steps of a schedule that are replayed at most, which takes minutes.
+_MOST_STEPS = 10_000_000
 
 
 class _Group(TypedDict):
@@ -169,6 +173,11 @@ def _replay(schedule: Any, fresh: dict[str, Any]) -> None:
     while not hasattr(counted, "last_epoch"):  # several in one
         counted = counted._schedulers[0]
     steps = counted.last_epoch
+    if not isinstance(steps, int) or steps > _MOST_STEPS:
+        raise UserError(
+            f"The schedule in --ckpt_path is at step {steps}, but must be at a whole number up to {_MOST_STEPS}; give "
+            "another checkpoint."
+        )
     schedule.load_state_dict(copy.deepcopy(fresh))
     with warnings.catch_warnings():  # torch expects a step of the optimizer before each
         warnings.simplefilter("ignore")
