@@ -9,6 +9,7 @@ from pathlib import Path
 from lit_core.errors import RunFailure, UserError, did_you_mean
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write, locked_folder, make_folder, remove_torn_files
+from lit_core.files.tables import markdown_text
 from lit_core.record import add_to_record
 from lit_core.screen import quoted, say
 from lit_core.study.cells import ERROR, code_version, finished, rows_of, run_cell
@@ -64,7 +65,7 @@ def study_verb(package: str) -> Callable[..., None]:
             raise UserError(f"size is {size}, but must be one of {', '.join(sizes)}.{did_you_mean(size, sizes)}")
         folder = Path("runs") / package.removeprefix("lit_") / f"{name}-{size}"
         if page_file is not None:
-            output_file(page_file, continued=(folder / "report.md").is_file())
+            output_file(page_file, continued=_is_page_of(page_file, _command(package, name, size)))
         cells = expand(grids, sizes, size, folder)
         with _locked(folder) as lock:
             failed = _run_missing(cells, folder, package, lock)
@@ -156,14 +157,24 @@ def _time_left(missing: Sequence[Cell], seconds: Mapping[str, Sequence[float]]) 
     return f"about {total:.0f} s left" if total < 90 else f"about {total / 60:.0f} min left"
 
 
+def _command(package: str, name: str, size: str) -> str:
+    """Return the command of a study, as its page shows it."""
+    config = f"configs/{package.removeprefix('lit_')}/studies/{name}.yaml"
+    return f"`{package.replace('_', '-')} study --config {quoted(config)} --size {quoted(size)}`"
+
+
+def _is_page_of(page: Path, command: str) -> bool:
+    """Tell whether a file is the page of a study, which the study writes anew."""
+    return page.is_file() and f"\n{markdown_text(command)}: " in page.read_text(errors="replace")
+
+
 def _notes(
     package: str, name: str, size: str, cells: Sequence[Cell], rows: Sequence[ResultRow], failed: Mapping[str, str]
 ) -> list[str]:
     seeds = sorted({row.labels["seed"] for row in rows})
     codes = sorted({row.record["code"] for row in rows})
-    config = f"configs/{package.removeprefix('lit_')}/studies/{name}.yaml"
-    command = f"{package.replace('_', '-')} study --config {quoted(config)} --size {quoted(size)}"
-    notes = [f"`{command}`: {len(cells)} cells, seeds {', '.join(map(str, seeds)) or 'none'}, code {', '.join(codes)}."]
+    begin = f"{_command(package, name, size)}: {len(cells)} cells"
+    notes = [f"{begin}, seeds {', '.join(map(str, seeds)) or 'none'}, code {', '.join(codes)}."]
     if any(code != code_version(package) for code in codes):
         notes.append("Some cells were run by other code than the present one; delete their folders to run them again.")
     notes += [f"Failed: {cell}: {why}" for cell, why in failed.items()]

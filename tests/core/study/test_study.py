@@ -87,6 +87,15 @@ def test_killed_and_resumed_gives_the_results_of_a_study_never_killed(capsys):
     assert strip == [{k: v for k, v in row.items() if k != "config"} for row in csv.DictReader(expected.splitlines())]
 
 
+def test_the_page_of_another_study_is_not_replaced(capsys):
+    assert study("--output", "other.md", name="other") == 0
+    before = Path("other.md").read_bytes()
+    assert study("--output", "page.md") == 0  # so that it has a report of its own
+    assert study("--output", "other.md") == 2
+    assert "other.md, which exists already" in capsys.readouterr().err and Path("other.md").read_bytes() == before
+    assert study("--output", "page.md") == 0 and study("--output", "other.md", "--overwrite") == 0
+
+
 def test_a_failing_cell_is_recorded_and_the_others_go_on(capsys):
     assert study(function="failing") == 1
     assert "2 of 6 cells failed, first clean-samples=100-seed=1" in capsys.readouterr().err
