@@ -35,7 +35,7 @@ def long_values(hint):
         if plain(inner[1]) is not None:
             yield lambda n: {f"k{i}": plain(inner[1]) for i in range(n)}
         yield from (lambda n, of=of: {"k": of(n)} for of in long_values(inner[1]))
-    else:
+    elif origin in (Union, UnionType):
         for one in inner:
             yield from long_values(one)
 
