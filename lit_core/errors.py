@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from lit_core.screen import on_screen
@@ -148,6 +149,23 @@ def checked_first(check: Callable[..., None]) -> Callable[[Verb], Verb]:
         return verb
 
     return mark
+
+
+def refuse_unused(verb: Callable[..., Any], given: Mapping[str, Any], switch: str, *used: str) -> None:
+    """Refuse options of a verb that have no effect with one of its switches.
+
+    Args:
+        verb: The verb.
+        given: Its arguments by name.
+        switch: Name of the switch.
+        used: Names of the options that have an effect with it.
+
+    Raises:
+        UserError: If another one is not at its default.
+    """
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if name not in (switch, *used) and given[name] != parameter.default:
+            raise UserError(f"{name} has no effect with {switch}; leave out one of the two.")
 
 
 def did_you_mean(word: str, choices: Iterable[str], nearness: float = 0.6) -> str:

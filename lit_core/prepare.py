@@ -12,7 +12,7 @@ from lit_core.corpora import Corpus
 from lit_core.corpora.build import CorpusBuild, encode, gather, sample
 from lit_core.data.prepared import check_prepared, is_whole
 from lit_core.data.shards import ShardSet, splits_of
-from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean, require
+from lit_core.errors import UserError, check_at_least, checked_first, did_you_mean, refuse_unused, require
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
@@ -108,6 +108,7 @@ def prepare(
         RunFailure: If the disk is full or a worker dies; no incomplete source is left.
     """
     if verify:
+        refuse_unused(prepare, locals(), "verify", "root")
         return _verify(resolve_data_path(root))
     folder = root_to_prepare(root)
     output_folder(folder, "root")

@@ -13,7 +13,7 @@ from typing import Any
 from lit_core import __version__
 from lit_core.data.prepared import check_prepared, index_hashes, is_whole
 from lit_core.data.shards import splits_of
-from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, checked_first, require
+from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, checked_first, refuse_unused, require
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
@@ -78,6 +78,7 @@ def prepare(
     """
     folder = root_to_prepare(root)
     if verify:
+        refuse_unused(prepare, locals(), "verify", "root")
         return _verify(folder)
     output_folder(folder, "root")
     _check(val_fraction, test_fraction, seed, shard_size)

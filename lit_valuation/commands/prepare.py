@@ -13,7 +13,7 @@ from typing import Any
 from lit_core import __version__
 from lit_core.data.prepared import check_prepared, index_hashes, is_whole
 from lit_core.data.shards import INDEX
-from lit_core.errors import UserError, check_at_least, checked_first
+from lit_core.errors import UserError, check_at_least, checked_first, refuse_unused
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
@@ -77,6 +77,7 @@ def prepare(
         RunFailure: If the disk is full.
     """
     if verify:
+        refuse_unused(prepare, locals(), "verify", "root")
         return _verify(resolve_data_path(root))
     folder = root_to_prepare(root)
     output_folder(folder, "root")

@@ -346,7 +346,7 @@ CASES = {
     ),
     "fraction of 1.5": ([*MAKE, "--val_fraction", "1.5"], 2, ["val_fraction is 1.5"]),
     "file as root of prepare": ([*MAKE, "--root", "./run.yaml"], 2, ["root is", "run.yaml, which is a file"]),
-    "nothing to verify": ([*MAKE, "--verify", "true"], 2, ["it was not written by prepare"]),
+    "nothing to verify": (["prepare", "--root", "new", "--verify", "true"], 2, ["it was not written by prepare"]),
     # generate
     "long prompt": ([*GENERATE, "--prompt", "word " * 99], 2, ["max_new_tokens is 4, but the model takes 64"]),
     "long answer": (["generate", "--ckpt_path", LAST, "--max_new_tokens", "64"], 2, ["the model takes 64 together"]),

@@ -138,7 +138,7 @@ def test_a_root_is_not_mixed(prepared, arguments, words):
             {"division": Division(train=50, val=50, test=50, owners={"a": Owner(classes=["10"])})},
             "classes of a names 10",
         ),
-        ({"verify": True}, "was not written by prepare"),
+        ({"verify": True, "source": None, "planting": None, "division": None}, "was not written by prepare"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, arguments, words):
