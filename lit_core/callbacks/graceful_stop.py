@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -14,17 +15,22 @@ from lit_core.callbacks.run_checkpoint import RunCheckpoint
 from lit_core.errors import Stopped
 from lit_core.lightning.internals import validation_follows
 
+#: Seconds within which several signals are one.
+_TOGETHER = 1.0
+
 
 class GracefulStop(Callback):
     """Stops a run at Ctrl-C, SIGTERM or SIGHUP, at the next optimizer-step boundary, by raising `Stopped`.
 
     The signal may reach any rank; at each boundary the ranks agree whether to stop. `RunCheckpoint`, which runs after
     all other callbacks, saves and raises; without it nothing is saved. If a validation is due, the run is saved before
-    and after it and stops then, since a resumed run would not repeat it. A second signal ends the process at once.
+    and after it and stops then, since a resumed run would not repeat it. A second signal ends the process at once, but
+    not within a second of the first: what ends a session, such as a closing terminal, sends several together.
     """
 
     def __init__(self) -> None:
         self._received = 0
+        self._received_at = 0.0
         self._stopping = 0
         self._former: dict[int, Any] = {}
         self._step = 0
@@ -90,7 +96,8 @@ class GracefulStop(Callback):
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._received:
+        if not self._received:
+            self._received, self._received_at = signum, time.monotonic()
+        elif time.monotonic() - self._received_at > _TOGETHER:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
-        self._received = signum

@@ -37,7 +37,9 @@ def unchanged(path: Path, state: tuple[int, int]) -> Iterator[None]:
             raise UserError("its size or time is another")
         yield
     except (OSError, EOFError, zlib.error, csv.Error, UserError) as error:
-        raise RunFailure(f"{path} changed while it was read ({error}); repeat with the file at rest.") from error
+        raise RunFailure(
+            f"{path} changed while it was read ({getattr(error, 'strerror', None) or error}); repeat with the file at rest."
+        ) from error
 
 
 class IndexedTexts(ABC):

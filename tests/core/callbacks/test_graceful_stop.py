@@ -140,3 +140,19 @@ def test_the_next_run_of_the_same_callback_is_not_stopped(tmp_path):
         fit(tmp_path, Signal(2), stop)
     fit(tmp_path, stop, resume_step=3, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     assert steps(tmp_path)[-1][0] == "7"
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_come_together_are_one_and_a_later_one_ends_at_once(second, monkeypatch):
+    now, raised = [100.0], []
+    stop = GracefulStop()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("signal.signal", lambda signum, handler: None)
+    monkeypatch.setattr("signal.raise_signal", raised.append)
+    stop._handle(signal.SIGTERM, None)
+    now[0] += 0.5
+    stop._handle(second, None)
+    assert stop._received == signal.SIGTERM and not raised
+    now[0] += 1.0
+    stop._handle(second, None)
+    assert raised == [second]
