@@ -17,6 +17,7 @@ from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, remove_folder, replace_whole, resolve_data_path
+from lit_core.files.tables import text_table
 from lit_core.files.working_folder import (
     PREPARED,
     RECORD,
@@ -281,14 +282,11 @@ def _summary(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _print(summary: Summary, reused: set[str]) -> None:
-    say(
-        "",
-        f"{'source':<16}{'split':<7}{'documents':>10}{'text bytes':>15}{'tokens':>14}{'bytes/token':>13}{'shards':>8}",
-    )
+    lines = [["source", "split", "documents", "text bytes", "tokens", "bytes/token", "shards"]]
     for name, splits in summary.items():
         for split, row in splits.items():
-            say(
-                f"{name:<16}{split:<7}{row['documents']:>10,}{row['text_bytes']:>15,}{row['tokens']:>14,}"
-                f"{row['text_bytes'] / row['tokens']:>13.2f}{row['shards']:>8,}"
-                + ("   unchanged" if name in reused else "")
-            )
+            counts = [f"{row[key]:,}" for key in ("documents", "text_bytes", "tokens")]
+            ratio = f"{row['text_bytes'] / row['tokens']:.2f}"
+            unchanged = ["unchanged"] * (name in reused)
+            lines.append([name, split, *counts, ratio, f"{row['shards']:,}", *unchanged])
+    say("", *text_table(lines))

@@ -42,13 +42,13 @@ def progress(
     Args:
         items: The items.
         title: Label of the bar.
-        unit: Unit of the items, such as text or batch.
+        unit: Unit of the items, such as texts or batches.
         task: Start of the printed line, such as ``"Homoglyph: 100 texts"``.
         shown: Whether this process shows the progress; otherwise it only yields the items.
         size: Returns the cost of an item relative to the others.
     """
     begin, done, total = time.perf_counter(), 0.0, sum(map(size, items))
-    bar = progress_bar(items, desc=title, unit=unit, shown=shown and bool(items))
+    bar = progress_bar(items, desc=title, unit=f" {unit}", shown=shown and bool(items))
     for index, item in enumerate(bar):
         yield item
         done += size(item)

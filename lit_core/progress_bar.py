@@ -11,6 +11,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 #: Seconds between two lines where there is no terminal.
 EVERY = 60
+#: Columns of a terminal for the name of a bar.
+_NAME = 34
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{rate_shown}{postfix}]"
 _LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f}%), {remaining} left{rate_shown}{postfix}"
 _LINE_WITHOUT_TOTAL = "{desc}: {n_fmt}{rate_shown}{postfix}"
@@ -31,6 +33,17 @@ class ProgressBar(tqdm):
         self._is_plain = not (hasattr(file, "isatty") and file.isatty())
         self._said = time.monotonic()
         super().__init__(*args, **options)
+        if self.disable:
+            return
+        shape_of = self.dynamic_ncols
+
+        def known_shape(file: Any) -> tuple[int, int]:
+            """Return columns and lines; those of a usual terminal where it does not tell, as a container's."""
+            columns, lines = shape_of(file)
+            return (columns if (columns or 0) > 0 else 79, lines if (lines or 0) > 0 else 23)
+
+        self.dynamic_ncols = known_shape
+        self.ncols, self.nrows = known_shape(self.fp)
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
@@ -39,6 +52,8 @@ class ProgressBar(tqdm):
         rate = ", {rate_fmt}" if self._with_rate else ""
         plain = _LINE if self.total else _LINE_WITHOUT_TOTAL
         form = plain if self._is_plain else _BAR if self.total else None
+        if len(values["prefix"]) > _NAME and not self._is_plain:
+            values["prefix"] = f"{values['prefix'][: _NAME - 3]}…: "
         values["bar_format"] = form and form.replace("{rate_shown}", rate)
         return values
 

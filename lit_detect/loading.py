@@ -166,7 +166,7 @@ def _score_batches(
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)][rank::world_size]
     task = f"{detector.name}: {len(order):,} texts to score"
     for batch in progress(
-        batches, detector.name, "batch", task, rank == 0, lambda batch: sum(len(texts[key]) for key in batch)
+        batches, detector.name, "batches", task, rank == 0, lambda batch: sum(len(texts[key]) for key in batch)
     ):
         start = time.perf_counter()
         with nullcontext() if fabric is None else fabric.autocast():

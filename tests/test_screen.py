@@ -76,6 +76,18 @@ def pipes():
                     yield f"{path}:{text.lineno} {ast.unparse(part.value)}"
 
 
+def columns_by_hand():
+    """Yield the rows of tables whose columns have a fixed width or are aligned here: a long name moves the others."""
+    for path, tree in sources():
+        for text in (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) and path != TABLES):
+            specs = [ast.unparse(part.format_spec) for part in text.values if getattr(part, "format_spec", None)]
+            if sum(bool(re.search(r"[<>^]\d", spec)) for spec in specs) > 1:
+                yield f"{path}:{text.lineno}"
+        for call in calls(tree):
+            if path != TABLES and isinstance(call.func, ast.Attribute) and call.func.attr == "rjust":
+                yield f"{path}:{call.lineno}"
+
+
 def labels():
     """Yield the labels of figures that are neither fixed nor made by `figure_text`."""
     for path, tree in sources():
@@ -88,7 +100,7 @@ def labels():
                     yield f"{path}:{call.lineno} {keyword.arg}={ast.unparse(keyword.value)}"
 
 
-@pytest.mark.parametrize("walk", [strangers, line_breaks, pipes, labels])
+@pytest.mark.parametrize("walk", [strangers, line_breaks, pipes, columns_by_hand, labels])
 def test_every_place(walk):
     assert list(walk()) == []
 

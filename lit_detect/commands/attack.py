@@ -96,8 +96,8 @@ def attack(
     with work:
         missing = work.missing(range(len(records)))
         mine = [missing[i] for i in share(len(missing), fabric.global_rank, fabric.world_size)]
-        task = f"{attack.name}: {len(mine):,} texts on this device"
-        for number in progress(mine, attack.name, "text", task, shown=fabric.is_global_zero):
+        task = f"Attacking {len(mine):,} texts on this device"
+        for number in progress(mine, attack.name, "texts", task, shown=fabric.is_global_zero):
             attacked = attacked_record(records[number], attack.name, attack(records[number].text, seed))
             work.append([{"number": number, "record": attacked.to_dict()}])
         written = work.finish(lambda rows: _write(target, [rows[number]["record"] for number in range(len(records))]))
@@ -184,5 +184,5 @@ def _summarise(attack: Attack, target: Path, rows: Sequence[dict[str, Any]]) -> 
     edits = sum(len(row["meta"]["edits"]) for row in rows) / len(rows)
     queries = sum(row["meta"]["queries"] for row in rows) / len(rows)
     asked = f", {queries:.1f} queries of the detector" if queries else ""
-    say("", f"{attack.name}: {changed:,} of {len(rows):,} texts changed, {edits:.1f} edits a text{asked}.")
-    say(f"In  {target}")
+    say("", f"Attack   {attack.name}")
+    say(f"Changed  {changed:,} of {len(rows):,} texts, {edits:.1f} edits a text{asked}", f"In       {target}")

@@ -18,6 +18,7 @@ from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, remove_folder, replace_whole
+from lit_core.files.tables import text_table
 from lit_core.files.working_folder import PREPARED, RECORD, is_prepared, root_to_prepare, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import progress_bar, quoted, say
@@ -224,10 +225,9 @@ def _summary(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _print(summary: Summary, reused: set[str]) -> None:
-    say("", f"{'source':<24}{'split':<7}{'human':>10}{'machine':>10}{'median characters':>19}")
+    lines = [["source", "split", "human", "machine", "median characters"]]
     for name, splits in summary.items():
         for split, row in splits.items():
-            say(
-                f"{name:<24}{split:<7}{row['human']:>10,}{row['machine']:>10,}{row['median_characters']:>19,.0f}"
-                + ("   unchanged" if name in reused else "")
-            )
+            counts = [f"{row['human']:,}", f"{row['machine']:,}", f"{row['median_characters']:,.0f}"]
+            lines.append([name, split, *counts, *["unchanged"] * (name in reused)])
+    say("", *text_table(lines))

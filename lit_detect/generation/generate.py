@@ -179,7 +179,7 @@ def generate(
             say(f"Resuming: {len(work.done)} of {len(pieces)} pieces are done.")
         count = sum(len(pieces[number].passages) for number in missing)
         task = f"{count:,} texts of {max_new_tokens} tokens to generate"
-        for number in progress(mine, "generate", "piece", task, shown):
+        for number in progress(mine, "generate", "pieces", task, shown):
             continuations = continuations_of(pieces[number], language_model, words, max_new_tokens, seed)
             work.append([{"piece": number, "continuations": continuations}])
         records = work.finish(lambda rows: _write(path, chosen, pieces, rows, settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lit_core.errors import UserError
+from lit_core.files.tables import text_table
 from lit_core.screen import on_screen
 from lit_core.study.statistics import Interval
 from lit_detect.functional.shape import LEAK, character_auroc
@@ -43,17 +44,15 @@ def leak_table(records: Sequence[Record]) -> str:
         records: Human passages and continuations, as ``lit-detect generate`` writes them.
     """
     settings = list(dict.fromkeys(setting for record in records if (setting := _setting(record)) is not None))
-    width = max([len(source) for source, _, _ in settings], default=0) + 2
-    lines = [f"{'generator':<{width}}{'decoding':<18}{'priming':>7}   {'AUROC of shapes':<23}AUROC of characters"]
+    rows: list[list[object]] = [["generator", "decoding", "priming", "AUROC of shapes", "of characters"]]
     for setting in settings:
         try:
             auroc = leak_test(records, setting)
         except UserError as error:
             return on_screen(error)
-        mark = "   formatting tells" if auroc["shapes"].mean > LEAK else ""
-        source, decoding, priming = setting
-        lines.append(f"{source:<{width}}{decoding:<18}{priming:>7}   {auroc['shapes']!s:<23}{auroc['texts']}{mark}")
-    return "\n".join(map(on_screen, lines))
+        mark = ["formatting tells"] if auroc["shapes"].mean > LEAK else []
+        rows.append([*setting, auroc["shapes"], auroc["texts"], *mark])
+    return "\n".join(text_table(rows))
 
 
 def _setting(record: Record) -> Setting | None:

@@ -128,7 +128,7 @@ def _measured(
     ) as finished:
         missing = finished.missing(keys)
         batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
-        for batch in progress(batches, title, "batch", f"{title}: {len(missing):,} texts"):
+        for batch in progress(batches, title, "batches", f"{title}: {len(missing):,} texts"):
             values = measure([pair_of[key] for key in batch])
             finished.append({"pair": key, "value": value} for key, value in zip(batch, values, strict=True))
         rows = finished.gather()

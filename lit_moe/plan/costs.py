@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lit_core.errors import UserError, check_above, require
+from lit_core.files.tables import text_table
 from lit_core.progress import duration
 from lit_core.screen import on_screen
 from lit_moe.functional.token_nll import MAX_LOGITS
@@ -226,12 +227,7 @@ def _byte_rows(parts: dict[str, float]) -> Rows:
 
 
 def _table(title: str, rows: Rows) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join(on_screen(line) for line in [title, *(f"  {line}" for line in lines)])
+    return "\n".join([on_screen(title), *(f"  {line}" for line in text_table(rows))])
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,7 @@ from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write, remove_folder, replace_whole, resolve_data_path
+from lit_core.files.tables import text_table
 from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, root_to_prepare, workplace
 from lit_core.record import shown, versions
 from lit_core.screen import quoted, say
@@ -31,7 +32,7 @@ from lit_valuation.sources import LabelledSource
 #: Contents of a root, in the order in which they are moved there.
 _PARTS = ("owners", "trainer", RECORD)
 #: Number of classes that the printed table shows.
-_COLUMNS = 6
+_COLUMNS = 4
 
 #: Number of samples by set, such as ``owners/owner_1/train``, class and group.
 Summary = dict[str, dict[str, dict[str, int]]]
@@ -199,7 +200,7 @@ def _print(summary: Summary, hard: list[str]) -> None:
         for label, groups in classes.items():
             totals[label] += sum(count for group, count in groups.items() if group in hard)
     columns = [label for label, count in totals.most_common() if count][:_COLUMNS]
-    say("", f"{'party':<22}{'split':<7}{'samples':>9}{'hard':>9}" + "".join(f"{label[:15]:>17}" for label in columns))
+    lines = [["party", "split", "samples", "hard", *(label[:9] for label in columns)]]
     for name, classes in summary.items():
         party, _, split = name.removeprefix("owners/").rpartition("/")
         samples = sum(sum(groups.values()) for groups in classes.values())
@@ -209,4 +210,5 @@ def _print(summary: Summary, hard: list[str]) -> None:
             groups = classes.get(label, {})
             of_label = sum(groups.values()), sum(count for group, count in groups.items() if group in hard)
             cells.append(f"{of_label[0]:,} ({of_label[1]:,})")
-        say(f"{party:<22}{split:<7}{samples:>9,}{n_hard:>9,}" + "".join(f"{cell:>17}" for cell in cells))
+        lines.append([party, split, f"{samples:,}", f"{n_hard:,}", *cells])
+    say("", *text_table(lines))

@@ -112,7 +112,7 @@ def select(
         say(
             f"Looking at {len(samples)} samples of the classes asked for"
             + (f" (you have none of {', '.join(missing)})" if missing else "")
-            + f"; a pass over them takes seconds to minutes on {fabric.world_size} process(es)."
+            + "."
         )
     pool, query_pool = (make_pool(part, selector, encoder, task, fabric) for part in (samples, queries))
     selection = selector.select(pool, query_pool, budget, seed)

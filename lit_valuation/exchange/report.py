@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +105,10 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     atomic_write(folder / _PICTURE, picture)
     atomic_write(folder / _REPORT, _page(ranking, table, picture))
     say("", *screen_lines(ranking))
-    say("", f"{verdict(ranking.owners)}")
+    say("", *textwrap.wrap(verdict(ranking.owners), 80))
     say("", f"Report       {folder / _REPORT}")
     say(f"Table        {folder / _TABLE}")
-    say("Ask for more lit-valuation query … with a larger --budget, or the same query to further owners")
+    say("Ask on       lit-valuation query … with a larger --budget, or to more owners")
 
 
 def screen_lines(ranking: Ranking) -> list[str]:
