@@ -33,8 +33,9 @@ def board(paths: list[str], output: str) -> None:
     for folder in folders:
         record.note_input(folder)
     runs = [read_run(folder) for folder in folders if not is_report(folder)]
-    atomic_write(page, html(runs, [folder for folder in folders if is_report(folder)]))
-    record.write_record(page)
+    written = html(runs, [folder for folder in folders if is_report(folder)])
+    record.write_record(page)  # before the page, which ends the work, so that the same command goes on after a kill
+    atomic_write(page, written)
     say(f"Page         {page}")
 
 
