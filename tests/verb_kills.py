@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import kills
@@ -28,6 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from verbs import own_verbs
 
 from lit_core.cli import LitCLI
+from lit_core.lightning.loggers import CSVLog
 from lit_core.record import RECORD
 
 #: Of a record, what the same command always writes the same.
@@ -75,12 +75,11 @@ def parameters(rows, full_walk=True):
 
 
 def reading_rows(checkpoint):
-    """Return the rows of the verbs that read a checkpoint or its run, and of those that write nothing."""
-    run = str(Path(checkpoint).parents[1])
+    """Return the rows of the verbs that read a checkpoint or a run, and of those that write nothing."""
     flags = ("--ckpt_path", checkpoint)
     return {
         **{"predict": Row(flags=(*flags, "--run", "new")), "test": Row(flags=flags), "validate": Row(flags=flags)},
-        "board": Row({"paths": [run], "output": "page.html"}),
+        "board": Row({"paths": ["logged"], "output": "page.html"}),
         **{"configs": Row(writes=False), "show": Row({"paths": [checkpoint]}, writes=False)},
     }
 
@@ -107,6 +106,8 @@ class Place:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.start)
             begin()
+            for step in range(2):
+                CSVLog("logged").log_metrics({"train/loss": float(step)}, step)
 
     def fresh(self, row):
         """Make the working directory new."""
