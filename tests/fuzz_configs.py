@@ -135,7 +135,6 @@ def study(folder):
             command(run),
             mock.patch(f"{module}._run_missing", lambda *_: {}),
             mock.patch(f"{module}.finished", lambda *_: {"rows": rows, "data": "", "code": "", "seconds": 1.0}),
-            mock.patch(f"{module}.write_hparams"),
         ):
             Path("x.yaml").write_text("trainer: {max_steps: 1}\n")
             run_verb("lit-valuation", "study", run, ["--config", str(folder / "study.yaml")])

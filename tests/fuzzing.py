@@ -10,6 +10,7 @@ import argparse
 import gzip
 import json
 import lzma
+import multiprocessing
 import os
 import random
 import resource
@@ -21,6 +22,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -259,17 +262,33 @@ def fuzz(name, make, mutations, seed, keep=None):
             file = mutate.random.choice(files)
             for _ in range(mutate.random.choice([1, 1, 1, 2, 4])):
                 mutate(folder / file)
-            altered = (folder / file).read_bytes()
+            kept = None if keep is None else keep / f"{name}-{len(+found) + 1}" / file
+            if kept is not None:  # before it is read, which may end the process
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / file, kept)
             kind = outcome(read)
-            if kind is not None:
-                found[kind] += 1
-                if keep is not None and found[kind] == 1:
-                    target = keep / f"{name}-{len(found)}" / file
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(altered)
+            found[kind] += kind is not None
+            if kept is not None and found[kind] != 1:
+                shutil.rmtree(keep / kept.relative_to(keep).parts[0])
             shutil.rmtree(folder)
             shutil.copytree(saved, folder)
-    return found
+    return +found
+
+
+def in_a_process(*args):
+    """Fuzz in a process of its own, whose end by a signal is one more kind of find."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        try:
+            return pool.submit(_fuzz_once, args).result()
+        except BrokenProcessPool:
+            return Counter({"the process was ended": 1})
+
+
+def _fuzz_once(args):
+    name, mutations, seed, keep = args
+    from fuzz_targets import TARGETS
+
+    return fuzz(name, TARGETS[name], mutations, seed, keep)
 
 
 def main():
@@ -288,10 +307,10 @@ def main():
     shares = {name: 1 if name in SLOW else 10 for name in names}
     for name, share in shares.items():
         mutations = -(-args.mutations * share // sum(shares.values()))
-        for kind, count in fuzz(name, TARGETS[name], mutations, args.seed, args.output).items():
+        for kind, count in in_a_process(name, mutations, args.seed, args.output).items():
             print(f"{name}: {count} x {kind}", flush=True)
             found[kind] += count
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
     seconds = time.monotonic() - begin
     print(f"{args.mutations} mutations of {len(names)} targets in {seconds:.0f} s, at most {peak} MiB of memory")
     print(f"{found.total()} unclean, of {len(found)} kinds" + (f"; their files are in {args.output}" if found else ""))

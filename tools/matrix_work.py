@@ -39,10 +39,10 @@ WORK: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "lit-detect fit --config detect/fit/texts.yaml --config detect/quickstart/gltr.yaml --config detect.yaml "
         "--model.detector.language_model.path runs/moe/moe/checkpoints/last.ckpt --run detect",
-        ("detect",),
+        ("detect", "valuation"),
         "runs/detect/detect",
     ),
-    ("lit-detect test --ckpt_path runs/detect/detect/checkpoints/last.ckpt", ("detect",), "called machine"),
+    ("lit-detect test --ckpt_path runs/detect/detect/checkpoints/last.ckpt", ("detect", "valuation"), "called machine"),
 )
 
 MOE = """

@@ -79,9 +79,9 @@ def check_format(name: str, content: Mapping[str, Any], path: str | Path, remedy
     if form is None and version is None and oldest == 0:
         return 0
     if form != name:
-        raise UserError(f'{path}: "format" is {form!r}, but must be {name!r}; {remedy}.')
+        raise UserError(f'{path}: "format" is {form!r:.60}, but must be {name!r}; {remedy}.')
     if type(version) is not int or version < 0:
-        raise UserError(f'{path}: "version" is {version!r}, but must be a whole number; {remedy}.')
+        raise UserError(f'{path}: "version" is {version!r:.60}, but must be a whole number; {remedy}.')
     if version > present:
         raise NewerFormat(
             f"{path} is of version {version} of {name}, but this release reads versions up to {present}; install a "

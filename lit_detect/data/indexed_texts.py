@@ -38,7 +38,8 @@ def unchanged(path: Path, state: tuple[int, int]) -> Iterator[None]:
         yield
     except (OSError, EOFError, zlib.error, csv.Error, UserError) as error:
         raise RunFailure(
-            f"{path} changed while it was read ({getattr(error, 'strerror', None) or error}); repeat with the file at rest."
+            f"{path} changed while it was read ({getattr(error, 'strerror', None) or error}); "
+            "repeat with the file at rest."
         ) from error
 
 

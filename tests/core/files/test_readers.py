@@ -203,7 +203,6 @@ BOMBS = {
         np.zeros(5000, np.int32), ["x" * 100_000]
     ),
     "a number that is repeated": lambda arrow: np.zeros(30_000_000, np.int8),
-    "a list": lambda arrow: arrow.ListArray.from_arrays([0, 20_000_000], np.zeros(20_000_000, np.int8)),
 }
 
 
