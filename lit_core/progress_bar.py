@@ -27,6 +27,8 @@ class ProgressBar(tqdm):
         options: See tqdm.
     """
 
+    dynamic_ncols: Any
+
     def __init__(self, *args: Any, with_rate: bool = True, **options: Any) -> None:
         self._with_rate = with_rate
         file = options["file"]
