@@ -21,7 +21,7 @@ import lit_core
 from lit_core.errors import UserError
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.json_files import checked
-from lit_core.files.outputs import is_overwriting
+from lit_core.files.outputs import is_overwriting, output_file
 from lit_core.files.paths import atomic_write, file_sha256, files_facts
 
 #: File in a folder that a command wrote, with the record of that command.
@@ -134,6 +134,23 @@ def write_record(output: Path, **facts: Any) -> None:
         facts: See `new_record`.
     """
     write(record_path(output), new_record(**facts))
+
+
+def output_with_record(output: str | Path, work: str | None = None) -> Path:
+    """Return the path of a file that can be written, as `output_file` does, and its record beside it.
+
+    Args:
+        output: The path.
+        work: See `output_file`.
+
+    Raises:
+        UserError: If either cannot be written, or a file that is no record has the name of the record.
+    """
+    path = output_file(output, work=work)
+    beside = record_path(path)
+    if beside.exists() and not is_overwriting():
+        read(beside, "move it, or give another output")
+    return path
 
 
 def check_same_work(folder: Path, argument: str, work: Mapping[str, Any], results: Sequence[str]) -> None:

@@ -128,3 +128,17 @@ def test_a_command_does_not_replace_what_it_reads(words, spelling, tmp_path, mon
     main = import_module(f"{package}.cli").main
     assert main([*rest, "--output", "a.csv", "--overwrite"]) == 2
     assert "output is a.csv, which " in capsys.readouterr().err and Path("a.csv").read_text() == "input: a\n"
+
+
+@pytest.mark.parametrize("package", ["lit_moe", "lit_detect"])
+def test_a_file_that_has_the_name_of_a_record_stays(package, tmp_path):
+    for name, verb in own_verbs()[package].items():
+        if name not in ("generate", "attack", "board"):
+            continue
+        output = tmp_path / {"generate": "new.jsonl", "attack": "new.jsonl", "board": "new.html"}[name]
+        beside = output.with_name(f"{output.name}.run.json")
+        beside.write_text("of something else")
+        needed = {key: "none" for key, one in inspect.signature(verb).parameters.items() if one.default is one.empty}
+        with pytest.raises(UserError, match=r"run\.json is not valid JSON .* move it, or give another output"):
+            verb(**{**needed, "output": str(output)})
+        assert beside.read_text() == "of something else"

@@ -9,7 +9,6 @@ from lit_core.board.page import html
 from lit_core.board.reports import is_report
 from lit_core.board.runs import is_run, read_run
 from lit_core.errors import UserError
-from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.screen import say
 
@@ -28,7 +27,7 @@ def board(paths: list[str], output: str) -> None:
     Raises:
         UserError: If a path is none of these, or a file in it is damaged.
     """
-    page = output_file(output)
+    page = record.output_with_record(output)
     folders = list(dict.fromkeys(folder for path in paths for folder in _folders(Path(path).expanduser())))
     for folder in folders:
         record.note_input(folder)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lit_core.errors import RunFailure, UserError, did_you_mean
-from lit_core.files.outputs import output_file
+from lit_core.files.outputs import is_overwriting, output_file
 from lit_core.files.paths import atomic_write, locked_folder, make_folder, remove_torn_files
 from lit_core.files.tables import markdown_text
 from lit_core.record import add_to_record
@@ -68,6 +68,7 @@ def study_verb(package: str) -> Callable[..., None]:
             output_file(page_file, continued=_is_page_of(page_file, _command(package, name, size)))
         cells = expand(grids, sizes, size, folder)
         with _locked(folder) as lock:
+            _refuse_foreign_results(folder)
             failed = _run_missing(cells, folder, package, lock)
             rows = [row for cell in cells if (result := finished(cell, folder)) for row in rows_of(cell, result)]
             if not rows:
@@ -179,6 +180,16 @@ def _notes(
         notes.append("Some cells were run by other code than the present one; delete their folders to run them again.")
     notes += [f"Failed: {cell}: {why}" for cell, why in failed.items()]
     return notes
+
+
+def _refuse_foreign_results(folder: Path) -> None:
+    """Refuse a folder with results in which no study has run a cell, unless ``--overwrite`` was given."""
+    there = [name for name in ("results.csv", "report.md") if (folder / name).exists()]
+    if there and not (is_overwriting() or any(folder.glob("*/cell.json"))):
+        raise UserError(
+            f"{folder} has a {there[0]} that no study wrote; give the study another name, move the file, or add "
+            "--overwrite."
+        )
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from typing import Any, Literal
 from torch import nn
 
 from lit_core.errors import UserError, check_at_least, checked_first
-from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_path
 from lit_core.lightning.checksums import weights_sha256
 from lit_core.lightning.devices import Devices, share
 from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import progress
-from lit_core.record import write_record
+from lit_core.record import output_with_record, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
@@ -70,7 +69,7 @@ def attack(
             that output.
         RunFailure: If the disk is full.
     """
-    target = output_file(output, work=WORK)
+    target = output_with_record(output, WORK)
     _check(limit, seed)
     seed = part_seed(seed)
     if target.suffix != ".jsonl":

@@ -10,7 +10,6 @@ from typing import Any
 
 from lit_core.corpora import Corpus
 from lit_core.errors import UserError, check_at_least, checked_first, require
-from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.checksums import weights_sha256
 from lit_core.lightning.devices import Devices
@@ -18,7 +17,7 @@ from lit_core.lm.language_model import LanguageModel
 from lit_core.lm.sampling import check_sampling
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.progress import progress
-from lit_core.record import write_record
+from lit_core.record import output_with_record, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_core.work import UnfinishedWork
@@ -134,7 +133,7 @@ def generate(
     Raises:
         UserError: If an argument is out of its range, a corpus has too few passages, or the output exists.
     """
-    path, counts = output_file(output, work=WORK), {"train": train, "val": val, "test": test}
+    path, counts = output_with_record(output, WORK), {"train": train, "val": val, "test": test}
     _check(priming_tokens, train, val, test, words, max_new_tokens, seed, batch_size)
     seed = part_seed(seed)
     if path.suffix != ".jsonl":

@@ -10,11 +10,10 @@ import torch
 
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.json_files import checked, json_lines
-from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.files.text_files import read_text
 from lit_core.lm.sampling import check_sampling
-from lit_core.record import write_record
+from lit_core.record import output_with_record, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_moe.lm import load_language_model
@@ -70,7 +69,7 @@ def generate(
     Raises:
         UserError: If an argument is out of its range, a file is missing, or the output exists.
     """
-    target = None if output is None else output_file(output)
+    target = None if output is None else output_with_record(output)
     _check(max_new_tokens, temperature, top_k, top_p, repetition_penalty, samples, seed, batch_size)
     seed = part_seed(seed)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])

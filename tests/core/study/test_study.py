@@ -96,6 +96,15 @@ def test_the_page_of_another_study_is_not_replaced(capsys):
     assert study("--output", "page.md") == 0 and study("--output", "other.md", "--overwrite") == 0
 
 
+@pytest.mark.parametrize("name", ["results.csv", "report.md"])
+def test_results_that_no_study_wrote_stay(name, capsys):
+    FOLDER.mkdir(parents=True)
+    (FOLDER / name).write_text("of something else")
+    assert study() == 2
+    assert f"{FOLDER} has a {name} that no study wrote" in capsys.readouterr().err
+    assert [path.name for path in FOLDER.iterdir()] == [name] and (FOLDER / name).read_text() == "of something else"
+
+
 def test_a_failing_cell_is_recorded_and_the_others_go_on(capsys):
     assert study(function="failing") == 1
     assert "2 of 6 cells failed, first clean-samples=100-seed=1" in capsys.readouterr().err
