@@ -392,7 +392,7 @@ def test_a_description_that_is_too_deep_or_no_config_is_refused(former):
     for key in ("config", "hyper_parameters"):
         torch.save({**checkpoint, key: {"x": deep}}, f"{key}.ckpt")
         for load in (load_checkpoint_file, MoELanguageModel.load_from_checkpoint):
-            with pytest.raises(UserError, match="more than 100 levels"):
+            with pytest.raises(UserError, match="more than 50 levels"):
                 load(f"{key}.ckpt")
 
 

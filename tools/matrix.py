@@ -19,6 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("detect", "faiss", "hf", "plot", "spacy", "valuation")
@@ -59,7 +60,11 @@ def main() -> None:
     """Build the wheel, run the rows and print what became of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="Rows to run; all by default.")
-    parser.add_argument("--output", type=Path, help="File for the results, as JSON; rows in it that are not run stay.")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="File for the results, as JSON, with a page beside it; rows in it that are not run stay.",
+    )
     chosen = parser.parse_args()
     results = json.loads(chosen.output.read_text()) if chosen.output and chosen.output.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -70,6 +75,7 @@ def main() -> None:
             print(f"{name:12} {results[name]['outcome']}", flush=True)
             if chosen.output:
                 chosen.output.write_text(json.dumps(results, indent=2) + "\n")
+                chosen.output.with_suffix(".md").write_text(page(results))
     sys.exit(any(result["outcome"] == "failed" for result in results.values()))
 
 
@@ -103,6 +109,30 @@ def run(row: Row, wheel: Path) -> dict[str, object]:
         if worked.returncode:
             print(worked.stdout[-6000:])
         return {"outcome": outcome, "python": row.python, "versions": versions, "output": worked.stdout[-2000:]}
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """Return the results as a page."""
+    lines = []
+    for name, row in ROWS.items():
+        result = results.get(name, {"outcome": "not run"})
+        versions = result.get("versions", {})
+        found = [versions.get(package, "") for package in TOLD]
+        cells = [name, row.python, row.versions, ", ".join(row.extras), *found, result["outcome"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    head = ["row", "Python", "versions", "extras", *TOLD, "outcome"]
+    return f"""# Versions
+
+Each row is an environment of its own with the wheel, in which each package works in an empty folder. `oldest` takes
+the lowest versions that the bounds allow, `newest` the highest that there are, `tested` those of constraints.txt. Where
+an extra is missing, the error must name it.
+
+| {" | ".join(head)} |
+|{" --- |" * len(head)}
+{chr(10).join(lines)}
+
+`python tools/matrix.py --output docs/results/matrix.json`; torch is the build for CPUs. Not run: GPUs, macOS.
+"""
 
 
 def call(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from lit_core.errors import UserError
 from lit_core.files.text_files import decoded, lines_of, opened, read_whole
 
 #: Most levels of objects and lists inside each other; what reads the values may call itself at each.
-DEEPEST = 100
+DEEPEST = 50
 #: Most values, which can take fifty times the memory of their text.
 _MOST_VALUES = 5_000_000
 _NAMES: dict[Any, str] = {

@@ -12,7 +12,7 @@ from lit_core.errors import UserError
 from lit_core.files.text_files import read_whole
 
 #: Most bytes of a file, levels inside each other, and values after all aliases are replaced by what they name.
-LARGEST, DEEPEST, MOST_VALUES = 1 << 22, 100, 100_000
+LARGEST, DEEPEST, MOST_VALUES = 1 << 22, 50, 100_000
 #: What jsonargparse reads with, too: libyaml where PyYAML has it, which takes a fifth of the time.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: A number that takes longer than its length to read, since YAML also counts in sixties.
