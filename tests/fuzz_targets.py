@@ -28,7 +28,7 @@ from lit_core.data.shards import ShardSet
 from lit_core.files.formats import stamp
 from lit_core.files.logged import logged_values
 from lit_core.lightning.checkpoint import checkpoint_facts, load_checkpoint_file, read_checkpoint_file
-from lit_core.lightning.loggers import CSVLog
+from lit_core.lightning.loggers import CSVLog, run_loggers
 from lit_core.lightning.sharded_checkpoint import consolidate
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_core.lm.tokenizer import Tokenizer
@@ -349,9 +349,13 @@ def checkpoint_folder(folder):
 
 @target
 def run_folder(folder):
-    log = CSVLog(folder)
+    events, log = run_loggers(folder, None)
+    events.experiment.add_custom_scalars({"learning": {"loss": ["Multiline", ["train/loss"]]}})
+    events.experiment.add_text("what", "to look at")
     for step in range(3):
-        log.log_metrics({"train/loss": 1.5, f"val/{step}": 0.1}, step)
+        for one in (events, log):
+            one.log_metrics({"train/loss": 1.5, f"val/{step}": 0.1}, step)
+    events.finalize("success")
     record.write(
         folder / record.RECORD, record.new_record(inputs=[]) | {"sessions": record.new_record(inputs=[])["sessions"]}
     )
