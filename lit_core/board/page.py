@@ -134,7 +134,7 @@ def _chart(title: str, patterns: Sequence[str], runs: Sequence[Run]) -> dict[str
     return {
         "title": title,
         "svg": Markup(draw(lines)),
-        "legend": [] if several else [(name, index % COLOURS, index // COLOURS) for index, name in names],
+        "legend": [] if several else [(name, index % COLOURS, index // COLOURS % len(DASHES)) for index, name in names],
         "dashes": [(name, index) for index, name in names] if several and len(names) > 1 else [],
     }
 
