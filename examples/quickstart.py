@@ -40,6 +40,7 @@ def main() -> None:
     draw_mri(picture)
     print(f"\nMRI around the shift   {picture}")
     print(f"All runs               tensorboard --logdir {RUNS}")
+    print(f"One page to be sent    lit-moe board {RUNS} --output page.html")
     print(f"Text from the model    lit-moe generate --ckpt_path {LAST[BRANCHES[0]]} --prompt 'It was'")
     print(f"\nDone in {elapsed():.0f} s.")
 

@@ -52,6 +52,7 @@ def main() -> None:
     print("SmolLM2-135M-Instruct is that trained on. One seed; brackets: 95 % intervals.")
     print(f"\nReport               {REPORT / 'report.md'}")
     print(f"Pictures             tensorboard --logdir {RUNS}")
+    print(f"One page to be sent  lit-detect board {REPORT} --output page.html")
     print(f"Ask a detector       lit-detect predict --ckpt_path {last['GLTR']} --data.init_args.predict YOUR_TEXTS.csv")
     print(f"\nDone in {elapsed():.0f} s.")
 

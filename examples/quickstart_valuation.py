@@ -37,6 +37,7 @@ def main() -> None:
     print(*tables((STUDY / "report.md").read_text()), sep="\n")
     print(f"Budget curves          {STUDY / 'report' / 'budget-curves.png'}")
     print(f"Chosen images          tensorboard --logdir {FIT}")
+    print(f"One page to be sent    lit-valuation board {STUDY} {OWN} {FIT} --output page.html")
     print("Between organisations  docs/exchange.md")
     print(f"\nDone in {elapsed():.0f} s.")
 

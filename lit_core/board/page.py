@@ -18,6 +18,8 @@ from lit_core.files.logged import ANSWERS, ONCE
 from lit_core.named_parts import named_parts
 from lit_core.screen import on_screen, say
 
+#: Width in pixels below which a picture is shown larger than it is.
+_SMALL = 200
 _MATPLOTLIB = RequirementCache("matplotlib")
 
 
@@ -48,7 +50,10 @@ def html(runs: Sequence[Run], reports: Sequence[Path]) -> str:
         scores=_scores(runs) if runs else [],
         varied=_varied(runs) if len(runs) > 1 else [],
         charts=_charts(runs),
-        pictures=[(name, tag, base64.b64encode(image).decode()) for name, tag, image in _by_tag(runs, "pictures")],
+        pictures=[
+            (name, tag, base64.b64encode(image).decode(), int.from_bytes(image[16:20], "big") < _SMALL)
+            for name, tag, image in _by_tag(runs, "pictures")
+        ],
         answers=[one for one in texts if one[1].startswith(ANSWERS)],
         once=[one for one in texts if one[1].startswith(ONCE)],
         texts=[one for one in texts if not one[1].startswith((ANSWERS, ONCE))],

@@ -119,7 +119,7 @@ class EvaluationTask(CheckpointModule):
         add_hparams(trainer, config)
         if trainer.global_step == 0:
             about = {**about, "Which run is better?": "HPARAMS begins with the columns in which the runs differ."}
-            lines = [f"{question}\n{textwrap.fill(answer, 76)}\n" for question, answer in about.items()]
+            lines = [f"{question}\n{textwrap.fill(answer, 66)}\n" for question, answer in about.items()]
             add_text(trainer, f"{ANSWERS}what_to_look_at", "\n".join(lines), 0)
 
     def step_loss(self, mean: Tensor, scored: Tensor) -> Tensor:

@@ -34,7 +34,9 @@ _SCORES = {
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%;font-size:.9em}th,td{padding:.3em .6em;border-bottom:1px solid #ddd}
 td+td,th+th{text-align:right}th{border-bottom:2px solid #888}img{max-width:100%}.verdict{font-size:1.2em}
-small{color:#666}"""
+small{color:#666}
+@media (prefers-color-scheme:dark){
+body{background:#14181d;color:#e4e8ec}th,td{border-color:#313a44}small{color:#98a4b0}}"""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> s
     head = "".join(f"<th>{html_text(cell)}</th>" for cell in table[0])
     body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Whose data helps</title><style>{_STYLE}</style></head><body>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Whose data helps</title><style>{_STYLE}</style></head><body>
 <h1>Whose data helps</h1>
 <p class="verdict">{html_text(verdict(ranking.owners))}</p>
 <p>{html_text(query.contents.samples)} queries of {len(query.contents.classes)} classes, {classes}; budget
