@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -62,5 +63,5 @@ def report_parts(folder: Path) -> list[dict[str, Any]]:
 def _picture(folder: Path, name: str) -> bytes:
     """Return a picture below a folder; nothing where there is none."""
     path = (folder / name).resolve()
-    content = read_whole(path) if path.is_file() and path.is_relative_to(folder.resolve()) else b""
+    content = read_whole(path) if os.path.isfile(path) and path.is_relative_to(folder.resolve()) else b""
     return content if content.startswith(PNG) else b""
