@@ -105,6 +105,7 @@ MADE = {kind: lambda folder, model, make=make: make(folder) for kind, make in CA
     RouterDrift: lambda folder, model: RouterDrift(saved(folder, model), min_occurrences=1),
     core.BranchFrom: lambda folder, model: core.BranchFrom(saved(folder, model)),
     core.MonitoredKeys: lambda folder, model: core.MonitoredKeys(),
+    core.RunAnswer: lambda folder, model: core.RunAnswer(lambda: ["It answers."]),
     core.CompileParts: lambda folder, model: core.CompileParts(["net" if isinstance(model, Bare) else "mix"], "eager"),
 }
 
@@ -173,7 +174,7 @@ def test_a_callback_works_in_each_precision_where_it_has_what_it_asks_for(kind, 
         with open(tmp_path / "predictions.csv", newline="") as file:
             assert [row["score"] for row in csv.DictReader(file)] == ["1"] * 8
     else:
-        assert kind in (SampleText, core.MonitoredKeys)
+        assert kind in (SampleText, core.MonitoredKeys, core.RunAnswer)
 
 
 @pytest.mark.parametrize("optimizers", [1, 2])

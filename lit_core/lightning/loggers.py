@@ -8,7 +8,7 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_core.files.logged import ANSWERS, METRICS, ONCE, logged_columns, logged_rows, logged_values
+from lit_core.files.logged import ANSWERS, METRICS, ONCE, logged_columns, logged_rows
 from lit_core.files.paths import atomic_path, atomic_write, make_folder, naming
 from lit_core.files.tables import CsvWriter, text_table
 from lit_core.lightning.pictures import verbatim
@@ -223,10 +223,11 @@ class EventLog(TensorBoardLogger):
     def _begin(self) -> None:
         """Take up what this run has logged before, perhaps in another process."""
         self._patterns, self._steps = [re.compile(pattern) for pattern in self.answers()], {}
-        for key, pairs in logged_values(self._folder).items():
-            for step, value in pairs:
-                if self._resume_step is None or step < self._resume_step:
-                    self._note(key, step, value)
+        for row in logged_rows(self._folder / METRICS):
+            step = int(row.pop("step"))
+            for key, value in row.items() if self._resume_step is None or step < self._resume_step else ():
+                with suppress(ValueError):  # somebody has edited the file, which is no reason to end a training
+                    self._note(key, step, float(value))
         if self._resume_step is not None:  # a kill may have come before they were written as text
             self._once = {key: next(iter(known.values())) for key, known in self._steps.items() if len(known) == 1}
 

@@ -117,7 +117,7 @@ def test_an_evaluation_that_logs_no_hyperparameters_writes_no_file_of_them(tmp_p
 
 def shown_of(folder):
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
-    scalars = {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    scalars = {tag: sorted((one.step, one.value) for one in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
     return scalars, {
         tag: events.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]
     }
@@ -154,6 +154,12 @@ def test_a_single_value_from_before_a_kill_is_not_lost(tmp_path):
         logger.log_metrics({"val/loss": 1.0}, 0)  # and killed
     logged(tmp_path, [(2, {"train/loss": 1.5})], resume_step=2)
     assert "val/loss" in shown_of(tmp_path)[1]["once/val/text_summary"]
+
+
+def test_a_file_that_somebody_has_edited_ends_no_training(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,val/loss\n0,three\n1,2.0\n")
+    logged(tmp_path, [(2, {"val/loss": 1.5})], resume_step=2)
+    assert shown_of(tmp_path)[0] == {"val/loss": [(1, 2.0), (2, 1.5)]}
 
 
 def test_the_answers_come_first_and_at_once(tmp_path):

@@ -1,11 +1,11 @@
 import pytest
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lit_core.lightning.pictures import add_figure, add_text, can_draw, curves, heat_map
-from lit_core.lightning.tensorboard import add_hparams, add_layout, flatten
+from lit_core.lightning.tensorboard import add_hparams, add_layout, answers_of, flatten
 from lit_core.named_parts import named_parts
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -106,6 +106,18 @@ def test_nested_values_become_paths():
         "weights": "[1, 2]",
         "tied": True,
     }
+
+
+def test_what_answers_a_run_is_named_by_its_module_and_its_callbacks():
+    class Module(LightningModule):
+        answers = ("train/mine",)
+
+    class Theirs(Callback):
+        answers = ("val/theirs", "val/other")
+
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", callbacks=[Callback(), Theirs()])
+    trainer.strategy.connect(Module())
+    assert answers_of(trainer) == ["train/mine", "val/theirs", "val/other"]
 
 
 def test_classes_of_a_config_stand_by_their_names():
