@@ -177,3 +177,12 @@ def test_a_run_without_events_shows_its_losses(place):
     board(["run"], "page.html")
     page = Page("page.html")
     assert "validation loss" in page.text and page.elements.count("svg") == 1
+
+
+def test_without_matplotlib_the_page_has_all_but_the_charts(place, monkeypatch, capsys):
+    monkeypatch.setattr("lit_core.board.page._MATPLOTLIB", False)
+    write_run("run", record=recorded(0.3))
+    board(["run"], "page.html")
+    page = Page("page.html")
+    assert "svg" not in page.elements and "val/a/loss" in page.text
+    assert 'pip install "lit-shift[plot]"' in capsys.readouterr().out
