@@ -52,7 +52,8 @@ CASES = {
     "prepare": Case(
         PREPARE,
         {"root": "other", "sources": [PAIRS, OTHERS], "shard_size": 10},
-        under={"keep_splits": {"sources": [OTHERS]}, "verify": {"root": "prepared"}},
+        under={"keep_splits": {"sources": [OTHERS]}},
+        alone={"verify": {"root": "prepared"}},
     ),
     "generate": Case(
         {

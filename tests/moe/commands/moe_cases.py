@@ -31,7 +31,7 @@ CASES = {
         {"root": "new", "corpora": [TEXTS, OTHERS], "val_fraction": 0.3, "test_fraction": 0.3, "shard_bytes": 3000},
         {"root": "other", "corpora": [TEXTS], "tokenizer": "bytes", "vocab_size": 300, "tokenizer_bytes": 2000}
         | {"max_bytes": 5000, "shard_bytes": 1000},
-        under={"verify": {"root": "prepared"}},
+        alone={"verify": {"root": "prepared"}},
         same={"workers": "equal files for any number of workers"},
         slow=("workers",),  # starts Python for each
     ),

@@ -39,7 +39,7 @@ CASES = {
         {"root": "other", "source": {"class_path": "SklearnTable", "init_args": {"table": "wine"}}, "shard_size": 20}
         | {"planting": {"class_path": "PlantedBackground", "init_args": {"classes": ["1", "4"], "hard_fraction": 0.5}}}
         | {"division": {**PREPARE["division"], "train": 50}, "noise": {"labels": 0.4}},
-        under={"verify": {"root": "data"}},
+        alone={"verify": {"root": "data"}},
     ),
     "query": Case(
         {**QUERY, "output": "new", "per_class": 2, "budget": 9},
