@@ -66,7 +66,14 @@ def _within(limit: _Limit | None) -> Iterator[None]:
                 stack.callback(register_module_module_registration_hook(_count).remove)
                 stack.callback(register_module_parameter_registration_hook(_count).remove)
                 stack.callback(register_module_buffer_registration_hook(_count).remove)
-            yield
+            try:
+                yield
+            except Exception as error:
+                if (
+                    limit is not None and limit.refusal is not None
+                ):  # which jsonargparse may have put into its own words
+                    raise limit.refusal from error
+                raise
     finally:
         _limit.reset(token)
 
@@ -87,6 +94,7 @@ class _Limit:
         }
         held = sum(stored.values()) + sum(one.numel() * one.itemsize for one in tensors if one.is_meta)
         self.where, self.held, self.bytes = where, len(tensors), held
+        self.refusal: UserError | None = None
         self.parts = _PARTS + _PER_TENSOR * len(tensors)
         self.numbers = _NUMBERS + _PER_BYTE * held
 
@@ -98,10 +106,11 @@ class _Limit:
         """
         self.parts, self.numbers = self.parts - parts, self.numbers - numbers
         if self.parts < 0 or self.numbers < 0:
-            raise UserError(
+            self.refusal = UserError(
                 f"{self.where}, which was not written by you and describes a larger model than its weights fill, which "
                 f"are {self.held} tensors of {self.bytes:,} bytes; give another checkpoint."
             )
+            raise self.refusal
 
 
 class _Made(TorchFunctionMode):

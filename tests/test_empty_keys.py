@@ -9,9 +9,9 @@ from jsonargparse import ArgumentError
 from kinds import exports
 from verbs import PACKAGES, own_verbs
 
-from lit_core.cli.parser_messages import parser_sentence
 from lit_core.cli.run_verb import parser_of
 from lit_core.origin import import_path
+from lit_core.parser_messages import parser_sentence
 
 MISTYPED = "mistypedd"
 

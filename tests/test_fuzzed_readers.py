@@ -24,7 +24,7 @@ WITHOUT = {
         "lit_core/cli/checkpoint_config.py _appended",
         "lit_core/cli/checkpoint_config.py _given_to",
         "lit_core/cli/entries.py _refusals",
-        "lit_core/cli/parser_messages.py _quoting",
+        "lit_core/parser_messages.py _quoting",
         "lit_core/cli/new_run.py begin_run",
         "lit_core/corpora/build.py finish",
         "lit_core/lm/tokenizer.py from_json",

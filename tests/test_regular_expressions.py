@@ -21,7 +21,7 @@ KNOWN_LATER = {
     "lit_moe/nn/gates.py": "the user's own pattern",
 }
 #: Modules that read texts of a bounded length only.
-SHORT = {"lit_core/cli/parser_messages.py": "lines of jsonargparse, cut to 2,000 characters"}
+SHORT = {"lit_core/parser_messages.py": "lines of jsonargparse, cut to 2,000 characters"}
 
 
 @cache

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError
 
 from lit_core.cli.arguments import read_config
 from lit_core.cli.parser import Parser
-from lit_core.cli.parser_messages import parser_sentence
+from lit_core.parser_messages import parser_sentence
 
 
 def entry_sentence(error: ArgumentError, verb: Callable[..., Any], configs: Sequence[str]) -> str:

@@ -38,7 +38,6 @@ from lit_core.cli.messages import sentence
 from lit_core.cli.new_run import begin_run, refuse_foreign_files
 from lit_core.cli.numbers import check_numbers
 from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
-from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import choose_run_folder, hold_run_folder
 from lit_core.cli.scores import score_table
@@ -57,6 +56,7 @@ from lit_core.lightning.internals import CommandLine, is_of_restoring, set_logge
 from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.switches import refuse_bases, refuse_switches
 from lit_core.origin import import_path
+from lit_core.parser_messages import check_keys
 from lit_core.references import as_typed, without_environment, without_secrets
 from lit_core.screen import rank_zero_info, rank_zero_warn
 from lit_core.seeds import checked_seed, drawn_seed, forget_run_seed, seeds_of

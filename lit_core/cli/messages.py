@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from lit_core.cli.parser_messages import parser_sentence
 from lit_core.cli.ranks import is_lost_peer
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import FULL_DISK
+from lit_core.parser_messages import parser_sentence
 from lit_core.screen import on_screen
 
 #: Error numbers of paths that cannot be used as they were given.

@@ -28,10 +28,10 @@ from lit_core.cli.messages import root_cause
 from lit_core.cli.numbers import check_numbers
 from lit_core.cli.own_input import refuse_own_input
 from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
-from lit_core.cli.parser_messages import check_keys
 from lit_core.cli.verb import Verb, first_line, load
 from lit_core.errors import LEFT_OUT, OK, UserError
 from lit_core.files.yaml_files import parse_yaml
+from lit_core.parser_messages import check_keys
 from lit_core.references import as_typed
 from lit_core.seeds import checked_seed, seed_generators
 from lit_core.trust import note_typed

@@ -18,6 +18,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.formats import stamp
+from lit_core.files.json_files import checked
 from lit_core.lightning.checkpoint import check_version, check_written
 from lit_core.lightning.foreign import vetted
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
@@ -25,6 +26,7 @@ from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, trainer_of
 from lit_core.lightning.python_record import PythonRecord
 from lit_core.moved_names import current_paths
 from lit_core.origin import described
+from lit_core.parser_messages import parser_sentence
 from lit_core.record import KEY, note_input
 from lit_core.references import resolved
 from lit_core.size_limit import sized_as
@@ -109,7 +111,7 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
             try:
                 made: Any = super(CheckpointModule, kind).load_from_checkpoint(checkpoint_path, *args, **options)
             except ArgumentError as error:
-                reason = " ".join(str(error).replace("module.", "").split())[:200].rstrip(".")
+                reason = parser_sentence(str(error).replace('key "module.', 'key "'), None).rstrip(".")
                 raise UserError(
                     f"checkpoint_path is {checkpoint_path}, whose arguments build no {kind.__name__} ({reason}); give "
                     "what is wrong or lacks, as in load_from_checkpoint(path, NAME=...)."
@@ -149,9 +151,11 @@ def content_to_build(kind: Any, source: Any, options: Mapping[str, Any]) -> dict
     """
     checkpoint = _content(source, options.get("weights_only"))
     check_version(checkpoint, source)
+    key = kind.CHECKPOINT_HYPER_PARAMS_KEY
+    saved = checkpoint.get(key) or {}
+    checked(dict[str, Any], saved, f"checkpoint_path is {source}", "give another checkpoint", key)
     if not is_own(checkpoint):
-        key = kind.CHECKPOINT_HYPER_PARAMS_KEY
-        parameters = current_paths(dict(checkpoint.get(key) or {}))
+        parameters = current_paths(dict(saved))
         used = {name: value for name, value in parameters.items() if name not in options}
         vetted({key: used}, source, "checkpoint_path", [kind])
     return checkpoint

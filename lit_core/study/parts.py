@@ -14,9 +14,9 @@ from jsonargparse import SUPPRESS, ArgumentError, Namespace
 
 from lit_core.cli.messages import root_cause
 from lit_core.cli.parser import Parser
-from lit_core.cli.parser_messages import parser_sentence
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.json_files import parse_json
+from lit_core.parser_messages import parser_sentence
 
 T = TypeVar("T")
 #: Key under which a parser of this module reads its one value.

@@ -25,6 +25,7 @@ from lit_core.lightning.checkpoint import check_weights, data_argument, load_che
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lightning.hyperparameters import usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
+from lit_core.parser_messages import parser_sentence
 from lit_core.references import resolved, value_at
 from lit_core.seeds import part_seed
 from lit_core.size_limit import sized_as
@@ -217,8 +218,9 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
     except UserError:
         raise
     except (ArgumentError, KeyError, TypeError, ValueError) as error:
+        reason = parser_sentence(str(error), None, "model").rstrip(".")
         raise UserError(
-            f"--ckpt_path is {path}, whose description of the model is not one of lit-valuation ({error}); give a "
+            f"--ckpt_path is {path}, whose description of the model is not one of lit-valuation ({reason}); give a "
             "checkpoint of lit-valuation fit."
         ) from error
 

@@ -9,8 +9,8 @@ import yaml
 from small_cli import main
 from verbs import own_verbs
 
-from lit_core.cli.parser_messages import check_keys, parser_sentence
 from lit_core.errors import UserError
+from lit_core.parser_messages import check_keys, parser_sentence
 
 QUOTE = {
     "no": 'False, but must be of type str; a name that YAML takes for false, such as no, is written in quotes: "no".',
