@@ -17,11 +17,16 @@ FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "sub", "subn", 
 ANCHORED = {"match", "fullmatch"}
 #: Patterns whose text is known only when they are used, and what they are matched with.
 KNOWN_LATER = {
+    "lit_core/board/runs.py": "charts' patterns, whose repetitions are counted",
     "lit_core/callbacks/monitored_keys.py": "patterns made of our own docs",
+    "lit_core/lightning/loggers.py": "patterns of the modules' and callbacks' code",
     "lit_moe/nn/gates.py": "the user's own pattern",
 }
-#: Modules that read texts of a bounded length only.
-SHORT = {"lit_core/parser_messages.py": "lines of jsonargparse, cut to 2,000 characters"}
+#: Modules whose patterns read texts of a bounded length, or no texts of others.
+SHORT = {
+    "lit_core/board/charts.py": "drawings by matplotlib of numbers alone",
+    "lit_core/parser_messages.py": "lines of jsonargparse, cut to 2,000 characters",
+}
 
 
 @cache

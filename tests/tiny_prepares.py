@@ -11,6 +11,11 @@ def passages(count):
     return [document.text[:300] for document in islice(Austen().documents(), count)]
 
 
+def verb(prepare, root, **arguments):
+    """Return a function that prepares, or only compares what is there."""
+    return lambda verify=False: prepare(root, verify=True) if verify else prepare(root, **arguments)
+
+
 def moe(place, root=None):
     from lit_core.prepare import prepare
 
@@ -18,9 +23,8 @@ def moe(place, root=None):
     for number, text in enumerate(passages(8)):
         (place / "prose" / f"{number}.txt").write_text(text)
         os.utime(place / "prose" / f"{number}.txt", (0, 0))
-    return lambda **verify: prepare(
-        root or str(place / "root"), [TextFolder(str(place / "prose"), "prose")], "bytes", test_fraction=0.2, **verify
-    )
+    corpora = [TextFolder(str(place / "prose"), "prose")]
+    return verb(prepare, root or str(place / "root"), corpora=corpora, tokenizer="bytes", test_fraction=0.2)
 
 
 def detect(place, root=None):
@@ -31,9 +35,7 @@ def detect(place, root=None):
         csv.writer(file).writerows([("text", "label"), *((text, i % 2) for i, text in enumerate(passages(40)))])
     os.utime(place / "texts.csv", (0, 0))
     source = TextTable("twins", str(place / "texts.csv"))
-    return lambda **verify: prepare(
-        root or str(place / "root"), [source], val_fraction=0.2, test_fraction=0.2, **verify
-    )
+    return verb(prepare, root or str(place / "root"), sources=[source], val_fraction=0.2, test_fraction=0.2)
 
 
 def valuation(place, root=None):
@@ -42,7 +44,7 @@ def valuation(place, root=None):
     from lit_valuation.sources import Digits
 
     division = Division(train=20, val=10, test=10, evaluation_useful=0.0, owners={"one": Owner()}, owner_samples=20)
-    return lambda **verify: prepare(root or str(place / "root"), Digits(), division=division, **verify)
+    return verb(prepare, root or str(place / "root"), source=Digits(), division=division)
 
 
 PREPARES = {"lit_moe": moe, "lit_detect": detect, "lit_valuation": valuation}

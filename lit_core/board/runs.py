@@ -15,6 +15,8 @@ from lit_core.files.logged import ANSWERS, ANSWERS_OR_NOT, METRICS, logged_value
 
 #: Charts of a run that no layout describes.
 _CHARTS = {"training": {"training loss": ["train/loss"], "validation loss": ["val/.*loss"]}}
+#: Any characters in a pattern of keys, or any of one level; most of them, and most characters of a key.
+_STRETCH, _MOST_STRETCHES, _LONGEST_KEY = re.compile(r"\.\*|\[\^/\]\*"), 2, 300
 #: What a picture begins with.
 PNG = b"\x89PNG\r\n\x1a\n"
 #: Metrics that count in a run that names none.
@@ -116,6 +118,14 @@ def _shown(folder: Path) -> tuple[Layout, list[str], dict[str, str], dict[str, b
 
 
 def _matches(pattern: str, key: str) -> bool:
+    """Tell whether a key belongs to a chart.
+
+    Patterns come from the run, which may be of others: one with more than two stretches of any characters, or with
+    other repetitions, could search for ever and is taken as a key.
+    """
+    rest, stretches = _STRETCH.subn("", pattern)
+    if stretches > _MOST_STRETCHES or set(rest) & set("*+{") or len(key) > _LONGEST_KEY:
+        return pattern == key
     try:
         return re.match(pattern, key) is not None
     except re.error:  # a tag that is no pattern

@@ -33,7 +33,7 @@ NOTHING = "(nothing shared)"
 
 
 def _check(seeds: int, near: float, copies: int, seed: int | None) -> None:
-    if seeds < 2:
+    if not seeds >= 2:
         raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
     first = part_seed(seed)
     if seeds > 2**32 - first:

@@ -18,7 +18,7 @@ def test_a_run_refuses_an_empty_place(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(yaml.safe_dump(RUN))
     assert lit_moe.cli.main(["fit", "--config", "run.yaml", f"--{name}", ""]) == 2
-    assert f"lit-moe: {name} is empty; give a value" in capsys.readouterr().err
+    assert f"{name} is empty; give a value" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 

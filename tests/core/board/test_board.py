@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 
 from lit_core.board.board import board
+from lit_core.board.runs import Run
 from lit_core.errors import UserError
 from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.pictures import add_images, add_text
@@ -186,3 +187,9 @@ def test_without_matplotlib_the_page_has_all_but_the_charts(place, monkeypatch, 
     page = Page("page.html")
     assert "svg" not in page.elements and "val/a/loss" in page.text
     assert 'pip install "lit-shift[plot]"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "a*a*a*a*x", "a{1,99}{1,99}x", "a.*.*.*x"])
+def test_a_chart_of_others_does_not_search_for_ever(pattern):
+    run = Run("x", {"a" * 200: [(0, 1.0), (1, 2.0)], pattern: [(0, 1.0), (1, 2.0)]}, {}, {}, [])
+    assert run.keys([pattern]) == [pattern]

@@ -17,9 +17,12 @@ ROOT = Path(__file__).parents[3]
 LISTING = {"iterdir", "glob", "rglob", "listdir", "scandir", "walk", "iglob"}
 #: Modules that list folders which this program wrote itself, or whose links are checked otherwise.
 OWN = {
+    "lit_core/board/board.py": "folders of runs that the user typed",
+    "lit_core/board/runs.py": "records in run folders",
     "lit_core/cli/completion.py": "names for the Tab key",
     "lit_core/cli/configs.py": "packaged configs",
     "lit_core/cli/description.py": "walks syntax trees, no folders",
+    "lit_core/cli/new_run.py": "a run folder",
     "lit_core/cli/run_folder.py": "packaged configs and run folders",
     "lit_core/cli/show.py": "records in run folders and prepared roots",
     "lit_core/cli/source.py": "walks syntax trees, no folders",
