@@ -80,3 +80,23 @@ def test_a_state_of_the_wrong_type_is_refused_at_each_place(kind):
                 continue
             with pytest.raises(UserError, match="give another checkpoint"):
                 restore(kind, state)
+
+
+@pytest.mark.parametrize("kind", STATES, ids=lambda kind: kind.__name__)
+def test_a_number_that_no_run_counts_is_refused_at_each_place(kind):
+    """A loop over as many would not end; each step of the optimizers' own is a matter of theirs."""
+    for path in places(STATES[kind]) if kind is not PresentOptimizer else ():
+        if type(at(STATES[kind], path)) is int:
+            for wrong in (-1, 10**30, *[10**12] * (path == ("step",)), *[0] * (path == ("batches_per_step",))):
+                state = copy.deepcopy(STATES[kind])
+                at(state, path[:-1])[path[-1]] = wrong
+                with pytest.raises(UserError, match="give another"):
+                    restore(kind, state)
+
+
+@pytest.mark.parametrize("step", [-1, 10**12, 2.5, "3"])
+def test_a_schedule_is_at_a_step_that_a_run_can_reach(step):
+    """Also one that is a function of the step."""
+    checkpoint = {"optimizer_states": [], "lr_schedulers": [{"last_epoch": step}]}
+    with pytest.raises(UserError, match=f"The schedule in --ckpt_path is at step {step}, but must be"):
+        PresentOptimizer().on_load_checkpoint(None, None, checkpoint)

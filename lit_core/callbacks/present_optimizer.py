@@ -11,17 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_core.errors import UserError
-from lit_core.files.json_files import checked_state
+from lit_core.files.json_files import checked
 from lit_core.lightning.optimizers import fitting_moments
-from lit_core.lightning.schedules import StepSchedule
+from lit_core.lightning.schedules import StepSchedule, check_step
 from lit_core.screen import rank_zero_info, rank_zero_warn
 
 #: What `ReduceLROnPlateau` has seen so far, beside its arguments.
 _SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
-
-#: Steps of a schedule that are replayed at most, which takes minutes.
-_MOST_STEPS = 10_000_000
 
 
 class _Group(TypedDict):
@@ -56,9 +52,12 @@ class PresentOptimizer(Callback):
         self._has_warned = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the states of the optimizers, which are built and restored later."""
+        """Keep the states of the optimizers, which are built and restored later, and check the steps of schedules."""
         self._saved = checkpoint.get("optimizer_states", [])
-        checked_state(list[_State], self._saved, "optimizer_states")
+        where, remedy = "The checkpoint's state of", "give another checkpoint"
+        checked(list[_State], self._saved, f"{where} optimizer_states", remedy)
+        for state in checked(list[dict[str, Any]], checkpoint.get("lr_schedulers", []), f"{where} schedules", remedy):
+            check_step(state.get("last_epoch", 0), "schedule")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the arguments before Lightning restores those of the checkpoint, and drop what does not fit."""
@@ -172,12 +171,7 @@ def _replay(schedule: Any, fresh: dict[str, Any]) -> None:
     counted = schedule
     while not hasattr(counted, "last_epoch"):  # several in one
         counted = counted._schedulers[0]
-    steps = counted.last_epoch
-    if not isinstance(steps, int) or steps > _MOST_STEPS:
-        raise UserError(
-            f"The schedule in --ckpt_path is at step {steps}, but must be at a whole number up to {_MOST_STEPS}; give "
-            "another checkpoint."
-        )
+    steps = check_step(counted.last_epoch, "schedule")
     schedule.load_state_dict(copy.deepcopy(fresh))
     with warnings.catch_warnings():  # torch expects a step of the optimizer before each
         warnings.simplefilter("ignore")

@@ -19,6 +19,7 @@ from lit_core.data.stream import Stream
 from lit_core.errors import UserError
 from lit_core.files.json_files import checked_state
 from lit_core.lightning.internals import given_train_loader, set_logged_step
+from lit_core.lightning.schedules import check_step
 from lit_core.lightning.switches import refuse_switches_of
 from lit_core.screen import rank_zero_info
 from lit_core.seeds import run_seed
@@ -222,6 +223,9 @@ class ResumeStream(Callback):
         self._saved = None if saved is None else checked_state(_State, saved, type(self).__name__)
         if self._saved is None:
             return
+        check_step(self._saved["step"], "stream")
+        if not self._saved["batches_per_step"]:
+            raise UserError("The stream in --ckpt_path had 0 batches in a step, but needs 1; give another checkpoint.")
         self._begin(self._saved["step"], self._saved["consumed"])
         self._known, self._begun = _known_of(self._saved), self._saved.get("begun")
         self._earlier_tokens = dict(self._saved.get("earlier_tokens", {}))

@@ -18,6 +18,8 @@ from lit_core.files.text_files import decoded, lines_of, opened, read_whole
 DEEPEST = 50
 #: Most values, which can take fifty times the memory of their text.
 _MOST_VALUES = 5_000_000
+#: Most of what a run counts, such as tokens: all whole numbers up to it are floats, too.
+_MOST_COUNTED = 1 << 53
 _NAMES: dict[Any, str] = {
     **{dict: "an object", list: "a list", tuple: "a list", str: "a text", bool: "a truth value"},
     **{int: "a whole number", float: "a number"},
@@ -101,7 +103,7 @@ def plain(value: Any, default: Callable[[Any], Any] | None = None) -> Any:
 
 
 def checked_state(kind: Any, state: Any, owner: str) -> Any:
-    """Return what a checkpoint keeps of a part of a run, and refuse it if it is of another type.
+    """Return what a checkpoint keeps of a part of a run, and refuse what no run counts.
 
     Args:
         kind: Its type; see `checked`.
@@ -109,9 +111,21 @@ def checked_state(kind: Any, state: Any, owner: str) -> Any:
         owner: Name of the part.
 
     Raises:
-        UserError: If it is of another type.
+        UserError: If it is of another type, or a whole number in it is below 0 or above `_MOST_COUNTED`.
     """
-    return checked(kind, state, f"The checkpoint's state of {owner}", "give another checkpoint")
+    where = f"The checkpoint's state of {owner}"
+    result = checked(kind, state, where, "give another checkpoint")
+    level = [state]
+    while level:
+        inner = level.pop()
+        if isinstance(inner, dict | list):
+            level.extend(inner.values() if isinstance(inner, dict) else inner)
+        elif isinstance(inner, int) and not 0 <= inner <= _MOST_COUNTED:
+            raise UserError(
+                f"{where} holds {inner}, but its whole numbers are counts, from 0 to {_MOST_COUNTED}; give another "
+                "checkpoint."
+            )
+    return result
 
 
 def checked(kind: Any, value: Any, where: str, remedy: str, key: str = "") -> Any:

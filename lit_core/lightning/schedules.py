@@ -15,6 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from lit_core.errors import UserError, check_at_least
 from lit_core.screen import rank_zero_warn
 
+#: Optimizer steps of a checkpoint that are replayed at most, which takes minutes.
+_MOST_STEPS = 10_000_000
+
 
 class StepSchedule(LRScheduler):
     """Base of the schedules: a learning rate as a function of the step and of the group's own maximum.
@@ -157,3 +160,21 @@ def check_order(optimizer: Optimizer, rates: dict[str, float]) -> None:
             f"`{below}` is {bound:g}, but the optimizer's learning rate, the maximum, is {least:g}; "
             f"lower {below} or raise the optimizer's lr."
         )
+
+
+def check_step(step: Any, owner: str) -> int:
+    """Return the step at which a part of a run is in a checkpoint, up to which it may be replayed.
+
+    Args:
+        step: The step.
+        owner: Name of the part, for the message.
+
+    Raises:
+        UserError: If it is none, or one that no run reaches.
+    """
+    if not isinstance(step, int) or not 0 <= step <= _MOST_STEPS:
+        raise UserError(
+            f"The {owner} in --ckpt_path is at step {step}, but must be at a whole number from 0 to {_MOST_STEPS}; "
+            "give another checkpoint."
+        )
+    return step

@@ -179,14 +179,14 @@ def test_a_schedule_of_torchs_goes_on_as_it_is_given_now(name, tmp_path):
     assert seen == fit(tmp_path / "other", second, 6, lr=0.05, weight_decay=0.5)[3:]
 
 
-@pytest.mark.parametrize("steps", [10**12, 2.5, "3"])
+@pytest.mark.parametrize("steps", [10**12, -1, 2.5, "3"])
 def test_a_schedule_at_a_step_that_no_run_reaches_is_refused(steps, tmp_path):
     fit(tmp_path, warmed, 3)
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["lr_schedulers"][0]["last_epoch"] = steps
     torch.save(checkpoint, path)
-    with pytest.raises(UserError, match=f"at step {steps}, but must be at a whole number up to 10000000"):
+    with pytest.raises(UserError, match=f"at step {steps}, but must be at a whole number from 0 to 10000000"):
         fit(tmp_path, warmed, 6, resume=True)
 
 
