@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from lit_core.cli.ranks import launched_rank
@@ -58,7 +59,7 @@ def begin_run(folder: Path, config_text: str, checkpoints: list[Path]) -> None:
             )
     elif any(folder.glob("config.*.yaml")):  # the rest is of another command
         return
-    elif not was_there(own) or any(own.iterdir()):  # no fit was ended here, since it holds its empty `checkpoints`
+    elif not _is_begun(record) and (not was_there(own) or any(own.iterdir())):  # no fit was ended here
         replaced = [folder / "hparams.yaml", folder / "metrics.csv", record, *own.glob("*.ckpt")]
         if names := [str(path.relative_to(folder)) for path in replaced if path.exists()]:
             raise UserError(
@@ -70,6 +71,13 @@ def begin_run(folder: Path, config_text: str, checkpoints: list[Path]) -> None:
         path.unlink(missing_ok=True)
     for path in (*folder.glob(EVENTS), config, record):  # in this order, so that a kill here leaves what is taken up
         path.unlink(missing_ok=True)
+
+
+def _is_begun(record: Path) -> bool:
+    """Tell whether a fit was ended between its record and its config; before, it holds its empty `checkpoints`."""
+    with suppress(UserError):  # of something else
+        return _is_unfinished(record)
+    return False
 
 
 def _is_unfinished(record: Path) -> bool:

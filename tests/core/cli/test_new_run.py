@@ -1,6 +1,7 @@
 """What is in the folder that a run is given stays, unless a command of ours wrote it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,14 @@ def test_a_fit_that_was_killed_before_its_config_begins_anew():
     assert main([*FIT, "--run", "first"]) == 0
     assert len(list(FOLDER.glob("events*"))) == 1 and Path(LAST).is_file()
     assert json.loads((FOLDER / "run.json").read_text())["sessions"][0]["exit"] == "finished"
+
+
+def test_a_fit_that_was_ended_between_its_record_and_its_config_begins_anew():
+    assert main([*FIT, "--run", "first"]) == 0
+    record = json.loads((FOLDER / "run.json").read_text())
+    record["sessions"][0]["exit"] = "failed"
+    (FOLDER / "run.json").write_text(json.dumps(record))
+    (FOLDER / "config.yaml").unlink()
+    shutil.rmtree(FOLDER / "checkpoints")
+    assert main([*FIT, "--run", "first"]) == 0
+    assert Path(LAST).is_file() and (FOLDER / "config.yaml").is_file()
