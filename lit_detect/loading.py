@@ -55,13 +55,14 @@ class LoadedDetector:
             argument: Name of the argument that gave the path, for messages.
 
         Raises:
-            UserError: If there is no such file, or it holds no detector.
+            UserError: If there is no such file, or it holds no detector that was trained or fitted.
         """
         checkpoint = load_checkpoint_file(path, argument)
         if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
             raise UserError(f"{argument} is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
         task = DetectorTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
         is_normalized = bool(data_argument(checkpoint, "normalize"))
+        task.detector.require_fitted()
         detector = with_normalization(task.detector) if is_normalized else task.detector
         return cls(task, detector.eval(), file_sha256(Path(path)))
 

@@ -206,13 +206,20 @@ class DetectorTask(ExactBuffers, EvaluationTask):
             _LOOK_AT,
         )
 
+    def on_validation_start(self) -> None:
+        """Refuse a detector that is not trained, unless that is what is going on."""
+        if self.trainer.state.fn == "validate":
+            self.detector.require_fitted()
+
     def on_test_start(self) -> None:
-        """Refuse a calibration of another checkpoint, or with several thresholds, before anything is scored."""
+        """Refuse an untrained detector, and a calibration of another checkpoint or with several thresholds, at once."""
+        self.detector.require_fitted()
         self._check_calibration()
         _ = self.decisive_threshold
 
     def on_predict_start(self) -> None:
-        """Refuse a calibration of another checkpoint, and groups without a threshold, before anything is scored."""
+        """Refuse an untrained detector, a calibration of another checkpoint, and groups without a threshold."""
+        self.detector.require_fitted()
         self._check_calibration()
         texts = getattr(getattr(self.trainer, "datamodule", None), "predict_texts", None)
         if self.calibration is not None and texts is not None:
@@ -226,7 +233,8 @@ class DetectorTask(ExactBuffers, EvaluationTask):
             log_step(self, optimizer, window)
 
     def on_train_end(self) -> None:
-        """Refuse a training that ended before the detector was fitted."""
+        """Note that the detector is trained; refuse a training that ended before it was fitted."""
+        self._note_training(self.trainer.global_step)
         if self._fit.is_underway:
             raise UserError(
                 f"{self.detector.name} is fitted after one epoch, but training ended before; set trainer.max_epochs to "
@@ -243,10 +251,17 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         super().on_save_checkpoint(checkpoint)  # at the end, since it signs what the checkpoint describes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resume the gathering; rank 0 takes the rows of all ranks."""
+        """Note whether the weights are trained, and resume the gathering; rank 0 takes the rows of all ranks."""
         super().on_load_checkpoint(checkpoint)
+        self._note_training(checkpoint.get("global_step", 0))
         if "gathered" in checkpoint and trainer_of(self) is not None and self.trainer.is_global_zero:
             self._fit.resume(checkpoint["gathered"])
+
+    def _note_training(self, steps: int) -> None:
+        """Tell the detector, and members that were trained before it, whether their weights come from training."""
+        for part in self.detector.modules():
+            if isinstance(part, TrainedDetector) and steps:
+                part.has_trained_weights = True
 
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source."""

@@ -60,6 +60,7 @@ class TextFooler(Substitution):
         super().__init__(synonyms, tagger, similarity, min_similarity, faithful=False)
         check_at_least(1, max_queries=max_queries, batch_size=batch_size)
         check_finite_numbers(threshold=threshold)
+        detector.require_fitted()
         self.detector, self.threshold = detector, threshold
         self.max_queries, self.batch_size = max_queries, batch_size
         self.name = f"TextFooler[{detector.name}, {self.synonyms.name}]"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_core.errors import UserError
 from lit_core.origin import KeepsOrigin
 
 
@@ -26,6 +27,23 @@ class Detector(KeepsOrigin, nn.Module, ABC):
     name: str
     max_tokens: int | None
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the scores come from weights that were trained or fitted, or need none; true unless overridden."""
+        return True
+
+    def require_fitted(self) -> None:
+        """Raise an error if the detector would judge with weights that were not trained.
+
+        Raises:
+            UserError: If it is neither trained or fitted here nor loaded from a checkpoint of such a run.
+        """
+        if not self.is_fitted:
+            raise UserError(
+                f"{self.name} is not fitted yet, so its judgement would be random; run `lit-detect fit` first, or give "
+                "--ckpt_path of such a run."
+            )
+
     @abstractmethod
     def score(self, texts: Sequence[str]) -> Tensor:
         """Return the score of each text, float64 of shape ``(n,)`` on the CPU; a higher score means machine.
@@ -39,7 +57,19 @@ class Detector(KeepsOrigin, nn.Module, ABC):
 
 
 class TrainedDetector(Detector):
-    """Base class of detectors that are trained by gradients; the score is the machine logit minus the human logit."""
+    """Base class of detectors that are trained by gradients; the score is the machine logit minus the human logit.
+
+    Attributes:
+        has_trained_weights: Whether all weights were trained to detect. `DetectorTask` sets it after a training and
+            when it loads a checkpoint; set it where you load trained weights yourself.
+    """
+
+    has_trained_weights: bool = False
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether all weights were trained to detect."""
+        return self.has_trained_weights
 
     @abstractmethod
     def forward(self, texts: Sequence[str]) -> Tensor:

@@ -44,7 +44,8 @@ class EncoderDetector(TrainedDetector):
         if machine_label not in (0, 1):
             raise UserError(f"machine_label is {machine_label}, but must be 0 or 1. Give the label that means machine.")
         seed = part_seed(seed)
-        self.network, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=True)
+        self.network, self.tokenizer, name, is_whole = load_encoder(model, max_tokens, seed, classifies=True)
+        self.has_trained_weights = is_whole and not reinit_layers
         if reinit_layers:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

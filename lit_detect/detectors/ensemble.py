@@ -54,7 +54,14 @@ class Ensemble(LinearFeatureDetector):
         return tuple(names)
 
     def features(self, texts: Sequence[str]) -> Tensor:
-        """Return the members' scores, or features where they are fitted with the ensemble, ``(n, columns)``."""
+        """Return the members' scores, or features where they are fitted with the ensemble, ``(n, columns)``.
+
+        Raises:
+            UserError: If a member that is trained by gradients was not trained.
+        """
+        for member, here in self._each():
+            if here is None:
+                member.require_fitted()
         columns = [
             member.score(texts)[:, None] if here is None else here.features(texts) for member, here in self._each()
         ]

@@ -52,7 +52,7 @@ class FASTDetector(TrainedDetector):
         check_at_least(1, width=width)
         seed = part_seed(seed)
         self._extract = Extractor(spacy_model)
-        self.encoder, self.tokenizer, name = load_encoder(model, max_tokens, seed, classifies=False)
+        self.encoder, self.tokenizer, name, _ = load_encoder(model, max_tokens, seed, classifies=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = FASTNetwork(self.encoder.config.hidden_size, width, self.document_path)  # type: ignore[union-attr, arg-type]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError
 from lit_detect.detectors.base import FeatureDetector
 from lit_detect.functional.logistic import fit_logistic
 
@@ -51,17 +50,6 @@ class LinearFeatureDetector(FeatureDetector):
         """Return the log-odds of machine, ``(n,)``; see `FeatureDetector.score_features`."""
         self.require_fitted()
         return features.double() @ self.weight + self.bias
-
-    def require_fitted(self) -> None:
-        """Raise an error if the detector is not fitted.
-
-        Raises:
-            UserError: If neither `fit_features` was called nor a fitted checkpoint loaded.
-        """
-        if not self.is_fitted:
-            raise UserError(
-                f"{self.name} is not fitted yet. Run `lit-detect fit` first, or give --ckpt_path of such a run."
-            )
 
     def get_extra_state(self) -> Tensor:
         """Return the fitted weights and bias for a checkpoint, float64 of shape ``(f + 1,)``, or ``(0,)`` before."""

@@ -38,6 +38,11 @@ class _Normalizing(Detector):
         """The language models that the detector uses."""
         return getattr(self.detector, "language_models", ())
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the detector is fitted."""
+        return self.detector.is_fitted
+
     def score(self, texts: Sequence[str]) -> Tensor:
         """Return the scores of the normalised texts; see `Detector.score`."""
         return self.detector.score(_normalized(texts))

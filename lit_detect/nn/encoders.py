@@ -89,11 +89,13 @@ class LoadedEncoder(NamedTuple):
         network: The model of transformers.
         tokenizer: Its tokenizer.
         name: Its name, such as ``MiniLM``.
+        is_whole: Whether all weights were loaded, so that none is new.
     """
 
     network: nn.Module
     tokenizer: EncoderTokenizer
     name: str
+    is_whole: bool
 
 
 def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> LoadedEncoder:
@@ -127,11 +129,11 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Lo
         if scratch is not None:
             config = _scratch_config(model, int(scratch[1]), int(scratch[2]))
             network = kind.from_config(config, trust_remote_code=False)
-            backend, pad, limit, name = _scratch_backend(), 0, _SCRATCH_POSITIONS, model
+            backend, pad, limit, name, is_whole = _scratch_backend(), 0, _SCRATCH_POSITIONS, model, False
         else:
             folder = str(minilm_folder()) if model == "minilm" else model
             name = "MiniLM" if model == "minilm" else Path(model).name if Path(model).is_dir() else model
-            network, backend, pad, limit = _load(folder, name, kind, labels)
+            network, backend, pad, limit, is_whole = _load(folder, name, kind, labels)
         network.train()  # transformers returns loaded models in evaluation mode, and new ones in training mode
         output = network(input_ids=torch.tensor([[0, 0]]))
         freeze_unused(network, output.logits if classifies else output.last_hidden_state)
@@ -140,11 +142,11 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Lo
             f"max_tokens is {max_tokens}, but {name} takes at most {limit}, special tokens included. "
             "Set it to such a value."
         )
-    return LoadedEncoder(network, EncoderTokenizer(backend, pad, max_tokens), name)
+    return LoadedEncoder(network, EncoderTokenizer(backend, pad, max_tokens), name, is_whole)
 
 
-def _load(folder: str, name: str, kind: Any, labels: dict[str, int]) -> tuple[nn.Module, str, int, int]:
-    """Return the network, the tokenizer's definition, the padding id and the longest input in tokens."""
+def _load(folder: str, name: str, kind: Any, labels: dict[str, int]) -> tuple[nn.Module, str, int, int, bool]:
+    """Return the network, the tokenizer's definition, the padding id, the longest input, and if no weight is new."""
     from transformers import AutoTokenizer
 
     remedy = (
@@ -153,13 +155,19 @@ def _load(folder: str, name: str, kind: Any, labels: dict[str, int]) -> tuple[nn
     )
     with loading(f"model is {name}", remedy, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        network = kind.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **labels
+        network, weights = kind.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **labels,
         )
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"model is {name}, whose tokenizer has no tokenizer.json; choose a model that has one.")
     pad = tokenizer.pad_token_id
-    return network, tokenizer.backend_tokenizer.to_str(), 0 if pad is None else pad, _limit(network, tokenizer)
+    definition, pad = tokenizer.backend_tokenizer.to_str(), 0 if pad is None else pad
+    return network, definition, pad, _limit(network, tokenizer), not weights["missing_keys"]
 
 
 def _limit(network: Any, tokenizer: Any) -> int:

@@ -195,6 +195,26 @@ def test_another_checkpoint_is_refused(tmp_path):
         trained(str(tmp_path / "other.ckpt"))
 
 
+@pytest.mark.parametrize("verb", ["test", "predict", "calibrate", "report", "attack"])
+def test_a_checkpoint_before_the_first_step_judges_nothing(runs, verb, tmp_path, monkeypatch, capsys):
+    content = torch.load(checkpoint(runs, "network"), weights_only=True) | {"global_step": 0}
+    torch.save(content, runs / "new.ckpt")
+    path, texts = str(runs / "new.ckpt"), str(runs / "pairs.jsonl")
+    attack = {"class_path": "TextFooler", "init_args": {"detector": {"class_path": "lit_detect.loading.trained"}}}
+    attack["init_args"]["detector"]["init_args"] = {"checkpoint": path}
+    arguments = {
+        "test": ["--ckpt_path", path, "--data.init_args.test", "[pairs]"],
+        "predict": ["--ckpt_path", path, "--data.init_args.predict", texts],
+        "calibrate": ["--ckpt_path", path, "--human", texts, "--fpr", "0.2"],
+        "report": ["--detectors", json.dumps({"one": path}), "--texts", json.dumps([texts])],
+        "attack": ["--attack", json.dumps(attack), "--input", texts, "--output", "attacked.jsonl"],
+    }
+    monkeypatch.chdir(tmp_path)
+    assert main([verb, *arguments[verb]]) == 2
+    assert "EncoderDetector[scratch-1x32] is not fitted yet" in capsys.readouterr().err
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+
+
 def test_a_checkpoint_of_a_normalising_member_names_it(runs):
     arguments = load_checkpoint_file(checkpoint(runs, "ensemble"))["hyper_parameters"]["detector"]["init_args"]
     names = [member["class_path"].rpartition(".") for member in arguments["members"]]

@@ -37,6 +37,17 @@ def test_scores_are_those_of_transformers_one_text_at_a_time(kind, request):
     assert detector.count_tokens(texts) == [len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
 
 
+def test_it_is_fitted_where_all_weights_of_a_classifier_are_loaded(tiny_bert, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    assert EncoderDetector(tiny_bert, 40).is_fitted
+    AutoModel.from_pretrained(tiny_bert).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
+    new = [EncoderDetector(str(tmp_path), 40), EncoderDetector(tiny_bert, 40, reinit_layers=1)]
+    for detector in (*new, EncoderDetector("scratch-1x32")):
+        assert not detector.is_fitted
+
+
 def test_the_batch_does_not_matter_and_evaluation_is_deterministic(detector):
     scores = detector.score(TEXTS)
     assert scores.dtype == torch.float64 and scores.shape == (len(TEXTS),)

@@ -78,6 +78,7 @@ def test_fitted_and_trained_members_are_left_alone(lm):
     gltr = GLTRDetector(lm, max_tokens=60)
     gltr.fit_features(gltr.features(TEXTS), LABELS)
     encoder = EncoderDetector("scratch-1x32", max_tokens=32)
+    encoder.has_trained_weights = True
     before = [gltr.score(TEXTS), encoder.score(TEXTS)]
     ensemble = fitted(Ensemble([gltr, encoder]))
     assert ensemble.features(TEXTS).shape == (24, 2)

@@ -11,8 +11,11 @@ import torch
 from stand_ins import LEARNED, cases
 
 from lit_core.data import ResumeStream
+from lit_core.errors import UserError
 from lit_detect import DetectorTask, TextDataModule
-from lit_detect.detectors import Detector
+from lit_detect.attacks import TextFooler
+from lit_detect.detectors import Detector, Ensemble, TrainedDetector, ZeroShotDetector
+from lit_detect.detectors.normalization import with_normalization
 from lit_detect.formats import EmbeddedPairs, LitShiftJSONL
 from lit_detect.records import HUMAN, MACHINE
 
@@ -76,6 +79,30 @@ def built(request, stand_ins, data, tmp_path_factory):
 def test_machine_texts_score_higher_once_it_is_fitted(built):
     scores = built.detector.score(built.texts)
     assert scores[1::2].mean() > scores[::2].mean()
+
+
+def test_nothing_judges_before_it_is_fitted(built, data, tmp_path):
+    (tmp_path / "asked.txt").write_text("It rained.\n")
+    source = LitShiftJSONL(str(data / "pairs.jsonl"), name="pairs")
+    module = TextDataModule(str(data / "root"), ["pairs"], test=["pairs"], predict=str(tmp_path / "asked.txt"))
+    module.names |= {"val": ["pairs"], "test": ["pairs"]}
+    module._folder = lambda *_: data / "root" / source.name / "train"
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet)
+    new = built.build()
+    assert built.detector.is_fitted and new.is_fitted == isinstance(new, ZeroShotDetector)
+    assert with_normalization(new).is_fitted == new.is_fitted
+    for ask in (trainer.validate, trainer.test, trainer.predict):
+        ask(built.task, datamodule=module, **({} if ask == trainer.predict else {"verbose": False}))
+        if not new.is_fitted:
+            with pytest.raises(UserError, match=r"is not fitted yet.* run `lit-detect fit` first, or give --ckpt_path"):
+                ask(DetectorTask(new), datamodule=module)
+    if not new.is_fitted:
+        with pytest.raises(UserError, match="is not fitted yet"):
+            TextFooler(new)
+    if isinstance(new, TrainedDetector):
+        with pytest.raises(UserError, match="is not fitted yet"):
+            Ensemble([new, built.detector]).features(TEXTS)
 
 
 def test_scores_are_finite_numbers_on_the_cpu(built):
