@@ -140,6 +140,9 @@ def prepare(
             _move_in(folder, builds, encoder, training)
     summary = {name: _summary(folder / name) for name in settings}
     _print(summary, reused=set(summary) - {build.corpus.name for build in builds})
+    for build in builds:
+        if count := build.gathered.duplicates:
+            say(f"{count:,} documents of {build.corpus.name} were left out, since they repeat other documents.")
     weights = json.dumps(dict.fromkeys(summary, 1.0))
     place = root if resolve_data_path(root) == folder else folder
     say("", f"In           {folder}")

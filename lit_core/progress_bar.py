@@ -13,7 +13,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 EVERY = 60
 #: Columns of a terminal for the name of a bar.
 _NAME = 34
-_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{rate_shown}{postfix}]"
+_NUMBERS = "{n_fmt}/{total_fmt} [{remaining} left{rate_shown}{postfix}]"
+#: Columns that the bar itself needs, with the percentage before it.
+_BAR_WIDTH = 10
 _LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f}%), {remaining} left{rate_shown}{postfix}"
 _LINE_WITHOUT_TOTAL = "{desc}: {n_fmt}{rate_shown}{postfix}"
 
@@ -51,13 +53,29 @@ class ProgressBar(tqdm):
     def format_dict(self) -> MutableMapping[str, Any]:
         """What tqdm fills into a line, and the form of the line."""
         values: MutableMapping[str, Any] = super().format_dict
-        rate = ", {rate_fmt}" if self._with_rate else ""
-        plain = _LINE if self.total else _LINE_WITHOUT_TOTAL
-        form = plain if self._is_plain else _BAR if self.total else None
-        if len(values["prefix"]) > _NAME and not self._is_plain:
-            values["prefix"] = f"{values['prefix'][: _NAME - 3]}…: "
-        values["bar_format"] = form and form.replace("{rate_shown}", rate)
+        rate = f", {self._rate(values)}" if self._with_rate else ""
+        values["prefix"] = values["prefix"].removesuffix(": ")
+        if len(values["prefix"]) > _NAME - 2 and not self._is_plain:
+            values["prefix"] = f"{values['prefix'][: _NAME - 3]}…"
+        if self._is_plain:
+            form: str | None = _LINE if self.total else _LINE_WITHOUT_TOTAL
+        else:
+            form = "{desc}: " + _NUMBERS if self.total else None
+        form = form and form.replace("{rate_shown}", rate)
+        if form and not self._is_plain:
+            length = len(self.format_meter(**{**values, "bar_format": form, "ncols": None}))
+            if length + _BAR_WIDTH <= (values["ncols"] or math.inf):
+                form = form.replace("{desc}: ", "{l_bar}{bar}| ")
+        values["bar_format"] = form
         return values
+
+    @staticmethod
+    def _rate(values: MutableMapping[str, Any]) -> str:
+        """Return the speed as a form of tqdm: units per second, or the seconds that a slow one takes."""
+        rate = values["rate"] or (values["elapsed"] and (values["n"] - values["initial"]) / values["elapsed"])
+        if not rate or values["unit_scale"]:
+            return "{rate_noinv_fmt}"
+        return f"{1 / rate:.2f} s each" if rate < 1 else f"{rate:.2f}{values['unit']}/s"
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
         """Show the bar; where there is no terminal, write a line if the last one, or the start, is a minute ago."""
@@ -75,6 +93,13 @@ class ProgressBar(tqdm):
         """Remove the bar from a terminal, so that a line can be written in its place."""
         if not self._is_plain:
             super().clear(nolock)
+
+    @classmethod
+    def clear_all(cls) -> None:
+        """Remove all bars from a terminal until they are next drawn."""
+        for bar in list(getattr(cls, "_instances", ())):
+            if isinstance(bar, cls):
+                bar.clear()
 
     def close(self) -> None:
         """Remove the bar, or leave it as it is where that was asked for."""

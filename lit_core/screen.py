@@ -46,6 +46,7 @@ def say(*lines: object, error: bool = False) -> None:
     text = "\n".join(on_screen(line) for line in lines)
     file = sys.stderr if error else sys.stdout
     encoding = getattr(file, "encoding", None) or "utf-8"
+    clear_bars()
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=file, flush=True)
 
 
@@ -60,6 +61,7 @@ def rank_zero_warn(message: str, category: type[Warning] = UserWarning, stacklev
     """Warn on rank zero, as Lightning's function of this name does."""
     from lightning.pytorch import utilities
 
+    clear_bars()
     utilities.rank_zero_warn(on_screen(message), category=category, stacklevel=stacklevel + 1)
 
 
@@ -84,6 +86,13 @@ def progress_bar(*args: Any, desc: str, shown: bool = True, **options: Any) -> P
 
     common: dict[str, Any] = {"file": sys.stderr, "leave": False, "dynamic_ncols": True, "disable": not shown}
     return ProgressBar(*args, desc=on_screen(desc), **common, **options)
+
+
+def clear_bars() -> None:
+    """Remove the progress bars from a terminal, so that a line does not go on behind one; they are soon drawn again."""
+    module = sys.modules.get("lit_core.progress_bar")
+    if module is not None:
+        module.ProgressBar.clear_all()
 
 
 def quoted(value: object) -> str:
@@ -115,5 +124,6 @@ def _escape(character: str) -> str:
 
 
 def _escape_record(record: logging.LogRecord) -> bool:
+    clear_bars()
     record.msg, record.args = on_screen(record.getMessage()), ()
     return True

@@ -27,7 +27,7 @@ from lit_core.cli.termination import termination
 from lit_core.cli.verb import LIGHTNING, Verb, purpose
 from lit_core.errors import FAILED, OK, USER_ERROR, Stopped, Terminated, UserError, did_you_mean
 from lit_core.files.outputs import command_outputs
-from lit_core.screen import quoted, say
+from lit_core.screen import clear_bars, quoted, say
 
 if TYPE_CHECKING:
     from lit_core.cli.lit_cli import LitCLI
@@ -242,4 +242,7 @@ def _quiet() -> None:
 
 
 def _no_advert(record: logging.LogRecord) -> bool:
-    return not _ADVERT.search(record.getMessage())
+    shown = not _ADVERT.search(record.getMessage())
+    if shown:
+        clear_bars()
+    return shown

@@ -94,6 +94,14 @@ def test_every_document_comes_back_on_exactly_one_side(prepared, corpora):
     assert summary["prose"]["train"]["shards"] > 5
 
 
+def test_texts_that_repeat_others_are_counted(tmp_path, capsys):
+    (tmp_path / "texts").mkdir()
+    for number in range(9):
+        (tmp_path / "texts" / f"{number}.txt").write_text(CHAPTERS[max(number, 2)].text)
+    prepare(tmp_path / "root", [TextFolder(str(tmp_path / "texts"), "texts")], **ARGUMENTS)
+    assert "2 documents of texts were left out, since they repeat other documents." in capsys.readouterr().out
+
+
 def test_the_index_says_what_the_text_is(prepared):
     root, _ = prepared
     index = ShardSet(root / "prose" / "val").index
