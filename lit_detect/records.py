@@ -12,6 +12,10 @@ from typing import Any
 HUMAN, MACHINE = 0, 1
 #: Source of human text.
 HUMAN_SOURCE = "human"
+_WORDS = dict.fromkeys(("human", "humanwritten", "humantext", "hwt", "real", "genuine", "0"), HUMAN)
+_WORDS |= dict.fromkeys(("machine", "machinegenerated", "machinewritten", "machinetext", "mgt", "generated"), MACHINE)
+_WORDS |= dict.fromkeys(("fake", "ai", "aigenerated", "llm", "model", "bot", "1"), MACHINE)
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z])[-_ ]+(?=[a-z])")
 SPLITS = ("train", "val", "test")
 #: Conditions that distinguish machine texts. Only the domain, and keys of ``meta``, describe human texts too.
 FIELDS = ("domain", "generator", "decoding", "priming", "attack")
@@ -19,6 +23,11 @@ FIELDS = ("domain", "generator", "decoding", "priming", "attack")
 NONE = "none"
 #: Keys of the decoding that do not belong to the condition ``decoding``.
 _NOT_DECODING = ("priming_tokens", "seed", "max_new_tokens")
+
+
+def label_of(word: object) -> int | None:
+    """Return 0 for a word or number that means human, 1 for one that means machine, None for another."""
+    return _WORDS.get(_BETWEEN_WORDS.sub("", str(word).lower().strip()).removesuffix(".0"))
 
 
 @dataclass(frozen=True)

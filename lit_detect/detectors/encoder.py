@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from lit_core.errors import UserError, check_at_least
 from lit_core.seeds import part_seed
 from lit_detect.detectors.base import TrainedDetector
 from lit_detect.nn.encoders import load_encoder, renew_last_layers
+from lit_detect.records import HUMAN, MACHINE, label_of
 
 
 class EncoderDetector(TrainedDetector):
@@ -27,7 +28,9 @@ class EncoderDetector(TrainedDetector):
         max_tokens: Number of tokens to read from the start of a text, special tokens included; 8 or more, at most what
             the encoder takes.
         reinit_layers: Number of last layers to initialise newly, together with the pooler; 0 keeps all weights.
-        machine_label: Label of the model that means machine, 0 or 1; published detectors have either.
+        machine_label: Label of the model that means machine, 0 or 1; published detectors have either. None takes what
+            the names of the labels in a published detector's config say, and 1 where they do not say it, in which case
+            the detector judges only after a training.
         seed: Seed of the newly initialised weights, 0 or more; None takes that of the run.
     """
 
@@ -36,22 +39,41 @@ class EncoderDetector(TrainedDetector):
         model: str,
         max_tokens: int = 512,
         reinit_layers: int = 0,
-        machine_label: Literal[0, 1] = 1,
+        machine_label: Literal[0, 1] | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         check_at_least(0, reinit_layers=reinit_layers)
-        if machine_label not in (0, 1):
+        if machine_label not in (0, 1, None):
             raise UserError(f"machine_label is {machine_label}, but must be 0 or 1. Give the label that means machine.")
         seed = part_seed(seed)
         self.network, self.tokenizer, name, is_whole = load_encoder(model, max_tokens, seed, classifies=True)
-        self.has_trained_weights = is_whole and not reinit_layers
+        is_trained = is_whole and not reinit_layers
+        config = self.network.config
+        if machine_label is None and is_trained:
+            machine_label = _machine_index(config)
+        self.has_trained_weights = is_trained and machine_label is not None
+        self._unclear = list(config.id2label.values()) if is_trained and machine_label is None else []  # type: ignore[union-attr, operator]
         if reinit_layers:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 renew_last_layers(self.network, reinit_layers)
         self.name = f"EncoderDetector[{name}{f', last {reinit_layers} layers renewed' if reinit_layers else ''}]"
-        self.max_tokens, self.machine_label = max_tokens, machine_label
+        self.max_tokens, self.machine_label = max_tokens, MACHINE if machine_label is None else machine_label
+
+    def require_fitted(self) -> None:
+        """Raise an error if the weights are not trained, or it is not known which label means machine.
+
+        Raises:
+            UserError: If it is so.
+        """
+        if self._unclear and not self.is_fitted:
+            names = " and ".join(f"{index} {name!r}" for index, name in enumerate(self._unclear))
+            raise UserError(
+                f"{self.name} has the labels {names}, which do not say which one means machine; set machine_label to "
+                "0 or 1."
+            )
+        super().require_fitted()
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Return the logits of human and machine, ``(n, 2)``; see `TrainedDetector.forward`."""
@@ -64,3 +86,14 @@ class EncoderDetector(TrainedDetector):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each whole text, without special tokens."""
         return self.tokenizer.count(texts)
+
+
+def _machine_index(config: Any) -> Literal[0, 1] | None:
+    """Return which of two labels means machine by their names in a model's config; None where they do not say it."""
+    names = [str(config.id2label[index]) for index in (0, 1)]
+    if any((config.label2id or {}).get(name, index) != index for index, name in enumerate(names)):
+        return None
+    meanings = [None if name.strip().isdigit() else label_of(name) for name in names]
+    if meanings[0] == meanings[1]:
+        return None
+    return 0 if meanings[0] == MACHINE or meanings[1] == HUMAN else 1

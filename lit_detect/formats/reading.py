@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.json_files import read_json
-from lit_detect.records import HUMAN, MACHINE
-
-_HUMAN = frozenset({"human", "humanwritten", "humantext", "hwt", "real", "genuine", "0"})
-_MACHINE = frozenset(
-    {"machine", "machinegenerated", "machinewritten", "machinetext", "mgt", "generated", "fake", "ai", "aigenerated"}
-    | {"llm", "model", "bot", "1"}
-)
-_BETWEEN_WORDS = re.compile(r"(?<=[a-z])[-_ ]+(?=[a-z])")
+from lit_detect.records import label_of
 
 
 def json_document(path: Path) -> dict[str, Any]:
@@ -87,12 +79,9 @@ def as_label(value: Any, where: str) -> int:
     Raises:
         UserError: If the label means neither.
     """
-    word = _BETWEEN_WORDS.sub("", str(value).lower().strip()).removesuffix(".0")
-    if not isinstance(value, bool):
-        if word in _HUMAN:
-            return HUMAN
-        if word in _MACHINE:
-            return MACHINE
+    label = None if isinstance(value, bool) else label_of(value)
+    if label is not None:
+        return label
     raise UserError(
         f"{where} has the label {value!r}, which says neither human nor machine. Write human or machine (0 or 1), or "
         "read the file with TextTable and its human_values or machine_values."

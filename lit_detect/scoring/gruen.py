@@ -113,9 +113,11 @@ class Gruen:
 
         remedy = "give a classifier of acceptable sentences by its Hugging Face name or a folder with safetensors"
         with loading(f"`acceptability` is {self.acceptability}", remedy, self.acceptability):
-            module = AutoModelForSequenceClassification.from_pretrained(
-                self.acceptability, use_safetensors=True, trust_remote_code=False
+            module, weights = AutoModelForSequenceClassification.from_pretrained(
+                self.acceptability, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
+            if weights["missing_keys"]:
+                raise ValueError("it has no trained classifier")
             if module.config.num_labels != 2:
                 raise ValueError(f"it has {module.config.num_labels} labels, not 2")
             return AutoTokenizer.from_pretrained(self.acceptability, trust_remote_code=False), module.eval()

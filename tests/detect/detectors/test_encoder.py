@@ -1,4 +1,6 @@
 import copy
+import json
+import shutil
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ def test_scores_are_those_of_transformers_one_text_at_a_time(kind, request):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = request.getfixturevalue(kind)
-    detector = EncoderDetector(folder, max_tokens=40)
+    detector = EncoderDetector(folder, max_tokens=40, machine_label=1)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = TEXTS[:-1]  # special tokens that a text spells out are read by transformers
@@ -40,12 +42,46 @@ def test_scores_are_those_of_transformers_one_text_at_a_time(kind, request):
 def test_it_is_fitted_where_all_weights_of_a_classifier_are_loaded(tiny_bert, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    assert EncoderDetector(tiny_bert, 40).is_fitted
+    assert EncoderDetector(tiny_bert, 40, machine_label=1).is_fitted
     AutoModel.from_pretrained(tiny_bert).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
     new = [EncoderDetector(str(tmp_path), 40), EncoderDetector(tiny_bert, 40, reinit_layers=1)]
     for detector in (*new, EncoderDetector("scratch-1x32")):
         assert not detector.is_fitted
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "machine"),
+    [
+        (["Fake", "Real"], {}, 0),
+        (["Real", "Fake"], {}, 1),
+        (["Human", "ChatGPT"], {}, 1),
+        (["GPT-2", "human-written"], {}, 0),
+        (["AI-generated", "other"], {}, 0),
+        (["Fake", "Real"], {"label2id": {"Fake": 0, "Real": 1}}, 0),
+        (["Fake", "Real"], {"label2id": {"Fake": 1, "Real": 0}}, None),
+        (["LABEL_0", "LABEL_1"], {}, None),
+        (["0", "1"], {}, None),
+        (["negative", "positive"], {}, None),
+        (["Fake", "fake"], {}, None),
+        (["human", "real"], {}, None),
+    ],
+)
+def test_the_label_that_means_machine_is_read_from_their_names(labels, more, machine, tiny_bert, tmp_path):
+    shutil.copytree(tiny_bert, tmp_path / "published")
+    path = tmp_path / "published/config.json"
+    config = json.loads(path.read_text()) | {"id2label": {str(i): name for i, name in enumerate(labels)}} | more
+    path.write_text(json.dumps(config))
+    detector = EncoderDetector(str(path.parent), 40)
+    first = EncoderDetector(str(path.parent), 40, machine_label=0)
+    assert first.is_fitted
+    if machine is None:
+        with pytest.raises(UserError, match=rf"labels 0 '{labels[0]}' and 1 '{labels[1]}'.* set machine_label to 0 or"):
+            detector.require_fitted()
+        detector.has_trained_weights = True  # after a training
+    sign = 1 if machine == 0 else -1
+    detector.require_fitted()
+    assert torch.equal(detector.score(TEXTS), sign * first.score(TEXTS))
 
 
 def test_the_batch_does_not_matter_and_evaluation_is_deterministic(detector):

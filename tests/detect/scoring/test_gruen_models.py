@@ -80,6 +80,8 @@ def test_models_that_cannot_be_loaded_are_named(masked, tiny_bert):
         Gruen(masked, "/nowhere")
     with pytest.raises(UserError, match="masked language model is /nowhere"):
         Gruen("/nowhere", tiny_bert)
+    with pytest.raises(UserError, match=r"`acceptability` is .*it has no trained classifier"):
+        Gruen(masked, masked)
 
 
 def test_the_price_of_an_attack_is_measured_once(masked, tiny_bert, tiny_gpt2, tmp_path):
