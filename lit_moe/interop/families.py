@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,7 +86,7 @@ class Family:
         } | self.all_fixed
         if self.mixture is not None:
             values["feed_forward"] = _moe_config(self.mixture, theirs)
-        return DecoderConfig(**values, rope_theta=float(_rope(theirs)["rope_theta"]))
+        return DecoderConfig(**values, rope_theta=_rope(theirs)["rope_theta"])
 
     def hugging_face_config(self, ours: DecoderConfig, **tokens: int | None) -> Any:
         """Return transformers' config of a decoder, for which :meth:`lacks` must be empty.
@@ -235,7 +236,12 @@ def _refuse_what_we_lack(theirs: Any) -> None:
 def _rope(theirs: Any) -> dict[str, Any]:
     """Return the rotary positions' parameters, whose base transformers 4 keeps in another key."""
     parameters = getattr(theirs, "rope_parameters", None) or getattr(theirs, "rope_scaling", None) or {}
-    return {"rope_theta": getattr(theirs, "rope_theta", None), **parameters}
+    if not isinstance(parameters, Mapping):
+        raise UserError(f"config.json sets rope_parameters to {parameters!r:.60}, but it must be an object; mend it.")
+    base = parameters.get("rope_theta", getattr(theirs, "rope_theta", None))
+    if isinstance(base, bool) or not isinstance(base, int | float):
+        raise UserError(f"config.json sets rope_theta to {base!r:.60}, but it must be a number; correct it.")
+    return {**parameters, "rope_theta": float(base)}
 
 
 def _inexpressible(key: str, value: Any, what: str) -> UserError:
