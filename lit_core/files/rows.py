@@ -1,15 +1,16 @@
-"""The only reader of CSV files with a line of names; errors name file and line."""
+"""The only reader of CSV and TSV files with a line of names; errors name file and line."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lit_core.errors import UserError
 from lit_core.files.text_files import decoded, lines_of, opened
 
+TAB = "\t"
 #: Most bytes of a row, most separators in it, of which a text holds many, and most columns.
 _LARGEST, _MOST_SEPARATORS, MOST_COLUMNS = 1 << 26, 5_000_000, 100_000
 
@@ -29,12 +30,29 @@ def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, 
             if not row:
                 continue
             where = f"{path}, line {line}"
-            if len(row) != len(header):
-                raise UserError(
-                    f"{where} ends a row of {len(row)} cells, but the first line names {len(header)}. Fix the row, or "
-                    "restore the file if it is truncated."
-                )
-            yield where, dict(zip(header, row, strict=True))
+            yield where, by_column(header, row, where, separator)
+
+
+def by_column(header: list[str], row: list[str], where: str, separator: str) -> dict[str, str]:
+    """Return the cells of a row by column.
+
+    Raises:
+        UserError: If the row has more or fewer cells than the first line.
+    """
+    if len(row) != len(header):
+        tabs = " A .tsv has no quotes around cells; write cells with tabs or line breaks as .csv."
+        raise UserError(
+            f"{where} ends a row of {len(row)} cells, but the first line names {len(header)}; fix the row, or restore "
+            f"the file where it is cut off.{tabs if separator == TAB else ''}"
+        )
+    return dict(zip(header, row, strict=True))
+
+
+def separated(lines: Iterable[str], separator: str) -> Any:
+    """Return a reader of the cells of each row; where tabs separate them, quotes are characters like all others."""
+    if separator == TAB:
+        return csv.reader(lines, delimiter=TAB, quoting=csv.QUOTE_NONE, strict=True)
+    return csv.reader(lines, delimiter=separator, strict=True)
 
 
 def csv_cells(file: IO[bytes], path: Path, separator: str) -> Iterator[tuple[int, list[str], bytes]]:
@@ -60,7 +78,7 @@ def csv_cells(file: IO[bytes], path: Path, separator: str) -> Iterator[tuple[int
                 raise UserError(f"{where} belongs to a row of more than {what}; close its quotes, or restore the file.")
             yield decoded(line, where)
 
-    rows = csv.reader(counted(), delimiter=separator, strict=True)
+    rows = separated(counted(), separator)
     try:
         for row in rows:
             if len(row) > MOST_COLUMNS:

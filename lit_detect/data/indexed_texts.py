@@ -57,12 +57,14 @@ class IndexedTexts(ABC):
     Attributes:
         files: The files that are read.
         groups: The groups that occur; the empty string where texts are not grouped.
+        blank: Number of blank rows, which are set aside.
     """
 
     def __init__(self, group_column: str | None, transform: Callable[[str], str] | None) -> None:
         self.group_column, self.transform = group_column, transform
         self.files: list[Path] = []
         self.groups: set[str] = set()
+        self.blank = 0
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -97,8 +97,9 @@ def prepare(
     summary = {name: _summary(folder / name) for name in settings}
     _print(summary, reused)
     for name, count in left_out.items():
-        if count:
-            say(f"{count:,} texts of {name} were left out, since they repeat other texts.")
+        kept = sum(int(row["human"] + row["machine"]) for row in summary[name].values())
+        why = ", since they repeat others" if count else ""
+        say(f"{name}: {kept + count:,} texts read, {kept:,} kept, {count:,} set aside{why}.")
     say("", f"In           {folder}")
     trained = [name for name, splits in summary.items() if "train" in splits]
     own = json.dumps(trained or list(summary))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import os
@@ -14,7 +13,7 @@ from typing import IO, Any, cast
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import parse_json
-from lit_core.files.rows import csv_cells
+from lit_core.files.rows import TAB, by_column, csv_cells, separated
 from lit_core.files.text_files import decoded, lines_of, opened
 from lit_detect.data.indexed_texts import IndexedTexts, file_state, unchanged
 from lit_detect.formats.base import stem
@@ -89,6 +88,8 @@ class RowFile(IndexedTexts):
         for number, (_, line) in enumerate(lines_of(file, self.path), 1):
             if line.strip():
                 yield number, start, start + len(line), line
+            else:
+                self.blank += 1
             start += len(line)
 
     @abstractmethod
@@ -157,7 +158,7 @@ class JSONLines(RowFile):
 
 
 class Table(RowFile):
-    """A CSV or TSV file with a line of names; its cells may hold line breaks.
+    """A CSV or TSV file with a line of names. The cells of a CSV file may hold line breaks; a TSV file has no quoting.
 
     Attributes:
         header: The names of the columns.
@@ -165,7 +166,7 @@ class Table(RowFile):
 
     @property
     def _separator(self) -> str:
-        return "\t" if self.path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+        return TAB if self.path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
 
     def _scan(self, file: IO[bytes]) -> Iterator[tuple[int, int, int, bytes]]:
         self.header: list[str] = []
@@ -176,13 +177,15 @@ class Table(RowFile):
                 self._check_header()
             elif row:
                 yield line, start, start + len(content), content
+            else:
+                self.blank += 1
             start += len(content)
 
     def _check_header(self) -> None:
         """Refuse column names that occur twice, and one name that seems to be several, separated otherwise."""
         if len(set(self.header)) != len(self.header):
             raise UserError(f"{self.path}, line 1 names a column twice; give each its own name.")
-        others, separator = (",;", "a tab") if self._separator == "\t" else ("\t;", "a comma")
+        others, separator = (",;", "a tab") if self._separator == TAB else ("\t;", "a comma")
         if len(self.header) == 1 and self.header != [self.text_column] and set(others) & set(self.header[0]):
             raise UserError(
                 f"{self.path}, line 1 names a single column, {self.header[0]!r}, but columns must be separated by "
@@ -191,10 +194,5 @@ class Table(RowFile):
 
     def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
         text = decoded(content, where)
-        cells = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=self._separator, strict=True), [])
-        if len(cells) != len(self.header):
-            raise UserError(
-                f"{where} ends a row of {len(cells)} cells, but the first line names {len(self.header)}; fix the row, "
-                "or restore the file where it is cut off."
-            )
-        return dict(zip(self.header, cells, strict=True))
+        cells: list[str] = next(separated(io.StringIO(text, newline="\n"), self._separator), [])
+        return by_column(self.header, cells, where, self._separator)

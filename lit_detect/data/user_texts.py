@@ -9,6 +9,7 @@ from lit_core.errors import UserError
 from lit_core.files.paths import data_root, resolve_data_path
 from lit_core.files.working_folder import RECORD
 from lit_core.record import note_input
+from lit_core.screen import say
 from lit_detect.data.indexed_texts import IndexedTexts, PreparedTexts, TextFolder, text_files
 from lit_detect.data.row_files import JSONLines, RowFile, Table, TextLines
 
@@ -32,7 +33,7 @@ def open_texts(
     transform: Callable[[str], str] | None = None,
     split: str = "test",
 ) -> IndexedTexts:
-    """Open a file or folder of texts, to read them by index with their labels where there are any.
+    """Open a file or folder of texts, to read them by index with their labels where there are any, and say how many.
 
     These are read, files also with ``.gz``:
 
@@ -56,6 +57,8 @@ def open_texts(
     Raises:
         UserError: If there is no such file, its format is unknown, it has no texts, or a row is malformed.
     """
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
     if not str(path):
         raise UserError(f"{argument} is empty; name a file or folder of texts.")
     location = resolve_data_path(path)
@@ -79,6 +82,9 @@ def open_texts(
         texts = reader(location, text_column, group_column, transform)
     if not len(texts):
         raise UserError(f"{argument} is {path}, which has no texts; give a file or folder with some.")
+    count, blank = len(texts), texts.blank
+    why = ", since they are blank" if blank else ""
+    rank_zero_only(say)(f"{path}: {count + blank:,} rows read, {count:,} kept, {blank:,} set aside{why}.")
     return texts
 
 

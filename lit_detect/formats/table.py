@@ -9,7 +9,7 @@ from typing import Any
 from lit_core.errors import UserError
 from lit_core.files.json_files import json_lines
 from lit_core.files.parquet_files import parquet_rows
-from lit_core.files.rows import csv_rows
+from lit_core.files.rows import TAB, csv_rows
 from lit_detect.formats.base import FileSource, Split, files_of, stem
 from lit_detect.formats.reading import as_label, as_split, cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
@@ -132,7 +132,7 @@ class TextTable(FileSource):
             return parquet_rows(file, [self.text_column, *label, *filter(None, self.optional.values())])
         if kind == ".jsonl":
             return json_lines(file)
-        return csv_rows(file, "\t" if kind == ".tsv" else ",")
+        return csv_rows(file, TAB if kind == ".tsv" else ",")
 
     def _label(self, value: Any, where: str) -> int:
         if self.human_values is None and self.machine_values is None:

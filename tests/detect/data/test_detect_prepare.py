@@ -101,7 +101,7 @@ def test_repetitions_are_left_out_and_counted(tmp_path, capsys):
     again = [replace(record, id=f"again-{record.id}", pair_id="") for record in given[:6]]
     attacked = replace(given[1], id="attacked", attack="number")  # an attack that found nothing to change
     prepare(str(tmp_path / "root"), [Given(*given, *again, attacked)])
-    assert "6 texts of given were left out" in capsys.readouterr().out
+    assert "given: 47 texts read, 41 kept, 6 set aside, since they repeat others." in capsys.readouterr().out
     record = json.loads((tmp_path / "root" / "given" / "prepare.json").read_text())
     assert record["texts"] == {"found": 47, "left_out": 6}
 

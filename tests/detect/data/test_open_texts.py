@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,23 +22,25 @@ from lit_detect.data.module import TextDataModule
 from lit_detect.data.prepare import prepare
 from lit_detect.data.text_shards import write_texts
 from lit_detect.data.user_texts import FORMATS, open_texts
-from lit_detect.formats import LitShiftJSONL
+from lit_detect.formats import LitShiftJSONL, TextTable
 from lit_detect.formats.litshift import read_records
 from lit_detect.records import HUMAN, MACHINE, Record
 
 RECORDS = [
     Record("h0", "The kettle sang on the stove.", HUMAN, "test", "human", "homes", "p0"),
-    Record("m0", 'Said he, "No, never;"\tand left.', MACHINE, "test", "gpt2", "homes", "p0"),
+    Record("m0", 'Said he, "No, never;" and left.', MACHINE, "test", "gpt2", "homes", "p0"),
     Record("h1", "Grüße aus Köln, wo es regnet.", HUMAN, "test", "human", "news", "p1"),
     Record("m1", "A second machine wrote this one.", MACHINE, "test", "gpt2", "news", "p1"),
     Record("h1-x", "GRÜSSE AUS KÖLN, WO ES REGNET.", HUMAN, "test", "human", "news", "p1", attack="Upper"),
 ]
+QUOTE = '"'
 COLUMNS = ("id", "text", "label", "split", "source", "domain", "pair_id", "attack")
 
 
 def table(path, separator):
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore", delimiter=separator)
+        quotes = {} if separator == "," else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+        rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore", delimiter=separator, **quotes)
         rows.writeheader()
         rows.writerows(record.to_dict() for record in RECORDS)
 
@@ -276,10 +279,27 @@ def test_what_is_not_utf_8_is_refused(name, tmp_path):
 def test_another_separator_is_named(name, separator, tmp_path):
     (tmp_path / name).write_text(separator.join(("text", "label")) + "\n" + separator.join(('"a, b"', "0")) + "\n")
     if separator == {"t.csv": ",", "t.tsv": "\t"}[name]:
-        assert next(open_texts(tmp_path / name, "x").records()).text == "a, b"
+        text = '"a, b"' if separator == "\t" else "a, b"  # a .tsv has no quoting
+        assert next(open_texts(tmp_path / name, "x").records()).text == text
     else:
         with pytest.raises(UserError, match=r"line 1 names a single column, .* separated by a (tab|comma)"):
             open_texts(tmp_path / name, "x")
+
+
+def test_stray_quotes_in_a_tsv_swallow_no_row_and_the_rows_are_counted(tmp_path, capsys):
+    texts = [f"{'' if number % 3 else QUOTE}Text {number}{QUOTE * (number % 2)}" for number in range(60)]
+    content = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(texts))
+    for path in (tmp_path / "t.tsv", tmp_path / "t.tsv.gz"):
+        write = gzip.compress if path.suffix == ".gz" else bytes
+        path.write_bytes(write(f"text\tlabel\n{content}\n".encode()))
+        opened = list(open_texts(path, "x").records())
+        assert [(one.text, one.label) for one in opened] == [(text, n % 2) for n, text in enumerate(texts)]
+        assert list(TextTable("t", str(path)).records())[59].text == texts[59]
+        assert f"{path}: 61 rows read, 60 kept, 1 set aside, since they are blank." in capsys.readouterr().out
+    (tmp_path / "t.tsv").write_text('text\tlabel\n"a\tb"\t0\n')
+    for read in (partial(open_texts, tmp_path / "t.tsv", "x"), TextTable("t", str(tmp_path / "t.tsv")).records):
+        with pytest.raises(UserError, match=r"line 2 ends a row of 3 cells, but .* names 2; .* A .tsv has no quotes"):
+            list(read())
 
 
 def test_a_single_column_may_have_any_name(tmp_path):
