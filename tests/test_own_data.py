@@ -34,6 +34,9 @@ def own_text():
         path = Path(f"notes/{number % 7}/{number}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.upper())
+    Path("letters").mkdir()
+    for number, text in enumerate(passages()):
+        Path(f"letters/{number}.txt").write_text(text[::-1])
 
 
 def own_images_and_tables():
@@ -41,13 +44,12 @@ def own_images_and_tables():
     from sklearn.datasets import load_breast_cancer, load_digits
 
     patients = load_breast_cancer()
-    inputs = (patients.data - patients.data.mean(0)) / patients.data.std(0)
     rows = [
-        [*values[:10].round(4), ("malignant", "benign")[label], ("north", "south", "east")[index % 3]]
-        for index, (values, label) in enumerate(zip(inputs, patients.target, strict=True))
+        [index, *values[:10].round(4), ("malignant", "benign")[label], ("north", "south", "east")[index % 3]]
+        for index, (values, label) in enumerate(zip(patients.data, patients.target, strict=True))
     ]
-    header = [*(name.replace(" ", "_") for name in patients.feature_names[:10]), "diagnosis", "clinic"]
-    write_table("patients.csv", header, rows)
+    header = ["id", *(name.replace(" ", "_") for name in patients.feature_names[:10]), "diagnosis", "clinic"]
+    write_table("raw.csv", header, rows)
     digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         if label in (0, 1, 7):
