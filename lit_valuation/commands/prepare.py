@@ -199,7 +199,8 @@ def _print(summary: Summary, hard: list[str]) -> None:
     for classes in summary.values():
         for label, groups in classes.items():
             totals[label] += sum(count for group, count in groups.items() if group in hard)
-    columns = [label for label, count in totals.most_common() if count][:_COLUMNS]
+    hardest = [label for label, count in totals.most_common() if count]
+    columns = hardest[:_COLUMNS]
     lines = [["party", "split", "samples", "hard", *(label[:9] for label in columns)]]
     for name, classes in summary.items():
         party, _, split = name.removeprefix("owners/").rpartition("/")
@@ -212,3 +213,5 @@ def _print(summary: Summary, hard: list[str]) -> None:
             cells.append(f"{of_label[0]:,} ({of_label[1]:,})")
         lines.append([party, split, f"{samples:,}", f"{n_hard:,}", *cells])
     say("", *text_table(lines))
+    if columns:
+        say(f"{len(columns)} of {len(hardest)} classes with hard samples are shown; the hard ones are in brackets.")

@@ -85,7 +85,7 @@ def query(
     columns = validation.meta.get("columns")
     mistakes = int((predicted != samples.y).sum())
     say(
-        f"{mistakes} mistakes; {len(cases.queries)} of {len(cases.classes)} classes are to be sent, "
+        f"{mistakes} mistakes: {len(cases.queries)} are to be sent, in {len(cases.classes)} classes; "
         f"{len(cases.held_out)} are held out."
     )
     if dry_run:

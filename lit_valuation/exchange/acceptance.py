@@ -62,8 +62,8 @@ def load_trainer_data(
     entry = ledger.find("query", received.digest)
     if entry is None:
         raise UserError(
-            f"{ledger.path} knows no query with the digest {received.digest}; give the query's own folder and the "
-            "ledger that recorded it."
+            f"{ledger.path} {'knows no' if ledger.path.exists() else 'is not there, but should know a'} query with the "
+            f"digest {received.digest}; give the query's own folder and the ledger that recorded it."
         )
     splits = ["train", "val", *(["test"] if (folder / "test").exists() else [])]
     loaded = {split: LabelledSet(folder / split).load().renumbered(classes) for split in splits}

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,8 @@ def test_equal_arguments_give_equal_files_and_a_second_time_changes_nothing(prep
     assert times == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     said = capsys.readouterr().out
     assert f"lit-valuation fit --config CONFIG --data.root {root}" in said
+    shown = re.search(r"(\d+) of (\d+) classes with hard samples are shown", said)
+    assert 0 < int(shown[1]) <= int(shown[2])
     (line,) = {line for line in said.splitlines() if line.startswith("owner_1") and " train " in line}
     assert line.split()[2] == "99"
 
