@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lit_core.errors import UserError, check_above, check_finite_numbers, require
+from lit_core.statistics.interval import Interval
+from lit_core.statistics.means import kendall, spearman
 from lit_core.study.claims import Criterion
 from lit_core.study.findings import Finding, Outcome, decided, hardest, nothing
 from lit_core.study.rows import ResultRow, matching, measured, parts_of
-from lit_core.study.statistics import Interval, kendall, spearman
 
 
 class PairedGain(Criterion):

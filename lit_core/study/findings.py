@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lit_core.study.statistics import Interval, t_interval
+from lit_core.statistics.interval import Interval
+from lit_core.statistics.means import t_interval
 
 Outcome = Literal["reproduced", "not reproduced", "undecided", "not testable here"]
 

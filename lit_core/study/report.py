@@ -15,11 +15,11 @@ from typing import Any
 from lit_core.errors import did_you_mean
 from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter, markdown_table, markdown_text, text_table
+from lit_core.statistics.interval import Interval
 from lit_core.study.claims import Claim
 from lit_core.study.figures import Figure
 from lit_core.study.findings import verdict
 from lit_core.study.rows import ResultRow, means
-from lit_core.study.statistics import Interval
 
 
 @dataclass(frozen=True)

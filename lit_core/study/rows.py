@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lit_core.study.statistics import Interval, t_interval
+from lit_core.statistics.interval import Interval
+from lit_core.statistics.means import t_interval
 
 Means = dict[tuple[Any, ...], dict[str, Interval]]
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_file
 from lit_core.screen import quoted, say
+from lit_core.statistics.proportion import exact_ends
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
-from lit_detect.functional.calibration import check_rising, fit_platt, rate_interval
+from lit_detect.functional.calibration import check_rising, fit_platt
 from lit_detect.functional.threshold import check_scores, false_positive_rate, threshold_at_fpr
 from lit_detect.records import HUMAN, MACHINE
 
@@ -112,7 +113,7 @@ def group_of(scores: Tensor, fpr: float, name: str = "scores of human texts") ->
     check_scores(scores, name)
     threshold = threshold_at_fpr(scores, fpr)
     achieved = false_positive_rate(scores, threshold)
-    low, high = rate_interval(round(achieved * len(scores)), len(scores))
+    low, high = exact_ends(round(achieved * len(scores)), len(scores))
     return Group(threshold, achieved, low, high, len(scores))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from lit_core.lm.language_model import LanguageModel
 from lit_core.record import check_same_work, write_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
+from lit_core.statistics.interval import Interval
 from lit_core.study.report import write_page
-from lit_core.study.statistics import Interval
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
 from lit_detect.generation.ngram_model import NGramLM  # noqa: F401  # so that its short name is known
@@ -27,8 +26,8 @@ from lit_detect.language.similarity import Similarity, WordOverlap
 from lit_detect.loading import LoadedDetector, score_many
 from lit_detect.metrics import RATES
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, records_sha256
-from lit_detect.report.called import Called, called_lines, share
-from lit_detect.report.evaluate import Evaluated, Value, attacks, conditions, crossed, originals
+from lit_detect.report.called import Called, called_lines
+from lit_detect.report.evaluate import Evaluated, attacks, conditions, crossed, originals
 from lit_detect.report.pages import ReportRow, draw, markdown, write_csv
 from lit_detect.report.quality import quality
 from lit_detect.scoring.gruen import Gruen
@@ -83,7 +82,7 @@ def report(
         language_model: Language model whose perplexity of attacked texts and originals is reported, by class name or
             function; null reports none.
         gruen: Models for GRUEN, the quality of attacked texts and originals without a reference; null leaves it out.
-        resamples: How often texts are drawn for an interval, 1 or more.
+        resamples: How often texts are drawn for the intervals of F1 and of what attacks cost, 1 or more.
         seed: Seed of the drawing, 0 or more; null takes 0.
         batch_size: Texts per forward pass.
         trainer: Devices to score on.
@@ -180,15 +179,10 @@ def _write(folder: Path, evaluated: Sequence[Evaluated], rows: Sequence[ReportRo
 
 def _of(row: ReportRow, label: int) -> Interval | None:
     """Return the share of the human or of the machine texts of a row that is called machine."""
-    name = "human" if label == HUMAN else "machine"
-    recall, n = (_mean(row.values.get(key, math.nan)) for key in (f"recall/{name}", name))
-    if not math.isfinite(recall) or not n:
+    recall = row.values.get("recall/human" if label == HUMAN else "recall/machine")
+    if not isinstance(recall, Interval) or recall.reason:
         return None
-    return share(round(n * (recall if label == MACHINE else 1 - recall)), int(n))
-
-
-def _mean(value: Value) -> float:
-    return value.mean if isinstance(value, Interval) else float(value)
+    return recall.complement if label == HUMAN else recall
 
 
 def evaluate(

@@ -1,4 +1,7 @@
-"""Bootstrap intervals of statistics of texts, where whole groups of texts are resampled.
+"""Bootstrap intervals of means and ratios over texts, where whole groups of texts are resampled.
+
+They are for what has no interval of its own, such as F1 or a number of edits. Shares, AUROC and true-positive rates
+have intervals that hold also for few texts: `lit_core.statistics`.
 
 A `Statistic` maps weights ``(resamples, n)``, which tell how often each text was drawn, to values ``(resamples,)``. It
 is NaN where it is not defined. With all weights 1 it is the statistic of the sample.
@@ -12,8 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import check_at_least
-from lit_core.study.statistics import Interval
-from lit_detect.functional.threshold import check_fpr
+from lit_core.statistics.interval import Interval
 from lit_detect.records import HUMAN, MACHINE
 
 Statistic = Callable[[Tensor], Tensor]
@@ -91,55 +93,6 @@ def bootstrap_many(
     return intervals
 
 
-def auroc_statistic(scores: Tensor, labels: Tensor) -> Statistic:
-    """Return the AUROC, where a tie counts half, as a function of weights; see `lit_detect.functional.threshold.auroc`.
-
-    Args:
-        scores: Scores of texts, ``(n,)``.
-        labels: 0 human, 1 machine, ``(n,)``.
-    """
-    levels, level_of = torch.unique(scores.double(), return_inverse=True)
-
-    def statistic(weights: Tensor) -> Tensor:
-        human, machine = (_by_level(weights, level_of, labels == number, len(levels)) for number in (HUMAN, MACHINE))
-        below = human.cumsum(1) - human / 2
-        return (machine * below).sum(1) / (human.sum(1) * machine.sum(1))
-
-    return statistic
-
-
-def tpr_statistic(scores: Tensor, labels: Tensor, fpr: float, domains: Tensor | None = None) -> Statistic:
-    """Return the true-positive rate at a false-positive rate, as a function of weights.
-
-    The threshold is that of `lit_detect.functional.threshold.threshold_at_fpr`, chosen again in each resample.
-
-    Args:
-        scores: Scores of texts, ``(n,)``.
-        labels: 0 human, 1 machine, ``(n,)``.
-        fpr: False-positive rate, 0 to below 1.
-        domains: Id of the domain of each text, ``(n,)``, if each domain has a threshold of its own; None has a single
-            threshold.
-    """
-    check_fpr(fpr)
-    domains = torch.zeros_like(labels) if domains is None else domains
-    parts = []
-    for domain in domains.unique():
-        inside = domains == domain
-        levels, level_of = torch.unique(-scores[inside].double(), return_inverse=True)
-        parts.append((inside, level_of, labels[inside], len(levels)))
-
-    def statistic(weights: Tensor) -> Tensor:
-        detected = torch.zeros(len(weights), dtype=torch.float64)
-        for inside, level_of, classes, levels in parts:
-            drawn = weights[:, inside]
-            human, machine = (_by_level(drawn, level_of, classes == number, levels) for number in (HUMAN, MACHINE))
-            reached = human.cumsum(1) / human.sum(1, keepdim=True)  # NaN where no human text was drawn
-            detected += torch.where(reached.isnan(), reached, machine * (reached <= fpr)).sum(1)
-        return detected / weights[:, labels == MACHINE].sum(1)
-
-    return statistic
-
-
 def f1_statistic(decisions: Tensor, labels: Tensor, of: int = MACHINE) -> Statistic:
     """Return the F1 of a class as a function of weights; see `lit_detect.functional.threshold.class_scores`.
 
@@ -160,9 +113,3 @@ def ratio_statistic(part: Tensor, whole: Tensor) -> Statistic:
         whole: Summand of each text in the denominator, ``(n,)``.
     """
     return lambda weights: (weights @ part.double()) / (weights @ whole.double())
-
-
-def _by_level(weights: Tensor, level_of: Tensor, chosen: Tensor, levels: int) -> Tensor:
-    """Return the summed weights of the chosen texts at each distinct score, ``(resamples, levels)``."""
-    sums = torch.zeros(len(weights), levels, dtype=torch.float64)
-    return sums.index_add_(1, level_of[chosen], weights[:, chosen])

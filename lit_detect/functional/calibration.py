@@ -1,9 +1,8 @@
-"""Platt's map from scores to probabilities, and confidence intervals of rates."""
+"""Platt's map from scores to probabilities."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -88,43 +87,3 @@ def check_rising(platt: Platt, detector: str, hint: str) -> None:
             f"{detector} gives the machine texts no higher scores than the human ones (slope {platt.slope:.3g} of the "
             f"map to probabilities), so no threshold on its score tells them apart; {hint}."
         )
-
-
-def rate_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the confidence interval of Clopper and Pearson of a rate.
-
-    The interval is exact: it contains the true rate with at least the given confidence. This also holds for the
-    false-positive rate of a threshold that `lit_detect.functional.threshold.threshold_at_fpr` chose on the same human
-    texts: if no scores are equal, the true rate has the distribution Beta(hits + 1, n - hits), whose quantiles lie
-    inside the interval.
-
-    Args:
-        hits: Number of hits, from 0 to n.
-        n: Number of independent trials, 1 or more.
-        level: Confidence level, between 0 and 1.
-
-    Returns:
-        Lower and upper end, from 0 to 1.
-    """
-    if not 0 <= hits <= n or n < 1:
-        raise UserError(f"`hits` is {hits} and `n` is {n}, but n must be 1 or more and hits from 0 to n. Correct them.")
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else _solve(lambda rate: _at_least(hits, n, rate), tail)
-    high = 1.0 if hits == n else _solve(lambda rate: _at_least(hits + 1, n, rate), 1 - tail)
-    return low, high
-
-
-def _solve(rising: Callable[[float], float], value: float) -> float:
-    """Return the argument at which a function that rises from 0 at 0 to 1 at 1 has a value, by bisection."""
-    low, high = 0.0, 1.0
-    while high - low > 1e-12:
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < value else (low, middle)
-    return (low + high) / 2
-
-
-def _at_least(hits: int, n: int, rate: float) -> float:
-    """Return the probability of ``hits`` or more hits in n trials."""
-    j = torch.arange(hits, n + 1, dtype=torch.float64)
-    ways = math.lgamma(n + 1) - torch.lgamma(j + 1) - torch.lgamma(n - j + 1)
-    return float((ways + j * math.log(rate) + (n - j) * math.log1p(-rate)).exp().sum())

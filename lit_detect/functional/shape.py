@@ -13,10 +13,12 @@ from typing import Literal
 import numpy as np
 import torch
 from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.study.statistics import Interval
-from lit_detect.functional.bootstrap import auroc_statistic, bootstrap
+from lit_core.statistics.interval import Interval
+from lit_core.statistics.roc import auroc_interval
+from lit_detect.records import MACHINE
 
 _DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
 #: AUROC of shapes above which the formatting counts as a leak.
@@ -33,15 +35,15 @@ def shape(text: str) -> str:
     return _LETTER.sub("a", _DIGIT.sub("0", text))
 
 
-def character_auroc(
+def character_scores(
     texts: Sequence[str],
     labels: Sequence[int],
     groups: Sequence[str],
     of: Literal["shapes", "texts"],
     folds: int = 5,
     seed: int = 0,
-) -> Interval:
-    """Return the cross-validated AUROC of a classifier on character 1- to 3-grams, with folds divided by document.
+) -> Tensor:
+    """Return the cross-validated scores of a classifier on character 1- to 3-grams, with folds divided by document.
 
     The classifier is a logistic regression with C = 1 on TF-IDF with sublinear counts. Each text is scored by the
     classifier that was fitted without the fold of its group.
@@ -52,10 +54,10 @@ def character_auroc(
         groups: Document of each text, such as its ``pair_id``; all its texts are in the same fold.
         of: Input of the classifier: the shapes of the texts, or the texts.
         folds: Number of folds, 2 or more.
-        seed: Seed of the folds and of the interval.
+        seed: Seed of the folds.
 
     Returns:
-        AUROC, from 0 to 1, with its 95 % bootstrap interval over documents.
+        Log-odds of machine of each text, ``(n,)``.
 
     Raises:
         UserError: If scikit-learn is missing, or there are fewer documents with both classes than folds.
@@ -83,6 +85,19 @@ def character_auroc(
         )
         model.fit([seen[i] for i in train], y[train])
         scores[test] = model.decision_function([seen[i] for i in test])
-    targets = torch.from_numpy(y)
-    statistic = auroc_statistic(torch.from_numpy(scores), targets)
-    return bootstrap(statistic, targets, torch.from_numpy(names), seed=seed)
+    return torch.from_numpy(scores)
+
+
+def character_auroc(
+    texts: Sequence[str], labels: Sequence[int], groups: Sequence[str], of: Literal["shapes", "texts"]
+) -> Interval:
+    """Return the AUROC of `character_scores` in five folds, with its 95 % interval over documents.
+
+    Args:
+        texts: The texts.
+        labels: 0 human, 1 machine.
+        groups: Document of each text.
+        of: Input of the classifier: the shapes of the texts, or the texts.
+    """
+    numbers = torch.from_numpy(np.unique(np.asarray(groups), return_inverse=True)[1])
+    return auroc_interval(character_scores(texts, labels, groups, of), torch.tensor(labels) == MACHINE, numbers)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lit_core.errors import UserError
 from lit_core.files.tables import text_table
 from lit_core.screen import on_screen
-from lit_core.study.statistics import Interval
+from lit_core.statistics.interval import Interval
 from lit_detect.functional.shape import LEAK, character_auroc
 from lit_detect.records import HUMAN, MACHINE, Record
 

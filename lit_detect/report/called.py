@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lit_core.files.tables import text_table
-from lit_core.study.statistics import Interval
-from lit_detect.functional.calibration import rate_interval
+from lit_core.statistics.interval import Interval
+from lit_core.statistics.proportion import exact_ends
 
 #: The most rows on the screen.
 _SHOWN = 8
@@ -36,7 +36,7 @@ def share(hits: int, n: int) -> Interval | None:
         hits: Number of hits.
         n: Number of texts.
     """
-    return Interval(hits / n, *rate_interval(hits, n), n) if n else None
+    return Interval(hits / n, *exact_ends(hits, n), n) if n else None
 
 
 def called_lines(rows: Sequence[Called]) -> list[str]:

@@ -11,14 +11,10 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_core.study.statistics import Interval
-from lit_detect.functional.bootstrap import (
-    auroc_statistic,
-    bootstrap_many,
-    f1_statistic,
-    ratio_statistic,
-    tpr_statistic,
-)
+from lit_core.statistics.interval import Interval
+from lit_core.statistics.proportion import share_interval
+from lit_core.statistics.roc import auroc_interval, tpr_interval
+from lit_detect.functional.bootstrap import bootstrap, f1_statistic
 from lit_detect.functional.threshold import class_scores, threshold_at_fpr
 from lit_detect.metrics import RATES
 from lit_detect.records import HUMAN, MACHINE, NONE, Record, condition, describes_humans
@@ -40,7 +36,7 @@ class Evaluated:
         seconds: Mean time per text, in seconds.
         abstains: Number of further texts, which are too short for the detector.
         seed: Seed of the resampling.
-        resamples: Number of bootstrap resamples of an interval.
+        resamples: Number of bootstrap resamples of an interval of F1.
     """
 
     name: str
@@ -65,7 +61,7 @@ class Evaluated:
 
     @cached_property
     def groups(self) -> Tensor:
-        """Id of the bootstrap group of each text, ``(n,)``: its pair or document, or the text and its attacked ones."""
+        """Id of the group of each text, ``(n,)``: its pair or document, or the text and its attacked ones."""
         return _numbers([record.pair_id or name for record, name in zip(self.records, self.originals, strict=True)])
 
     @cached_property
@@ -111,10 +107,11 @@ def cell(evaluated: Evaluated, machine: Tensor, intervals: bool = True) -> dict[
     Args:
         evaluated: Scores of the detector.
         machine: The machine texts, bool of shape ``(n,)``.
-        intervals: Whether to compute bootstrap intervals; otherwise the values are plain numbers.
+        intervals: Whether the values have intervals; otherwise they are plain numbers.
 
     Returns:
-        ``auroc``, ``tpr_at_fpr_01`` and ``_05`` with the thresholds of the domains, ``achieved_fpr_01`` and ``_05``;
+        ``auroc``, ``tpr_at_fpr_01`` and ``_05`` with a threshold for each domain, where fresh human texts pass at that
+        rate on average; ``achieved_fpr_01`` and ``_05`` of the thresholds in `Evaluated.detected_at`;
         ``f1/machine``, ``recall/machine``, ``recall/human`` and ``precision/machine`` at the detector's own threshold;
         ``human`` and ``machine``, the numbers of texts.
     """
@@ -122,19 +119,16 @@ def cell(evaluated: Evaluated, machine: Tensor, intervals: bool = True) -> dict[
     chosen = (domains & (evaluated.labels == HUMAN) & ~evaluated.attacked) | machine
     scores, labels, groups = evaluated.scores[chosen], evaluated.labels[chosen], evaluated.groups[chosen]
     decisions = evaluated.detected_at["own"][chosen].long()
-    statistics = {"auroc": auroc_statistic(scores, labels)}
+    is_machine = labels == MACHINE
+    found: dict[str, Interval] = {"auroc": auroc_interval(scores, is_machine, groups)}
     for name, rate in RATES.items():
-        statistics[f"tpr_at_fpr_{name}"] = tpr_statistic(scores, labels, rate, evaluated.domains[chosen])
-    statistics["f1/machine"] = f1_statistic(decisions, labels)
+        found[f"tpr_at_fpr_{name}"] = tpr_interval(scores, is_machine, rate, groups, evaluated.domains[chosen])
+    f1 = f1_statistic(decisions, labels)
+    found["f1/machine"] = bootstrap(f1, labels, groups, evaluated.resamples if intervals else 1, seed=evaluated.seed)
     for name, number in (("human", HUMAN), ("machine", MACHINE)):
-        true = (labels == number).double()
-        statistics[f"recall/{name}"] = ratio_statistic(true * (decisions == number), true)
-    values: dict[str, Value] = {}
-    if intervals:
-        values |= bootstrap_many(statistics, labels, groups, evaluated.resamples, seed=evaluated.seed)
-    else:
-        one = torch.ones(1, len(labels), dtype=torch.float64)
-        values |= {name: float(statistic(one)) for name, statistic in statistics.items()}
+        own = labels == number
+        found[f"recall/{name}"] = share_interval(decisions[own] == number, groups[own])
+    values: dict[str, Value] = {name: one if intervals else one.mean for name, one in found.items()}
     values["precision/machine"] = class_scores(decisions, labels)["precision/machine"]
     for name in RATES:
         flagged = evaluated.detected_at[name][chosen][labels == HUMAN]
@@ -218,17 +212,17 @@ def attacks(evaluated: Evaluated) -> list[tuple[str, dict[str, Value]]]:
         if not pairs:
             continue
         before, after = torch.tensor(pairs).unbind(1)
-        groups, labels, every = evaluated.groups[before], evaluated.labels[before], torch.ones(len(pairs))
-        first, second = (evaluated.detected_at["own"][indices].double() for indices in (before, after))
-        at_rate = [evaluated.detected_at["05"][indices].double() for indices in (before, after)]
-        statistics = {
-            "evasion": ratio_statistic(first * (1 - second), first),
-            "recall_before": ratio_statistic(first, every),
-            "recall_after": ratio_statistic(second, every),
-            "evasion_at_fpr_05": ratio_statistic(at_rate[0] * (1 - at_rate[1]), at_rate[0]),
+        groups = evaluated.groups[before]
+        first, second = (evaluated.detected_at["own"][indices] for indices in (before, after))
+        first_at, second_at = (evaluated.detected_at["05"][indices] for indices in (before, after))
+        values: dict[str, Value] = {
+            "texts": float(len(pairs)),
+            "detected": float(first.sum()),
+            "evasion": share_interval(~second[first], groups[first]),
+            "recall_before": share_interval(first, groups),
+            "recall_after": share_interval(second, groups),
+            "evasion_at_fpr_05": share_interval(~second_at[first_at], groups[first_at]),
         }
-        values: dict[str, Value] = {"texts": float(len(pairs)), "detected": float(first.sum())}
-        values |= bootstrap_many(statistics, labels, groups, evaluated.resamples, seed=evaluated.seed)
         rows.append((name, values))
     return rows
 

@@ -15,7 +15,7 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.files.paths import atomic_path, atomic_write
 from lit_core.files.tables import CsvWriter, figure_text, markdown_table, markdown_text
 from lit_core.screen import say
-from lit_core.study.statistics import Interval
+from lit_core.statistics.interval import Interval
 from lit_detect.records import HUMAN, MACHINE
 from lit_detect.report.evaluate import Evaluated, Value
 
@@ -25,10 +25,12 @@ SHOWN = ("auroc", "tpr_at_fpr_01", "tpr_at_fpr_05", "achieved_fpr_05", "f1/machi
 SHOWN_OF_ATTACKS = ("texts", "detected", "evasion", "recall_before", "recall_after", "evasion_at_fpr_05")
 _COUNTS = ("human", "machine", "texts", "detected")
 _METHOD = (
-    "A higher score is machine. `tpr_at_fpr_01` and `_05` are shares of machine texts found at thresholds fixed on the "
-    "clean human texts of the same domain, so that at most 1 % and 5 % of them count as machine; `achieved_fpr` is the "
-    "share that does. F1, recall and evasion are at the detector's own threshold. Brackets hold 95 % bootstrap "
-    "intervals over pairs and documents."
+    "A higher score is machine. `tpr_at_fpr_01` and `_05` are shares of machine texts found at thresholds that 1 % and "
+    "5 % of fresh human texts of the same domain pass on average; fewer than 99 and 19 human texts have no such "
+    "threshold, and the intervals know that it is estimated. `achieved_fpr` and `evasion_at_fpr` are at the lowest "
+    "threshold that at most that share of the domain's clean human texts passes; F1, recall and evasion are at the "
+    "detector's own. Brackets hold 95 % intervals, in which texts of a pair or document count together: exact ones of "
+    "shares and AUROC, bootstrap ones of F1 and of what attacks cost."
 )
 
 
@@ -195,7 +197,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 def _shown(name: str, value: Value) -> str:
     if isinstance(value, Interval):
         if not math.isfinite(value.mean):
-            return "–"
+            return f"– ({value.reason})" if value.reason else "–"
         return f"{value.mean:.3f}" + (f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else "")
     if not math.isfinite(value):
         return "–"

@@ -11,7 +11,7 @@ import torch
 
 from lit_core.lm.language_model import LanguageModel
 from lit_core.progress import progress
-from lit_core.study.statistics import Interval
+from lit_core.statistics.interval import Interval
 from lit_core.work import FinishedRows
 from lit_detect.functional.bootstrap import bootstrap_many, ratio_statistic
 from lit_detect.functional.evasion import perplexity, words_changed

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_core.study.statistics import Interval, t_interval
+from lit_core.statistics.interval import Interval
+from lit_core.statistics.means import t_interval
 
 RESAMPLES = 4000
 #: With fewer cases the percentile interval is far too narrow, so it is unbounded.

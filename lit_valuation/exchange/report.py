@@ -16,7 +16,7 @@ from lit_core.errors import UserError
 from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter, figure_text, html_text, text_table
 from lit_core.screen import say
-from lit_core.study.statistics import Interval
+from lit_core.statistics.interval import Interval
 from lit_valuation.exchange.comparison import OwnerRank, verdict
 from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Answer, Query

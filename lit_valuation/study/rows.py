@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import SGD
 
-from lit_core.study.statistics import kendall
+from lit_core.statistics.means import kendall
 from lit_valuation.data.hard_cases import HardCases
 from lit_valuation.exchange.proxy_scores import relative_residual
 from lit_valuation.module import ClassifierTask

@@ -231,10 +231,12 @@ def test_the_numbers_are_those_of_the_scores(fitted, reported):
         auroc(scores[human & emma], scores[~human & clean & emma])
     )
     assert float(rows["attack", "Upper"]["auroc"]) == pytest.approx(auroc(scores[human], scores[~clean]))
-    found = 0
+    found = 0.0
     for domain in (emma, ~emma):
-        threshold = threshold_at_fpr(scores[human & domain], 0.05)
-        found += int((scores[~clean & domain] >= threshold).sum())
+        ordered = scores[human & domain].sort(descending=True).values
+        rank = 0.05 * (len(ordered) + 1)  # between the scores of these places the threshold is interpolated
+        first, second = (int((scores[~clean & domain] > ordered[int(rank) + more - 1]).sum()) for more in (0, 1))
+        found += first + (rank - int(rank)) * (second - first)
     assert float(rows["attack", "Upper"]["tpr_at_fpr_05"]) == pytest.approx(found / int((~clean).sum()))
     threshold = float(detector.task.threshold)
     before, after = scores[~human & clean] >= threshold, scores[~clean] >= threshold  # in the same order

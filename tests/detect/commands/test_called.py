@@ -1,10 +1,9 @@
 """Who `lit-detect test` and `report` say is called machine wrongly: counts by hand, intervals of scipy."""
 
 import pytest
-import torch
 from scipy.stats import binomtest
 
-from lit_core.study.statistics import Interval
+from lit_core.statistics.proportion import exact_ends
 from lit_detect.commands.report import _of
 from lit_detect.records import HUMAN, MACHINE
 from lit_detect.report.called import Called, called_lines, share
@@ -30,10 +29,7 @@ def test_the_table_fits_a_small_screen_and_says_what_is_missing():
 
 
 def test_a_report_counts_the_human_texts_that_its_recall_misses():
-    labels = torch.tensor([HUMAN] * 20 + [MACHINE] * 10)
-    is_machine = torch.tensor([True] * 3 + [False] * 17 + [True] * 9 + [False])
-    recall = {name: float((is_machine == bool(name))[labels == name].double().mean()) for name in (HUMAN, MACHINE)}
-    values = {"recall/human": Interval(recall[HUMAN], 0.0, 1.0, 20), "human": 20.0, "machine": 10.0}
-    row = ReportRow("x", "all", {}, values | {"recall/machine": Interval(recall[MACHINE], 0.0, 1.0, 10)})
-    assert _of(row, HUMAN) == share(3, 20)
+    row = ReportRow("x", "all", {}, {"recall/human": share(17, 20), "recall/machine": share(9, 10), "human": 20.0})
+    wrongly = _of(row, HUMAN)
+    assert (wrongly.mean, wrongly.low, wrongly.high) == pytest.approx((3 / 20, *exact_ends(3, 20)))
     assert _of(row, MACHINE) == share(9, 10)

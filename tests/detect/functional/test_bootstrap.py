@@ -7,48 +7,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_detect.functional.bootstrap import (
-    auroc_statistic,
-    bootstrap,
-    f1_statistic,
-    ratio_statistic,
-    tpr_statistic,
-)
-from lit_detect.functional.threshold import auroc, class_scores, threshold_at_fpr, tpr_at_fpr
+from lit_detect.functional.bootstrap import bootstrap, f1_statistic, ratio_statistic
+from lit_detect.functional.threshold import class_scores
 
 texts = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1), st.integers(0, 4)), min_size=4, max_size=25)
 
 
 @settings(deadline=None)
-@given(texts, st.sampled_from([0.0, 0.05, 0.3]))
-def test_weights_are_repetitions(rows, fpr):
+@given(texts)
+def test_weights_are_repetitions(rows):
     scores, labels, times = (torch.tensor(column) for column in zip(*rows, strict=True))
     scores, weights = scores.double(), torch.stack([times, torch.ones_like(times)]).double()
-    repeated_scores, repeated = scores.repeat_interleave(times), labels.repeat_interleave(times)
-    human, machine = repeated_scores[repeated == 0], repeated_scores[repeated == 1]
+    repeated = labels.repeat_interleave(times)
     decisions = (scores >= 0).long()
     f1 = f1_statistic(decisions, labels)(weights)
     expected = class_scores(decisions.repeat_interleave(times), repeated)["f1/machine"]
     assert float(f1[0]) == pytest.approx(expected, nan_ok=True)
-    if len(human) and len(machine) and len(repeated_scores.unique()) > 1:
-        assert float(auroc_statistic(scores, labels)(weights)[0]) == pytest.approx(auroc(human, machine))
-        found = float(tpr_statistic(scores, labels, fpr)(weights)[0])
-        assert found == pytest.approx(tpr_at_fpr(human, machine, fpr)[0])
-
-
-def test_each_domain_has_its_own_threshold():
-    generator = torch.Generator().manual_seed(1)
-    scores = torch.randn(400, generator=generator, dtype=torch.float64)
-    labels = torch.randint(2, (400,), generator=generator)
-    domains = torch.randint(3, (400,), generator=generator)
-    scores += 5 * domains + labels
-    found = 0
-    for domain in range(3):
-        inside = domains == domain
-        threshold = threshold_at_fpr(scores[inside & (labels == 0)], 0.05)
-        found += int((scores[inside & (labels == 1)] >= threshold).sum())
-    ours = tpr_statistic(scores, labels, 0.05, domains)(torch.ones(1, 400, dtype=torch.float64))
-    assert float(ours) == pytest.approx(found / int((labels == 1).sum()))
 
 
 def test_the_interval_of_a_rate_is_that_of_a_naive_bootstrap():
@@ -77,9 +51,6 @@ def test_groups_are_drawn_whole():
 
 def test_each_resample_has_both_classes():
     labels = torch.tensor([0] * 50 + [1])
-    scores = torch.arange(51.0)
-    interval = bootstrap(auroc_statistic(scores, labels), labels, resamples=200)
-    assert interval.low == interval.high == 1.0  # NaN where the one machine text were left out
     counted = []
     bootstrap(lambda weights: counted.append(weights) or weights[:, -1], labels, resamples=50)
     assert all((weights[:, labels == 0].sum(1) == 50).all() for weights in counted)

@@ -5,14 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import beta, binomtest
 from sklearn.linear_model import LogisticRegression
 
 from lit_core.errors import UserError
-from lit_detect.functional.calibration import fit_platt, rate_interval
-from lit_detect.functional.threshold import false_positive_rate, threshold_at_fpr
+from lit_detect.functional.calibration import fit_platt
 
 
 @pytest.mark.parametrize(("n_human", "n_machine", "shift", "scale"), [(200, 100, 1.0, 1.0), (30, 300, 50.0, 400.0)])
@@ -45,29 +41,3 @@ def test_a_map_needs_both_classes_and_scores_that_differ():
         fit_platt(torch.arange(3.0), torch.zeros(3))
     with pytest.raises(UserError, match="all 4"):
         fit_platt(torch.ones(4), torch.tensor([0, 1, 0, 1]))
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 2000), st.data())
-def test_the_interval_is_scipys(n, data):
-    hits = data.draw(st.integers(0, n))
-    theirs = binomtest(hits, n).proportion_ci(0.95, method="exact")
-    assert rate_interval(hits, n) == pytest.approx((theirs.low, theirs.high), abs=1e-8)
-
-
-def test_the_interval_covers_the_rate_of_a_threshold_chosen_on_the_same_texts():
-    generator = torch.Generator().manual_seed(0)
-    covered = 0
-    for _ in range(400):
-        human = torch.rand(300, generator=generator, dtype=torch.float64)
-        threshold = threshold_at_fpr(human, 0.01)
-        low, high = rate_interval(round(300 * false_positive_rate(human, threshold)), 300)
-        covered += low <= 1 - threshold <= high
-    assert covered >= 0.95 * 400
-    low, high = rate_interval(3, 300)
-    assert low < beta.ppf(0.025, 4, 297) and high == pytest.approx(beta.ppf(0.975, 4, 297), abs=1e-9)
-
-
-def test_hits_out_of_range_are_refused():
-    with pytest.raises(UserError, match="`hits` is 5"):
-        rate_interval(5, 4)

@@ -165,4 +165,4 @@ def test_leak_is_tested_on_the_pairs_of_one_setting(whole):
     records = list(read_records(whole))
     found = leak_test(records, ("tiny", "cold", 4))
     cold = {r.pair_id for r in records if r.decoding == r.decoding | {"name": "cold", "priming_tokens": 4}}
-    assert found["texts"].mean > 0.8 and found["shapes"].n == found["texts"].n == len(cold)
+    assert found["texts"].mean > 0.8 and found["shapes"].n == found["texts"].n == 2 * len(cold)

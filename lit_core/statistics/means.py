@@ -5,29 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its two-sided confidence interval.
-
-    Args:
-        mean: Mean of the values; nan where there are none.
-        low: Lower end; minus infinity for a single value, whose spread is unknown.
-        high: Upper end.
-        n: Number of values.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        if self.n < 2:
-            return f"{self.mean:.3f} (no interval, n = {self.n})"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+from lit_core.statistics.interval import Interval
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
