@@ -1,11 +1,13 @@
 import dataclasses
 import json
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lit_core.errors import UserError
+from lit_valuation.exchange.acceptance import load_trainer_data
 from lit_valuation.exchange.ledger import Entry, SharingLedger, fingerprints
 from lit_valuation.samples import Samples
 
@@ -110,3 +112,9 @@ def test_a_last_line_whose_end_an_editor_took_away_is_whole(ledger):
     with ledger.locked():
         ledger.append(Entry("answer", "a", "d5", 4))
     assert [entry.digest for entry in ledger.entries()][-2:] == ["d4", "d5"]
+
+
+def test_a_ledger_that_is_not_there_is_called_that(tmp_path):
+    ledger, query = SharingLedger(tmp_path / "ledger.jsonl"), SimpleNamespace(digest="d1")
+    with pytest.raises(UserError, match=r"ledger\.jsonl is not there, but should know a query with the digest d1"):
+        load_trainer_data(tmp_path, ledger, query, ())
