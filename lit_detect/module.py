@@ -19,8 +19,9 @@ from lit_core.lightning.internals import trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
+from lit_core.screen import rank_zero_warn
 from lit_detect.calibration import Calibration
-from lit_detect.detectors import Detector, TrainedDetector
+from lit_detect.detectors import Detector, TrainedDetector, ZeroShotDetector
 from lit_detect.fitting import TrainingSetFit
 from lit_detect.functional.calibration import Platt
 from lit_detect.metrics import DetectionScores, breakdown
@@ -180,6 +181,16 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         """The score from which a text is a machine's: that of the calibration, if there is one, or the fitted one."""
         return float(self.threshold) if self.calibration is None else self.calibration.threshold
 
+    def _check_fitted(self) -> None:
+        """Refuse a detector that is not trained, and warn of one whose scores were not mapped to probabilities."""
+        self.detector.require_fitted()
+        is_new = isinstance(self.detector, ZeroShotDetector) and self.platt.tolist() == [1, 0]
+        if is_new and self.calibration is None:
+            rank_zero_warn(
+                f"{self.detector.name} has no threshold yet: its scores tell texts apart, but its decisions and "
+                "probabilities mean nothing before `lit-detect fit` or a calibration."
+            )
+
     def _check_calibration(self) -> None:
         if self.calibration is not None and self.trainer.ckpt_path is not None:
             self.calibration.check_checkpoint(self.trainer.ckpt_path)
@@ -209,17 +220,17 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     def on_validation_start(self) -> None:
         """Refuse a detector that is not trained, unless that is what is going on."""
         if self.trainer.state.fn == "validate":
-            self.detector.require_fitted()
+            self._check_fitted()
 
     def on_test_start(self) -> None:
         """Refuse an untrained detector, and a calibration of another checkpoint or with several thresholds, at once."""
-        self.detector.require_fitted()
+        self._check_fitted()
         self._check_calibration()
         _ = self.decisive_threshold
 
     def on_predict_start(self) -> None:
         """Refuse an untrained detector, a calibration of another checkpoint, and groups without a threshold."""
-        self.detector.require_fitted()
+        self._check_fitted()
         self._check_calibration()
         texts = getattr(getattr(self.trainer, "datamodule", None), "predict_texts", None)
         if self.calibration is not None and texts is not None:

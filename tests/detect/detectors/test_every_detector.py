@@ -97,6 +97,9 @@ def test_nothing_judges_before_it_is_fitted(built, data, tmp_path):
         if not new.is_fitted:
             with pytest.raises(UserError, match=r"is not fitted yet.* run `lit-detect fit` first, or give --ckpt_path"):
                 ask(DetectorTask(new), datamodule=module)
+        else:
+            with pytest.warns(UserWarning, match="has no threshold yet: .* before `lit-detect fit` or a calibration"):
+                ask(DetectorTask(new), datamodule=module)
     if not new.is_fitted:
         with pytest.raises(UserError, match="is not fitted yet"):
             TextFooler(new)
