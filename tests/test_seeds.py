@@ -141,8 +141,6 @@ def test_no_default_of_a_seed_hides_the_seed_of_the_run():
     ]
     # pure functions that draw the intervals of a result, whose callers give the seed
     assert sorted(fixed) == [
-        "lit_detect.commands.report.evaluate",
-        "lit_detect.functional.bootstrap.bootstrap",
         "lit_detect.functional.bootstrap.bootstrap_many",
         "lit_detect.functional.shape.character_scores",
         "lit_detect.report.quality.quality",

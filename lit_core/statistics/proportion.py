@@ -62,6 +62,23 @@ def share_interval(hits: Tensor, groups: Tensor | None = None, level: float = 0.
     return Interval(count / n, *exact_ends(min(count / n * trials, trials), trials, level), n)
 
 
+def f1_interval(found: Tensor, true: Tensor, groups: Tensor | None = None, level: float = 0.95) -> Interval:
+    """Return the F1 of a class with its interval, which follows from that of a share.
+
+    Of the texts that are found or true, F1 counts the share x that is both as 2x / (1 + x).
+
+    Args:
+        found: Whether each text was taken for one of the class, bool of shape ``(n,)``.
+        true: Whether it is one, bool of shape ``(n,)``.
+        groups: Id of the pair or document of each text, ``(n,)``; None makes each text a group of its own.
+        level: Confidence level, between 0 and 1.
+    """
+    either = found | true
+    both = share_interval((found & true)[either], None if groups is None else groups[either], level)
+    mean, low, high = (2 * share / (1 + share) for share in (both.mean, both.low, both.high))
+    return Interval(mean, low, high, len(found), both.reason)
+
+
 def independent(groups: Tensor) -> float:
     """Return how many independent texts these are worth at least: as many as groups if all are equally large."""
     sizes = torch.unique(groups, return_counts=True)[1].double()

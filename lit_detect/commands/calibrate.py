@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import output_file
 from lit_core.screen import quoted, say
-from lit_core.statistics.proportion import exact_ends
+from lit_core.statistics.proportion import exact_ends, share_interval
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt
@@ -99,8 +99,8 @@ def calibrate(
             f"(95 % interval {group.low:.3%} to {group.high:.3%})"
         )
     if len(machine_scores) and by is None:
-        flagged = float((machine_scores >= thresholds[ALL].threshold).double().mean())
-        say(f"  and {flagged:.1%} of {len(machine_scores):,} machine texts")
+        found = share_interval(machine_scores >= thresholds[ALL].threshold)
+        say(f"  and {found.mean:.1%} of {found.n:,} machine texts (95 % interval {found.low:.1%} to {found.high:.1%})")
     say(f"Use it: lit-detect predict --ckpt_path {quoted(ckpt_path)} --model.init_args.calibration {quoted(target)}")
 
 

@@ -82,7 +82,7 @@ def report(
         language_model: Language model whose perplexity of attacked texts and originals is reported, by class name or
             function; null reports none.
         gruen: Models for GRUEN, the quality of attacked texts and originals without a reference; null leaves it out.
-        resamples: How often texts are drawn for the intervals of F1 and of what attacks cost, 1 or more.
+        resamples: How often texts are drawn for the intervals of what attacks cost the text, 1 or more.
         seed: Seed of the drawing, 0 or more; null takes 0.
         batch_size: Texts per forward pass.
         trainer: Devices to score on.
@@ -121,10 +121,10 @@ def report(
     with ExclusiveFolder(folder, busy, fabric.global_rank, fabric):
         if fabric.is_global_zero:
             say(f"{len(loaded)} detectors, {len(records):,} texts. To resume a killed report, start it again.")
-        evaluated, refused = _evaluate_all(loaded, records, scores, batch_size, resamples, seed, fabric)
+        evaluated, refused = _evaluate_all(loaded, records, scores, batch_size, fabric)
         if not fabric.is_global_zero:
             return OK
-        say("Drawing intervals.")
+        say("Computing intervals.")
         rows = [row for one in evaluated for row in rows_of(one, fields)]
         notes += left_out(evaluated, rows, fields)
         measurements = folder / "scores" / "quality.jsonl"
@@ -146,8 +146,6 @@ def _evaluate_all(
     records: Sequence[Record],
     folder: Path,
     batch_size: int,
-    resamples: int,
-    seed: int,
     fabric: Fabric,
 ) -> tuple[list[Evaluated], dict[str, str]]:
     """Return the detectors that could be evaluated, and by name why the others could not."""
@@ -155,7 +153,7 @@ def _evaluate_all(
     refused: dict[str, str] = {}
     for name, detector in loaded.items():
         try:
-            evaluated.append(evaluate(name, detector, records, folder, batch_size, resamples, seed, fabric))
+            evaluated.append(evaluate(name, detector, records, folder, batch_size, fabric))
         except UserError as error:
             refused[name] = str(error)
             if fabric.is_global_zero:
@@ -191,8 +189,6 @@ def evaluate(
     records: Sequence[Record],
     folder: Path,
     batch_size: int = 16,
-    resamples: int = 1000,
-    seed: int = 0,
     fabric: Fabric | None = None,
 ) -> Evaluated:
     """Score the texts that are long enough for a detector.
@@ -203,8 +199,6 @@ def evaluate(
         records: The texts.
         folder: Folder of finished scores.
         batch_size: Texts per forward pass.
-        resamples: How often texts are drawn for an interval.
-        seed: Seed of the drawing.
         fabric: The processes that share the texts; None for this process alone.
 
     Raises:
@@ -216,7 +210,7 @@ def evaluate(
     scored = score_many(detector, [record.text for record in chosen], batch_size, folder, fabric)
     check_scores(scored.scores, f"scores of {name}")
     threshold, abstains = float(detector.task.threshold), len(records) - len(chosen)
-    return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains, seed, resamples)
+    return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains)
 
 
 def rows_of(evaluated: Evaluated, fields: Sequence[str]) -> Iterator[ReportRow]:

@@ -1,7 +1,7 @@
 """Bootstrap intervals of means and ratios over texts, where whole groups of texts are resampled.
 
-They are for what has no interval of its own, such as F1 or a number of edits. Shares, AUROC and true-positive rates
-have intervals that hold also for few texts: `lit_core.statistics`.
+They are for what has no interval of its own, such as a number of edits. Shares, F1, AUROC and true-positive rates have
+intervals that hold also for few texts: `lit_core.statistics`.
 
 A `Statistic` maps weights ``(resamples, n)``, which tell how often each text was drawn, to values ``(resamples,)``. It
 is NaN where it is not defined. With all weights 1 it is the statistic of the sample.
@@ -21,18 +21,6 @@ from lit_detect.records import HUMAN, MACHINE
 Statistic = Callable[[Tensor], Tensor]
 #: Largest number of weights in memory at once.
 _CELLS = 4_000_000
-
-
-def bootstrap(
-    statistic: Statistic,
-    labels: Tensor,
-    groups: Tensor | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Return a statistic with its bootstrap percentile interval; see `bootstrap_many`."""
-    return bootstrap_many({"": statistic}, labels, groups, resamples, level, seed)[""]
 
 
 def bootstrap_many(
@@ -91,18 +79,6 @@ def bootstrap_many(
         low, high = torch.nanquantile(torch.cat(parts), ends).tolist()
         intervals[name] = Interval(sample[name], low, high, count)
     return intervals
-
-
-def f1_statistic(decisions: Tensor, labels: Tensor, of: int = MACHINE) -> Statistic:
-    """Return the F1 of a class as a function of weights; see `lit_detect.functional.threshold.class_scores`.
-
-    Args:
-        decisions: 0 human, 1 machine, ``(n,)``.
-        labels: 0 human, 1 machine, ``(n,)``.
-        of: The class, 0 or 1.
-    """
-    chosen, true = decisions == of, labels == of
-    return ratio_statistic(2.0 * (chosen & true), 1.0 * chosen + 1.0 * true)
 
 
 def ratio_statistic(part: Tensor, whole: Tensor) -> Statistic:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_core.statistics.interval import Interval
-from lit_core.statistics.proportion import share_interval
+from lit_core.statistics.proportion import f1_interval, share_interval
 from lit_core.statistics.roc import auroc_interval, tpr_interval
-from lit_detect.functional.bootstrap import bootstrap, f1_statistic
 from lit_detect.functional.threshold import class_scores, threshold_at_fpr
 from lit_detect.metrics import RATES
 from lit_detect.records import HUMAN, MACHINE, NONE, Record, condition, describes_humans
@@ -35,8 +34,6 @@ class Evaluated:
         threshold: The detector's own threshold.
         seconds: Mean time per text, in seconds.
         abstains: Number of further texts, which are too short for the detector.
-        seed: Seed of the resampling.
-        resamples: Number of bootstrap resamples of an interval of F1.
     """
 
     name: str
@@ -46,8 +43,6 @@ class Evaluated:
     threshold: float
     seconds: float
     abstains: int
-    seed: int
-    resamples: int = 1000
 
     @cached_property
     def labels(self) -> Tensor:
@@ -123,8 +118,7 @@ def cell(evaluated: Evaluated, machine: Tensor, intervals: bool = True) -> dict[
     found: dict[str, Interval] = {"auroc": auroc_interval(scores, is_machine, groups)}
     for name, rate in RATES.items():
         found[f"tpr_at_fpr_{name}"] = tpr_interval(scores, is_machine, rate, groups, evaluated.domains[chosen])
-    f1 = f1_statistic(decisions, labels)
-    found["f1/machine"] = bootstrap(f1, labels, groups, evaluated.resamples if intervals else 1, seed=evaluated.seed)
+    found["f1/machine"] = f1_interval(decisions == MACHINE, is_machine, groups)
     for name, number in (("human", HUMAN), ("machine", MACHINE)):
         own = labels == number
         found[f"recall/{name}"] = share_interval(decisions[own] == number, groups[own])

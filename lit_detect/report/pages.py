@@ -30,7 +30,7 @@ _METHOD = (
     "threshold, and the intervals know that it is estimated. `achieved_fpr` and `evasion_at_fpr` are at the lowest "
     "threshold that at most that share of the domain's clean human texts passes; F1, recall and evasion are at the "
     "detector's own. Brackets hold 95 % intervals, in which texts of a pair or document count together: exact ones of "
-    "shares and AUROC, bootstrap ones of F1 and of what attacks cost."
+    "shares and AUROC, what follows from such a share of F1, bootstrap ones of what attacks cost."
 )
 
 

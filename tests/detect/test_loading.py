@@ -126,7 +126,7 @@ def calibrated(path, texts, folder):
 def reported(path, texts, folder):
     records = [Record(str(n), text, HUMAN) for n, text in enumerate(texts)]
     records += [Record(f"m{n}", text, MACHINE) for n, text in enumerate(map(shuffled, texts))]
-    return evaluate("d", load(path), records, folder / f"scores-{hash(texts[0])}", resamples=2).scores
+    return evaluate("d", load(path), records, folder / f"scores-{hash(texts[0])}").scores
 
 
 def predicted(path, texts, folder):

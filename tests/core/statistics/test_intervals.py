@@ -11,7 +11,7 @@ from scipy.stats import beta, binomtest
 from lit_core.errors import UserError
 from lit_core.statistics.beta import beta_probability, beta_quantile
 from lit_core.statistics.interval import Interval, missing
-from lit_core.statistics.proportion import effective_number, exact_ends, share_interval
+from lit_core.statistics.proportion import effective_number, exact_ends, f1_interval, share_interval
 from lit_core.statistics.roc import auroc_interval, tpr_interval
 
 positive_numbers = st.floats(0.05, 5000)
@@ -63,6 +63,14 @@ def test_five_texts_of_which_none_evades_do_not_show_that_none_ever_does():
     assert (found.mean, found.low, found.n) == (0, 0, 5)
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 5))  # .52, where a bootstrap has 0
     assert share_interval(torch.ones(0)).reason == "no texts"
+
+
+def test_f1_is_that_of_its_counts_and_1_is_not_certain():
+    found, true = (torch.tensor([int(digit) for digit in row]) == 1 for row in ("1110010", "1101110"))
+    assert f1_interval(found, true).mean == pytest.approx(2 * 3 / (4 + 5))
+    share = exact_ends(5, 5)[0]
+    assert f1_interval(true, true).low == pytest.approx(2 * share / (1 + share))
+    assert f1_interval(~true & true, ~true & true).reason == "no texts"
 
 
 def test_texts_of_a_group_count_less_than_independent_ones():

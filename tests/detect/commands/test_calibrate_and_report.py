@@ -328,7 +328,7 @@ def test_a_detector_that_an_attack_asks_reads_texts_as_it_was_trained(fitted, tm
 def test_a_condition_without_human_texts_is_left_out():
     found = [(0, "en"), (0, "en"), (1, "en"), (1, "de")]
     records = [Record(str(n), "", label=label, meta={"language": name}) for n, (label, name) in enumerate(found)]
-    evaluated = Evaluated("d", "D", records, torch.arange(4.0).double(), 1.5, 0.0, 0, seed=0, resamples=2)
+    evaluated = Evaluated("d", "D", records, torch.arange(4.0).double(), 1.5, 0.0, 0)
     assert [(field, name) for field, name, _ in conditions(evaluated, ["language"])] == [
         ("all", "clean"),
         ("language", "en"),
@@ -385,7 +385,7 @@ def test_texts_of_one_id_are_told_apart_by_their_originals():
     attacked = [Record("t-1", one.text.upper(), MACHINE, attack="Up", meta={"original": one.text}) for one in clean]
     human = [Record("h", "h", HUMAN)]
     scores = torch.tensor([0.0, 1, 0, 1, 0, 0, 0]).double()
-    found = Evaluated("d", "D", [*human, *clean, *attacked], scores, 0.5, 0.0, 0, seed=0, resamples=2)
+    found = Evaluated("d", "D", [*human, *clean, *attacked], scores, 0.5, 0.0, 0)
     [(_, values)] = attacks(found)  # a and c are detected, and afterwards none is
     assert (values["recall_before"].mean, values["evasion"].mean) == (2 / 3, 1.0)
     assert len(found.groups.unique()) == 4 and torch.equal(found.groups[1:4], found.groups[4:])

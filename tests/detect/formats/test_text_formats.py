@@ -130,7 +130,7 @@ def test_raid_groups_a_source_with_its_attacks():
     assert sampled.decoding == {"strategy": "sampling", "repetition_penalty": "yes"} and sampled.source == "mpt"
     assert human.meta == {"title": 'A "title",\nin two lines', "adv_source_id": "0-human"}
     assert human.text == passages(1)[0]
-    [(name, values)] = attacks(Evaluated("d", "D", found, torch.ones(24).double(), 0.5, 0.0, 0, seed=0, resamples=2))
+    [(name, values)] = attacks(Evaluated("d", "D", found, torch.ones(24).double(), 0.5, 0.0, 0))
     assert name == "homoglyph" and values["texts"] == values["detected"] == 8  # each machine text has its original
     table("raid/test.csv", [{"id": "1", "generation": "x"}])
     with pytest.raises(UserError, match=r"test\.csv, line 2.*predict"):

@@ -1,28 +1,15 @@
-"""Bootstrap statistics against the unweighted measures on texts that are really repeated."""
+"""Bootstrap intervals against a naive bootstrap, and what is drawn."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lit_detect.functional.bootstrap import bootstrap, f1_statistic, ratio_statistic
-from lit_detect.functional.threshold import class_scores
-
-texts = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1), st.integers(0, 4)), min_size=4, max_size=25)
+from lit_detect.functional.bootstrap import bootstrap_many, ratio_statistic
 
 
-@settings(deadline=None)
-@given(texts)
-def test_weights_are_repetitions(rows):
-    scores, labels, times = (torch.tensor(column) for column in zip(*rows, strict=True))
-    scores, weights = scores.double(), torch.stack([times, torch.ones_like(times)]).double()
-    repeated = labels.repeat_interleave(times)
-    decisions = (scores >= 0).long()
-    f1 = f1_statistic(decisions, labels)(weights)
-    expected = class_scores(decisions.repeat_interleave(times), repeated)["f1/machine"]
-    assert float(f1[0]) == pytest.approx(expected, nan_ok=True)
+def bootstrap(statistic, *arguments, **options):
+    return bootstrap_many({"": statistic}, *arguments, **options)[""]
 
 
 def test_the_interval_of_a_rate_is_that_of_a_naive_bootstrap():
