@@ -168,7 +168,8 @@ def text_shards(folder):
 def user_texts(folder):
     lines = "".join(json.dumps(row) + "\n" for row in rows())
     table = "text,label\n" + "".join(f'"{row["text"]}",{row["label"]}\n' for row in rows())
-    files = {"x.jsonl": lines, "x.csv": table, "x.tsv": table.replace(",", "\t"), "x.txt": "\n".join(TEXTS)}
+    tabs = "text\tlabel\n" + "".join(f"{row['text'].split()[0]}\t{row['label']}\n" for row in rows())
+    files = {"x.jsonl": lines, "x.csv": table, "x.tsv": tabs, "x.txt": "\n".join(TEXTS)}
     for name, text in files.items():
         (folder / name).write_text(text)
         (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
