@@ -16,7 +16,7 @@ from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.working_folder import RECORD, root_to_prepare
 from lit_core.screen import logger, say
 from lit_detect.data.indexed_texts import IndexedTexts
-from lit_detect.data.prepare import all_there, prepare
+from lit_detect.data.prepare import all_there, prepare_for_run
 from lit_detect.data.text_shards import TextSet
 from lit_detect.data.user_texts import open_texts
 from lit_detect.formats import TextSource
@@ -96,7 +96,7 @@ class TextDataModule(StreamDataModule):
         if self.sources and not predicts and not all_there(self.root, self.sources):
             names = ", ".join(source.name for source in self.sources)
             say(f"`data.sources` are prepared before the run: {names} in {root_to_prepare(self.root)}.")
-            prepare(self.root, self.sources)
+            prepare_for_run(self.root, self.sources)
 
     def setup(self, stage: str) -> None:
         """Open the sets and derive the gradient accumulation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,61 @@ def prepare(
     output_folder(folder, "root")
     _check(val_fraction, test_fraction, seed, shard_size)
     settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size)
+    summary = _prepare(folder, sources or (), settings)
+    say("", f"In           {folder}")
+    trained = [name for name, splits in summary.items() if "train" in splits]
+    own = json.dumps(trained or list(summary))
+    if trained:
+        say(f"Train on it  lit-detect fit --config CONFIG --data.root {quoted(root)} --data.train {quoted(own)}")
+    else:
+        say(f"Test on it   lit-detect test --ckpt_path CHECKPOINT --data.root {quoted(root)} --data.test {quoted(own)}")
+    return summary
+
+
+def prepare_for_run(root: str, sources: list[TextSource]) -> None:
+    """Prepare sources with the default arguments of `prepare` for a run that goes on with them.
+
+    Args:
+        root: Folder of the sources, as in `prepare`.
+        sources: The sources.
+
+    Raises:
+        UserError: As `prepare`.
+        RunFailure: If the disk is full.
+    """
+    folder = root_to_prepare(root)
+    output_folder(folder, "root")
+    _prepare(folder, sources, _settings(sources, **_defaults()))
+
+
+def all_there(root: str, sources: list[TextSource]) -> bool:
+    """Tell whether `prepare` has written sources, with its default arguments, and none of their files is damaged.
+
+    Args:
+        root: Folder of the sources, as in `prepare`.
+        sources: The sources.
+    """
+    folder = root_to_prepare(root)
+    try:
+        for name, settings in _settings(sources, **_defaults()).items():
+            if not is_prepared(folder / name, settings, shown):
+                return False
+            check_prepared(folder / name)
+    except UserError:
+        return False  # `prepare` says why, and mends what it can
+    return True
+
+
+def _defaults() -> dict[str, Any]:
+    parameters = inspect.signature(prepare).parameters
+    return {name: one.default for name, one in parameters.items() if name not in ("root", "sources", "verify")}
+
+
+def _prepare(folder: Path, sources: Iterable[TextSource], settings: Mapping[str, Any]) -> Summary:
+    """Write the sources that are not there as they are wanted, and tell what there is."""
     reused, left_out = set(), {}
     with workplace(folder, f"*/{RECORD}") as work:
-        for source in sources or ():
+        for source in sources:
             name = source.name
             if is_prepared(folder / name, settings[name], shown) and is_whole(folder / name):
                 reused.add(name)
@@ -100,33 +152,7 @@ def prepare(
         kept = sum(int(row["human"] + row["machine"]) for row in summary[name].values())
         why = ", since they repeat others" if count else ""
         say(f"{name}: {kept + count:,} texts read, {kept:,} kept, {count:,} set aside{why}.")
-    say("", f"In           {folder}")
-    trained = [name for name, splits in summary.items() if "train" in splits]
-    own = json.dumps(trained or list(summary))
-    if trained:
-        say(f"Train on it  lit-detect fit --config CONFIG --data.root {quoted(root)} --data.train {quoted(own)}")
-    else:
-        say(f"Test on it   lit-detect test --ckpt_path CHECKPOINT --data.root {quoted(root)} --data.test {quoted(own)}")
     return summary
-
-
-def all_there(root: str, sources: list[TextSource]) -> bool:
-    """Tell whether `prepare` has written sources, with its default arguments, and none of their files is damaged.
-
-    Args:
-        root: Folder of the sources, as in `prepare`.
-        sources: The sources.
-    """
-    folder, parameters = root_to_prepare(root), inspect.signature(prepare).parameters
-    defaults = {name: one.default for name, one in parameters.items() if name not in ("root", "sources", "verify")}
-    try:
-        for name, settings in _settings(sources, **defaults).items():
-            if not is_prepared(folder / name, settings, shown):
-                return False
-            check_prepared(folder / name)
-    except UserError:
-        return False  # `prepare` says why, and mends what it can
-    return True
 
 
 def _settings(
