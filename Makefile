@@ -27,7 +27,7 @@ quickstart-valuation: $(STAMP)  ## Six owners, whose data helps?
 quickstart-detect: $(STAMP)  ## Two detectors, in the wild and under attack, with the language model of quickstart-moe.
 	$(BIN)/python examples/quickstart_detect.py
 
-test: $(STAMP)  ## The fast set: embedded data only, commands start warm; at most five minutes on two cores.
+test: $(STAMP)  ## The fast set: embedded data only, commands start warm; at most six minutes on two cores.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(STAMP)  ## The fast and the slow set, every command started as users start it; the slow one fetches corpora.

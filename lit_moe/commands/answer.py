@@ -129,7 +129,7 @@ def _is_of(key: str, stage: str, metric: str) -> bool:
 
 
 def _shown_of(question: str, names: Sequence[str], most: int) -> str:
-    return question + (f"; {most} of {len(names)} shown" if len(names) > most else "")
+    return question + (f"; worst {most} of {len(names)}" if len(names) > most else "")
 
 
 def _name(name: str) -> str:

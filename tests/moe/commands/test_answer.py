@@ -53,8 +53,8 @@ def test_many_sources_with_long_names_fit_a_small_screen(compared):
     lines = answer_lines("test", metrics(after), Shift(names[:3], names[3:6], before, after, ["a", "b"]), 1000)
     assert len(lines) <= 15
     assert max(map(len, lines)) <= 80
-    assert [line.split("; ")[-1] for line in lines if "shown" in line] == [
-        *("2 of 3 shown", "2 of 3 shown", "1 of 3 shown", "2 of 9 shown")
+    assert [line.split("; ")[-1] for line in lines if "; worst" in line] == [
+        *("worst 2 of 3", "worst 2 of 3", "worst 1 of 3", "worst 2 of 9")
     ]
 
 
