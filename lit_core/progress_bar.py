@@ -53,6 +53,8 @@ class ProgressBar(tqdm):
     def format_dict(self) -> MutableMapping[str, Any]:
         """What tqdm fills into a line, and the form of the line."""
         values: MutableMapping[str, Any] = super().format_dict
+        if self.disable:  # as on further ranks; there is nothing to fill in
+            return values
         rate = f", {self._rate(values)}" if self._with_rate else ""
         values["prefix"] = values["prefix"].removesuffix(": ")
         if len(values["prefix"]) > _NAME - 2 and not self._is_plain:

@@ -30,6 +30,13 @@ def clock(monkeypatch):
     return now
 
 
+def test_a_bar_of_a_further_rank_shows_nothing():
+    with module.ProgressBar(range(2), desc="Work", file=sys.stderr, disable=True) as bar:
+        for _ in bar:
+            bar.set_postfix(loss=1.0)
+    assert bar.format_dict["prefix"] is None and str(bar)
+
+
 def test_a_file_gets_a_plain_line_a_minute_and_nothing_else(clock, monkeypatch):
     file = io.StringIO()
     monkeypatch.setattr(sys, "stderr", file)
