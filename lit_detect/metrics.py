@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +11,8 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_core.lightning.one_value import OneValue
-from lit_detect.functional.threshold import (
-    auroc,
-    check_finite,
-    check_scores,
-    class_scores,
-    false_positive_rate,
-    threshold_at_fpr,
-)
+from lit_detect.functional.conformal import expected_fpr, threshold_at_fpr
+from lit_detect.functional.threshold import auroc, check_finite, check_scores, class_scores, share_above
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, describes_humans, key_part
 
 #: False-positive rates by the suffix of their keys.
@@ -42,17 +37,19 @@ class DetectionScores(OneValue):
     value                         unit    meaning
     ============================  ======  =============================================================================
     ``auroc``                     0 to 1  chance that a machine text scores above a human one, ties half
-    ``tpr_at_fpr_01``, ``_05``    0 to 1  share of machine texts found where at most 1 % or 5 % of the human texts of
-                                          the same set count as machine; the threshold is their exact quantile
-    ``achieved_fpr_01``, ``_05``  0 to 1  share of those human texts that does count; smaller with ties or few texts
+    ``tpr_at_fpr_01``, ``_05``    0 to 1  share of machine texts found at the threshold that fresh human texts reach at
+                                          1 % or 5 %, in expectation; it is fixed on the human texts of the same set,
+                                          of which it needs 99 or 19
+    ``achieved_fpr_01``, ``_05``  0 to 1  rate at which fresh human texts reach that threshold, in expectation; smaller
+                                          with ties or few texts
     ``accuracy``                  0 to 1  at the detector's own threshold
     ``precision/{class}``         0 to 1  same; of ``human`` and ``machine``
     ``recall/{class}``            0 to 1  same
     ``f1/{class}``                0 to 1  same
     ============================  ======  =============================================================================
 
-    Values that need a class which the set lacks are left out. The precision of a class is NaN if no text was decided to
-    belong to it.
+    Values that need a class which the set lacks, or more human texts than it has, are left out. The precision of a
+    class is NaN if no text was decided to belong to it.
 
     Args:
         dtype: Type of the scores; a device without float64 takes float32.
@@ -195,8 +192,9 @@ def scores_of(human: Tensor, machine: Tensor, threshold: float) -> dict[str, flo
         values["auroc"] = 0.5 if tied else auroc(human, machine)
         for name, rate in RATES.items():
             at_rate = threshold_at_fpr(human, rate)
-            values[f"tpr_at_fpr_{name}"] = false_positive_rate(machine, at_rate)
-            values[f"achieved_fpr_{name}"] = false_positive_rate(human, at_rate)
+            if at_rate < math.inf:
+                values[f"tpr_at_fpr_{name}"] = share_above(machine, at_rate)
+                values[f"achieved_fpr_{name}"] = expected_fpr(human, at_rate)
     labels = torch.tensor([HUMAN] * len(human) + [MACHINE] * len(machine))
     absent = {name for name, texts in (("human", human), ("machine", machine)) if not len(texts)}
     decided = class_scores((scores >= threshold).long(), labels) if len(scores) else {}

@@ -15,7 +15,8 @@ from lit_core.statistics.proportion import exact_ends, share_interval
 from lit_detect.calibration import ALL, Calibration, Group
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt
-from lit_detect.functional.threshold import check_scores, false_positive_rate, threshold_at_fpr
+from lit_detect.functional.conformal import expected_fpr, threshold_at_fpr
+from lit_detect.functional.threshold import check_scores
 from lit_detect.records import HUMAN, MACHINE
 
 
@@ -112,9 +113,8 @@ def group_of(scores: Tensor, fpr: float, name: str = "scores of human texts") ->
     """
     check_scores(scores, name)
     threshold = threshold_at_fpr(scores, fpr)
-    achieved = false_positive_rate(scores, threshold)
-    low, high = exact_ends(round(achieved * len(scores)), len(scores))
-    return Group(threshold, achieved, low, high, len(scores))
+    low, high = exact_ends(int((scores >= threshold).sum()), len(scores))
+    return Group(threshold, expected_fpr(scores, threshold), low, high, len(scores))
 
 
 def check_counts(groups: Sequence[str], fpr: float, by: str | None) -> None:

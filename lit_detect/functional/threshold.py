@@ -1,4 +1,4 @@
-"""Measures of detection from scores: thresholds at a false-positive rate, AUROC, precision, recall, F1.
+"""Measures of detection from scores: AUROC, precision, recall, F1.
 
 A higher score means machine, and a text is decided to be machine if ``score >= threshold``.
 """
@@ -52,61 +52,9 @@ def check_scores(scores: Tensor, name: str = "scores") -> None:
         )
 
 
-def check_fpr(fpr: float) -> None:
-    """Raise an error if a false-positive rate is below 0, or 1 or more.
-
-    Raises:
-        UserError: If it is.
-    """
-    if not 0 <= fpr < 1:
-        raise UserError(f"`fpr` is {fpr}, but must be 0 or more and below 1. Give a share of human texts such as 0.01.")
-
-
-def threshold_at_fpr(human: Tensor, fpr: float) -> float:
-    """Return the smallest threshold at which the false-positive rate on human texts is at most ``fpr``.
-
-    It is the smallest float64 t such that the share of human scores >= t is at most ``fpr``. Human texts with equal
-    scores are all on the same side of t, so with ties or few texts the achieved rate, `false_positive_rate`, is smaller
-    than ``fpr``. Since t is the next float64 above a human score, any text that scores higher than that human text is
-    decided to be machine.
-
-    Args:
-        human: Scores of human texts, float64 of shape ``(n,)``, n >= 1.
-        fpr: False-positive rate, 0 to below 1.
-
-    Raises:
-        UserError: If there are no scores, one is not finite, or the rate is out of its range.
-    """
-    check_fpr(fpr)
-    if not len(human):
-        raise UserError("There is no human text to set a threshold at a false-positive rate. Add human texts.")
-    check_finite(human, "scores of human texts")
-    n = len(human)
-    allowed = math.floor(fpr * n)
-    allowed += (allowed + 1) / n <= fpr  # the product may be rounded down: 0.29 * 100 is below 29
-    below = human.double().sort(descending=True).values[allowed]
-    return math.nextafter(float(below), math.inf)
-
-
-def false_positive_rate(human: Tensor, threshold: float) -> float:
-    """Return the share of human scores at or above the threshold, from 0 to 1; NaN if there are no scores."""
-    return float((human.double() >= threshold).double().mean())
-
-
-def tpr_at_fpr(human: Tensor, machine: Tensor, fpr: float) -> tuple[float, float]:
-    """Return the true-positive rate at a false-positive rate, and the achieved false-positive rate.
-
-    Args:
-        human: Scores of human texts, one or more.
-        machine: Scores of machine texts, one or more.
-        fpr: False-positive rate, 0 to below 1; `threshold_at_fpr` sets the threshold.
-
-    Raises:
-        UserError: If the scores are not finite, or all equal.
-    """
-    check_scores(torch.cat((human, machine)))
-    threshold = threshold_at_fpr(human, fpr)
-    return false_positive_rate(machine, threshold), false_positive_rate(human, threshold)
+def share_above(scores: Tensor, threshold: float) -> float:
+    """Return the share of scores at or above a threshold, from 0 to 1; NaN if there are no scores."""
+    return float((scores.double() >= threshold).double().mean())
 
 
 def auroc(human: Tensor, machine: Tensor) -> float:

@@ -14,7 +14,8 @@ from lit_core.errors import UserError
 from lit_core.statistics.interval import Interval
 from lit_core.statistics.proportion import f1_interval, share_interval
 from lit_core.statistics.roc import auroc_interval, tpr_interval
-from lit_detect.functional.threshold import class_scores, threshold_at_fpr
+from lit_detect.functional.conformal import expected_fpr, threshold_at_fpr
+from lit_detect.functional.threshold import class_scores
 from lit_detect.metrics import RATES
 from lit_detect.records import HUMAN, MACHINE, NONE, Record, condition, describes_humans
 
@@ -70,21 +71,31 @@ class Evaluated:
         return torch.tensor([bool(record.attack) for record in self.records])
 
     @cached_property
-    def detected_at(self) -> dict[str, Tensor]:
-        """Decisions for each text, bool of shape ``(n,)``, by threshold.
+    def thresholds(self) -> dict[str, Tensor]:
+        """Threshold of each text at the rates of `RATES`, and the rate at which fresh human texts reach it, ``(n, 2)``.
 
-        The key ``own`` is the detector's own threshold. The keys of `RATES` are thresholds at false-positive rates,
-        which are set on the clean human texts of the text's domain.
+        It is fixed on the clean human texts of the text's domain; infinity and NaN if these are too few.
         """
-        decisions = {"own": self.scores >= self.threshold}
+        found = {}
         for name, rate in RATES.items():
-            thresholds = torch.empty_like(self.scores)
+            at = torch.full((len(self.scores), 2), math.nan, dtype=torch.float64)
             for domain in self.domains.unique():
                 inside = self.domains == domain
                 clean = self.scores[inside & (self.labels == HUMAN) & ~self.attacked]
-                thresholds[inside] = threshold_at_fpr(clean, rate)
-            decisions[name] = self.scores >= thresholds
-        return decisions
+                threshold = threshold_at_fpr(clean, rate)
+                expected = expected_fpr(clean, threshold) if threshold < math.inf else math.nan
+                at[inside] = torch.tensor([threshold, expected], dtype=torch.float64)
+            found[name] = at
+        return found
+
+    @cached_property
+    def detected_at(self) -> dict[str, Tensor]:
+        """Decisions for each text, bool of shape ``(n,)``, by threshold.
+
+        The key ``own`` is the detector's own threshold. The keys of `RATES` are those of `thresholds`.
+        """
+        at_rates = {name: self.scores >= at[:, 0] for name, at in self.thresholds.items()}
+        return {"own": self.scores >= self.threshold, **at_rates}
 
     def condition_is(self, field: str, name: str) -> Tensor:
         """Return which texts have a condition, bool of shape ``(n,)``."""
@@ -106,7 +117,7 @@ def cell(evaluated: Evaluated, machine: Tensor, intervals: bool = True) -> dict[
 
     Returns:
         ``auroc``, ``tpr_at_fpr_01`` and ``_05`` with a threshold for each domain, where fresh human texts pass at that
-        rate on average; ``achieved_fpr_01`` and ``_05`` of the thresholds in `Evaluated.detected_at`;
+        rate on average; ``achieved_fpr_01`` and ``_05``, the rates at which they reach the `Evaluated.thresholds`;
         ``f1/machine``, ``recall/machine``, ``recall/human`` and ``precision/machine`` at the detector's own threshold;
         ``human`` and ``machine``, the numbers of texts.
     """
@@ -125,8 +136,7 @@ def cell(evaluated: Evaluated, machine: Tensor, intervals: bool = True) -> dict[
     values: dict[str, Value] = {name: one if intervals else one.mean for name, one in found.items()}
     values["precision/machine"] = class_scores(decisions, labels)["precision/machine"]
     for name in RATES:
-        flagged = evaluated.detected_at[name][chosen][labels == HUMAN]
-        values[f"achieved_fpr_{name}"] = float(flagged.double().mean()) if len(flagged) else math.nan
+        values[f"achieved_fpr_{name}"] = float(evaluated.thresholds[name][chosen][labels == HUMAN][:, 1].mean())
     return values | {"human": float((labels == HUMAN).sum()), "machine": float((labels == MACHINE).sum())}
 
 
@@ -190,9 +200,9 @@ def attacks(evaluated: Evaluated) -> list[tuple[str, dict[str, Value]]]:
         evaluated: Scores of the detector.
 
     Returns:
-        By attack: ``evasion`` at the detector's own threshold; ``evasion_at_fpr_05`` at the threshold that flags 5 % of
-        the domain's human texts; ``recall_before``, ``recall_after``; the numbers ``texts`` and ``detected``. A rate is
-        NaN if no original is detected.
+        By attack: ``evasion`` at the detector's own threshold; ``evasion_at_fpr_05`` at that which 5 % of fresh human
+        texts of the domain reach; ``recall_before``, ``recall_after``; the numbers ``texts`` and ``detected``. A rate
+        is NaN if no original is detected.
     """
     ids = evaluated.originals
     index_of = {ids[i]: i for i, record in enumerate(evaluated.records) if not record.attack}

@@ -27,10 +27,11 @@ _COUNTS = ("human", "machine", "texts", "detected")
 _METHOD = (
     "A higher score is machine. `tpr_at_fpr_01` and `_05` are shares of machine texts found at thresholds that 1 % and "
     "5 % of fresh human texts of the same domain pass on average; fewer than 99 and 19 human texts have no such "
-    "threshold, and the intervals know that it is estimated. `achieved_fpr` and `evasion_at_fpr` are at the lowest "
-    "threshold that at most that share of the domain's clean human texts passes; F1, recall and evasion are at the "
-    "detector's own. Brackets hold 95 % intervals, in which texts of a pair or document count together: exact ones of "
-    "shares and AUROC, what follows from such a share of F1, bootstrap ones of what attacks cost."
+    "threshold, and the intervals know that it is estimated. `evasion_at_fpr` is at the lowest score that is such a "
+    "threshold, and `achieved_fpr` the rate at which fresh human texts reach it, in expectation; F1, recall and "
+    "evasion are at the detector's own. Brackets hold 95 % intervals, in which texts of a pair or document count "
+    "together: exact ones of shares and AUROC, what follows from such a share of F1, bootstrap ones of what attacks "
+    "cost."
 )
 
 

@@ -9,8 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lit_core.errors import UserError
-from lit_detect.functional.threshold import auroc, threshold_at_fpr
-from lit_detect.metrics import DetectionScores, breakdown
+from lit_detect.functional.conformal import expected_fpr, threshold_at_fpr
+from lit_detect.functional.threshold import auroc
+from lit_detect.metrics import DetectionScores, breakdown, scores_of
 from lit_detect.records import Record, condition, key_part
 
 
@@ -33,15 +34,21 @@ def test_the_values_are_those_of_the_functions():
     values = whole()
     human, machine = scores[labels == 0], scores[labels == 1]
     assert float(values["auroc"]) == pytest.approx(auroc(human, machine))
-    for name, rate in (("01", 0.01), ("05", 0.05)):
-        threshold = threshold_at_fpr(human, rate)
-        assert float(values[f"tpr_at_fpr_{name}"]) == pytest.approx(float((machine >= threshold).double().mean()))
-        assert float(values[f"achieved_fpr_{name}"]) == pytest.approx(float((human >= threshold).double().mean()))
+    threshold = threshold_at_fpr(human, 0.05)
+    assert float(values["tpr_at_fpr_05"]) == pytest.approx(float((machine >= threshold).double().mean()))
+    assert float(values["achieved_fpr_05"]) == pytest.approx(expected_fpr(human, threshold))
     assert float(values["recall/machine"]) == pytest.approx(float((machine >= 0.25).double().mean()))
     assert float(values["recall/human"]) == pytest.approx(float((human < 0.25).double().mean()))
     kinds = {f"{kind}/{name}" for kind in ("precision", "recall", "f1") for name in ("human", "machine")}
-    rates = {"tpr_at_fpr_01", "tpr_at_fpr_05", "achieved_fpr_01", "achieved_fpr_05"}
+    rates = {"tpr_at_fpr_05", "achieved_fpr_05"}  # the others need 99 human texts
     assert set(values) == {"auroc", "accuracy"} | kinds | rates
+
+
+@pytest.mark.parametrize(("n", "rates"), [(18, 0), (19, 1), (98, 1), (99, 2)])
+def test_a_rate_that_the_human_texts_are_too_few_for_is_left_out(n, rates):
+    values = scores_of(torch.arange(n), torch.tensor([n, n + 1]), threshold=0.0)
+    assert [values[f"tpr_at_fpr_{name}"] for name in ("05", "01")[:rates]] == [1.0] * rates
+    assert sum("fpr" in name for name in values) == 2 * rates
 
 
 def test_padding_repeats_unknown_labels_and_order_change_nothing():
@@ -91,12 +98,12 @@ def rows(*columns):
 
 def test_breakdown_fixes_thresholds_on_clean_human_texts_of_the_domain():
     scores, labels, index, records = rows(
-        (0, "news", "human", "", 0.0),
+        *[(0, "news", "human", "", 0.0)] * 18,  # 19 human texts have a threshold at 5 %
         (0, "news", "human", "", 1.0),
         (0, "news", "human", "swap", 9.0),
         (1, "news", "a b", "", 2.0),
         (1, "news", "a b", "swap", 0.5),
-        (0, "verse", "human", "", 5.0),
+        *[(0, "verse", "human", "", 5.0)] * 18,
         (0, "verse", "human", "", 6.0),
         (1, "verse", "c", "", 5.5),
         (1, "verse", "c", "", 7.0),
@@ -104,13 +111,13 @@ def test_breakdown_fixes_thresholds_on_clean_human_texts_of_the_domain():
     values = breakdown(scores, labels, index, records, threshold=1.0)
     assert values["domain/news/tpr_at_fpr_05"] == 0.5  # above 1, whatever the attacked human text and the verse score
     assert values["domain/verse/tpr_at_fpr_05"] == 0.5
-    assert values["domain/verse/auroc"] == 0.75
-    assert values["domain/news/recall/machine"] == 0.5 and values["domain/news/recall/human"] == 0.5
+    assert values["domain/verse/auroc"] == pytest.approx((18 + 19) / 38)
+    assert values["domain/news/recall/machine"] == 0.5 and values["domain/news/recall/human"] == 18 / 19
     assert values["generator/a_b/tpr_at_fpr_05"] == 0  # nothing above 6
     assert values["generator/c/tpr_at_fpr_05"] == 0.5
-    assert values["attack/none/auroc"] == pytest.approx((2 + 3 + 4) / 12)
+    assert values["attack/none/auroc"] == pytest.approx((19 + 37 + 38) / 3 / 38)
     assert values["attack/swap/recall/machine"] == 0
-    assert values["tpr_at_fpr_05"] == 0.25 and values["achieved_fpr_05"] == 0
+    assert values["tpr_at_fpr_05"] == 0.25 and values["achieved_fpr_05"] == 1 / 39
     assert not any(name.startswith(("decoding/", "priming/")) for name in values)
     assert "generator/c/recall/human" not in values
 

@@ -23,7 +23,8 @@ from lit_detect.commands.report import gather, left_out, report
 from lit_detect.data.prepare import prepare
 from lit_detect.detectors import EncoderDetector
 from lit_detect.formats import LitShiftJSONL
-from lit_detect.functional.threshold import auroc, threshold_at_fpr
+from lit_detect.functional.conformal import threshold_at_fpr
+from lit_detect.functional.threshold import auroc
 from lit_detect.generation.generate import Decoding, generate
 from lit_detect.loading import LoadedDetector, score_many, trained
 from lit_detect.module import DetectorTask
