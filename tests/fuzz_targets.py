@@ -27,6 +27,7 @@ from lit_core.data import TokenWindows, write_index, write_shard
 from lit_core.data.shards import ShardSet
 from lit_core.files.formats import stamp
 from lit_core.files.logged import logged_values
+from lit_core.files.text_files import _zstd
 from lit_core.lightning.checkpoint import checkpoint_facts, load_checkpoint_file, read_checkpoint_file
 from lit_core.lightning.loggers import CSVLog, run_loggers
 from lit_core.lightning.sharded_checkpoint import consolidate
@@ -51,6 +52,7 @@ from lit_valuation.sources import ImageFolder, Table
 from lit_valuation.sources.fashion_mnist import read_idx
 
 sys.path += [str(Path(__file__).parent / folder) for folder in ("detect", "detect/formats")]
+from documents import write_docx, write_pdf
 from format_files import WRITERS
 from test_formats import FILES
 
@@ -173,6 +175,7 @@ def user_texts(folder):
     for name, text in files.items():
         (folder / name).write_text(text)
         (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+        (folder / f"{name}.zst").write_bytes(_zstd().compress(text.encode()))
 
     return each(folder, lambda path: list(open_texts(path, "texts").records()), lambda path: path.is_file())
 
@@ -190,6 +193,14 @@ def each(folder, read, holds):
                 before[path] = content
 
     return altered
+
+
+@target
+def documents(folder):
+    (folder / "x").mkdir()
+    write_docx(folder / "x/a.docx", *TEXTS)
+    write_pdf(folder / "x/b.pdf", "The quick fox, it is said,", "jumped.")
+    return each(folder, lambda path: list(open_texts(path, "texts").records()), lambda path: path.is_file())
 
 
 @target

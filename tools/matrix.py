@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("detect", "faiss", "hf", "plot", "spacy", "valuation")
+EXTRAS = ("detect", "documents", "faiss", "hf", "plot", "spacy", "valuation")
 #: What each choice of versions adds to `uv pip install`; only what the requirements name is direct.
 VERSIONS = {
     "oldest": ["--resolution", "lowest-direct", "--requirements", str(ROOT / "pyproject.toml")],
@@ -30,7 +30,17 @@ VERSIONS = {
     "tested": ["--constraint", str(ROOT / "constraints.txt")],
 }
 #: Packages whose versions a row tells.
-TOLD = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "transformers", "scikit-learn", "pyarrow")
+TOLD = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "numpy",
+    "transformers",
+    "scikit-learn",
+    "pyarrow",
+    "pypdf",
+)
 VERSIONS_OF = """
 import importlib.metadata, json, sys
 names = {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()}

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
+from lit_core.files.parquet_files import class_names
+from lit_core.screen import say
 
 #: Names of the arguments of `load_rows` that describe the dataset.
 HUB_ARGUMENTS = ("path", "subset", "split", "streaming", "revision", "data_files")
+
+#: Begins the name of a dataset where files could be named as well.
+HUB = "hf:"
+_NAME = re.compile(r"hf:(?P<path>[^:@]+)(@(?P<revision>[^:]+))?((:(?P<subset>[^:]+))?:(?P<split>[^:]+))?")
+#: Kinds of columns whose values are not texts and numbers, but are decoded from files of others.
+_MEDIA = ("Audio", "Image", "Nifti", "Pdf", "Video")
 
 
 def need_datasets(what: str) -> None:
@@ -24,7 +34,7 @@ def load_rows(
     remedy: str,
     path: str,
     subset: str | None,
-    split: str,
+    split: str | None,
     streaming: bool,
     revision: str | None,
     data_files: list[str] | None,
@@ -36,7 +46,7 @@ def load_rows(
         remedy: End of the message, which says what the user can do.
         path: Name on the hub, or csv, json, parquet and so on together with data_files.
         subset: Configuration of the dataset; None takes the only one.
-        split: Split to read.
+        split: Split to read; None loads all, by name.
         streaming: Whether rows are read from the hub when they are needed.
         revision: Commit or tag on the hub; None takes the newest.
         data_files: Local files or patterns for the kinds that need them.
@@ -53,7 +63,60 @@ def load_rows(
         return load_dataset(path, subset, split=split, streaming=streaming, revision=revision, data_files=data_files)
     except Exception as error:  # whatever the dataset's reader or the network raises
         reason = " ".join(str(error).split())[:200]
-        where = " ".join([path, *([subset] if subset else []), *(data_files or []), split])
+        where = " ".join([path, *([subset] if subset else []), *(data_files or []), *([split] if split else [])])
         raise UserError(
             f"{name} could not be loaded from {where} ({type(error).__name__}: {reason}); {remedy}."
         ) from error
+
+
+class HubRows:
+    """The rows of a dataset as plain values by column, read from the disk when they are asked for.
+
+    Names of classes stand in place of their numbers. Pictures, sounds and the like are left out.
+
+    Args:
+        name: ``hf:NAME``, ``hf:NAME:SPLIT`` or ``hf:NAME:SUBSET:SPLIT``, where NAME is a dataset on the Hugging Face
+            hub, perhaps with ``@REVISION``, or a local folder. The split can be left out if there is one.
+
+    Raises:
+        UserError: If `datasets` is not installed, the name has another form, the dataset cannot be loaded, or the
+            split is missing where there are several.
+    """
+
+    def __init__(self, name: str) -> None:
+        need_datasets(name)
+        given = _NAME.fullmatch(name)
+        if given is None:
+            raise UserError(f"{name} must be hf:NAME, hf:NAME:SPLIT or hf:NAME:SUBSET:SPLIT; correct it.")
+        self.name = name
+        hub = {key: given[key] for key in ("path", "subset", "revision")}
+        if not Path(given["path"]).expanduser().is_dir():
+            say(f"{name}: what is not in the cache of `datasets` is fetched from the Hugging Face hub.")
+        remedy = "correct name, subset or split; without a network, give a file that you have"
+        found: Any = load_rows(name, remedy, **hub, split=given["split"], streaming=False, data_files=None)
+        if given["split"] is None:
+            if len(found) != 1:
+                raise UserError(
+                    f"{name} has the splits {', '.join(found)}; give one, as in {name}:{next(iter(found))}."
+                )
+            (found,) = found.values()
+        features = found.features
+        media = [column for column, kind in features.items() if any(f"{one}(" in repr(kind) for one in _MEDIA)]
+        self._rows = found.remove_columns(media)
+        self._classes = {
+            column: class_names(kind.names) for column, kind in features.items() if type(kind).__name__ == "ClassLabel"
+        }
+        #: Files of the cache in which the rows lie.
+        self.files = [Path(file["filename"]) for file in found.cache_files]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self._named, self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._named(self._rows[index])
+
+    def _named(self, row: dict[str, Any]) -> dict[str, Any]:
+        return row | {column: names.get(row[column]) for column, names in self._classes.items()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
+from lit_core.files.bad_rows import STOP, BadRows
 from lit_core.files.text_files import decoded, lines_of, opened, read_whole
 
 #: Most levels of objects and lists inside each other; what reads the values may call itself at each.
@@ -32,7 +33,7 @@ def read_json(
     """Return the content of a JSON file.
 
     Args:
-        path: The file; ``.gz`` and ``.xz`` are decompressed.
+        path: The file; ``.gz``, ``.xz`` and ``.zst`` are decompressed.
         kind: Type of the content; see `checked`.
         remedy: What to do about a damaged file, as an imperative.
         lenient: Whether NaN, infinite numbers and half surrogate pairs, which are not JSON, are allowed.
@@ -80,16 +81,25 @@ def parse_json(
     return checked(kind, value, where, remedy)
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path, bad: BadRows = STOP) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield file and line, and the object, of each line of a JSONL file that is not blank.
 
+    Args:
+        path: The file; compressed ones are decompressed.
+        bad: What becomes of a line that is not a JSON object.
+
     Raises:
-        UserError: If a line is not a JSON object.
+        UserError: If there is such a line and it ends the command.
     """
     with opened(path) as file:
-        for where, line in lines_of(file, path):
+        for where, line in lines_of(file, path, bad):
             if line.strip():
-                yield where, parse_json(line, where, dict, "fix or remove the line, or restore the file", lenient=True)
+                try:
+                    row = parse_json(line, where, dict, "fix or remove the line, or restore the file", lenient=True)
+                except UserError as error:
+                    bad.add(where, error)
+                else:
+                    yield where, row
 
 
 def plain(value: Any, default: Callable[[Any], Any] | None = None) -> Any:

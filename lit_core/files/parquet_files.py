@@ -6,19 +6,22 @@ repeated, a packed page. Texts are kept as they are stored until their sizes are
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import checked, parse_json
 from lit_core.files.rows import MOST_COLUMNS
 
 #: Most bytes that any file may be decoded to, most that each of its bytes may, and most values that are read at once.
 _LARGEST, _MOST_PER_BYTE, _AT_ONCE = 1 << 28, 300, 100_000
 #: Bytes for which a value counts at least.
 _LEAST = 16
+#: Bytes of a column that are read from the disk at once; without it all of a group of rows.
+_BUFFER = 1 << 20
 
 
 def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -41,6 +44,7 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
         with parquet.ParquetFile(path) as file:
             _check_size(path, _declared(file.metadata))
             fields = list(file.schema_arrow)
+            classes = _class_names(file.schema_arrow.metadata or {}, f"{path}, its metadata")
         if len(fields) > MOST_COLUMNS:
             raise UserError(
                 f"{path} has {len(fields):,} columns, but at most {MOST_COLUMNS:,} are read; divide the table."
@@ -50,7 +54,7 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
             if columns is None or name in columns:
                 raise UserError(f"{path}, column {name} holds lists or structures; convert it to numbers or texts.")
         flat = [field.name for field in fields if field.name not in nested]
-        with parquet.ParquetFile(path, read_dictionary=flat) as file:
+        with parquet.ParquetFile(path, read_dictionary=flat, buffer_size=_BUFFER) as file:
             for batch in file.iter_batches(max(1, min(1000, _AT_ONCE // max(len(flat), 1))), columns=flat):
                 size = sum(map(_size, batch.columns))
                 decoded += size
@@ -59,12 +63,26 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
                 for start in range(0, len(batch), step):
                     for row in _plain(batch.slice(start, step)).to_pylist():
                         number += 1
+                        row |= {name: names[row[name]] for name, names in classes.items() if row.get(name) in names}
                         yield f"{path}, row {number}", row
     except UserError:
         raise
     except (ArrowException, OSError, ValueError, KeyError) as error:  # texts that are not UTF-8, and names, too
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a complete Parquet file ({reason}). Restore it or write it again.") from error
+
+
+def _class_names(metadata: Mapping[bytes, bytes], where: str) -> dict[str, dict[Any, str | None]]:
+    """Return the names of the classes, by column and number, that `datasets` notes where it stores their numbers."""
+    noted, remedy = parse_json(metadata.get(b"huggingface", b"{}"), where), "write the file again"
+    features = checked(dict, checked(dict, noted.get("info", {}), where, remedy).get("features", {}), where, remedy)
+    found = {name: one for name, one in features.items() if isinstance(one, dict) and one.get("_type") == "ClassLabel"}
+    return {name: class_names(checked(list[str], one.get("names"), where, remedy)) for name, one in found.items()}
+
+
+def class_names(names: Sequence[str]) -> dict[Any, str | None]:
+    """Return the names of the classes of `datasets` by number, of which -1 is none."""
+    return {**dict(enumerate(names)), -1: None}
 
 
 def _declared(metadata: Any) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lit_core.errors import UserError
+from lit_core.files.bad_rows import STOP, BadRows
 from lit_core.files.text_files import decoded, lines_of, opened
 
 TAB = "\t"
@@ -15,22 +16,32 @@ TAB = "\t"
 _LARGEST, _MOST_SEPARATORS, MOST_COLUMNS = 1 << 26, 5_000_000, 100_000
 
 
-def csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
+def csv_rows(path: Path, separator: str = ",", bad: BadRows = STOP) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield file and line, and the cells by column, of each row of a CSV file with a line of names.
 
+    Args:
+        path: The file; compressed ones are decompressed.
+        separator: What separates cells.
+        bad: What becomes of a row that is not in UTF-8, or has more or fewer cells than the first line.
+
     Raises:
-        UserError: If the file is not valid CSV, or a row has more or fewer cells than the first line.
+        UserError: If there is such a row and it ends the command, or the file is not valid CSV.
     """
     with opened(path) as file:
-        rows = csv_cells(file, path, separator)
-        _, header, _ = next(rows, (1, [], b""))
+        rows = csv_cells(file, path, separator, bad)
+        _, header, _, _ = next(rows, (1, [], 0, b""))
         if not header or len(set(header)) != len(header):
             raise UserError(f"{path}, line 1 must name each column once, but is {header}. Fix the line.")
-        for line, row, _ in rows:
+        for line, row, _, _ in rows:
             if not row:
                 continue
             where = f"{path}, line {line}"
-            yield where, by_column(header, row, where, separator)
+            try:
+                cells = by_column(header, row, where, separator)
+            except UserError as error:
+                bad.add(where, error)
+            else:
+                yield where, cells
 
 
 def by_column(header: list[str], row: list[str], where: str, separator: str) -> dict[str, str]:
@@ -55,15 +66,27 @@ def separated(lines: Iterable[str], separator: str) -> Any:
     return csv.reader(lines, delimiter=separator, strict=True)
 
 
-def csv_cells(file: IO[bytes], path: Path, separator: str) -> Iterator[tuple[int, list[str], bytes]]:
-    """Yield, for each row of a CSV file, the line in which it ends, its cells and its bytes; a blank line has no cells.
+def csv_cells(
+    file: IO[bytes], path: Path, separator: str, bad: BadRows = STOP
+) -> Iterator[tuple[int, list[str], int, bytes]]:
+    """Yield, for each row of a CSV file, the line in which it ends, its cells, its first byte and its bytes.
+
+    A blank line has no cells. Where the quotes of a row are wrong, what follows could be a part of it, so the file is
+    refused also where bad rows are set aside.
+
+    Args:
+        file: The open file.
+        path: Its path.
+        separator: What separates cells.
+        bad: What becomes of a row that is not in UTF-8, or, where tabs separate cells, larger than any table has.
 
     Raises:
-        UserError: If the file is not valid CSV, or a row is larger than any table has, as a small compressed file may
-            hold.
+        UserError: If there is such a row and it ends the command, the file is not valid CSV, its first line cannot be
+            read, or a row is larger than any table has, as a small compressed file may hold.
     """
     csv.field_size_limit(_LARGEST)  # texts are longer than the default allows
     lines: list[bytes] = []  # of the present row: the reader takes whole lines
+    wrong: list[UserError] = []  # with the present row
 
     def counted() -> Iterator[str]:
         size = separators = 0
@@ -75,19 +98,34 @@ def csv_cells(file: IO[bytes], path: Path, separator: str) -> Iterator[tuple[int
             separators += line.count(separator.encode())
             if size > _LARGEST or separators > _MOST_SEPARATORS:
                 what = f"{_LARGEST >> 20} MiB" if size > _LARGEST else f"{_MOST_SEPARATORS:,} separators"
-                raise UserError(f"{where} belongs to a row of more than {what}; close its quotes, or restore the file.")
-            yield decoded(line, where)
+                remedy = "split it" if separator == TAB else "close its quotes"
+                wrong.append(UserError(f"{where} belongs to a row of more than {what}; {remedy}, or restore the file."))
+                if separator != TAB:
+                    raise wrong[-1]
+                line = b"\n"
+            try:
+                yield decoded(line, where)
+            except UserError as error:
+                wrong.append(error)
+                yield line.replace(b"\0", b"?").decode(errors="replace")  # so that its quotes are seen
 
     rows = separated(counted(), separator)
+    is_first = True
     try:
         for row in rows:
+            where = f"{path}, line {rows.line_num}"
             if len(row) > MOST_COLUMNS:
                 raise UserError(
-                    f"{path}, line {rows.line_num} has {len(row):,} columns, but at most {MOST_COLUMNS:,} are read; "
-                    "divide the table, or correct the separator."
+                    f"{where} has {len(row):,} columns, but at most {MOST_COLUMNS:,} are read; divide the table, or "
+                    "correct the separator."
                 )
             content = b"".join(lines)
             lines.clear()
-            yield rows.line_num, row, content
+            if wrong:
+                (STOP if is_first else bad).add(where, wrong[0])
+                wrong.clear()
+            else:
+                yield rows.line_num, row, file.tell() - len(content), content
+            is_first = False
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num} is not valid CSV ({error}). Fix or restore the file.") from error

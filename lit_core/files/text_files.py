@@ -4,55 +4,135 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
+
+from lightning_utilities.core.imports import RequirementCache
 
 from lit_core.errors import UserError
+from lit_core.files.bad_rows import STOP, BadRows
 
 #: Most bytes of one line, or of one document that is read at once, after decompression.
 LARGEST = 1 << 28
+#: The compressions by the end of a file's name.
+COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "Zstandard"}
+#: First bytes of files that are no text, and what they are; HTML is text, but its tags are not the author's.
+_OTHER_KINDS = {
+    b"%PDF-": "a PDF",
+    b"PK\x03\x04": "a .docx, another office document or an archive",
+    b"\xd0\xcf\x11\xe0": "an old or encrypted office document",
+    b"{\\rtf": "RTF",
+    b"PAR1": "Parquet",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
+    b"\xfd7zXZ": "compressed by xz",
+    b"<!doctype html": "HTML",
+    b"<html": "HTML",
+}
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading bytes; ``.gz`` and ``.xz`` are decompressed.
+    """Open a file for reading bytes; ``.gz``, ``.xz`` and ``.zst`` are decompressed.
 
     Raises:
-        UserError: If there is no such file, or a compressed one is not complete.
+        UserError: If there is no such file, a compressed one is not complete, or a library is missing.
     """
-    file: IO[bytes]
-    suffix = path.suffix.lower()
     try:
-        if suffix == ".gz":
-            file = gzip.open(path)  # type: ignore[assignment]
-        else:
-            file = lzma.open(path) if suffix == ".xz" else path.open("rb")
+        file = open_bytes(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); correct the path.") from error
     try:
         with file:
             yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        kind = {".gz": "gzip", ".xz": "xz"}.get(suffix, "text")
+    except damage() as error:
+        kind = COMPRESSIONS.get(path.suffix.lower(), "text")
         raise UserError(f"{path} is not a complete {kind} file ({error}). Download it again.") from error
 
 
-def lines_of(file: IO[bytes], path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield file and line, for messages, and the bytes of each line.
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file as `opened` does, for a caller that closes it and expects `damage`.
 
     Raises:
-        UserError: If a line is longer than `LARGEST`, as a small compressed file may hold.
+        UserError: If a library is missing.
+        OSError: If it cannot be opened.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".zst":
+        return cast("IO[bytes]", _zstd().open(path))
+    if suffix == ".gz":
+        return cast("IO[bytes]", gzip.open(path))
+    return cast("IO[bytes]", lzma.open(path)) if suffix == ".xz" else path.open("rb")
+
+
+def damage() -> tuple[type[Exception], ...]:
+    """Return the exceptions that reading a damaged compressed file raises."""
+    own: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+    return (*own, _zstd().ZstdError) if _has_zstd() else own
+
+
+def plain_name(path: Path) -> str:
+    """Return the name of a file in small letters, without the end that names its compression."""
+    name = path.name.lower()
+    return name.removesuffix(next((end for end in COMPRESSIONS if name.endswith(end)), ""))
+
+
+@cache
+def _has_zstd() -> bool:
+    return sys.version_info >= (3, 14) or bool(RequirementCache("backports.zstd>=1.0"))
+
+
+def _zstd() -> Any:
+    """Return the module of Zstandard: Python's own since 3.14, or its copy for versions before."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        if not _has_zstd():
+            raise UserError('A .zst needs `backports.zstd`; install it with `pip install "lit-shift[detect]"`.')
+        from backports import zstd
+    return zstd
+
+
+def lines_of(file: IO[bytes], path: Path, bad: BadRows = STOP) -> Iterator[tuple[str, bytes]]:
+    """Yield file and line, for messages, and the bytes of each line.
+
+    Args:
+        file: The open file.
+        path: Its path.
+        bad: What becomes of a line that is longer than `LARGEST`, as a small compressed file may hold.
+
+    Raises:
+        UserError: If there is such a line and it ends the command.
     """
     number = 0
     while line := file.readline(LARGEST + 1):
         number += 1
         where = f"{path}, line {number}"
         if len(line) > LARGEST:
-            raise UserError(f"{where} is longer than {LARGEST >> 20} MiB; split it, or restore the file.")
-        yield where, line
+            error = UserError(f"{where} is longer than {LARGEST >> 20} MiB; split it, or restore the file.")
+            bad.add(where, error)
+            while line and not line.endswith(b"\n"):
+                line = file.readline(1 << 20)
+        else:
+            yield where, line
+
+
+def refuse_other_kinds(path: Path) -> None:
+    """Refuse a file that is named like a text, but is something else by its first bytes.
+
+    Raises:
+        UserError: If it is, or cannot be opened.
+    """
+    with opened(path) as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for first, kind in _OTHER_KINDS.items():
+        if start.startswith(first) or start.lower().startswith(first):
+            raise UserError(f"{path} is {kind} by its content, not by its name; rename it, or save its text alone.")
 
 
 def read_whole(path: Path, largest: int = LARGEST) -> bytes:

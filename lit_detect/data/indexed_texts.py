@@ -1,21 +1,21 @@
-"""Texts that are read by index when they are needed: what all formats share, folders of .txt, and prepared splits."""
+"""Texts that are read by index when they are needed: what all formats share, several files, and prepared splits."""
 
 from __future__ import annotations
 
 import csv
-import zlib
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from lit_core.data.stream import IGNORED
 from lit_core.errors import RunFailure, UserError
-from lit_core.files.listing import listed
-from lit_core.files.text_files import read_text
+from lit_core.files.bad_rows import STOP, BadRows
+from lit_core.files.text_files import damage
 from lit_detect.data.text_shards import TextSet
-from lit_detect.formats.base import stem
 from lit_detect.records import Record, condition
 
 
@@ -32,11 +32,12 @@ def unchanged(path: Path, state: tuple[int, int]) -> Iterator[None]:
     Raises:
         RunFailure: If the file has another size or time, is gone, or has a malformed row.
     """
+    refused: tuple[type[Exception], ...] = (OSError, csv.Error, UserError, *damage())
     try:
         if file_state(path) != state:
             raise UserError("its size or time is another")
         yield
-    except (OSError, EOFError, zlib.error, csv.Error, UserError) as error:
+    except refused as error:
         raise RunFailure(
             f"{path} changed while it was read ({getattr(error, 'strerror', None) or error}); "
             "repeat with the file at rest."
@@ -53,15 +54,19 @@ class IndexedTexts(ABC):
         group_column: Column, key or field that groups the texts, such as a domain or language; None for no groups.
         transform: Applied to the text of a sample, such as `normalize_text`; None leaves it as it was found. Rows and
             records always have the text as it was found.
+        bad: What becomes of rows that cannot be read.
 
     Attributes:
         files: The files that are read.
         groups: The groups that occur; the empty string where texts are not grouped.
-        blank: Number of blank rows, which are set aside.
+        blank: Number of blank rows, which are left out.
+        name: Begins the id of a text that has none of its own.
     """
 
-    def __init__(self, group_column: str | None, transform: Callable[[str], str] | None) -> None:
-        self.group_column, self.transform = group_column, transform
+    def __init__(
+        self, group_column: str | None, transform: Callable[[str], str] | None, bad: BadRows = STOP, name: str = ""
+    ) -> None:
+        self.group_column, self.transform, self.bad, self.name = group_column, transform, bad, name
         self.files: list[Path] = []
         self.groups: set[str] = set()
         self.blank = 0
@@ -98,9 +103,19 @@ class IndexedTexts(ABC):
             RunFailure: If the file is not what it was when it was opened.
         """
 
+    def numbered_records(self) -> Iterator[tuple[int, Record]]:
+        """Yield index and record of each text; one whose label or fields are malformed is a bad row. See `record`."""
+        for index in range(len(self)):
+            try:
+                record = self.record(index)
+            except UserError as error:
+                self.bad.add(self.where(index), error)
+            else:
+                yield index, record
+
     def records(self) -> Iterator[Record]:
-        """Yield all records in their order; see `record`."""
-        return (self.record(index) for index in range(len(self)))
+        """Yield all records in their order; see `numbered_records`."""
+        return (record for _, record in self.numbered_records())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one sample.
@@ -113,55 +128,48 @@ class IndexedTexts(ABC):
         return sample if self.group_column is None else {**sample, "group": group}
 
 
-def text_files(folder: Path) -> list[Path]:
-    """Return the files of a folder whose names end in .txt, in small or capital letters, sorted by name.
-
-    Raises:
-        UserError: If there is a link that leads nowhere or out of the folder.
-    """
-    return [file for file in listed(folder) if file.suffix.lower() == ".txt" and file.is_file()]
-
-
-class TextFolder(IndexedTexts):
-    """A folder of .txt files, each of which is one text, sorted by name. A row has ``file`` and ``text``.
+class SeveralTexts(IndexedTexts):
+    """The texts of several files or folders, one after the other.
 
     Args:
-        path: The folder.
-        transform: Applied to the text of a sample; None leaves it as it was found.
-
-    Raises:
-        UserError: If a file is not in UTF-8, or is a link to a file that does not exist.
+        parts: What was opened of each, with equal columns and transforms.
     """
 
-    def __init__(self, path: Path, transform: Callable[[str], str] | None = None) -> None:
-        super().__init__(None, transform)
-        self.path, self.groups = path, {""}
-        self.files = text_files(path)
-        self._states = [file_state(file) for file in self.files]
-        for file in self.files:
-            read_text(file)
+    def __init__(self, parts: Sequence[IndexedTexts]) -> None:
+        first = parts[0]
+        super().__init__(first.group_column, first.transform, first.bad)
+        self.parts = parts
+        self.files = [file for part in parts for file in part.files]
+        self.groups = set().union(*(part.groups for part in parts))
+        self.blank = sum(part.blank for part in parts)
+        self._ends = list(accumulate(map(len, parts)))
 
     def __len__(self) -> int:
-        return len(self.files)
+        return self._ends[-1]
 
     def row(self, index: int) -> dict[str, Any]:
-        """Read the name and the text of a file; see the base class."""
-        file = self.files[index]
-        with unchanged(file, self._states[index]):
-            text = read_text(file)
-        return {"file": file.name, "text": text}
+        """Read a row of the part that has it; see the base class."""
+        part, number = self._part(index)
+        return part.row(number)
 
     def record(self, index: int) -> Record:
-        """Read a text, which is named after its file; see the base class."""
-        return Record(stem(self.files[index]), self.row(index)["text"])
+        """Read a record of the part that has it; see the base class."""
+        part, number = self._part(index)
+        return part.record(number)
 
     def where(self, index: int) -> str:
-        """Return the path of the file."""
-        return str(self.files[index])
+        """Return the file and the line of a text, for messages."""
+        part, number = self._part(index)
+        return part.where(number)
 
     def text_and_group(self, index: int) -> tuple[str, str]:
-        """Read the text; see the base class."""
-        return self.row(index)["text"], ""
+        """Read text and group from the part that has them; see the base class."""
+        part, number = self._part(index)
+        return part.text_and_group(number)
+
+    def _part(self, index: int) -> tuple[IndexedTexts, int]:
+        number = bisect_right(self._ends, index)
+        return self.parts[number], index - (self._ends[number - 1] if number else 0)
 
 
 class PreparedTexts(IndexedTexts):
@@ -171,6 +179,7 @@ class PreparedTexts(IndexedTexts):
         folders: Folders of the splits.
         group_column: Condition that groups the texts; see `condition`.
         transform: Applied to the text of a sample; None leaves it as it was found.
+        bad: What becomes of records that readers refuse.
 
     Raises:
         UserError: If a folder is no text shard set.
@@ -181,8 +190,9 @@ class PreparedTexts(IndexedTexts):
         folders: Sequence[Path],
         group_column: str | None = None,
         transform: Callable[[str], str] | None = None,
+        bad: BadRows = STOP,
     ) -> None:
-        super().__init__(group_column, transform)
+        super().__init__(group_column, transform, bad)
         sets = [TextSet(folder) for folder in folders]
         self.files = [folder / "index.json" for folder in folders]
         self._samples = [(texts, index) for texts in sets for index in range(len(texts))]

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from lit_core.errors import UserError
+from lit_core.files.bad_rows import STOP, BadRows
 from lit_core.files.json_files import parse_json
 from lit_core.files.rows import TAB, by_column, csv_cells, separated
-from lit_core.files.text_files import decoded, lines_of, opened
-from lit_detect.data.indexed_texts import IndexedTexts, file_state, unchanged
+from lit_core.files.text_files import (
+    COMPRESSIONS,
+    decoded,
+    lines_of,
+    open_bytes,
+    opened,
+    plain_name,
+    refuse_other_kinds,
+)
+from lit_detect.data.indexed_texts import file_state, unchanged
+from lit_detect.data.rows import Recent, Rows
 from lit_detect.formats.base import stem
-from lit_detect.formats.litshift import record_of_row
-from lit_detect.formats.reading import as_text, cell
-from lit_detect.records import NONE, Record, condition
+from lit_detect.formats.reading import cell
+from lit_detect.records import Record
 
 
-class RowFile(IndexedTexts):
-    """A file with a text in each row; ``.gz`` is decompressed.
+class RowFile(Rows):
+    """A file with a text in each row; compressed ones are decompressed.
 
     The file is read once when it is opened, which checks the text and the group of each row and notes where it begins.
     After that only the rows that are asked for are read. Blank lines are not counted.
@@ -33,9 +41,10 @@ class RowFile(IndexedTexts):
         text_column: Column or key of the text.
         group_column: Column, key or field of a record that groups the texts; None for no groups.
         transform: Applied to the text of a sample; None leaves it as it was found.
+        bad: What becomes of malformed rows.
 
     Raises:
-        UserError: If a row is malformed or there is none; names file and line.
+        UserError: If a row is malformed and that ends the command, or the whole file is; names file and line.
     """
 
     def __init__(
@@ -44,16 +53,23 @@ class RowFile(IndexedTexts):
         text_column: str = "text",
         group_column: str | None = None,
         transform: Callable[[str], str] | None = None,
+        bad: BadRows = STOP,
     ) -> None:
-        super().__init__(group_column, transform)
-        self.path, self.text_column, self.files = path, text_column, [path]
+        super().__init__(text_column, group_column, transform, bad, stem(path))
+        self.path, self.files = path, [path]
         self._state = file_state(path)
         self._starts, self._ends, self._lines = array("q"), array("q"), array("q")
-        self._decompressed: tuple[int, IO[bytes]] | None = None  # the process that opened it, and the file
+        self._decompressed: tuple[int, IO[bytes], Recent[bytes]] | None = None  # and the process that opened it
+        refuse_other_kinds(path)
         with opened(path) as file:
             for line, start, end, content in self._scan(file):
                 where = f"{path}, line {line}"
-                self.groups.add(self._text_and_group(self._parsed(content, where), where)[1])
+                try:
+                    group = self._text_and_group(self._parsed(content, where), where)[1]
+                except UserError as error:
+                    bad.add(where, error)
+                    continue
+                self.groups.add(group)
                 self._starts.append(start)
                 self._ends.append(end)
                 self._lines.append(line)
@@ -73,45 +89,26 @@ class RowFile(IndexedTexts):
             self._text_and_group(row, self.where(index))
         return row
 
-    def record(self, index: int) -> Record:
-        """Read one row as a record; columns that no field of a record is named after are in its ``meta``."""
-        name = f"{stem(self.path)}-{index + 1:07d}"
-        return record_of_row(self.row(index), self.where(index), self.text_column, name)
-
-    def text_and_group(self, index: int) -> tuple[str, str]:
-        """Read the text and the group of a row; see the base class."""
-        return self._text_and_group(self.row(index), self.where(index))
-
     def _scan(self, file: IO[bytes]) -> Iterator[tuple[int, int, int, bytes]]:
         """Yield line, first byte, end and content of each row."""
-        start = 0
-        for number, (_, line) in enumerate(lines_of(file, self.path), 1):
+        for where, line in lines_of(file, self.path, self.bad):
             if line.strip():
-                yield number, start, start + len(line), line
+                end = file.tell()
+                yield int(where.rpartition(" ")[2]), end - len(line), end, line
             else:
                 self.blank += 1
-            start += len(line)
 
     @abstractmethod
     def _parsed(self, content: bytes, where: str) -> dict[str, Any]:
         """Return the row that some bytes of the file hold."""
 
-    def _text_and_group(self, row: dict[str, Any], where: str) -> tuple[str, str]:
-        text = as_text(cell(row, self.text_column, where), f"{where}, {self.text_column}")
-        return text, "" if self.group_column is None else self._group(row, self.group_column, where)
-
-    def _group(self, row: dict[str, Any], column: str, where: str) -> str:
-        if column not in row:  # of records, also a key of meta, or what `condition` derives from several fields
-            name = condition(record_of_row(row, where, self.text_column, ""), column)
-            if name != NONE:
-                return name
-        return str(cell(row, column, where))
-
     def _content(self, start: int, end: int) -> bytes:
-        if self.path.suffix.lower() == ".gz":
-            file = self._decompressed_file()
-            file.seek(start)
-            content = file.read(end - start)
+        if self.path.suffix.lower() in COMPRESSIONS:
+            file, recent = self._decompressed_file()
+            if start not in recent:
+                file.seek(start)
+                recent.add(start, file.read(end - start), end - start)
+            content = recent[start]
         else:
             with self.path.open("rb") as file:
                 file.seek(start)
@@ -120,11 +117,11 @@ class RowFile(IndexedTexts):
             raise UserError("it is shorter than it was")
         return content
 
-    def _decompressed_file(self) -> IO[bytes]:
+    def _decompressed_file(self) -> tuple[IO[bytes], Recent[bytes]]:
         """Return the file, kept open by each process, so that rows read in order are decompressed once."""
         if self._decompressed is None or self._decompressed[0] != os.getpid():
-            self._decompressed = os.getpid(), cast("IO[bytes]", gzip.open(self.path))
-        return self._decompressed[1]
+            self._decompressed = os.getpid(), open_bytes(self.path), Recent()
+        return self._decompressed[1:]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_decompressed": None}
@@ -144,7 +141,7 @@ class TextLines(RowFile):
 
     def record(self, index: int) -> Record:
         """Read one line as a record; see the base class."""
-        return Record(f"{stem(self.path)}-{index + 1:07d}", self.row(index)[self.text_column])
+        return Record(f"{self.name}-{index + 1:07d}", self.row(index)[self.text_column])
 
 
 class JSONLines(RowFile):
@@ -166,20 +163,19 @@ class Table(RowFile):
 
     @property
     def _separator(self) -> str:
-        return TAB if self.path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+        return TAB if plain_name(self.path).endswith(".tsv") else ","
 
     def _scan(self, file: IO[bytes]) -> Iterator[tuple[int, int, int, bytes]]:
         self.header: list[str] = []
-        start = 0
-        for line, row, content in csv_cells(file, self.path, self._separator):
+        for line, row, start, content in csv_cells(file, self.path, self._separator, self.bad):
             if not self.header:
                 self.header = row
                 self._check_header()
+                cell(dict.fromkeys(row), self.text_column, f"{self.path}, line {line}")
             elif row:
                 yield line, start, start + len(content), content
             else:
                 self.blank += 1
-            start += len(content)
 
     def _check_header(self) -> None:
         """Refuse column names that occur twice, and one name that seems to be several, separated otherwise."""

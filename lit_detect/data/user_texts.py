@@ -2,95 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import glob
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from lit_core.errors import UserError
+from lit_core.fetch.hub import HUB
+from lit_core.files.bad_rows import STOP, BadRows
+from lit_core.files.documents import DOCUMENTS
 from lit_core.files.paths import data_root, resolve_data_path
+from lit_core.files.text_files import COMPRESSIONS
 from lit_core.files.working_folder import RECORD
 from lit_core.record import note_input
 from lit_core.screen import say
-from lit_detect.data.indexed_texts import IndexedTexts, PreparedTexts, TextFolder, text_files
+from lit_detect.data.documents import Documents, document_files
+from lit_detect.data.indexed_texts import IndexedTexts, PreparedTexts, SeveralTexts
 from lit_detect.data.row_files import JSONLines, RowFile, Table, TextLines
+from lit_detect.data.stored_rows import HubTexts, ParquetTexts
 
 _ROW_FILES: Mapping[str, type[RowFile]] = {".csv": Table, ".tsv": Table, ".jsonl": JSONLines, ".txt": TextLines}
-_FILES = {f"{ending}{gz}": reader for gz in (".gz", "") for ending, reader in _ROW_FILES.items()}
+_TABLES: Mapping[str, type[RowFile] | type[ParquetTexts]] = {
+    **{f"{ending}{packed}": reader for packed in (*COMPRESSIONS, "") for ending, reader in _ROW_FILES.items()},
+    ".parquet": ParquetTexts,
+}
 #: The reader of each format; files are named by the end of their names.
 FORMATS: Mapping[str, type[IndexedTexts]] = {
-    **_FILES,
-    "folder of .txt": TextFolder,
+    **_TABLES,
+    **{ending: Documents for ending in DOCUMENTS if ending not in _TABLES},
+    "folder of documents": Documents,
+    "Hugging Face": HubTexts,
     "prepared split": PreparedTexts,
     "prepared source": PreparedTexts,
     "prepared root": PreparedTexts,
 }
+#: What names texts: a file, folder, pattern or dataset, or several of these.
+Texts = str | Path | Sequence[str | Path]
 
 
 def open_texts(
-    path: str | Path,
+    path: Texts,
     argument: str,
     text_column: str = "text",
     group_column: str | None = None,
     transform: Callable[[str], str] | None = None,
     split: str = "test",
+    bad: BadRows = STOP,
 ) -> IndexedTexts:
-    """Open a file or folder of texts, to read them by index with their labels where there are any, and say how many.
+    """Open files and folders of texts, to read them by index with their labels where there are any, and say how many.
 
-    These are read, files also with ``.gz``:
+    These are read, files of rows also with ``.gz``, ``.zst`` or ``.xz``:
 
     - .csv and .tsv with a line of column names,
     - .jsonl, of records as ``lit-detect generate`` and ``attack`` write them or of objects with other keys,
+    - .parquet,
     - .txt with a text per line,
-    - a folder of .txt files, each a text,
+    - .docx and .pdf, each a text, and a folder of .txt, .docx and .pdf, each a text,
+    - ``hf:NAME:SPLIT`` or ``hf:NAME:SUBSET:SPLIT``, a dataset of the Hugging Face hub or a folder of its kind,
     - a folder that ``lit-detect prepare`` wrote: a split, a source or a root.
 
     A column or key ``label`` says human or machine, or 0 or 1. Other fields of a record, such as ``id`` and ``domain``,
     are read from the columns or keys of their names.
 
     Args:
-        path: The file or folder; absolute, from the working directory, or below the data root.
+        path: A file or folder: absolute, from the working directory, or below the data root; a pattern of files such as
+            ``essays/*.csv``; a dataset; or a list of these.
         argument: Name of the argument that names it, for messages.
-        text_column: Column or key of the text in a table or JSONL.
+        text_column: Column or key of the text in rows.
         group_column: Column, key or condition that groups the texts; None for no groups.
         transform: Applied to the text of a sample; None leaves it as it was found.
         split: Split that is taken of a prepared source or root.
+        bad: What becomes of malformed rows, and of files that cannot be read.
 
     Raises:
-        UserError: If there is no such file, its format is unknown, it has no texts, or a row is malformed.
+        UserError: If there is no such file, its format is unknown, it has no texts, or a row is malformed and that ends
+            the command.
     """
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    if not str(path):
-        raise UserError(f"{argument} is empty; name a file or folder of texts.")
-    location = resolve_data_path(path)
-    if not location.exists():
-        raise UserError(
-            f"{argument} is {path}, but there is no such file or folder, nor below {data_root()}; correct the path."
-        )
-    name = _format(location, argument)
-    if not name.startswith("prepared"):  # whose shards are noted
-        note_input(location)
-    if location.is_dir():
-        if name.startswith("prepared"):
-            texts: IndexedTexts = PreparedTexts(_splits(location, name, split, argument), group_column, transform)
-        else:
-            _refuse_groups(location, group_column)
-            texts = TextFolder(location, transform)
-    else:
-        reader = _FILES[name]
-        if reader is TextLines:
-            _refuse_groups(location, group_column)
-        texts = reader(location, text_column, group_column, transform)
-    if not len(texts):
-        raise UserError(f"{argument} is {path}, which has no texts; give a file or folder with some.")
-    count, blank = len(texts), texts.blank
-    why = ", since they are blank" if blank else ""
-    rank_zero_only(say)(f"{path}: {count + blank:,} rows read, {count:,} kept, {blank:,} set aside{why}.")
+    given = [path] if isinstance(path, str | Path) else list(path)
+    places = [place for name in given for place in _places(name, argument)]
+    for place, times in Counter(map(Path.resolve, places)).items():
+        if times > 1:
+            raise UserError(f"{argument} names {place} twice, so its texts would count twice; name it once.")
+    shown = ", ".join(map(str, given[:3])) + (f" and {len(given) - 3:,} others" if len(given) > 3 else "")
+    before, parts = len(bad.rows), []
+    for place in places:
+        opening = _opening(place, argument, text_column, group_column, transform, split, bad)
+        try:
+            parts.append(opening())
+        except UserError as error:
+            bad.add(str(place), error)
+    blank, aside = sum(part.blank for part in parts), len(bad.rows) - before
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        why = f" that can be read: {bad.rows[before].reason}" if aside else "; give a file or folder with some."
+        raise UserError(f"{argument} is {shown}, which has no texts{why}")
+    names = Counter(part.name for part in parts)
+    for part, file in ((part, part.files[0]) for part in parts if names[part.name] > 1 and part.name and part.files):
+        part.name = str(file.with_suffix(""))  # ids begin with it
+    texts = parts[0] if len(parts) == 1 else SeveralTexts(parts)
+    count, reasons = len(texts), [f"{blank:,} blank"] * bool(blank) + [f"{aside:,} bad"] * bool(aside)
+    why = ", since they are blank" if blank and not aside else f" ({', '.join(reasons)})" if aside else ""
+    rank_zero_only(say)(
+        f"{shown}: {count + blank + aside:,} rows read, {count:,} kept, {blank + aside:,} set aside{why}."
+    )
     return texts
+
+
+def _places(name: str | Path, argument: str) -> list[Path]:
+    """Return the files and folders that a name or a pattern names, and a dataset as it is."""
+    if not str(name):
+        raise UserError(f"{argument} is empty; name a file or folder of texts.")
+    if str(name).startswith(HUB):
+        return [Path(name)]
+    place = resolve_data_path(name)
+    if place.exists():
+        return [place]
+    if glob.has_magic(str(name)):
+        for pattern in (str(Path(name).expanduser()), str(place)):
+            if found := sorted(glob.glob(pattern, recursive=True)):
+                return [Path(file) for file in found]
+        raise UserError(f"{argument} is {name}, a pattern that no file matches, nor below {data_root()}; correct it.")
+    raise UserError(
+        f"{argument} is {name}, but there is no such file or folder, nor below {data_root()}; correct the path."
+    )
+
+
+def _opening(
+    place: Path,
+    argument: str,
+    text_column: str,
+    group_column: str | None,
+    transform: Callable[[str], str] | None,
+    split: str,
+    bad: BadRows,
+) -> Callable[[], IndexedTexts]:
+    """Return what opens one file, folder or dataset, after a check that it is of a known format."""
+    if str(place).startswith(HUB):
+        return partial(HubTexts, str(place), text_column, group_column, transform, bad)
+    name = _format(place, argument)
+    if name.startswith("prepared"):  # whose shards are noted
+        return partial(PreparedTexts, _splits(place, name, split, argument), group_column, transform, bad)
+    note_input(place)
+    if group_column is not None and (name not in _TABLES or _TABLES[name] is TextLines):
+        raise UserError(
+            f"The texts are to be grouped by {group_column}, but {place} has no columns; give a table or JSONL."
+        )
+    if name in _TABLES:
+        return partial(_TABLES[name], place, text_column, group_column, transform, bad)
+    return partial(Documents, document_files(place) if place.is_dir() else [place], transform, bad)
 
 
 def _format(path: Path, argument: str) -> str:
     """Return the key of `FORMATS` that a file or folder is of."""
-    files = f"a file that ends in {', '.join(_ROW_FILES)} (or .gz)"
+    files = f"a file that ends in {', '.join(_ROW_FILES)} (or .gz, .zst), .parquet, .docx or .pdf"
     if path.is_dir():
         if (path / "index.json").is_file():
             return "prepared split"
@@ -98,14 +165,14 @@ def _format(path: Path, argument: str) -> str:
             return "prepared source"
         if any(path.glob(f"*/{RECORD}")):
             return "prepared root"
-        if text_files(path):
-            return "folder of .txt"
+        if document_files(path):
+            return "folder of documents"
         raise UserError(
-            f"{argument} is {path}, a folder with neither .txt files nor texts that lit-detect prepare wrote; give "
-            f"such a folder or {files}."
+            f"{argument} is {path}, a folder with neither .txt, .docx or .pdf files nor texts that lit-detect prepare "
+            f"wrote; give such a folder or {files}."
         )
-    for ending in _FILES:
-        if path.name.lower().endswith(ending):
+    for ending in FORMATS:
+        if ending.startswith(".") and path.name.lower().endswith(ending):
             return ending
     raise UserError(f"{argument} is {path}, but must be {files} or a folder; convert it.")
 
@@ -119,10 +186,3 @@ def _splits(path: Path, name: str, split: str, argument: str) -> list[Path]:
     if not folders:
         raise UserError(f"{argument} is {path}, which has no {split} split; name the folder of another split.")
     return folders
-
-
-def _refuse_groups(path: Path, group_column: str | None) -> None:
-    if group_column is not None:
-        raise UserError(
-            f"The texts are to be grouped by {group_column}, but {path} has no columns; give a table or JSONL."
-        )

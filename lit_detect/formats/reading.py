@@ -10,6 +10,9 @@ from lit_core.errors import UserError, did_you_mean
 from lit_core.files.json_files import read_json
 from lit_detect.records import label_of
 
+#: Most characters of a text: the longest novels have five million.
+_LONGEST = 10_000_000
+
 
 def json_document(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file, which is read at once.
@@ -53,10 +56,13 @@ def as_text(value: Any, where: str) -> str:
     """Return a value if it is a text.
 
     Raises:
-        UserError: If it is not a text, or has half a surrogate pair, which cannot be written as UTF-8.
+        UserError: If it is not a text, is longer than any book, or has half a surrogate pair, which cannot be written
+            as UTF-8.
     """
     if not isinstance(value, str):
         raise UserError(f"{where} is a {_kind(value)}, but must be a text. Fix the line.")
+    if len(value) > _LONGEST:
+        raise UserError(f"{where} has {len(value):,} characters, but one text has at most {_LONGEST:,}; divide it.")
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -36,7 +36,12 @@ READERS = {
     **{f"format.{name}": set() for name in ("open_memmap", "read_array")},
     "format.read_magic": {"lit_core/files/arrays.py"},
     "np.memmap": {"lit_core/files/arrays.py", "lit_core/data/tokens.py"},  # .bin files have no header
-    "gzip.open": {"lit_core/files/text_files.py", "lit_detect/data/row_files.py"},  # the second seeks in what was read
+    "gzip.open": {"lit_core/files/text_files.py"},
+    "zstd.open": {"lit_core/files/text_files.py"},
+    **{f"zstd.{name}": set() for name in ("decompress", "ZstdFile", "ZstdDecompressor")},
+    "docx.Document": {"lit_core/files/documents.py"},
+    "pypdf.PdfReader": {"lit_core/files/documents.py"},
+    "datasets.load_dataset": {"lit_core/fetch/hub.py"},
     "lzma.open": {"lit_core/files/text_files.py"},
     "pickle.loads": set(),
     "gzip.decompress": set(),

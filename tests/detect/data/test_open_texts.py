@@ -4,6 +4,7 @@ import ast
 import csv
 import gzip
 import json
+import lzma
 import os
 import pickle
 from dataclasses import replace
@@ -11,9 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from documents import write_docx, write_pdf
 
 import lit_detect
 from lit_core.errors import RunFailure, UserError
+from lit_core.files.text_files import COMPRESSIONS, _zstd, plain_name
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.commands.attack import attack
 from lit_detect.commands.calibrate import read_texts
@@ -47,8 +50,23 @@ def table(path, separator):
 
 def folder(path):
     path.mkdir()
+    writers = {"txt": lambda file, text: file.write_text(text), "docx": write_docx, "pdf": write_pdf}
     for number, record in enumerate(RECORDS):
-        (path / f"{number}.txt").write_text(record.text)
+        kind = ("txt", "docx", "pdf")[number % 3]
+        writers[kind](path / f"{number}.{kind}", record.text)
+
+
+def parquet(path):
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    columns = {name: [record.to_dict()[name] for record in RECORDS] for name in COLUMNS}
+    write_table(pyarrow.table(columns), path, row_group_size=2)
+
+
+def dataset(path):
+    path.mkdir()
+    parquet(path / "test.parquet")
 
 
 def root(path):
@@ -65,23 +83,32 @@ WRITERS = {
     ".tsv": lambda path: table(path, "\t"),
     ".jsonl": lines,
     ".txt": lambda path: path.write_text("\n".join(record.text for record in RECORDS)),
-    "folder of .txt": folder,
+    ".parquet": parquet,
+    ".docx": lambda path: write_docx(path, RECORDS[0].text),
+    ".pdf": lambda path: write_pdf(path, RECORDS[0].text),
+    "folder of documents": folder,
+    "Hugging Face": dataset,
     "prepared split": lambda path: write_texts(path, RECORDS, source="s", split="test"),
     "prepared source": root,
     "prepared root": root,
 }
 
 
+def packed(path):
+    """Compress a file as the end of its name says; return whether it does."""
+    write = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": lambda content: _zstd().compress(content)}
+    if path.suffix in COMPRESSIONS:
+        path.write_bytes(write[path.suffix](path.read_bytes()))
+    return path.suffix in COMPRESSIONS
+
+
 def written(name, tmp_path):
     """The path of the records in a format."""
-    path = tmp_path / f"texts{name if name.startswith('.') else ''}".removesuffix(".gz")
-    WRITERS[name.removesuffix(".gz")](path)
-    if name.endswith(".gz"):
-        compressed = path.with_name(f"{path.name}.gz")
-        compressed.write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
-        return compressed
-    return path / "texts" if name == "prepared source" else path
+    plain = tmp_path / f"texts{plain_name(Path(name)) if name.startswith('.') else ''}"
+    WRITERS[plain.suffix or name](plain)
+    path = plain.rename(tmp_path / f"texts{name}") if name.startswith(".") else plain
+    packed(path)
+    return {"prepared source": path / "texts", "Hugging Face": Path(f"hf:{path}:test")}.get(name, path)
 
 
 class Nothing(Attack):
@@ -102,7 +129,7 @@ def by_attack(path, tmp_path, known):
 
 def by_report(path, tmp_path, known):
     if known[0].label is None:
-        with pytest.raises(UserError, match=r"(line 1|0\.txt) has no label"):
+        with pytest.raises(UserError, match=r"(line 1|0\.txt|texts\.(docx|pdf)) has no label"):
             gather([str(path)], "test")
     else:
         assert gather([str(path)], "test") == {str(path): known}
@@ -138,7 +165,7 @@ def sources():
 
 
 def test_every_format_has_a_writer_here_and_every_caller_a_reader():
-    assert {name.removesuffix(".gz") for name in FORMATS} == set(WRITERS)
+    assert {plain_name(Path(name)) if name.startswith(".") else name for name in FORMATS} == set(WRITERS)
     calls = {
         module
         for module, tree in sources().items()
@@ -161,8 +188,9 @@ def test_no_command_has_a_reader_of_its_own():
 def test_every_command_reads_every_format_alike(name, reader, tmp_path):
     path = written(name, tmp_path)
     known = list(open_texts(path, "x").records())
-    if ".txt" in name:
-        assert [(record.text, record.label) for record in known] == [(record.text, None) for record in RECORDS]
+    if known[0].label is None:
+        texts = RECORDS[:1] if name in (".docx", ".pdf") else RECORDS
+        assert [(record.text, record.label) for record in known] == [(record.text, None) for record in texts]
     else:
         assert sorted(known, key=lambda record: record.id) == sorted(RECORDS, key=lambda record: record.id)
     reader(path, tmp_path, known)
@@ -225,8 +253,9 @@ def test_a_split_is_chosen_and_a_folder_without_it_refused(tmp_path):
         open_texts(tmp_path / "empty", "`texts`")
 
 
-def test_compressed_rows_in_any_order_and_in_other_processes(tmp_path):
-    path = written(".jsonl.gz", tmp_path)
+@pytest.mark.parametrize("name", [name for name in FORMATS if Path(name).suffix in COMPRESSIONS or "parquet" in name])
+def test_rows_that_are_read_forwards_in_any_order_and_in_other_processes(name, tmp_path):
+    path = written(name, tmp_path)
     texts = open_texts(path, "x")
     assert [texts[index]["text"] for index in (3, 0, 4)] == [RECORDS[index].text for index in (3, 0, 4)]
     child = os.fork()
@@ -236,7 +265,7 @@ def test_compressed_rows_in_any_order_and_in_other_processes(tmp_path):
     assert texts[4]["text"] == RECORDS[4].text == pickle.loads(pickle.dumps(texts))[4]["text"]
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if ".txt" in name or name.startswith(".")])
+@pytest.mark.parametrize("name", [name for name in FORMATS if "doc" in name or name.startswith(".")])
 def test_another_file_of_the_same_size_is_a_failure(name, tmp_path):
     path = written(name, tmp_path)
     texts = open_texts(path, "x")

@@ -87,7 +87,7 @@ def test_a_transform_is_for_samples(tmp_path):
         ("f.jsonl", '"a"', r"f\.jsonl, line 1 is a text, but must be an object"),
         ("f.txt", b"a\n\xff", r"f\.txt, line 2 is not in UTF-8"),
         ("f.txt", "\n \n", "has no texts"),
-        ("f.docx", "a", r"must be a file that ends in \.csv"),
+        ("f.doc", "a", r"must be a file that ends in \.csv"),
     ],
 )
 def test_mistakes_are_one_sentence_with_file_and_line(tmp_path, name, content, words):
