@@ -93,6 +93,19 @@ class Calibration:
         self.check_groups([group])
         return score >= self.groups[group].threshold
 
+    def judge(self, score: float, tokens: int, group: str = ALL) -> tuple[float | None, bool | None, str]:
+        """Return the p-value of a score, whether it means machine, and why neither can be told.
+
+        Args:
+            score: The score of a whole text.
+            tokens: Number of its tokens.
+            group: Group of the text; ignored if the calibration has a single group.
+
+        Raises:
+            UserError: If there is no threshold for the group.
+        """
+        return None, self.decide(score, group), ""
+
     def check_groups(self, groups: Iterable[str]) -> None:
         """Raise an error if the calibration is by group and has no threshold for one of these groups."""
         for group in groups if self.by is not None else ():

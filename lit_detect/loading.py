@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +22,29 @@ from lit_core.origin import keeps_origin
 from lit_core.progress import progress
 from lit_core.work import FinishedRows
 from lit_detect.detectors import Detector
-from lit_detect.detectors.normalization import with_normalization
+from lit_detect.judging import Judge
 from lit_detect.module import DetectorTask
 
 
-@dataclass(frozen=True)
-class LoadedDetector:
-    """The detector of a checkpoint, and what the checkpoint says of its use.
+def load_checkpoint(path: str | Path, argument: str = "--ckpt_path") -> Judge:
+    """Return the judge of a ``lit-detect fit`` checkpoint, on the CPU.
+
+    Where its detector was trained on texts with normalised Unicode, it normalises each text first.
 
     Args:
-        task: The task, in evaluation mode; it has the thresholds.
-        detector: The detector that scores texts as they were found. Where it was trained on texts with normalised
-            Unicode, it normalises each text first; the task's own detector does not.
-        sha256: Hash of the checkpoint file.
+        path: The checkpoint file.
+        argument: Name of the argument that gave the path, for messages.
+
+    Raises:
+        UserError: If there is no such file, or it holds no detector that was trained or fitted.
     """
-
-    task: DetectorTask
-    detector: Detector
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """Class and backbone of the detector."""
-        return self.detector.name
-
-    @classmethod
-    def load(cls, path: str | Path, argument: str = "--ckpt_path") -> LoadedDetector:
-        """Load the detector of a ``lit-detect fit`` checkpoint onto the CPU.
-
-        Args:
-            path: The checkpoint file.
-            argument: Name of the argument that gave the path, for messages.
-
-        Raises:
-            UserError: If there is no such file, or it holds no detector that was trained or fitted.
-        """
-        checkpoint = load_checkpoint_file(path, argument)
-        if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
-            raise UserError(f"{argument} is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
-        task = DetectorTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-        is_normalized = bool(data_argument(checkpoint, "normalize"))
-        task.detector.require_fitted()
-        detector = with_normalization(task.detector) if is_normalized else task.detector
-        return cls(task, detector.eval(), file_sha256(Path(path)))
-
-    def long_enough(self, texts: Sequence[str]) -> list[bool]:
-        """Tell of each text whether it has the tokens below which the detector abstains."""
-        least = max(1, self.task.min_tokens)
-        return [count >= least for count in self.detector.count_tokens(texts)]
+    checkpoint = load_checkpoint_file(path, argument)
+    if "detector" not in checkpoint or "hyper_parameters" not in checkpoint:
+        raise UserError(f"{argument} is {path}, which holds no detector; give a checkpoint of lit-detect fit.")
+    task = DetectorTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    task.detector.require_fitted()
+    judge = task.judge(normalize=bool(data_argument(checkpoint, "normalize")))
+    return replace(judge, checkpoint_sha256=file_sha256(Path(path)))
 
 
 @keeps_origin
@@ -84,7 +59,7 @@ def trained(checkpoint: str) -> Detector:
     Raises:
         UserError: If the file is no such checkpoint.
     """
-    return LoadedDetector.load(checkpoint, "A detector's checkpoint").detector
+    return load_checkpoint(checkpoint, "A detector's checkpoint").detector
 
 
 @keeps_origin
@@ -114,7 +89,7 @@ class Scored:
 
 
 def score_many(
-    detector: LoadedDetector,
+    judge: Judge,
     texts: Sequence[str],
     batch_size: int = 16,
     folder: Path | None = None,
@@ -123,9 +98,9 @@ def score_many(
     """Score texts; equal texts are scored once.
 
     Args:
-        detector: The detector.
+        judge: The judge whose detector scores.
         texts: The texts, without any normalisation.
-        batch_size: Texts per forward pass.
+        batch_size: Windows of texts per forward pass.
         folder: Folder of finished scores, to which each batch is appended, so that a killed run can be resumed; None
             writes none.
         fabric: The processes that share the texts, through `folder`; None for this process alone.
@@ -136,19 +111,19 @@ def score_many(
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32] for text in texts]
     text_of = dict(zip(keys, texts, strict=True))
     if folder is None:
-        rows = {row["text"]: row for batch in _score_batches(detector, text_of, batch_size, fabric) for row in batch}
+        rows = {row["text"]: row for batch in _score_batches(judge, text_of, batch_size, fabric) for row in batch}
     else:
         with FinishedRows(
             folder,
             key="text",
             busy=f"{folder} is being written by another report; wait for it, or give another output.",
-            journals=f"{detector.sha256}.*.jsonl",
+            journals=f"windows-{judge.checkpoint_sha256}.*.jsonl",
             rank=0 if fabric is None else fabric.global_rank,
             group=fabric,
             values=("score", "seconds"),
         ) as finished:
             missing = {key: text_of[key] for key in finished.missing(keys)}
-            for batch in _score_batches(detector, missing, batch_size, fabric):
+            for batch in _score_batches(judge, missing, batch_size, fabric):
                 finished.append(batch)
             rows = finished.gather()
     scores = torch.tensor([rows[key]["score"] for key in keys], dtype=torch.float64)
@@ -156,21 +131,21 @@ def score_many(
 
 
 def _score_batches(
-    detector: LoadedDetector, texts: Mapping[str, str], batch_size: int, fabric: Fabric | None
+    judge: Judge, texts: Mapping[str, str], batch_size: int, fabric: Fabric | None
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each batch that this rank scores: text by key, score, and seconds per text."""
     rank, world_size = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
     if fabric is not None:
-        detector.task.to(fabric.device)
+        judge.detector.to(fabric.device)
     # by length, so that a batch holds little padding; the longest first, so that the time to go is not too short
     order = sorted(texts, key=lambda key: (-len(texts[key]), key))
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)][rank::world_size]
-    task = f"{detector.name}: {len(order):,} texts to score"
+    task = f"{judge.name}: {len(order):,} texts to score"
     for batch in progress(
-        batches, detector.name, "batches", task, rank == 0, lambda batch: sum(len(texts[key]) for key in batch)
+        batches, judge.name, "batches", task, rank == 0, lambda batch: sum(len(texts[key]) for key in batch)
     ):
         start = time.perf_counter()
         with nullcontext() if fabric is None else fabric.autocast():
-            scores = detector.detector.score([texts[key] for key in batch]).tolist()
+            scores = judge.scores([texts[key] for key in batch], batch_size).tolist()
         seconds = (time.perf_counter() - start) / len(batch)
         yield [{"text": key, "score": score, "seconds": seconds} for key, score in zip(batch, scores, strict=True)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from math import isnan
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -22,8 +23,10 @@ from lit_core.lightning.task import EvaluationTask
 from lit_core.screen import rank_zero_warn
 from lit_detect.calibration import Calibration
 from lit_detect.detectors import Detector, TrainedDetector, ZeroShotDetector
+from lit_detect.detectors.normalization import with_normalization
 from lit_detect.fitting import TrainingSetFit
 from lit_detect.functional.calibration import Platt
+from lit_detect.judging import MIN_TOKENS, Judge, Judgement
 from lit_detect.metrics import DetectionScores, breakdown
 from lit_detect.records import HUMAN, MACHINE
 
@@ -76,7 +79,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         optimizer: Class and arguments of the optimizer of a trained detector; its weight decay spares norms and biases.
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
             rate constant.
-        min_tokens: Tokens below which a prediction abstains, 0 or more.
+        min_tokens: Tokens below which a prediction abstains, 0 or more; it always abstains from a text without any.
         calibration: File of ``lit-detect calibrate`` whose thresholds decide; None decides by the fitted threshold.
 
     Attributes:
@@ -94,7 +97,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         detector: Detector,
         optimizer: OptimizerCallable = adamw,
         scheduler: SchedulerCallable | None = None,
-        min_tokens: int = 0,
+        min_tokens: int = MIN_TOKENS,
         calibration: str | None = None,
     ) -> None:
         super().__init__()
@@ -121,10 +124,18 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         """The detector."""
         return [self.detector]
 
-    def probability(self, scores: Tensor) -> Tensor:
-        """Return the probability of machine, float64, from scores ``(n,)``."""
-        own = None if self.calibration is None else self.calibration.platt
-        return (own or Platt(*self.platt.tolist()))(scores)
+    def judge(self, normalize: bool = False) -> Judge:
+        """Return what judges texts by the detector as it is now.
+
+        Args:
+            normalize: Whether the detector was trained on texts with normalised Unicode, so that each is normalised.
+        """
+        own = self.detector
+        detector = with_normalization(own).train(own.training) if normalize else own
+        if self._is_new:
+            return Judge(detector, None, None, self.calibration, self.min_tokens)
+        platt = Platt(*self.platt.tolist())
+        return Judge(detector, float(self.threshold), platt, self.calibration, self.min_tokens)
 
     def set_platt(self, platt: Platt) -> None:
         """Take a map from scores to probabilities, and its middle as the threshold."""
@@ -158,23 +169,20 @@ class DetectorTask(ExactBuffers, EvaluationTask):
             super().validation_step(batch, batch_idx, dataloader_idx)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return ``index``, ``score``, ``probability``, ``decision`` and ``tokens`` of each text of a batch."""
+        """Return ``index`` and each part of the `Judgement` of each text of a batch; see `Judge.judge`.
+
+        Of a batch with ``found``, the texts before their Unicode was normalised, these are judged.
+        """
         real = [row for row, index in enumerate(batch["index"].tolist()) if index >= 0]
-        texts = [batch["text"][row] for row in real]
-        groups = [batch["group"][row] for row in real] if "group" in batch else [""] * len(real)
-        tokens = self.detector.count_tokens(texts)
-        scores = self.detector.score(texts) if texts else torch.empty(0, dtype=torch.float64)
-        decisions = [
-            "abstain" if count < max(self.min_tokens, 1) else "machine" if is_machine else "human"
-            for count, is_machine in zip(tokens, self.decide(scores, groups), strict=True)
-        ]
-        return {
-            "index": batch["index"].cpu()[real],
-            "score": scores,
-            "probability": self.probability(scores),
-            "decision": decisions,
-            "tokens": tokens,
-        }
+        column = "found" if "found" in batch else "text"
+        texts = [batch[column][row] for row in real]
+        groups = [batch["group"][row] for row in real] if "group" in batch else None
+        judged = self.judge(normalize="found" in batch).judge(texts, groups, max(1, len(real)))
+        parts: dict[str, Any] = {part.name: [getattr(one, part.name) for one in judged] for part in fields(Judgement)}
+        for name in ("score", "probability", "p_value"):
+            parts[name] = torch.tensor([math.nan if x is None else x for x in parts[name]], dtype=torch.float64)
+        parts["windows"] = [[asdict(window) for window in windows] for windows in parts["windows"]]
+        return {"index": batch["index"].cpu()[real], **parts}
 
     @property
     def decisive_threshold(self) -> float:
@@ -184,22 +192,20 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     def _check_fitted(self) -> None:
         """Refuse a detector that is not trained, and warn of one whose scores were not mapped to probabilities."""
         self.detector.require_fitted()
-        is_new = isinstance(self.detector, ZeroShotDetector) and self.platt.tolist() == [1, 0]
-        if is_new and self.calibration is None:
+        if self._is_new and self.calibration is None:
             rank_zero_warn(
-                f"{self.detector.name} has no threshold yet: its scores tell texts apart, but its decisions and "
-                "probabilities mean nothing before `lit-detect fit` or a calibration."
+                f"{self.detector.name} has no threshold yet: its scores tell texts apart, but it decides nothing "
+                "before `lit-detect fit` or a calibration."
             )
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether the detector needs a threshold that was not fixed."""
+        return isinstance(self.detector, ZeroShotDetector) and self.platt.tolist() == [1, 0]
 
     def _check_calibration(self) -> None:
         if self.calibration is not None and self.trainer.ckpt_path is not None:
             self.calibration.check_checkpoint(self.trainer.ckpt_path)
-
-    def decide(self, scores: Tensor, groups: list[str]) -> list[bool]:
-        """Tell of each score whether it is that of a machine, by the calibration of its group where there is one."""
-        if self.calibration is not None:
-            return [self.calibration.decide(score, group) for score, group in zip(scores.tolist(), groups, strict=True)]
-        return (scores >= self.threshold.cpu()).tolist()
 
     def on_train_start(self) -> None:
         """Fill the HPARAMS page."""
@@ -277,7 +283,9 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source."""
         _, metric = self.source_metric(stage, dataloader_idx, DetectionScores)
-        metric.update(self.detector.score(batch["text"]), batch["y"], batch["index"])
+        texts = batch["text"]
+        scores = self.judge().scores(texts, len(texts)) if stage == "test" else self.detector.score(texts)
+        metric.update(scores, batch["y"], batch["index"])
 
     def source_values(self, stage: str, source: str, metric: Metric) -> Mapping[str, Tensor | float]:
         """Return the scores of a source and of its subsets, without those that are not defined."""
@@ -289,10 +297,11 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         counts = [(int((machine & (y == label)).sum()), int((y == label).sum())) for label in (HUMAN, MACHINE)]
         self.called_machine[source] = (*counts[0], *counts[1])
         values: dict[str, Any] = metric.compute()
-        values["loss"] = F.binary_cross_entropy(self.probability(scores), y.to(scores))
+        platt = (self.calibration and self.calibration.platt) or Platt(*self.platt.tolist())
+        values["loss"] = F.binary_cross_entropy(platt(scores), y.to(scores))
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and hasattr(data, "records"):
             texts = data.records(stage, source)
             records = [texts.about(number) for number in range(len(texts))]
             values |= breakdown(scores, y, index, records, threshold)
-        return {name: float(value) for name, value in values.items() if not isnan(value)}
+        return {name: float(value) for name, value in values.items() if not math.isnan(value)}

@@ -61,20 +61,20 @@ def calibrate(
     Raises:
         UserError: If there are too few human texts, or their scores do not differ.
     """
-    from lit_detect.loading import LoadedDetector, score_many
+    from lit_detect.loading import load_checkpoint, score_many
 
     target = output_file(output, "`output`")
     _check(fpr, batch_size)
     texts, groups = read_texts(human, "human", HUMAN, text_column, by)
     check_counts(groups, fpr, by)  # before the detector is loaded
     machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]
-    detector = LoadedDetector.load(ckpt_path)
+    detector = load_checkpoint(ckpt_path)
     are_long = detector.long_enough(texts)
     texts, groups = (
         [value for value, long in zip(values, are_long, strict=True) if long] for values in (texts, groups)
     )
     if not all(are_long):
-        least = max(1, detector.task.min_tokens)
+        least = detector.least_tokens
         say(f"{len(are_long) - sum(are_long):,} texts of fewer than {least} tokens are left out.")
         check_counts(groups, fpr, by)
     machine_texts = [
@@ -91,7 +91,8 @@ def calibrate(
     platt = fit_platt(scores, labels) if machine is not None else None
     if platt is not None:
         check_rising(platt, detector.name, "leave `machine` out for thresholds without probabilities, or train another")
-    Calibration(fpr, detector.name, detector.sha256, thresholds, by, platt).save(target)
+    assert detector.checkpoint_sha256 is not None
+    Calibration(fpr, detector.name, detector.checkpoint_sha256, thresholds, by, platt).save(target)
     say(f"{detector.name}, at most {fpr:.3g} of human texts:")
     for name, group in thresholds.items():
         title = f"{by} {name}: " if by else ""

@@ -22,8 +22,9 @@ from lit_core.study.report import write_page
 from lit_detect.data.user_texts import open_texts
 from lit_detect.functional.threshold import check_scores
 from lit_detect.generation.ngram_model import NGramLM  # noqa: F401  # so that its short name is known
+from lit_detect.judging import Judge
 from lit_detect.language.similarity import Similarity, WordOverlap
-from lit_detect.loading import LoadedDetector, score_many
+from lit_detect.loading import load_checkpoint, score_many
 from lit_detect.metrics import RATES
 from lit_detect.records import FIELDS, HUMAN, MACHINE, Record, condition, records_sha256
 from lit_detect.report.called import Called, called_lines
@@ -105,11 +106,11 @@ def report(
     check_conditions(records, fields)
     originals(records)  # refuses attacked texts whose original is unclear, before anything is scored
     notes = check_coverage(records)
-    loaded = {name: LoadedDetector.load(path, f"`detectors.{name}`") for name, path in detectors.items()}
+    loaded = {name: load_checkpoint(path, f"`detectors.{name}`") for name, path in detectors.items()}
     measures = {"similarity": similarity, "language_model": language_model, "gruen": gruen}
     work = {
         "verb": "report",
-        "detectors": {name: detector.sha256 for name, detector in loaded.items()},
+        "detectors": {name: judge.checkpoint_sha256 for name, judge in loaded.items()},
         "texts": {path: records_sha256(some) for path, some in gathered.items()},
         **{name: measure and measure.name for name, measure in measures.items()},
         **{"by": fields, "resamples": resamples, "seed": seed, "precision": trainer.precision},
@@ -135,14 +136,14 @@ def report(
                 sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given
             ]
         notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
-        kept = {name: detector.sha256 for name, detector in loaded.items() if name not in refused}
+        kept = {name: judge.checkpoint_sha256 for name, judge in loaded.items() if name not in refused}
         write_record(folder, work={**work, "detectors": kept})
         _write(folder, evaluated, rows, notes)
     return LEFT_OUT if refused else OK
 
 
 def _evaluate_all(
-    loaded: Mapping[str, LoadedDetector],
+    loaded: Mapping[str, Judge],
     records: Sequence[Record],
     folder: Path,
     batch_size: int,
@@ -151,9 +152,9 @@ def _evaluate_all(
     """Return the detectors that could be evaluated, and by name why the others could not."""
     evaluated: list[Evaluated] = []
     refused: dict[str, str] = {}
-    for name, detector in loaded.items():
+    for name, judge in loaded.items():
         try:
-            evaluated.append(evaluate(name, detector, records, folder, batch_size, fabric))
+            evaluated.append(evaluate(name, judge, records, folder, batch_size, fabric))
         except UserError as error:
             refused[name] = str(error)
             if fabric.is_global_zero:
@@ -185,7 +186,7 @@ def _of(row: ReportRow, label: int) -> Interval | None:
 
 def evaluate(
     name: str,
-    detector: LoadedDetector,
+    judge: Judge,
     records: Sequence[Record],
     folder: Path,
     batch_size: int = 16,
@@ -195,22 +196,24 @@ def evaluate(
 
     Args:
         name: Name of the detector in the report.
-        detector: The detector.
+        judge: The detector.
         records: The texts.
         folder: Folder of finished scores.
         batch_size: Texts per forward pass.
         fabric: The processes that share the texts; None for this process alone.
 
     Raises:
-        UserError: If a score is not a finite number, or all are the same.
+        UserError: If nothing fixed its threshold, a score is not a finite number, or all are the same.
     """
-    long = detector.long_enough([record.text for record in records])
+    if judge.threshold is None:
+        raise UserError(f"{judge.name} has no threshold yet; run `lit-detect fit`.")
+    long = judge.long_enough([record.text for record in records])
     chosen = [record for record, is_long in zip(records, long, strict=True) if is_long]
     check_coverage(chosen, f" that {name} reads")
-    scored = score_many(detector, [record.text for record in chosen], batch_size, folder, fabric)
+    scored = score_many(judge, [record.text for record in chosen], batch_size, folder, fabric)
     check_scores(scored.scores, f"scores of {name}")
-    threshold, abstains = float(detector.task.threshold), len(records) - len(chosen)
-    return Evaluated(name, detector.name, chosen, scored.scores, threshold, scored.seconds, abstains)
+    abstains = len(records) - len(chosen)
+    return Evaluated(name, judge.name, chosen, scored.scores, judge.threshold, scored.seconds, abstains)
 
 
 def rows_of(evaluated: Evaluated, fields: Sequence[str]) -> Iterator[ReportRow]:

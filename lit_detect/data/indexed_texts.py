@@ -48,7 +48,7 @@ class IndexedTexts(ABC):
     """Texts in a fixed order, each read when it is asked for. Safe in data-loading processes.
 
     Sample i is ``text``, ``y`` (-100, since a prediction is not told the label), ``index`` (i) and, where texts are
-    grouped, ``group``. Empty texts are texts.
+    grouped, ``group``; where they are transformed, ``found`` is the text before. Empty texts are texts.
 
     Args:
         group_column: Column, key or field that groups the texts, such as a domain or language; None for no groups.
@@ -124,7 +124,9 @@ class IndexedTexts(ABC):
             RunFailure: If the file is not what it was when it was opened.
         """
         text, group = self.text_and_group(index)
-        sample = {"text": self.transform(text) if self.transform else text, "y": IGNORED, "index": index}
+        sample: dict[str, Any] = {"text": text, "y": IGNORED, "index": index}
+        if self.transform is not None:
+            sample |= {"text": self.transform(text), "found": text}
         return sample if self.group_column is None else {**sample, "group": group}
 
 

@@ -6,6 +6,7 @@ To add a detector, derive from one of the three kinds, export it from ``lit_dete
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -22,10 +23,14 @@ class Detector(KeepsOrigin, nn.Module, ABC):
     Attributes:
         name: Name of the class, and in brackets that of its model, such as ``EncoderDetector[MiniLM]``.
         max_tokens: Number of tokens that the detector reads from the start of a text; None reads all.
+        special_tokens: How many of them are no tokens of the text.
+        normalizes: Whether it normalises the Unicode of each text before it reads it.
     """
 
     name: str
     max_tokens: int | None
+    special_tokens: int = 0
+    normalizes: bool = False
 
     @property
     def is_fitted(self) -> bool:
@@ -54,6 +59,17 @@ class Detector(KeepsOrigin, nn.Module, ABC):
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each whole text, ``(n,)``; predictions abstain if a text has too few."""
+
+    def fill(self, texts: Sequence[str], window_tokens: int | None = None) -> list[float]:
+        """Return the share of what the detector reads at once that each whole text fills; of more it reads the start.
+
+        Args:
+            texts: The texts.
+            window_tokens: Tokens of a text that are to be read at once; None takes as many as can be.
+        """
+        limits = [window_tokens, None if self.max_tokens is None else self.max_tokens - self.special_tokens]
+        limit = min((limit for limit in limits if limit is not None), default=math.inf)
+        return [count / limit for count in self.count_tokens(texts)]
 
 
 class TrainedDetector(Detector):

@@ -60,6 +60,7 @@ class EncoderDetector(TrainedDetector):
                 renew_last_layers(self.network, reinit_layers)
         self.name = f"EncoderDetector[{name}{f', last {reinit_layers} layers renewed' if reinit_layers else ''}]"
         self.max_tokens, self.machine_label = max_tokens, MACHINE if machine_label is None else machine_label
+        self.special_tokens = self.tokenizer.special_tokens
 
     def require_fitted(self) -> None:
         """Raise an error if the weights are not trained, or it is not known which label means machine.

@@ -44,6 +44,7 @@ class Ensemble(LinearFeatureDetector):
         self.name = f"Ensemble[{', '.join(member.name for member in members)}]"
         caps = [member.max_tokens for member in members]
         self.max_tokens = None if None in caps else max(cap for cap in caps if cap is not None)
+        self.normalizes = all(member.normalizes for member in members)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -101,6 +102,11 @@ class Ensemble(LinearFeatureDetector):
         """Return the number of tokens of each text, not truncated, as the member with the fewest counts them."""
         counts = [member.count_tokens(texts) for member, _ in self._each()]
         return [min(row) for row in zip(*counts, strict=True)]
+
+    def fill(self, texts: Sequence[str], window_tokens: int | None = None) -> list[float]:
+        """Return the share that each text fills of what the member that reads least of it reads at once."""
+        shares = [member.fill(texts, window_tokens) for member, _ in self._each()]
+        return [max(row) for row in zip(*shares, strict=True)]
 
     def _each(self) -> list[tuple[Detector, FeatureDetector | None]]:
         """Return each member twice: the second is None if it is not fitted with the ensemble."""

@@ -57,6 +57,7 @@ class FASTDetector(TrainedDetector):
             torch.manual_seed(seed)
             self.network = FASTNetwork(self.encoder.config.hidden_size, width, self.document_path)  # type: ignore[union-attr, arg-type]
         self.name, self.max_tokens = f"{type(self).__name__}[{name}]", max_tokens
+        self.special_tokens = self.tokenizer.special_tokens
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Return the logits of human and machine, ``(n, 2)``; see `TrainedDetector.forward`."""

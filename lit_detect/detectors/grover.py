@@ -31,6 +31,8 @@ class GroverDetector(TrainedDetector):
         seed: Seed of the linear layer's weights, 0 or more; None takes that of the run.
     """
 
+    special_tokens = 1
+
     def __init__(self, lm: LanguageModel, max_tokens: int = 512, seed: int | None = None) -> None:
         super().__init__()
         check_at_least(2, max_tokens=max_tokens)

@@ -28,9 +28,12 @@ def with_normalization(detector: Detector) -> Detector:
 class _Normalizing(Detector):
     """Applies `normalize_text` before a detector. Name and token limit are those of the detector."""
 
+    normalizes = True
+
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        self.detector, self.name, self.max_tokens = detector, detector.name, detector.max_tokens
+        self.detector, self.name = detector, detector.name
+        self.max_tokens, self.special_tokens = detector.max_tokens, detector.special_tokens
         self.register_load_state_dict_pre_hook(_accept_bare_keys)
 
     @property
@@ -50,6 +53,10 @@ class _Normalizing(Detector):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each normalised text, not truncated."""
         return self.detector.count_tokens(_normalized(texts))
+
+    def fill(self, texts: Sequence[str], window_tokens: int | None = None) -> list[float]:
+        """Return the share that each normalised text fills of what the detector reads at once."""
+        return self.detector.fill(_normalized(texts), window_tokens)
 
 
 class _NormalizingNetwork(_Normalizing, TrainedDetector):

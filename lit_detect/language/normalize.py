@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
+from itertools import accumulate
 
 # Cyrillic and Greek letters with the same shape as a Latin one; they include those of RAID's homoglyph attack
 _CYRILLIC = dict(zip("аеорсухіјѕһԁԛԝАВЕКМНОРСТХІЈЅҮԚԜ", "aeopcyxijshdqwABEKMHOPCTXIJSYQW", strict=True))
@@ -42,6 +44,28 @@ def normalize_text(text: str) -> str:
         text = _without_invisible(_BLANKS.sub(" ", unicodedata.normalize("NFKC", text)))
         text = unicodedata.normalize("NFKC", _latin(text))
     return _EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", text))
+
+
+def spans_before(text: str, normalized: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return where parts of a normalised text stand in the text as it was found.
+
+    Normalisation may decompose, compose and exchange letters, but neither adds nor removes any, so they are counted.
+
+    Args:
+        text: The text as it was found.
+        normalized: What `normalize_text` makes of it.
+        spans: Start and end of each part in the normalised text; each has a letter or another visible character.
+    """
+    places = [place for place, character in enumerate(text) for _ in range(_letters(character))]
+    seen = [0, *accumulate(map(_letters, normalized))]
+    return [(places[seen[start]], places[seen[end] - 1] + 1) for start, end in spans]
+
+
+@cache
+def _letters(character: str) -> int:
+    """Return how many visible characters a character is made of."""
+    parts = _BLANKS.sub("", unicodedata.normalize("NFKD", character))
+    return sum(not (part.isspace() or part in _JOINERS or _is_invisible(part)) for part in parts)
 
 
 class NormalizeText:

@@ -77,6 +77,11 @@ class EncoderTokenizer:
         offsets_BT2 = torch.tensor(offsets, dtype=torch.int64).reshape(len(rows), width, 2)
         return Tokens(ids_BT.to(device), mask_BT.to(device), offsets_BT2)
 
+    @property
+    def special_tokens(self) -> int:
+        """Number of special tokens at the ends of a text."""
+        return self._whole.num_special_tokens_to_add(False)
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each whole text, without special tokens."""
         return [len(row.ids) for row in self._whole.encode_batch_fast(list(texts), add_special_tokens=False)]

@@ -26,7 +26,7 @@ from lit_detect.formats import LitShiftJSONL
 from lit_detect.functional.conformal import threshold_at_fpr
 from lit_detect.functional.threshold import auroc
 from lit_detect.generation.generate import Decoding, generate
-from lit_detect.loading import LoadedDetector, score_many, trained
+from lit_detect.loading import load_checkpoint, score_many, trained
 from lit_detect.module import DetectorTask
 from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.report.evaluate import Evaluated, attacks, conditions, originals
@@ -43,7 +43,15 @@ def fitted(tmp_path_factory):
     texts = ["--data", "TextDataModule", "--data.root", str(folder / "texts"), "--data.train", "[austen]"]
     for seed, name in enumerate(("one", "two")):
         model = {"class_path": "EncoderDetector", "init_args": {"model": "scratch-1x32", "seed": seed}}
-        arguments = ["fit", "--model", "DetectorTask", "--model.detector", json.dumps(model), *texts]
+        arguments = [
+            "fit",
+            "--model",
+            "DetectorTask",
+            "--model.detector",
+            json.dumps(model),
+            *texts,
+            "--model.min_tokens=0",
+        ]
         arguments += ["--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "1"]
         arguments += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--run", name]
         with pytest.MonkeyPatch.context() as patch:
@@ -84,8 +92,8 @@ def run_calibrate(fitted, tmp_path, **arguments):
 
 def test_the_threshold_is_the_quantile_of_the_human_scores(fitted, tmp_path, capsys):
     found = run_calibrate(fitted, tmp_path, fpr=0.1)
-    detector = LoadedDetector.load(checkpoint(fitted))
-    scores = detector.task.detector.score(list(passages(90)))
+    detector = load_checkpoint(checkpoint(fitted))
+    scores = detector.scores(list(passages(90)))
     assert found.groups[""].threshold == pytest.approx(threshold_at_fpr(scores, 0.1), rel=1e-6)
     group = found.groups[""]
     assert group.n == 90 and group.achieved_fpr <= 0.1 < group.high and group.low < group.achieved_fpr
@@ -110,7 +118,7 @@ def test_a_threshold_for_each_group_and_a_map_to_probabilities(fitted, tmp_path)
 def test_a_map_to_probabilities_that_falls_is_refused_and_nothing_is_written(fitted, tmp_path):
     machine, human = tmp_path / "machine.txt", tmp_path / "human.txt"
     originals, others = passages(40), [shuffled(text) for text in passages(40)]
-    detector = LoadedDetector.load(checkpoint(fitted))
+    detector = load_checkpoint(checkpoint(fitted))
     higher, lower = sorted((originals, others), key=lambda texts: -float(score_many(detector, texts, 8).scores.mean()))
     machine.write_text("\n".join(lower))
     human.write_text("\n".join(higher))
@@ -170,7 +178,7 @@ def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
 
 def test_a_calibration_decides_a_test_too_and_only_of_its_checkpoint(fitted, tmp_path, monkeypatch, capsys):
     found = run_calibrate(fitted, tmp_path, fpr=0.1)
-    task = LoadedDetector.load(checkpoint(fitted)).task
+    task = DetectorTask.load_from_checkpoint(checkpoint(fitted), weights_only=True)
     assert task.decisive_threshold == float(task.threshold) != found.threshold
     task.calibration = found
     assert task.decisive_threshold == found.threshold
@@ -219,7 +227,7 @@ def test_a_report_has_tables_figures_and_tensorboard(reported):
 
 def test_the_numbers_are_those_of_the_scores(fitted, reported):
     records = [*chain(*gather([str(fitted / "clean.jsonl"), str(fitted / "upper.jsonl")], "test").values())]
-    detector = LoadedDetector.load(checkpoint(fitted))
+    detector = load_checkpoint(checkpoint(fitted))
     scores = score_many(detector, [record.text for record in records]).scores
     human = torch.tensor([record.label == HUMAN for record in records])
     clean = torch.tensor([not record.attack for record in records])
@@ -239,7 +247,7 @@ def test_the_numbers_are_those_of_the_scores(fitted, reported):
         first, second = (int((scores[~clean & domain] > ordered[int(rank) + more - 1]).sum()) for more in (0, 1))
         found += first + (rank - int(rank)) * (second - first)
     assert float(rows["attack", "Upper"]["tpr_at_fpr_05"]) == pytest.approx(found / int((~clean).sum()))
-    threshold = float(detector.task.threshold)
+    threshold = detector.threshold
     before, after = scores[~human & clean] >= threshold, scores[~clean] >= threshold  # in the same order
     if before.any():
         evaded = float((before & ~after).sum() / before.sum())

@@ -18,6 +18,7 @@ from lit_detect.detectors import Detector, Ensemble, TrainedDetector, ZeroShotDe
 from lit_detect.detectors.normalization import with_normalization
 from lit_detect.formats import EmbeddedPairs, LitShiftJSONL
 from lit_detect.records import HUMAN, MACHINE
+from lit_detect.windows import cut
 
 KIND, CONFIGS = cases(Detector)
 PAIRS = 5
@@ -138,7 +139,15 @@ def test_an_empty_text_has_no_decision(built):
     predictions = built.task.predict_step({"text": TEXTS, "index": torch.arange(len(TEXTS))}, 0)
     assert predictions["decision"][TEXTS.index("")] == "abstain"
     assert predictions["decision"][0] in ("human", "machine")
-    assert ((predictions["probability"] >= 0) & (predictions["probability"] <= 1)).all()
+    decided = torch.tensor([decision != "abstain" for decision in predictions["decision"]])
+    probability = predictions["probability"]
+    assert torch.equal(~probability.isnan(), decided) and ((probability >= 0) & (probability <= 1))[decided].all()
+
+
+def test_a_long_text_is_read_in_windows(built):
+    windows = cut(built.detector, LONG)
+    assert max(built.detector.fill([LONG[start:end] for start, end in windows])) <= 1
+    assert (len(windows) > 1) == (built.detector.max_tokens is not None)
 
 
 def test_what_is_fitted_comes_back_from_a_state(built):

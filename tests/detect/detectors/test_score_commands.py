@@ -16,7 +16,7 @@ from lit_core import lm
 from lit_core.lm.language_model import HuggingFaceLM
 from lit_detect.cli import main
 from lit_detect.detectors import TrainedDetector
-from lit_detect.loading import LoadedDetector
+from lit_detect.loading import load_checkpoint
 from lit_detect.scoring.masked_language_model import MaskedLM
 
 SETTINGS = """
@@ -80,8 +80,8 @@ def test_each_config_is_fitted_and_comes_back(name, monkeypatch, tiny_gpt2, tiny
     Path("config.yaml").write_text(yaml.safe_dump(config))
     code = main(["fit", "--config", "settings.yaml", "--config", "config.yaml", "--run", name])
     assert code == 0, capsys.readouterr().err
-    task = LoadedDetector.load(last(name)).task
-    assert task.detector.score([record.text for record in pairs(3)]).isfinite().all()
+    judge = load_checkpoint(last(name))
+    assert judge.detector.score([record.text for record in pairs(3)]).isfinite().all()
 
 
 def test_configs_that_ask_frozen_models_are_found():

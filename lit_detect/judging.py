@@ -1,0 +1,193 @@
+"""The one way to judge a text: in windows that are read whole, by a threshold or a calibration, or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_detect.calibration import ALL, Calibration
+from lit_detect.detectors import Detector
+from lit_detect.functional.calibration import Platt
+from lit_detect.language.normalize import normalize_text, spans_before
+from lit_detect.windows import Span, cut
+
+Decision = Literal["human", "machine", "abstain"]
+#: Tokens below which no text is judged, unless told otherwise.
+MIN_TOKENS = 50
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a text that the detector read at once.
+
+    Args:
+        start: Offset of its first character in the text as it was found.
+        end: Offset after its last character.
+        score: Its score.
+        is_flagged: Whether its score alone makes the text a machine's.
+    """
+
+    start: int
+    end: int
+    score: float
+    is_flagged: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a detector says of a text.
+
+    Args:
+        decision: human, machine or abstain.
+        score: The largest score of its windows; higher is machine.
+        probability: Probability of machine, 0 to 1; None where the detector abstains or its scores were not mapped.
+        p_value: Chance that a human text like those of the calibration scores as high; None without a calibration that
+            tells it.
+        tokens: Number of tokens of the whole text.
+        reason: Why the detector abstains; empty where it decides.
+        windows: The windows in the order of the text, one or more.
+    """
+
+    decision: Decision
+    score: float
+    probability: float | None
+    p_value: float | None
+    tokens: int
+    reason: str
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A detector with everything that is needed to judge texts as they were found.
+
+    A text that is longer than what the detector reads at once is cut into overlapping windows, and its score is the
+    largest of theirs. The detector abstains from a text of fewer than `min_tokens` tokens, or without a finite score,
+    or whose length the calibration does not cover; without any threshold; and from several windows without a
+    calibration, since a fitted threshold is for one.
+
+    Args:
+        detector: The detector; it normalises Unicode where it was trained so.
+        threshold: Score of a window from which the fit calls it a machine's; None if nothing was fitted.
+        platt: Map of the fit from the score of a window to a probability; None if nothing was fitted.
+        calibration: What decides in place of the fitted threshold; None for nothing.
+        min_tokens: Tokens below which it abstains; it always abstains from texts without any.
+        window_tokens: Most tokens of a window; None takes as many as the detector reads at once.
+        checkpoint_sha256: Hash of the checkpoint of the detector; None without one.
+
+    Raises:
+        UserError: If the calibration is of another detector.
+    """
+
+    detector: Detector
+    threshold: float | None = None
+    platt: Platt | None = None
+    calibration: Calibration | None = None
+    min_tokens: int = MIN_TOKENS
+    window_tokens: int | None = None
+    checkpoint_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None:
+            self.calibration.check(self.name)
+
+    @property
+    def name(self) -> str:
+        """Name of the detector."""
+        return self.detector.name
+
+    @property
+    def least_tokens(self) -> int:
+        """Number of tokens below which it abstains, 1 or more."""
+        return max(1, self.min_tokens)
+
+    def judge(self, texts: Sequence[str], groups: Sequence[str] | None = None, batch_size: int = 16) -> list[Judgement]:
+        """Judge texts, in their order.
+
+        Args:
+            texts: The texts as they were found.
+            groups: The group of each text, by which a calibration with groups decides; None for no groups.
+            batch_size: Windows per forward pass.
+
+        Raises:
+            UserError: If the calibration is by group and has no threshold for one of these.
+        """
+        groups = [ALL] * len(texts) if groups is None else groups
+        rows = zip(self.count_tokens(texts), self._windows(texts, batch_size), groups, strict=True)
+        return [self._judgement(tokens, windows, group) for tokens, windows, group in rows]
+
+    def scores(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
+        """Return the score of each text, the largest of its windows, float64 ``(n,)``; see `judge`."""
+        scores = [_largest(windows) for windows in self._windows(texts, batch_size)]
+        return torch.tensor(scores, dtype=torch.float64)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each whole text; none for blanks, whatever the tokenizer makes of them."""
+        counts = self.detector.count_tokens(texts)
+        return [count if text.strip() else 0 for text, count in zip(texts, counts, strict=True)]
+
+    def long_enough(self, texts: Sequence[str]) -> list[bool]:
+        """Tell of each text whether it has the tokens below which the detector abstains."""
+        return [count >= self.least_tokens for count in self.count_tokens(texts)]
+
+    def _windows(self, texts: Sequence[str], batch_size: int) -> list[list[tuple[Span, float]]]:
+        """Return the windows of each text with their scores; equal windows are scored once."""
+        read = [normalize_text(text) for text in texts] if self.detector.normalizes else texts
+        cuts = [cut(self.detector, text, self.window_tokens) for text in read]
+        parts = [[text[start:end] for start, end in spans] for text, spans in zip(read, cuts, strict=True)]
+        different = sorted(dict.fromkeys(part for some in parts for part in some), key=len, reverse=True)
+        scores: dict[str, float] = {}
+        for first in range(0, len(different), batch_size):  # of similar lengths, which need little padding
+            batch = different[first : first + batch_size]
+            scores |= zip(batch, self.detector.score(batch).tolist(), strict=True)
+        found = map(_found, texts, read, cuts)
+        return [
+            [(span, scores[part]) for span, part in zip(spans, some, strict=True)]
+            for spans, some in zip(found, parts, strict=True)
+        ]
+
+    def _judgement(self, tokens: int, windows: Sequence[tuple[Span, float]], group: str) -> Judgement:
+        score = _largest(windows)
+        p_value, is_machine, reason = self._verdict(score, tokens, len(windows), group)
+        decision: Decision = "abstain" if is_machine is None else "machine" if is_machine else "human"
+        platt = self.platt if self.calibration is None or len(windows) == 1 else None
+        if self.calibration is not None and self.calibration.platt is not None:
+            platt = self.calibration.platt
+        probability = None if is_machine is None or platt is None else float(platt(torch.tensor(score)))
+        told = tuple(
+            Window(*span, one, bool(is_machine) and bool(self._verdict(one, tokens, 1, group)[1]))
+            for span, one in windows
+        )
+        return Judgement(decision, score, probability, p_value, tokens, reason, told)
+
+    def _verdict(self, score: float, tokens: int, windows: int, group: str) -> tuple[float | None, bool | None, str]:
+        """Return the p-value, whether it is a machine's, and else why not."""
+        if tokens < self.least_tokens:
+            return None, None, f"{tokens} tokens, fewer than {self.least_tokens}"
+        if not math.isfinite(score):
+            return None, None, "the score is not a finite number"
+        if self.calibration is not None:
+            return self.calibration.judge(score, tokens, group)
+        if self.threshold is None:
+            return None, None, "no threshold; run `lit-detect calibrate`"
+        if windows > 1:
+            return None, None, f"{windows} windows, and a threshold for one; run `lit-detect calibrate`"
+        return None, score >= self.threshold, ""
+
+
+def _found(text: str, read: str, spans: Sequence[Span]) -> Sequence[Span]:
+    """Return the windows of a text as the detector reads it, as windows of the text as it was found."""
+    if len(spans) == 1 and spans[0] == (0, len(read)):
+        return [Span(0, len(text))]
+    return spans if read == text else [Span(*span) for span in spans_before(text, read, spans)]
+
+
+def _largest(windows: Sequence[tuple[Span, float]]) -> float:
+    """Return the largest score, or one that is not a finite number if there is such."""
+    scores = [score for _, score in windows]
+    return next((score for score in scores if not math.isfinite(score)), max(scores))

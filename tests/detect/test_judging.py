@@ -1,0 +1,83 @@
+"""Judgements: decisions by windows, and when none is made."""
+
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from test_windows import Words
+
+from lit_detect.calibration import Calibration, Group
+from lit_detect.detectors.normalization import with_normalization
+from lit_detect.functional.calibration import Platt
+from lit_detect.judging import Judge
+from lit_detect.module import DetectorTask
+
+LONG = " ".join(["word"] * 40 + ["x", "x", "x"] + ["word"] * 40)
+JUDGE = Judge(Words(), 2.0, Platt(1.0, -2.0), min_tokens=5)
+CALIBRATED = replace(JUDGE, calibration=Calibration(0.05, "Words", "", {"": Group(3.0, 0.0, 0.0, 0.1, 60)}))
+
+
+def test_a_text_that_is_read_whole_is_decided_by_the_fitted_threshold():
+    machine, human = JUDGE.judge(["a b x c x", "a b c d x"])
+    assert (machine.decision, machine.score, machine.probability, machine.tokens) == ("machine", 2, 0.5, 5)
+    assert [(w.start, w.end, w.score, w.is_flagged) for w in machine.windows] == [(0, 9, 2, True)]
+    assert human.decision == "human" and human.probability < 0.5 and not human.windows[0].is_flagged
+
+
+def test_a_window_in_the_middle_of_a_long_text_makes_it_a_machines():
+    (found,) = CALIBRATED.judge([LONG])
+    assert found.decision == "machine" and found.score == 3 and found.tokens == 83 and found.reason == ""
+    flagged = [window for window in found.windows if window.is_flagged]
+    assert 1 <= len(flagged) <= 2 and all("x x x" in LONG[window.start : window.end] for window in flagged)
+    assert CALIBRATED.scores([LONG, "a", "x"]).tolist() == [3, 0, 1]
+    assert found.probability is None, "the fitted map is of one window"
+
+
+def test_it_abstains_from_what_it_cannot_tell():
+    blank, short, several = JUDGE.judge([" \n ", "x x x", LONG])
+    assert (blank.decision, blank.tokens, blank.reason) == ("abstain", 0, "0 tokens, fewer than 5")
+    assert (short.decision, short.score, short.probability) == ("abstain", 3, None)
+    assert several.decision == "abstain" and "run `lit-detect calibrate`" in several.reason
+    assert several.probability is None and not any(window.is_flagged for window in several.windows)
+    assert replace(JUDGE, min_tokens=0).judge([" "])[0].reason == "0 tokens, fewer than 1"
+    (new,) = Judge(Words(), min_tokens=0).judge(["x x"])
+    assert new.decision == "abstain" and new.reason.startswith("no threshold")
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_it_abstains_from_a_score_that_is_no_number(score, monkeypatch):
+    monkeypatch.setattr(Words, "score", lambda self, texts: torch.tensor([score if "x" in t else 1.0 for t in texts]))
+    for judge, text in ((JUDGE, "a b x c d"), (CALIBRATED, LONG)):
+        (one,) = judge.judge([text])
+        assert one.decision == "abstain" and one.probability is None
+        assert one.reason == "the score is not a finite number"
+
+
+def test_equal_windows_are_scored_once_and_together(monkeypatch):
+    asked = []
+    score = Words.score
+    monkeypatch.setattr(Words, "score", lambda self, texts: asked.append(list(texts)) or score(self, texts))
+    CALIBRATED.judge([LONG, LONG, "a"], batch_size=1000)
+    assert len(asked) == 1 and len(asked[0]) == len(set(asked[0]))
+    assert JUDGE.judge([]) == [] and JUDGE.scores([]).shape == (0,)
+
+
+def test_offsets_are_those_of_the_text_before_it_was_normalised():
+    judge = replace(CALIBRATED, detector=with_normalization(Words()))
+    hidden = "\u05e9\u05dc\u05d5\u05dd  \u200b " * 30 + "\u200bx\u200b x\u200b\n\n\n\n\nx " + "e\u0301\u00a0" * 30
+    (found,) = judge.judge([hidden])
+    flagged = [hidden[window.start : window.end] for window in found.windows if window.is_flagged]
+    assert flagged and all(part.replace("\u200b", "").split().count("x") == 3 for part in flagged)
+
+
+def test_the_task_tells_what_its_judge_does():
+    task = DetectorTask(Words(), min_tokens=5)
+    task.set_platt(Platt(1.0, -2.0))
+    texts = ["a b x c x", "x x", LONG, "of another batch"]
+    parts = task.predict_step({"text": texts, "index": torch.tensor([4, 5, 6, -1])}, 0)
+    assert parts["index"].tolist() == [4, 5, 6] and parts["decision"] == ["machine", "abstain", "abstain"]
+    assert parts["score"].tolist() == [2, 2, 3] and parts["probability"].isfinite().tolist() == [True, False, False]
+    assert parts["windows"] == [list(map(asdict, one.windows)) for one in task.judge().judge(texts[:3])]
+    disguised = {"text": ["a b c d e"], "found": ["a \u0445 b \u200bx d"], "index": torch.tensor([0])}
+    assert task.predict_step(disguised, 0)["score"].tolist() == [1]
