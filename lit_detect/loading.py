@@ -8,20 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.cli.arguments import read_config
+from lit_core.cli.run_folder import packaged_configs
+from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import file_sha256
 from lit_core.lightning.checkpoint import data_argument, load_checkpoint_file
 from lit_core.lightning.step_logging import ratio
 from lit_core.origin import keeps_origin
 from lit_core.progress import progress
+from lit_core.study.parts import Part
 from lit_core.work import FinishedRows
-from lit_detect.detectors import Detector
+from lit_detect.calibration import Calibration
+from lit_detect.detectors import Detector, EncoderDetector, ZeroShotDetector
+from lit_detect.functional.calibration import Platt
 from lit_detect.judging import Judge
 from lit_detect.module import DetectorTask
 
@@ -45,6 +51,53 @@ def load_checkpoint(path: str | Path, argument: str = "--ckpt_path") -> Judge:
     task.detector.require_fitted()
     judge = task.judge(normalize=bool(data_argument(checkpoint, "normalize")))
     return replace(judge, checkpoint_sha256=file_sha256(Path(path)))
+
+
+def load(name: str, calibration: str | Path | None = None) -> Judge:
+    """Return what judges texts as ``lit-detect predict`` does, on the CPU.
+
+    Example:
+        >>> import lit_detect
+        >>> detector = lit_detect.load("runs/detect/encoder/checkpoints/last.ckpt")  # doctest: +SKIP
+        >>> for found in detector.judge(["A text.", "Another text."]):  # doctest: +SKIP
+        ...     print(found.decision, found.probability, found.reason, found.windows)
+
+    Args:
+        name: A checkpoint of ``lit-detect fit``, the name of a shipped detector that needs no training such as
+            log_likelihood or fast_detect_gpt, or the name or folder of a Hugging Face classifier whose config says
+            which label means machine. A shipped detector decides nothing without a calibration.
+        calibration: File of ``lit-detect calibrate`` whose thresholds decide; None decides by the fitted threshold.
+
+    Raises:
+        UserError: If there is no such detector, it was not trained, or the calibration is of another one.
+    """
+    found = None if calibration is None else Calibration.load(calibration)
+    if Path(name).is_file() or name.endswith(".ckpt"):
+        if found is not None:
+            found.check_checkpoint(name)
+        return replace(load_checkpoint(name, "The detector's checkpoint"), calibration=found)
+    shipped = _shipped()
+    if name in shipped:
+        detector = Part.read(Detector, shipped[name], (), name).build()
+    elif Path(name).is_dir() or not (hint := did_you_mean(name, shipped, nearness=0.8)):
+        detector = EncoderDetector(name, max_tokens=None)
+    else:
+        raise UserError(f"There is no detector {name}.{hint}")
+    detector.eval().require_fitted()
+    if isinstance(detector, ZeroShotDetector):
+        return Judge(detector, calibration=found)
+    return Judge(detector, threshold=0.0, platt=Platt(1.0, 0.0), calibration=found)
+
+
+def _shipped() -> dict[str, Any]:
+    """Return the shipped detectors that need no training, as configs describe them, by the names of their configs."""
+    paths = sorted((packaged_configs() / "detect" / "detector").glob("*.yaml"))
+    described = {path.stem: read_config(str(path))["model"]["init_args"]["detector"] for path in paths}
+    return {
+        name: one
+        for name, one in described.items()
+        if issubclass(locate(one["class_path"]), ZeroShotDetector)  # type: ignore[arg-type]
+    }
 
 
 @keeps_origin

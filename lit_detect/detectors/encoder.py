@@ -26,7 +26,7 @@ class EncoderDetector(TrainedDetector):
         model: Name of a Hugging Face encoder, a local folder, minilm for the packaged all-MiniLM-L6-v2, or
             scratch-4x128 for 4 layers of width 128 with new weights, for which nothing is fetched.
         max_tokens: Number of tokens to read from the start of a text, special tokens included; 8 or more, at most what
-            the encoder takes.
+            the encoder takes. None takes that.
         reinit_layers: Number of last layers to initialise newly, together with the pooler; 0 keeps all weights.
         machine_label: Label of the model that means machine, 0 or 1; published detectors have either. None takes what
             the names of the labels in a published detector's config say, and 1 where they do not say it, in which case
@@ -37,7 +37,7 @@ class EncoderDetector(TrainedDetector):
     def __init__(
         self,
         model: str,
-        max_tokens: int = 512,
+        max_tokens: int | None = 512,
         reinit_layers: int = 0,
         machine_label: Literal[0, 1] | None = None,
         seed: int | None = None,
@@ -50,16 +50,24 @@ class EncoderDetector(TrainedDetector):
         self.network, self.tokenizer, name, is_whole = load_encoder(model, max_tokens, seed, classifies=True)
         is_trained = is_whole and not reinit_layers
         config = self.network.config
-        if machine_label is None and is_trained:
-            machine_label = _machine_index(config)
+        named = _machine_index(config) if is_trained else None
+        if None not in (named, machine_label) and named != machine_label:
+            raise UserError(
+                f"machine_label is {machine_label}, but the labels of {name} are called {_labels(config)}; leave it "
+                "out, or correct the names in the model's config."
+            )
+        machine_label = named if machine_label is None else machine_label
         self.has_trained_weights = is_trained and machine_label is not None
-        self._unclear = list(config.id2label.values()) if is_trained and machine_label is None else []  # type: ignore[union-attr, operator]
+        self._unclear = _labels(config) if is_trained and machine_label is None else ""
         if reinit_layers:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 renew_last_layers(self.network, reinit_layers)
         self.name = f"EncoderDetector[{name}{f', last {reinit_layers} layers renewed' if reinit_layers else ''}]"
-        self.max_tokens, self.machine_label = max_tokens, MACHINE if machine_label is None else machine_label
+        self.max_tokens, self.machine_label = (
+            self.tokenizer.max_tokens,
+            MACHINE if machine_label is None else machine_label,
+        )
         self.special_tokens = self.tokenizer.special_tokens
 
     def require_fitted(self) -> None:
@@ -69,10 +77,9 @@ class EncoderDetector(TrainedDetector):
             UserError: If it is so.
         """
         if self._unclear and not self.is_fitted:
-            names = " and ".join(f"{index} {name!r}" for index, name in enumerate(self._unclear))
             raise UserError(
-                f"{self.name} has the labels {names}, which do not say which one means machine; set machine_label to "
-                "0 or 1."
+                f"{self.name} has the labels {self._unclear}, which do not say which one means machine; set "
+                "machine_label to 0 or 1."
             )
         super().require_fitted()
 
@@ -87,6 +94,14 @@ class EncoderDetector(TrainedDetector):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each whole text, without special tokens."""
         return self.tokenizer.count(texts)
+
+
+def _labels(config: Any) -> str:
+    """Return the labels of a model's config with their names, and those that contradict them."""
+    names = " and ".join(f"{index} {config.id2label[index]!r}" for index in (0, 1))
+    others = config.label2id or {}
+    contradicted = any(others.get(config.id2label[index], index) != index for index in (0, 1))
+    return f"{names}, but in label2id {others}" if contradicted else names
 
 
 def _machine_index(config: Any) -> Literal[0, 1] | None:

@@ -25,6 +25,8 @@ from lit_core.lm.transformers_loading import loading, quiet_transformers
 
 _SCRATCH = re.compile(r"scratch-([1-9]\d*)x([1-9]\d*)")
 _SCRATCH_VOCABULARY, _SCRATCH_POSITIONS, _SCRATCH_HEAD = 4096, 512, 32
+#: A tokenizer that knows no limit tells a number beyond this.
+_UNLIMITED = 1 << 30
 #: Smallest `max_tokens`: the special tokens at both ends, and some text.
 _FEWEST_TOKENS = 8
 
@@ -103,7 +105,7 @@ class LoadedEncoder(NamedTuple):
     is_whole: bool
 
 
-def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> LoadedEncoder:
+def load_encoder(model: str, max_tokens: int | None, seed: int, classifies: bool) -> LoadedEncoder:
     """Load an encoder by its auto class of transformers, in training mode.
 
     Args:
@@ -111,7 +113,8 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Lo
             unpickled; ``minilm`` for the packaged all-MiniLM-L6-v2; or ``scratch-4x128`` for a BERT of 4 layers of
             width 128 with random weights and a byte-level BPE of 4,096 tokens trained on the embedded Austen, for
             which nothing is fetched.
-        max_tokens: Number of tokens to read from the start of a text, special tokens included.
+        max_tokens: Number of tokens to read from the start of a text, special tokens included; None takes as many as
+            the encoder does, or 512 where that is not known.
         seed: Seed of the newly initialised weights.
         classifies: Whether to load a classifier with two labels (``AutoModelForSequenceClassification``) instead of a
             model that returns hidden states (``AutoModel``).
@@ -142,6 +145,8 @@ def load_encoder(model: str, max_tokens: int, seed: int, classifies: bool) -> Lo
         network.train()  # transformers returns loaded models in evaluation mode, and new ones in training mode
         output = network(input_ids=torch.tensor([[0, 0]]))
         freeze_unused(network, output.logits if classifies else output.last_hidden_state)
+    if max_tokens is None:
+        max_tokens = limit if limit < _UNLIMITED else _SCRATCH_POSITIONS
     if max_tokens > limit:
         raise UserError(
             f"max_tokens is {max_tokens}, but {name} takes at most {limit}, special tokens included. "

@@ -73,6 +73,11 @@ def test_the_label_that_means_machine_is_read_from_their_names(labels, more, mac
     config = json.loads(path.read_text()) | {"id2label": {str(i): name for i, name in enumerate(labels)}} | more
     path.write_text(json.dumps(config))
     detector = EncoderDetector(str(path.parent), 40)
+    if machine is not None:
+        with pytest.raises(UserError, match=rf"labels of published are called 0 '{labels[0]}'.*leave it out"):
+            EncoderDetector(str(path.parent), 40, machine_label=1 - machine)
+    config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
+    path.write_text(json.dumps({key: value for key, value in config.items() if key != "label2id"}))
     first = EncoderDetector(str(path.parent), 40, machine_label=0)
     assert first.is_fitted
     if machine is None:
