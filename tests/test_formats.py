@@ -35,6 +35,7 @@ WITHOUT = {
     "lit_core/cli/main.py": "os.devnull",
     "lit_core/corpora/gather.py": "text, and an index in a folder whose name tells the version",
     "lit_core/corpora/write.py": "entries in a folder whose name tells the version",
+    "lit_core/files/bad_rows.py": "CSV",
     "lit_core/files/paths.py": "what its callers give",
     "lit_core/lightning/loggers.py": "CSV",
     "lit_core/lm/pretrained.py": "a folder of transformers",

@@ -214,7 +214,7 @@ def test_the_walk_reaches_the_numbers_of_all_packages():
 GIVEN = {
     **{Attack: Homoglyph(), Selector: FeatureSimilaritySelector(), list[Corpus]: [Austen()], LanguageModel: ...},
     **{list[Decoding]: [Decoding("pure")], list[int]: [4], int: 20, float: 0.5},
-    **{str: "none", list[str]: ["none"], dict[str, str]: {"none": "none"}},
+    **{str: "none", list[str]: ["none"], list[str] | str: "none", dict[str, str]: {"none": "none"}},
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def load_rows(
         ) from error
 
 
+@cache
+def _announce(name: str) -> None:
+    say(f"{name}: what is not in the cache of `datasets` is fetched from the Hugging Face hub.")
+
+
 class HubRows:
     """The rows of a dataset as plain values by column, read from the disk when they are asked for.
 
@@ -91,7 +97,7 @@ class HubRows:
         self.name = name
         hub = {key: given[key] for key in ("path", "subset", "revision")}
         if not Path(given["path"]).expanduser().is_dir():
-            say(f"{name}: what is not in the cache of `datasets` is fetched from the Hugging Face hub.")
+            _announce(name)
         remedy = "correct name, subset or split; without a network, give a file that you have"
         found: Any = load_rows(name, remedy, **hub, split=given["split"], streaming=False, data_files=None)
         if given["split"] is None:

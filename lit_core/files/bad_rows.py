@@ -18,7 +18,7 @@ OnError = Literal["stop", "skip"]
 SET_ASIDE = "set_aside.csv"
 #: Most rows that are set aside: what has more is another kind of file.
 _MOST = 100_000
-_PLACE = re.compile(r"(?s)(.*), ((?:line|row|text) [\d,]+)")
+_PLACE = re.compile(r"(?s)(.*), ((?:line|row|text|pair) [\d,]+)")
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,20 @@ class BadRows:
             raise UserError(f"More than {_MOST:,} rows cannot be read, the last since {error}") from error
         self.rows.append(SetAside(*divided(where), str(error)))
 
-    def check_output(self, path: Path) -> Path:
+    def check_output(self, path: Path, work: str | None = None) -> Path:
         """Return the path of the file that `write` will write, if it is to be written.
+
+        Args:
+            path: The file.
+            work: Folder of unfinished work beside it; see `output_file`.
 
         Raises:
             UserError: If it exists, which only ``--overwrite`` replaces, or nothing can be written there.
         """
-        return output_file(path, "the list of rows that are set aside") if self.skips else path
+        return output_file(path, "the list of rows that are set aside", work=work) if self.skips else path
 
     def write(self, path: Path) -> None:
-        """Write the rows that are set aside as a table and say how many there are, unless bad rows end the command.
+        """Write the rows that are set aside as a table, unless bad rows end the command.
 
         Args:
             path: The file, a .csv.
@@ -93,6 +97,13 @@ class BadRows:
             table = CsvWriter(file, [field.name for field in fields(SetAside)])
             table.header()
             table.rows(astuple(row) for row in self.rows)
+
+    def tell(self, path: Path) -> None:
+        """Say how many rows are set aside, if any.
+
+        Args:
+            path: The file that `write` wrote.
+        """
         if self.rows:
             say(f"{len(self.rows):,} bad rows are set aside, with their reasons: {path}")
 

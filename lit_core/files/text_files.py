@@ -82,6 +82,11 @@ def plain_name(path: Path) -> str:
     return name.removesuffix(next((end for end in COMPRESSIONS if name.endswith(end)), ""))
 
 
+def with_compressions(*endings: str) -> tuple[str, ...]:
+    """Return the ends of names, and those that also name a compression."""
+    return tuple(f"{ending}{packed}" for ending in endings for packed in ("", *COMPRESSIONS))
+
+
 @cache
 def _has_zstd() -> bool:
     return sys.version_info >= (3, 14) or bool(RequirementCache("backports.zstd>=1.0"))

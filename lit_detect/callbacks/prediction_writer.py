@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_core.errors import UserError
+from lit_core.files.bad_rows import SET_ASIDE, STOP, BadRows, divided
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_file
-from lit_core.files.paths import atomic_path, files_facts
+from lit_core.files.paths import atomic_path, atomic_write, files_facts
 from lit_core.files.tables import CsvWriter
 from lit_core.progress import duration
 from lit_core.screen import on_screen, say
@@ -24,7 +25,7 @@ from lit_core.work import UnfinishedWork
 from lit_detect.calibration import Calibration
 
 #: Columns of the table.
-COLUMNS = ("index", "id", "score", "probability", "decision", "tokens", "reason")
+COLUMNS = ("index", "file", "row", "id", "score", "probability", "decision", "tokens", "reason")
 #: Folder of unfinished work, and the file in it that tells which texts and detector it is of.
 WORK, IDENTITY = "predictions.work", "identity.json"
 #: What predict_step returns of each text.
@@ -48,6 +49,8 @@ class PredictionWriter(Callback):
     column           meaning
     ===============  ==========================================================================================
     ``index``        index of the text in the input, from 0
+    ``file``         file or data set that it is from
+    ``row``          its place there, such as ``line 3``; empty where the file is one text
     ``id``           its ``id`` in the input, or the name of its file; empty where it has none
     ``score``        higher is machine
     ``probability``  of machine, 0 to 1
@@ -57,16 +60,19 @@ class PredictionWriter(Callback):
     ===============  ==========================================================================================
 
     Args:
-        folder: Folder for ``predictions.csv`` or ``predictions.jsonl``, a new file; None takes the run folder.
-        format: Kind of table: csv, or jsonl with an object per line.
+        folder: Folder for ``predictions.csv``, ``.jsonl`` or ``.json``, a new file; None takes the run folder.
+        format: Kind of table: csv; jsonl with an object per line; or raid, the file ``predictions.json`` that is handed
+            in to RAID, of the ``id`` of each text and its score, or the lowest one where that is not a finite number.
     """
 
-    def __init__(self, folder: str | Path | None = None, format: Literal["csv", "jsonl"] = "csv") -> None:
-        if format not in ("csv", "jsonl"):
-            raise UserError(f"`format` is {format!r}, but must be csv or jsonl; choose one.")
+    def __init__(self, folder: str | Path | None = None, format: Literal["csv", "jsonl", "raid"] = "csv") -> None:
+        if format not in ("csv", "jsonl", "raid"):
+            raise UserError(f"`format` is {format!r}, but must be csv, jsonl or raid; choose one.")
         self.folder, self.format = folder, format
+        self._name = f"predictions.{'json' if format == 'raid' else format}"
         self._work: UnfinishedWork | None = None
         self._texts: Any = None
+        self._bad: BadRows = STOP
         self._rows, self._total = 0, 0
         self._begin, self._measured_from, self._told = 0.0, (0.0, 0), False
 
@@ -79,9 +85,11 @@ class PredictionWriter(Callback):
         if stage != "predict":
             return
         root = Path(trainer.default_root_dir if self.folder is None else self.folder)
-        output_file(root / f"predictions.{self.format}", "the table of predictions", work=WORK)
+        output_file(root / self._name, "the table of predictions", work=WORK)
         data: Any = getattr(trainer, "datamodule", None)
         self._texts = getattr(data, "predict_texts", None)
+        self._bad = getattr(self._texts, "bad", STOP)
+        self._bad.check_output(root / SET_ASIDE, work=WORK)
         folder = root / WORK
         work = UnfinishedWork(
             folder,
@@ -148,9 +156,14 @@ class PredictionWriter(Callback):
         if stage != "predict" or self._work is None:
             return
         work, self._work = self._work, None
-        path = work.folder.with_name(f"predictions.{self.format}")
+        path = work.folder.with_name(self._name)
+
+        def write(rows: dict[int, dict[str, Any]]) -> int:
+            self._bad.write(path.with_name(SET_ASIDE))
+            return write_table(path, dict(sorted(rows.items())))
+
         with closing(work):
-            count = work.finish(lambda rows: write_table(path, dict(sorted(rows.items()))))
+            count = work.finish(write)
         if count is None:
             return
         seconds = time.perf_counter() - self._begin
@@ -159,6 +172,7 @@ class PredictionWriter(Callback):
             predicted = self._rows * trainer.world_size
             rate = f" in {duration(seconds)}, {predicted / seconds:.3g} documents/s"
         self._say(trainer, f"{count:,} predictions{rate}: {path}")
+        self._bad.tell(path.with_name(SET_ASIDE))
 
     def _row(self, pl_module: LightningModule, outputs: Mapping[str, Any], position: int) -> dict[str, Any]:
         index, decision = int(outputs["index"][position]), outputs["decision"][position]
@@ -171,8 +185,13 @@ class PredictionWriter(Callback):
         if decision != "abstain" and not math.isfinite(values[0]):
             decision, reason = "abstain", "the score is not a finite number"
         about = self._texts.row(index) if hasattr(self._texts, "row") else {}
+        file, place = divided(self._texts.where(index)) if hasattr(self._texts, "where") else ("", "")
         name = str(about.get("id", about.get("file", "")))
-        return dict(zip(COLUMNS, (index, name, *values, decision, int(tokens), reason), strict=True))
+        if self.format == "raid" and not name:
+            raise UserError(
+                f"Text {index} ({file}, {place}) has no `id`, by which RAID knows a text; give RAID's file."
+            )
+        return dict(zip(COLUMNS, (index, file, place, name, *values, decision, int(tokens), reason), strict=True))
 
     def _tell_rate(self, trainer: Trainer) -> None:
         start, before = self._measured_from
@@ -197,9 +216,12 @@ def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> int:
     """Write rows as CSV or JSONL, whole or not at all, and return how many there are.
 
     Args:
-        path: The file; its suffix .csv or .jsonl selects the format.
+        path: The file; its suffix .csv, .jsonl or .json (RAID's) selects the format.
         rows: Rows by index, in the order of the table.
     """
+    if path.suffix == ".json":
+        atomic_write(path, json.dumps(raid_scores(rows.values()), indent=0) + "\n")
+        return len(rows)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = CsvWriter(file, COLUMNS)
         if path.suffix == ".csv":
@@ -211,6 +233,12 @@ def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> int:
             else:
                 file.write(json.dumps({**row, **numbers}, ensure_ascii=False) + "\n")
     return len(rows)
+
+
+def raid_scores(rows: Collection[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what RAID's evaluation takes: id and score of each text, a finite number."""
+    lowest = min((row["score"] for row in rows if math.isfinite(row["score"])), default=0.0)
+    return [{"id": row["id"], "score": row["score"] if math.isfinite(row["score"]) else lowest} for row in rows]
 
 
 def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: Any) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least, checked_first
+from lit_core.files.bad_rows import STOP, BadRows, OnError, beside
 from lit_core.files.outputs import output_file
 from lit_core.screen import quoted, say
 from lit_core.statistics.proportion import exact_ends, share_interval
 from lit_detect.calibration import ALL, Calibration, Group
-from lit_detect.data.user_texts import open_texts
+from lit_detect.data.user_texts import Texts, open_texts
 from lit_detect.functional.calibration import check_rising, fit_platt
 from lit_detect.functional.conformal import expected_fpr, threshold_at_fpr
 from lit_detect.functional.threshold import check_scores
@@ -31,11 +32,12 @@ def _check(fpr: float, batch_size: int) -> None:
 @checked_first(_check)
 def calibrate(
     ckpt_path: str,
-    human: str,
+    human: list[str] | str,
     fpr: float = 0.01,
     by: str | None = None,
-    machine: str | None = None,
+    machine: list[str] | str | None = None,
     text_column: str = "text",
+    on_error: OnError = "stop",
     output: str = "calibration.json",
     batch_size: int = 16,
 ) -> None:
@@ -46,8 +48,9 @@ def calibrate(
 
     Args:
         ckpt_path: Checkpoint of the detector, from ``lit-detect fit``.
-        human: Texts by humans: a .csv, .tsv, .jsonl, .txt (a text per line), a folder of .txt, or a folder that
-            ``lit-detect prepare`` wrote (a split, or the test split of a source or root). Texts that are labelled
+        human: Texts by humans: a .csv, .tsv, .jsonl, .parquet, .txt (a text per line), .docx or .pdf, a folder of .txt,
+            .docx and .pdf, a data set as hf:NAME:SPLIT, or a folder that ``lit-detect prepare`` wrote (a split, or the
+            test split of a source or root); also a pattern of files, or a list of these. Texts that are labelled
             machine are left out; so are attacked texts.
         fpr: Share of human texts that may count as machine, above 0 and below 1; needs 3 / fpr human texts, and as
             many of each group.
@@ -55,6 +58,8 @@ def calibrate(
             has one threshold.
         machine: Texts by machines, given like the human ones, to map scores to probabilities; null makes no map.
         text_column: Column or key of the text.
+        on_error: What a bad row does: stop ends the command, skip lists it with its reason in a file beside the output,
+            and the others are read.
         output: File to write the thresholds to.
         batch_size: Texts per forward pass.
 
@@ -63,11 +68,12 @@ def calibrate(
     """
     from lit_detect.loading import load_checkpoint, score_many
 
-    target = output_file(output, "`output`")
+    target, bad = output_file(output, "`output`"), BadRows(on_error)
+    bad_rows = bad.check_output(beside(target))
     _check(fpr, batch_size)
-    texts, groups = read_texts(human, "human", HUMAN, text_column, by)
+    texts, groups = read_texts(human, "human", HUMAN, text_column, by, bad)
     check_counts(groups, fpr, by)  # before the detector is loaded
-    machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column)[0]
+    machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column, bad=bad)[0]
     detector = load_checkpoint(ckpt_path)
     are_long = detector.long_enough(texts)
     texts, groups = (
@@ -93,6 +99,8 @@ def calibrate(
         check_rising(platt, detector.name, "leave `machine` out for thresholds without probabilities, or train another")
     assert detector.checkpoint_sha256 is not None
     Calibration(fpr, detector.name, detector.checkpoint_sha256, thresholds, by, platt).save(target)
+    bad.write(bad_rows)
+    bad.tell(bad_rows)
     say(f"{detector.name}, at most {fpr:.3g} of human texts:")
     for name, group in thresholds.items():
         title = f"{by} {name}: " if by else ""
@@ -135,7 +143,12 @@ def check_counts(groups: Sequence[str], fpr: float, by: str | None) -> None:
 
 
 def read_texts(
-    path: str, argument: str, label: int, text_column: str = "text", by: str | None = None
+    path: Texts,
+    argument: str,
+    label: int,
+    text_column: str = "text",
+    by: str | None = None,
+    bad: BadRows = STOP,
 ) -> tuple[list[str], list[str]]:
     """Return the texts of one class and their groups, and print how many texts are left out.
 
@@ -143,18 +156,19 @@ def read_texts(
     what the argument says.
 
     Args:
-        path: A file or folder; see `open_texts`.
+        path: What names the texts; see `open_texts`.
         argument: Name of the argument, for messages: human or machine.
         label: The class: 0 human, 1 machine.
         text_column: Column or key of the text.
         by: Column, key or field that names groups; None for one.
+        bad: What becomes of bad rows.
 
     Raises:
         UserError: If all texts have the other label.
     """
-    texts = open_texts(path, f"`{argument}`", text_column, by)
-    records = list(texts.records())
-    right = [index for index, record in enumerate(records) if record.label in (label, None)]
+    texts = open_texts(path, f"`{argument}`", text_column, by, bad=bad)
+    records = dict(texts.numbered_records())
+    right = [index for index, record in records.items() if record.label in (label, None)]
     other = "machine" if label == HUMAN else "human"
     if not right:
         raise UserError(f"`{argument}` is {path}, whose texts are all labelled {other}; give {argument} texts.")

@@ -10,6 +10,7 @@ import lit_detect.attacks
 import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
 from lit_core.cli.lit_cli import LitCLI
+from lit_core.files.text_files import with_compressions
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.data.module import TextDataModule  # noqa: F401
 from lit_detect.module import DetectorTask
@@ -31,7 +32,9 @@ class DetectorCLI(LitCLI):
         """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-            lines = str(getattr(self.datamodule, "predict", "")).endswith((".jsonl", ".jsonl.gz"))
+            given = getattr(self.datamodule, "predict", None) or ""
+            names = [given] if isinstance(given, str) else given
+            lines = all(name.endswith(with_compressions(".jsonl")) for name in names)
             kind: Literal["csv", "jsonl"] = "jsonl" if lines else "csv"
             callbacks.append(PredictionWriter(self.run_folder, kind))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.fabric import Fabric
 
 from lit_core.errors import LEFT_OUT, OK, UserError, check_at_least, checked_first, did_you_mean
+from lit_core.files.bad_rows import SET_ASIDE, STOP, BadRows, OnError
 from lit_core.files.exclusive_folder import ExclusiveFolder
 from lit_core.files.outputs import output_folder
 from lit_core.files.paths import atomic_write
@@ -34,7 +35,7 @@ from lit_detect.report.quality import quality
 from lit_detect.scoring.gruen import Gruen
 
 #: Files that a report replaces.
-_RESULTS = ("report.md", "report.csv", "tensorboard")
+_RESULTS = ("report.md", "report.csv", SET_ASIDE, "tensorboard")
 _NO_PERPLEXITY = "Perplexities are left out, since no `language_model` is given."
 _NO_GRUEN = (
     "GRUEN is left out, since its models are not given: `gruen` takes a masked language model and a classifier that "
@@ -54,6 +55,7 @@ def report(
     output: str = "report",
     by: list[str] | None = None,
     split: str = "test",
+    on_error: OnError = "stop",
     similarity: Similarity | None = None,
     language_model: LanguageModel | None = None,
     gruen: Gruen | None = None,
@@ -71,14 +73,16 @@ def report(
 
     Args:
         detectors: Checkpoints of ``lit-detect fit`` by the names under which they are reported.
-        texts: Labelled texts: records as ``lit-detect generate`` and ``attack`` write them (.jsonl), a .csv or .tsv
-            with the columns text and label, and folders that ``lit-detect prepare`` wrote: a root, a source, or one
-            split.
+        texts: Labelled texts: records as ``lit-detect generate`` and ``attack`` write them (.jsonl), a .csv, .tsv or
+            .parquet with the columns text and label, a data set as hf:NAME:SPLIT, and folders that
+            ``lit-detect prepare`` wrote: a root, a source, or one split; also patterns of files.
         output: Folder for report.md, report.csv, figures, TensorBoard and the finished scores; new, or that of the same
             report with fewer detectors or texts.
         by: Conditions to look at: domain, generator, decoding, priming, attack, or a key of meta such as language;
             null takes the first five, an empty list none.
         split: Split that is taken of a root or a source.
+        on_error: What a bad row, or one without a label, does: stop ends the command, skip lists it with its reason in
+            set_aside.csv in the output, and the others are reported.
         similarity: What compares attacked texts with their originals, by class name; null takes the words in common.
         language_model: Language model whose perplexity of attacked texts and originals is reported, by class name or
             function; null reports none.
@@ -100,8 +104,8 @@ def report(
     _check(resamples, seed, batch_size)
     if not detectors:
         raise UserError("`detectors` is empty; give a checkpoint, as in --detectors.NAME=FILE.")
-    seed = part_seed(seed)
-    gathered = gather(texts, split)
+    seed, bad = part_seed(seed), BadRows(on_error)
+    gathered = gather(texts, split, bad)
     records = [record for some in gathered.values() for record in some]
     check_conditions(records, fields)
     originals(records)  # refuses attacked texts whose original is unclear, before anything is scored
@@ -138,7 +142,9 @@ def report(
         notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
         kept = {name: judge.checkpoint_sha256 for name, judge in loaded.items() if name not in refused}
         write_record(folder, work={**work, "detectors": kept})
+        bad.write(folder / SET_ASIDE)
         _write(folder, evaluated, rows, notes)
+        bad.tell(folder / SET_ASIDE)
     return LEFT_OUT if refused else OK
 
 
@@ -237,12 +243,13 @@ def left_out(found: Sequence[Evaluated], rows: Sequence[ReportRow], fields: Sequ
     ]
 
 
-def gather(paths: Sequence[str], split: str) -> dict[str, list[Record]]:
+def gather(paths: Sequence[str], split: str, bad: BadRows = STOP) -> dict[str, list[Record]]:
     """Return the records of files and folders by path, all of which must have a label.
 
     Args:
         paths: The files and folders; see `open_texts`.
         split: Split that is taken of a prepared source or root.
+        bad: What becomes of bad rows, and of texts without a label.
 
     Raises:
         UserError: If there is no such file or folder, two paths name the same file, or a text has no label.
@@ -252,7 +259,7 @@ def gather(paths: Sequence[str], split: str) -> dict[str, list[Record]]:
     gathered: dict[str, list[Record]] = {}
     read: dict[Path, str] = {}
     for path in paths:
-        texts = open_texts(path, "`texts`", split=split)
+        texts = open_texts(path, "`texts`", split=split, bad=bad)
         for file in map(Path.resolve, texts.files):
             if file in read:
                 raise UserError(
@@ -261,10 +268,12 @@ def gather(paths: Sequence[str], split: str) -> dict[str, list[Record]]:
                 )
             read[file] = path
         records = gathered[path] = []
-        for index, record in enumerate(texts.records()):
+        for index, record in texts.numbered_records():
             if record.label is None:
-                raise UserError(f"{texts.where(index)} has no label, which a report needs; say human or machine there.")
-            records.append(record)
+                where = texts.where(index)
+                bad.add(where, UserError(f"{where} has no label, which a report needs; say human or machine there."))
+            else:
+                records.append(record)
     return gathered
 
 

@@ -13,6 +13,7 @@ from lit_core.data import EvalStream, ShardStream, StreamLoader
 from lit_core.data.module import SourceSubset, StreamDataModule
 from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, check_at_least, did_you_mean
+from lit_core.files.bad_rows import BadRows, OnError
 from lit_core.files.working_folder import RECORD, root_to_prepare
 from lit_core.screen import logger, say
 from lit_detect.data.indexed_texts import IndexedTexts
@@ -42,10 +43,13 @@ class TextDataModule(StreamDataModule):
         train: Names of the sources to train on; None can only predict, validate or test.
         val: Names of the sources to validate on; None takes those of train.
         test: Names of the sources to test on; None takes those of val.
-        predict: Texts to predict: a .csv, .tsv, .jsonl or .txt (a text per line), a folder of .txt, or a folder that
-            ``lit-detect prepare`` wrote; None for none.
+        predict: Texts to predict: a .csv, .tsv, .jsonl, .parquet or .txt (a text per line), a .docx or .pdf, a folder
+            of .txt, .docx and .pdf, a data set as hf:NAME:SPLIT, or a folder that ``lit-detect prepare`` wrote; also a
+            pattern of files, or a list of these; None for none.
         text_column: Column or key of the text in the file to predict.
         group_column: Column or key in the file to predict that says which threshold decides; None has one for all.
+        on_error: What a bad row to predict or to prepare does: stop ends the run, skip lists it with its reason in
+            ``set_aside.csv`` beside the output, and the others are read.
         normalize: Whether texts are given out with their Unicode normalised, which undoes homoglyphs and invisible
             characters.
         sources: Sources to prepare into the root first, as ``lit-detect prepare`` does by default, by class name.
@@ -66,9 +70,10 @@ class TextDataModule(StreamDataModule):
         train: list[str] | None = None,
         val: list[str] | None = None,
         test: list[str] | None = None,
-        predict: str | None = None,
+        predict: list[str] | str | None = None,
         text_column: str = "text",
         group_column: str | None = None,
+        on_error: OnError = "stop",
         normalize: bool = False,
         sources: list[TextSource] | None = None,
         batch_size: int = 32,
@@ -84,7 +89,7 @@ class TextDataModule(StreamDataModule):
         self.names["val"] = self.names["train"] if val is None else val
         self.names["test"] = self.names["val"] if test is None else test
         self.text_column, self.group_column = text_column, group_column
-        self.normalize, self.sources = normalize, sources or []
+        self.on_error, self.normalize, self.sources = on_error, normalize, sources or []
         self.verify = verify
         self.skip: set[int] = set()
         self._opened: dict[tuple[str, str], TextSet] = {}
@@ -93,10 +98,10 @@ class TextDataModule(StreamDataModule):
     def prepare_data(self) -> None:
         """Prepare the given sources into the root, but not to predict; nothing is said of those that are there."""
         predicts = self.trainer is not None and self.trainer.predicting
-        if self.sources and not predicts and not all_there(self.root, self.sources):
+        if self.sources and not predicts and not all_there(self.root, self.sources, self.on_error):
             names = ", ".join(source.name for source in self.sources)
             say(f"`data.sources` are prepared before the run: {names} in {root_to_prepare(self.root)}.")
-            prepare_for_run(self.root, self.sources)
+            prepare_for_run(self.root, self.sources, self.on_error)
 
     def setup(self, stage: str) -> None:
         """Open the sets and derive the gradient accumulation."""
@@ -137,7 +142,8 @@ class TextDataModule(StreamDataModule):
         if self.predict is None:
             raise UserError("`data.predict` is missing; name the file whose texts are to be judged.")
         transform = normalize_text if self.normalize else None
-        return open_texts(self.predict, "`data.predict`", self.text_column, self.group_column, transform)
+        bad = BadRows(self.on_error)
+        return open_texts(self.predict, "`data.predict`", self.text_column, self.group_column, transform, bad=bad)
 
     def feature_dataloader(self) -> StreamLoader:
         """Return this rank's share of the training texts in their order, once; ``index`` runs over all sources."""

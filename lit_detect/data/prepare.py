@@ -14,6 +14,7 @@ from lit_core import __version__
 from lit_core.data.prepared import check_prepared, index_hashes, is_whole
 from lit_core.data.shards import splits_of
 from lit_core.errors import RunFailure, UserError, check_at_least, check_shares, checked_first, refuse_unused, require
+from lit_core.files.bad_rows import SET_ASIDE, BadRows, OnError
 from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
@@ -50,6 +51,7 @@ def prepare(
     keep_splits: bool = True,
     seed: int = 0,
     shard_size: int = 2000,
+    on_error: OnError = "stop",
     verify: bool = False,
 ) -> Summary:
     """Turn files of texts into shards, one folder per source with the splits train, val and test.
@@ -68,6 +70,8 @@ def prepare(
         keep_splits: Whether the splits that a source gives are kept; false divides every source.
         seed: Seed of the division, 0 or more.
         shard_size: Largest number of texts per shard, 1 or more; shards of long texts have fewer.
+        on_error: What a bad row does: stop ends the command, skip lists it with its reason in ``set_aside.csv`` in the
+            folder of the source, and the others are prepared.
         verify: Whether to write nothing and only compare the files in the root with their recorded hashes.
 
     Returns:
@@ -83,8 +87,8 @@ def prepare(
         return _verify(folder)
     output_folder(folder, "root")
     _check(val_fraction, test_fraction, seed, shard_size)
-    settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size)
-    summary = _prepare(folder, sources or (), settings)
+    settings = _settings(sources, val_fraction, test_fraction, keep_splits, seed, shard_size, on_error)
+    summary = _prepare(folder, sources or (), settings, on_error)
     say("", f"In           {folder}")
     trained = [name for name, splits in summary.items() if "train" in splits]
     own = json.dumps(trained or list(summary))
@@ -95,12 +99,13 @@ def prepare(
     return summary
 
 
-def prepare_for_run(root: str, sources: list[TextSource]) -> None:
+def prepare_for_run(root: str, sources: list[TextSource], on_error: OnError = "stop") -> None:
     """Prepare sources with the default arguments of `prepare` for a run that goes on with them.
 
     Args:
         root: Folder of the sources, as in `prepare`.
         sources: The sources.
+        on_error: What a bad row does, as in `prepare`.
 
     Raises:
         UserError: As `prepare`.
@@ -108,19 +113,20 @@ def prepare_for_run(root: str, sources: list[TextSource]) -> None:
     """
     folder = root_to_prepare(root)
     output_folder(folder, "root")
-    _prepare(folder, sources, _settings(sources, **_defaults()))
+    _prepare(folder, sources, _settings(sources, **{**_defaults(), "on_error": on_error}), on_error)
 
 
-def all_there(root: str, sources: list[TextSource]) -> bool:
+def all_there(root: str, sources: list[TextSource], on_error: OnError = "stop") -> bool:
     """Tell whether `prepare` has written sources, with its default arguments, and none of their files is damaged.
 
     Args:
         root: Folder of the sources, as in `prepare`.
         sources: The sources.
+        on_error: What a bad row does, as in `prepare`.
     """
     folder = root_to_prepare(root)
     try:
-        for name, settings in _settings(sources, **_defaults()).items():
+        for name, settings in _settings(sources, **{**_defaults(), "on_error": on_error}).items():
             if not is_prepared(folder / name, settings, shown):
                 return False
             check_prepared(folder / name)
@@ -134,9 +140,9 @@ def _defaults() -> dict[str, Any]:
     return {name: one.default for name, one in parameters.items() if name not in ("root", "sources", "verify")}
 
 
-def _prepare(folder: Path, sources: Iterable[TextSource], settings: Mapping[str, Any]) -> Summary:
+def _prepare(folder: Path, sources: Iterable[TextSource], settings: Mapping[str, Any], on_error: OnError) -> Summary:
     """Write the sources that are not there as they are wanted, and tell what there is."""
-    reused, left_out = set(), {}
+    reused, left_out, bad = set(), {}, {}
     with workplace(folder, f"*/{RECORD}") as work:
         for source in sources:
             name = source.name
@@ -144,7 +150,8 @@ def _prepare(folder: Path, sources: Iterable[TextSource], settings: Mapping[str,
                 reused.add(name)
                 continue
             remove_folder(work / name)  # of a killed run
-            left_out[name] = _write(work / name, source, settings[name])
+            bad[name] = BadRows(on_error)
+            left_out[name] = _write(work / name, source, settings[name], bad[name])
             replace_whole(folder / name, work / name)
     summary = {name: _summary(folder / name) for name in settings}
     _print(summary, reused)
@@ -152,6 +159,7 @@ def _prepare(folder: Path, sources: Iterable[TextSource], settings: Mapping[str,
         kept = sum(int(row["human"] + row["machine"]) for row in summary[name].values())
         why = ", since they repeat others" if count else ""
         say(f"{name}: {kept + count:,} texts read, {kept:,} kept, {count:,} set aside{why}.")
+        bad[name].tell(folder / name / SET_ASIDE)
     return summary
 
 
@@ -162,6 +170,7 @@ def _settings(
     keep_splits: bool,
     seed: int,
     shard_size: int,
+    on_error: OnError,
 ) -> dict[str, dict[str, Any]]:
     """Return the arguments that the shards depend on by source, after checking the sources."""
     if not sources:
@@ -175,24 +184,35 @@ def _settings(
         "keep_splits": keep_splits,
         "seed": seed,
         "shard_size": shard_size,
+        **({"on_error": on_error} if on_error != "stop" else {}),
     }
     settings = plain({source.name: {"source": source.describe(), **options} for source in sources})
     return {name: shown(own) for name, own in settings.items()}
 
 
-def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
-    """Write one source, its record last. Returns the number of texts that were left out."""
+def _write(folder: Path, source: TextSource, settings: dict[str, Any], bad: BadRows) -> int:
+    """Write one source, its record last. Returns the number of texts that repeat others and were left out."""
     survey = Survey(source.name, settings["keep_splits"])
-    for record in _counted(source.records(), f"Reading {source.name}"):
-        survey.add(record)
+    refused: set[int] = set()
+    source.bad = bad
+    for number, record in enumerate(_counted(source.records(), f"Reading {source.name}"), 1):
+        try:
+            survey.add(record)
+        except UserError as error:
+            bad.add(f"{source.name}, text {number}", error)
+            refused.add(number)
     splits = survey.splits(settings["val_fraction"], settings["test_fraction"], settings["seed"])
     if not splits:
         raise UserError(f"The source {source.name} has no texts; correct its path.")
     writers: dict[str, TextWriter] = {}
     classes: dict[str, Counter[tuple[str, int]]] = {}
+    source.bad = BadRows(bad.on_error)  # the same once more
     read = 0
-    for read, record in enumerate(_counted(source.records(), f"Writing {source.name}", len(splits)), 1):
-        split = splits[read - 1] if read <= len(splits) else ""
+    for number, record in enumerate(_counted(source.records(), f"Writing {source.name}", len(splits)), 1):
+        if number in refused:
+            continue
+        split = splits[read] if read < len(splits) else ""
+        read += 1
         if split:
             writers.setdefault(split, TextWriter(folder / split, settings["shard_size"])).add(
                 replace(record, split=split)
@@ -203,6 +223,7 @@ def _write(folder: Path, source: TextSource, settings: dict[str, Any]) -> int:
     for split in filter(writers.__contains__, SPLITS):
         _check_classes(source.name, split, classes)
         writers[split].finish(source=source.name, split=split, licence=source.licence, origin=source.origin)
+    bad.write(folder / SET_ASIDE)
     left_out = splits.count("")
     texts = {"found": read, "left_out": left_out}
     content = {**stamp(PREPARED), "release": __version__, "versions": versions(), "settings": settings, "texts": texts}

@@ -1,6 +1,6 @@
 """Readers of data sets of human and machine texts, one file per format."""
 
-from lit_detect.formats.base import FileSource, TextSource
+from lit_detect.formats.base import FileSource, RowSource, TextSource
 from lit_detect.formats.binoculars import BinocularsJSONL
 from lit_detect.formats.coco import CoCoJSONL
 from lit_detect.formats.embedded import EmbeddedPairs, EmbeddedWild
@@ -30,6 +30,7 @@ __all__ = [
     "LitShiftJSONL",
     "MGTBench",
     "PuJSONL",
+    "RowSource",
     "TextSource",
     "TextTable",
 ]

@@ -10,8 +10,11 @@ from typing import Any, Literal
 
 from lit_core.corpora.described import Described
 from lit_core.errors import UserError
+from lit_core.files.bad_rows import STOP, BadRows
 from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
+from lit_core.files.text_files import COMPRESSIONS, with_compressions
+from lit_detect.formats.reading import is_on_hub, rows_of
 from lit_detect.records import SPLITS, Record
 
 Split = Literal["train", "val", "test"]
@@ -22,14 +25,17 @@ _SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val"}
 class TextSource(Described):
     """Base class of sources of texts: records with a name, a licence and an origin.
 
-    To add a format, derive from this class or from `FileSource`, export it from ``lit_detect.formats``, and write its
-    YAML in ``configs/detect/prepare`` and its test.
+    To add a format, derive from this class, from `FileSource` or from `RowSource`, export it from
+    ``lit_detect.formats``, and write its YAML in ``configs/detect/prepare`` and its test.
 
     Attributes:
         name: Name of the source, which is its folder and a part of its metric keys.
         licence: Licence of the texts.
         origin: Where the texts come from.
+        bad: What becomes of rows that cannot be read; ``prepare`` sets it.
     """
+
+    bad: BadRows = STOP
 
     @abstractmethod
     def records(self) -> Iterator[Record]:
@@ -44,7 +50,7 @@ class FileSource(TextSource):
     """Base class of sources that read files of one format.
 
     Args:
-        paths: Files, or folders of such files.
+        paths: Files, or folders of such files; of a `RowSource` also data sets such as ``hf:NAME:SPLIT``.
         name: Name of the source.
         split: Split of all texts; None takes the splits of the files.
         licence: Licence of the texts, which is recorded.
@@ -58,11 +64,11 @@ class FileSource(TextSource):
         UserError: If a path does not exist, or a folder has no such file.
     """
 
-    suffixes: tuple[str, ...] = (".jsonl", ".jsonl.gz")
+    suffixes: tuple[str, ...] = with_compressions(".jsonl")
 
     def __init__(self, paths: Sequence[str], name: str, split: Split | None, licence: str, **arguments: Any) -> None:
         self.name, self.split, self.licence, self.arguments = checked_name(name), split, licence, arguments
-        given = [Path(path).expanduser() for path in paths]
+        given = [located(path) for path in paths]
         self.files = [file for path in given for file in files_of(path, self.suffixes, f"path of the source {name}")]
         self.origin = f"{', '.join(path.name for path in given)} as {type(self).__name__}"
         if split is not None and split not in SPLITS:
@@ -84,7 +90,64 @@ class FileSource(TextSource):
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and names, sizes and modification times of the files."""
-        return {"split": self.split, **self.arguments, **files_facts(self.files)}
+        sets = [str(file) for file in self.files if is_on_hub(file)]
+        facts = files_facts(file for file in self.files if not is_on_hub(file))
+        return {"split": self.split, **self.arguments, **facts, **({"data_sets": sets} if sets else {})}
+
+
+class RowSource(FileSource):
+    """Base class of sources whose files have rows, as JSONL, CSV, TSV or Parquet, each with one or more texts.
+
+    Attributes:
+        kind: End of the names of files of its own format, as which a file with another name is read.
+    """
+
+    kind = ".jsonl"
+
+    def records_of(self, file: Path) -> Iterator[Record]:
+        """Yield the records of the rows of one file.
+
+        Raises:
+            UserError: If a row is malformed and that ends the command.
+        """
+        for number, (where, row) in enumerate(self.rows(file), 1):
+            try:
+                records = list(self.records_of_row(row, where, number, file))
+            except UserError as error:
+                self.bad.add(where, error)
+            else:
+                yield from records
+
+    def rows(self, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield file and line, and the cells by column, of each row of one file.
+
+        Raises:
+            UserError: If a row is malformed and that ends the command.
+        """
+        return rows_of(file, self.kind, self.columns(file), self.bad)
+
+    def columns(self, file: Path) -> list[str] | None:
+        """Return the columns that are needed of a Parquet file; None for all."""
+        return None
+
+    @abstractmethod
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield the records of a row.
+
+        Args:
+            row: The cells by column or key.
+            where: File and line, for messages.
+            number: Number of the row in the file, from 1.
+            file: The file.
+
+        Raises:
+            UserError: If the row is malformed.
+        """
+
+
+def located(path: str) -> Path:
+    """Return what a path names, in which ``~`` is the home folder; a data set as it is."""
+    return Path(path) if is_on_hub(Path(path)) else Path(path).expanduser()
 
 
 def files_of(path: Path, suffixes: tuple[str, ...], argument: str) -> list[Path]:
@@ -98,7 +161,7 @@ def files_of(path: Path, suffixes: tuple[str, ...], argument: str) -> list[Path]
     Raises:
         UserError: If the path does not exist, or the folder has no such file.
     """
-    if path.is_file():
+    if path.is_file() or is_on_hub(path):
         return [path]
     if not path.is_dir():
         raise UserError(f"{argument} is {path}, but there is no such file or folder. Correct the path.")
@@ -112,7 +175,7 @@ def files_of(path: Path, suffixes: tuple[str, ...], argument: str) -> list[Path]
 
 def stem(file: Path) -> str:
     """Return a file's name without its suffix, such as ``.jsonl`` or ``.jsonl.gz``."""
-    name = file.name.removesuffix(".gz")
+    name = file.name.removesuffix(file.suffix if file.suffix.lower() in COMPRESSIONS else "")
     return name.rpartition(".")[0] or name
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lit_core.files.json_files import json_lines
-from lit_detect.formats.base import FileSource, Split, split_of_name, stem
+from lit_detect.formats.base import RowSource, Split, split_of_name, stem
 from lit_detect.formats.reading import as_label, cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
 
-class CoCoJSONL(FileSource):
+class CoCoJSONL(RowSource):
     """JSONL with ``article`` and ``label``; the entities in ``information`` are not read, since detectors extract them.
 
     Args:
-        path: A file that ends in .jsonl or .jsonl.gz, or a folder of them, such as train and test.
+        path: A .jsonl, perhaps compressed, or a folder of them, such as train and test.
         name: Name of the source.
         generator: Name of the generator of the machine texts.
         domain: Domain of the texts, such as news.
@@ -38,19 +38,14 @@ class CoCoJSONL(FileSource):
         super().__init__([path], name, split, licence, generator=generator, domain=domain)
         self.generator, self.domain = generator, domain
 
-    def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield the texts of one file.
-
-        Raises:
-            UserError: If a line lacks article or label.
-        """
-        for number, (where, row) in enumerate(json_lines(file), 1):
-            label = as_label(cell(row, "label", where), where)
-            yield Record(
-                id=f"{stem(file)}-{number:07d}",
-                text=text_cell(row, "article", where),
-                label=label,
-                split=split_of_name(stem(file)),
-                source=HUMAN_SOURCE if label == HUMAN else self.generator,
-                domain=self.domain,
-            )
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield the text of a row; see the base class."""
+        label = as_label(cell(row, "label", where), where)
+        yield Record(
+            id=f"{stem(file)}-{number:07d}",
+            text=text_cell(row, "article", where),
+            label=label,
+            split=split_of_name(stem(file)),
+            source=HUMAN_SOURCE if label == HUMAN else self.generator,
+            domain=self.domain,
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
-from lit_detect.formats.base import FileSource, Split, stem
+from lit_detect.formats.base import RowSource, Split, stem
 from lit_detect.formats.reading import as_text, json_document, name_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
@@ -15,7 +15,7 @@ from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 _DECODING = (("do_top_k", "top_k"), ("do_top_p", "top_p"), ("do_temperature", "temperature"))
 
 
-class FastDetectGPTJSON(FileSource):
+class FastDetectGPTJSON(RowSource):
     """A JSON document with lists ``original`` (human) and ``sampled`` (machine) of equal length, paired by index.
 
     Decoding, generator and data set are read from the file ``….args.json`` in the same folder. Without it, generator
@@ -38,8 +38,8 @@ class FastDetectGPTJSON(FileSource):
     ) -> None:
         super().__init__([path], name, split, licence)
 
-    def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield the human text and the machine text of each pair of one file.
+    def rows(self, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield place, texts and settings of each pair of one file.
 
         Raises:
             UserError: If a list is missing, or the two lists differ in length.
@@ -54,25 +54,32 @@ class FastDetectGPTJSON(FileSource):
                 f"{file} has {len(original)} original but {len(sampled)} sampled texts, which must be pairs. Restore "
                 "the file."
             )
-        base = stem(file).removesuffix(".raw_data")
+        settings = self._settings(file.with_name(f"{_base(file)}.args.json"))
+        for index, (human, machine) in enumerate(zip(original, sampled, strict=True)):
+            yield f"{file}, pair {index}", {"original": human, "sampled": machine, "settings": settings}
+
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield the human text and the machine text of a pair; see the base class."""
+        base, settings = _base(file), row["settings"]
         named_data, _, named_model = base.partition("_")
-        settings = self._settings(file.with_name(f"{base}.args.json"))
         model = name_cell(settings, "openai_model") or name_cell(settings, "base_model_name", named_model or "machine")
         decoding = {key: settings[key] for switch, key in _DECODING if settings.get(switch) and key in settings}
         decoding |= {"seed": settings["seed"]} if "seed" in settings else {}
-        for index, pair in enumerate(zip(original, sampled, strict=True)):
-            for text, label, source in zip(pair, (HUMAN, MACHINE), (HUMAN_SOURCE, model), strict=True):
-                kind = "original" if label == HUMAN else "sampled"
-                yield Record(
-                    id=f"{base}-{kind}-{index:07d}",
-                    text=as_text(text, f"{file}, {kind} {index}"),
-                    label=label,
-                    source=source,
-                    domain=name_cell(settings, "dataset", named_data),
-                    pair_id=f"{base}-{index:07d}",
-                    decoding={} if label == HUMAN else decoding,
-                )
+        for kind, label, source in (("original", HUMAN, HUMAN_SOURCE), ("sampled", MACHINE, model)):
+            yield Record(
+                id=f"{base}-{kind}-{number - 1:07d}",
+                text=as_text(row[kind], f"{where}, {kind}"),
+                label=label,
+                source=source,
+                domain=name_cell(settings, "dataset", named_data),
+                pair_id=f"{base}-{number - 1:07d}",
+                decoding={} if label == HUMAN else decoding,
+            )
 
     @staticmethod
     def _settings(file: Path) -> dict[str, Any]:
         return json_document(file) if file.is_file() else {}
+
+
+def _base(file: Path) -> str:
+    return stem(file).removesuffix(".raw_data")

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.files.json_files import json_lines
-from lit_detect.formats.base import FileSource, Split, split_of_name, stem
+from lit_detect.formats.base import RowSource, Split, split_of_name, stem
 from lit_detect.formats.reading import name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
 _HUMAN_FILES = "webtext"
 
 
-class GPT2OutputDataset(FileSource):
+class GPT2OutputDataset(RowSource):
     """A folder of files ``<source>.<split>.jsonl`` with ``text``, human in ``webtext`` and by GPT-2 in all others.
 
     The suffix of a generator's name gives the decoding: ``-k40`` is top-k sampling with 40, ``-nucleus`` is nucleus
@@ -54,12 +53,8 @@ class GPT2OutputDataset(FileSource):
         selected = None if generators is None else {_HUMAN_FILES, *generators}
         self.files = [file for file in self.files if selected is None or sources[file] in selected]
 
-    def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield the texts of one file.
-
-        Raises:
-            UserError: If a line has no text.
-        """
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield the text of a row; see the base class."""
         source = stem(file).rpartition(".")[0]
         is_human = source == _HUMAN_FILES
         decoding: dict[str, Any] = {} if is_human else {"temperature": 1.0}
@@ -67,14 +62,13 @@ class GPT2OutputDataset(FileSource):
             decoding["top_k"] = 40
         elif source.endswith("-nucleus"):
             decoding["strategy"] = "nucleus"  # the data set does not say with which p
-        for number, (where, row) in enumerate(json_lines(file), 1):
-            yield Record(
-                id=f"{stem(file)}-{number:07d}",
-                text=text_cell(row, "text", where),
-                label=HUMAN if is_human else MACHINE,
-                split=split_of_name(stem(file)),
-                source=HUMAN_SOURCE if is_human else source,
-                domain="web",
-                decoding=decoding,
-                meta={"id": name_cell(row, "id")},
-            )
+        yield Record(
+            id=f"{stem(file)}-{number:07d}",
+            text=text_cell(row, "text", where),
+            label=HUMAN if is_human else MACHINE,
+            split=split_of_name(stem(file)),
+            source=HUMAN_SOURCE if is_human else source,
+            domain="web",
+            decoding=decoding,
+            meta={"id": name_cell(row, "id")},
+        )

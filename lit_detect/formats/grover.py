@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lit_core.errors import require
-from lit_core.files.json_files import json_lines
-from lit_detect.formats.base import FileSource, Split, stem
+from lit_detect.formats.base import RowSource, Split, stem
 from lit_detect.formats.reading import as_label, as_split, cell, name_cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
@@ -16,13 +16,13 @@ _FILE_NAME = re.compile(r"generator=(?P<generator>[^~]{1,80})~dataset=p(?P<top_p
 _META = ("id", "domain", "headline", "date", "authors")
 
 
-class GroverJSONL(FileSource):
+class GroverJSONL(RowSource):
     """JSONL with ``article``, ``label``, ``split``, ``orig_split`` and ``ind30k``, the id of a pair of articles.
 
     Generator and top-p are read from a file name such as ``generator=mega~dataset=p0.94.jsonl``.
 
     Args:
-        path: A file that ends in .jsonl or .jsonl.gz, or a folder of them.
+        path: A .jsonl, perhaps compressed, or a folder of them.
         name: Name of the source.
         generator: Name of the generator; None takes that of the file's name, or grover.
         top_p: Probability mass of the nucleus sampling, above 0 to 1; None takes that of the file's name.
@@ -48,28 +48,23 @@ class GroverJSONL(FileSource):
         super().__init__([path], name, split, licence, generator=generator, top_p=top_p, burner=burner)
         self.generator, self.top_p, self.burner = generator, top_p, burner
 
-    def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield the articles of one file.
-
-        Raises:
-            UserError: If a line lacks article or label.
-        """
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield the article of a row; see the base class."""
         named = _FILE_NAME.search(file.name)
         generator = self.generator or (f"grover-{named['generator']}" if named else "grover")
         top_p = self.top_p or (float(named["top_p"]) if named else None)
-        for number, (where, row) in enumerate(json_lines(file), 1):
-            if not self.burner and "burner" in name_cell(row, "orig_split"):
-                continue
-            label = as_label(cell(row, "label", where), where)
-            pair = name_cell(row, "ind30k")
-            yield Record(
-                id=f"{stem(file)}-{number:07d}",
-                text=text_cell(row, "article", where),
-                label=label,
-                split=as_split(row.get("split"), where),
-                source=HUMAN_SOURCE if label == HUMAN else generator,
-                domain="news",
-                pair_id=pair,
-                decoding={} if label == HUMAN or top_p is None else {"top_p": top_p},
-                meta={("site" if key == "domain" else key): row[key] for key in _META if row.get(key) is not None},
-            )
+        if not self.burner and "burner" in name_cell(row, "orig_split"):
+            return
+        label = as_label(cell(row, "label", where), where)
+        pair = name_cell(row, "ind30k")
+        yield Record(
+            id=f"{stem(file)}-{number:07d}",
+            text=text_cell(row, "article", where),
+            label=label,
+            split=as_split(row.get("split"), where),
+            source=HUMAN_SOURCE if label == HUMAN else generator,
+            domain="news",
+            pair_id=pair,
+            decoding={} if label == HUMAN or top_p is None else {"top_p": top_p},
+            meta={("site" if key == "domain" else key): row[key] for key in _META if row.get(key) is not None},
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.json_files import json_lines
-from lit_detect.formats.base import FileSource, Split
+from lit_detect.formats.base import RowSource, Split
 from lit_detect.formats.reading import as_label, as_split, as_text, cell, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, NONE, Record
 
@@ -18,11 +18,11 @@ _FIELDS = tuple(field.name for field in fields(Record))
 _NAMES = ("id", "source", "domain", "pair_id", "attack")
 
 
-class LitShiftJSONL(FileSource):
+class LitShiftJSONL(RowSource):
     """Records as JSONL, one object per line with ``id``, ``text``, ``label`` and the other fields of a record.
 
     Args:
-        path: A file that ends in .jsonl or .jsonl.gz, or a folder of them.
+        path: A .jsonl, perhaps compressed, or a folder of them.
         name: Name of the source.
         split: Split of all texts; None keeps that of each record.
         licence: Licence of the texts, for the record.
@@ -34,20 +34,16 @@ class LitShiftJSONL(FileSource):
     def __init__(self, path: str, name: str, split: Split | None = None, licence: str = "unknown") -> None:
         super().__init__([path], name, split, licence)
 
-    def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield the records of one file.
-
-        Raises:
-            UserError: If a line is not a record.
-        """
-        return read_records(file)
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield the record of a line; see the base class."""
+        yield as_record(row, where)
 
 
 def read_records(file: str | Path) -> Iterator[Record]:
     """Yield the records of a JSONL file.
 
     Args:
-        file: The file; ``.gz`` is decompressed.
+        file: The file; compressed ones are decompressed.
 
     Raises:
         UserError: If a line is not a record.

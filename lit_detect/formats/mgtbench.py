@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
-from lit_detect.formats.base import FileSource, Split, stem
+from lit_core.files.text_files import with_compressions
+from lit_detect.formats.base import RowSource, Split, stem
 from lit_detect.formats.reading import as_label, as_split, as_text, json_document
 from lit_detect.records import HUMAN, HUMAN_SOURCE, Record
 
 
-class MGTBench(FileSource):
+class MGTBench(RowSource):
     """A JSON document with ``train`` and ``test``, each with the lists ``text`` and ``label`` (0 human, 1 machine).
 
     A file is read at once. TextTable reads the tables of the successor IMGTB.
 
     Args:
-        path: A file that ends in .json or .json.gz, or a folder of them.
+        path: A .json, perhaps compressed, or a folder of them.
         name: Name of the source.
         generator: Name of the generator; None takes the file's name.
         domain: Domain of the texts, such as essays.
@@ -29,7 +30,7 @@ class MGTBench(FileSource):
         UserError: If the path does not exist.
     """
 
-    suffixes = (".json", ".json.gz")
+    suffixes = with_compressions(".json")
 
     def __init__(
         self,
@@ -43,8 +44,8 @@ class MGTBench(FileSource):
         super().__init__([path], name, split, licence, generator=generator, domain=domain)
         self.generator, self.domain = generator, domain
 
-    def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield the texts of one file.
+    def rows(self, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield place, id, split, text and label of each text of one file.
 
         Raises:
             UserError: If a list is missing, or the two lists differ in length.
@@ -57,17 +58,21 @@ class MGTBench(FileSource):
                 raise UserError(
                     f"{where} has {len(texts)} texts but {len(labels)} labels. Give one label for each text."
                 )
-            for index, (text, given) in enumerate(zip(texts, labels, strict=True)):
-                where_text = f"{where}, text {index}"
-                label = as_label(given, where_text)
-                yield Record(
-                    id=f"{stem(file)}-{key}-{index:07d}",
-                    text=as_text(text, where_text),
-                    label=label,
-                    split=split,
-                    source=HUMAN_SOURCE if label == HUMAN else self.generator or stem(file),
-                    domain=self.domain,
-                )
+            for index, (text, label) in enumerate(zip(texts, labels, strict=True)):
+                name = f"{stem(file)}-{key}-{index:07d}"
+                yield f"{where}, text {index}", {"id": name, "split": split, "text": text, "label": label}
+
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield a text; see the base class."""
+        label = as_label(row["label"], where)
+        yield Record(
+            id=row["id"],
+            text=as_text(row["text"], where),
+            label=label,
+            split=row["split"],
+            source=HUMAN_SOURCE if label == HUMAN else self.generator or stem(file),
+            domain=self.domain,
+        )
 
 
 def _list(part: Any, name: str, where: str) -> list[Any]:

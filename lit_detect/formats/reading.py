@@ -1,15 +1,22 @@
-"""Readers of JSONL, JSON and CSV files and of their cells; errors name file and line."""
+"""Readers of files of rows, of JSON, and of their cells; errors name file and line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.files.json_files import read_json
+from lit_core.fetch.hub import HUB, HubRows
+from lit_core.files.bad_rows import STOP, BadRows
+from lit_core.files.json_files import json_lines, read_json
+from lit_core.files.parquet_files import parquet_rows
+from lit_core.files.rows import TAB, csv_rows
+from lit_core.files.text_files import plain_name, refuse_other_kinds
 from lit_detect.records import label_of
 
+#: Ends of the names of files of rows.
+KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 #: Most characters of a text: the longest novels have five million.
 _LONGEST = 10_000_000
 
@@ -22,6 +29,35 @@ def json_document(path: Path) -> dict[str, Any]:
     """
     document: dict[str, Any] = read_json(path, remedy="restore it, or give a file of the right format", lenient=True)
     return document
+
+
+def is_on_hub(file: Path) -> bool:
+    """Tell whether what is named like a file is a data set, as ``hf:NAME:SPLIT``."""
+    return str(file).startswith(HUB)
+
+
+def rows_of(
+    file: Path, kind: str = ".jsonl", columns: Sequence[str] | None = None, bad: BadRows = STOP
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield file and line, and the cells by column or key, of each row of a file or a data set of the hub.
+
+    Args:
+        file: JSONL, CSV, TSV or Parquet by the end of its name, perhaps compressed; or ``hf:NAME:SPLIT``.
+        kind: As what a file with another end is read: .jsonl or .csv.
+        columns: Columns that are needed of a Parquet file; None for all.
+        bad: What becomes of malformed rows.
+
+    Raises:
+        UserError: If the file is damaged, or a row is malformed and that ends the command.
+    """
+    if is_on_hub(file):
+        return ((f"{file}, row {number}", row) for number, row in enumerate(HubRows(str(file)), 1))
+    ending = Path(plain_name(file)).suffix
+    ending = ending if ending in KINDS else kind
+    if ending == ".parquet":
+        return parquet_rows(file, columns)
+    refuse_other_kinds(file)
+    return json_lines(file, bad) if ending == ".jsonl" else csv_rows(file, TAB if ending == ".tsv" else ",", bad)
 
 
 def cell(row: Mapping[str, Any], column: str, where: str) -> Any:

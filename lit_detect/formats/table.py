@@ -7,24 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
-from lit_core.files.json_files import json_lines
-from lit_core.files.parquet_files import parquet_rows
-from lit_core.files.rows import TAB, csv_rows
-from lit_detect.formats.base import FileSource, Split, files_of, stem
-from lit_detect.formats.reading import as_label, as_split, cell, text_cell
+from lit_core.files.text_files import with_compressions
+from lit_detect.formats.base import RowSource, Split, files_of, located, stem
+from lit_detect.formats.reading import KINDS, as_label, as_split, cell, is_on_hub, text_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
-_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 
-
-class TextTable(FileSource):
+class TextTable(RowSource):
     """A table of texts with columns of any name: JSONL, Parquet, or CSV and TSV with a header line; also that of IMGTB.
 
     Files with both classes, with human texts only, and with machine texts only can be given together as one source.
 
     Args:
         name: Name of the source.
-        path: A file with both classes, or a folder of such files; .csv, .tsv, .jsonl (also with .gz) or .parquet.
+        path: A file with both classes, or a folder of such files: .csv, .tsv or .jsonl, perhaps compressed (.gz, .zst),
+            or .parquet; or a data set of the Hugging Face hub, as in hf:NAME:SPLIT.
         human_path: A file of human texts only, or a folder of such files; the label column is not read.
         machine_path: A file of machine texts only, or a folder of such files; the label column is not read.
         text_column: Column or key of the text.
@@ -44,7 +41,7 @@ class TextTable(FileSource):
         UserError: If a file does not exist, or has another suffix.
     """
 
-    suffixes = (*_KINDS, ".csv.gz", ".tsv.gz", ".jsonl.gz")
+    suffixes = (*with_compressions(".csv", ".tsv", ".jsonl"), ".parquet")
 
     def __init__(
         self,
@@ -97,42 +94,33 @@ class TextTable(FileSource):
             file: label
             for given, label in ((human_path, HUMAN), (machine_path, MACHINE))
             if given is not None
-            for file in files_of(Path(given).expanduser(), self.suffixes, f"path of the source {name}")
+            for file in files_of(located(given), self.suffixes, f"path of the source {name}")
         }
         for file in self.files:
-            if not file.name.endswith(self.suffixes):
-                raise UserError(f"{file} of the source {name} must end in {', '.join(_KINDS)}. Convert it.")
+            if not is_on_hub(file) and not file.name.lower().endswith(self.suffixes):
+                raise UserError(f"{file} of the source {name} must end in {', '.join(KINDS)}. Convert it.")
 
-    def records_of(self, file: Path) -> Iterator[Record]:
-        """Yield the texts of one file.
+    def columns(self, file: Path) -> list[str] | None:
+        """Return the columns that are needed of a file."""
+        label = [] if file in self._labels else [self.label_column]
+        return [self.text_column, *label, *filter(None, self.optional.values())]
 
-        Raises:
-            UserError: If a column is missing, or a cell is not a text or not a label.
-        """
-        for number, (where, row) in enumerate(self._rows(file), 1):
-            label = self._labels.get(file)
-            if label is None:
-                label = self._label(cell(row, self.label_column, where), where)
-            names = {key: "" if name is None else _name(row, name, where) for key, name in self.optional.items()}
-            yield Record(
-                id=names["id"] or f"{stem(file)}-{number:07d}",
-                text=text_cell(row, self.text_column, where),
-                label=label,
-                split=as_split(names["split"], where),
-                source=HUMAN_SOURCE if label == HUMAN else names["source"] or "machine",
-                domain=names["domain"],
-                pair_id=names["pair_id"],
-                attack=names["attack"],
-            )
-
-    def _rows(self, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        kind = Path(file.name.removesuffix(".gz")).suffix
-        if kind == ".parquet":
-            label = [] if file in self._labels else [self.label_column]
-            return parquet_rows(file, [self.text_column, *label, *filter(None, self.optional.values())])
-        if kind == ".jsonl":
-            return json_lines(file)
-        return csv_rows(file, TAB if kind == ".tsv" else ",")
+    def records_of_row(self, row: dict[str, Any], where: str, number: int, file: Path) -> Iterator[Record]:
+        """Yield the text of a row; see the base class."""
+        label = self._labels.get(file)
+        if label is None:
+            label = self._label(cell(row, self.label_column, where), where)
+        names = {key: "" if name is None else _name(row, name, where) for key, name in self.optional.items()}
+        yield Record(
+            id=names["id"] or f"{stem(file)}-{number:07d}",
+            text=text_cell(row, self.text_column, where),
+            label=label,
+            split=as_split(names["split"], where),
+            source=HUMAN_SOURCE if label == HUMAN else names["source"] or "machine",
+            domain=names["domain"],
+            pair_id=names["pair_id"],
+            attack=names["attack"],
+        )
 
     def _label(self, value: Any, where: str) -> int:
         if self.human_values is None and self.machine_values is None:

@@ -52,12 +52,14 @@ def texts(tmp_path):
     return path
 
 
-def predict(texts, folder, model=None, batch_size=4, format="csv", **arguments):
+def predict(texts, folder, model=None, batch_size=4, format="csv", on_error="stop", **arguments):
     settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
     settings |= {"enable_model_summary": False, "enable_progress_bar": False, **arguments}
     trainer = pl.Trainer(**settings, callbacks=[PredictionWriter(folder, format)])
     model = model or Counter()
-    trainer.predict(model, TextDataModule(predict=str(texts), batch_size=batch_size), return_predictions=False)
+    texts = texts if isinstance(texts, list) else str(texts)
+    data = TextDataModule(predict=texts, batch_size=batch_size, on_error=on_error)
+    trainer.predict(model, data, return_predictions=False)
     return model
 
 
@@ -101,6 +103,44 @@ def test_jsonl_holds_the_same(texts, tmp_path):
     assert rows[12]["score"] is None and rows[11]["score"] == 11
 
 
+def test_each_row_tells_its_file_and_bad_ones_are_set_aside(texts, tmp_path, capsys):
+    (tmp_path / "more.tsv").write_text("id\ttext\na\tone two three four\nb\nc\tfive six 7 eight\n")
+    with pytest.raises(UserError, match=r"more\.tsv, line 3 ends a row of 1 cells"):
+        predict([str(texts), f"{tmp_path}/*.tsv"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    model = Counter()
+    model.predict_step = lambda batch, batch_idx: {
+        "index": batch["index"][batch["index"] >= 0],
+        **{key: [0.5] * 4 for key in ("score", "probability")},
+        **{"decision": ["human"] * 4, "tokens": [9] * 4},
+    }
+    predict([str(texts), f"{tmp_path}/*.tsv"], tmp_path / "out", model, on_error="skip")
+    rows = read(tmp_path / "out")
+    assert [(row["file"], row["row"], row["id"]) for row in rows[22:]] == [
+        (str(texts), "line 24", "id 22"),
+        (f"{tmp_path}/more.tsv", "line 2", "a"),
+        (f"{tmp_path}/more.tsv", "line 4", "c"),
+    ]
+    with (tmp_path / "out/set_aside.csv").open(newline="") as file:
+        ((aside),) = csv.DictReader(file)
+    assert (aside["file"], aside["row"]) == (f"{tmp_path}/more.tsv", "line 3") and "1 cells" in aside["reason"]
+    assert "1 bad rows are set aside, with their reasons:" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"the list of rows that are set aside is .*set_aside\.csv, which exists"):
+        (tmp_path / "out/predictions.csv").unlink()
+        predict(texts, tmp_path / "out", on_error="skip")
+
+
+def test_what_raid_takes(texts, tmp_path):
+    predict(texts, tmp_path / "out", format="raid")
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())
+    expected = [(f"id {number}", 0.0 if number == 12 else float(number)) for number in range(23)]
+    assert [(row["id"], row["score"]) for row in rows] == expected
+    assert all(row.keys() == {"id", "score"} for row in rows)
+    (tmp_path / "t.txt").write_text("one text 3 here")
+    with pytest.raises(UserError, match=r"Text 0 \(.*t\.txt, line 1\) has no `id`, by which RAID knows a text"):
+        predict(tmp_path / "t.txt", tmp_path / "other", format="raid")
+
+
 def test_a_killed_run_goes_on_with_what_is_missing(texts, tmp_path, capsys):
     folder = tmp_path / "out"
     with pytest.raises(RuntimeError, match="killed"):
@@ -121,7 +161,7 @@ def test_a_run_killed_before_its_table_only_writes_it(texts, tmp_path):
         predict(texts, folder, Counter(stop_at=5))
     with (folder / WORK / "0.jsonl").open("ab") as file:
         for number in (20, 21, 22):
-            row = {"index": number, "id": "", "score": 1.0, "probability": 0.5}
+            row = {"index": number, "file": "", "row": "", "id": "", "score": 1.0, "probability": 0.5}
             file.write((json.dumps(row | {"decision": "human", "tokens": 9, "reason": ""}) + "\n").encode())
     assert predict(texts, folder).seen == []
     assert len(read(folder)) == 23

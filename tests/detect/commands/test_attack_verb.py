@@ -133,7 +133,7 @@ def test_two_processes_equal_one(tmp_path, source):
 
 def test_wrong_arguments_are_one_sentence(tmp_path, source):
     output = str(tmp_path / "out.jsonl")
-    (tmp_path / "y.parquet").touch()
+    (tmp_path / "y.xls").touch()
     for rule, arguments in {
         "must end in .jsonl": {"output": "x.csv", "input": source},
         "both missing": {"output": output},
@@ -141,7 +141,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, source):
         "limit is 0": {"output": output, "input": source, "limit": 0},
         "seed is -1": {"output": output, "input": source, "seed": -1},
         "input is x.parquet, but there is no such": {"output": output, "input": "x.parquet"},
-        "must be a file that ends in": {"output": output, "input": str(tmp_path / "y.parquet")},
+        "must be a file that ends in": {"output": output, "input": str(tmp_path / "y.xls")},
         "exists already": {"output": source, "input": source},
     }.items():
         with pytest.raises(UserError, match=rule):

@@ -133,8 +133,10 @@ def test_raid_groups_a_source_with_its_attacks():
     [(name, values)] = attacks(Evaluated("d", "D", found, torch.ones(24).double(), 0.5, 0.0, 0))
     assert name == "homoglyph" and values["texts"] == values["detected"] == 8  # each machine text has its original
     table("raid/test.csv", [{"id": "1", "generation": "x"}])
-    with pytest.raises(UserError, match=r"test\.csv, line 2.*predict"):
-        read("RAIDCSV", path="raid/test.csv")
+    (unlabelled,) = read("RAIDCSV", path="raid/test.csv")
+    assert (unlabelled.id, unlabelled.text, unlabelled.label) == ("1", "x", None)
+    with pytest.raises(UserError, match=r"'1' of the source raid has no label, .* give it to `predict`"):
+        prepare("texts", [formats.RAIDCSV("raid/test.csv")])
 
 
 def test_hc3_explodes_its_lists():
