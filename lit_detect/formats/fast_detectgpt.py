@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lit_core.errors import UserError
-from lit_detect.formats.base import RowSource, Split, stem
+from lit_detect.formats.base import RowSource, Split
 from lit_detect.formats.reading import as_text, json_document, name_cell
 from lit_detect.records import HUMAN, HUMAN_SOURCE, MACHINE, Record
 
+#: Human texts of a data set whose beginnings of so many characters are equal are cuts of one text.
+_SAME = 60
 #: The truncations of its data builder: the switch, and the name of the value.
 _DECODING = (("do_top_k", "top_k"), ("do_top_p", "top_p"), ("do_temperature", "temperature"))
 
@@ -21,8 +24,12 @@ class FastDetectGPTJSON(RowSource):
     Decoding, generator and data set are read from the file ``….args.json`` in the same folder. Without it, generator
     and data set are those of the file's name, ``<data set>_<generator>.raw_data.json``. A file is read at once.
 
+    The files of one data set share human texts, which its data builder cuts to the length of each machine text. Human
+    texts that begin with the same 60 characters, and their machine texts, therefore share their ``pair_id`` in all
+    files of the data set, so that no division separates them.
+
     Args:
-        path: A file that ends in .raw_data.json, or a folder of them.
+        path: A file that ends in .raw_data.json, perhaps compressed as .gz or .xz, or a folder of them.
         name: Name of the source.
         split: Split of all texts; None lets prepare divide them.
         licence: Licence of the texts, which is recorded.
@@ -31,7 +38,7 @@ class FastDetectGPTJSON(RowSource):
         UserError: If the path does not exist.
     """
 
-    suffixes = (".raw_data.json",)
+    suffixes = (".raw_data.json", ".raw_data.json.gz", ".raw_data.json.xz")
 
     def __init__(
         self, path: str, name: str = "fast_detectgpt", split: Split | None = None, licence: str = "unknown"
@@ -65,14 +72,17 @@ class FastDetectGPTJSON(RowSource):
         model = name_cell(settings, "openai_model") or name_cell(settings, "base_model_name", named_model or "machine")
         decoding = {key: settings[key] for switch, key in _DECODING if settings.get(switch) and key in settings}
         decoding |= {"seed": settings["seed"]} if "seed" in settings else {}
+        data = name_cell(settings, "dataset", named_data)
+        beginning = " ".join(as_text(row["original"], f"{where}, original").split())[:_SAME]
+        group = hashlib.sha256(beginning.encode()).hexdigest()[:16]
         for kind, label, source in (("original", HUMAN, HUMAN_SOURCE), ("sampled", MACHINE, model)):
             yield Record(
                 id=f"{base}-{kind}-{number - 1:07d}",
                 text=as_text(row[kind], f"{where}, {kind}"),
                 label=label,
                 source=source,
-                domain=name_cell(settings, "dataset", named_data),
-                pair_id=f"{base}-{number - 1:07d}",
+                domain=data,
+                pair_id=f"{data}-{group}",
                 decoding={} if label == HUMAN else decoding,
             )
 
@@ -82,4 +92,4 @@ class FastDetectGPTJSON(RowSource):
 
 
 def _base(file: Path) -> str:
-    return stem(file).removesuffix(".raw_data")
+    return file.name.partition(".raw_data")[0]

@@ -10,7 +10,7 @@ import pytest
 
 from lit_core.corpora import GermanManPages
 from lit_core.errors import RunFailure, UserError
-from lit_core.fetch.packages import fetch_deb, fetch_npm, fetch_wheel, fetched_record
+from lit_core.fetch.packages import OFFLINE, fetch_deb, fetch_npm, fetch_wheel, fetched_record
 from lit_core.files.paths import data_root
 
 WRONG = "0" * 64
@@ -19,6 +19,8 @@ WRONG = "0" * 64
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
+    for name in OFFLINE:
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "data"
 
 
@@ -65,6 +67,20 @@ def test_a_wheel_of_another_hash_is_refused_and_nothing_is_left(shelf, root):
     with pytest.raises(RunFailure, match=f"{WRONG} is expected"):
         fetch_wheel("somedata", "1.0", WRONG)
     assert not left_over(root) and not list(root.rglob("*.txt"))
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_where_nothing_may_be_fetched_only_what_is_there_is_taken(name, shelf, root, monkeypatch, capsys):
+    sha256 = make_wheel(shelf)
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(UserError, match=f"somedata-1.0 is not in .*{name} is set, so nothing is fetched; unset it"):
+        fetch_wheel("somedata", "1.0", sha256)
+    assert not root.exists() or not left_over(root)
+    monkeypatch.setenv(name, "0")
+    folder = fetch_wheel("somedata", "1.0", sha256, megabytes=3)
+    assert "Fetching somedata-1.0 (wheel of 3 MB)" in capsys.readouterr().out
+    monkeypatch.setenv(name, "1")
+    assert fetch_wheel("somedata", "1.0", sha256) == folder
 
 
 def test_what_cannot_be_downloaded_says_what_the_client_said(shelf, root):

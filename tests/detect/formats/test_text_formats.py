@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import tracemalloc
 from collections import Counter
 from itertools import islice
@@ -167,6 +168,18 @@ def test_fast_detectgpt_reads_the_decoding_beside_it():
     Path("exp_main/data/xsum_gpt2-xl.args.json").unlink()
     bare = read("FastDetectGPTJSON", path="exp_main/data")[1]
     assert (bare.source, bare.domain, bare.decoding) == ("gpt2-xl", "xsum", {})
+
+
+def test_cuts_of_one_human_text_in_several_files_of_fast_detectgpt_stay_together(tmp_path):
+    story = " ".join(f"word{number}" for number in range(60))
+    for name, cut in (("writing_gpt2-xl", 200), ("writing_davinci", 240)):
+        content = {"original": [story[:cut], "another story"], "sampled": [f"{name} one", f"{name} two"]}
+        with lzma.open(tmp_path / f"{name}.raw_data.json.xz", "wt") as file:
+            json.dump(content, file)
+    found = read("FastDetectGPTJSON", path=str(tmp_path))
+    assert [record.source for record in found if record.label] == ["davinci"] * 2 + ["gpt2-xl"] * 2
+    pairs = [record.pair_id for record in found]
+    assert pairs[:2] == pairs[4:6] and pairs[2:4] == pairs[6:] and len(set(pairs)) == 2
 
 
 def test_binoculars_takes_the_last_machine_key():
