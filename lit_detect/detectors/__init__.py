@@ -13,6 +13,7 @@ from lit_detect.detectors.grover import GroverDetector
 from lit_detect.detectors.log_likelihood import LogLikelihood
 from lit_detect.detectors.log_rank import LogRank
 from lit_detect.detectors.lrr import LRR
+from lit_detect.detectors.token_statistics import TokenStatistics
 
 __all__ = [
     "LRR",
@@ -29,6 +30,7 @@ __all__ = [
     "GroverDetector",
     "LogLikelihood",
     "LogRank",
+    "TokenStatistics",
     "TrainedDetector",
     "ZeroShotDetector",
 ]
