@@ -12,9 +12,11 @@ from lit_core.lm.language_model import LanguageModel
 from lit_detect.detectors.language_model import LanguageModelDetector
 from lit_detect.detectors.linear import LinearFeatureDetector
 from lit_detect.functional.token_statistics import TOKEN_STATISTICS, token_statistics
-from lit_detect.scoring.causal import check_scoring, score_tokens
+from lit_detect.scoring.causal import Quantity, check_scoring, score_tokens
 
 _BLANKS = re.compile(r"\s+")
+#: What `token_statistics` reads of each token.
+QUANTITIES: tuple[Quantity, ...] = ("log_prob", "rank", "expected", "variance")
 
 
 class TokenStatistics(LanguageModelDetector, LinearFeatureDetector):
@@ -47,8 +49,7 @@ class TokenStatistics(LanguageModelDetector, LinearFeatureDetector):
     def features(self, texts: Sequence[str]) -> Tensor:
         """Return the statistics of each text, float64 of shape ``(n, len(feature_names))``."""
         plain = [_BLANKS.sub(" ", text).strip() for text in texts]
-        quantities = ("log_prob", "rank", "expected", "variance")
-        scores = score_tokens(self.language_model, plain, self.max_tokens, quantities, batch_tokens=self.batch_tokens)
+        scores = score_tokens(self.language_model, plain, self.max_tokens, QUANTITIES, batch_tokens=self.batch_tokens)
         rows = [
             token_statistics(tokens["log_prob"], tokens["rank"], tokens["expected"], tokens["variance"])
             for tokens in scores
