@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -181,7 +181,10 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         parts: dict[str, Any] = {part.name: [getattr(one, part.name) for one in judged] for part in fields(Judgement)}
         for name in ("score", "probability", "p_value"):
             parts[name] = torch.tensor([math.nan if x is None else x for x in parts[name]], dtype=torch.float64)
-        parts["windows"] = [[asdict(window) for window in windows] for windows in parts["windows"]]
+        parts["windows"] = [
+            [{"start": w.start, "end": w.end, "score": w.score, "flagged": w.is_flagged} for w in windows]
+            for windows in parts["windows"]
+        ]
         return {"index": batch["index"].cpu()[real], **parts}
 
     @property

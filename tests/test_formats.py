@@ -43,7 +43,7 @@ WITHOUT = {
     "lit_core/study/figures.py": "pictures",
     "lit_core/study/report.py": "CSV and Markdown",
     "lit_core/study/study.py": "Markdown",
-    "lit_detect/callbacks/prediction_writer.py": "CSV or JSONL",
+    "lit_detect/callbacks/prediction_table.py": "CSV or JSONL",
     "lit_detect/commands/attack.py": "JSONL of texts; a record lies beside it",
     "lit_detect/commands/report.py": "Markdown; a record lies beside it",
     "lit_core/lightning/checksums.py": "checksums inside a checkpoint",

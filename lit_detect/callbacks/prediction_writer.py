@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +16,13 @@ from lit_core.errors import UserError
 from lit_core.files.bad_rows import SET_ASIDE, STOP, BadRows, divided
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_file
-from lit_core.files.paths import atomic_path, atomic_write, files_facts
-from lit_core.files.tables import CsvWriter
+from lit_core.files.paths import files_facts
 from lit_core.progress import duration
 from lit_core.screen import on_screen, say
 from lit_core.work import UnfinishedWork
 from lit_detect.calibration import Calibration
+from lit_detect.callbacks.prediction_table import NUMBERS, ROW, write_table
 
-#: Columns of the table.
-COLUMNS = ("index", "file", "row", "id", "score", "probability", "decision", "tokens", "reason")
 #: Folder of unfinished work, and the file in it that tells which texts and detector it is of.
 WORK, IDENTITY = "predictions.work", "identity.json"
 #: What predict_step returns of each text.
@@ -39,7 +36,7 @@ class PredictionWriter(Callback):
 
     Works on any LightningModule whose ``predict_step`` returns a mapping with ``index``, ``score``, ``probability``,
     ``decision`` (``human``, ``machine`` or ``abstain``) and ``tokens`` of the texts of a batch, and perhaps ``reason``,
-    why it abstains.
+    why it abstains, ``p_value``, and ``windows``, the list of windows of each text as mappings.
 
     During the run, each rank appends its rows to a file in ``predictions.work``; they are on the disk at the end of
     each batch. To resume a killed run, start it again with the same name: the callback tells the data module which
@@ -53,10 +50,14 @@ class PredictionWriter(Callback):
     ``row``          its place there, such as ``line 3``; empty where the file is one text
     ``id``           its ``id`` in the input, or the name of its file; empty where it has none
     ``score``        higher is machine
-    ``probability``  of machine, 0 to 1
+    ``probability``  of machine, 0 to 1; empty where the detector abstains
+    ``p_value``      chance that a human text like those of the calibration scores as high; empty without one
     ``decision``     ``human``, ``machine`` or ``abstain``
     ``tokens``       number of tokens of the whole text
     ``reason``       why the detector abstains; empty where it decides
+    ``windows``      in JSONL ``start`` and ``end`` in the text as it was found, in characters, ``score`` and
+                     ``flagged`` of each window that the detector read; in CSV their number
+    ``flagged``      in CSV: number of windows that alone would make the text a machine's
     ===============  ==========================================================================================
 
     Args:
@@ -103,7 +104,7 @@ class PredictionWriter(Callback):
             record=IDENTITY,
             rank=trainer.global_rank,
             group=trainer.strategy,
-            values=COLUMNS,
+            values=ROW,
         )
         work.open()
         self._work = work
@@ -181,9 +182,10 @@ class PredictionWriter(Callback):
         if decision == "abstain" and not reason:
             least = max(1, int(getattr(pl_module, "min_tokens", 1)))
             reason = f"{int(tokens)} tokens, fewer than {least}"
-        values = float(outputs["score"][position]), float(outputs["probability"][position])
+        values = [float(outputs[name][position]) if name in outputs else math.nan for name in NUMBERS]
         if decision != "abstain" and not math.isfinite(values[0]):
             decision, reason = "abstain", "the score is not a finite number"
+        windows = outputs["windows"][position] if "windows" in outputs else None
         about = self._texts.row(index) if hasattr(self._texts, "row") else {}
         file, place = divided(self._texts.where(index)) if hasattr(self._texts, "where") else ("", "")
         name = str(about.get("id", about.get("file", "")))
@@ -191,7 +193,8 @@ class PredictionWriter(Callback):
             raise UserError(
                 f"Text {index} ({file}, {place}) has no `id`, by which RAID knows a text; give RAID's file."
             )
-        return dict(zip(COLUMNS, (index, file, place, name, *values, decision, int(tokens), reason), strict=True))
+        cells = (index, file, place, name, *values, decision, int(tokens), reason, windows)
+        return dict(zip(ROW, cells, strict=True))
 
     def _tell_rate(self, trainer: Trainer) -> None:
         start, before = self._measured_from
@@ -210,35 +213,6 @@ class PredictionWriter(Callback):
             say(text)
         else:
             beside_bar(on_screen(text))
-
-
-def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> int:
-    """Write rows as CSV or JSONL, whole or not at all, and return how many there are.
-
-    Args:
-        path: The file; its suffix .csv, .jsonl or .json (RAID's) selects the format.
-        rows: Rows by index, in the order of the table.
-    """
-    if path.suffix == ".json":
-        atomic_write(path, json.dumps(raid_scores(rows.values()), indent=0) + "\n")
-        return len(rows)
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = CsvWriter(file, COLUMNS)
-        if path.suffix == ".csv":
-            table.header()
-        for row in rows.values():
-            numbers = {key: row[key] if math.isfinite(row[key]) else None for key in ("score", "probability")}
-            if path.suffix == ".csv":
-                table.row({**row, **{key: "" if x is None else f"{x:.6g}" for key, x in numbers.items()}})
-            else:
-                file.write(json.dumps({**row, **numbers}, ensure_ascii=False) + "\n")
-    return len(rows)
-
-
-def raid_scores(rows: Collection[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what RAID's evaluation takes: id and score of each text, a finite number."""
-    lowest = min((row["score"] for row in rows if math.isfinite(row["score"])), default=0.0)
-    return [{"id": row["id"], "score": row["score"] if math.isfinite(row["score"]) else lowest} for row in rows]
 
 
 def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: Any) -> dict[str, Any]:

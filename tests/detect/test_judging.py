@@ -1,7 +1,7 @@
 """Judgements: decisions by windows, and when none is made."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import astuple, replace
 
 import pytest
 import torch
@@ -78,6 +78,7 @@ def test_the_task_tells_what_its_judge_does():
     parts = task.predict_step({"text": texts, "index": torch.tensor([4, 5, 6, -1])}, 0)
     assert parts["index"].tolist() == [4, 5, 6] and parts["decision"] == ["machine", "abstain", "abstain"]
     assert parts["score"].tolist() == [2, 2, 3] and parts["probability"].isfinite().tolist() == [True, False, False]
-    assert parts["windows"] == [list(map(asdict, one.windows)) for one in task.judge().judge(texts[:3])]
+    told = [[tuple(window.values()) for window in windows] for windows in parts["windows"]]
+    assert told == [[astuple(window) for window in one.windows] for one in task.judge().judge(texts[:3])]
     disguised = {"text": ["a b c d e"], "found": ["a \u0445 b \u200bx d"], "index": torch.tensor([0])}
     assert task.predict_step(disguised, 0)["score"].tolist() == [1]

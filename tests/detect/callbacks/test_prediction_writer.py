@@ -141,6 +141,28 @@ def test_what_raid_takes(texts, tmp_path):
         predict(tmp_path / "t.txt", tmp_path / "other", format="raid")
 
 
+class InWindows(Counter):
+    """It tells p-values and windows too."""
+
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        outputs = super().predict_step(batch, batch_idx, dataloader_idx)
+        windows = [
+            [{"start": n, "end": n + 9, "score": 1.0, "flagged": n > 0} for n in (0, 5)] for _ in outputs["index"]
+        ]
+        return {**outputs, "windows": windows, "p_value": torch.where(outputs["index"] == 2, math.nan, 0.25)}
+
+
+def test_windows_are_listed_or_counted(texts, tmp_path):
+    for format in ("csv", "jsonl"):
+        predict(texts, tmp_path / "out", InWindows(), format=format)
+    row = read(tmp_path / "out")[2]
+    assert (row["windows"], row["flagged"], row["p_value"]) == ("2", "1", "")
+    line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[3])
+    assert line["windows"][1] == {"start": 5, "end": 14, "score": 1.0, "flagged": True} and line["p_value"] == 0.25
+    predict(texts, tmp_path / "foreign")
+    assert (read(tmp_path / "foreign")[2]["windows"], read(tmp_path / "foreign")[2]["flagged"]) == ("", "")
+
+
 def test_a_killed_run_goes_on_with_what_is_missing(texts, tmp_path, capsys):
     folder = tmp_path / "out"
     with pytest.raises(RuntimeError, match="killed"):
@@ -162,6 +184,7 @@ def test_a_run_killed_before_its_table_only_writes_it(texts, tmp_path):
     with (folder / WORK / "0.jsonl").open("ab") as file:
         for number in (20, 21, 22):
             row = {"index": number, "file": "", "row": "", "id": "", "score": 1.0, "probability": 0.5}
+            row |= {"p_value": 0.5, "windows": None}
             file.write((json.dumps(row | {"decision": "human", "tokens": 9, "reason": ""}) + "\n").encode())
     assert predict(texts, folder).seen == []
     assert len(read(folder)) == 23
