@@ -1,47 +1,52 @@
-"""`Calibration`: a detector's thresholds by group of texts, and the file that stores them."""
+"""`Calibration`: the scores of human texts by which a detector's scores are judged, and the file that stores them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
+
+import torch
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.formats import read_stamped, stamp
 from lit_core.files.paths import atomic_write, file_sha256
 from lit_core.record import new_record, note_input
+from lit_core.screen import rank_zero_warn
 from lit_detect.functional.calibration import Platt
+from lit_detect.functional.conformal import allowed_above, check_rates, threshold_at_fpr
+from lit_detect.human_scores import Group, Length, Standing
 
 #: Name of the file's format.
 FORMAT = "litshift-calibration"
 #: Name of the only group if no column names groups.
 ALL = ""
-#: The rule by which the threshold follows from the scores, for readers of the file.
+#: The rule by which texts are judged, for readers of the file.
 RULE = (
-    "machine is a score >= threshold; the threshold is the smallest float64 at which the share of human scores >= it "
-    "is at most fpr"
+    "the p-value of a text is (1 + number of human scores >= its own) / (1 + number of human scores), the larger one "
+    "of those at the two lengths between which its own lies; machine is a p-value of at most fpr, so that fresh human "
+    "texts are called machine at that rate in expectation, or, with a confidence, a number of human scores >= its own "
+    "at which their true rate is at most fpr with this probability"
 )
+_allowed = cache(allowed_above)
 
 
-@dataclass(frozen=True)
-class Group:
-    """The threshold of a group of texts.
+class Verdict(NamedTuple):
+    """What a calibration says of a text.
 
     Args:
-        threshold: A score of this or more means machine.
-        achieved_fpr: Share of the group's human texts that the threshold decides as machine.
-        low: Lower end of the 95 % Clopper-Pearson interval of that rate.
-        high: Upper end of that interval.
-        n: Number of the group's human texts.
+        p_value: Largest probability, in expectation, with which a human text like those of the calibration scores as
+            high; None where nothing was measured.
+        is_machine: Whether the text is called machine; None where nothing was measured.
+        reason: Why nothing is said; empty where something is.
     """
 
-    threshold: float
-    achieved_fpr: float
-    low: float
-    high: float
-    n: int
+    p_value: float | None
+    is_machine: bool | None
+    reason: str
 
 
 class _PlattKeys(TypedDict):
@@ -51,107 +56,121 @@ class _PlattKeys(TypedDict):
 
 class _Stored(TypedDict):
     fpr: float
+    confidence: float | None
     by: str | None
     detector: str
-    checkpoint_sha256: str
+    checkpoint_sha256: str | None
+    window_tokens: int | None
     groups: dict[str, Group]
     platt: _PlattKeys | None
+    golden: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds of a detector by group of texts.
+    """The scores of human texts under a detector, by group and length, and the rule by which others are judged.
 
     Args:
-        fpr: Largest false-positive rate that was allowed.
+        fpr: Rate at which human texts may be called machine.
         detector: Name of the detector.
-        checkpoint_sha256: Hash of its checkpoint.
-        groups: Thresholds by group. If no column names groups, there is one, named by the empty string.
+        checkpoint_sha256: Hash of its checkpoint; None without one.
+        groups: Scores by group. If no column names groups, there is one, named by the empty string.
         by: Column that names the groups; None for a single group.
         platt: Map from scores to probabilities; None if no machine texts were given.
+        confidence: Probability with which the rate holds for these human texts; None if it holds in expectation.
+        window_tokens: Most tokens of a window; None if it is what the detector reads at once.
+        golden: Scores of the texts of `lit_detect.golden`; empty to compare none.
     """
 
     fpr: float
     detector: str
-    checkpoint_sha256: str
+    checkpoint_sha256: str | None
     groups: Mapping[str, Group]
     by: str | None = None
     platt: Platt | None = None
+    confidence: float | None = None
+    window_tokens: int | None = None
+    golden: tuple[float, ...] = ()
 
-    def decide(self, score: float, group: str = ALL) -> bool:
-        """Return whether a score means machine.
-
-        Args:
-            score: The score.
-            group: Group of the text; ignored if the calibration has a single group.
-
-        Raises:
-            UserError: If there is no threshold for the group.
-        """
-        if self.by is None:
-            return score >= self.groups[ALL].threshold
-        self.check_groups([group])
-        return score >= self.groups[group].threshold
-
-    def judge(self, score: float, tokens: int, group: str = ALL) -> tuple[float | None, bool | None, str]:
+    def judge(self, score: float, tokens: int, group: str = ALL) -> Verdict:
         """Return the p-value of a score, whether it means machine, and why neither can be told.
 
+        A text whose length lies between two that were measured must pass the rule of both.
+
         Args:
-            score: The score of a whole text.
+            score: The score of a whole text, a finite number.
             tokens: Number of its tokens.
             group: Group of the text; ignored if the calibration has a single group.
-
-        Raises:
-            UserError: If there is no threshold for the group.
         """
-        return None, self.decide(score, group), ""
+        own = self.groups.get(self._key(group))
+        if own is None:
+            return Verdict(None, None, f"no human texts with {self.by} {group!r} were measured")
+        near = own.near(tokens)
+        if not near:
+            shortest, longest = own.lengths[0].tokens, own.whole.tokens
+            limit = f"fewer than the {shortest:,}" if tokens < shortest else f"more than the {longest:,}"
+            return Verdict(None, None, f"{tokens:,} tokens, {limit} that human texts were measured with")
+        standings = [length.standing(score) for length in near]
+        passes = all(above <= _allowed(n, self.fpr, self.confidence) for above, n in standings)
+        return Verdict(max(standing.p_value for standing in standings), passes, "")
 
-    def check_groups(self, groups: Iterable[str]) -> None:
-        """Raise an error if the calibration is by group and has no threshold for one of these groups."""
-        for group in groups if self.by is not None else ():
-            if group not in self.groups:
-                raise UserError(
-                    f"{self.by} is {group!r}, but there are thresholds for {', '.join(self.groups)} only; name the "
-                    f"column by `data.group_column`, calibrate with human texts of that {self.by}, or leave its texts "
-                    f"out.{did_you_mean(group, self.groups)}"
-                )
+    def standing(self, score: float, tokens: int, group: str = ALL) -> Standing:
+        """Return the place of a text among the human texts of its length, which was measured; see `judge`."""
+        standings = (length.standing(score) for length in self.groups[self._key(group)].near(tokens))
+        return max(standings, key=lambda standing: standing.p_value)
 
-    def check(self, detector: str) -> None:
-        """Raise an error if the thresholds are of another detector."""
-        if detector != self.detector:
-            raise UserError(
-                f"`calibration` has thresholds of {self.detector}, but the detector is {detector}; calibrate this one."
-            )
-
-    def check_checkpoint(self, path: str | Path) -> None:
-        """Raise an error if the thresholds are of another checkpoint, whose scores differ after any training."""
-        if file_sha256(Path(path)) != self.checkpoint_sha256:
-            raise UserError(
-                f"`calibration` is of another checkpoint of {self.detector} than {path}; calibrate this one."
-            )
+    def threshold(self, length: Length) -> float:
+        """Return the smallest score that is called machine at a length; infinity if it has too few human texts."""
+        return threshold_at_fpr(torch.tensor(length.scores, dtype=torch.float64), self.fpr, self.confidence)
 
     @property
-    def threshold(self) -> float:
-        """The threshold for all texts.
+    def promise(self) -> str:
+        """What the false-positive rate promises, as a part of a sentence."""
+        how = "in expectation" if self.confidence is None else f"with {100 * self.confidence:.4g} % confidence"
+        return f"at most {100 * self.fpr:.3g} % of human texts like these, {how}"
 
-        Raises:
-            UserError: If each group has its own threshold.
-        """
-        if self.by is not None:
+    def check_groups(self, groups: Iterable[str]) -> None:
+        """Raise an error if the calibration is by group and has human texts of none of these; warn if not of all."""
+        missing = sorted({*groups} - self.groups.keys()) if self.by is not None else []
+        if not missing:
+            return
+        remedy = (
+            f"name the column by `data.group_column`, calibrate with human texts of that {self.by}, or leave its texts "
+            f"out.{did_you_mean(missing[0], self.groups)}"
+        )
+        if self.groups.keys().isdisjoint(groups):
             raise UserError(
-                f"`calibration` has a threshold for each {self.by}, by which predict decides but no test does; leave "
-                "it out, or calibrate without `by`."
+                f"{self.by} is {missing[0]!r}, but there are human texts of {', '.join(self.groups)} only; {remedy}"
             )
-        return self.groups[ALL].threshold
+        rank_zero_warn(f"No human texts were measured with {self.by} {missing[0]!r} (of {len(missing)} such); {remedy}")
+
+    def _key(self, group: str) -> str:
+        return ALL if self.by is None else group
+
+    def check(self, detector: str, window_tokens: int | None = None) -> None:
+        """Raise an error if the scores are of another detector, or of other windows."""
+        if detector != self.detector:
+            raise UserError(
+                f"`calibration` has scores of {self.detector}, but the detector is {detector}; calibrate this one."
+            )
+        if window_tokens != self.window_tokens:
+            own, other = (
+                "all that the detector reads" if n is None else f"{n:,}" for n in (self.window_tokens, window_tokens)
+            )
+            raise UserError(f"`calibration` is of windows of {own} tokens, but these have {other}; calibrate again.")
+
+    def check_checkpoint(self, path: str | Path | None) -> None:
+        """Raise an error if the scores are of another checkpoint, or of one where there is none or the reverse."""
+        if self.checkpoint_sha256 != (None if path is None else file_sha256(Path(path))):
+            other = "no checkpoint" if path is None else path
+            own = f"no checkpoint of {self.detector}" if self.checkpoint_sha256 is None else "another checkpoint"
+            raise UserError(f"`calibration` is of {own}, but this is {other}; calibrate this one.")
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as a JSON file, atomically."""
-        about = {**stamp(FORMAT), "fpr": self.fpr, "by": self.by, "rule": RULE}
-        about |= {"detector": self.detector, "checkpoint_sha256": self.checkpoint_sha256}
-        groups = {name: asdict(group) for name, group in self.groups.items()}
-        platt = None if self.platt is None else self.platt._asdict()
-        content = {**about, "groups": groups, "platt": platt, "record": new_record()}
-        atomic_write(Path(path), json.dumps(content, indent=2) + "\n")
+        own = {**asdict(self), "platt": None if self.platt is None else self.platt._asdict()}
+        about = {**stamp(FORMAT), "rule": RULE}
+        atomic_write(Path(path), json.dumps({**about, **own, "record": new_record()}) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -160,11 +179,19 @@ class Calibration:
         Raises:
             UserError: If there is no such file, or it does not hold a calibration.
         """
-        remedy = "give `calibration` a file of thresholds, as lit-detect calibrate writes it"
+        remedy = (
+            "calibrate again for `calibration`; those of former releases let more human texts pass than they promised"
+        )
         content = read_stamped(path, FORMAT, _Stored, remedy)
         note_input(path)
+        check_rates(content["fpr"], content["confidence"])
         groups, by, platt = content["groups"], content["by"], content["platt"]
         if not groups or (by is None and ALL not in groups):
-            raise UserError(f"{path} holds no threshold for all texts; {remedy}.")
-        scale = None if platt is None else Platt(platt["slope"], platt["intercept"])
-        return cls(content["fpr"], content["detector"], content["checkpoint_sha256"], groups, by, scale)
+            raise UserError(f"{path} holds no scores of all human texts; {remedy}.")
+        for name, group in groups.items():
+            tokens = [length.tokens for length in (*group.lengths, group.whole)]
+            rising = all(length.scores == tuple(sorted(length.scores)) for length in (*group.lengths, group.whole))
+            if not group.lengths or tokens != sorted(tokens) or not rising:
+                raise UserError(f"{path}, groups.{name} does not rise in length and score; {remedy}.")
+        own = {name: content[name] for name in _Stored.__annotations__}
+        return cls(**{**own, "platt": None if platt is None else Platt(platt["slope"], platt["intercept"])})

@@ -81,7 +81,7 @@ class Judge:
         checkpoint_sha256: Hash of the checkpoint of the detector; None without one.
 
     Raises:
-        UserError: If the calibration is of another detector.
+        UserError: If the calibration is of another detector, or of other windows.
     """
 
     detector: Detector
@@ -94,7 +94,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         if self.calibration is not None:
-            self.calibration.check(self.name)
+            self.calibration.check(self.name, self.window_tokens)
 
     @property
     def name(self) -> str:
@@ -113,9 +113,6 @@ class Judge:
             texts: The texts as they were found.
             groups: The group of each text, by which a calibration with groups decides; None for no groups.
             batch_size: Windows per forward pass.
-
-        Raises:
-            UserError: If the calibration is by group and has no threshold for one of these.
         """
         groups = [ALL] * len(texts) if groups is None else groups
         rows = zip(self.count_tokens(texts), self._windows(texts, batch_size), groups, strict=True)

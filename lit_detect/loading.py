@@ -28,6 +28,7 @@ from lit_core.work import FinishedRows
 from lit_detect.calibration import Calibration
 from lit_detect.detectors import Detector, EncoderDetector, ZeroShotDetector
 from lit_detect.functional.calibration import Platt
+from lit_detect.golden import check_scores_stand
 from lit_detect.judging import Judge
 from lit_detect.module import DetectorTask
 
@@ -66,16 +67,24 @@ def load(name: str, calibration: str | Path | None = None) -> Judge:
         name: A checkpoint of ``lit-detect fit``, the name of a shipped detector that needs no training such as
             log_likelihood or fast_detect_gpt, or the name or folder of a Hugging Face classifier whose config says
             which label means machine. A shipped detector decides nothing without a calibration.
-        calibration: File of ``lit-detect calibrate`` whose thresholds decide; None decides by the fitted threshold.
+        calibration: File of ``lit-detect calibrate`` whose human texts decide; None decides by the fitted threshold.
 
     Raises:
-        UserError: If there is no such detector, it was not trained, or the calibration is of another one.
+        UserError: If there is no such detector, it was not trained, or the calibration is of another one or of other
+            scores than it has now.
     """
     found = None if calibration is None else Calibration.load(calibration)
-    if Path(name).is_file() or name.endswith(".ckpt"):
-        if found is not None:
-            found.check_checkpoint(name)
-        return replace(load_checkpoint(name, "The detector's checkpoint"), calibration=found)
+    is_checkpoint = Path(name).is_file() or name.endswith(".ckpt")
+    if found is not None:
+        found.check_checkpoint(name if is_checkpoint else None)
+    judge = load_checkpoint(name, "The detector's checkpoint") if is_checkpoint else _untrained(name)
+    judge = replace(judge, calibration=found)
+    check_scores_stand(judge)
+    return judge
+
+
+def _untrained(name: str) -> Judge:
+    """Return the judge of a detector that needs no checkpoint; see `load`."""
     shipped = _shipped()
     if name in shipped:
         detector = Part.read(Detector, shipped[name], (), name).build()
@@ -85,8 +94,8 @@ def load(name: str, calibration: str | Path | None = None) -> Judge:
         raise UserError(f"There is no detector {name}.{hint}")
     detector.eval().require_fitted()
     if isinstance(detector, ZeroShotDetector):
-        return Judge(detector, calibration=found)
-    return Judge(detector, threshold=0.0, platt=Platt(1.0, 0.0), calibration=found)
+        return Judge(detector)
+    return Judge(detector, threshold=0.0, platt=Platt(1.0, 0.0))
 
 
 def _shipped() -> dict[str, Any]:

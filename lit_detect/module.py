@@ -26,6 +26,7 @@ from lit_detect.detectors import Detector, TrainedDetector, ZeroShotDetector
 from lit_detect.detectors.normalization import with_normalization
 from lit_detect.fitting import TrainingSetFit
 from lit_detect.functional.calibration import Platt
+from lit_detect.golden import check_scores_stand
 from lit_detect.judging import MIN_TOKENS, Judge, Judgement
 from lit_detect.metrics import DetectionScores, breakdown
 from lit_detect.records import HUMAN, MACHINE
@@ -80,7 +81,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
             rate constant.
         min_tokens: Tokens below which a prediction abstains, 0 or more; it always abstains from a text without any.
-        calibration: File of ``lit-detect calibrate`` whose thresholds decide; None decides by the fitted threshold.
+        calibration: File of ``lit-detect calibrate`` whose human texts decide; None decides by the fitted threshold.
 
     Attributes:
         called_machine: Of the last evaluation by source: how many of how many human texts, and of how many machine
@@ -189,8 +190,17 @@ class DetectorTask(ExactBuffers, EvaluationTask):
 
     @property
     def decisive_threshold(self) -> float:
-        """The score from which a text is a machine's: that of the calibration, if there is one, or the fitted one."""
-        return float(self.threshold) if self.calibration is None else self.calibration.threshold
+        """The score from which a text is a machine's, for texts of all lengths.
+
+        Raises:
+            UserError: If a calibration decides, which has none.
+        """
+        if self.calibration is not None:
+            raise UserError(
+                "`calibration` has no threshold for all texts: it compares each with human texts of its length, as "
+                "predict does, but no test; leave it out."
+            )
+        return float(self.threshold)
 
     def _check_fitted(self) -> None:
         """Refuse a detector that is not trained, and warn of one whose scores were not mapped to probabilities."""
@@ -205,10 +215,6 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     def _is_new(self) -> bool:
         """Whether the detector needs a threshold that was not fixed."""
         return isinstance(self.detector, ZeroShotDetector) and self.platt.tolist() == [1, 0]
-
-    def _check_calibration(self) -> None:
-        if self.calibration is not None and self.trainer.ckpt_path is not None:
-            self.calibration.check_checkpoint(self.trainer.ckpt_path)
 
     def on_train_start(self) -> None:
         """Fill the HPARAMS page."""
@@ -227,23 +233,27 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         )
 
     def on_validation_start(self) -> None:
-        """Refuse a detector that is not trained, unless that is what is going on."""
+        """Refuse a detector that is not trained, unless that is what is going on, and a calibration."""
         if self.trainer.state.fn == "validate":
             self._check_fitted()
+            _ = self.decisive_threshold
 
     def on_test_start(self) -> None:
-        """Refuse an untrained detector, and a calibration of another checkpoint or with several thresholds, at once."""
+        """Refuse an untrained detector and a calibration at once."""
         self._check_fitted()
-        self._check_calibration()
         _ = self.decisive_threshold
 
     def on_predict_start(self) -> None:
-        """Refuse an untrained detector, a calibration of another checkpoint, and groups without a threshold."""
+        """Refuse an untrained detector, and a calibration of another one, of no such texts or of other scores."""
         self._check_fitted()
-        self._check_calibration()
+        if self.calibration is None:
+            return
+        self.calibration.check_checkpoint(self.trainer.ckpt_path)
         texts = getattr(getattr(self.trainer, "datamodule", None), "predict_texts", None)
-        if self.calibration is not None and texts is not None:
+        if texts is not None:
             self.calibration.check_groups(sorted(texts.groups or {""}))
+        with self.trainer.precision_plugin.forward_context():
+            check_scores_stand(self.judge())
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the means over the step's whole global batch."""
@@ -300,7 +310,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         counts = [(int((machine & (y == label)).sum()), int((y == label).sum())) for label in (HUMAN, MACHINE)]
         self.called_machine[source] = (*counts[0], *counts[1])
         values: dict[str, Any] = metric.compute()
-        platt = (self.calibration and self.calibration.platt) or Platt(*self.platt.tolist())
+        platt = Platt(*self.platt.tolist())
         values["loss"] = F.binary_cross_entropy(platt(scores), y.to(scores))
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and hasattr(data, "records"):

@@ -22,8 +22,9 @@ from lit_core.errors import UserError
 from lit_core.files.formats import stamp
 from lit_core.study.study import study_verb
 from lit_core.trust import is_own, is_trusted, sign
-from lit_detect.calibration import ALL, Calibration, Group
+from lit_detect.calibration import ALL, Calibration
 from lit_detect.commands.attack import attack
+from lit_detect.human_scores import Group, Length
 from lit_valuation.exchange.ledger import Entry, SharingLedger
 
 logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
@@ -151,7 +152,8 @@ def shown(folder):
         (folder / name / f"{name}.json").write_text(json.dumps(content))
     (folder / "root" / "source").mkdir(parents=True)
     (folder / "root" / "source" / "prepare.json").write_text(json.dumps({**stamp("litshift-prepared"), **about}))
-    Calibration(0.01, "d", "0" * 64, {ALL: Group(0.5, 0.0, 0.0, 0.1, 300)}).save(folder / "calibration.json")
+    group = Group((Length(50, (0.5, 1.0)),), Length(99, (0.5,)))
+    Calibration(0.01, "d", "0" * 64, {ALL: group}, golden=(0.1, 0.2)).save(folder / "calibration.json")
     record.write(folder / "run" / "run.test.json", record.new_record(inputs=[]))
     SharingLedger(folder / "ledger.jsonl").append(Entry("query", "alice", "0" * 64, 3, notes=about))
 

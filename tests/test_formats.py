@@ -22,7 +22,8 @@ from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.study.cells import CONFIG, RESULT, finished
 from lit_core.study.identity import identity
 from lit_core.work import UnfinishedWork
-from lit_detect.calibration import ALL, Calibration, Group
+from lit_detect.calibration import ALL, Calibration
+from lit_detect.human_scores import Group, Length
 from lit_valuation.exchange.ledger import Entry, SharingLedger
 from lit_valuation.exchange.manifest import Contents, Query, from_bytes, to_bytes
 from lit_valuation.exchange.trainings import TrainingResult, dump_training, load_training
@@ -118,7 +119,7 @@ def as_checkpoint(path, **changes):
 
 def calibration(folder):
     path = folder / "calibration.json"
-    Calibration(0.01, "d", "0" * 64, {ALL: Group(0.5, 0.0, 0.0, 0.1, 300)}).save(path)
+    Calibration(0.01, "d", "0" * 64, {ALL: Group((Length(50, (0.5, 1.0)),), Length(99, (0.5,)))}).save(path)
     return path, as_json, lambda: Calibration.load(path)
 
 

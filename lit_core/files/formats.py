@@ -11,7 +11,7 @@ from lit_core.files.json_files import checked, read_json
 
 #: The version that is written of each format, and the oldest that is read. Files without a version are of version 0.
 FORMATS: dict[str, tuple[int, int]] = {
-    "litshift-calibration": (1, 0),
+    "litshift-calibration": (2, 2),
     "litshift-cell": (1, 0),
     "litshift-checkpoint": (2, 0),
     "litshift-exchange": (1, 1),

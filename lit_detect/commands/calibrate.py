@@ -1,39 +1,41 @@
-"""The verb ``calibrate``: a threshold at a chosen false-positive rate, on the user's own human text."""
+"""The verb ``calibrate``: what a detector makes of the user's own human texts, by which it judges others."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
-from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.bad_rows import STOP, BadRows, OnError, beside
 from lit_core.files.outputs import output_file
+from lit_core.files.tables import text_table
 from lit_core.screen import quoted, say
-from lit_core.statistics.proportion import exact_ends, share_interval
-from lit_detect.calibration import ALL, Calibration, Group
+from lit_core.statistics.beta import beta_quantile
+from lit_core.statistics.proportion import share_interval
+from lit_detect.calibration import ALL, Calibration
 from lit_detect.data.user_texts import Texts, open_texts
-from lit_detect.functional.calibration import check_rising, fit_platt
-from lit_detect.functional.conformal import expected_fpr, threshold_at_fpr
-from lit_detect.functional.threshold import check_scores
+from lit_detect.functional.calibration import Platt, check_rising, fit_platt
+from lit_detect.functional.conformal import allowed_above, check_rates, texts_needed
+from lit_detect.prefixes import Beginnings
 from lit_detect.records import HUMAN, MACHINE
 
 
-def _check(fpr: float, batch_size: int) -> None:
-    if not 0 < fpr < 1:
-        raise UserError(
-            f"`fpr` is {fpr}, but it is a share of human texts; give one above 0 and below 1, such as 0.01."
-        )
+def _check(fpr: float, confidence: float | None, batch_size: int) -> None:
+    check_rates(fpr, confidence)
     check_at_least(1, batch_size=batch_size)
 
 
 @checked_first(_check)
 def calibrate(
-    ckpt_path: str,
     human: list[str] | str,
+    ckpt_path: str | None = None,
+    detector: str | None = None,
     fpr: float = 0.01,
+    confidence: float | None = None,
     by: str | None = None,
     machine: list[str] | str | None = None,
     text_column: str = "text",
@@ -41,105 +43,151 @@ def calibrate(
     output: str = "calibration.json",
     batch_size: int = 16,
 ) -> None:
-    """Fix a detector's threshold at a chosen false-positive rate on human texts of your own.
+    """Measure what a detector makes of human texts of your own, so that it calls few like them machine.
 
-    Of n human texts, at most ``fpr`` times n count as machine. The true rate may be higher: the interval says by how
-    much. Texts that are too short for the detector to decide are left out.
+    Each text is scored whole and cut to lengths, so that a text is compared with human texts of its length. Fresh human
+    texts like these are called machine at a rate of at most ``fpr``: in expectation, or with a confidence. Texts that
+    are too short for the detector to decide are left out.
 
     Args:
-        ckpt_path: Checkpoint of the detector, from ``lit-detect fit``.
         human: Texts by humans: a .csv, .tsv, .jsonl, .parquet, .txt (a text per line), .docx or .pdf, a folder of .txt,
             .docx and .pdf, a data set as hf:NAME:SPLIT, or a folder that ``lit-detect prepare`` wrote (a split, or the
             test split of a source or root); also a pattern of files, or a list of these. Texts that are labelled
             machine are left out; so are attacked texts.
+        ckpt_path: Checkpoint of the detector, from ``lit-detect fit``; null takes `detector`.
+        detector: Detector without a checkpoint: the name of a shipped one such as log_likelihood, or the name or folder
+            of a Hugging Face classifier; null takes `ckpt_path`.
         fpr: Share of human texts that may count as machine, above 0 and below 1; needs 3 / fpr human texts, and as
-            many of each group.
-        by: Column, key or field such as domain or language that names groups, each with a threshold of its own; null
-            has one threshold.
+            many of each group and length.
+        confidence: Probability with which the true rate is at most ``fpr`` for the human texts at hand, such as 0.95;
+            null for a rate that holds in expectation.
+        by: Column, key or field such as domain, language or writer that names groups, each compared with its own human
+            texts; null compares with all. Groups of too few texts are left out.
         machine: Texts by machines, given like the human ones, to map scores to probabilities; null makes no map.
         text_column: Column or key of the text.
         on_error: What a bad row does: stop ends the command, skip lists it with its reason in a file beside the output,
             and the others are read.
-        output: File to write the thresholds to.
+        output: File to write the calibration to.
         batch_size: Texts per forward pass.
 
     Raises:
         UserError: If there are too few human texts, or their scores do not differ.
     """
-    from lit_detect.loading import load_checkpoint, score_many
+    from lit_detect.golden import golden_texts
+    from lit_detect.loading import load, load_checkpoint, score_many
 
     target, bad = output_file(output, "`output`"), BadRows(on_error)
     bad_rows = bad.check_output(beside(target))
-    _check(fpr, batch_size)
+    _check(fpr, confidence, batch_size)
+    if (ckpt_path is None) == (detector is None):
+        raise UserError("Give one of `ckpt_path`, a checkpoint of lit-detect fit, and `detector`, a name.")
     texts, groups = read_texts(human, "human", HUMAN, text_column, by, bad)
-    check_counts(groups, fpr, by)  # before the detector is loaded
+    needed = max(texts_asked(fpr), texts_needed(fpr, confidence))
+    groups_with_enough(groups, needed, by)  # before the detector is loaded
     machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column, bad=bad)[0]
-    detector = load_checkpoint(ckpt_path)
-    are_long = detector.long_enough(texts)
-    texts, groups = (
-        [value for value, long in zip(values, are_long, strict=True) if long] for values in (texts, groups)
-    )
+    judge = load(str(detector)) if ckpt_path is None else load_checkpoint(ckpt_path)
+    are_long = judge.long_enough(texts)
+    texts, groups = ([one for one, long in zip(values, are_long, strict=True) if long] for values in (texts, groups))
     if not all(are_long):
-        least = detector.least_tokens
-        say(f"{len(are_long) - sum(are_long):,} texts of fewer than {least} tokens are left out.")
-        check_counts(groups, fpr, by)
-    machine_texts = [
-        text for text, long in zip(machine_texts, detector.long_enough(machine_texts), strict=True) if long
-    ]
-    scores = score_many(detector, [*texts, *machine_texts], batch_size).scores
-    human_scores, machine_scores = scores[: len(texts)], scores[len(texts) :]
-    names = sorted(set(groups))
-    thresholds: dict[str, Group] = {}
-    for name in names:
-        chosen = human_scores[torch.tensor([group == name for group in groups])]
-        thresholds[name] = group_of(chosen, fpr, f"scores of {by} {name!r}" if by else "scores of human texts")
-    labels = torch.tensor([HUMAN] * len(human_scores) + [MACHINE] * len(machine_scores))
-    platt = fit_platt(scores, labels) if machine is not None else None
-    if platt is not None:
-        check_rising(platt, detector.name, "leave `machine` out for thresholds without probabilities, or train another")
-    assert detector.checkpoint_sha256 is not None
-    Calibration(fpr, detector.name, detector.checkpoint_sha256, thresholds, by, platt).save(target)
+        say(f"{are_long.count(False):,} texts of fewer than {judge.least_tokens} tokens are left out.")
+    measured, enough = {}, groups_with_enough(groups, needed, by)
+    if few := sorted({*groups} - {*enough}):
+        names = ", ".join(few[:5]) + (", …" if len(few) > 5 else "")
+        say(f"Left out, with fewer than {needed:,} human texts: {by} {names} ({len(few):,} in all).")
+    for name in enough:
+        own = [text for text, group in zip(texts, groups, strict=True) if group == name]
+        measured[name] = Beginnings.of(own, judge.least_tokens, needed, judge.count_tokens)
+    machine_texts = [text for text, long in zip(machine_texts, judge.long_enough(machine_texts), strict=True) if long]
+    golden, both = golden_texts(), [texts, machine_texts] if machine is not None else []
+    asked = list(chain(golden, *measured.values(), *both))
+    score = dict(zip(asked, score_many(judge, asked, batch_size).scores.tolist(), strict=True))
+    calibration = Calibration(
+        fpr=fpr,
+        detector=judge.name,
+        checkpoint_sha256=judge.checkpoint_sha256,
+        groups={
+            name: own.group(score, f"scores of {by} {name!r}" if by else "scores of human texts")
+            for name, own in measured.items()
+        },
+        by=by,
+        platt=platt_of(judge.name, *([score[text] for text in some] for some in both)) if both else None,
+        confidence=confidence,
+        window_tokens=judge.window_tokens,
+        golden=tuple(score[text] for text in golden),
+    )
+    calibration.save(target)
     bad.write(bad_rows)
     bad.tell(bad_rows)
-    say(f"{detector.name}, at most {fpr:.3g} of human texts:")
-    for name, group in thresholds.items():
-        title = f"{by} {name}: " if by else ""
+    say(f"{judge.name} calls machine {calibration.promise}.", *text_table(_rows(calibration)))
+    if machine_texts and by is None:
+        tokens = judge.count_tokens(machine_texts)
+        verdicts = (calibration.judge(score[text], count) for text, count in zip(machine_texts, tokens, strict=True))
+        found = share_interval(torch.tensor([one.is_machine for one in verdicts if one.is_machine is not None]))
+        say(f"Of {found.n:,} machine texts of these lengths it calls machine {found} (95 % interval).")
+    if ckpt_path is None:
+        say(f"Use it: lit_detect.load({detector!r}, calibration={str(target)!r}).judge(texts)")
+    else:
         say(
-            f"  {title}threshold {group.threshold:.6g} flags {group.achieved_fpr:.3%} of {group.n:,} human texts "
-            f"(95 % interval {group.low:.3%} to {group.high:.3%})"
+            f"Use it: lit-detect predict --ckpt_path {quoted(ckpt_path)} --model.init_args.calibration {quoted(target)}"
         )
-    if len(machine_scores) and by is None:
-        found = share_interval(machine_scores >= thresholds[ALL].threshold)
-        say(f"  and {found.mean:.1%} of {found.n:,} machine texts (95 % interval {found.low:.1%} to {found.high:.1%})")
-    say(f"Use it: lit-detect predict --ckpt_path {quoted(ckpt_path)} --model.init_args.calibration {quoted(target)}")
 
 
-def group_of(scores: Tensor, fpr: float, name: str = "scores of human texts") -> Group:
-    """Return the threshold of a group and what it achieves.
+def platt_of(detector: str, human: Sequence[float], machine: Sequence[float]) -> Platt:
+    """Return the map from scores to probabilities of machine.
 
     Raises:
-        UserError: If a score is not a finite number, or all are the same.
+        UserError: If machine texts have no higher scores than human ones.
     """
-    check_scores(scores, name)
-    threshold = threshold_at_fpr(scores, fpr)
-    low, high = exact_ends(int((scores >= threshold).sum()), len(scores))
-    return Group(threshold, expected_fpr(scores, threshold), low, high, len(scores))
+    labels = torch.tensor([HUMAN] * len(human) + [MACHINE] * len(machine))
+    platt = fit_platt(torch.tensor([*human, *machine], dtype=torch.float64), labels)
+    check_rising(platt, detector, "leave `machine` out for decisions without probabilities, or take another detector")
+    return platt
 
 
-def check_counts(groups: Sequence[str], fpr: float, by: str | None) -> None:
-    """Refuse fewer human texts in a group than the false-positive rate needs.
+def _rows(calibration: Calibration) -> Iterator[list[str]]:
+    """Yield the rows of the table on the screen."""
+    yield ["tokens", "human texts", "threshold", "expected rate", "95 % sure below"]
+    for name, group in calibration.groups.items():
+        if calibration.by is not None:
+            yield [f"{calibration.by} {name}"]
+        for length in (*group.lengths, group.whole):
+            title = f"{group.lengths[-1].tokens:,} to " if length is group.whole else ""
+            n = len(length.scores)
+            allowed = allowed_above(n, calibration.fpr, calibration.confidence)
+            rates = (allowed + 1) / (n + 1), beta_quantile(0.95, allowed + 1, n - allowed)
+            threshold = f"{calibration.threshold(length):.6g}"
+            yield [f"{title}{length.tokens:,}", f"{n:,}", threshold, *(f"{rate:.2%}" for rate in rates)]
 
-    With 3 / fpr texts or more, a threshold that flags none of them has a rate below ``fpr`` with 95 % certainty.
+
+def texts_asked(fpr: float) -> int:
+    """Return how many human texts are asked for.
+
+    With 3 / fpr texts or more, a threshold that none of them reaches has a rate below ``fpr`` with 95 % confidence.
     """
-    need = math.ceil(3 / fpr - 1e-9)
-    for name in sorted(set(groups)) or [ALL]:
-        count = groups.count(name)
-        if count < need:
-            where = f" with {by} {name!r}" if by else ""
-            raise UserError(
-                f"There are {count:,} human texts{where}, but a false-positive rate of {fpr:g} needs {need:,}; give "
-                f"more texts, or an `fpr` of {3 / max(count, 4):.2g} or more."
-            )
+    return math.ceil(3 / fpr - 1e-9)
+
+
+def groups_with_enough(groups: Sequence[str], needed: int, by: str | None) -> list[str]:
+    """Return the groups with enough human texts.
+
+    Args:
+        groups: Group of each text.
+        needed: How many texts a group needs.
+        by: What names the groups; None for a single one.
+
+    Raises:
+        UserError: If all have too few.
+    """
+    counts = Counter(groups) or Counter({ALL: 0})
+    enough = sorted(name for name, count in counts.items() if count >= needed)
+    if not enough:
+        name, count = counts.most_common(1)[0]
+        where = f" with {by} {name!r}" if by else ""
+        raise UserError(
+            f"There are {count:,} human texts{where}, but this false-positive rate needs {needed:,}; give more texts, "
+            f"or an `fpr` of {3 / max(count, 4):.2g} or more."
+        )
+    return enough
 
 
 def read_texts(

@@ -15,10 +15,12 @@ from austen_pairs import pairs
 
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
+from lit_detect.calibration import Calibration
 from lit_detect.cli import main
 from lit_detect.data.text_shards import TextSet
 from lit_detect.detectors import EntityStatistics, ZeroShotDetector
 from lit_detect.functional.calibration import Platt
+from lit_detect.human_scores import Group, Length
 from lit_detect.loading import load_checkpoint
 from lit_detect.module import DetectorTask
 
@@ -149,7 +151,8 @@ def test_the_documented_keys_are_those_that_runs_log():
     assert fit("--config", "encoder.yaml", "--config", "callbacks.yaml", "--trainer.max_epochs", "2", run="keys") == 0
     assert main(["test", "--ckpt_path", "runs/detect/keys/checkpoints/last.ckpt"]) == 0
     logged = {key for row in rows("runs/detect/keys/metrics.csv") for key, value in row.items() if value}
-    assert {generic(key) for key in logged - {"step", "epoch"}} == documented()
+    too_few = {"{stage}/{source}/tpr_at_fpr_{rate}", "{stage}/{source}/achieved_fpr_{rate}"}  # of 6 human texts
+    assert {generic(key) for key in logged - {"step", "epoch"}} == documented() - too_few
 
 
 def training_set():
@@ -233,14 +236,13 @@ def test_a_precision_of_the_weights_leaves_the_threshold_as_it_is(dtype):
     assert (task.judge().threshold, task.judge().platt) == before
 
 
-def test_a_group_without_threshold_is_refused_before_anything_is_scored(capsys):
+def test_groups_without_human_texts_abstain_and_are_refused_where_none_has_any(capsys):
     assert fit("--model.init_args.detector", "test_detector_task.LowerStarts", run="zero") == 0
     name = "test_detector_task.LowerStarts"
-    groups = {"letters": {"threshold": 0.5, "achieved_fpr": 0.0, "low": 0.0, "high": 0.1, "n": 300}}
+    human = Group((Length(1, (0.0,) * 300),), Length(50, (0.0,) * 300))
     digest = file_sha256(Path("runs/detect/zero/checkpoints/last.ckpt"))
-    kept = {"fpr": 0.01, "by": "domain", "detector": "LowerStarts", "checkpoint_sha256": digest, "platt": None}
-    Path("calibration.json").write_text(json.dumps({**kept, "groups": groups}))
-    Path("asked.csv").write_text("text,domain\nA short text.,letters\nAnother one.,recipes\n")
+    Calibration(0.01, "LowerStarts", digest, {"letters": human}, "domain").save("calibration.json")
+    Path("asked.csv").write_text("text,domain\nA text.,letters\n")
     predict = [
         "predict",
         "--ckpt_path",
@@ -250,13 +252,18 @@ def test_a_group_without_threshold_is_refused_before_anything_is_scored(capsys):
     ]
     predict += ["--model.init_args.calibration", "calibration.json", "--model.init_args.detector", name]
     predict += ["--model.init_args.min_tokens", "1"]
-    assert main([*predict, "--data.init_args.group_column", "domain"]) == 2
-    assert "domain is 'recipes', but there are thresholds for letters only" in capsys.readouterr().err
     assert main(predict) == 2  # no column is named
     assert "name the column by `data.group_column`" in capsys.readouterr().err
-    Path("asked.csv").write_text("text,domain\nA short text.,letters\na short text.,letters\n")
-    assert main([*predict, "--data.init_args.group_column", "domain"]) == 0
-    assert [row["decision"] for row in rows("runs/detect/zero/predictions.csv")] == ["human", "machine"]
+    grouped = [*predict, "--data.init_args.group_column", "domain"]
+    Path("asked.csv").write_text("text,domain\nAnother one.,recipes\n")
+    assert main(grouped) == 2
+    assert "domain is 'recipes', but there are human texts of letters only" in capsys.readouterr().err
+    Path("asked.csv").write_text("text,domain\nA text.,letters\na text.,letters\nAnother one.,recipes\n")
+    with pytest.warns(UserWarning, match="No human texts were measured with domain 'recipes'"):
+        assert main(grouped) == 0
+    found = [(row["decision"], row["reason"]) for row in rows("runs/detect/zero/predictions.csv")]
+    reason = "no human texts with domain 'recipes' were measured"
+    assert found == [("human", ""), ("machine", ""), ("abstain", reason)]
 
 
 def test_what_cannot_be_is_said_in_a_sentence(capsys):

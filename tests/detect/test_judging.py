@@ -7,15 +7,17 @@ import pytest
 import torch
 from test_windows import Words
 
-from lit_detect.calibration import Calibration, Group
+from lit_detect.calibration import Calibration
 from lit_detect.detectors.normalization import with_normalization
 from lit_detect.functional.calibration import Platt
+from lit_detect.human_scores import Group, Length
 from lit_detect.judging import Judge
 from lit_detect.module import DetectorTask
 
 LONG = " ".join(["word"] * 40 + ["x", "x", "x"] + ["word"] * 40)
 JUDGE = Judge(Words(), 2.0, Platt(1.0, -2.0), min_tokens=5)
-CALIBRATED = replace(JUDGE, calibration=Calibration(0.05, "Words", "", {"": Group(3.0, 0.0, 0.0, 0.1, 60)}))
+HUMAN = Group((Length(1, (2.0,) * 60),), Length(1000, (2.0,) * 60))
+CALIBRATED = replace(JUDGE, calibration=Calibration(0.05, "Words", "", {"": HUMAN}))
 
 
 def test_a_text_that_is_read_whole_is_decided_by_the_fitted_threshold():
@@ -28,6 +30,7 @@ def test_a_text_that_is_read_whole_is_decided_by_the_fitted_threshold():
 def test_a_window_in_the_middle_of_a_long_text_makes_it_a_machines():
     (found,) = CALIBRATED.judge([LONG])
     assert found.decision == "machine" and found.score == 3 and found.tokens == 83 and found.reason == ""
+    assert found.p_value == 1 / 61
     flagged = [window for window in found.windows if window.is_flagged]
     assert 1 <= len(flagged) <= 2 and all("x x x" in LONG[window.start : window.end] for window in flagged)
     assert CALIBRATED.scores([LONG, "a", "x"]).tolist() == [3, 0, 1]

@@ -11,8 +11,10 @@ import lit_core.lm
 import lit_detect
 from lit_core.errors import UserError
 from lit_core.lm import HuggingFaceLM, LanguageModel
-from lit_detect.calibration import Calibration, Group
-from lit_detect.detectors import EncoderDetector, LogLikelihood
+from lit_detect.calibration import Calibration
+from lit_detect.commands.calibrate import calibrate
+from lit_detect.detectors import LogLikelihood
+from lit_detect.golden import golden_texts
 
 LONG = "It was late, and Emma went home with Anna. " * 40
 
@@ -78,12 +80,25 @@ def test_what_is_no_detector_is_refused(name, sentence):
     assert sentence in str(refused.value)
 
 
-def test_a_calibration_decides(published, tmp_path):
-    folder = published("Fake", "Real")
-    name = EncoderDetector(folder, 40).name
-    for path, of, threshold in (("calibration.json", name, -100.0), ("other.json", "Other", 0.0)):
-        Calibration(0.05, of, "", {"": Group(threshold, 0.0, 0.0, 0.1, 60)}).save(tmp_path / path)
-    (found,) = lit_detect.load(folder, calibration=tmp_path / "calibration.json").judge([LONG])
-    assert found.decision == "machine" and all(window.is_flagged for window in found.windows)
-    with pytest.raises(UserError, match="has thresholds of Other"):
-        lit_detect.load(folder, calibration=tmp_path / "other.json")
+def test_a_calibration_decides(published, tmp_path, monkeypatch, capsys):
+    folder, texts = published("Fake", "Real"), golden_texts()
+    human = tmp_path / "human.jsonl"
+    human.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    calibrate(str(human), detector=folder, fpr=0.1, output=str(tmp_path / "c.json"))
+    assert f"lit_detect.load({folder!r}, calibration=" in capsys.readouterr().out
+    found = lit_detect.load(folder, calibration=tmp_path / "c.json").judge(texts)
+    judged = [(one.decision, one.p_value <= 0.1) for one in found]
+    assert judged == [("machine", True) if is_low else ("human", False) for _, is_low in judged]
+    kept = Calibration.load(tmp_path / "c.json")
+    assert kept.checkpoint_sha256 is None and len(kept.golden) == 32
+    for change, sentence in (
+        ({"detector": "Other"}, "has scores of Other"),
+        ({"checkpoint_sha256": "ab"}, "is of another checkpoint, but this is no checkpoint"),
+        ({"golden": tuple(score - 1 for score in kept.golden)}, "no longer scores as it did"),
+    ):
+        replace(kept, **change).save(tmp_path / "other.json")
+        with pytest.raises(UserError, match=sentence):
+            lit_detect.load(folder, calibration=tmp_path / "other.json")
+    for arguments in ({}, {"detector": folder, "ckpt_path": "a.ckpt"}):
+        with pytest.raises(UserError, match="Give one of `ckpt_path`"):
+            calibrate(str(human), **arguments, output=str(tmp_path / "new.json"))

@@ -118,9 +118,9 @@ def calibrated(path, texts, folder):
     for text in texts[:2]:
         (folder / "human.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in (text, *texts[2:])))
         (folder / "calibration.json").unlink(missing_ok=True)
-        calibrate(path, str(folder / "human.jsonl"), fpr=0.2, output=str(folder / "calibration.json"))
-        group = Calibration.load(folder / "calibration.json").groups[""]
-        thresholds.append(group.threshold)
+        calibrate(str(folder / "human.jsonl"), path, fpr=0.2, output=str(folder / "calibration.json"))
+        found = Calibration.load(folder / "calibration.json")
+        thresholds.append(found.threshold(found.groups[""].whole))
     return torch.tensor(thresholds)
 
 

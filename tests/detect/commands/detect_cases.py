@@ -31,7 +31,10 @@ FIT = {
     "data": {"class_path": "TextDataModule", "init_args": {"root": "prepared", "train": ["pairs"]}},
     "model": {
         "class_path": "DetectorTask",
-        "init_args": {"detector": {"class_path": "EncoderDetector", "init_args": {"model": "scratch-1x32"}}},
+        "init_args": {
+            "detector": {"class_path": "EncoderDetector", "init_args": {"model": "scratch-1x32"}},
+            "min_tokens": 1,
+        },
     },
     "trainer": {
         **{"max_steps": 2, "limit_val_batches": 0, "accelerator": "cpu", "devices": 1, "logger": False},
@@ -84,8 +87,9 @@ CASES = {
     "calibrate": Case(
         {"ckpt_path": CHECKPOINT.format("one"), "human": "pairs.jsonl", "fpr": 0.3, "output": "new.json"},
         {"ckpt_path": CHECKPOINT.format("two"), "human": "others.jsonl", "by": "domain", "machine": "pairs.jsonl"}
-        | {"text_column": "title", "output": "other.json", "fpr": 0.5},
+        | {"text_column": "title", "output": "other.json", "fpr": 0.5, "confidence": 0.5, "detector": "classifier"},
         under={"text_column": {"human": "table.csv"}},
+        alone={"detector": {"human": "pairs.jsonl", "fpr": 0.3, "output": "new.json"}},
         same={"batch_size": "it changes the scores by rounding only"},
     ),
     "report": Case(
@@ -117,6 +121,9 @@ def begin(tiny_gpt2, tiny_bert):
             Path(name, f"{number}.txt").write_text(document.text[:3000])
     shutil.copytree(tiny_gpt2, "gpt2")
     shutil.copytree(tiny_bert, "bert")
+    shutil.copytree(tiny_bert, "classifier")
+    config = json.loads(Path("classifier/config.json").read_text())
+    Path("classifier/config.json").write_text(json.dumps({**config, "id2label": {"0": "human", "1": "machine"}}))
     torch.manual_seed(1)
     save_gpt2("other")
 

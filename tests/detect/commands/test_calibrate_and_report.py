@@ -3,7 +3,6 @@
 import csv
 import inspect
 import json
-import math
 import re
 from dataclasses import replace
 from itertools import chain
@@ -11,11 +10,12 @@ from itertools import chain
 import pytest
 import torch
 from austen_pairs import pairs, passages, shuffled
+from scipy.stats import beta
 from verbs import own_verbs
 
 from lit_core.errors import UserError
 from lit_core.files.paths import locked_folder
-from lit_detect.calibration import Calibration, Group
+from lit_detect.calibration import Calibration
 from lit_detect.cli import main
 from lit_detect.commands.attack import attack
 from lit_detect.commands.calibrate import calibrate
@@ -23,11 +23,12 @@ from lit_detect.commands.report import gather, left_out, report
 from lit_detect.data.prepare import prepare
 from lit_detect.detectors import EncoderDetector
 from lit_detect.formats import LitShiftJSONL
-from lit_detect.functional.conformal import threshold_at_fpr
 from lit_detect.functional.threshold import auroc
 from lit_detect.generation.generate import Decoding, generate
+from lit_detect.golden import golden_texts
 from lit_detect.loading import load_checkpoint, score_many, trained
 from lit_detect.module import DetectorTask
+from lit_detect.prefixes import length_grid
 from lit_detect.records import HUMAN, MACHINE, Record
 from lit_detect.report.evaluate import Evaluated, attacks, conditions, originals
 from lit_detect.report.pages import ReportRow
@@ -86,33 +87,48 @@ def run_calibrate(fitted, tmp_path, **arguments):
     path = tmp_path / "human.jsonl"
     rows = [{"text": text, "domain": ("a", "b")[number % 2]} for number, text in enumerate(passages(90))]
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": "", "domain": "a"}]))
-    calibrate(checkpoint(fitted), str(path), output=str(tmp_path / "calibration.json"), **arguments)
+    calibrate(str(path), checkpoint(fitted), output=str(tmp_path / "calibration.json"), **arguments)
     return Calibration.load(tmp_path / "calibration.json")
 
 
-def test_the_threshold_is_the_quantile_of_the_human_scores(fitted, tmp_path, capsys):
+def test_human_texts_are_measured_whole_and_cut_to_lengths(fitted, tmp_path, capsys):
     found = run_calibrate(fitted, tmp_path, fpr=0.1)
-    detector = load_checkpoint(checkpoint(fitted))
-    scores = detector.scores(list(passages(90)))
-    assert found.groups[""].threshold == pytest.approx(threshold_at_fpr(scores, 0.1), rel=1e-6)
-    group = found.groups[""]
-    assert group.n == 90 and group.achieved_fpr <= 0.1 < group.high and group.low < group.achieved_fpr
-    assert found.detector == detector.name and len(found.checkpoint_sha256) == 64 and found.platt is None
-    assert found.decide(group.threshold) and not found.decide(math.nextafter(group.threshold, -math.inf))
+    judge, texts, group = load_checkpoint(checkpoint(fitted)), list(passages(90)), found.groups[""]
+    tokens = sorted(judge.count_tokens(texts))
+    assert [length.tokens for length in group.lengths] == length_grid(1, tokens[-30])
+    assert group.whole.tokens == tokens[-1] and len(group.lengths[0].scores) == 90 and len(group.whole.scores) == 30
+    long = [text for text, count in zip(texts, judge.count_tokens(texts), strict=True) if count >= tokens[-30]]
+    assert group.whole.scores == pytest.approx(sorted(judge.scores(long).tolist()), rel=1e-4)
+    assert found.golden == pytest.approx(judge.scores(golden_texts()).tolist(), rel=1e-4)
+    assert found.detector == judge.name and len(found.checkpoint_sha256) == 64 and found.platt is None
     said = capsys.readouterr().out
     assert "1 texts of fewer than 1 tokens are left out." in said and "--model.init_args.calibration" in said
+    assert "calls machine at most 10 % of human texts like these, in expectation." in said
+    sure = f"{beta.ppf(0.95, 3, 28):.2%}"
+    assert re.search(rf"\n{tokens[-30]} to {tokens[-1]} +30 +\S+ +9.68% +{sure}\n", said)
+    (tmp_path / "calibration.json").unlink()
+    found = run_calibrate(fitted, tmp_path, fpr=0.1, confidence=0.95)
+    assert found.confidence == 0.95 and "with 95 % confidence." in capsys.readouterr().out
 
 
-def test_a_threshold_for_each_group_and_a_map_to_probabilities(fitted, tmp_path):
+def test_each_group_and_a_map_to_probabilities(fitted, tmp_path, capsys):
     machine = tmp_path / "machine.txt"
     machine.write_text("\n".join(shuffled(text) for text in passages(40)))
     found = run_calibrate(fitted, tmp_path, fpr=0.1, by="domain", machine=str(machine))
-    assert set(found.groups) == {"a", "b"} and all(group.n == 45 for group in found.groups.values())
-    assert found.groups["a"] != found.groups["b"] and found.platt is not None
-    with pytest.raises(UserError, match="domain is 'c', but there are thresholds for a, b only"):
-        found.decide(0.0, "c")
-    with pytest.raises(UserError, match="thresholds of EncoderDetector"):
-        found.check("GLTRDetector[GPT-2]")
+    assert set(found.groups) == {"a", "b"} and found.platt is not None
+    assert all(len(group.lengths[0].scores) == 45 for group in found.groups.values())
+    assert found.groups["a"] != found.groups["b"]
+    (tmp_path / "calibration.json").unlink()
+    run_calibrate(fitted, tmp_path, fpr=0.1, machine=str(machine))
+    assert re.search(r"Of 40 machine texts of these lengths it calls machine [\d.]+ \[", capsys.readouterr().out)
+
+
+def test_a_group_of_few_texts_is_left_out(fitted, tmp_path, capsys):
+    rows = [{"text": text, "writer": "a" if number < 40 else "b"} for number, text in enumerate(passages(50))]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    calibrate(str(tmp_path / "h.jsonl"), checkpoint(fitted), fpr=0.1, by="writer", output=str(tmp_path / "c.json"))
+    assert [*Calibration.load(tmp_path / "c.json").groups] == ["a"]
+    assert "Left out, with fewer than 30 human texts: writer b (1 in all)." in capsys.readouterr().out
 
 
 def test_a_map_to_probabilities_that_falls_is_refused_and_nothing_is_written(fitted, tmp_path):
@@ -123,20 +139,22 @@ def test_a_map_to_probabilities_that_falls_is_refused_and_nothing_is_written(fit
     machine.write_text("\n".join(lower))
     human.write_text("\n".join(higher))
     with pytest.raises(UserError, match=r"no higher scores than the human ones .* leave `machine` out"):
-        calibrate(checkpoint(fitted), str(human), 0.1, machine=str(machine), output=str(tmp_path / "c.json"))
+        calibrate(str(human), checkpoint(fitted), fpr=0.1, machine=str(machine), output=str(tmp_path / "c.json"))
     assert not (tmp_path / "c.json").exists()
 
 
 def test_prepared_texts_can_be_calibrated_on(fitted, tmp_path):
-    calibrate(checkpoint(fitted), str(fitted / "texts/austen/train"), 0.2, output=str(tmp_path / "c.json"))
-    assert Calibration.load(tmp_path / "c.json").groups[""].n >= 15
+    calibrate(str(fitted / "texts/austen/train"), checkpoint(fitted), fpr=0.2, output=str(tmp_path / "c.json"))
+    assert len(Calibration.load(tmp_path / "c.json").groups[""].lengths[0].scores) >= 15
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"fpr": 0.01}, "There are 91 human texts, but a false-positive rate of 0.01 needs 300"),
+        ({"fpr": 0.01}, "There are 91 human texts, but this false-positive rate needs 300"),
         ({"fpr": 0.05, "by": "domain"}, "There are 46 human texts with domain 'a', .* needs 60"),
+        ({"fpr": 0.1, "confidence": 0.99999}, "There are 91 human texts, .* needs 110"),
+        ({"confidence": 95}, "`confidence` is 95"),
         ({"fpr": 0.0}, "`fpr` is 0"),
         ({"by": "language"}, "language"),
     ],
@@ -145,19 +163,6 @@ def test_too_few_texts_and_other_mistakes_are_refused(fitted, tmp_path, argument
     with pytest.raises(UserError, match=sentence):
         run_calibrate(fitted, tmp_path, **arguments)
     assert not (tmp_path / "calibration.json").exists()
-
-
-def test_a_calibration_is_what_was_saved(tmp_path):
-    groups = {"": Group(0.1 + 0.2, 0.01, 0.0, 0.03, 300)}
-    saved = Calibration(0.01, "Name", "ab", groups)
-    saved.save(tmp_path / "c.json")
-    assert Calibration.load(tmp_path / "c.json") == saved  # the threshold to the last bit
-    for content in ("{}", "no JSON", '{"groups": {}, "fpr": 1}'):
-        (tmp_path / "c.json").write_text(content)
-        with pytest.raises(UserError, match="give `calibration` a file of thresholds"):
-            Calibration.load(tmp_path / "c.json")
-    with pytest.raises(UserError, match=r"(?i)no such file"):
-        Calibration.load(tmp_path / "none.json")
 
 
 def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
@@ -170,33 +175,36 @@ def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
     rows = [json.loads(line) for line in (fitted / "runs/detect/predicted/predictions.jsonl").read_text().splitlines()]
     assert [row["index"] for row in rows] == list(range(91))
     for row in rows[:90]:
-        group = found.groups["ab"[row["index"] % 2]]
-        # a score on the threshold itself may fall to either side by rounding, in another batch
-        assert row["decision"] == ("machine" if row["score"] >= group.threshold else "human")
+        expected = found.judge(row["score"], row["tokens"], "ab"[row["index"] % 2])
+        # a score that equals a human one may fall to either side by rounding, in another batch
+        assert (
+            row["decision"] == ("machine" if expected.is_machine else "human") or abs(expected.p_value - 0.1) < 1 / 30
+        )
     assert rows[90]["decision"] == "abstain" and rows[90]["reason"] == "0 tokens, fewer than 1"
 
 
-def test_a_calibration_decides_a_test_too_and_only_of_its_checkpoint(fitted, tmp_path, monkeypatch, capsys):
+def test_a_calibration_decides_no_test_and_only_for_its_checkpoint_and_scores(fitted, tmp_path, monkeypatch, capsys):
     found = run_calibrate(fitted, tmp_path, fpr=0.1)
     task = DetectorTask.load_from_checkpoint(checkpoint(fitted), weights_only=True)
-    assert task.decisive_threshold == float(task.threshold) != found.threshold
-    task.calibration = found
-    assert task.decisive_threshold == found.threshold
-    by_domain = replace(found, by="domain")
-    with pytest.raises(UserError, match="threshold for each domain"):
-        print(by_domain.threshold)
-    replace(found, checkpoint_sha256="ab").save(tmp_path / "old.json")
+    assert task.decisive_threshold == float(task.threshold)
+    moved = replace(found, golden=tuple(score + 1 for score in found.golden))
+    no_threshold = "`calibration` has no threshold for all texts"
+    cases = [
+        ("test", found, no_threshold),
+        ("validate", found, no_threshold),
+        ("predict", moved, "The detector no longer scores as it did for `calibration`: golden text"),
+        ("predict", replace(found, checkpoint_sha256="ab"), "`calibration` is of another checkpoint, but this is"),
+    ]
     monkeypatch.chdir(fitted)
-    for command in ("test", "predict"):
+    for name in ("test_step", "validation_step", "predict_step"):
+        monkeypatch.setattr(DetectorTask, name, lambda *arguments: pytest.fail("scored before"))
+    for command, kept, sentence in cases:
+        kept.save(tmp_path / "kept.json")
         arguments = [command, "--ckpt_path", checkpoint(fitted), "--run", "old", "--trainer.accelerator", "cpu"]
-        arguments += ["--model.init_args.calibration", str(tmp_path / "old.json")]
+        arguments += ["--model.init_args.calibration", str(tmp_path / "kept.json")]
         arguments += ["--data.init_args.predict", str(tmp_path / "human.jsonl")]
         assert main(arguments) == 2
-        assert "`calibration` is of another checkpoint" in capsys.readouterr().err
-    monkeypatch.setattr(DetectorTask, "test_step", lambda *arguments: pytest.fail("scored before"))
-    by_domain.save(tmp_path / "old.json")
-    assert main(["test", *arguments[1:]]) == 2
-    assert "a threshold for each domain" in capsys.readouterr().err
+        assert sentence in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +387,7 @@ def test_a_condition_that_no_text_has_is_refused(fitted, tmp_path):
 
 def test_a_calibration_is_not_written_over_a_folder(fitted, tmp_path):
     with pytest.raises(UserError, match=r"`output` is .*, which is a folder"):
-        calibrate(checkpoint(fitted), "nowhere", output=str(tmp_path))
+        calibrate("nowhere", checkpoint(fitted), output=str(tmp_path))
 
 
 def test_a_missing_checkpoint_is_named_by_the_argument_that_gave_it(fitted, tmp_path):

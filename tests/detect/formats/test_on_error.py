@@ -94,7 +94,7 @@ def test_labels_that_cannot_be_read_are_set_aside():
 def test_a_list_of_bad_rows_that_exists_is_not_replaced():
     Path("calibration.set_aside.csv").write_text("mine")
     with pytest.raises(UserError, match=r"set aside is calibration\.set_aside\.csv, which exists already"):
-        calibrate("none.ckpt", "t.jsonl", on_error="skip")
+        calibrate("t.jsonl", "none.ckpt", on_error="skip")
 
 
 def test_a_data_set_of_the_hub_is_prepared_as_a_file():
