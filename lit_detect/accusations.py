@@ -30,23 +30,25 @@ def check_fdr(fdr: float | None) -> None:
         )
 
 
-def with_fdr(rows: Sequence[Row], fdr: float) -> list[dict[str, Any]]:
+def with_fdr(rows: Sequence[dict[str, Any]], fdr: float | None) -> list[dict[str, Any]]:
     """Return the rows of a batch, where decisions of machine that exceed a false discovery rate become abstentions.
 
     The expected share of human texts among the texts called machine is then at most ``fdr``, as `discoveries` says.
 
     Args:
         rows: The rows of the whole batch, with ``p_value`` None or NaN where a text is not judged.
-        fdr: False discovery rate, above 0 and below 1.
+        fdr: False discovery rate, above 0 and below 1; None changes no row.
     """
+    if fdr is None:
+        return list(rows)
     judged = [number for number, row in enumerate(rows) if _is_judged(row)]
     p = [float(rows[i]["p_value"]) if rows[i]["decision"] == "machine" else math.inf for i in judged]
     found = dict(zip(judged, discoveries(torch.tensor(p, dtype=torch.float64), fdr).tolist(), strict=True))
     why = f"called machine alone, but not at a false discovery rate of {100 * fdr:.3g} % of this batch"
     return [
-        {**row, "decision": "abstain", "reason": why}
+        {**row, "decision": "abstain", "probability": math.nan, "reason": why}
         if row["decision"] == "machine" and not found.get(number, False)
-        else dict(row)
+        else row
         for number, row in enumerate(rows)
     ]
 
@@ -74,13 +76,15 @@ def accusation_lines(
         f"{len(called):,} of {n:,} judged texts are called machine; if all were by humans like those of the "
         f"calibration, at most {rate:.3g} would be ({how})."
     ]
-    for name, pair in zip(("weakest", "strongest"), (called[-1:], called[:1]), strict=True):
-        for row, group in pair if name == "weakest" or len(called) > 1 else []:
-            standing = calibration.standing(row["score"], row["tokens"], group)
-            lines.append(
-                f"The {name}: {_so_high(standing)}; among these {n:,}, {n * standing.p_value:.2g} would be expected "
-                "if all were by humans (in expectation)."
-            )
+    told = [("weakest", called[-1])] if called else []
+    if called and called[0][0]["p_value"] < called[-1][0]["p_value"]:
+        told.append(("strongest", called[0]))
+    for name, (row, group) in told:
+        standing = calibration.standing(row["score"], row["tokens"], group)
+        lines.append(
+            f"The {name}: {_so_high(standing)}; among these {n:,}, {n * standing.p_value:.2g} would be expected if all "
+            "were by humans (in expectation)."
+        )
     if fdr is not None and called:
         lines.append(f"At most {100 * fdr:.3g} % of the {len(called):,} are by humans, in expectation.")
     return lines + _shifts(rows, groups, judged, calibration, len(called))

@@ -17,21 +17,21 @@ COLUMNS = (*ROW, "flagged")
 NUMBERS = ("score", "probability", "p_value")
 
 
-def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> int:
+def write_table(path: Path, rows: Collection[Mapping[str, Any]]) -> int:
     """Write rows as CSV or JSONL, whole or not at all, and return how many there are.
 
     Args:
         path: The file; its suffix .csv, .jsonl or .json (RAID's) selects the format.
-        rows: Rows by index, in the order of the table.
+        rows: The rows, in the order of the table.
     """
     if path.suffix == ".json":
-        atomic_write(path, json.dumps(raid_scores(rows.values()), indent=0) + "\n")
+        atomic_write(path, json.dumps(raid_scores(rows), indent=0) + "\n")
         return len(rows)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = CsvWriter(file, COLUMNS)
         if path.suffix == ".csv":
             table.header()
-        for row in rows.values():
+        for row in rows:
             numbers = {key: row[key] if math.isfinite(row[key]) else None for key in NUMBERS}
             if path.suffix == ".csv":
                 cells = {key: "" if x is None else f"{x:.6g}" for key, x in numbers.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,8 @@ from lit_core.files.paths import files_facts
 from lit_core.progress import duration
 from lit_core.screen import on_screen, say
 from lit_core.work import UnfinishedWork
-from lit_detect.calibration import Calibration
+from lit_detect.accusations import accusation_lines, check_fdr, with_fdr
+from lit_detect.calibration import ALL, Calibration
 from lit_detect.callbacks.prediction_table import NUMBERS, ROW, write_table
 
 #: Folder of unfinished work, and the file in it that tells which texts and detector it is of.
@@ -64,12 +65,21 @@ class PredictionWriter(Callback):
         folder: Folder for ``predictions.csv``, ``.jsonl`` or ``.json``, a new file; None takes the run folder.
         format: Kind of table: csv; jsonl with an object per line; or raid, the file ``predictions.json`` that is handed
             in to RAID, of the ``id`` of each text and its score, or the lowest one where that is not a finite number.
+        fdr: False discovery rate: largest share of human texts, in expectation, among the texts of the batch that are
+            called machine; above 0 and below 1. The others of them become abstentions. It needs a calibration. None
+            decides on each text alone.
     """
 
-    def __init__(self, folder: str | Path | None = None, format: Literal["csv", "jsonl", "raid"] = "csv") -> None:
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        format: Literal["csv", "jsonl", "raid"] = "csv",
+        fdr: float | None = None,
+    ) -> None:
         if format not in ("csv", "jsonl", "raid"):
             raise UserError(f"`format` is {format!r}, but must be csv, jsonl or raid; choose one.")
-        self.folder, self.format = folder, format
+        check_fdr(fdr)
+        self.folder, self.format, self.fdr = folder, format, fdr
         self._name = f"predictions.{'json' if format == 'raid' else format}"
         self._work: UnfinishedWork | None = None
         self._texts: Any = None
@@ -85,6 +95,8 @@ class PredictionWriter(Callback):
         """
         if stage != "predict":
             return
+        if self.fdr is not None and _calibration(pl_module) is None:
+            raise UserError(f"`fdr` is {self.fdr}, but it needs p-values; give a `calibration` of human texts.")
         root = Path(trainer.default_root_dir if self.folder is None else self.folder)
         output_file(root / self._name, "the table of predictions", work=WORK)
         data: Any = getattr(trainer, "datamodule", None)
@@ -158,10 +170,15 @@ class PredictionWriter(Callback):
             return
         work, self._work = self._work, None
         path = work.folder.with_name(self._name)
+        calibration, lines = _calibration(pl_module), []
 
-        def write(rows: dict[int, dict[str, Any]]) -> int:
+        def write(found: dict[int, dict[str, Any]]) -> int:
             self._bad.write(path.with_name(SET_ASIDE))
-            return write_table(path, dict(sorted(rows.items())))
+            rows = [found[index] for index in sorted(found)]
+            if calibration is not None:
+                rows = with_fdr(rows, self.fdr)
+                lines.extend(accusation_lines(rows, calibration, self._groups(rows, calibration), self.fdr))
+            return write_table(path, rows)
 
         with closing(work):
             count = work.finish(write)
@@ -173,7 +190,14 @@ class PredictionWriter(Callback):
             predicted = self._rows * trainer.world_size
             rate = f" in {duration(seconds)}, {predicted / seconds:.3g} documents/s"
         self._say(trainer, f"{count:,} predictions{rate}: {path}")
+        for line in lines:
+            self._say(trainer, line)
         self._bad.tell(path.with_name(SET_ASIDE))
+
+    def _groups(self, rows: Sequence[Mapping[str, Any]], calibration: Calibration) -> list[str]:
+        if calibration.by is None or self._texts is None:
+            return [ALL] * len(rows)
+        return [self._texts.text_and_group(row["index"])[1] for row in rows]
 
     def _row(self, pl_module: LightningModule, outputs: Mapping[str, Any], position: int) -> dict[str, Any]:
         index, decision = int(outputs["index"][position]), outputs["decision"][position]
@@ -215,15 +239,21 @@ class PredictionWriter(Callback):
             beside_bar(on_screen(text))
 
 
+def _calibration(pl_module: LightningModule) -> Calibration | None:
+    """Return what calibrates the decisions of a module, if there is something."""
+    calibration = getattr(pl_module, "calibration", None)
+    return calibration if isinstance(calibration, Calibration) else None
+
+
 def _identity(trainer: Trainer, pl_module: LightningModule, data: Any, texts: Any) -> dict[str, Any]:
     """Return what the predictions depend on, as plain values."""
     ignored = ("batch_size", "micro_batch_size", "num_workers")  # predictions do not depend on these
     settings = {name: value for name, value in getattr(data, "hparams", {}).items() if name not in ignored}
     checkpoint = Path(trainer.ckpt_path or "")
-    calibration = getattr(pl_module, "calibration", None)
+    calibration = _calibration(pl_module)
     identity = {
         "model": dict(pl_module.hparams),
-        "calibration": asdict(calibration) if isinstance(calibration, Calibration) else None,
+        "calibration": None if calibration is None else asdict(calibration),
         "data": settings,
         "checkpoint": files_facts([checkpoint.resolve()]) if checkpoint.is_file() else None,
         "texts": files_facts(file.resolve() for file in texts.files) if hasattr(texts, "files") else None,

@@ -1,5 +1,6 @@
 """What is said of a batch: expected false accusations, the false discovery rate, and texts of another kind."""
 
+import math
 import random
 
 import pytest
@@ -57,6 +58,7 @@ def test_the_false_discovery_rate_leaves_the_strongest():
     assert [row["decision"] for row in kept[-20:]] == ["machine"] * 20  # p = 7/601 at rank 20 of 120
     few = with_fdr(rows_of([*humans(119), 2.0]), 0.1)
     assert few[-1]["decision"] == "abstain" and "false discovery rate of 10 % of this batch" in few[-1]["reason"]
+    assert math.isnan(few[-1]["probability"])
     assert few[:-1] == rows_of([*humans(119), 2.0])[:-1]
     assert with_fdr([], 0.1) == [] and lines_of(kept, 0.1)[-1].startswith("At most 10 % of the 20 are by humans")
 

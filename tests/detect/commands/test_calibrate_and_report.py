@@ -165,7 +165,7 @@ def test_too_few_texts_and_other_mistakes_are_refused(fitted, tmp_path, argument
     assert not (tmp_path / "calibration.json").exists()
 
 
-def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
+def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch, capsys):
     found = run_calibrate(fitted, tmp_path, fpr=0.1, by="domain")
     monkeypatch.chdir(fitted)
     arguments = ["predict", "--ckpt_path", checkpoint(fitted), "--run", "predicted", "--trainer.accelerator", "cpu"]
@@ -181,6 +181,16 @@ def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch):
             row["decision"] == ("machine" if expected.is_machine else "human") or abs(expected.p_value - 0.1) < 1 / 30
         )
     assert rows[90]["decision"] == "abstain" and rows[90]["reason"] == "0 tokens, fewer than 1"
+    called = sum(row["decision"] == "machine" for row in rows)
+    sentence = f"{called} of 90 judged texts are called machine; if all were by humans like those of the calibration, "
+    assert f"{sentence}at most 9 would be (in expectation)." in capsys.readouterr().out
+    writer = ["--trainer.callbacks+=lit_detect.callbacks.PredictionWriter", "--trainer.callbacks.fdr=0.1"]
+    assert main([*arguments, "--run", "controlled", *writer]) == 0
+    with (fitted / "runs/detect/controlled/predictions.csv").open(newline="") as file:
+        controlled = [row["decision"] for row in csv.DictReader(file)]
+    assert controlled.count("machine") < max(called, 1)  # p = 1/46 at best, of 90
+    assert main([*arguments[:-6], *arguments[-4:], "--run", "none", *writer]) == 2
+    assert "`fdr` is 0.1, but it needs p-values" in capsys.readouterr().err
 
 
 def test_a_calibration_decides_no_test_and_only_for_its_checkpoint_and_scores(fitted, tmp_path, monkeypatch, capsys):
