@@ -46,8 +46,8 @@ class Judgement:
         decision: human, machine or abstain.
         score: The largest score of its windows; higher is machine.
         probability: Probability of machine, 0 to 1; None where the detector abstains or its scores were not mapped.
-        p_value: Chance that a human text like those of the calibration scores as high; None without a calibration that
-            tells it.
+        p_value: Largest probability, in expectation, with which a human text like those of the calibration scores as
+            high; None without a calibration that tells it.
         tokens: Number of tokens of the whole text.
         reason: Why the detector abstains; empty where it decides.
         windows: The windows in the order of the text, one or more.
