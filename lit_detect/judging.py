@@ -132,6 +132,10 @@ class Judge:
         """Tell of each text whether it has the tokens below which the detector abstains."""
         return [count >= self.least_tokens for count in self.count_tokens(texts)]
 
+    def need_windows(self, texts: Sequence[str]) -> list[bool]:
+        """Tell of each text whether it is longer than what the detector reads at once."""
+        return [share > 1 for share in self.detector.fill(texts, self.window_tokens)]
+
     def _windows(self, texts: Sequence[str], batch_size: int) -> list[list[tuple[Span, float]]]:
         """Return the windows of each text with their scores; equal windows are scored once."""
         read = [normalize_text(text) for text in texts] if self.detector.normalizes else texts

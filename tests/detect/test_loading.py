@@ -127,7 +127,9 @@ def calibrated(path, texts, folder):
 def reported(path, texts, folder):
     records = [Record(str(n), text, HUMAN) for n, text in enumerate(texts)]
     records += [Record(f"m{n}", text, MACHINE) for n, text in enumerate(map(shuffled, texts))]
-    return evaluate("d", load(path), records, folder / f"scores-{hash(texts[0])}").scores
+    evaluated = evaluate("d", load(path), records, folder / f"scores-{hash(texts[0])}")
+    assert 0 < evaluated.in_windows <= len(evaluated.records)
+    return evaluated.scores
 
 
 def predicted(path, texts, folder):
