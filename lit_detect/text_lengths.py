@@ -36,10 +36,9 @@ class TextLengths:
                 "abstains from such texts."
             )
         if long:
-            then = "" if judge.calibration else " Without a calibration, predict abstains from such texts."
             rank_zero_only(say)(
                 f"{long:,} of {texts:,} texts are longer than what {judge.name} reads at once; their score is the "
-                f"largest of their windows.{then}"
+                f"largest of their windows. Without a calibration, predict abstains from such texts."
             )
 
     def tell_validation(self, trainer: Trainer, judge: Judge) -> None:
