@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -22,6 +23,8 @@ from lit_detect.human_scores import Group, Length, Standing
 
 #: Name of the file's format.
 FORMAT = "litshift-calibration"
+#: The calibration of the default detector.
+DEFAULT_CALIBRATION = Path(__file__).parent / "embedded" / "default_calibration.json"
 #: Name of the only group if no column names groups.
 ALL = ""
 #: The rule by which texts are judged, for readers of the file.
@@ -32,6 +35,7 @@ RULE = (
     "at which their true rate is at most fpr with this probability"
 )
 _allowed = cache(allowed_above)
+_p_value = attrgetter("p_value")
 
 
 class Verdict(NamedTuple):
@@ -64,6 +68,7 @@ class _Stored(TypedDict):
     groups: dict[str, Group]
     platt: _PlattKeys | None
     golden: tuple[float, ...]
+    strictest: bool
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class Calibration:
         confidence: Probability with which the rate holds for these human texts; None if it holds in expectation.
         window_tokens: Most tokens of a window; None if it is what the detector reads at once.
         golden: Scores of the texts of `lit_detect.golden`; empty to compare none.
+        strictest: Whether a text is compared with every group, whatever its own, and is a machine's only if each says
+            so. The rate then holds for human texts of any mixture of the groups.
     """
 
     fpr: float
@@ -91,33 +98,61 @@ class Calibration:
     confidence: float | None = None
     window_tokens: int | None = None
     golden: tuple[float, ...] = ()
+    strictest: bool = False
 
     def judge(self, score: float, tokens: int, group: str = ALL) -> Verdict:
         """Return the p-value of a score, whether it means machine, and why neither can be told.
 
-        A text whose length lies between two that were measured must pass the rule of both.
+        A text whose length lies between two that were measured must pass the rule of both. The strictest rule says
+        nothing where the groups disagree: where the text would pass among all human texts together, but not in a group.
 
         Args:
             score: The score of a whole text, a finite number.
             tokens: Number of its tokens.
             group: Group of the text; ignored if the calibration has a single group.
         """
-        own = self.groups.get(self._key(group))
-        if own is None:
-            return Verdict(None, None, f"no human texts with {self.by} {group!r} were measured")
-        near = own.near(tokens)
-        if not near:
-            shortest, longest = own.lengths[0].tokens, own.whole.tokens
-            limit = f"fewer than the {shortest:,}" if tokens < shortest else f"more than the {longest:,}"
-            return Verdict(None, None, f"{tokens:,} tokens, {limit} that human texts were measured with")
-        standings = [length.standing(score) for length in near]
-        passes = all(above <= _allowed(n, self.fpr, self.confidence) for above, n in standings)
-        return Verdict(max(standing.p_value for standing in standings), passes, "")
+        near = self._near(tokens, group)
+        if isinstance(near, str):
+            return Verdict(None, None, near)
+        worst = {name: max((length.standing(score) for length in own), key=_p_value) for name, own in near.items()}
+        passes = {
+            name: all(
+                above <= _allowed(n, self.fpr, self.confidence)
+                for above, n in (length.standing(score) for length in own)
+            )
+            for name, own in near.items()
+        }
+        p_value = max(map(_p_value, worst.values()))
+        if all(passes.values()):
+            return Verdict(p_value, True, "")
+        pooled = Standing(sum(one.above for one in worst.values()), sum(one.n for one in worst.values()))
+        if len(near) > 1 and pooled.above <= _allowed(pooled.n, self.fpr, self.confidence):
+            name = max((name for name in near if not passes[name]), key=lambda name: _p_value(worst[name]))
+            above, n = worst[name]
+            reason = f"few human texts score as high, but {above:,} of {n:,} with {self.by} {name!r} do"
+            return Verdict(p_value, None, reason)
+        return Verdict(p_value, False, "")
 
     def standing(self, score: float, tokens: int, group: str = ALL) -> Standing:
         """Return the place of a text among the human texts of its length, which was measured; see `judge`."""
-        standings = (length.standing(score) for length in self.groups[self._key(group)].near(tokens))
-        return max(standings, key=lambda standing: standing.p_value)
+        near = self._near(tokens, group)
+        assert not isinstance(near, str), near
+        return max((length.standing(score) for own in near.values() for length in own), key=_p_value)
+
+    def _near(self, tokens: int, group: str) -> dict[str, tuple[Length, ...]] | str:
+        """Return the human scores with which a text is compared, by group, or why there are none."""
+        names = list(self.groups) if self.strictest else [ALL if self.by is None else group]
+        if names[0] not in self.groups:
+            return f"no human texts with {self.by} {group!r} were measured"
+        near = {name: self.groups[name].near(tokens) for name in names}
+        if any(near.values()):
+            # a group whose texts are all shorter counts: its longer ones would score as high or higher
+            started = [name for name in names if self.groups[name].lengths[0].tokens <= tokens]
+            return {name: near[name] or (self.groups[name].whole,) for name in started}
+        shortest = min(self.groups[name].lengths[0].tokens for name in names)
+        longest = max(self.groups[name].whole.tokens for name in names)
+        limit = f"fewer than the {shortest:,}" if tokens < shortest else f"more than the {longest:,}"
+        return f"{tokens:,} tokens, {limit} that human texts were measured with"
 
     def threshold(self, length: Length) -> float:
         """Return the smallest score that is called machine at a length; infinity if it has too few human texts."""
@@ -131,7 +166,7 @@ class Calibration:
 
     def check_groups(self, groups: Iterable[str]) -> None:
         """Raise an error if the calibration is by group and has human texts of none of these; warn if not of all."""
-        missing = sorted({*groups} - self.groups.keys()) if self.by is not None else []
+        missing = sorted({*groups} - self.groups.keys()) if self.by is not None and not self.strictest else []
         if not missing:
             return
         remedy = (
@@ -143,9 +178,6 @@ class Calibration:
                 f"{self.by} is {missing[0]!r}, but there are human texts of {', '.join(self.groups)} only; {remedy}"
             )
         rank_zero_warn(f"No human texts were measured with {self.by} {missing[0]!r} (of {len(missing)} such); {remedy}")
-
-    def _key(self, group: str) -> str:
-        return ALL if self.by is None else group
 
     def check(self, detector: str, window_tokens: int | None = None) -> None:
         """Raise an error if the scores are of another detector, or of other windows."""
@@ -176,12 +208,16 @@ class Calibration:
     def load(cls, path: str | Path) -> Calibration:
         """Read a calibration.
 
+        Args:
+            path: The file; ``default`` is that of the default detector.
+
         Raises:
             UserError: If there is no such file, or it does not hold a calibration.
         """
         remedy = (
             "calibrate again for `calibration`; those of former releases let more human texts pass than they promised"
         )
+        path = DEFAULT_CALIBRATION if str(path) == "default" else path
         content = read_stamped(path, FORMAT, _Stored, remedy)
         note_input(path)
         check_rates(content["fpr"], content["confidence"])

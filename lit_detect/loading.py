@@ -26,7 +26,9 @@ from lit_core.progress import progress
 from lit_core.study.parts import Part
 from lit_core.work import FinishedRows
 from lit_detect.calibration import Calibration
+from lit_detect.default import DEFAULT, default_detector
 from lit_detect.detectors import Detector, EncoderDetector, ZeroShotDetector
+from lit_detect.detectors.normalization import with_normalization
 from lit_detect.functional.calibration import Platt
 from lit_detect.golden import check_scores_stand
 from lit_detect.judging import Judge
@@ -59,20 +61,23 @@ def load(name: str, calibration: str | Path | None = None) -> Judge:
 
     Example:
         >>> import lit_detect
-        >>> detector = lit_detect.load("runs/detect/encoder/checkpoints/last.ckpt")  # doctest: +SKIP
+        >>> detector = lit_detect.load("default")  # doctest: +SKIP
         >>> for found in detector.judge(["A text.", "Another text."]):  # doctest: +SKIP
         ...     print(found.decision, found.probability, found.reason, found.windows)
 
     Args:
-        name: A checkpoint of ``lit-detect fit``, the name of a shipped detector that needs no training such as
-            log_likelihood or fast_detect_gpt, or the name or folder of a Hugging Face classifier whose config says
-            which label means machine. A shipped detector decides nothing without a calibration.
-        calibration: File of ``lit-detect calibrate`` whose human texts decide; None decides by the fitted threshold.
+        name: ``default`` (see `lit_detect.default`), a checkpoint of ``lit-detect fit``, the name of a shipped score
+            that needs no training such as log_likelihood or fast_detect_gpt, or the name or folder of a Hugging Face
+            classifier whose config says which label means machine. A score decides nothing without a calibration.
+        calibration: File of ``lit-detect calibrate`` whose human texts decide; None decides by the fitted threshold, or
+            of the default detector by its own human texts.
 
     Raises:
         UserError: If there is no such detector, it was not trained, or the calibration is of another one or of other
             scores than it has now.
     """
+    if calibration is None and name == DEFAULT:
+        calibration = DEFAULT
     found = None if calibration is None else Calibration.load(calibration)
     is_checkpoint = Path(name).is_file() or name.endswith(".ckpt")
     if found is not None:
@@ -85,10 +90,12 @@ def load(name: str, calibration: str | Path | None = None) -> Judge:
 
 def _untrained(name: str) -> Judge:
     """Return the judge of a detector that needs no checkpoint; see `load`."""
+    if name == DEFAULT:
+        return Judge(with_normalization(default_detector()).eval(), platt=Calibration.load(DEFAULT).platt)
     shipped = _shipped()
     if name in shipped:
         detector = Part.read(Detector, shipped[name], (), name).build()
-    elif Path(name).is_dir() or not (hint := did_you_mean(name, shipped, nearness=0.8)):
+    elif Path(name).is_dir() or not (hint := did_you_mean(name, {DEFAULT, *shipped}, nearness=0.8)):
         detector = EncoderDetector(name, max_tokens=None)
     else:
         raise UserError(f"There is no detector {name}.{hint}")

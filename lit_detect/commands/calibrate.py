@@ -17,15 +17,17 @@ from lit_core.screen import quoted, say
 from lit_core.statistics.beta import beta_quantile
 from lit_core.statistics.proportion import share_interval
 from lit_detect.calibration import ALL, Calibration
-from lit_detect.data.user_texts import Texts, named_texts, open_texts
+from lit_detect.data.user_texts import Texts, open_texts
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt
 from lit_detect.functional.conformal import allowed_above, check_rates, texts_needed
 from lit_detect.prefixes import Beginnings
 from lit_detect.records import HUMAN, MACHINE
 
 
-def _check(fpr: float, confidence: float | None, batch_size: int) -> None:
+def _check(fpr: float, confidence: float | None, batch_size: int, strictest: bool, by: str | None) -> None:
     check_rates(fpr, confidence)
+    if strictest and by is None:
+        raise UserError("`strictest` compares texts with every group, but no `by` names groups; name their column.")
     check_at_least(1, batch_size=batch_size)
 
 
@@ -37,6 +39,7 @@ def calibrate(
     fpr: float = 0.01,
     confidence: float | None = None,
     by: str | None = None,
+    strictest: bool = False,
     machine: list[str] | str | None = None,
     text_column: str = "text",
     on_error: OnError = "stop",
@@ -63,6 +66,8 @@ def calibrate(
             null for a rate that holds in expectation.
         by: Column, key or field such as domain, language or writer that names groups, each compared with its own human
             texts; null compares with all. Groups of too few texts are left out.
+        strictest: Whether texts are compared with every group of `by`, whatever their own, and are called machine only
+            if each says so: the rate then holds for any mixture of these groups.
         machine: Texts by machines, given like the human ones, to map scores to probabilities; null makes no map.
         text_column: Column or key of the text.
         on_error: What a bad row does: stop ends the command, skip lists it with its reason in a file beside the output,
@@ -78,7 +83,7 @@ def calibrate(
 
     target, bad = output_file(output, "`output`"), BadRows(on_error)
     bad_rows = bad.check_output(beside(target))
-    _check(fpr, confidence, batch_size)
+    _check(fpr, confidence, batch_size, strictest, by)
     if (ckpt_path is None) == (detector is None):
         raise UserError("Give one of `ckpt_path`, a checkpoint of lit-detect fit, and `detector`, a name.")
     texts, groups = read_texts(human, "human", HUMAN, text_column, by, bad)
@@ -114,6 +119,7 @@ def calibrate(
         confidence=confidence,
         window_tokens=judge.window_tokens,
         golden=tuple(score[text] for text in golden),
+        strictest=strictest,
     )
     calibration.save(target)
     bad.write(bad_rows)
@@ -219,15 +225,13 @@ def read_texts(
     right = [index for index, record in records.items() if record.label in (label, None)]
     other = "machine" if label == HUMAN else "human"
     if not right:
-        raise UserError(
-            f"`{argument}` is {named_texts(path)}, whose texts are all labelled {other}; give {argument} texts."
-        )
+        raise UserError(f"`{argument}` is {path}, whose texts are all labelled {other}; give {argument} texts.")
     chosen = [index for index in right if label == MACHINE or not records[index].attack]
     unlabelled = sum(records[index].label is None for index in chosen)
     for count, sentence in (
-        (len(records) - len(right), f"{other} texts of {named_texts(path)} are left out."),
-        (len(right) - len(chosen), f"attacked texts of {named_texts(path)} are left out."),
-        (unlabelled, f"texts of {named_texts(path)} have no label and count as {argument}."),
+        (len(records) - len(right), f"{other} texts of {path} are left out."),
+        (len(right) - len(chosen), f"attacked texts of {path} are left out."),
+        (unlabelled, f"texts of {path} have no label and count as {argument}."),
     ):
         if count:
             say(f"{count:,} {sentence}")

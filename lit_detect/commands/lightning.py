@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
 
 import lit_detect.attacks
 import lit_detect.detectors
@@ -13,15 +14,33 @@ from lit_core.cli.lit_cli import LitCLI
 from lit_core.files.text_files import with_compressions
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.data.module import TextDataModule  # noqa: F401
-from lit_detect.data.user_texts import listed_texts
 from lit_detect.module import DetectorTask
 from lit_detect.report.called import Called, called_lines, share
+
+#: Where the data module takes the texts to predict, and the config of the default detector.
+_PREDICT, _DEFAULT = "--data.init_args.predict", "configs/detect/predict/default.yaml"
 
 
 class DetectorCLI(LitCLI):
     """The shared command line: tests say who is called machine wrongly, predictions are a table in the run folder."""
 
     best: ClassVar = {"auroc": max, "loss": min}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--input`` to ``predict``."""
+        super().add_arguments_to_parser(parser)
+        if "predict" in self.subcommands():
+            parser.add_argument(
+                "--input",
+                type=list[str] | str | None,
+                default=None,
+                help="Texts to judge (data.init_args.predict). Without a checkpoint, config or model, the default "
+                "detector judges them.",
+            )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line; ``--input`` names the texts, and the default detector judges where none is named."""
+        super().parse_arguments(parser, with_default(list(args)))
 
     def answer(self) -> list[str]:
         """Return the lines of a test."""
@@ -33,10 +52,34 @@ class DetectorCLI(LitCLI):
         """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-            names = listed_texts(getattr(self.datamodule, "predict", None) or "")
-            lines = all(str(name).endswith(with_compressions(".jsonl")) for name in names)
+            given = getattr(self.datamodule, "predict", None) or ""
+            names = [given] if isinstance(given, str) else given
+            lines = all(name.endswith(with_compressions(".jsonl")) for name in names)
             kind: Literal["csv", "jsonl"] = "jsonl" if lines else "csv"
             callbacks.append(PredictionWriter(self.run_folder, kind))
+
+
+def with_default(args: list[str]) -> list[str]:
+    """Return the command line of ``predict`` with the texts of ``--input`` where the data module takes them.
+
+    Where neither a checkpoint nor a config nor a model is named, the config of the default detector is added.
+
+    Args:
+        args: The command line without the program's name.
+    """
+    if "predict" not in args or {"-h", "--help"}.intersection(args):
+        return args
+    taken: list[str] = []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        taken.append(f"{_PREDICT}{equals}{value}" if name == "--input" else arg)
+    names = {arg.partition("=")[0] for arg in taken}
+    if names.isdisjoint(("-c", "--config", "--ckpt_path", "--model", "--data")) and not any(
+        name.startswith("--model.") for name in names
+    ):
+        place = taken.index("predict") + 1
+        taken[place:place] = ["--config", _DEFAULT]
+    return taken
 
 
 def commands(args: list[str]) -> LitCLI:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -163,3 +164,30 @@ def test_scores_that_moved_near_the_threshold_are_refused_and_rounding_is_not():
         check_golden(kept, [0.5] * 3 + [0.49] + [0.5] * 28)
     with pytest.raises(UserError, match=r"golden text 31 had 0.5 and has nan"):
         check_golden(kept, [0.5] * 31 + [math.nan])
+
+
+def test_the_strictest_rule_asks_every_group_and_says_nothing_where_they_disagree():
+    easy, hard = group(1), Group((Length(50, scores(80, 3, 4)),), Length(90, scores(70, 3, 5)))
+    late = Group((Length(200, scores(60, 9, 6)),), Length(300, scores(60, 9, 7)))
+    found = calibration(groups={"easy": easy, "hard": hard, "late": late}, by="domain", strictest=True)
+    alone = {name: calibration(groups={name: own}, by="domain") for name, own in found.groups.items()}
+    kinds = Counter()
+    for tokens, domains in ((60, ("easy", "hard")), (250, ("easy", "hard", "late"))):
+        for score in (-9, 0, 2, 3, 4, 5, 6, 9, 13):
+            size = {name: min(tokens, found.groups[name].whole.tokens) for name in domains}
+            own = [alone[name].judge(score, size[name], name) for name in domains]
+            verdict = found.judge(score, tokens, "any")
+            if tokens == 60:
+                assert verdict.p_value == max(one.p_value for one in own)
+            kinds[verdict.is_machine] += 1
+            if verdict.is_machine:
+                assert all(one.is_machine for one in own)
+            elif verdict.is_machine is None:
+                assert not all(one.is_machine for one in own)
+                assert re.search(
+                    r"few human texts score as high, but \d+ of \d+ with domain '(hard|late)' do", verdict.reason
+                )
+    assert len(kinds) == 3
+    assert found.judge(99, 40).reason == "40 tokens, fewer than the 50 that human texts were measured with"
+    assert found.judge(99, 301).reason == "301 tokens, more than the 300 that human texts were measured with"
+    found.check_groups(["any"])
