@@ -3,9 +3,11 @@
     python benchmarks/false_alarms.py --draws 200 --output docs/results/false_alarms.md
 
 The texts are passages of novels that ship, of random lengths. Their scores are those of a logistic regression on
-character 1- to 3-grams, fitted on the shipped pairs, which reads a passage whole or in windows. ``--scores`` takes
-scores of other human texts: a JSONL with ``id`` of the text, ``tokens``, ``score`` and perhaps ``domain`` in each row,
-where the row of a text with the most tokens is the whole text and others are its beginnings.
+character 1- to 3-grams, fitted on the shipped pairs, which reads a passage whole or in windows. ``--published`` adds
+the human texts of Fast-DetectGPT's files (https://github.com/baoguangsheng/fast-detect-gpt). ``--scores`` adds scores
+under any detector, as ``benchmarks/human_scores.py`` writes them: a JSONL with ``id`` of the text, ``tokens``,
+``score`` and ``domain`` in each row, where the row of a text with the most tokens is the whole text and others are its
+beginnings.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from lit_core.files.tables import markdown_table
 from lit_core.statistics.beta import beta_probability
 from lit_detect.accusations import with_fdr
 from lit_detect.calibration import Calibration
-from lit_detect.formats.embedded import EmbeddedPairs
+from lit_detect.formats import EmbeddedPairs, FastDetectGPTJSON
 from lit_detect.functional.conformal import allowed_above
 from lit_detect.functional.shape import character_scores
 from lit_detect.human_scores import Group, Length
@@ -46,7 +48,7 @@ SEED, FPR, CONFIDENCE = 0, 0.05, 0.95
 SHORTEST, WINDOW, BUCKET, LAST_BUCKET = 50, 128, 100, 900
 #: Lengths to which texts are cut; of those that are not of a calibration's grid, one may be its last.
 FINE = [round(SHORTEST * 2 ** (step / 4)) for step in range(24)]
-TESTED, BATCH, FDR = 400, 100, 0.1
+TESTED, BATCH, FDR = 150, 100, 0.1
 BANDS = (50, 100, 200, 400, 10_000)
 #: How far scores are raised to make texts that should be found, in standard deviations of those of whole texts.
 RAISED = 2.0
@@ -64,16 +66,25 @@ class Text:
     domain: str = ""
 
 
-def passages() -> Iterator[str]:
-    """Yield passages of the shipped novels, of 40 to 1,500 words, with a median of about 180."""
+def passages() -> Iterator[tuple[str, str]]:
+    """Yield passages of the shipped novels, of 50 to 1,500 words with a median of about 180, and the novel."""
     draw = random.Random(SEED)
     for document in Austen().documents():
         words, start = document.text.split(), 0
         while start < len(words):
             length = round(min(1500, max(SHORTEST, draw.lognormvariate(math.log(180), 0.8))))
             if start + length <= len(words):
-                yield " ".join(words[start : start + length])
+                yield " ".join(words[start : start + length]), document.group
             start += length
+
+
+def published(folder: str) -> list[tuple[str, str]]:
+    """Return the different human texts of Fast-DetectGPT's files, each as long as it occurs, and their data set."""
+    longest: dict[str, tuple[str, str]] = {}
+    for record in FastDetectGPTJSON(folder).records():
+        if record.label == HUMAN and len(record.text) > len(longest.get(record.pair_id, ("", ""))[0]):
+            longest[record.pair_id] = record.text, record.domain
+    return [own for own in longest.values() if count([own[0]])[0] >= SHORTEST]
 
 
 def count(texts: Sequence[str]) -> list[int]:
@@ -90,8 +101,9 @@ def windows(text: str, size: int | None) -> list[str]:
     return [" ".join(words[start : start + size]) for start in starts]
 
 
-def scored(texts: Sequence[str], size: int | None) -> list[Text]:
-    """Return texts with their scores and those of their beginnings, each the largest of its windows."""
+def scored(named: Sequence[tuple[str, str]], size: int | None) -> list[Text]:
+    """Return texts, given with their kinds, with their scores and those of their beginnings, the largest of windows."""
+    texts = [text for text, _ in named]
     records = list(EmbeddedPairs().records())
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False, sublinear_tf=True)
     classifier = make_pipeline(vectorizer, LogisticRegression(max_iter=1000))
@@ -102,9 +114,9 @@ def scored(texts: Sequence[str], size: int | None) -> list[Text]:
     known = iter(classifier.decision_function([window for own in parts for window in own]).tolist())
     scores = iter([max(next(known) for _ in own) for own in parts])
     found = []
-    for number, own in zip(tokens, cut, strict=True):
+    for number, own, (_, kind) in zip(tokens, cut, named, strict=True):
         beginnings = {length: next(scores) for length in own}
-        found.append(Text(next(scores), number, beginnings))
+        found.append(Text(next(scores), number, beginnings, kind))
     return found
 
 
@@ -139,7 +151,8 @@ def given(path: Path) -> list[Text]:
 def calibrated(texts: Sequence[Text], confidence: float | None = None) -> Calibration:
     """Return the calibration of human texts, as ``lit-detect calibrate`` makes it."""
     longest = sorted((text.tokens for text in texts), reverse=True)[math.ceil(3 / FPR) - 1]
-    last = max(length for length in FINE if length <= longest)
+    given = set.intersection(*({*text.beginnings} for text in texts if text.tokens >= longest))
+    last = max(length for length in given.intersection(FINE) if length <= longest)
     lengths = [
         Length(length, tuple(sorted(text.beginnings[length] for text in texts if text.tokens >= length)))
         for length in length_grid(SHORTEST, last)
@@ -226,7 +239,6 @@ def length_rows(texts: Sequence[Text], n: int, draws: int) -> Iterator[list[str]
                 found[name, low] += share(called)
             everybody = [rule(text.score, text.tokens) for text in chosen[n:]]
             found[name, "all"] += share(everybody)
-            found[name, "sure"].append(float(share(everybody)[0] <= FPR))
             found[name, "decided"].append(1 - everybody.count(None) / len(everybody))
             found[name, "power"].append(
                 sum(rule(text.score + raised, text.tokens) or False for text in chosen[n:]) / TESTED
@@ -284,6 +296,7 @@ def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200, help="calibrations per row")
+    parser.add_argument("--published", help="folder of Fast-DetectGPT's files, whose human texts are tested too")
     parser.add_argument("--scores", type=Path, help="scores of other human texts")
     parser.add_argument("--output", type=Path, required=True, help="the page to write")
     options = parser.parse_args()
@@ -292,6 +305,9 @@ def main() -> None:
         f"{len(novels):,} passages of novels, read whole": scored(novels, None),
         f"The same in windows of {WINDOW} words, the largest of which counts": scored(novels, WINDOW),
     }
+    if options.published:
+        own = published(options.published)
+        sets[f"{len(own):,} human texts of Fast-DetectGPT's files (news, stories, Wikipedia)"] = scored(own, None)
     if options.scores:
         own = given(options.scores)
         sets[f"{len(own):,} texts of {options.scores.name}"] = own
@@ -349,7 +365,8 @@ def page(sets: Mapping[str, Sequence[Text]], draws: int) -> list[str]:
         "",
         "## Where the promise breaks",
         "",
-        f"Human texts of one kind (column) by a calibration of another (row), at {FPR:.0%}.",
+        f"Human texts of one kind (column) by a calibration on half of the texts of another (row), at {FPR:.0%}. Where "
+        "both are the same, the other half is judged.",
         "",
     ]
     for name, texts in {"The shipped pairs' human texts, of 80 words": pair_texts(), **sets}.items():

@@ -46,8 +46,8 @@ class Judgement:
         decision: human, machine or abstain.
         score: The largest score of its windows; higher is machine.
         probability: Probability of machine, 0 to 1; None where the detector abstains or its scores were not mapped.
-        p_value: Chance that a human text like those of the calibration scores as high; None without a calibration that
-            tells it.
+        p_value: Largest probability, in expectation, with which a human text like those of the calibration scores as
+            high; None without a calibration that tells it.
         tokens: Number of tokens of the whole text.
         reason: Why the detector abstains; empty where it decides.
         windows: The windows in the order of the text, one or more.
@@ -131,6 +131,10 @@ class Judge:
     def long_enough(self, texts: Sequence[str]) -> list[bool]:
         """Tell of each text whether it has the tokens below which the detector abstains."""
         return [count >= self.least_tokens for count in self.count_tokens(texts)]
+
+    def need_windows(self, texts: Sequence[str]) -> list[bool]:
+        """Tell of each text whether it is longer than what the detector reads at once."""
+        return [share > 1 for share in self.detector.fill(texts, self.window_tokens)]
 
     def _windows(self, texts: Sequence[str], batch_size: int) -> list[list[tuple[Span, float]]]:
         """Return the windows of each text with their scores; equal windows are scored once."""

@@ -30,6 +30,7 @@ from lit_detect.golden import check_scores_stand
 from lit_detect.judging import MIN_TOKENS, Judge, Judgement
 from lit_detect.metrics import DetectionScores, breakdown
 from lit_detect.records import HUMAN, MACHINE
+from lit_detect.text_lengths import TextLengths
 
 #: What to look at in TensorBoard.
 _LOOK_AT = {
@@ -73,7 +74,8 @@ class DetectorTask(ExactBuffers, EvaluationTask):
                                                            attack of the source where there are several
     =============================================  ======  ======================================================
 
-    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader.
+    ``{stage}`` is ``val`` or ``test``, ``{source}`` the name of the loader. A validation scores the beginning of each
+    text, as training reads it. A test judges texts as `Judge` does: in windows, and without those that are too short.
 
     Args:
         detector: The detector, by class name.
@@ -113,6 +115,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
             self.placeholder = nn.Parameter(torch.zeros(()))
         self.called_machine: dict[str, tuple[int, int, int, int]] = {}
         self._window: list[Tensor] = []
+        self._lengths = TextLengths()
         self._fit = TrainingSetFit()
 
     @property
@@ -219,7 +222,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     def on_train_start(self) -> None:
         """Fill the HPARAMS page."""
         super().on_train_start()
-        self._window = []
+        self._window, self._lengths = [], TextLengths()
         self._fit.begin_step()
         charts = {
             "AUROC": ["val/[^/]*/auroc"],
@@ -235,11 +238,13 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     def on_validation_start(self) -> None:
         """Refuse a detector that is not trained, unless that is what is going on, and a calibration."""
         if self.trainer.state.fn == "validate":
+            self._lengths = TextLengths()
             self._check_fitted()
             _ = self.decisive_threshold
 
     def on_test_start(self) -> None:
         """Refuse an untrained detector and a calibration at once."""
+        self._lengths = TextLengths()
         self._check_fitted()
         _ = self.decisive_threshold
 
@@ -296,9 +301,26 @@ class DetectorTask(ExactBuffers, EvaluationTask):
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source."""
         _, metric = self.source_metric(stage, dataloader_idx, DetectionScores)
-        texts = batch["text"]
-        scores = self.judge().scores(texts, len(texts)) if stage == "test" else self.detector.score(texts)
-        metric.update(scores, batch["y"], batch["index"])
+        texts, y, judge = batch["text"], batch["y"], self.judge()
+        if stage == "val":
+            scores = self.detector.score(texts)
+            if not self._lengths.are_told:
+                self._lengths.add(judge, texts, batch["index"])
+        else:
+            scores = judge.scores(texts, len(texts))
+            y = y.masked_fill(self._lengths.add(judge, texts, batch["index"]).to(y.device), -1)
+        metric.update(scores, y, batch["index"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each validation source, and say once how many texts are read in part."""
+        super().on_validation_epoch_end()
+        if not self.trainer.sanity_checking:
+            self._lengths.tell_validation(self.trainer, self.judge())
+
+    def on_test_epoch_end(self) -> None:
+        """Log each test source, and say which texts are left out or read in windows."""
+        super().on_test_epoch_end()
+        self._lengths.tell_test(self.trainer, self.judge())
 
     def source_values(self, stage: str, source: str, metric: Metric) -> Mapping[str, Tensor | float]:
         """Return the scores of a source and of its subsets, without those that are not defined."""

@@ -72,7 +72,9 @@ def load_rows(
 
 @cache
 def _announce(name: str) -> None:
-    say(f"{name}: what is not in the cache of `datasets` is fetched from the Hugging Face hub.")
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    rank_zero_only(say)(f"{name}: what is not in the cache of `datasets` is fetched from the Hugging Face hub.")
 
 
 class HubRows:

@@ -105,7 +105,8 @@ class BadRows:
             path: The file that `write` wrote.
         """
         if self.rows:
-            say(f"{len(self.rows):,} bad rows are set aside, with their reasons: {path}")
+            what = "1 bad row is" if len(self.rows) == 1 else f"{len(self.rows):,} bad rows are"
+            say(f"{what} set aside, with the reason: {path}")
 
 
 #: Lets the first bad row end the command.

@@ -6,7 +6,7 @@ repeated, a packed page. Texts are kept as they are stored until their sizes are
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _LARGEST, _MOST_PER_BYTE, _AT_ONCE = 1 << 28, 300, 100_000
 _LEAST = 16
 #: Bytes of a column that are read from the disk at once; without it all of a group of rows.
 _BUFFER = 1 << 20
+#: Most bytes of a group of rows whose texts are kept as they are stored: those that are stored plainly gather there.
+_LARGEST_GROUP = 1 << 26
 
 
 def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -42,7 +44,8 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
     number, decoded = 0, 0
     try:
         with parquet.ParquetFile(path) as file:
-            _check_size(path, _declared(file.metadata))
+            largest, all_groups = _declared(file.metadata)
+            _check_size(path, all_groups)
             fields = list(file.schema_arrow)
             classes = _class_names(file.schema_arrow.metadata or {}, f"{path}, its metadata")
         if len(fields) > MOST_COLUMNS:
@@ -53,9 +56,14 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
         for name in nested:
             if columns is None or name in columns:
                 raise UserError(f"{path}, column {name} holds lists or structures; convert it to numbers or texts.")
-        flat = [field.name for field in fields if field.name not in nested]
-        with parquet.ParquetFile(path, read_dictionary=flat, buffer_size=_BUFFER) as file:
-            for batch in file.iter_batches(max(1, min(1000, _AT_ONCE // max(len(flat), 1))), columns=flat):
+        flat = [field for field in fields if field.name not in nested]
+        names = [field.name for field in flat]
+        has_texts = not all(types.is_primitive(field.type) for field in flat)
+        at_once = max(1, min(1000, _AT_ONCE // max(len(flat), 1)))
+        large = has_texts and largest > _LARGEST_GROUP
+        kept = {"buffer_size": _BUFFER, "pre_buffer": False, "read_dictionary": [] if large else names}
+        with parquet.ParquetFile(path, **kept) as file:
+            for batch in _gathered(file.iter_batches(1 if large else at_once, columns=names), at_once):
                 size = sum(map(_size, batch.columns))
                 decoded += size
                 _check_size(path, decoded)
@@ -63,7 +71,7 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
                 for start in range(0, len(batch), step):
                     for row in _plain(batch.slice(start, step)).to_pylist():
                         number += 1
-                        row |= {name: names[row[name]] for name, names in classes.items() if row.get(name) in names}
+                        row |= {name: known[row[name]] for name, known in classes.items() if row.get(name) in known}
                         yield f"{path}, row {number}", row
     except UserError:
         raise
@@ -85,14 +93,32 @@ def class_names(names: Sequence[str]) -> dict[Any, str | None]:
     return {**dict(enumerate(names)), -1: None}
 
 
-def _declared(metadata: Any) -> int:
-    """Return the bytes that the columns hold, as the file says; a value counts for some in any case.
+def _declared(metadata: Any) -> tuple[int, int]:
+    """Return the bytes of the largest group of rows and of all, as the file says; a value counts for some in any case.
 
     Columns are not asked one by one: pyarrow ends the process where what a file says of one contradicts itself.
     """
     groups = map(metadata.row_group, range(metadata.num_row_groups))
-    sizes = (max(group.total_byte_size, group.num_rows * metadata.num_columns * _LEAST) for group in groups)
-    return max(int(metadata.num_rows) * _LEAST, sum(sizes))
+    sizes = [max(group.total_byte_size, group.num_rows * metadata.num_columns * _LEAST) for group in groups]
+    return max(sizes, default=0), max(int(metadata.num_rows) * _LEAST, sum(sizes))
+
+
+def _gathered(batches: Iterable[Any], most: int) -> Iterator[Any]:
+    """Yield batches, of which those of one row are joined up to a number of rows and about a megabyte."""
+    from pyarrow import Table
+
+    held, size = [], 0
+    for batch in batches:
+        if len(batch) > 1:
+            yield batch
+            continue
+        held.append(batch)
+        size += batch.nbytes
+        if len(held) == most or size > _BUFFER:
+            yield from Table.from_batches(held).combine_chunks().to_batches()
+            held, size = [], 0
+    if held:
+        yield from Table.from_batches(held).combine_chunks().to_batches()
 
 
 def _check_size(path: Path, size: int) -> None:

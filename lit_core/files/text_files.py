@@ -130,14 +130,19 @@ def lines_of(file: IO[bytes], path: Path, bad: BadRows = STOP) -> Iterator[tuple
 def refuse_other_kinds(path: Path) -> None:
     """Refuse a file that is named like a text, but is something else by its first bytes.
 
+    Single lines of it could be taken for texts where bad ones are set aside.
+
     Raises:
         UserError: If it is, or cannot be opened.
     """
     with opened(path) as file:
-        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+        content = file.read(1 << 13)
+    start = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     for first, kind in _OTHER_KINDS.items():
         if start.startswith(first) or start.lower().startswith(first):
             raise UserError(f"{path} is {kind} by its content, not by its name; rename it, or save its text alone.")
+    if b"\0" in content:
+        decoded(content, f"{path}, line {content[: content.index(0)].count(10) + 1}")
 
 
 def read_whole(path: Path, largest: int = LARGEST) -> bytes:
@@ -181,7 +186,7 @@ def decoded(content: bytes, where: str, remedy: str = "convert the file") -> str
         UserError: If they are not UTF-8, or hold a zero byte, as UTF-16 does.
     """
     if b"\0" in content:
-        raise UserError(f"{where} is not in UTF-8 (it holds a zero byte, as UTF-16 does); {remedy}.")
+        raise UserError(f"{where} is not in UTF-8 (it holds a zero byte, as UTF-16 and programs do); {remedy}.")
     try:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:

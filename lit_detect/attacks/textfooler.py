@@ -11,6 +11,7 @@ from lit_detect.attacks.base import Attacked
 from lit_detect.attacks.editable_text import EditableText
 from lit_detect.attacks.substitution import Substitution
 from lit_detect.detectors.base import Detector
+from lit_detect.judging import Judge
 from lit_detect.language.parts_of_speech import Tagger
 from lit_detect.language.similarity import Similarity
 from lit_detect.language.synonyms import Synonyms
@@ -26,7 +27,9 @@ class TextFooler(Substitution):
     4. If some scores are below ``threshold``, take the one of these synonyms with the most similar window, and end.
        Otherwise take the synonym that lowers the score most, if one lowers it, and go to 3.
 
-    Every scored text is a query, including the original. At ``max_queries`` the attack ends with the current text.
+    The score of a text that is longer than what the detector reads at once is the largest of its windows, each of which
+    takes as long as a shorter text. Every scored text is a query, including the original. At ``max_queries`` the attack
+    ends with the current text.
 
     The release takes the 50 nearest counter-fitted vectors with a cosine of 0.5 or more, though its paper says 0.7.
 
@@ -113,7 +116,7 @@ class _QueryBudget:
     """Scores texts with a detector until a largest number of queries is reached."""
 
     def __init__(self, detector: Detector, most: int, batch_size: int) -> None:
-        self._detector, self._batch_size = detector, batch_size
+        self._judge, self._batch_size = Judge(detector), batch_size
         self.left, self.queries = most, 0
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
@@ -122,7 +125,7 @@ class _QueryBudget:
         self.left -= len(texts)
         self.queries += len(texts)
         parts = [
-            self._detector.score(texts[i : i + self._batch_size]).numpy()
+            self._judge.scores(texts[i : i + self._batch_size], self._batch_size).numpy()
             for i in range(0, len(texts), self._batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros(0)

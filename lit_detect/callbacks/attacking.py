@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_core.errors import UserError
 from lit_detect.attacks import Attack
 from lit_detect.attacks.base import Attacked
+from lit_detect.module import DetectorTask
 
 
 class CachedAttacks:
@@ -76,6 +77,8 @@ def columns(batch: Any, callback: str) -> tuple[list[str], list[int], list[int]]
 def scorer(pl_module: LightningModule) -> Callable[[Sequence[str]], Tensor]:
     """Return a function that scores texts by a module's ``detector.score``, or by its own ``score``.
 
+    A `DetectorTask` scores long texts in windows, as it judges them.
+
     It returns a score per text, in float64 on the CPU.
 
     Raises:
@@ -83,6 +86,8 @@ def scorer(pl_module: LightningModule) -> Callable[[Sequence[str]], Tensor]:
     """
     owners: tuple[Any, ...] = getattr(pl_module, "detector", None), pl_module
     score = next((owner.score for owner in owners if hasattr(owner, "score")), None)
+    if isinstance(pl_module, DetectorTask):
+        score = pl_module.judge().scores
     name = type(pl_module).__name__
     if score is None:
         raise UserError(f"{name} cannot score texts. Give it a `detector`, or a method `score` of a list of texts.")

@@ -52,7 +52,8 @@ class PredictionWriter(Callback):
     ``id``           its ``id`` in the input, or the name of its file; empty where it has none
     ``score``        higher is machine
     ``probability``  of machine, 0 to 1; empty where the detector abstains
-    ``p_value``      chance that a human text like those of the calibration scores as high; empty without one
+    ``p_value``      largest probability, in expectation, with which a human text like those of the calibration scores
+                     as high; empty without a calibration
     ``decision``     ``human``, ``machine`` or ``abstain``
     ``tokens``       number of tokens of the whole text
     ``reason``       why the detector abstains; empty where it decides

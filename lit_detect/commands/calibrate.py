@@ -17,7 +17,7 @@ from lit_core.screen import quoted, say
 from lit_core.statistics.beta import beta_quantile
 from lit_core.statistics.proportion import share_interval
 from lit_detect.calibration import ALL, Calibration
-from lit_detect.data.user_texts import Texts, open_texts
+from lit_detect.data.user_texts import Texts, named_texts, open_texts
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt
 from lit_detect.functional.conformal import allowed_above, check_rates, texts_needed
 from lit_detect.prefixes import Beginnings
@@ -225,13 +225,15 @@ def read_texts(
     right = [index for index, record in records.items() if record.label in (label, None)]
     other = "machine" if label == HUMAN else "human"
     if not right:
-        raise UserError(f"`{argument}` is {path}, whose texts are all labelled {other}; give {argument} texts.")
+        raise UserError(
+            f"`{argument}` is {named_texts(path)}, whose texts are all labelled {other}; give {argument} texts."
+        )
     chosen = [index for index in right if label == MACHINE or not records[index].attack]
     unlabelled = sum(records[index].label is None for index in chosen)
     for count, sentence in (
-        (len(records) - len(right), f"{other} texts of {path} are left out."),
-        (len(right) - len(chosen), f"attacked texts of {path} are left out."),
-        (unlabelled, f"texts of {path} have no label and count as {argument}."),
+        (len(records) - len(right), f"{other} texts of {named_texts(path)} are left out."),
+        (len(right) - len(chosen), f"attacked texts of {named_texts(path)} are left out."),
+        (unlabelled, f"texts of {named_texts(path)} have no label and count as {argument}."),
     ):
         if count:
             say(f"{count:,} {sentence}")

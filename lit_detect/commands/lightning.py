@@ -14,6 +14,7 @@ from lit_core.cli.lit_cli import LitCLI
 from lit_core.files.text_files import with_compressions
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.data.module import TextDataModule  # noqa: F401
+from lit_detect.data.user_texts import listed_texts
 from lit_detect.module import DetectorTask
 from lit_detect.report.called import Called, called_lines, share
 
@@ -52,9 +53,8 @@ class DetectorCLI(LitCLI):
         """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-            given = getattr(self.datamodule, "predict", None) or ""
-            names = [given] if isinstance(given, str) else given
-            lines = all(name.endswith(with_compressions(".jsonl")) for name in names)
+            names = listed_texts(getattr(self.datamodule, "predict", None) or "")
+            lines = all(str(name).endswith(with_compressions(".jsonl")) for name in names)
             kind: Literal["csv", "jsonl"] = "jsonl" if lines else "csv"
             callbacks.append(PredictionWriter(self.run_folder, kind))
 

@@ -139,6 +139,12 @@ def report(
             notes += [
                 sentence for given, sentence in ((language_model, _NO_PERPLEXITY), (gruen, _NO_GRUEN)) if not given
             ]
+        notes += [
+            f"{one.in_windows:,} of {len(one.records):,} texts are longer than what {one.name} reads at once; their "
+            "score is the largest of their windows, but its own threshold is for one."
+            for one in evaluated
+            if one.in_windows
+        ]
         notes += [f"{name} is left out: {reason}" for name, reason in refused.items()]
         kept = {name: judge.checkpoint_sha256 for name, judge in loaded.items() if name not in refused}
         write_record(folder, work={**work, "detectors": kept})
@@ -219,7 +225,8 @@ def evaluate(
     scored = score_many(judge, [record.text for record in chosen], batch_size, folder, fabric)
     check_scores(scored.scores, f"scores of {name}")
     abstains = len(records) - len(chosen)
-    return Evaluated(name, judge.name, chosen, scored.scores, judge.threshold, scored.seconds, abstains)
+    in_windows = sum(judge.need_windows([record.text for record in chosen]))
+    return Evaluated(name, judge.name, chosen, scored.scores, judge.threshold, scored.seconds, abstains, in_windows)
 
 
 def rows_of(evaluated: Evaluated, fields: Sequence[str]) -> Iterator[ReportRow]:

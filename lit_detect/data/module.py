@@ -47,7 +47,8 @@ class TextDataModule(StreamDataModule):
             of .txt, .docx and .pdf, a data set as hf:NAME:SPLIT, or a folder that ``lit-detect prepare`` wrote; also a
             pattern of files, or a list of these; None for none.
         text_column: Column or key of the text in the file to predict.
-        group_column: Column or key in the file to predict that says which threshold decides; None has one for all.
+        group_column: Column or key in the file to predict that says with which human texts of a calibration a text is
+            compared; None compares with all.
         on_error: What a bad row to predict or to prepare does: stop ends the run, skip lists it with its reason in
             ``set_aside.csv`` beside the output, and the others are read.
         normalize: Whether texts are given out with their Unicode normalised, which undoes homoglyphs and invisible

@@ -81,12 +81,11 @@ def open_texts(
     """
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    given = [path] if isinstance(path, str | Path) else list(path)
+    given, shown = listed_texts(path), named_texts(path)
     places = [place for name in given for place in _places(name, argument)]
     for place, times in Counter(map(Path.resolve, places)).items():
         if times > 1:
             raise UserError(f"{argument} names {place} twice, so its texts would count twice; name it once.")
-    shown = ", ".join(map(str, given[:3])) + (f" and {len(given) - 3:,} others" if len(given) > 3 else "")
     before, parts = len(bad.rows), []
     for place in places:
         opening = _opening(place, argument, text_column, group_column, transform, split, bad)
@@ -109,6 +108,17 @@ def open_texts(
         f"{shown}: {count + blank + aside:,} rows read, {count:,} kept, {blank + aside:,} set aside{why}."
     )
     return texts
+
+
+def listed_texts(path: Texts) -> list[str | Path]:
+    """Return what names texts as a list."""
+    return [path] if isinstance(path, str | Path) else list(path)
+
+
+def named_texts(path: Texts) -> str:
+    """Return what names texts for messages: the first three names."""
+    given = listed_texts(path)
+    return ", ".join(map(str, given[:3])) + (f" and {len(given) - 3:,} others" if len(given) > 3 else "")
 
 
 def _places(name: str | Path, argument: str) -> list[Path]:

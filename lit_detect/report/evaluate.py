@@ -35,6 +35,7 @@ class Evaluated:
         threshold: The detector's own threshold.
         seconds: Mean time per text, in seconds.
         abstains: Number of further texts, which are too short for the detector.
+        in_windows: Number of texts that are longer than what it reads at once.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Evaluated:
     threshold: float
     seconds: float
     abstains: int
+    in_windows: int = 0
 
     @cached_property
     def labels(self) -> Tensor:

@@ -86,6 +86,7 @@ def experiment(seed: int, options: DetectionOptions) -> list[dict[str, Any]]:
             [r for r in own if r.label == MACHINE], options.queried_texts if few else options.attacked_texts
         )
         rows.append(_attacked_row(name, attack, judge, machine, [r for r in own if r.label == HUMAN]))
+    judge.tell_read_in_part()
     digest = hashlib.sha256("\0".join(r.text for r in (*train, *own)).encode()).hexdigest()[:16]
     return [{"data": digest} | row for row in rows]
 

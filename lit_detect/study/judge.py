@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lit_core.screen import say
 from lit_core.study.parts import Part
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.callbacks import AdversarialTraining
@@ -20,7 +21,7 @@ from lit_detect.study.training import Samples, fitted, language_models, scores_o
 
 
 class Judge:
-    """Scores each text once, and stores the results of attacks that query it.
+    """Scores the beginning of each text once, as much as the detector reads, and stores attacks that query it.
 
     Args:
         task: The detector with its calibration.
@@ -33,6 +34,7 @@ class Judge:
         self.threshold = float(task.threshold)
         self.misled: dict[tuple[Part[Attack], str], Attacked] = {}
         self._known: dict[str, float] = {}
+        self._is_told = False
 
     def __call__(self, texts: Iterable[str]) -> Tensor:
         """Return the scores of texts, float64 of shape ``(n,)``."""
@@ -44,9 +46,32 @@ class Judge:
                 self._known |= dict(zip(part, scores_of_texts(self.task.detector, part).tolist(), strict=True))
         return torch.tensor([self._known[text] for text in asked], dtype=torch.float64)
 
+    def tell_read_in_part(self) -> None:
+        """Say once of how many texts the beginning alone was scored, if of any."""
+        part = 0 if self._is_told else sum(share > 1 for share in self.task.detector.fill(list(self._known)))
+        if part:
+            say(f"{self.task.detector.name} has read the beginning alone of {part:,} of {len(self._known):,} texts.")
+            self._is_told = True
+
     def autocast(self) -> torch.autocast:
         """Return the context in which a trained detector scores as it was trained."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed")
+
+
+class _Beginnings(Detector):
+    """A detector that reads no windows, so that an attack asks for the scores that a study measures."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector, self.name, self.max_tokens = detector, detector.name, None
+
+    def score(self, texts: Sequence[str]) -> Tensor:
+        """Return the score of the beginning of each text; see `Detector.score`."""
+        return self.detector.score(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each whole text."""
+        return self.detector.count_tokens(texts)
 
 
 @lru_cache(maxsize=8)  # the other grids of a seed use the same detector
@@ -79,7 +104,7 @@ def attack_all(described: Part[Attack], texts: Sequence[str], judge: Judge) -> l
     if not described.accepts("detector"):
         return AttackOnDisk(described, language_models).attack_many(texts, 0)
     if new := [text for text in texts if (described, text) not in judge.misled]:
-        own = {"detector": judge.task.detector, "threshold": judge.threshold}
+        own = {"detector": _Beginnings(judge.task.detector), "threshold": judge.threshold}
         attack = described.build(language_models, **own)
         with judge.autocast():
             judge.misled |= {(described, text): attack(text, 0) for text in new}

@@ -94,7 +94,12 @@ def test_a_trained_detector_is_trained_tested_and_asked(capsys):
         "max_tokens": 128,
         "min_tokens": 50,
     }
+    said = "".join(capsys.readouterr())
+    assert re.search(r"[1-9]\d* of 12 validation texts are longer than what EncoderDetector.* reads at once", said)
+    assert said.count("validation texts") == 1, "not at each epoch"
     assert main(["test", "--ckpt_path", "runs/detect/encoder/checkpoints/last.ckpt", "--verbose", "false"]) == 0
+    said = "".join(capsys.readouterr())
+    assert re.search(r"[1-9]\d* of 12 texts are longer .* largest of their windows\. Without a calibration", said)
     logged = {key for row in rows("runs/detect/encoder/metrics.csv") for key, value in row.items() if value}
     assert {"train/loss", "val/pairs/auroc", "test/pairs/auroc", "test/pairs/domain/emma/auroc"} <= logged
     asked = [record.text for record in pairs(12)]

@@ -3,9 +3,11 @@
 import math
 from dataclasses import astuple, replace
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from test_windows import Words
+from torch.utils.data import DataLoader
 
 from lit_detect.calibration import Calibration
 from lit_detect.detectors.normalization import with_normalization
@@ -72,6 +74,18 @@ def test_offsets_are_those_of_the_text_before_it_was_normalised():
     (found,) = judge.judge([hidden])
     flagged = [hidden[window.start : window.end] for window in found.windows if window.is_flagged]
     assert flagged and all(part.replace("\u200b", "").split().count("x") == 3 for part in flagged)
+
+
+def test_a_test_leaves_out_what_is_too_short_and_says_what_it_reads_in_windows(capsys):
+    task, trainer = DetectorTask(Words(), min_tokens=5), pl.Trainer(accelerator="cpu", logger=False, barebones=True)
+    task.set_platt(Platt(1.0, -2.0))
+    texts = ["a b x c x", "x x", LONG, "a b c d e"]
+    batch = {"text": texts, "y": torch.tensor([1, 1, 1, 0]), "index": torch.arange(4)}
+    trainer.test(task, DataLoader([batch], batch_size=None), verbose=False)
+    assert task.called_machine["0"] == (0, 1, 2, 2)
+    said = capsys.readouterr().out
+    assert "1 of 4 texts have fewer than 5 tokens and are left out" in said
+    assert "1 of 4 texts are longer than what Words reads at once; their score is the largest of their" in said
 
 
 def test_the_task_tells_what_its_judge_does():

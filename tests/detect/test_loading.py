@@ -127,7 +127,9 @@ def calibrated(path, texts, folder):
 def reported(path, texts, folder):
     records = [Record(str(n), text, HUMAN) for n, text in enumerate(texts)]
     records += [Record(f"m{n}", text, MACHINE) for n, text in enumerate(map(shuffled, texts))]
-    return evaluate("d", load(path), records, folder / f"scores-{hash(texts[0])}").scores
+    evaluated = evaluate("d", load(path), records, folder / f"scores-{hash(texts[0])}")
+    assert 0 < evaluated.in_windows <= len(evaluated.records)
+    return evaluated.scores
 
 
 def predicted(path, texts, folder):
@@ -152,7 +154,7 @@ def test_disguised_letters_change_no_score(runs, run, way):
     scores, alone = way(path, DISGUISED, runs), loaded(path, CLEAN, runs)
     tolerance = 1e-3 * float(alone.std())  # batches of other sizes are rounded otherwise
     assert torch.allclose(scores, way(path, CLEAN, runs), atol=tolerance)
-    if way in (scored, predicted):  # in windows
+    if way in (scored, predicted, attacked):  # in windows
         alone = load(path).scores(CLEAN)
     if way not in (calibrated, reported):
         assert torch.allclose(scores.double(), alone, atol=tolerance)

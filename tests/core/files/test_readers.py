@@ -12,7 +12,7 @@ import pytest
 
 from lit_core.corpora import TextFolder, user
 from lit_core.errors import UserError
-from lit_core.files import json_files, rows
+from lit_core.files import json_files, parquet_files, rows
 from lit_core.files.arrays import map_npy, parse_npy
 from lit_core.files.json_files import DEEPEST, json_lines, parse_json, read_json
 from lit_core.files.logged import logged_values
@@ -211,14 +211,31 @@ BOMBS = {
 }
 
 
+@pytest.mark.parametrize("largest_group", [0, 1 << 26])
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_small_parquet_file_is_no_large_table(bomb, tmp_path):
+def test_a_small_parquet_file_is_no_large_table(bomb, largest_group, tmp_path, monkeypatch):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
+
+    monkeypatch.setattr(parquet_files, "_LARGEST_GROUP", largest_group)
 
     parquet.write_table(pyarrow.table({"x": BOMBS[bomb](pyarrow)}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"x\.parquet has [\d,]+ bytes and stands for more than 268,435,456, too many"):
         list(parquet_rows(tmp_path / "x.parquet"))
+
+
+def test_a_large_group_of_rows_is_not_held_in_memory(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setattr(parquet_files, "_LARGEST_GROUP", 1 << 20)
+    texts = [f"{number} " * 2000 for number in range(2000)]
+    parquet.write_table(pyarrow.table({"n": range(2000), "text": texts}), tmp_path / "x.parquet", write_batch_size=20)
+    before, most = pyarrow.total_allocated_bytes(), 0
+    for number, (where, row) in enumerate(parquet_rows(tmp_path / "x.parquet")):
+        assert where.endswith(f"row {number + 1}") and row == {"n": number, "text": texts[number]}
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert number == 1999 and most < 6e6, "20 MB of text in one group"
 
 
 def test_lists_in_parquet_are_refused_only_where_they_are_needed(tmp_path):

@@ -72,7 +72,7 @@ def test_the_most_important_word_becomes_what_lowers_the_score_most():
     assert found.text == "gamma low low"  # gamma's only synonym makes it worse
     # the original, each word left out, then alpha's three, beta's one, gamma's one
     assert found.queries == len(detector.asked) == 1 + 3 + 3 + 1 + 1
-    assert detector.asked[1:4] == [" beta alpha", "gamma  alpha", "gamma beta "]
+    assert set(detector.asked[1:4]) == {" beta alpha", "gamma  alpha", "gamma beta "}
     assert found.meta["score_before"] == 6 and found.meta["score_after"] == pytest.approx(1.4)
     assert apply_edits("gamma beta alpha", found.edits) == found.text
 

@@ -124,7 +124,7 @@ def test_each_row_tells_its_file_and_bad_ones_are_set_aside(texts, tmp_path, cap
     with (tmp_path / "out/set_aside.csv").open(newline="") as file:
         ((aside),) = csv.DictReader(file)
     assert (aside["file"], aside["row"]) == (f"{tmp_path}/more.tsv", "line 3") and "1 cells" in aside["reason"]
-    assert "1 bad rows are set aside, with their reasons:" in capsys.readouterr().out
+    assert "1 bad row is set aside, with the reason:" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"the list of rows that are set aside is .*set_aside\.csv, which exists"):
         (tmp_path / "out/predictions.csv").unlink()
         predict(texts, tmp_path / "out", on_error="skip")

@@ -90,7 +90,6 @@ CASES = {
         | {"text_column": "title", "output": "other.json", "fpr": 0.5, "confidence": 0.5, "detector": "classifier"},
         under={"text_column": {"human": "table.csv"}},
         alone={"detector": {"human": "pairs.jsonl", "fpr": 0.3, "output": "new.json"}},
-        same={"batch_size": "it changes the scores by rounding only"},
     ),
     "report": Case(
         {"detectors": {"one": CHECKPOINT.format("one")}, "texts": ["pairs.jsonl", "attacked.jsonl"], "output": "new"},

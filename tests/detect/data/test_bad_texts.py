@@ -92,7 +92,14 @@ def test_what_is_no_text_is_told_by_its_content(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", bytes(range(256)) * 9, "A".encode("utf-16"), b"\xff\xd8"]
+    "content",
+    [
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        bytes(range(256)) * 9,
+        b"\x7fELF" + 3 * b"\nchance\n\0",
+        "A".encode("utf-16"),
+        b"\xff\xd8",
+    ],
 )
 @pytest.mark.parametrize("name", FILES)
 def test_bytes_that_are_no_text_are_one_sentence(name, content, tmp_path):
@@ -101,9 +108,10 @@ def test_bytes_that_are_no_text_are_one_sentence(name, content, tmp_path):
         path.write_bytes(content)
         if compress:
             packed(path)
-        with pytest.raises(UserError, match=rf"f{name}.* (not in UTF-8|not a complete|carriage return)") as error:
-            open_texts(path, "x")
-        assert "\n" not in str(error.value)
+        for bad in (BadRows(), BadRows("skip")):
+            with pytest.raises(UserError, match=rf"f{name}.* (not in UTF-8|not a complete|carriage return)") as error:
+                open_texts(path, "x", bad=bad)
+            assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -58,7 +58,7 @@ def test_every_format_sets_bad_rows_aside(path, capsys):
     assert run("lit-detect", None, {"prepare": prepare}, command) == 2
     assert file.name in capsys.readouterr().err and not Path("data/texts").exists()
     assert run("lit-detect", None, {"prepare": prepare}, [*command, "--on_error", "skip"]) == 0
-    assert "1 bad rows are set aside, with their reasons: " in capsys.readouterr().out
+    assert "1 bad row is set aside, with the reason: " in capsys.readouterr().out
     (aside,) = [row for found in Path("data/texts").glob("*/set_aside.csv") for row in csv.DictReader(found.open())]
     assert Path(aside["file"].partition(", ")[0]).name == file.name and aside["row"] and aside["reason"]
     assert run("lit-detect", None, {"prepare": prepare}, [*command, "--on_error", "skip"]) == 0
