@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 #: Commands in order, the extras of which one is enough for them, and what their output shows.
@@ -42,6 +43,12 @@ WORK: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("detect", "valuation"),
         "runs/detect/detect",
     ),
+    (
+        "lit-detect attack --config detect/attack/article_deletion.yaml --input essay.docx --labels both "
+        "--output attacked.jsonl",
+        ("documents",),
+        "ArticleDeletion",
+    ),
     ("lit-detect test --ckpt_path runs/detect/detect/checkpoints/last.ckpt", ("detect", "valuation"), "called machine"),
 )
 
@@ -68,6 +75,18 @@ data:
     train: [mine]
     test: [mine]
 """
+#: The parts of a .docx with a paragraph.
+DOCX = {
+    "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default '
+    'Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Override '
+    'PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.'
+    'document.main+xml"/></Types>',
+    "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship '
+    'Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
+    'Target="word/document.xml"/></Relationships>',
+    "word/document.xml": '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+    "<w:p><w:r><w:t>The cat sat on the mat.</w:t></w:r></w:p></w:body></w:document>",
+}
 
 
 def main() -> None:
@@ -108,6 +127,9 @@ def prepare() -> None:
         Path(f"{name}.yaml").write_text(config)
     rows = [f"{n},{n * n % 11},{'odd' if n * n % 5 > 1 else 'even'},{'abc'[n % 3]}" for n in range(600)]
     Path("table.csv").write_text("\n".join(["first,second,kind,place", *rows, ""]))
+    with zipfile.ZipFile("essay.docx", "w") as archive:
+        for name, part in DOCX.items():
+            archive.writestr(name, part)
     with Path("texts.csv").open("w", newline="") as file:
         rows = [(text[number * 60 : number * 60 + 300], number % 2) for number in range(80)]
         csv.writer(file).writerows([("text", "label"), *rows])

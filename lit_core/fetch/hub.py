@@ -97,11 +97,13 @@ class HubRows:
         if given is None:
             raise UserError(f"{name} must be hf:NAME, hf:NAME:SPLIT or hf:NAME:SUBSET:SPLIT; correct it.")
         self.name = name
-        hub = {key: given[key] for key in ("path", "subset", "revision")}
-        if not Path(given["path"]).expanduser().is_dir():
+        folder = Path(given["path"]).expanduser()
+        if not folder.is_dir():
             _announce(name)
         remedy = "correct name, subset or split; without a network, give a file that you have"
-        found: Any = load_rows(name, remedy, **hub, split=given["split"], streaming=False, data_files=None)
+        hub = {key: given[key] for key in ("subset", "split", "revision")}
+        path = str(folder) if folder.is_dir() else given["path"]
+        found: Any = load_rows(name, remedy, path, **hub, streaming=False, data_files=None)
         if given["split"] is None:
             if len(found) != 1:
                 raise UserError(

@@ -13,6 +13,7 @@ from lit_core.errors import UserError
 from lit_core.fetch.hub import HubRows
 from lit_core.files.bad_rows import STOP, BadRows
 from lit_core.files.parquet_files import parquet_rows
+from lit_core.record import note_input
 from lit_detect.data.indexed_texts import file_state, unchanged
 from lit_detect.data.rows import Recent, Rows
 from lit_detect.formats.base import stem
@@ -144,6 +145,8 @@ class HubTexts(StoredRows):
         short = name.partition(":")[2].replace("/", "-").replace(":", "-")
         super().__init__(name, short, text_column, group_column, transform, bad)
         self.files = self._rows.files
+        for file in self.files:
+            note_input(file, data_set=name)
 
     def row(self, index: int) -> dict[str, Any]:
         """Read one row; see the base class."""

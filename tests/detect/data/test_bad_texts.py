@@ -243,7 +243,8 @@ def test_a_data_set_that_cannot_be_had_is_one_sentence(tmp_path, monkeypatch):
             assert "\n" not in str(error.value)
 
 
-def test_classes_are_read_by_their_names(tmp_path):
+@pytest.mark.parametrize("kind", ["plain", "with an image"])
+def test_classes_are_read_by_their_names(kind, tmp_path):
     """The number 0 is not human where the set calls it machine."""
     import datasets
 
@@ -251,6 +252,8 @@ def test_classes_are_read_by_their_names(tmp_path):
     rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, -1]})
     (tmp_path / "set").mkdir()
     rows = rows.cast_column("label", label)
+    if "image" in kind:  # is not decoded, since files of others may lie behind it
+        rows = rows.add_column("image", [{"bytes": b"none", "path": None}] * 3).cast_column("image", datasets.Image())
     rows.to_parquet(tmp_path / "set/train.parquet")
     for path in (tmp_path / "set/train.parquet", f"hf:{tmp_path}/set"):
         assert [record.label for record in open_texts(path, "x").records()] == [1, 0, None]
