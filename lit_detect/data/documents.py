@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ class Documents(IndexedTexts):
     def __init__(
         self, files: Sequence[Path], transform: Callable[[str], str] | None = None, bad: BadRows = STOP
     ) -> None:
-        super().__init__(None, transform, bad)
-        self.groups = {""}
+        super().__init__(None, transform, bad, stem(files[0]) if len(files) == 1 else "")
+        self.groups, self._stems = {""}, Counter(map(stem, files))
         self._states: list[tuple[int, int]] = []
         for file in files:
             state = file_state(file)
@@ -65,7 +66,9 @@ class Documents(IndexedTexts):
 
     def record(self, index: int) -> Record:
         """Read a text, which is named after its file; see the base class."""
-        return Record(self.name or stem(self.files[index]), self.row(index)["text"])
+        file = self.files[index]
+        name = stem(file) if self._stems[stem(file)] == 1 else file.name
+        return Record(self.name or name, self.row(index)["text"])
 
     def where(self, index: int) -> str:
         """Return the path of the file."""

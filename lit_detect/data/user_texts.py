@@ -82,6 +82,8 @@ def open_texts(
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     given, shown = listed_texts(path), named_texts(path)
+    if not given:
+        raise UserError(f"{argument} is an empty list; name a file or folder of texts.")
     places = [place for name in given for place in _places(name, argument)]
     for place, times in Counter(map(Path.resolve, places)).items():
         if times > 1:
@@ -98,16 +100,25 @@ def open_texts(
     if not parts:
         why = f" that can be read: {bad.rows[before].reason}" if aside else "; give a file or folder with some."
         raise UserError(f"{argument} is {shown}, which has no texts{why}")
-    names = Counter(part.name for part in parts)
-    for part, file in ((part, part.files[0]) for part in parts if names[part.name] > 1 and part.name and part.files):
-        part.name = str(file.with_suffix(""))  # ids begin with it
+    _tell_apart(parts)
     texts = parts[0] if len(parts) == 1 else SeveralTexts(parts)
-    count, reasons = len(texts), [f"{blank:,} blank"] * bool(blank) + [f"{aside:,} bad"] * bool(aside)
-    why = ", since they are blank" if blank and not aside else f" ({', '.join(reasons)})" if aside else ""
-    rank_zero_only(say)(
-        f"{shown}: {count + blank + aside:,} rows read, {count:,} kept, {blank + aside:,} set aside{why}."
-    )
+    rank_zero_only(say)(f"{shown}: {_counts(len(texts), blank, aside)}")
     return texts
+
+
+def _tell_apart(parts: Sequence[IndexedTexts]) -> None:
+    """Let the ids of texts in files of equal names begin with the whole paths."""
+    names = Counter(part.name for part in parts)
+    for part in parts:
+        if part.name and names[part.name] > 1 and part.files:
+            part.name = str(part.files[0])
+
+
+def _counts(kept: int, blank: int, bad: int) -> str:
+    """Return a sentence of how many rows were read, kept and set aside, and why."""
+    both = ", ".join(f"{count:,} {name}" for name, count in (("blank", blank), ("bad", bad)) if count)
+    why = f" ({both})" if bad else ", since they are blank" if blank else ""
+    return f"{kept + blank + bad:,} rows read, {kept:,} kept, {blank + bad:,} set aside{why}."
 
 
 def listed_texts(path: Texts) -> list[str | Path]:

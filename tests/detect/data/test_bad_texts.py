@@ -270,11 +270,20 @@ def test_several_files_and_patterns(tmp_path, capsys):
     ]  # fmt: skip
     assert "5 rows read, 3 kept, 2 set aside, since they are blank" in capsys.readouterr().out
     ids = [record.id for record in texts.records()]
-    assert len(set(ids)) == 3 and ids[2] == "y-0000001" and "a/x-0000001" in ids[0]
+    assert len(set(ids)) == 3 and ids[2] == "y-0000001" and "a/x.csv-0000001" in ids[0]
+    for folder, kinds in (("a", ("docx",)), ("b", ("docx", "pdf"))):
+        (tmp_path / folder / "x.csv").unlink()
+        for kind in kinds:
+            {"docx": write_docx, "pdf": write_pdf}[kind](tmp_path / f"{folder}/x.{kind}", folder)
+    texts = open_texts([f"{tmp_path}/a/x.docx", f"{tmp_path}/b/x.docx", f"{tmp_path}/b/x.pdf"], "x")
+    assert len({record.id for record in texts.records()}) == 3
+    assert [record.id for record in open_texts(tmp_path / "b", "x").records()] == ["x.docx", "x.pdf"]
+    with pytest.raises(UserError, match="x is an empty list"):
+        open_texts([], "x")
     with pytest.raises(UserError, match=r"x is .*\*\.tsv, a pattern that no file matches"):
         open_texts(f"{tmp_path}/*.tsv", "x")
-    with pytest.raises(UserError, match=r"x names .*x\.csv twice, so its texts would count twice"):
-        open_texts([tmp_path / "a/x.csv", f"{tmp_path}/a/*"], "x")
+    with pytest.raises(UserError, match=r"x names .*x\.docx twice, so its texts would count twice"):
+        open_texts([tmp_path / "a/x.docx", f"{tmp_path}/a/*"], "x")
 
 
 MALFORMED = {
