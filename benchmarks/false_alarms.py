@@ -50,6 +50,8 @@ SHORTEST, WINDOW, BUCKET, LAST_BUCKET = 50, 128, 100, 900
 FINE = [round(SHORTEST * 2 ** (step / 4)) for step in range(24)]
 TESTED, BATCH, FDR = 150, 100, 0.1
 BANDS = (50, 100, 200, 400, 10_000)
+#: Texts of a range of lengths below which it has no rate, but only a count.
+FEWEST = 50
 #: How far scores are raised to make texts that should be found, in standard deviations of those of whole texts.
 RAISED = 2.0
 #: Tells whether a text is called machine, None where it abstains.
@@ -243,8 +245,12 @@ def length_rows(texts: Sequence[Text], n: int, draws: int) -> Iterator[list[str]
             found[name, "power"].append(
                 sum(rule(text.score + raised, text.tokens) or False for text in chosen[n:]) / TESTED
             )
+    known = [sum(low <= text.tokens < high for text in texts) for low, high in pairwise(BANDS)]
     for name in RULES:
-        bands = [rate(found[name, low]) for low in BANDS[:-1]]
+        bands = [
+            rate(found[name, low]) if number >= FEWEST else f"{number} texts"
+            for low, number in zip(BANDS, known, strict=False)
+        ]
         rest = [f"{mean(found[name, key]):.1%}" for key in ("decided", "power")]
         yield [name, f"{n:,}", *bands, rate(found[name, "all"]), *rest]
 
@@ -346,7 +352,9 @@ def page(sets: Mapping[str, Sequence[Text]], draws: int) -> list[str]:
         "texts, and exceeds its rate where one has few, since it then calls machine what is above all of them. Ours "
         "compares with beginnings of longer texts too, so that each length has enough, takes the stricter of two "
         "neighbouring lengths, and so stays below its rate; above the last length that enough texts have, it compares "
-        "with whole texts, and there the rate holds on average over these lengths only.",
+        "with whole texts, and there the rate holds on average over these lengths only. It supposes that short texts "
+        "are like beginnings of longer ones. Where they are of another kind, as the few stories below 100 words among "
+        "the texts of Fast-DetectGPT, no rate is promised for them, as for any other kind.",
         "",
     ]
     for name, texts in sets.items():

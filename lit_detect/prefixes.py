@@ -7,15 +7,15 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 
 from lit_detect.functional.threshold import check_scores
 from lit_detect.human_scores import Group, Length
 
-#: A word with the blanks before it, or a part of a very long one.
-_PIECE = re.compile(r"\s*\S{1,16}")
+#: A word, or a part of a very long one.
+_WORD = re.compile(r"\S{1,16}")
 #: Each length is this times the one before.
 RATIO = math.sqrt(2)
 
@@ -100,13 +100,14 @@ def cut_to_lengths(
         count: Returns the number of tokens of each of several texts; those of words are scaled so that their sum is
             that of the text.
     """
-    matches = [list(_PIECE.finditer(text)) for text in texts]
-    different = list(dict.fromkeys(match.group() for own in matches for match in own))
+    ends = [[match.end() for match in _WORD.finditer(text)] for text in texts]
+    pieces = [[text[i:j] for i, j in pairwise([0, *own])] for text, own in zip(texts, ends, strict=True)]
+    different = list(dict.fromkeys(piece for own in pieces for piece in own))
     known = dict(zip(different, count(different), strict=True))
     beginnings = []
-    for text, total, own in zip(texts, tokens, matches, strict=True):
-        reached = list(accumulate(known[match.group()] for match in own))
+    for text, total, end, own in zip(texts, tokens, ends, pieces, strict=True):
+        reached = list(accumulate(known[piece] for piece in own))
         scale = reached[-1] / total if total and reached else 0.0
-        ends = {length: bisect_left(reached, length * scale - 1e-9) for length in lengths if length <= total}
-        beginnings.append({length: text[: own[at].end()] for length, at in ends.items()})
+        last = {length: bisect_left(reached, length * scale - 1e-9) for length in lengths if length <= total}
+        beginnings.append({length: text[: end[at]] for length, at in last.items()})
     return beginnings

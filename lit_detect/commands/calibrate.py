@@ -84,9 +84,9 @@ def calibrate(
     target, bad = output_file(output, "`output`"), BadRows(on_error)
     bad_rows = bad.check_output(beside(target))
     _check(fpr, confidence, batch_size, strictest, by)
+    texts, groups = read_texts(human, "human", HUMAN, text_column, by, bad)
     if (ckpt_path is None) == (detector is None):
         raise UserError("Give one of `ckpt_path`, a checkpoint of lit-detect fit, and `detector`, a name.")
-    texts, groups = read_texts(human, "human", HUMAN, text_column, by, bad)
     needed = max(texts_asked(fpr), texts_needed(fpr, confidence))
     groups_with_enough(groups, needed, by)  # before the detector is loaded
     machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column, bad=bad)[0]
