@@ -20,6 +20,15 @@ from lit_detect.functional.token_statistics import TOKEN_STATISTICS
 
 #: Name of the default detector and of its calibration, wherever one is asked for.
 DEFAULT = "default"
+#: Beginning of its name as a detector.
+NAME = "Default"
+#: What it is made of and where it fails, said before it judges.
+ABOUT = (
+    "The default detector was made of English news, stories, essays, encyclopedia, books and documentation, and of text "
+    "by ChatGPT and other instructed models. It misses most text of base models, and misspelt machine text: what it "
+    "does not call machine is not shown to be human. Its tables: docs/results/default_detector.md. Before you act on a "
+    "decision, calibrate it on human texts of your own kind: lit-detect calibrate --detector default --human FILE"
+)
 COEFFICIENTS = Path(__file__).parent / "embedded" / "default_detector.json"
 
 
@@ -46,7 +55,7 @@ def default_detector(device: str = "cpu", batch_tokens: int = 1024) -> TokenStat
 
     stored = coefficients()
     detector = TokenStatistics(smollm2(device=device), stored["max_tokens"], batch_tokens)
-    detector.name = detector.name.replace("TokenStatistics", "Default")
+    detector.name = detector.name.replace(type(detector).__name__, NAME)
     weights = [stored["weights"][name] for name in TOKEN_STATISTICS]
     detector.set_extra_state(torch.tensor([*weights, stored["bias"]], dtype=torch.float64))
     return detector

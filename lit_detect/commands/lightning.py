@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -12,9 +13,11 @@ import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.files.text_files import with_compressions
+from lit_core.screen import say
 from lit_detect.callbacks import PredictionWriter
 from lit_detect.data.module import TextDataModule  # noqa: F401
 from lit_detect.data.user_texts import listed_texts
+from lit_detect.default import ABOUT, NAME
 from lit_detect.module import DetectorTask
 from lit_detect.report.called import Called, called_lines, share
 
@@ -51,6 +54,8 @@ class DetectorCLI(LitCLI):
 
     def before_predict(self) -> None:
         """Add a `PredictionWriter` for ``predictions.csv``, or for ``predictions.jsonl`` if the input is JSONL."""
+        if getattr(getattr(self.model, "detector", None), "name", "").startswith(NAME):
+            rank_zero_only(say)(ABOUT)
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.run_folder is not None and not any(isinstance(callback, PredictionWriter) for callback in callbacks):
             names = listed_texts(getattr(self.datamodule, "predict", None) or "")

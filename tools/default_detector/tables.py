@@ -9,14 +9,16 @@ import torch
 from default_detector.evaluate import Study, called, decided
 from default_detector.model import Linear
 from default_detector.texts import Text
-from lit_core.statistics.proportion import share_interval
 from lit_core.statistics.roc import auroc_interval
 from lit_detect.calibration import Calibration, Verdict
+from lit_detect.functional.conformal import threshold_at_fpr
 from lit_detect.functional.scores import fast_detect_gpt
 from lit_detect.records import MACHINE
 
 #: Lengths in words to which texts are cut.
 WORDS = (50, 100, 150, 200, 300, 400)
+#: Rate that is promised of whole documents, of which there are few.
+_DOCUMENTS_FPR = 0.1
 #: Fewest texts of a row.
 _FEWEST = 15
 
@@ -172,23 +174,33 @@ def touched(study: Study, checked: Sequence[tuple[Text, Text]]) -> str:
     return markdown(["domain", "texts", "changed", "called before", "called after", "mean move of the score"], rows())
 
 
-def documents(study: Study) -> str:
-    """Return the share of whole human documents that are called machine, by the rule of one window and by length."""
+def documents(study: Study, draws: int = 400) -> str:
+    """Return the share of whole human documents that are called machine, by a threshold for one window and by length.
+
+    Half of the documents, drawn again and again, set the threshold that the others meet.
+    """
     whole = study.documents
     assert whole is not None
 
     def rows() -> Iterator[Sequence[object]]:
         model = study.fitted()
-        calibration = study.calibration(model, "brown_documents")
-        *_, longest = sorted(whole.values)
-        for tokens, values in sorted(whole.values.items()):
-            scores = [float(model(own).max()) for own in values]
-            one = [calibration.judge(score, 512).is_machine is True for score in scores]
-            windows = sum(map(len, values)) / len(values)
-            name = f"whole, up to {longest:,} tokens" if tokens == longest else f"{tokens:,} tokens"
-            yield name, len(scores), f"{windows:.1f}", share_interval(torch.tensor(one))
+        lengths = sorted(whole.values)
+        scores = torch.tensor([[float(model(own).max()) for own in whole.values[tokens]] for tokens in lengths])
+        generator = torch.Generator().manual_seed(0)
+        rates = torch.zeros(2, len(lengths), dtype=torch.float64)
+        for _ in range(draws):
+            order = torch.randperm(scores.shape[1], generator=generator)
+            own, others = order[: len(order) // 2], order[len(order) // 2 :]
+            thresholds = torch.tensor([threshold_at_fpr(some, _DOCUMENTS_FPR) for some in scores[:, own].double()])
+            for row, limits in enumerate((thresholds[:1], thresholds)):
+                rates[row] += (scores[:, others] >= limits[:, None]).double().mean(1) / draws
+        for place, tokens in enumerate(lengths):
+            windows = sum(map(len, whole.values[tokens])) / scores.shape[1]
+            name = f"whole, up to {tokens:,} tokens" if place == len(lengths) - 1 else f"{tokens:,} tokens"
+            yield name, scores.shape[1], f"{windows:.1f}", *(f"{float(rate):.3f}" for rate in rates[:, place])
 
-    return markdown(["length", "documents", "windows", "any window flagged by the rule of one window"], rows())
+    head = ["length", "documents", "windows", "any window flagged at the threshold of one", "at that of the length"]
+    return markdown(head, rows())
 
 
 def single_scores(study: Study) -> tuple[torch.Tensor, torch.Tensor]:
