@@ -36,6 +36,10 @@ class SetAside:
     reason: str
 
 
+#: First line of the list.
+_HEADER = ",".join(field.name for field in fields(SetAside))
+
+
 class BadRows:
     """What becomes of the bad rows that a command reads.
 
@@ -73,17 +77,19 @@ class BadRows:
             raise UserError(f"More than {_MOST:,} rows cannot be read, the last since {error}") from error
         self.rows.append(SetAside(*divided(where), str(error)))
 
-    def check_output(self, path: Path, work: str | None = None) -> Path:
+    def check_output(self, path: Path) -> Path:
         """Return the path of the file that `write` will write, if it is to be written.
 
         Args:
-            path: The file.
-            work: Folder of unfinished work beside it; see `output_file`.
+            path: The file. A former list there is replaced: it belongs to an output that is refused where it exists.
 
         Raises:
-            UserError: If it exists, which only ``--overwrite`` replaces, or nothing can be written there.
+            UserError: If there is another file, which only ``--overwrite`` replaces, or nothing can be written there.
         """
-        return output_file(path, "the list of rows that are set aside", work=work) if self.skips else path
+        if not self.skips:
+            return path
+        is_list = path.is_file() and path.read_bytes()[: len(_HEADER) + 1] == f"{_HEADER}\n".encode()
+        return output_file(path, "the list of rows that are set aside", continued=is_list)
 
     def write(self, path: Path) -> None:
         """Write the rows that are set aside as a table, unless bad rows end the command.
@@ -94,7 +100,7 @@ class BadRows:
         if not self.skips:
             return
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            table = CsvWriter(file, [field.name for field in fields(SetAside)])
+            table = CsvWriter(file, _HEADER.split(","))
             table.header()
             table.rows(astuple(row) for row in self.rows)
 

@@ -103,7 +103,7 @@ class PredictionWriter(Callback):
         data: Any = getattr(trainer, "datamodule", None)
         self._texts = getattr(data, "predict_texts", None)
         self._bad = getattr(self._texts, "bad", STOP)
-        self._bad.check_output(root / SET_ASIDE, work=WORK)
+        self._bad.check_output(root / SET_ASIDE)
         folder = root / WORK
         work = UnfinishedWork(
             folder,

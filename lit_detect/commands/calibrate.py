@@ -121,8 +121,8 @@ def calibrate(
         golden=tuple(score[text] for text in golden),
         strictest=strictest,
     )
-    calibration.save(target)
     bad.write(bad_rows)
+    calibration.save(target)
     bad.tell(bad_rows)
     say(f"{judge.name} calls machine {calibration.promise}.", *text_table(_rows(calibration)))
     if machine_texts and by is None:

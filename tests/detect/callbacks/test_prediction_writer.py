@@ -127,6 +127,7 @@ def test_each_row_tells_its_file_and_bad_ones_are_set_aside(texts, tmp_path, cap
     assert "1 bad row is set aside, with the reason:" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"the list of rows that are set aside is .*set_aside\.csv, which exists"):
         (tmp_path / "out/predictions.csv").unlink()
+        (tmp_path / "out/set_aside.csv").write_text("mine")
         predict(texts, tmp_path / "out", on_error="skip")
 
 

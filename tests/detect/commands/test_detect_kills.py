@@ -34,7 +34,8 @@ READING = reading_rows("runs/detect/one/checkpoints/last.ckpt")
 ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     **READING,
     "fit": Row(LOGGED, ("--run", "new")),
-    "predict": Row(flags=(*READING["predict"].flags, "--data.predict", "pairs.jsonl")),
+    "predict": Row(flags=(*READING["predict"].flags, "--data.predict", "pairs.jsonl", "--data.on_error", "skip")),
+    **{verb: Row(CASES[verb].base, ("--on_error", "skip")) for verb in ("calibrate", "prepare")},
     "study": Row(STUDY, most=4),
 }
 

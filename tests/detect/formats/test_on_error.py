@@ -95,6 +95,9 @@ def test_a_list_of_bad_rows_that_exists_is_not_replaced():
     Path("calibration.set_aside.csv").write_text("mine")
     with pytest.raises(UserError, match=r"set aside is calibration\.set_aside\.csv, which exists already"):
         calibrate("t.jsonl", "none.ckpt", on_error="skip")
+    BadRows("skip").write(Path("calibration.set_aside.csv"))  # of a calibration that was killed
+    with pytest.raises(UserError, match=r"t\.jsonl, but there is no such file"):
+        calibrate("t.jsonl", "none.ckpt", on_error="skip")
 
 
 def test_a_data_set_of_the_hub_is_prepared_as_a_file():
