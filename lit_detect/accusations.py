@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lit_core.errors import UserError
+from lit_core.statistics.beta import beta_probability
 from lit_detect.calibration import Calibration
 from lit_detect.functional.conformal import discoveries
 from lit_detect.human_scores import Standing
@@ -17,8 +18,8 @@ from lit_detect.human_scores import Standing
 Row = Mapping[str, Any]
 #: Share of a batch from which texts of lengths that were not measured, or that are called machine, are told.
 _MANY_UNMEASURED, _MANY_MACHINES = 0.1, 0.5
-#: Share of the lowest scores that is compared, and how many standard deviations more are too many.
-_LOWEST, _TOO_MANY = 0.1, 4.0
+#: Share of the lowest scores that is compared, and the chance of as many in a batch from which they are too many.
+_LOWEST, _CHANCE = 0.1, 1e-4
 
 
 def check_fdr(fdr: float | None) -> None:
@@ -80,7 +81,7 @@ def accusation_lines(
     if called and called[0][0]["p_value"] < called[-1][0]["p_value"]:
         told.append(("strongest", called[0]))
     for name, (row, group) in told:
-        standing = calibration.standing(row["score"], row["tokens"], group)
+        standing = calibration.standings(row["score"], row["tokens"], group)[-1]
         lines.append(
             f"The {name}: {_so_high(standing)}; among these {n:,}, {n * standing.p_value:.2g} would be expected if all "
             "were by humans (in expectation)."
@@ -113,10 +114,10 @@ def _shifts(
             "measure; calibrate with human texts like them."
         )
     n = len(judged)
-    standings = [calibration.standing(row["score"], row["tokens"], group) for row, group in judged]
-    low = sum(one.above >= (1 - _LOWEST) * one.n for one in standings)
-    spread = math.sqrt(_LOWEST * (1 - _LOWEST) * (1 / n + 1 / min(one.n for one in standings)))
-    if low / n > _LOWEST + _TOO_MANY * spread:
+    nearest = [calibration.standings(row["score"], row["tokens"], group)[0] for row, group in judged]
+    low = sum(one.above >= (1 - _LOWEST) * one.n for one in nearest)  # among the human texts of each group
+    expected = _LOWEST + 2 * math.sqrt(_LOWEST * (1 - _LOWEST) / min(one.n for one in nearest))
+    if low > expected * n and beta_probability(expected, low, n - low + 1) < _CHANCE:
         lines.append(
             f"Warning: {100 * low / n:.0f} % of the texts score as low as the lowest 10 % of the human texts, so they "
             "are of another kind, for which the calibration promises nothing; calibrate with human texts like them."

@@ -133,11 +133,19 @@ class Calibration:
             return Verdict(p_value, None, reason)
         return Verdict(p_value, False, "")
 
-    def standing(self, score: float, tokens: int, group: str = ALL) -> Standing:
-        """Return the place of a text among the human texts of its length, which was measured; see `judge`."""
+    def standings(self, score: float, tokens: int, group: str = ALL) -> list[Standing]:
+        """Return the places of a text among the human texts of each length and group with which it is compared.
+
+        They are sorted, so that the last one has the largest p-value, by which the text is judged.
+
+        Args:
+            score: The score of a whole text, a finite number.
+            tokens: Number of its tokens, which was measured.
+            group: Group of the text; see `judge`.
+        """
         near = self._near(tokens, group)
         assert not isinstance(near, str), near
-        return max((length.standing(score) for own in near.values() for length in own), key=_p_value)
+        return sorted((length.standing(score) for own in near.values() for length in own), key=_p_value)
 
     def _near(self, tokens: int, group: str) -> dict[str, tuple[Length, ...]] | str:
         """Return the human scores with which a text is compared, by group, or why there are none."""

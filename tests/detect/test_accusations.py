@@ -70,10 +70,20 @@ def test_among_humans_alone_few_batches_have_a_discovery():
     assert found <= 35  # 10 % of 200 are expected at most; all share the human texts
 
 
+def test_texts_like_those_of_a_group_are_of_no_other_kind():
+    shifted = Group(
+        (Length(50, tuple(score + 5 for score in HUMAN)),), Length(400, tuple(score + 5 for score in HUMAN))
+    )
+    both = calibration(groups={"a": calibration().groups[""], "b": shifted}, by="domain", strictest=True)
+    rows = rows_of(humans())
+    assert not any("Warning" in line for line in accusation_lines(rows, both, [""] * len(rows)))
+
+
 def test_texts_of_another_kind_are_warned_of():
     assert not any("Warning" in line for line in lines_of(rows_of(humans())))
     low = lines_of(rows_of([score / 4 for score in humans()]))
     assert any("% of the texts score as low as the lowest 10 %" in line for line in low)
+    assert not any("Warning" in line for line in lines_of(rows_of([0.0, 0.01, 0.02, 0.5])))  # few may be so by chance
     short = lines_of([*rows_of(humans(80)), *rows_of(humans(20), tokens=9)])
     assert any("20 of 100 texts have a length or group that the calibration did not measure" in line for line in short)
     high = lines_of(rows_of([*humans(40), *[2.0] * 60]))

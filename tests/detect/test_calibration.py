@@ -42,7 +42,7 @@ def test_a_text_must_pass_the_rule_at_both_lengths_between_which_it_lies(confide
             counts = [sum(other >= score for other in human) for human in compared]
             verdict = found.judge(score, tokens)
             expected = [(1 + count) / (1 + len(human)) for count, human in zip(counts, compared, strict=True)]
-            assert verdict.p_value == max(expected) == found.standing(score, tokens).p_value
+            assert verdict.p_value == max(expected) == found.standings(score, tokens)[-1].p_value
             allowed = [allowed_above(len(human), 0.05, confidence) for human in compared]
             assert verdict.is_machine == all(count <= most for count, most in zip(counts, allowed, strict=True))
             if confidence is None:
