@@ -58,7 +58,7 @@ def calibrate(
             test split of a source or root); also a pattern of files, or a list of these. Texts that are labelled
             machine are left out; so are attacked texts.
         ckpt_path: Checkpoint of the detector, from ``lit-detect fit``; null takes `detector`.
-        detector: Detector without a checkpoint: the name of a shipped one such as log_likelihood, or the name or folder
+        detector: Detector without a checkpoint: default, the name of a shipped one such as log_likelihood, or the name or folder
             of a Hugging Face classifier; null takes `ckpt_path`.
         fpr: Share of human texts that may count as machine, above 0 and below 1; needs 3 / fpr human texts, and as
             many of each group and length.
@@ -78,6 +78,7 @@ def calibrate(
     Raises:
         UserError: If there are too few human texts, or their scores do not differ.
     """
+    from lit_detect.default import DEFAULT
     from lit_detect.golden import golden_texts
     from lit_detect.loading import load, load_checkpoint, score_many
 
@@ -115,7 +116,11 @@ def calibrate(
             for name, own in measured.items()
         },
         by=by,
-        platt=platt_of(judge.name, *([score[text] for text in some] for some in both)) if both else None,
+        platt=platt_of(judge.name, *([score[text] for text in some] for some in both))
+        if both
+        else judge.platt
+        if detector == DEFAULT
+        else None,
         confidence=confidence,
         window_tokens=judge.window_tokens,
         golden=tuple(score[text] for text in golden),
@@ -130,7 +135,9 @@ def calibrate(
         verdicts = (calibration.judge(score[text], count) for text, count in zip(machine_texts, tokens, strict=True))
         found = share_interval(torch.tensor([one.is_machine for one in verdicts if one.is_machine is not None]))
         say(f"Of {found.n:,} machine texts of these lengths it calls machine {found} (95 % interval).")
-    if ckpt_path is None:
+    if detector == DEFAULT:
+        say(f"Use it: lit-detect predict --input FILE --model.init_args.calibration {quoted(target)}")
+    elif ckpt_path is None:
         say(f"Use it: lit_detect.load({detector!r}, calibration={str(target)!r}).judge(texts)")
     else:
         say(

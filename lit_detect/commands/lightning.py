@@ -24,6 +24,10 @@ from lit_detect.report.called import Called, called_lines, share
 #: Where the data module takes the texts to predict, and the config of the default detector.
 _PREDICT, _DEFAULT = "--data.init_args.predict", "configs/detect/predict/default.yaml"
 
+#: Options that name a detector, and beginnings of such.
+_NAMING = ("-c", "--config", "--ckpt_path", "--model", "--model.class_path", "--data", "--data.class_path")
+_DETECTORS = ("--model.init_args.detector", "--model.detector")
+
 
 class DetectorCLI(LitCLI):
     """The shared command line: tests say who is called machine wrongly, predictions are a table in the run folder."""
@@ -67,7 +71,7 @@ class DetectorCLI(LitCLI):
 def with_default(args: list[str]) -> list[str]:
     """Return the command line of ``predict`` with the texts of ``--input`` where the data module takes them.
 
-    Where neither a checkpoint nor a config nor a model is named, the config of the default detector is added.
+    Where no checkpoint, config, model or detector is named, the config of the default detector is added.
 
     Args:
         args: The command line without the program's name.
@@ -79,9 +83,7 @@ def with_default(args: list[str]) -> list[str]:
         name, equals, value = arg.partition("=")
         taken.append(f"{_PREDICT}{equals}{value}" if name == "--input" else arg)
     names = {arg.partition("=")[0] for arg in taken}
-    if names.isdisjoint(("-c", "--config", "--ckpt_path", "--model", "--data")) and not any(
-        name.startswith("--model.") for name in names
-    ):
+    if names.isdisjoint(_NAMING) and not any(name.startswith(_DETECTORS) for name in names):
         place = taken.index("predict") + 1
         taken[place:place] = ["--config", _DEFAULT]
     return taken
