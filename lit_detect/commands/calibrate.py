@@ -58,8 +58,8 @@ def calibrate(
             test split of a source or root); also a pattern of files, or a list of these. Texts that are labelled
             machine are left out; so are attacked texts.
         ckpt_path: Checkpoint of the detector, from ``lit-detect fit``; null takes `detector`.
-        detector: Detector without a checkpoint: default, the name of a shipped one such as log_likelihood, or the name or folder
-            of a Hugging Face classifier; null takes `ckpt_path`.
+        detector: Detector without a checkpoint: default, the name of a shipped one such as log_likelihood, or the name
+            or folder of a Hugging Face classifier; null takes `ckpt_path`.
         fpr: Share of human texts that may count as machine, above 0 and below 1; needs 3 / fpr human texts, and as
             many of each group and length.
         confidence: Probability with which the true rate is at most ``fpr`` for the human texts at hand, such as 0.95;
@@ -107,6 +107,7 @@ def calibrate(
     golden, both = golden_texts(), [texts, machine_texts] if machine is not None else []
     asked = list(chain(golden, *measured.values(), *both))
     score = dict(zip(asked, score_many(judge, asked, batch_size).scores.tolist(), strict=True))
+    known = judge.platt if detector == DEFAULT else None  # from texts of domains that were left out
     calibration = Calibration(
         fpr=fpr,
         detector=judge.name,
@@ -116,11 +117,7 @@ def calibrate(
             for name, own in measured.items()
         },
         by=by,
-        platt=platt_of(judge.name, *([score[text] for text in some] for some in both))
-        if both
-        else judge.platt
-        if detector == DEFAULT
-        else None,
+        platt=platt_of(judge.name, *([score[text] for text in some] for some in both)) if both else known,
         confidence=confidence,
         window_tokens=judge.window_tokens,
         golden=tuple(score[text] for text in golden),
