@@ -88,7 +88,7 @@ CASES = {
         {"ckpt_path": CHECKPOINT.format("one"), "human": "pairs.jsonl", "fpr": 0.3, "output": "new.json"},
         {"ckpt_path": CHECKPOINT.format("two"), "human": "others.jsonl", "by": "domain", "machine": "pairs.jsonl"}
         | {"text_column": "title", "output": "other.json", "fpr": 0.5, "confidence": 0.5, "detector": "classifier"},
-        under={"text_column": {"human": "table.csv"}},
+        under={"text_column": {"human": "table.csv"}, "strictest": {"by": "domain"}},
         alone={"detector": {"human": "pairs.jsonl", "fpr": 0.3, "output": "new.json"}},
     ),
     "report": Case(
