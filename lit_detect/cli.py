@@ -16,6 +16,8 @@ VERBS = {
     "generate": Verb("lit_detect.generation.generate", "generate"),
     "attack": Verb("lit_detect.commands.attack", "attack"),
     "calibrate": Verb("lit_detect.commands.calibrate", "calibrate"),
+    "explain": Verb("lit_detect.commands.explain", "explain"),
+    "serve": Verb("lit_detect.commands.serve", "serve"),
     "report": Verb("lit_detect.commands.report", "report"),
     "study": Verb("lit_core.study.study", "study", "lit_detect"),
     "configs": Verb("lit_core.cli.configs", "configs", "lit_detect"),

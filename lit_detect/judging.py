@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from lit_detect.language.normalize import normalize_text, spans_before
 from lit_detect.windows import Span, cut
 
 Decision = Literal["human", "machine", "abstain"]
+#: Goes through the batches of windows: shows how far it is, or ends the work by an exception.
+Through = Callable[[Sequence[list[str]]], Iterable[list[str]]]
 #: Tokens below which no text is judged, unless told otherwise.
 MIN_TOKENS = 50
 
@@ -36,6 +38,10 @@ class Window:
     end: int
     score: float
     is_flagged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the window as JSON has it."""
+        return {"start": self.start, "end": self.end, "score": self.score, "flagged": self.is_flagged}
 
 
 @dataclass(frozen=True)
@@ -106,16 +112,23 @@ class Judge:
         """Number of tokens below which it abstains, 1 or more."""
         return max(1, self.min_tokens)
 
-    def judge(self, texts: Sequence[str], groups: Sequence[str] | None = None, batch_size: int = 16) -> list[Judgement]:
+    def judge(
+        self,
+        texts: Sequence[str],
+        groups: Sequence[str] | None = None,
+        batch_size: int = 16,
+        through: Through = iter,
+    ) -> list[Judgement]:
         """Judge texts, in their order.
 
         Args:
             texts: The texts as they were found.
             groups: The group of each text, by which a calibration with groups decides; None for no groups.
             batch_size: Windows per forward pass.
+            through: Goes through the batches.
         """
         groups = [ALL] * len(texts) if groups is None else groups
-        rows = zip(self.count_tokens(texts), self._windows(texts, batch_size), groups, strict=True)
+        rows = zip(self.count_tokens(texts), self._windows(texts, batch_size, through), groups, strict=True)
         return [self._judgement(tokens, windows, group) for tokens, windows, group in rows]
 
     def scores(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
@@ -136,15 +149,18 @@ class Judge:
         """Tell of each text whether it is longer than what the detector reads at once."""
         return [share > 1 for share in self.detector.fill(texts, self.window_tokens)]
 
-    def _windows(self, texts: Sequence[str], batch_size: int) -> list[list[tuple[Span, float]]]:
+    def _windows(
+        self, texts: Sequence[str], batch_size: int, through: Through = iter
+    ) -> list[list[tuple[Span, float]]]:
         """Return the windows of each text with their scores; equal windows are scored once."""
         read = [normalize_text(text) for text in texts] if self.detector.normalizes else texts
         cuts = [cut(self.detector, text, self.window_tokens) for text in read]
         parts = [[text[start:end] for start, end in spans] for text, spans in zip(read, cuts, strict=True)]
         different = sorted(dict.fromkeys(part for some in parts for part in some), key=len, reverse=True)
         scores: dict[str, float] = {}
-        for first in range(0, len(different), batch_size):  # of similar lengths, which need little padding
-            batch = different[first : first + batch_size]
+        # of similar lengths, which need little padding
+        batches = [different[first : first + batch_size] for first in range(0, len(different), batch_size)]
+        for batch in through(batches):
             scores |= zip(batch, self.detector.score(batch).tolist(), strict=True)
         found = map(_found, texts, read, cuts)
         return [

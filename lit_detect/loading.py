@@ -96,7 +96,10 @@ def _untrained(name: str) -> Judge:
     if name in shipped:
         detector = Part.read(Detector, shipped[name], (), name).build()
     elif Path(name).is_dir() or not (hint := did_you_mean(name, {DEFAULT, *shipped}, nearness=0.8)):
-        detector = EncoderDetector(name, max_tokens=None)
+        try:
+            detector = EncoderDetector(name, max_tokens=None)
+        except UserError as error:
+            raise UserError(f"detector is {name}: {error}") from error
     else:
         raise UserError(f"There is no detector {name}.{hint}")
     detector.eval().require_fitted()

@@ -185,10 +185,7 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         parts: dict[str, Any] = {part.name: [getattr(one, part.name) for one in judged] for part in fields(Judgement)}
         for name in ("score", "probability", "p_value"):
             parts[name] = torch.tensor([math.nan if x is None else x for x in parts[name]], dtype=torch.float64)
-        parts["windows"] = [
-            [{"start": w.start, "end": w.end, "score": w.score, "flagged": w.is_flagged} for w in windows]
-            for windows in parts["windows"]
-        ]
+        parts["windows"] = [[window.to_dict() for window in windows] for windows in parts["windows"]]
         return {"index": batch["index"].cpu()[real], **parts}
 
     @property

@@ -12,7 +12,8 @@ import json
 import os
 import sys
 
-HEAVY = ("jsonargparse", "lightning", "numpy", "omegaconf", "tokenizers", "torch", "torchmetrics", "transformers")
+HEAVY = ("jsonargparse", "lightning", "numpy", "omegaconf", "starlette", "tokenizers", "torch", "torchmetrics")
+HEAVY += ("transformers", "uvicorn")
 
 
 def imported(cli, task, words):

@@ -282,7 +282,7 @@ def test_every_verb_that_draws_has_a_seed():
     assert without == {
         "lit_moe": {"import", "export", "consolidate", "study", "configs", "show", "board"},
         "lit_valuation": {"study", "configs", "show", "board"},
-        "lit_detect": {"calibrate", "study", "configs", "show", "board"},
+        "lit_detect": {"calibrate", "explain", "serve", "study", "configs", "show", "board"},
     }
 
 

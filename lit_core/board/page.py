@@ -16,7 +16,8 @@ from lit_core.board.runs import Run, facts_of
 from lit_core.cli.record_text import config_rows, record_rows
 from lit_core.files.logged import ANSWERS, ONCE
 from lit_core.named_parts import named_parts
-from lit_core.screen import on_screen, say
+from lit_core.pages.rendering import render
+from lit_core.screen import say
 
 #: Width in pixels below which a picture is shown larger than it is.
 _SMALL = 200
@@ -30,21 +31,12 @@ def html(runs: Sequence[Run], reports: Sequence[Path]) -> str:
         runs: Runs, which are shown side by side.
         reports: Folders of reports, which follow.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("lit_core.board", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else on_screen(value),
-    )
     texts = _by_tag(runs, "texts")
     names = [*(run.name for run in runs), *(folder.resolve().name for folder in reports)]
     records = zip(names, [*(run.facts for run in runs), *map(facts_of, reports)], strict=True)
-    return environment.get_template("page.html").render(
+    return render(
+        "lit_core.board",
+        "page.html",
         title=names[0] if len(names) == 1 else f"{len(runs)} runs" if runs else f"{len(reports)} reports",
         names=[run.name for run in runs],
         scores=_scores(runs) if runs else [],

@@ -203,6 +203,19 @@ class Tokenizer:
         """Return the token ids of each text, without special tokens, using the library's threads."""
         return [row.ids for row in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return start and end, in characters of the text, of what each token of `encode` stands for.
+
+        Several tokens that share a character, as those of its bytes, have it all.
+        """
+        spans: list[tuple[int, int]] = []
+        before = 0
+        for piece in self._pieces(text):
+            offsets = self._backend.encode(piece, add_special_tokens=False).offsets
+            spans += [(before + start, before + end) for start, end in offsets]
+            before += len(piece)
+        return spans
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids, without special tokens; bytes that are not valid UTF-8 become U+FFFD."""
         return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 #: Names of the four bins of `rank_histogram`, by the number of likelier tokens.
 RANK_BINS = ("below_10", "10_to_99", "100_to_999", "from_1000")
-_EDGES = (10, 100, 1000)
+#: Ranks up to which a token is in the bins but for the last.
+RANK_EDGES = (10, 100, 1000)
 
 
 def ranks_of(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -46,5 +47,5 @@ def rank_histogram(rank: Tensor) -> Tensor:
         >>> rank_histogram(torch.tensor([1, 10, 11, 1000, 1001]))
         tensor([2., 1., 1., 1.], dtype=torch.float64)
     """
-    parts = torch.bucketize(rank - 1, torch.tensor(_EDGES, device=rank.device), right=True)
+    parts = torch.bucketize(rank - 1, torch.tensor(RANK_EDGES, device=rank.device), right=True)
     return torch.bincount(parts, minlength=len(RANK_BINS)).double()

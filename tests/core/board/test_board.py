@@ -1,10 +1,10 @@
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from elements import Page
 from hostile_names import NAME, runner
 from lightning.pytorch import Trainer
 from torch.utils.tensorboard import SummaryWriter
@@ -17,29 +17,6 @@ from lit_core.lightning.loggers import run_loggers
 from lit_core.lightning.pictures import add_images, add_text
 from lit_core.lightning.tensorboard import add_hparams, add_layout
 from lit_moe.cli import main as moe
-
-#: What a page could load: elements and attributes with an address.
-LOADS = {"script", "link", "iframe", "object", "embed", "base", "form", "audio", "video", "source"}
-
-
-class Page(HTMLParser):
-    """The elements of a page, its text, and what it would load."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.elements, self.text, self.loaded, self.cells = [], "", [], []
-        self.feed(Path(path).read_text())
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append(tag)
-        addresses = [value for name, value in attributes if re.search("href|src|style", name) and value]
-        self.loaded += [tag] if tag in LOADS else []
-        self.loaded += [one for one in addresses if "//" in one or ("url(" in one and "url(#" not in one)]
-        self.loaded += [name for name, _ in attributes if name.startswith("on")]
-
-    def handle_data(self, data):
-        self.text += data
-        self.cells += [data] if self.elements[-1:] in (["td"], ["th"]) else []
 
 
 def write_run(folder, key="val/a/loss", record=None, values=(3.0, 2.0, 1.5)):
@@ -72,7 +49,7 @@ def place(tmp_path, monkeypatch):
 def test_a_page_of_a_run_shows_all_and_loads_nothing(place):
     write_run("run", record=recorded(0.3))
     board(["run"], "page.html")
-    page = Page("page.html")
+    page = Page.read("page.html")
     assert not page.loaded
     for word in ("the category", "the chart", "val/a/loss", "first line", "lit-moe fit", "seed_everything", "0.3"):
         assert word in page.text, word
@@ -91,7 +68,7 @@ def test_runs_beside_each_other_show_what_differs(place):
     for name, replay in (("none", 0.0), ("some", 0.3)):
         write_run(f"runs/{name}", record=recorded(replay))
     board(["runs"], "page.html")
-    page = Page("page.html")
+    page = Page.read("page.html")
     assert "2 runs" in page.text
     assert "ReplayMixing.fraction|0.0|0.3" in "|".join(page.cells)
 
@@ -112,7 +89,7 @@ def test_names_of_others_are_text(tmp_path, monkeypatch, capfd):
     run(moe, "board", "run", "--output", "one.html")
     run(moe, "board", "run", "other", "--output", "two.html")
     for name in ("one", "two"):
-        page = Page(f"{name}.html")
+        page = Page.read(f"{name}.html")
         assert not page.loaded and "alert(1)" in page.text
 
 
@@ -136,7 +113,7 @@ def test_a_report_of_others_is_text(tmp_path, monkeypatch, capfd):
     (tmp_path / "study" / "report.md").write_text(text)
     monkeypatch.setattr("hostile_names.check_files", lambda folder: None)  # the report itself is hostile
     run(moe, "board", "study", "--output", "page.html")
-    page, written = Page("page.html"), (tmp_path / "page.html").read_text()
+    page, written = Page.read("page.html"), (tmp_path / "page.html").read_text()
     assert not page.loaded and "alert(1)" in page.text and "table" in page.elements
     assert page.elements.count("img") == 1 and "a & b" in page.text
     assert "<script" not in written and all(line.isprintable() for line in written.split("\n"))
@@ -168,7 +145,7 @@ def test_events_that_a_kill_truncated_are_shown_as_far_as_they_go(place):
     for events in Path("run").glob("events*"):
         events.write_bytes(events.read_bytes()[:-30])
     board(["run"], "page.html")
-    assert "the chart" in Page("page.html").text
+    assert "the chart" in Page.read("page.html").text
 
 
 def test_a_run_without_events_shows_its_losses(place):
@@ -176,7 +153,7 @@ def test_a_run_without_events_shows_its_losses(place):
     for events in Path("run").glob("events*"):
         events.unlink()
     board(["run"], "page.html")
-    page = Page("page.html")
+    page = Page.read("page.html")
     assert "validation loss" in page.text and page.elements.count("svg") == 1
 
 
@@ -184,7 +161,7 @@ def test_without_matplotlib_the_page_has_all_but_the_charts(place, monkeypatch, 
     monkeypatch.setattr("lit_core.board.page._MATPLOTLIB", False)
     write_run("run", record=recorded(0.3))
     board(["run"], "page.html")
-    page = Page("page.html")
+    page = Page.read("page.html")
     assert "svg" not in page.elements and "val/a/loss" in page.text
     assert 'pip install "lit-shift[plot]"' in capsys.readouterr().out
 

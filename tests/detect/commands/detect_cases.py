@@ -91,6 +91,12 @@ CASES = {
         under={"text_column": {"human": "table.csv"}, "strictest": {"by": "domain"}},
         alone={"detector": {"human": "pairs.jsonl", "fpr": 0.3, "output": "new.json"}},
     ),
+    "explain": Case(
+        {"input": "texts/0.txt", "detector": CHECKPOINT.format("one"), "output": "new.html"},
+        {"input": "texts/1.txt", "detector": CHECKPOINT.format("two"), "output": "other.html"}
+        | {"calibration": "by.json", "group": "emma"},
+        under={"group": {"calibration": "by.json"}},
+    ),
     "report": Case(
         {"detectors": {"one": CHECKPOINT.format("one")}, "texts": ["pairs.jsonl", "attacked.jsonl"], "output": "new"},
         {"detectors": {"two": CHECKPOINT.format("two")}, "texts": ["others.jsonl"], "output": "other", "by": ["domain"]}
@@ -135,3 +141,4 @@ def begin(tiny_gpt2, tiny_bert):
     for seed, name in enumerate(("one", "two")):
         run("fit", "--run", name, "--seed_everything", str(seed), **FIT)
     run("attack", attack="UpperLower", output="attacked.jsonl", input="pairs.jsonl")
+    run("calibrate", ckpt_path=CHECKPOINT.format("one"), human="pairs.jsonl", fpr=0.3, by="domain", output="by.json")
