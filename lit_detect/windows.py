@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from lit_detect.detectors import Detector
 
-#: A word with the blanks before it. Counts of such pieces add up to the count of their text for the usual tokenizers.
-_PIECE = re.compile(r"\s*\S+")
+#: Counts of words, each with the blanks before it, add up to the count of their text for the usual tokenizers.
+_WORD = re.compile(r"\S+")
 #: Share of a window from which a word is cut by characters, so that windows can overlap inside it.
 _LONG_WORD = 0.5
 _ROUNDING = 1e-9
@@ -93,7 +93,8 @@ def _last_start(pieces: Sequence[_Piece]) -> int:
 
 
 def _pieces(detector: Detector, text: str, window_tokens: int | None) -> list[_Piece]:
-    spans = [Span(*match.span()) for match in _PIECE.finditer(text)]
+    ends = [match.end() for match in _WORD.finditer(text)]
+    spans = list(map(Span, [0, *ends], ends))
     pieces = _measured(detector, text, spans, window_tokens)
     while any(_is_long(piece) for piece in pieces):
         spans = [part for piece in pieces for part in _parts(text, piece)]

@@ -132,6 +132,12 @@ def test_a_mark_upon_mark_ends_nevertheless(detector):
     check(detector, "a" + "\u0301" * 3000)
 
 
+def test_blanks_at_the_end_take_no_time(detector):
+    text = "a " * 100 + " " * 1_000_000
+    windows = cut(detector, text)
+    assert windows[-1].end <= len(text) and all(text[start:end].strip() for start, end in windows)
+
+
 @pytest.mark.slow
 def test_windows_of_the_packaged_model():
     detector = LogLikelihood(smollm2(), max_tokens=100)
