@@ -15,6 +15,7 @@ from lit_detect.functional.calibration import Platt
 from lit_detect.human_scores import Group, Length
 from lit_detect.judging import Judge
 from lit_detect.module import DetectorTask
+from lit_detect.study.judge import Judge as StudyJudge
 
 LONG = " ".join(["word"] * 40 + ["x", "x", "x"] + ["word"] * 40)
 JUDGE = Judge(Words(), 2.0, Platt(1.0, -2.0), min_tokens=5)
@@ -86,6 +87,14 @@ def test_a_test_leaves_out_what_is_too_short_and_says_what_it_reads_in_windows(c
     said = capsys.readouterr().out
     assert "1 of 4 texts have fewer than 5 tokens and are left out" in said
     assert "1 of 4 texts are longer than what Words reads at once; their score is the largest of their" in said
+
+
+def test_a_study_says_once_of_how_many_texts_it_read_the_beginning_alone(capsys):
+    judge = StudyJudge(DetectorTask(Words()), None, "32-true")
+    assert judge([LONG, "x"]).tolist() == [0, 1]
+    judge.tell_read_in_part()
+    judge.tell_read_in_part()
+    assert capsys.readouterr().out == "Words has read the beginning alone of 1 of 2 texts.\n"
 
 
 def test_the_task_tells_what_its_judge_does():

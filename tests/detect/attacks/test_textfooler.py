@@ -66,6 +66,12 @@ def attack(table, alike=None, **options):
     return detector, TextFooler(detector, Table(table), AllNouns(), ByTable(alike or {}), **options)
 
 
+def test_a_long_text_is_attacked_wherever_a_window_gives_it_away():
+    detector, fooler = attack({"alpha": ["none"]}, threshold=1.0)
+    detector.max_tokens = 4
+    assert fooler("one two three four five six alpha eight", 0).text == "one two three four five six none eight"
+
+
 def test_the_most_important_word_becomes_what_lowers_the_score_most():
     detector, fooler = attack({"alpha": ["weak", "low", "worse"], "beta": ["low"], "gamma": ["worse"]}, threshold=0.01)
     found = fooler("gamma beta alpha", 0)
