@@ -11,7 +11,7 @@ from lightning_utilities.core.imports import RequirementCache
 from lit_core.errors import UserError, checked_first, require
 from lit_core.screen import say
 
-_NEEDED = ("starlette>=1.0", "uvicorn>=0.30", "python-multipart>=0.0.20")
+_NEEDED = ("starlette>=0.49.1", "uvicorn>=0.30", "python-multipart>=0.0.20")
 
 
 def _check(port: int) -> None:

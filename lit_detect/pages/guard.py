@@ -25,15 +25,21 @@ HEADERS = {
 }
 
 
+#: Names of this machine, under which only it reaches a server.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
 class Guard:
     """Refuses requests that are too large or that another site's page makes, and adds `HEADERS` to each answer.
 
     Args:
         app: What answers the others.
+        is_loopback: Whether the server must be asked by a name of this machine, so that no site reaches it by giving
+            its own name this machine's address.
     """
 
-    def __init__(self, app: Application) -> None:
-        self.app = app
+    def __init__(self, app: Application, is_loopback: bool) -> None:
+        self.app, self.is_loopback = app, is_loopback
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI has it."""
@@ -59,9 +65,21 @@ class Guard:
                 raise HTTPException(413, f"The request is larger than {LARGEST >> 20} MiB; give less text.")
             return message
 
-        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-            await PlainTextResponse("Another site's page asks; open this one itself.", 403)(scope, receive, guarded)
+        if scope["type"] != "http":
             return
-        await self.app(scope, limited if scope["type"] == "http" else receive, guarded)
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.is_loopback and _name(host) not in LOOPBACK:
+            await PlainTextResponse(f"Ask for {' or '.join(LOOPBACK[:2])}.", 400)(scope, receive, guarded)
+        elif origin is not None and origin.partition("//")[2] != host:
+            await PlainTextResponse("Another site's page asks; open this one itself.", 403)(scope, receive, guarded)
+        else:
+            await self.app(scope, limited, guarded)
+
+
+def _name(host: str) -> str | None:
+    """Return the name in a header that also tells a port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:  # half an address
+        return None

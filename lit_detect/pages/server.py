@@ -91,7 +91,6 @@ def application(judge: Judge, is_loopback: bool, group: str = "", seconds: float
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import HTMLResponse, JSONResponse
     from starlette.routing import Route
 
@@ -142,12 +141,7 @@ def application(judge: Judge, is_loopback: bool, group: str = "", seconds: float
             Route("/", explain, methods=["POST"]),
             Route("/judge", answer, methods=["POST"]),
         ],
-        middleware=[
-            Middleware(Guard),
-            Middleware(
-                TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"] if is_loopback else ["*"]
-            ),
-        ],
+        middleware=[Middleware(Guard, is_loopback=is_loopback)],
         exception_handlers={kind: told for kind in (HTTPException, UserError, TimeoutError, Exception)},
     )
 

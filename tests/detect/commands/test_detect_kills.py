@@ -36,6 +36,7 @@ ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     "fit": Row(LOGGED, ("--run", "new")),
     "predict": Row(flags=(*READING["predict"].flags, "--data.predict", "pairs.jsonl", "--data.on_error", "skip")),
     **{verb: Row(CASES[verb].base, ("--on_error", "skip")) for verb in ("calibrate", "prepare")},
+    "serve": Row(flags=("--port", "70000"), writes=False, code=2),  # it writes nothing, and would not end
     "study": Row(STUDY, most=4),
 }
 

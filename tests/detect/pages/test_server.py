@@ -100,6 +100,8 @@ def test_other_sites_and_other_names_are_refused():
         "localhost:8765": 200,
         "[::1]:8765": 200,
         "evil.example": 400,
+        "[": 400,
+        "": 400,
         "127.0.0.1.evil.example": 400,
     }
     for name, status in names.items():
