@@ -6,6 +6,7 @@ folders that `--help` names.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -53,6 +54,7 @@ def make(
     documents = Documents(long, folder / "quantities")
     study = Study(rows, measure([row.text for row in rows], folder / "quantities"), documents)
     ship(study)
+    atomic_write(folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in study.scores()))
     if only_ship:
         return
     changed, checked = read_attacked(Path(attacked)), spell_checked(study.humans())

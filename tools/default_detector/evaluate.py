@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,6 +112,20 @@ class Study:
         if self.documents is not None and not (without_domain or "").startswith("brown"):
             groups["brown_documents"] = self.documents.group(model)
         return Calibration(FPR, NAME, None, groups, by="domain", strictest=True)
+
+    def scores(self) -> list[dict[str, Any]]:
+        """Return scores of human texts and their beginnings, their domain left out, for benchmarks/false_alarms.py."""
+        rows = []
+        for domain, texts in self.humans().items():
+            model = self.fitted(domain)
+            for number, row in enumerate(texts):
+                size = self.tokens(row)
+                if size < MIN_TOKENS:
+                    continue
+                for tokens in sorted({*length_grid(MIN_TOKENS, size)[:-1], size}):
+                    score = float(model(self.of(row, tokens)))
+                    rows.append({"id": f"{domain} {number}", "domain": domain, "tokens": tokens, "score": score})
+        return rows
 
     def verdicts(
         self, model: Linear, calibration: Calibration, rows: Sequence[Text], tokens: int | None = None
