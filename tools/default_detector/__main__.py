@@ -16,6 +16,7 @@ from default_detector import tables
 from default_detector.changed import attacked as read_attacked
 from default_detector.changed import spell_checked
 from default_detector.documents import Documents
+from default_detector.encoder import vectors
 from default_detector.evaluate import Study
 from default_detector.measure import measure
 from default_detector.ship import ship
@@ -62,6 +63,9 @@ def make(
     study.quantities |= measure([row.text for row in more], folder / "quantities")
     parts = {
         "Domain and generator both left out": tables.both_left_out(study),
+        "A sentence encoder in place of the statistics": tables.encoder(
+            study, vectors([row.text for row in rows if not row.is_base], folder / "vectors.pt")
+        ),
         "Human texts of a domain that was left out, called machine": tables.humans_by_length(study),
         "ChatGPT's texts called machine, by length": tables.found_by_length(study),
         "Answers of instructed generators": tables.answers(study),

@@ -76,13 +76,16 @@ class Study:
 
     def fitted(self, without_domain: str | None = None, without_family: str | None = None) -> Linear:
         """Return the model fitted to instructed generators and human texts in English, without what is left out."""
-        use = torch.tensor(
+        return fit(self.values, self.rows, self.usable(without_domain, without_family))
+
+    def usable(self, without_domain: str | None = None, without_family: str | None = None) -> Tensor:
+        """Return which texts may be fitted to, bool of shape ``(n,)``."""
+        return torch.tensor(
             [
                 row.domain not in (without_domain, *FOREIGN) and row.family != without_family and not row.is_base
                 for row in self.rows
             ]
         )
-        return fit(self.values, self.rows, use)
 
     def humans(self, without_domain: str | None = None) -> dict[str, list[Text]]:
         """Return the human texts to calibrate with, by domain, one of each that has twins."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from default_detector.evaluate import Study, called, decided
-from default_detector.model import Linear
+from default_detector.model import Linear, fit
 from default_detector.texts import Text
 from lit_core.statistics.roc import auroc_interval
 from lit_detect.calibration import Calibration, Verdict
@@ -53,6 +54,29 @@ def both_left_out(study: Study) -> str:
 
     head = ["domain, generator", "AUROC", "TPR at 1 %", "TPR at 5 %", "called machine", "decided"]
     return markdown([*head, "AUROC of log-likelihood", "of Fast-DetectGPT"], rows())
+
+
+def encoder(study: Study, vectors: dict[str, Tensor]) -> str:
+    """Return how well a frozen sentence encoder does in place of the token statistics, and beside them.
+
+    Args:
+        study: The texts.
+        vectors: The encoder's vector of each text that is not of a base model.
+    """
+    empty = torch.zeros_like(next(iter(vectors.values())))
+    encoded = torch.stack([vectors.get(row.text, empty) for row in study.rows]).double()
+    kinds = {"token statistics": study.values, "encoder": encoded, "both": torch.cat((study.values, encoded), 1)}
+
+    def rows() -> Iterator[Sequence[object]]:
+        for domain, generator in sorted({(row.domain, row.generator) for row in study.rows if row.label == MACHINE}):
+            own = [row for row in study.rows if (row.domain, row.generator) == (domain, generator)]
+            if domain not in study.humans() or own[0].is_base:
+                continue
+            use = study.usable(domain, own[0].family)
+            scores = (fit(values, study.rows, use)(values) for values in kinds.values())
+            yield f"{domain}, {generator}", *(study.ranking(one, domain, generator)[0] for one in scores)
+
+    return markdown(["domain, generator", *(f"AUROC of {name}" for name in kinds)], rows())
 
 
 def base_models(study: Study) -> str:
