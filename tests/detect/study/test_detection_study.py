@@ -162,7 +162,7 @@ def test_the_smoke_study_killed_and_resumed():
 
 
 def test_an_ensemble_trains_its_members_in_the_cell(monkeypatch):
-    config = CONFIG.with_name("recommended.yaml")
+    config = CONFIG.with_name("ensembles.yaml")
     flags = [
         "--sizes.smoke.seeds",
         "[0]",
@@ -170,7 +170,7 @@ def test_an_ensemble_trains_its_members_in_the_cell(monkeypatch):
         "{train_texts: 40, lengths: [24], detector: [Encoder + GLTR]}",
     ]
     assert main(["study", "--config", str(config), *flags]) == 0
-    with Path("runs/detect/recommended-smoke/results.csv").open() as file:
+    with Path("runs/detect/ensembles-smoke/results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["condition"] for row in rows} == {"own", "wild", "length", "attack"}
     assert float(of(rows, value="Homoglyph")["edits"]) > 0 == float(of(rows, value="Homoglyph")["evasion"])  # undone
