@@ -90,7 +90,7 @@ def test_what_is_flagged_is_underlined_and_drawn():
     assert marked == LONG[flagged[0].start : flagged[-1].end] and len(flagged) < len(found.windows)
     assert page.count("<line ") == len(found.windows) and page.count('class="flagged"') == len(flagged)
     assert "0.016: 0 of the 60 texts by people that were measured at its length score as high" in page
-    assert "at most 5 % of human texts like these, in expectation" in page
+    assert "The rate of 5 % holds" in page
     assert 'class="w' not in text_part(page), "there is no language model that ranks words"
 
 
