@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 import lit_detect.attacks
 import lit_detect.detectors
 import lit_detect.formats  # noqa: F401  # all three so that short names are known
+from lit_core.cli import arguments
 from lit_core.cli.lit_cli import LitCLI
 from lit_core.files.text_files import with_compressions
 from lit_core.screen import say
@@ -25,7 +26,7 @@ from lit_detect.report.called import Called, called_lines, share
 _PREDICT, _DEFAULT = "--data.init_args.predict", "configs/detect/predict/default.yaml"
 
 #: Options that name a detector, and beginnings of such.
-_NAMING = ("-c", "--config", "--ckpt_path", "--model", "--model.class_path", "--data", "--data.class_path")
+_NAMING = ("--ckpt_path", "--model", "--model.class_path", "--data", "--data.class_path")
 _DETECTORS = ("--model.init_args.detector", "--model.detector")
 
 
@@ -42,8 +43,8 @@ class DetectorCLI(LitCLI):
                 "--input",
                 type=list[str] | str | None,
                 default=None,
-                help="Texts to judge (data.init_args.predict). Without a checkpoint, config or model, the default "
-                "detector judges them.",
+                help="Texts to judge (data.init_args.predict). Where no checkpoint, model or detector is "
+                "named, the default detector judges them.",
             )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -71,10 +72,13 @@ class DetectorCLI(LitCLI):
 def with_default(args: list[str]) -> list[str]:
     """Return the command line of ``predict`` with the texts of ``--input`` where the data module takes them.
 
-    Where no checkpoint, config, model or detector is named, the config of the default detector is added.
+    Where no checkpoint, model or detector is named, also in a config, that of the default detector is added.
 
     Args:
         args: The command line without the program's name.
+
+    Raises:
+        UserError: If a config file does not exist, or is not a mapping of keys to values.
     """
     if "predict" not in args or {"-h", "--help"}.intersection(args):
         return args
@@ -83,10 +87,22 @@ def with_default(args: list[str]) -> list[str]:
         name, equals, value = arg.partition("=")
         taken.append(f"{_PREDICT}{equals}{value}" if name == "--input" else arg)
     names = {arg.partition("=")[0] for arg in taken}
-    if names.isdisjoint(_NAMING) and not any(name.startswith(_DETECTORS) for name in names):
+    configs = arguments.option(arguments.locate_configs(args), "--config", "-c")
+    are_named = not names.isdisjoint(_NAMING) or any(name.startswith(_DETECTORS) for name in names)
+    if not are_named and not any(_names_detector(arguments.read_config(path)) for path in configs):
         place = taken.index("predict") + 1
         taken[place:place] = ["--config", _DEFAULT]
     return taken
+
+
+def _names_detector(config: dict[Any, Any]) -> bool:
+    """Tell whether a config says what judges, and not only, say, on which devices."""
+    parts = [config.get("model"), config.get("data")]
+    given = [part for part in parts if isinstance(part, dict)]
+    is_class = any(isinstance(part, str) for part in parts) or any(part.get("class_path") for part in given)
+    return (
+        is_class or bool(config.get("ckpt_path")) or any("detector" in (part.get("init_args") or ()) for part in given)
+    )
 
 
 def commands(args: list[str]) -> LitCLI:

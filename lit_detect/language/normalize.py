@@ -54,11 +54,15 @@ def spans_before(text: str, normalized: str, spans: Iterable[tuple[int, int]]) -
     Args:
         text: The text as it was found.
         normalized: What `normalize_text` makes of it.
-        spans: Start and end of each part in the normalised text; each has a letter or another visible character.
+        spans: Start and end of each part in the normalised text. One of joiners alone, which are no letters, stands
+            between the letters before and after it.
     """
     places = [place for place, character in enumerate(text) for _ in range(_letters(character))]
     seen = [0, *accumulate(map(_letters, normalized))]
-    return [(places[seen[start]], places[seen[end] - 1] + 1) for start, end in spans]
+    after = [0, *(place + 1 for place in places)]  # the end of the letter before each, and of the last one
+    before = [*places, len(text)]
+    letters = [(seen[start], seen[end]) for start, end in spans]
+    return [(before[first], after[last]) if first < last else (after[first], before[first]) for first, last in letters]
 
 
 @cache

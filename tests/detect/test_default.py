@@ -20,6 +20,7 @@ from lit_detect.commands.lightning import with_default
 from lit_detect.functional.token_statistics import TOKEN_STATISTICS
 
 TEXTS = "--data.init_args.predict"
+DEVICES, RAID, OWN = "configs/trainer/ddp_cpu2.yaml", "configs/detect/predict/raid.yaml", "configs/detect/fit/"
 CONFIG = ["--config", "configs/detect/predict/default.yaml"]
 
 
@@ -66,7 +67,9 @@ def test_without_its_model_and_a_network_one_sentence_says_so(tmp_path, monkeypa
         (["predict", "--input", "a.csv"], ["predict", *CONFIG, TEXTS, "a.csv"]),
         (["predict", "--input=a.csv", "--run", "x"], ["predict", *CONFIG, f"{TEXTS}=a.csv", "--run", "x"]),
         (["predict", "--ckpt_path", "c", "--input", "a"], ["predict", "--ckpt_path", "c", TEXTS, "a"]),
-        (["predict", "-c", "c", "--input", "a"], ["predict", "-c", "c", TEXTS, "a"]),
+        (["predict", "-c", f"{OWN}texts.yaml", "--input", "a"], ["predict", "-c", f"{OWN}texts.yaml", TEXTS, "a"]),
+        (["predict", "--input", "a", "-c", DEVICES], ["predict", *CONFIG, TEXTS, "a", "-c", DEVICES]),
+        (["predict", f"--config={RAID}", "--input", "a"], ["predict", *CONFIG, f"--config={RAID}", TEXTS, "a"]),
         (["predict", "--model.init_args.calibration", "c"], ["predict", *CONFIG, "--model.init_args.calibration", "c"]),
         (["predict", "--model.init_args.detector", "D"], ["predict", "--model.init_args.detector", "D"]),
         (["predict", "--model", "M"], ["predict", "--model", "M"]),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
-from lit_detect.language.normalize import NormalizeText, normalize_text
+from lit_detect.language.normalize import NormalizeText, normalize_text, spans_before
 
 #: RAID's look-alikes, by the Latin letter (Dugan et al. 2024, its homoglyph attack).
 LOOK_ALIKES = {
@@ -94,3 +94,12 @@ def test_the_transform_is_a_class_that_yaml_can_name():
     parser.add_subclass_arguments(NormalizeText, "transform")
     parsed = parser.instantiate(parser.parse_object({"transform": {"class_path": "lit_detect.language.NormalizeText"}}))
     assert parsed.transform("a\u200bb") == "ab"
+
+
+@pytest.mark.parametrize("joiner", "\u200c\u200d\ufe0f")
+@pytest.mark.parametrize("end", ["", "م"])
+def test_a_part_of_joiners_alone_stands_between_its_neighbours(joiner, end):
+    text = "\u200bم" + joiner * 5 + end
+    read = normalize_text(text)
+    assert read == text[1:], "the script needs joiners"
+    assert spans_before(text, read, [(0, 2), (2, 5), (5, len(read))]) == [(1, 2), (2, 7), (7, 8) if end else (2, 7)]
