@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -233,9 +234,14 @@ class Calibration:
         if not groups or (by is None and ALL not in groups):
             raise UserError(f"{path} holds no scores of all human texts; {remedy}.")
         for name, group in groups.items():
-            tokens = [length.tokens for length in (*group.lengths, group.whole)]
-            rising = all(length.scores == tuple(sorted(length.scores)) for length in (*group.lengths, group.whole))
+            lengths = (*group.lengths, group.whole)
+            tokens = [length.tokens for length in lengths]
+            rising = all(length.scores == tuple(sorted(length.scores)) for length in lengths)
             if not group.lengths or tokens != sorted(tokens) or not rising:
                 raise UserError(f"{path}, groups.{name} does not rise in length and score; {remedy}.")
+            if not all(length.scores and all(map(math.isfinite, length.scores)) for length in lengths):
+                raise UserError(f"{path}, groups.{name} has a length without scores or an infinite score; {remedy}.")
+        if platt is not None and not platt["slope"] > 0:
+            raise UserError(f"{path}, platt.slope is {platt['slope']}, so that machines would seem human; {remedy}.")
         own = {name: content[name] for name in _Stored.__annotations__}
         return cls(**{**own, "platt": None if platt is None else Platt(platt["slope"], platt["intercept"])})

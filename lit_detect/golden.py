@@ -39,7 +39,8 @@ def check_golden(calibration: Calibration, scores: Sequence[float]) -> None:
     """Refuse a calibration of a detector whose scores have moved so far that its false-positive rate has, too.
 
     Each score may have moved by as much as the golden text that moved most. The human texts that would then pass a
-    threshold, beyond those that passed it, must be few. Rounding moves none.
+    threshold, beyond those that passed it, must be few. Rounding moves none, also where several have the
+    highest score below it.
 
     Args:
         calibration: The calibration, with the scores of `golden_texts` at its time.
@@ -48,6 +49,11 @@ def check_golden(calibration: Calibration, scores: Sequence[float]) -> None:
     Raises:
         UserError: If the rate may have changed by more than a tenth at a length of a group.
     """
+    if len(scores) != len(calibration.golden):
+        raise UserError(
+            f"`calibration` has scores of {len(calibration.golden):,} golden texts, but there are {len(scores):,}; "
+            "calibrate again."
+        )
     moved = [
         abs(now - then) if math.isfinite(now) else math.inf
         for now, then in zip(scores, calibration.golden, strict=True)
@@ -57,7 +63,8 @@ def check_golden(calibration: Calibration, scores: Sequence[float]) -> None:
     for group in calibration.groups.values():
         for length in (*group.lengths, group.whole):
             threshold, n = calibration.threshold(length), len(length.scores)
-            added = length.standing(threshold - most).above - length.standing(threshold).above - 1
+            highest = math.nextafter(threshold, -math.inf)  # human score below it
+            added = length.standing(threshold - most).above - length.standing(highest).above
             if threshold < math.inf and added / (n + 1) > _MATTERS * calibration.fpr:
                 raise UserError(
                     f"The detector no longer scores as it did for `calibration`: golden text {index} had "

@@ -88,15 +88,16 @@ def calibrate(
     texts, groups = read_texts(human, "human", HUMAN, text_column, by, bad)
     if (ckpt_path is None) == (detector is None):
         raise UserError("Give one of `ckpt_path`, a checkpoint of lit-detect fit, and `detector`, a name.")
-    needed = max(texts_asked(fpr), texts_needed(fpr, confidence))
-    groups_with_enough(groups, needed, by)  # before the detector is loaded
+    texts, groups = without_repeats(texts, groups)
+    needed = texts_asked(fpr, confidence)
+    groups_with_enough(groups, fpr, confidence, by)  # before the detector is loaded
     machine_texts = [] if machine is None else read_texts(machine, "machine", MACHINE, text_column, bad=bad)[0]
     judge = load(str(detector)) if ckpt_path is None else load_checkpoint(ckpt_path)
     are_long = judge.long_enough(texts)
     texts, groups = ([one for one, long in zip(values, are_long, strict=True) if long] for values in (texts, groups))
     if not all(are_long):
         say(f"{are_long.count(False):,} texts of fewer than {judge.least_tokens} tokens are left out.")
-    measured, enough = {}, groups_with_enough(groups, needed, by)
+    measured, enough = {}, groups_with_enough(groups, fpr, confidence, by)
     if few := sorted({*groups} - {*enough}):
         names = ", ".join(few[:5]) + (", …" if len(few) > 5 else "")
         say(f"Left out, with fewer than {needed:,} human texts: {by} {names} ({len(few):,} in all).")
@@ -169,33 +170,57 @@ def _rows(calibration: Calibration) -> Iterator[list[str]]:
             yield [f"{title}{length.tokens:,}", f"{n:,}", threshold, *(f"{rate:.2%}" for rate in rates)]
 
 
-def texts_asked(fpr: float) -> int:
+def texts_asked(fpr: float, confidence: float | None = None) -> int:
     """Return how many human texts are asked for.
 
     With 3 / fpr texts or more, a threshold that none of them reaches has a rate below ``fpr`` with 95 % confidence.
+
+    Args:
+        fpr: False-positive rate, above 0 and below 1.
+        confidence: As in `texts_needed`, whose number may be larger.
     """
-    return math.ceil(3 / fpr - 1e-9)
+    return max(math.ceil(3 / fpr - 1e-9), texts_needed(fpr, confidence))
 
 
-def groups_with_enough(groups: Sequence[str], needed: int, by: str | None) -> list[str]:
+def without_repeats(texts: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the texts without those that repeat another of their group but for blanks, and print how many these are.
+
+    A text that counts several times would promise what only so many different ones can.
+
+    Args:
+        texts: Human texts.
+        groups: Group of each.
+    """
+    own: dict[tuple[str, str], str] = {}
+    for text, group in zip(texts, groups, strict=True):
+        own.setdefault((group, " ".join(text.split())), text)
+    if repeats := len(texts) - len(own):
+        say(f"{repeats:,} human texts that repeat others are left out.")
+    return list(own.values()), [group for group, _ in own]
+
+
+def groups_with_enough(groups: Sequence[str], fpr: float, confidence: float | None, by: str | None) -> list[str]:
     """Return the groups with enough human texts.
 
     Args:
         groups: Group of each text.
-        needed: How many texts a group needs.
+        fpr: False-positive rate, which asks for a number of texts of each group.
+        confidence: Probability with which it holds; None if it holds in expectation.
         by: What names the groups; None for a single one.
 
     Raises:
         UserError: If all have too few.
     """
-    counts = Counter(groups) or Counter({ALL: 0})
+    counts, needed = Counter(groups) or Counter({ALL: 0}), texts_asked(fpr, confidence)
     enough = sorted(name for name, count in counts.items() if count >= needed)
     if not enough:
         name, count = counts.most_common(1)[0]
         where = f" with {by} {name!r}" if by else ""
+        rates = (thousandth / 1000 for thousandth in range(math.ceil(1000 * fpr), 1000))
+        rate = next((rate for rate in rates if texts_asked(rate, confidence) <= count), None)
         raise UserError(
-            f"There are {count:,} human texts{where}, but this false-positive rate needs {needed:,}; give more texts, "
-            f"or an `fpr` of {3 / max(count, 4):.2g} or more."
+            f"There are {count:,} human texts{where}, but this false-positive rate needs {needed:,}; give more texts"
+            + (f", or an `fpr` of {rate:g} or more." if rate else ".")
         )
     return enough
 

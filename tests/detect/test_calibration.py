@@ -105,6 +105,8 @@ def test_files_of_former_releases_and_damaged_ones_are_refused(tmp_path):
         ({"groups": {"": {**own, "lengths": own["lengths"][::-1]}}}, "does not rise"),
         ({"groups": {"": {**own, "whole": {"tokens": 300, "scores": [1.0, 0.0]}}}}, "does not rise"),
         ({"groups": {"": {**own, "whole": {"tokens": 300, "scores": [None]}}}}, "must be a number"),
+        ({"groups": {"": {**own, "whole": {"tokens": 300, "scores": []}}}}, "has a length without scores"),
+        ({"platt": {"slope": -1.0, "intercept": 0.0}}, "platt.slope is -1.0, so that machines would seem human"),
     ]
     for change, sentence in bad:
         path.write_text(json.dumps({**content, **change}))
@@ -162,6 +164,10 @@ def test_scores_that_moved_near_the_threshold_are_refused_and_rounding_is_not():
     check_golden(kept, [0.5 + 0.004] * COUNT)  # 4 human texts more of the 50 that may pass
     with pytest.raises(UserError, match=r"golden text 3 had 0.5 and has 0.49, .* 9 more of 1,000 human texts"):
         check_golden(kept, [0.5] * 3 + [0.49] + [0.5] * 28)
+    equal = Length(50, tuple(sorted((*human, 0.95, 0.95))))
+    check_golden(calibration(groups={"": Group((equal,), equal)}, golden=kept.golden), [0.5 + 1e-7] * COUNT)
+    with pytest.raises(UserError, match="has scores of 5 golden texts, but there are 32; calibrate again"):
+        check_golden(calibration(golden=kept.golden[:5]), [0.5] * COUNT)
     with pytest.raises(UserError, match=r"golden text 31 had 0.5 and has nan"):
         check_golden(kept, [0.5] * 31 + [math.nan])
 

@@ -18,7 +18,7 @@ from lit_core.files.paths import locked_folder
 from lit_detect.calibration import Calibration
 from lit_detect.cli import main
 from lit_detect.commands.attack import attack
-from lit_detect.commands.calibrate import calibrate
+from lit_detect.commands.calibrate import calibrate, groups_with_enough, without_repeats
 from lit_detect.commands.report import gather, left_out, report
 from lit_detect.data.prepare import prepare
 from lit_detect.detectors import EncoderDetector
@@ -163,6 +163,24 @@ def test_too_few_texts_and_other_mistakes_are_refused(fitted, tmp_path, argument
     with pytest.raises(UserError, match=sentence):
         run_calibrate(fitted, tmp_path, **arguments)
     assert not (tmp_path / "calibration.json").exists()
+
+
+@pytest.mark.parametrize("confidence", [None, 0.95, 0.999])
+@pytest.mark.parametrize("count", [1, 4, 11, 37, 70, 299])
+def test_the_rate_that_is_named_for_few_texts_is_one_that_they_suffice_for(count, confidence):
+    with pytest.raises(UserError, match=f"There are {count} human texts, but") as caught:
+        groups_with_enough([""] * count, 0.01, confidence, None)
+    rates = [float(rate) for rate in re.findall(r"`fpr` of ([\d.]+) or more\.$", str(caught.value))]
+    assert [groups_with_enough([""] * count, rate, confidence, None) for rate in rates] == [[""]] * len(rates)
+    assert len(rates) == (count >= 4), "of 3 texts and fewer, none"
+
+
+def test_a_human_text_counts_once_in_its_group(capsys):
+    assert without_repeats(["a b", "c", "a  b\n", "a b"], ["x", "x", "x", "y"]) == (
+        ["a b", "c", "a b"],
+        ["x", "x", "y"],
+    )
+    assert capsys.readouterr().out == "1 human texts that repeat others are left out.\n"
 
 
 def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch, capsys):
