@@ -57,6 +57,7 @@ WITHOUT = {
     "lit_moe/interop/upcycle.py": "a checkpoint, as importing.py begins it",
     "lit_valuation/callbacks/prediction_table.py": "CSV",
     "lit_valuation/exchange/folder.py": "a manifest, with its version",
+    "lit_detect/commands/explain.py": "HTML",
     "lit_valuation/exchange/staging.py": "a note for the next command of the ledger, which removes it",
     "lit_valuation/exchange/report.py": "CSV, HTML and pictures; a record lies beside them",
     "lit_valuation/exchange/sheet.py": "CSV and pictures",

@@ -68,7 +68,8 @@ def test_each_command_on_valuation_runs(tmp_path, monkeypatch, capsys):
 def test_each_command_on_detection_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
-    found = commands("## Human or machine", "lit-detect")
+    judged, *found = commands("## Human or machine", "lit-detect")
+    assert judged == ["predict", "--input", "texts.csv"]  # which fetches; tests/detect/test_default.py runs it
     assert [command[0] for command in found] == ["fit", "test", "attack", "report"]
     smaller = {
         "fit": TINY,

@@ -316,7 +316,7 @@ def is_ledger(scope):
 
 def names_a_file_of_rows_by_rank(node):
     """Tell whether an f-string is a file name such as ``{rank}.jsonl``."""
-    if not isinstance(node, ast.JoinedStr) or not isinstance(node.values[-1], ast.Constant):
+    if not isinstance(node, ast.JoinedStr) or not node.values or not isinstance(node.values[-1], ast.Constant):
         return False
     return ".json" in str(node.values[-1].value) and any(
         isinstance(value, ast.FormattedValue) and ast.unparse(value.value).endswith("rank") for value in node.values
