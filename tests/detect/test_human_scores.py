@@ -76,7 +76,7 @@ def test_it_is_of_its_detector_and_windows():
         calibration().check("E")
     with pytest.raises(UserError, match="is of another checkpoint, but this is no checkpoint; calibrate"):
         calibration().check_checkpoint(None)
-    with pytest.raises(UserError, match=r"is of no checkpoint of D, but this is .*test_calibration.py"):
+    with pytest.raises(UserError, match=r"is of no checkpoint of D, but this is .*test_human_scores.py"):
         calibration(checkpoint_sha256=None).check_checkpoint(__file__)
     calibration(checkpoint_sha256=None).check_checkpoint(None)
     with pytest.raises(UserError, match="of windows of all that the detector reads tokens, but these have 128"):
