@@ -47,11 +47,17 @@ def with_fdr(rows: Sequence[dict[str, Any]], fdr: float | None) -> list[dict[str
     found = dict(zip(judged, discoveries(torch.tensor(p, dtype=torch.float64), fdr).tolist(), strict=True))
     why = f"called machine alone, but not at a false discovery rate of {100 * fdr:.3g} % of this batch"
     return [
-        {**row, "decision": "abstain", "probability": math.nan, "reason": why}
+        {**row, "decision": "abstain", "probability": math.nan, "reason": why, **_unflagged(row)}
         if row["decision"] == "machine" and not found.get(number, False)
         else row
         for number, row in enumerate(rows)
     ]
+
+
+def _unflagged(row: Row) -> dict[str, Any]:
+    """Return the windows of a row, if it has some, without flags: where nothing is decided, none is flagged."""
+    windows = row.get("windows")
+    return {} if windows is None else {"windows": [{**window, "flagged": False} for window in windows]}
 
 
 def accusation_lines(

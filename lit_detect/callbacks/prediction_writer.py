@@ -188,7 +188,7 @@ class PredictionWriter(Callback):
         seconds = time.perf_counter() - self._begin
         rate = ""
         if self._rows:
-            predicted = self._rows * trainer.world_size
+            predicted = self._total or self._rows * trainer.world_size
             rate = f" in {duration(seconds)}, {predicted / seconds:.3g} documents/s"
         self._say(trainer, f"{count:,} predictions{rate}: {path}")
         for line in lines:

@@ -59,6 +59,9 @@ def test_the_false_discovery_rate_leaves_the_strongest():
     few = with_fdr(rows_of([*humans(119), 2.0]), 0.1)
     assert few[-1]["decision"] == "abstain" and "false discovery rate of 10 % of this batch" in few[-1]["reason"]
     assert math.isnan(few[-1]["probability"])
+    windows = [{"start": 0, "end": 9, "score": 2.0, "flagged": True}]
+    flagged = with_fdr([{**row, "windows": windows} for row in rows_of([*humans(119), 2.0])], 0.1)
+    assert not flagged[-1]["windows"][0]["flagged"] and windows[0]["flagged"], "as of every text that is not decided"
     assert few[:-1] == rows_of([*humans(119), 2.0])[:-1]
     assert with_fdr([], 0.1) == [] and lines_of(kept, 0.1)[-1].startswith("At most 10 % of the 20 are by humans")
 
