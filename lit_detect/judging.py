@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lit_core.errors import UserError
 from lit_detect.calibration import ALL, Calibration
 from lit_detect.detectors import Detector
 from lit_detect.functional.calibration import Platt
@@ -126,13 +127,18 @@ class Judge:
             groups: The group of each text, by which a calibration with groups decides; None for no groups.
             batch_size: Windows per forward pass.
             through: Goes through the batches.
+
+        Raises:
+            UserError: If it is a text alone, one of them is no text, or groups and texts differ in number.
         """
+        _check(texts, groups)
         groups = [ALL] * len(texts) if groups is None else groups
         rows = zip(self.count_tokens(texts), self._windows(texts, batch_size, through), groups, strict=True)
         return [self._judgement(tokens, windows, group) for tokens, windows, group in rows]
 
     def scores(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
         """Return the score of each text, the largest of its windows, float64 ``(n,)``; see `judge`."""
+        _check(texts)
         scores = [_largest(windows) for windows in self._windows(texts, batch_size)]
         return torch.tensor(scores, dtype=torch.float64)
 
@@ -195,6 +201,24 @@ class Judge:
         if windows > 1:
             return None, None, f"{windows} windows, and a threshold for one; run `lit-detect calibrate`"
         return None, score >= self.threshold, ""
+
+
+def _check(texts: Sequence[str], groups: Sequence[str] | None = None) -> None:
+    """Refuse what is no list of texts, such as a text alone, whose letters would be judged one by one."""
+    if isinstance(texts, str):
+        raise UserError("`texts` is one text, but must be a list of texts; give [text].")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"`texts` has a {type(text).__name__} at index {number}, but must have texts; give a str.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"`texts`, index {number}, holds half a surrogate pair at character {error.start}; decode it again, or "
+                "remove that character."
+            ) from None
+    if groups is not None and len(groups) != len(texts):
+        raise UserError(f"There are {len(texts):,} texts, but {len(groups):,} `groups`; give the group of each text.")
 
 
 def _found(text: str, read: str, spans: Sequence[Span]) -> Sequence[Span]:

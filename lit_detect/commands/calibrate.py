@@ -215,7 +215,7 @@ def groups_with_enough(groups: Sequence[str], fpr: float, confidence: float | No
     enough = sorted(name for name, count in counts.items() if count >= needed)
     if not enough:
         name, count = counts.most_common(1)[0]
-        where = f" with {by} {name!r}" if by else ""
+        where = f" with {by} {name!r}" if name else ""
         rates = (thousandth / 1000 for thousandth in range(math.ceil(1000 * fpr), 1000))
         rate = next((rate for rate in rates if texts_asked(rate, confidence) <= count), None)
         raise UserError(
@@ -235,8 +235,8 @@ def read_texts(
 ) -> tuple[list[str], list[str]]:
     """Return the texts of one class and their groups, and print how many texts are left out.
 
-    Texts with the other label are left out, and human texts that an attack changed. A text without a label counts as
-    what the argument says.
+    Texts with the other label are left out, human texts that an attack changed, and texts whose group is not known. A
+    text without a label counts as what the argument says.
 
     Args:
         path: What names the texts; see `open_texts`.
@@ -267,4 +267,7 @@ def read_texts(
         if count:
             say(f"{count:,} {sentence}")
     groups = [ALL if by is None else texts.text_and_group(index)[1] for index in chosen]
-    return [records[index].text for index in chosen], groups
+    known = [number for number, group in enumerate(groups) if by is None or group.strip()]
+    if left := len(groups) - len(known):
+        say(f"{left:,} texts of {named_texts(path)} have no {by} and are left out.")
+    return [records[chosen[number]].text for number in known], [groups[number] for number in known]

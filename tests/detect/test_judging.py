@@ -9,6 +9,7 @@ import torch
 from test_windows import Words
 from torch.utils.data import DataLoader
 
+from lit_core.errors import UserError
 from lit_detect.calibration import Calibration
 from lit_detect.detectors.normalization import with_normalization
 from lit_detect.functional.calibration import Platt
@@ -49,6 +50,24 @@ def test_it_abstains_from_what_it_cannot_tell():
     assert replace(JUDGE, min_tokens=0).judge([" "])[0].reason == "0 tokens, fewer than 1"
     (new,) = Judge(Words(), min_tokens=0).judge(["x x"])
     assert new.decision == "abstain" and new.reason.startswith("no threshold")
+
+
+@pytest.mark.parametrize(
+    ("texts", "groups", "sentence"),
+    [
+        ("a b x c x", None, r"is one text, but must be a list of texts; give \[text\]"),
+        (["a", None], None, "has a NoneType at index 1"),
+        (["a", b"b"], None, "has a bytes at index 1"),
+        (["a", "b \ud800"], None, "index 1, holds half a surrogate pair at character 2"),
+        (["a"], ["one", "two"], "There are 1 texts, but 2 `groups`"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(texts, groups, sentence):
+    with pytest.raises(UserError, match=sentence):
+        JUDGE.judge(texts, groups)
+    if groups is None:
+        with pytest.raises(UserError, match=sentence):
+            JUDGE.scores(texts)
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])

@@ -18,7 +18,7 @@ from lit_core.files.paths import locked_folder
 from lit_detect.calibration import Calibration
 from lit_detect.cli import main
 from lit_detect.commands.attack import attack
-from lit_detect.commands.calibrate import calibrate, groups_with_enough, without_repeats
+from lit_detect.commands.calibrate import calibrate, groups_with_enough, read_texts, without_repeats
 from lit_detect.commands.report import gather, left_out, report
 from lit_detect.data.prepare import prepare
 from lit_detect.detectors import EncoderDetector
@@ -181,6 +181,12 @@ def test_a_human_text_counts_once_in_its_group(capsys):
         ["x", "x", "y"],
     )
     assert capsys.readouterr().out == "1 human texts that repeat others are left out.\n"
+
+
+def test_a_text_of_no_known_group_is_in_none(tmp_path, capsys):
+    (tmp_path / "h.csv").write_text('text,writer\na,ann\nb,\nc," "\nd,bob\n')
+    assert read_texts(str(tmp_path / "h.csv"), "human", HUMAN, by="writer") == (["a", "d"], ["ann", "bob"])
+    assert "2 texts of " in (said := capsys.readouterr().out) and "have no writer and are left out." in said
 
 
 def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch, capsys):
