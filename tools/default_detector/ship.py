@@ -12,7 +12,7 @@ from typing import Any
 from default_detector.evaluate import FOREIGN, Study
 from default_detector.measure import MAX_TOKENS
 from lit_core.files.paths import atomic_write
-from lit_core.lm.pretrained import _SMOLLM2_SHA256
+from lit_core.lm.pretrained import SMOLLM2_SHA256
 from lit_detect import default
 from lit_detect.calibration import DEFAULT_CALIBRATION
 from lit_detect.detectors.normalization import with_normalization
@@ -31,7 +31,7 @@ def ship(study: Study) -> None:
     counts = Counter(f"{row.domain}, {row.generator}" for row in used)
     provenance: dict[str, Any] = {
         "made_by": "PYTHONPATH=tools python -m default_detector",
-        "language_model": {"name": "SmolLM2-135M-Instruct", "sha256": _SMOLLM2_SHA256, "dtype": "float32"},
+        "language_model": {"name": "SmolLM2-135M-Instruct", "sha256": SMOLLM2_SHA256, "dtype": "float32"},
         "texts_sha256": hashlib.sha256("".join(sorted(row.text for row in used)).encode()).hexdigest(),
         "texts": dict(sorted(counts.items())),
         "inverse_penalty": model.penalty,

@@ -14,7 +14,7 @@ def test_ours_hold_the_truth_where_a_bootstrap_does_not():
     generator = torch.Generator().manual_seed(0)
     human, machine = torch.randn(2, 4000, generator=generator, dtype=torch.float64)
     rows = intervals.simulate(human, machine + 3, draws=30, sizes=(5, 20), shifts=(0.0,))
-    assert len(rows) == 2 * (len(intervals.SHARES) + 1 + len(intervals.RATES))
+    assert len(rows) == 2 * (2 * len(intervals.SHARES) + 1 + len(intervals.RATES))
     assert all(len(row) == len(intervals.COLUMNS) for row in rows)
     table = {(row[0], row[1]): row[3:] for row in rows}
     assert table["TPR at 5%", "5"][0] == "too few" != table["TPR at 5%", "20"][0]
