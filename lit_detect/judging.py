@@ -181,7 +181,8 @@ class Judge:
         platt = self.platt if self.calibration is None or len(windows) == 1 else None
         if self.calibration is not None and self.calibration.platt is not None:
             platt = self.calibration.platt
-        probability = None if is_machine is None or platt is None else float(platt(torch.tensor(score)))
+        exact = torch.tensor(score, dtype=torch.float64)
+        probability = None if is_machine is None or platt is None else float(platt(exact))
         told = tuple(
             Window(*span, one, bool(is_machine) and bool(self._verdict(one, tokens, 1, group)[1]))
             for span, one in windows

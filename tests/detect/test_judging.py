@@ -31,6 +31,12 @@ def test_a_text_that_is_read_whole_is_decided_by_the_fitted_threshold():
     assert human.decision == "human" and human.probability < 0.5 and not human.windows[0].is_flagged
 
 
+def test_the_probability_is_of_the_exact_score(monkeypatch):
+    monkeypatch.setattr(Words, "score", lambda self, texts: torch.full((len(texts),), 1 / 3, dtype=torch.float64))
+    (found,) = replace(JUDGE, threshold=1 / 3, platt=Platt(3e6, -1e6)).judge(["a b x c x"])
+    assert (found.decision, found.score) == ("machine", 1 / 3) and found.probability == pytest.approx(0.5, abs=1e-9)
+
+
 def test_a_window_in_the_middle_of_a_long_text_makes_it_a_machines():
     (found,) = CALIBRATED.judge([LONG])
     assert found.decision == "machine" and found.score == 3 and found.tokens == 83 and found.reason == ""
