@@ -73,7 +73,7 @@ def accusation_lines(
     """
     judged = [(row, group) for row, group in zip(rows, groups, strict=True) if _is_judged(row)]
     if not judged:
-        return []
+        return [f"None of {len(rows):,} texts is judged; the column `reason` says why."] if rows else []
     called = sorted((pair for pair in judged if pair[0]["decision"] == "machine"), key=lambda pair: pair[0]["p_value"])
     n, how = len(judged), "in expectation"
     rate = calibration.fpr * n

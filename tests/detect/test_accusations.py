@@ -66,6 +66,12 @@ def test_the_false_discovery_rate_leaves_the_strongest():
     assert with_fdr([], 0.1) == [] and lines_of(kept, 0.1)[-1].startswith("At most 10 % of the 20 are by humans")
 
 
+def test_a_batch_of_which_no_text_is_judged_is_told():
+    rows = [{**row, "p_value": math.nan, "decision": "abstain"} for row in rows_of([1.0, 2.0], tokens=9999)]
+    lines = ["None of 2 texts is judged; the column `reason` says why."]
+    assert accusation_lines(rows, calibration(), [""] * 2) == lines and accusation_lines([], calibration(), []) == []
+
+
 def test_among_humans_alone_few_batches_have_a_discovery():
     draw = random.Random(0)
     batches = [with_fdr(rows_of([draw.random() for _ in range(60)]), 0.1) for _ in range(200)]
