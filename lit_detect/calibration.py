@@ -70,6 +70,7 @@ class _Stored(TypedDict):
     platt: _PlattKeys | None
     golden: tuple[float, ...]
     strictest: bool
+    in_english: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Calibration:
         golden: Scores of the texts of `lit_detect.golden`; empty to compare none.
         strictest: Whether a text is compared with every group, whatever its own, and is a machine's only if each says
             so. The rate then holds for human texts of any mixture of the groups.
+        in_english: Whether all human texts are in English, so that no other text is judged by them.
     """
 
     fpr: float
@@ -100,6 +102,7 @@ class Calibration:
     window_tokens: int | None = None
     golden: tuple[float, ...] = ()
     strictest: bool = False
+    in_english: bool = False
 
     def judge(self, score: float, tokens: int, group: str = ALL) -> Verdict:
         """Return the p-value of a score, whether it means machine, and why neither can be told.

@@ -14,6 +14,7 @@ from lit_core.errors import UserError
 from lit_detect.calibration import ALL, Calibration
 from lit_detect.detectors import Detector
 from lit_detect.functional.calibration import Platt
+from lit_detect.language.english import is_english
 from lit_detect.language.normalize import normalize_text, spans_before
 from lit_detect.windows import Span, cut
 
@@ -75,8 +76,8 @@ class Judge:
 
     A text that is longer than what the detector reads at once is cut into overlapping windows, and its score is the
     largest of theirs. The detector abstains from a text of fewer than `min_tokens` tokens, or without a finite score,
-    or whose length the calibration does not cover; without any threshold; and from several windows without a
-    calibration, since a fitted threshold is for one.
+    or whose length or language the calibration does not cover; without any threshold; and from several windows without
+    a calibration, since a fitted threshold is for one.
 
     Args:
         detector: The detector; it normalises Unicode where it was trained so.
@@ -133,8 +134,8 @@ class Judge:
         """
         _check(texts, groups)
         groups = [ALL] * len(texts) if groups is None else groups
-        rows = zip(self.count_tokens(texts), self._windows(texts, batch_size, through), groups, strict=True)
-        return [self._judgement(tokens, windows, group) for tokens, windows, group in rows]
+        rows = zip(texts, self.count_tokens(texts), self._windows(texts, batch_size, through), groups, strict=True)
+        return [self._judgement(*row) for row in rows]
 
     def scores(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
         """Return the score of each text, the largest of its windows, float64 ``(n,)``; see `judge`."""
@@ -174,9 +175,16 @@ class Judge:
             for spans, some in zip(found, parts, strict=True)
         ]
 
-    def _judgement(self, tokens: int, windows: Sequence[tuple[Span, float]], group: str) -> Judgement:
+    def _judgement(self, text: str, tokens: int, windows: Sequence[tuple[Span, float]], group: str) -> Judgement:
         score = _largest(windows)
         p_value, is_machine, reason = self._verdict(score, tokens, len(windows), group)
+        if (
+            p_value is not None
+            and self.calibration is not None
+            and self.calibration.in_english
+            and not is_english(text)
+        ):
+            p_value, is_machine, reason = None, None, "not in English, as all human texts of the calibration are"
         decision: Decision = "abstain" if is_machine is None else "machine" if is_machine else "human"
         platt = self.platt if self.calibration is None or len(windows) == 1 else None
         if self.calibration is not None and self.calibration.platt is not None:

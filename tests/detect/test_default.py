@@ -37,7 +37,8 @@ def test_what_ships_are_numbers_with_their_provenance():
 
 def test_its_calibration_compares_with_every_domain():
     found = Calibration.load("default")
-    assert found.strictest and found.by == "domain" and found.platt is not None and len(found.golden) == 32
+    assert found.in_english and found.strictest and found.by == "domain"
+    assert found.platt is not None and len(found.golden) == 32
     assert all(len(length.scores) >= 60 for group in found.groups.values() for length in group.lengths)
     assert found.judge(100.0, 300).is_machine and found.judge(-100.0, 300).is_machine is False
     assert found.judge(100.0, 20).is_machine is None
@@ -85,7 +86,11 @@ def test_predict_takes_the_default_detector_where_none_is_named(given, taken):
 def test_it_judges_in_three_lines():
     detector = lit_detect.load("default")
     document = next(iter(Austen().documents())).text
-    human, long, short, empty = detector.judge([document[3000:4500], document[:9000], "Two words.", "  "])
+    foreign = "Der Administrator richtet den Server ein und prüft danach die Protokolle. " * 8
+    human, long, short, empty, other = detector.judge(
+        [document[3000:4500], document[:9000], "Two words.", "  ", foreign]
+    )
+    assert other.decision == "abstain" and other.reason.startswith("not in English") and other.probability is None
     assert human.decision == "human" and human.p_value > 0.05 and len(human.windows) == 1
     assert long.decision == "human" and len(long.windows) > 3
     assert short.decision == empty.decision == "abstain" and short.probability is None is empty.probability

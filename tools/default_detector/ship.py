@@ -48,7 +48,7 @@ def ship(study: Study) -> None:
     judge = Judge(with_normalization(default.default_detector()))
     golden = tuple(judge.scores(golden_texts()).tolist())
     calibration = replace(study.calibration(model), detector=judge.name, platt=study.platt(), golden=golden)
-    calibration.save(DEFAULT_CALIBRATION)
+    replace(calibration, in_english=True).save(DEFAULT_CALIBRATION)
     content = json.loads(DEFAULT_CALIBRATION.read_text(), parse_float=lambda number: round(float(number), _DIGITS))
     content.pop("record")  # which tells of the machine that made it
     atomic_write(DEFAULT_CALIBRATION, json.dumps(content) + "\n")
