@@ -9,8 +9,7 @@ _COMMON = frozenset(
     "the of and to a in that is was it for on with as at by be this have from or not are but had his her he she they "
     "we you i my me an were which there their will would can if so what has been".split()
 )
-#: Share from which a text is taken for English. Of 2,012 human texts in English of eleven domains 99 in 100 have more
-#: than 0.25, and of 60 German ones none has 0.2.
+#: Share from which a text is taken for English; docs/results/default_detector.md counts the texts of each domain.
 _LEAST = 0.2
 
 

@@ -14,6 +14,7 @@ from lit_core.statistics.roc import auroc_interval
 from lit_detect.calibration import Calibration, Verdict
 from lit_detect.functional.conformal import threshold_at_fpr
 from lit_detect.functional.scores import fast_detect_gpt
+from lit_detect.language.english import is_english
 from lit_detect.records import MACHINE
 
 #: Lengths in words to which texts are cut.
@@ -132,6 +133,13 @@ def humans_by_length(study: Study) -> str:
 
     head = ["domain", "texts", *(f"{words} words" for words in WORDS), "whole", "decided"]
     return markdown(head, rows())
+
+
+def taken_for_english(study: Study) -> str:
+    """Return how many human texts of each domain are taken for English; the others are not judged."""
+    found = study.humans().items()
+    rows = ((domain, len(texts), sum(is_english(row.text) for row in texts)) for domain, texts in found)
+    return markdown(["domain", "texts", "taken for English"], iter(rows))
 
 
 def found_by_length(study: Study) -> str:
