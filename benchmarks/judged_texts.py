@@ -38,10 +38,8 @@ def main() -> None:
         ]
         human, machine = (judge.detector.score(texts) for texts in classes)
         is_machine = torch.tensor([False] * len(human) + [True] * len(machine))
-        ranked, flagged = (
-            auroc_interval(torch.cat((human, machine)), is_machine),
-            share_interval(human >= judge.threshold),
-        )
+        ranked = auroc_interval(torch.cat((human, machine)), is_machine)
+        flagged = share_interval(human >= judge.threshold)
         print(f"| {domain}, {generator} | {ranked} | {flagged} |", flush=True)
 
 
