@@ -14,6 +14,7 @@ with this probability.
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -93,8 +94,9 @@ def p_values(human: Tensor, scores: Tensor) -> Tensor:
 def threshold_at_fpr(human: Tensor, fpr: float, confidence: float | None = None) -> float:
     """Return the smallest threshold, a score at or above which means machine, that keeps a false-positive rate.
 
-    It is the float64 that follows the human score of rank k + 1 from above, where k is `allowed_above`. Human texts
-    with equal scores are all on the same side of it.
+    It is the float64 that follows the human score of rank k + 1 from above, where k is `allowed_above`, but none so
+    small (subnormal) that a processor may be set to take it for 0. Human texts with equal scores are all on the same
+    side of it.
 
     Args:
         human: Scores of human texts, ``(n,)``.
@@ -111,7 +113,11 @@ def threshold_at_fpr(human: Tensor, fpr: float, confidence: float | None = None)
     allowed = allowed_above(len(human), fpr, confidence)
     if allowed < 0:
         return math.inf
-    return math.nextafter(float(human.double().sort(descending=True).values[allowed]), math.inf)
+    score, tiny = float(human.double().sort(descending=True).values[allowed]), sys.float_info.min
+    if abs(score) < tiny:
+        return tiny
+    threshold = math.nextafter(score, math.inf)
+    return 0.0 if abs(threshold) < tiny else threshold
 
 
 def expected_fpr(human: Tensor, threshold: float) -> float:

@@ -1,6 +1,7 @@
 """The conformal rule against brute force, scipy and simulation."""
 
 import math
+import sys
 from fractions import Fraction
 
 import pytest
@@ -22,7 +23,7 @@ from lit_detect.functional.conformal import (
 
 # few levels make ties, so that the rule is exercised
 tied = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=40)
-free = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
+free = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=40)
 rates = st.sampled_from([0.01, 0.05, 0.1, 0.29, 0.5, 0.99]) | st.floats(0.001, 0.999)
 sure = st.sampled_from([None, 0.5, 0.95, 0.999])
 
@@ -73,9 +74,22 @@ def test_threshold_and_p_value_decide_by_the_same_count(human, scores, fpr, conf
     if confidence is None:
         assert (scores >= threshold).tolist() == (p_values(human, scores) <= fpr).tolist()
     if threshold < math.inf:  # and no smaller one does
-        assert int((human >= math.nextafter(threshold, -math.inf)).sum()) > allowed
+        at_it = human.sort(descending=True).values[allowed]
+        assert threshold in (math.nextafter(at_it, math.inf), sys.float_info.min if at_it == 0 else 0.0)
         assert expected_fpr(human, threshold) == (1 + int((human >= threshold).sum())) / (len(human) + 1)
     assert expected_fpr(human, threshold) <= fpr
+
+
+@pytest.mark.parametrize("highest", [0.0, -sys.float_info.min, sys.float_info.min])
+def test_a_threshold_next_to_0_holds_where_the_processor_takes_the_smallest_numbers_for_0(highest):
+    human = torch.full((20,), highest, dtype=torch.float64)
+    assert torch.set_flush_denormal(True)
+    try:
+        threshold = threshold_at_fpr(human, 0.05)
+        assert not (human >= threshold).any() and expected_fpr(human, threshold) <= 0.05
+    finally:
+        torch.set_flush_denormal(False)
+    assert threshold == threshold_at_fpr(human, 0.05) and 0 <= threshold - highest <= sys.float_info.min
 
 
 @pytest.mark.parametrize(("n", "fpr"), [(19, 0.05), (60, 0.05), (300, 0.01), (20, 0.3)])
