@@ -15,7 +15,7 @@ from pathlib import Path
 from false_alarms import SHORTEST, published
 
 from lit_core.files.paths import atomic_write
-from lit_detect.commands.calibrate import read_texts
+from lit_detect.data.one_class import read_texts
 from lit_detect.loading import load, score_many
 from lit_detect.prefixes import cut_to_lengths, length_grid
 from lit_detect.records import HUMAN

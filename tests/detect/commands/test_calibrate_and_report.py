@@ -18,8 +18,9 @@ from lit_core.files.paths import locked_folder
 from lit_detect.calibration import Calibration
 from lit_detect.cli import main
 from lit_detect.commands.attack import attack
-from lit_detect.commands.calibrate import calibrate, groups_with_enough, read_texts, without_repeats
+from lit_detect.commands.calibrate import calibrate
 from lit_detect.commands.report import gather, left_out, report
+from lit_detect.data.one_class import groups_with_enough, read_texts, without_repeats
 from lit_detect.data.prepare import prepare
 from lit_detect.detectors import EncoderDetector
 from lit_detect.formats import LitShiftJSONL

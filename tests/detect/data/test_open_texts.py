@@ -19,9 +19,9 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.text_files import COMPRESSIONS, _zstd, plain_name
 from lit_detect.attacks import Attack, Attacked
 from lit_detect.commands.attack import attack
-from lit_detect.commands.calibrate import read_texts
 from lit_detect.commands.report import gather
 from lit_detect.data.module import TextDataModule
+from lit_detect.data.one_class import read_texts
 from lit_detect.data.prepare import prepare
 from lit_detect.data.text_shards import write_texts
 from lit_detect.data.user_texts import FORMATS, open_texts
@@ -154,7 +154,7 @@ def by_predict(path, tmp_path, known):
 READERS = {
     "commands/attack.py": by_attack,
     "commands/report.py": by_report,
-    "commands/calibrate.py": by_calibrate,
+    "data/one_class.py": by_calibrate,
     "data/module.py": by_predict,
 }
 

@@ -12,8 +12,9 @@ from lit_core.cli import run
 from lit_core.errors import UserError
 from lit_core.files.bad_rows import BadRows
 from lit_core.files.yaml_files import read_mapping
-from lit_detect.commands.calibrate import calibrate, read_texts
+from lit_detect.commands.calibrate import calibrate
 from lit_detect.commands.report import gather
+from lit_detect.data.one_class import read_texts
 from lit_detect.data.prepare import prepare
 from lit_detect.formats import RAIDCSV, LitShiftJSONL, TextTable
 from lit_detect.records import HUMAN, MACHINE
