@@ -21,6 +21,8 @@ from lit_core.screen import rank_zero_warn
 from lit_detect.functional.calibration import Platt
 from lit_detect.functional.conformal import allowed_above, check_rates, threshold_at_fpr
 from lit_detect.human_scores import Group, Length, Standing
+from lit_detect.language.english import is_english
+from lit_detect.language.repetition import repeated_share
 
 #: Name of the file's format.
 FORMAT = "litshift-calibration"
@@ -71,6 +73,7 @@ class _Stored(TypedDict):
     golden: tuple[float, ...]
     strictest: bool
     in_english: bool
+    most_repeated: float | None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Calibration:
         strictest: Whether a text is compared with every group, whatever its own, and is a machine's only if each says
             so. The rate then holds for human texts of any mixture of the groups.
         in_english: Whether all human texts are in English, so that no other text is judged by them.
+        most_repeated: Share of repeated triples of words above which no text is judged, since hardly a human text had
+            more; None for no limit.
     """
 
     fpr: float
@@ -103,6 +108,19 @@ class Calibration:
     golden: tuple[float, ...] = ()
     strictest: bool = False
     in_english: bool = False
+    most_repeated: float | None = None
+
+    def kind(self, text: str) -> str:
+        """Return why a text is of another kind than all human texts, so that nothing is known of it; empty if not."""
+        if self.in_english and not is_english(text):
+            return "not in English, as all human texts of the calibration are"
+        repeated = 0.0 if self.most_repeated is None else repeated_share(text)
+        if self.most_repeated is not None and repeated > self.most_repeated:
+            return (
+                f"{repeated:.0%} of its word triples are repeated, and in the human texts of the calibration at most "
+                f"{self.most_repeated:.0%}"
+            )
+        return ""
 
     def judge(self, score: float, tokens: int, group: str = ALL) -> Verdict:
         """Return the p-value of a score, whether it means machine, and why neither can be told.

@@ -14,7 +14,6 @@ from lit_core.errors import UserError
 from lit_detect.calibration import ALL, Calibration
 from lit_detect.detectors import Detector
 from lit_detect.functional.calibration import Platt
-from lit_detect.language.english import is_english
 from lit_detect.language.normalize import normalize_text, spans_before
 from lit_detect.windows import Span, cut
 
@@ -76,7 +75,7 @@ class Judge:
 
     A text that is longer than what the detector reads at once is cut into overlapping windows, and its score is the
     largest of theirs. The detector abstains from a text of fewer than `min_tokens` tokens, or without a finite score,
-    or whose length or language the calibration does not cover; without any threshold; and from several windows without
+    or whose length or kind the calibration does not cover; without any threshold; and from several windows without
     a calibration, since a fitted threshold is for one.
 
     Args:
@@ -178,13 +177,8 @@ class Judge:
     def _judgement(self, text: str, tokens: int, windows: Sequence[tuple[Span, float]], group: str) -> Judgement:
         score = _largest(windows)
         p_value, is_machine, reason = self._verdict(score, tokens, len(windows), group)
-        if (
-            p_value is not None
-            and self.calibration is not None
-            and self.calibration.in_english
-            and not is_english(text)
-        ):
-            p_value, is_machine, reason = None, None, "not in English, as all human texts of the calibration are"
+        if p_value is not None and self.calibration is not None and (other := self.calibration.kind(text)):
+            p_value, is_machine, reason = None, None, other
         decision: Decision = "abstain" if is_machine is None else "machine" if is_machine else "human"
         platt = self.platt if self.calibration is None or len(windows) == 1 else None
         if self.calibration is not None and self.calibration.platt is not None:

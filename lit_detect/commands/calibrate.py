@@ -18,6 +18,7 @@ from lit_detect.calibration import Calibration
 from lit_detect.data.one_class import groups_with_enough, read_texts, texts_asked, without_repeats
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt
 from lit_detect.functional.conformal import allowed_above, check_rates
+from lit_detect.language.repetition import most_repeated
 from lit_detect.prefixes import Beginnings
 from lit_detect.records import HUMAN, MACHINE
 
@@ -121,6 +122,7 @@ def calibrate(
         window_tokens=judge.window_tokens,
         golden=tuple(score[text] for text in golden),
         strictest=strictest,
+        most_repeated=most_repeated(texts),
     )
     bad.write(bad_rows)
     calibration.save(target)

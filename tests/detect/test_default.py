@@ -37,7 +37,7 @@ def test_what_ships_are_numbers_with_their_provenance():
 
 def test_its_calibration_compares_with_every_domain():
     found = Calibration.load("default")
-    assert found.in_english and found.strictest and found.by == "domain"
+    assert found.in_english and found.most_repeated and found.strictest and found.by == "domain"
     assert found.platt is not None and len(found.golden) == 32
     assert all(len(length.scores) >= 60 for group in found.groups.values() for length in group.lengths)
     assert found.judge(100.0, 300).is_machine and found.judge(-100.0, 300).is_machine is False

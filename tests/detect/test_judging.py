@@ -47,6 +47,19 @@ def test_a_window_in_the_middle_of_a_long_text_makes_it_a_machines():
     assert found.probability is None, "the fitted map is of one window"
 
 
+def test_it_abstains_from_texts_of_another_kind_than_the_human_ones_alone():
+    listed, prose = "x y z " * 8, "x x x the of and to a in that is"
+    limited = replace(CALIBRATED, calibration=replace(CALIBRATED.calibration, most_repeated=0.3, in_english=True))
+    assert [found.decision for found in CALIBRATED.judge([listed, prose, LONG])] == ["machine"] * 3
+    repeats, machine, foreign = limited.judge([listed, prose, "x x x Es war einmal ein König, der war alt"])
+    assert machine.decision == "machine" and foreign.reason.startswith("not in English")
+    limited = replace(limited, calibration=replace(limited.calibration, in_english=False))
+    assert limited.judge([listed])[0].reason == (
+        "86% of its word triples are repeated, and in the human texts of the calibration at most 30%"
+    )
+    assert repeats.decision == "abstain" and repeats.p_value is None is repeats.probability
+
+
 def test_it_abstains_from_what_it_cannot_tell():
     blank, short, several = JUDGE.judge([" \n ", "x x x", LONG])
     assert (blank.decision, blank.tokens, blank.reason) == ("abstain", 0, "0 tokens, fewer than 5")

@@ -67,7 +67,7 @@ def make(
             study, vectors([row.text for row in rows if not row.is_base], folder / "vectors.pt")
         ),
         "Human texts of a domain that was left out, called machine": tables.humans_by_length(study),
-        "Human texts that are taken for English": tables.taken_for_english(study),
+        "Human texts by kind": tables.kinds(study),
         "ChatGPT's texts called machine, by length": tables.found_by_length(study),
         "Answers of instructed generators": tables.answers(study),
         "Base models, by pure sampling": tables.base_models(study),

@@ -19,6 +19,7 @@ from lit_detect.detectors.normalization import with_normalization
 from lit_detect.functional.token_statistics import TOKEN_STATISTICS
 from lit_detect.golden import golden_texts
 from lit_detect.judging import Judge
+from lit_detect.language.repetition import most_repeated
 
 #: Digits after the point of a score, which is in log-odds.
 _DIGITS = 6
@@ -48,7 +49,8 @@ def ship(study: Study) -> None:
     judge = Judge(with_normalization(default.default_detector()))
     golden = tuple(judge.scores(golden_texts()).tolist())
     calibration = replace(study.calibration(model), detector=judge.name, platt=study.platt(), golden=golden)
-    replace(calibration, in_english=True).save(DEFAULT_CALIBRATION)
+    humans = [row.text for texts in study.humans().values() for row in texts]
+    replace(calibration, in_english=True, most_repeated=most_repeated(humans)).save(DEFAULT_CALIBRATION)
     content = json.loads(DEFAULT_CALIBRATION.read_text(), parse_float=lambda number: round(float(number), _DIGITS))
     content.pop("record")  # which tells of the machine that made it
     atomic_write(DEFAULT_CALIBRATION, json.dumps(content) + "\n")

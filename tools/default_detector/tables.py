@@ -15,6 +15,7 @@ from lit_detect.calibration import Calibration, Verdict
 from lit_detect.functional.conformal import threshold_at_fpr
 from lit_detect.functional.scores import fast_detect_gpt
 from lit_detect.language.english import is_english
+from lit_detect.language.repetition import repeated_share
 from lit_detect.records import MACHINE
 
 #: Lengths in words to which texts are cut.
@@ -135,11 +136,15 @@ def humans_by_length(study: Study) -> str:
     return markdown(head, rows())
 
 
-def taken_for_english(study: Study) -> str:
-    """Return how many human texts of each domain are taken for English; the others are not judged."""
-    found = study.humans().items()
-    rows = ((domain, len(texts), sum(is_english(row.text) for row in texts)) for domain, texts in found)
-    return markdown(["domain", "texts", "taken for English"], iter(rows))
+def kinds(study: Study) -> str:
+    """Return what of each domain's human texts is not judged for its kind: not in English, or repeating itself."""
+
+    def rows() -> Iterator[Sequence[object]]:
+        for domain, texts in study.humans().items():
+            repeated = max(repeated_share(row.text) for row in texts)
+            yield domain, len(texts), sum(is_english(row.text) for row in texts), f"{repeated:.2f}"
+
+    return markdown(["domain", "texts", "taken for English", "largest share of repeated word triples"], rows())
 
 
 def found_by_length(study: Study) -> str:
