@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 _WORD = re.compile(r"\w+")
-#: Share up to which every text is judged; docs/results/default_detector.md has the largest of each domain's human texts.
+#: Share up to which every text is judged; docs/results/default_detector.md has the largest of each domain.
 _LEAST = 0.3
 
 
