@@ -24,6 +24,8 @@ from lit_detect.data.module import TextDataModule
 from lit_detect.detectors import DistilFAST, EncoderDetector, FASTDetector, GroverDetector
 from lit_moe import MoELanguageModel, TokenDataModule
 from lit_moe.callbacks import SampleText
+from lit_moe.doctor.families import small_config
+from lit_moe.doctor.specimen import Specimen
 from lit_moe.lm import DecoderLM
 from lit_moe.nn import DecoderConfig
 from lit_valuation import ClassifierTask
@@ -48,6 +50,7 @@ MAKE = {
     MixtureStream: lambda **seed: MixtureStream(ROWS, **BATCHES, **seed),
     StreamDataModule: lambda **seed: StreamDataModule(4, **seed),
     MoELanguageModel: lambda **seed: MoELanguageModel(DecoderConfig(**TINY), **seed),
+    Specimen: lambda **seed: Specimen(small_config("mixtral"), **seed),
     TokenDataModule: lambda **seed: TokenDataModule("tokens", {"austen": 1.0}, **seed),
     SampleText: lambda **seed: SampleText([""], **seed),
     ClassifierTask: lambda **seed: ClassifierTask(lambda shape, n: MLP(shape, n), ["a", "b"], [4], **seed),
