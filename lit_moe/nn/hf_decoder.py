@@ -21,7 +21,8 @@ from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.origin import keep_python_numbers
 from lit_core.screen import rank_zero_warn
-from lit_moe.nn.gates import padding_of, watch_gates
+from lit_moe.nn.gates import watch_gates
+from lit_moe.nn.hf_documents import Documents
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
 
 
@@ -107,6 +108,7 @@ class HFDecoder(ExactBuffers):
         if config.activation_checkpointing:
             _recompute(self.model)
         self._described, self._divides = config, divides(self.model)
+        self._documents = Documents(self.model, self.model.base_model if self._divides else self.model)
         self._flops: dict[int, float] = {}  # of a token, by the length of its sequence
 
     @property
@@ -166,16 +168,11 @@ class HFDecoder(ExactBuffers):
                 f"The sequence has {length} tokens but the model takes {longest}; "
                 "lower `data.init_args.sequence_length`."
             )
-        attention: dict[str, Tensor | None] = {"attention_mask": None, "position_ids": None}
-        if document_ids is not None:
-            # transformers keeps attention within documents where positions restart at 0 and there is no mask
-            padding_of(self.model.base_model).tell(mask)
-            attention["position_ids"] = _positions(document_ids if mask is None else document_ids.where(mask, -1))
-        elif mask is not None:
-            attention = {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
-        network = self.model.base_model if self._divides else self.model
-        outputs = network(input_ids=input_ids_BS, use_cache=False, **attention)
-        return outputs.last_hidden_state if self._divides else outputs.logits
+        return self._documents.states(input_ids_BS, mask, document_ids)
+
+    def separate_documents(self) -> None:
+        """Find out how the model keeps documents apart; otherwise done when documents first come, if not divided."""
+        self._documents.way(documents=True)
 
     def call(self, **inputs: Any) -> Any:
         """Call the model of transformers itself; works also if this network's weights are divided over devices."""
@@ -245,11 +242,3 @@ def _recompute(model: Any) -> None:
     # transformers changed the name
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def _positions(document_BS: Tensor) -> Tensor:
-    """Return the position of each token in its document, shape ``(batch, sequence)``."""
-    position_S = torch.arange(document_BS.shape[1], device=document_BS.device)
-    first_BS = torch.ones_like(document_BS, dtype=torch.bool)
-    first_BS[:, 1:] = document_BS[:, 1:] != document_BS[:, :-1]
-    return position_S - (position_S * first_BS).cummax(1).values
