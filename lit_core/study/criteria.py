@@ -252,22 +252,26 @@ class AtLeast(Criterion):
         criteria: The criteria.
         what: What they have in common, such as ``detectors that lose 0.1 of F1``.
         share: Share of them that must be reproduced, above 0 and at most 1.
+        each: Labels to each of whose values the criteria are applied by itself; all these count. Rows without such a
+            label are left out.
     """
 
-    def __init__(self, criteria: list[Criterion], what: str, share: float = 0.5) -> None:
+    def __init__(self, criteria: list[Criterion], what: str, share: float = 0.5, each: Sequence[str] = ()) -> None:
         if not criteria:
             raise UserError("criteria is empty, but a share is of one criterion or more; name them.")
         require(0 < share <= 1, "share", share, "above 0 and at most 1")
-        self.criteria, self.what, self.share = criteria, what, share
+        self.criteria, self.what, self.share, self.each = criteria, what, share, each
 
     def find(self, rows: Sequence[ResultRow]) -> Finding:
         """Count the criteria that hold; one that is undecided may, one that can't be tested here is left out."""
-        findings = [criterion.find(rows) for criterion in self.criteria]
+        known = [row for row in rows if all(label in row.labels for label in self.each)]
+        parts = parts_of(known, self.each, {})
+        findings = [criterion.find(part) for part, _ in parts for criterion in self.criteria]
         tested = [finding for finding in findings if finding.outcome != "not testable here"]
         hold = sum(finding.outcome == "reproduced" for finding in tested)
         may_hold = hold + sum(finding.outcome == "undecided" for finding in tested)
         needed = self.share * len(tested)
-        what = f"{self.what}: at least {self.share:.0%} of {len(findings)}"
+        what = f"{self.what}: at least {self.share:.0%} of {len(tested) if self.each else len(findings)}"
         if not tested:
             return nothing(what, "none of its parts could be tested")
         outcome: Outcome = "reproduced" if hold >= needed else "undecided" if may_hold >= needed else "not reproduced"

@@ -12,7 +12,7 @@ from lit_core.corpora.described import Described
 from lit_core.errors import UserError
 from lit_core.files.bad_rows import STOP, BadRows
 from lit_core.files.listing import listed
-from lit_core.files.paths import files_facts
+from lit_core.files.paths import data_root, files_facts, says_where
 from lit_core.files.text_files import COMPRESSIONS, with_compressions
 from lit_detect.formats.reading import is_on_hub, rows_of
 from lit_detect.records import SPLITS, Record
@@ -146,8 +146,12 @@ class RowSource(FileSource):
 
 
 def located(path: str) -> Path:
-    """Return what a path names, in which ``~`` is the home folder; a data set as it is."""
-    return Path(path) if is_on_hub(Path(path)) else Path(path).expanduser()
+    """Return what a path names: a data set as it is, otherwise a file or folder, which may lie below the data root."""
+    if is_on_hub(Path(path)):
+        return Path(path)
+    found = Path(path).expanduser()
+    below = data_root() / found
+    return below if not says_where(path) and not found.exists() and below.exists() else found
 
 
 def files_of(path: Path, suffixes: tuple[str, ...], argument: str) -> list[Path]:

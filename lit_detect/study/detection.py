@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lit_core.errors import UserError
+from lit_core.screen import say
 from lit_core.study.parts import Part
 from lit_detect.attacks import Attack
 from lit_detect.detectors import TrainedDetector
@@ -20,7 +21,7 @@ from lit_detect.metrics import scores_of
 from lit_detect.records import HUMAN, MACHINE, NONE, Record, condition
 from lit_detect.study.judge import Judge, attack_all, judge_of
 from lit_detect.study.options import DetectionOptions, DetectorRecipe
-from lit_detect.study.texts import in_fold, is_of, records_of, sample
+from lit_detect.study.texts import in_fold, is_of, records_of, sample, without_twins
 
 
 def experiment(seed: int, options: DetectionOptions) -> list[dict[str, Any]]:
@@ -40,10 +41,13 @@ def experiment(seed: int, options: DetectionOptions) -> list[dict[str, Any]]:
     records = records_of(options.pairs)
     train = [r for r in records if r.split == "train" and is_of(r, decodings, priming)]
     test = [r for r in records if r.split == "test" and in_fold(r, seed, options.folds)]
-    own = [r for r in test if is_of(r, decodings, priming)]
-    train = [
-        r for label in (HUMAN, MACHINE) for r in sample([r for r in train if r.label == label], options.train_texts)
-    ]
+    train = _of_each_class(train, options.train_texts)
+    test = without_twins(test, train)
+
+    def tested(records: Sequence[Record]) -> list[Record]:
+        return list(records) if options.test_texts is None else _of_each_class(records, options.test_texts)
+
+    own = tested([r for r in test if is_of(r, decodings, priming)])
     if not {HUMAN, MACHINE} <= {r.label for r in train} & {r.label for r in own}:
         there = sorted({f"{condition(r, 'decoding')} from {condition(r, 'priming')}" for r in records if r.label})
         raise UserError(
@@ -60,23 +64,28 @@ def experiment(seed: int, options: DetectionOptions) -> list[dict[str, Any]]:
     rows = [_row("own", "own", judge, own) | _number("priming", priming)]
     for field, trained in (("decoding", decodings), ("priming", [priming])):
         for value in sorted({condition(r, field) for r in test if r.label == MACHINE}):
-            others = [r for r in test if is_of(r, *((decodings, value) if field == "priming" else ([value], priming)))]
+            kind = (decodings, value) if field == "priming" else ([value], priming)
+            others = tested([r for r in test if is_of(r, *kind)])
             if value not in trained and {HUMAN, MACHINE} <= {r.label for r in others}:
                 number = _number("priming", value) if field == "priming" else {}
                 rows.append(_row(field, value, judge, others) | number)
     made = {(condition(r, "decoding"), condition(r, "priming")) for r in test if r.label == MACHINE}
     for decoding, tokens in sorted(made, key=lambda pair: (pair[0], *_number("", pair[1]).values())):
-        others = [r for r in test if is_of(r, [decoding], tokens)]
+        others = tested([r for r in test if is_of(r, [decoding], tokens)])
         if len(made) > 1 and HUMAN in {r.label for r in others}:
             rows.append(_row("decoding and priming", f"{decoding} from {tokens}", judge, others))
     for name, source in (options.wild or {}).items():
-        theirs = [r for r in records_of(source) if in_fold(r, seed, options.folds)]
+        fold = [r for r in records_of(source) if in_fold(r, seed, options.folds)]
+        theirs = tested(without_twins(fold, train))
         if {HUMAN, MACHINE} <= {r.label for r in theirs}:
             rows.append(_row("wild", name, judge, theirs))
+        elif {HUMAN, MACHINE} <= {r.label for r in fold}:
+            say(f"wild.{name} has no pair left whose human text was not trained on; it is left out.")
     for words in options.lengths or ():
         cut = [replace(r, text=" ".join(r.text.split()[:words])) for r in own]
         rows.append(_row("length", str(words), judge, cut) | {"words": float(words)})
     for row in rows[1:]:
+        row["f1_drop"] = rows[0]["f1_machine"] - row["f1_machine"]
         row["recall_drop"] = rows[0]["recall_machine"] - row["recall_machine"]
         row["precision_drop"] = rows[0]["precision_machine"] - row["precision_machine"]
         row["drop_beyond_precision"] = row["recall_drop"] - row["precision_drop"]
@@ -89,6 +98,11 @@ def experiment(seed: int, options: DetectionOptions) -> list[dict[str, Any]]:
     judge.tell_read_in_part()
     digest = hashlib.sha256("\0".join(r.text for r in (*train, *own)).encode()).hexdigest()[:16]
     return [{"data": digest} | row for row in rows]
+
+
+def _of_each_class(records: Sequence[Record], most: int | None) -> list[Record]:
+    """Return at most `most` records of each class, the human ones first."""
+    return [r for label in (HUMAN, MACHINE) for r in sample([r for r in records if r.label == label], most)]
 
 
 def _number(name: str, condition: str) -> dict[str, float]:

@@ -47,12 +47,14 @@ class DetectionOptions:
     Args:
         detector: Name of the detector.
         detectors: The detectors by name.
-        pairs: The source of texts to train on and to test on.
+        pairs: The source of texts to train on and to test on. If none has a split, each half of the pairs has one use.
         trained_on: Decodings of the training texts, by name, with + between them.
         priming: Tokens of human text that the generator was given in the training texts; none where that is not known.
-        wild: Sources of texts that training never sees, by name; None for none.
+        wild: Sources of texts to test on, by name; None for none. Texts that belong to a training text, such as human
+            texts that several generators continue, are left out.
         recipe: How trained detectors are trained; None takes the defaults.
         train_texts: Largest number of texts of each class to train on; None takes all.
+        test_texts: Largest number of texts of each class to test on in each condition; None takes all.
         folds: Number of parts into which the test texts are divided by document. Each seed is tested on one part, so
             that an interval over the seeds covers the choice of the texts as well.
         lengths: Numbers of words to which test texts are cut, each a condition; None for none.
@@ -75,6 +77,7 @@ class DetectionOptions:
     wild: dict[str, Part[TextSource]] | None = None
     recipe: DetectorRecipe | None = None
     train_texts: int | None = None
+    test_texts: int | None = None
     folds: int = 1
     lengths: list[int] | None = None
     attacks: dict[str, AttackPart] | None = None
@@ -85,7 +88,8 @@ class DetectionOptions:
 
     def __post_init__(self) -> None:
         check_at_least(1, folds=self.folds, attacked_texts=self.attacked_texts, queried_texts=self.queried_texts)
-        check_at_least(1, train_texts=self.train_texts, lengths=min(self.lengths or [1]))
+        check_at_least(1, train_texts=self.train_texts, test_texts=self.test_texts)
+        check_at_least(1, lengths=min(self.lengths or [1]))
         check_choice("detector", self.detector, self.detectors)
         if self.defence == "adversarial" and self.adversarial is None:
             raise UserError("defence is adversarial, but adversarial is missing; name the attacks that are trained on.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from lit_core.study.parts import Part
+from lit_detect.data.splitting import Survey
 from lit_detect.formats import TextSource
 from lit_detect.records import HUMAN, MACHINE, Record, condition
 
@@ -32,8 +34,35 @@ class LabelledTexts:
 
 @lru_cache(maxsize=16)
 def records_of(source: Part[TextSource]) -> tuple[Record, ...]:
-    """Return the records of a source."""
-    return tuple(source.build().records())
+    """Return the records of a source. If none has a split, one half of the pairs is for training, the other for tests.
+
+    Raises:
+        UserError: If records without a split cannot be divided, such as one without a label.
+    """
+    built = source.build()
+    records = tuple(built.records())
+    if any(record.split for record in records):
+        return records
+    survey = Survey(built.name)
+    for record in records:
+        survey.add(record)
+    splits = survey.splits(val_fraction=0.0, test_fraction=0.5, seed=0)
+    return tuple(replace(record, split=split) for record, split in zip(records, splits, strict=True) if split)
+
+
+def without_twins(records: Sequence[Record], train: Sequence[Record]) -> list[Record]:
+    """Return the records without those that belong to a training text: of its pair and domain, or of the same text.
+
+    A source from the wild often has the human texts of the training set, perhaps cut to another length; they and the
+    machine texts that continue them would tell what a detector remembers.
+
+    Args:
+        records: The records to test on.
+        train: The records that are trained on.
+    """
+    pairs = {(record.domain, record.pair_id) for record in train if record.pair_id}
+    texts = {record.text for record in train}
+    return [r for r in records if (r.domain, r.pair_id) not in pairs and r.text not in texts]
 
 
 def is_of(record: Record, decodings: Sequence[str], priming: str) -> bool:

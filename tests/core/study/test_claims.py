@@ -157,6 +157,19 @@ def test_at_least_a_share_of_criteria():
     assert AtLeast([absent], "cases").find(rows()).outcome == "not testable here"
 
 
+def test_a_share_of_the_values_of_a_label():
+    levels = {"a": 1.0, "b": 1.0, "c": 0.0}
+    made = [row(level, seed=seed, detector=name, set="s") for seed in range(3) for name, level in levels.items()]
+    made += [row(9.0, seed=seed) for seed in range(3)]  # of no detector
+    for share, outcome in ((0.6, "reproduced"), (0.7, "not reproduced")):
+        found = AtLeast([Level("accuracy", above=0.5)], "levels", share, each=["detector"]).find(made)
+        assert found.outcome == outcome and found.note == "2 of 3 reproduced" and "of 3" in found.what
+    alone = AtLeast([Level("accuracy", above=0.5)], "levels").find(made)
+    assert alone.note == "1 of 1 reproduced"
+    nested = AtLeast([AtLeast([Level("accuracy", above=0.5)], "one", each=["set"])], "all", 1.0, each=["detector"])
+    assert nested.find(made).note == "2 of 3 reproduced"
+
+
 def test_level_is_scipys_interval_of_the_means_within_seeds():
     where = {"selector": "ours", "owner": 0}
     values = [
