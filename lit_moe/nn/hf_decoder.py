@@ -5,6 +5,7 @@ Shape suffixes: B batch, S sequence, D model width, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -109,6 +110,7 @@ class HFDecoder(ExactBuffers):
             _recompute(self.model)
         self._described, self._divides = config, divides(self.model)
         self._documents = Documents(self.model, self.model.base_model if self._divides else self.model)
+        self._kind = type(self.model)  # FSDP2 replaces the class of the model itself
         self._flops: dict[int, float] = {}  # of a token, by the length of its sequence
 
     @property
@@ -185,19 +187,24 @@ class HFDecoder(ExactBuffers):
     def flops_per_token(self, sequence_length: int) -> float:
         """Return the floating-point operations of one token's forward pass, counted as `Decoder` counts them.
 
-        A sliding window or a chunk counts as many tokens as it holds. Layers of any other kind, such as linear
-        attention, and experts without a known gate give NaN, with a warning; see `lit_moe.nn.hf_flops`.
+        A sliding window or a chunk counts as many tokens as it holds, and experts as many as a token uses; see
+        `lit_moe.nn.hf_flops.flops_per_token`. What cannot be counted gives NaN, with a warning.
 
         Args:
             sequence_length: Tokens per sequence.
         """
         if sequence_length not in self._flops:
             try:
-                self._flops[sequence_length] = flops_per_token(self.model, self.watched, sequence_length)
+                self._flops[sequence_length] = flops_per_token(self._twin(), sequence_length)
             except UnknownFlops as reason:
                 rank_zero_warn(f"The FLOPs of {type(self.model).__name__} are not known and logged as nan: {reason}.")
                 self._flops[sequence_length] = math.nan
         return self._flops[sequence_length]
+
+    def _twin(self) -> Any:
+        """Return a model of the same config on the meta device."""
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return self._kind(copy.deepcopy(self.model.config))
 
     @property
     def exact_buffers(self) -> list[str]:

@@ -1,82 +1,220 @@
-"""Floating-point operations of a language model of transformers, as far as its modules and its config tell them."""
+"""Floating-point operations of a language model of transformers, counted in a forward pass on the meta device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from lit_moe.nn.gates import WatchedGate
-
-#: Names of the matrices of attention: those that make queries, keys and values, and the one that follows.
-_INPUTS = ({"q_proj", "k_proj", "v_proj"}, {"qkv_proj"}, {"c_attn"}, {"query_key_value"}, {"Wqkv"})
-_OUTPUTS = {"o_proj", "out_proj", "c_proj", "dense"}
-#: Other matrices of attention, which gate its output, and its parameters that take no multiply-adds.
-_GATES, _FREE = {"gate_proj", "g_proj"}, {"sinks"}
+#: The name under which transformers finds the attention that is counted and not computed.
+_COUNTED = "lit_moe_counted"
+#: Attributes of a layer's parts that tell only which layer it is.
+_NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number")
+#: The keys of a config that name the tokens that a query of a local layer may attend to, by the layer's kind.
+_REACHES = {"sliding": ("sliding_window", "sliding_window_size"), "chunked": ("attention_chunk_size",)}
+_REACHES["local"] = ("window_size", *_REACHES["sliding"])
 
 
 class UnknownFlops(Exception):
     """The operations of a model are not known; the message says of which part."""
 
 
-def flops_per_token(model: Any, gates: Mapping[str, WatchedGate], sequence_length: int) -> int:
+def flops_per_token(model: Any, sequence_length: int) -> float:
     """Return the floating-point operations of one token's forward pass.
 
-    They are two per multiply-add with each weight matrix that a token passes through (of the experts, top_k), and four
-    per number of a query for each token that it may attend to: all of the sequence, without the saving of causality, or
-    those of a sliding window or of a chunk.
+    They are two per multiply-add of every matrix product, convolution and triangular solve, as torch's own counter
+    counts them in a forward pass of transformers' torch implementation. So linear attention counts what it does in
+    chunks of tokens. A state that is updated element by element, such as Mamba's, counts nothing besides its
+    projections and its convolution. Two parts are counted by rule:
+
+    - Experts count as many times per token as the gate chooses experts, whatever the implementation computes.
+    - Attention counts, for each query, all tokens of the sequence, without the saving of causality, or those that its
+      sliding window, its chunk or its indexer leaves.
 
     Args:
-        model: A causal language model of transformers.
-        gates: Gates of its mixture layers by name.
+        model: A causal language model of transformers on the meta device, which is changed.
         sequence_length: Tokens per sequence.
 
     Raises:
-        UnknownFlops: If a layer does anything else, such as linear attention, or its experts have no known gate.
+        UnknownFlops: If the work depends on the tokens themselves, or a layer is of a kind that no rule knows.
     """
-    config = model.config
-    if config.get_text_config() is not config:
-        raise UnknownFlops("it has other parts than its text model")
-    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    output = model.get_output_embeddings()
-    weights = 0 if output is None else output.weight.numel()
-    looked_up |= set() if output is None else {id(output.weight)}
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 1 and id(parameter) not in looked_up:
-            weights += int(parameter.numel() * _share(name, parameter, gates))
-    widths, windows = list(_widths(model)), list(_windows(config))
-    if len(widths) != len(windows):
-        raise UnknownFlops(f"its config describes {len(windows)} layers of {len(widths)}")
-    keys = [min(sequence_length, window or sequence_length) for window in windows]
-    return 2 * weights + 4 * sum(width * number for width, number in zip(widths, keys, strict=True))
+    counts = _Counts(model.config.get_text_config(), sequence_length)
+    model.eval()
+    for name, module in model.named_modules():
+        uses = _uses(model, name, module)
+        if uses is not None:
+            module.forward = partial(counts.of_experts, module, uses)
+    for index, layer in enumerate(_layers(model)):
+        layer.forward = partial(counts.of_layer, layer, index, layer.forward)
+    with torch.device("meta"):
+        tokens = torch.zeros(1, sequence_length, dtype=torch.long)
+    try:
+        _count_attention(model, counts.of_attention)
+        with torch.no_grad(), counts.counter, _Unmasked():
+            model(input_ids=tokens, use_cache=False)
+    except UnknownFlops:
+        raise
+    except Exception as error:  # whatever meta tensors cannot do, by torch and by the model's own checks
+        reason = " ".join(str(error).split())[:100].rstrip(".")
+        raise UnknownFlops(f"its work depends on the tokens ({type(error).__name__}: {reason})") from error
+    if any(map(_is_local, counts.kinds)) and not counts.attentions:
+        raise UnknownFlops("it has local attention, of which its implementation does not tell the size")
+    return counts.total / sequence_length
 
 
-def _share(name: str, parameter: Tensor, gates: Mapping[str, WatchedGate]) -> float:
-    """Return the share of a parameter that one token uses: below 1 in a mixture's experts."""
-    for gate, watched in gates.items():
-        mixture = gate.rpartition(".")[0] + "."
-        if name.startswith(mixture) and "experts" in name.removeprefix(mixture).split("."):
-            return watched.router.top_k / watched.router.n_experts
-    if "experts" in name.split("."):
-        raise UnknownFlops(f"{name} belongs to experts without a known gate (see `gates`)")
-    if parameter.dim() > 2:
-        raise UnknownFlops(f"{name} is not a matrix")
-    return 1.0
+def triangular_solve(matrix: Sequence[int], sides: Sequence[int], **options: Any) -> int:
+    """Return the operations of a solve by substitution, which torch's counter leaves out; the arguments are shapes."""
+    return math.prod(sides) * matrix[-1]
 
 
-def _windows(config: Any) -> Iterator[int | None]:
-    """Yield for each layer the number of tokens that a query may attend to; None for all of the sequence."""
-    window, chunk = _told(config, "sliding_window"), _told(config, "attention_chunk_size")
-    kinds = _told(config, "layer_types") or _told(config, "attention_layers")
-    kinds = kinds or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
-    known = {"full_attention": None, "sliding_attention": window, "chunked_attention": chunk}
-    for kind in kinds:
-        if kind not in known:
-            raise UnknownFlops(f"its config has layers of {kind}")
-        if kind != "full_attention" and not known[kind]:
-            raise UnknownFlops(f"its config has layers of {kind} without their size")
-        yield known[kind]
+class _Counts:
+    """Operations of a forward pass: those of torch's counter, and of the parts that are counted by rule.
+
+    Layers that differ only in their weights are counted once.
+    """
+
+    def __init__(self, config: Any, sequence_length: int) -> None:
+        solve = torch.ops.aten.linalg_solve_triangular
+        self.counter = FlopCounterMode(display=False, custom_mapping={solve: triangular_solve})
+        self.attentions = 0
+        self.kinds = _told(config, "layer_types") or _told(config, "attention_layers") or ()
+        self._config, self._length = config, sequence_length
+        self._by_rule = 0.0
+        self._layers: dict[Any, tuple[float, Any]] = {}
+
+    @property
+    def total(self) -> float:
+        """Operations so far."""
+        return self.counter.get_total_flops() + self._by_rule
+
+    def of_layer(self, layer: nn.Module, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Count a layer; the forward pass of the layer."""
+        kind = self.kinds[index] if index < len(self.kinds) else None
+        key = (kind, _fingerprint(layer), _shapes(args), _shapes(kwargs))
+        if key in self._layers:
+            flops, output = self._layers[key]
+            self._by_rule += flops
+            return output
+        before = self.total
+        output = forward(*args, **kwargs)
+        self._layers[key] = self.total - before, output
+        return output
+
+    def of_attention(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        """Count an attention, and return an output of its shape; called by transformers in place of its own."""
+        batch, heads, queries, width = query.shape
+        reach = self._reach(module, key.shape[2], kwargs)
+        self._by_rule += 2 * batch * heads * queries * reach * (width + value.shape[-1])
+        self.attentions += 1
+        return query.new_empty(batch, queries, heads, value.shape[-1]), None
+
+    def _reach(self, module: nn.Module, keys: int, options: dict[str, Any]) -> int:
+        """Return the number of keys that a query attends to at most."""
+        own = min(keys, self._length)  # what follows them are compressed tokens, of DeepSeek-V4
+        window = options.get("sliding_window") or getattr(module, "keep_window_size", None) or self._window(module)
+        attended, compressed = min(own, window or own), keys - own
+        indexer = next((part for part in module.modules() if type(part).__name__.endswith("Indexer")), None)
+        if options.get("indices") is not None:
+            return min(attended, options["indices"].shape[-1])
+        if options.get("block_indices") is not None:
+            return min(attended, options["block_indices"].shape[-1] * int(indexer.block_size))  # type: ignore[union-attr, arg-type]
+        if indexer is not None:
+            if not compressed:
+                raise UnknownFlops(f"{type(indexer).__name__} does not tell how many keys it chooses")
+            compressed = min(compressed, int(indexer.index_topk))  # type: ignore[arg-type]
+        return attended + compressed
+
+    def _window(self, module: nn.Module) -> int | None:
+        """Return the reach of a layer's kind by the config, where the attention is told only by its mask."""
+        index = getattr(module, "layer_idx", None)
+        if not self.kinds or index is None or not _is_local(self.kinds[index]):
+            return None
+        keys = _REACHES[str(self.kinds[index]).partition("_")[0]]
+        sizes = [size for key in keys if (size := _told(self._config, key))]
+        if not sizes:
+            raise UnknownFlops(f"its config has layers of {self.kinds[index]} without their size")
+        return int(sizes[0])
+
+    def of_experts(self, module: nn.Module, uses: Callable[..., float], *args: Any, **kwargs: Any) -> Tensor:
+        """Count a call of stacked experts, and return an output of its shape; the forward pass of the module."""
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        hidden = tensors[0]
+        n_experts = _n_experts(module)
+        weights = [weight for name, weight in module.named_parameters() if weight.dim() > 1 and "bias" not in name]
+        self._by_rule += 2 * uses(tensors) * sum(weight.numel() for weight in weights) / n_experts
+        own = getattr(module, "weight", None)  # of one product, such as JetMoE's
+        width = hidden.shape[-1] if own is None else own.shape[1]
+        return hidden.new_empty(*hidden.shape[:-1], width)
+
+
+def _uses(model: nn.Module, name: str, module: nn.Module) -> Callable[..., float] | None:
+    """Return what tells, from the tensors of a call, how often one of the module's experts is used.
+
+    None for any other module, and for shared experts, which all tokens use.
+    """
+    arguments = list(inspect.signature(type(module).forward).parameters)[1:]
+    stacked = [weight for weight in module.parameters(recurse=False) if weight.dim() == 3]
+    is_named, is_stack = name.endswith("experts"), bool(stacked) and not isinstance(module, nn.modules.conv._ConvNd)
+    if "shared" in name or isinstance(module, nn.ModuleList) or not (is_named or is_stack):
+        return None
+    if getattr(module, "zero_expert_num", 0):
+        raise UnknownFlops(f"{name} has experts that compute nothing, and how many a token uses depends on the token")
+    if len(arguments) == 3:  # tokens, the experts that each one chooses, and their weights
+        return lambda tensors: sum(one.numel() for one in tensors if not one.is_floating_point())
+    if "expert_size" in arguments:  # of rows that are sorted by expert
+        return lambda tensors: len(tensors[0])
+    top_k = getattr(model.get_submodule(name.rpartition(".")[0]), "top_k", None)
+    if is_stack and len(arguments) == 1 and isinstance(top_k, int):  # all tokens for each expert, most of them zeros
+        return lambda tensors: tensors[0].shape[:-1].numel() * top_k / len(stacked[0])
+    if is_named and is_stack:
+        raise UnknownFlops(f"{name} is a {type(module).__name__}, and how many experts a token uses is not known")
+    return None
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of the largest list of a model."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda layers: sum(weight.numel() for one in layers for weight in one.parameters()), default=[])
+
+
+def _fingerprint(layer: nn.Module) -> tuple[Any, ...]:
+    """Return all on which the work of a layer depends, besides its input: equal for layers of one kind."""
+    plain = (bool, int, float, str, type(None))
+    parts = []
+    for name, module in layer.named_modules():
+        own = {key: value for key, value in vars(module).items() if isinstance(value, plain) and key not in _NUMBERS}
+        shapes = {key: tuple(weight.shape) for key, weight in module.named_parameters(recurse=False)}
+        parts.append((name, type(module), tuple(own.items()), tuple(shapes.items())))
+    return tuple(parts)
+
+
+def _shapes(value: Any) -> Any:
+    """Return the arguments of a call as far as a layer's work may depend on them: shapes in place of tensors."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_shapes, value))
+    if isinstance(value, dict):
+        return tuple((key, _shapes(one)) for key, one in value.items())
+    return value if isinstance(value, (bool, int, float, str)) else type(value)
+
+
+def _n_experts(module: nn.Module) -> int:
+    stacked = [weight for weight in module.parameters() if weight.dim() == 3]
+    return len(stacked[0]) if stacked else int(module.num_experts)  # type: ignore[arg-type]
+
+
+def _is_local(kind: str) -> bool:
+    return str(kind).partition("_")[0] in _REACHES
 
 
 def _told(config: Any, key: str) -> Any:
@@ -86,27 +224,25 @@ def _told(config: Any, key: str) -> Any:
         raise UnknownFlops(f"its config has no single {key}") from error
 
 
-def _widths(model: Any) -> Iterator[int]:
-    """Yield for each layer the length of a token's query, over all heads."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    size = _told(model.config, "num_hidden_layers")
-    layers = [blocks for blocks in lists if len(blocks) == size and any(map(_is_attention, blocks[0].modules()))]
-    if len(layers) != 1:
-        raise UnknownFlops("it has no single list of its layers")
-    for index, layer in enumerate(layers[0]):
-        found = [module for module in layer.modules() if _is_attention(module)]
-        if len(found) != 1:
-            raise UnknownFlops(f"layer {index} has {len(found)} attentions of a known form")
-        [product] = [child for name, child in found[0].named_children() if name in _OUTPUTS]
-        # transformers' Conv1D, of GPT-2, has a transposed weight
-        yield product.get_parameter("weight").shape[0 if type(product).__name__.endswith("Conv1D") else 1]
+class _Unmasked(TorchFunctionMode):
+    """Answers what a model asks about values: nothing is padded and no sequence is packed, so all tokens are equal."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.tolist and args[0].is_meta:
+            return [0] * len(args[0])
+        if func in (Tensor.__bool__, Tensor.item) and args[0].is_meta and args[0].dtype == torch.bool:
+            return True
+        return func(*args, **(kwargs or {}))
 
 
-def _is_attention(module: nn.Module) -> bool:
-    children = dict(module.named_children())
-    matrices = {name for name, child in children.items() if any(p.dim() > 1 for p in child.parameters())}
-    own = {name for name, _ in module.named_parameters(recurse=False)}
-    rest = [matrices - inputs for inputs in _INPUTS if inputs <= matrices]
-    if len(rest) != 1 or len(rest[0] & _OUTPUTS) != 1 or not rest[0] <= _OUTPUTS | _GATES or not own <= _FREE:
-        return False
-    return all(isinstance(getattr(children[name], "weight", None), Tensor) for name in rest[0])
+def _count_attention(model: Any, counted: Callable[..., Any]) -> None:
+    """Let a model of transformers call `counted` in place of its attention."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(_COUNTED, counted)
+    AttentionMaskInterface.register(_COUNTED, _mask)
+    model.set_attn_implementation(_COUNTED)
+
+
+def _mask(batch_size: int, q_length: int, kv_length: int, *args: Any, **kwargs: Any) -> Tensor:
+    return torch.empty(batch_size, 1, q_length, kv_length, device="meta")
