@@ -183,7 +183,8 @@ def _uses(model: nn.Module, name: str, module: nn.Module) -> Callable[..., float
 def _layers(model: nn.Module) -> list[nn.Module]:
     """Return the layers of the largest list of a model."""
     lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=lambda layers: sum(weight.numel() for one in layers for weight in one.parameters()), default=[])
+    sizes = [sum(weight.numel() for layer in layers for weight in layer.parameters()) for layers in lists]
+    return lists[sizes.index(max(sizes))] if lists else []
 
 
 def _fingerprint(layer: nn.Module) -> tuple[Any, ...]:
