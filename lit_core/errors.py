@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from lit_core.screen import on_screen
 
-#: Exit codes; 128 + signal for a run that was stopped and saved. A verb returns the last: done, but for what it names.
+#: Exit codes; 128 + signal for a run that was stopped and saved. A verb returns 1 where what it examines fails, and the
+#: last where it is done but for what it names.
 OK, FAILED, USER_ERROR, LEFT_OUT = 0, 1, 2, 3
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 

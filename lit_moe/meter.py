@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from lit_core.files.json_files import checked_state
 
 class _Counts(TypedDict):
     tokens: int
-    flops: float
+    flops: float | None
 
 
 @dataclass
@@ -109,12 +110,17 @@ class TrainingMeter:
         return speed
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Return the counts after `step` optimizer steps."""
-        return {"tokens": self.tokens(step), "flops": self.flops(step)}
+        """Return the counts after `step` optimizer steps; None for FLOPs that are not known."""
+        flops = self.flops(step)
+        return {"tokens": self.tokens(step), "flops": None if math.isnan(flops) else flops}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the counts of a checkpoint."""
+        flops = state.get("flops") if isinstance(state, dict) else None
+        if isinstance(flops, float) and math.isnan(flops):  # as the first checkpoints have it
+            state = {**state, "flops": None}
         state = checked_state(_Counts, state, "training_meter")
-        self._total = torch.tensor([state["tokens"], state["flops"]], dtype=torch.float64)
+        flops = math.nan if state["flops"] is None else state["flops"]
+        self._total = torch.tensor([state["tokens"], flops], dtype=torch.float64)
         self._pending = (-1, self._total)
         self.window = Window()

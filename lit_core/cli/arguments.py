@@ -148,8 +148,13 @@ def words_as_flag(args: list[str]) -> list[str]:
     return [f"--words={' '.join(args[:count])}", *args[count:]] if count else args
 
 
-def paths_as_flags(args: list[str]) -> list[str]:
-    """Return the command line of a verb with its paths as values of ``--paths+``, and ``--json`` with a value."""
+def paths_as_flags(args: list[str], name: str = "paths") -> list[str]:
+    """Return the command line of a verb with its paths as values of ``--paths+``, and ``--json`` with a value.
+
+    Args:
+        args: The command line.
+        name: Name of the argument that takes the paths.
+    """
     changed = []
     for index, arg in enumerate(args):
         if arg == "--json" and args[index + 1 : index + 2] not in (["true"], ["false"]):
@@ -157,7 +162,7 @@ def paths_as_flags(args: list[str]) -> list[str]:
         elif arg.startswith("-") or (index and args[index - 1].startswith("--") and _takes_next(args[index - 1], arg)):
             changed.append(arg)
         else:
-            changed.append(f"--paths+={arg}")
+            changed.append(f"--{name}+={arg}")
     return changed
 
 

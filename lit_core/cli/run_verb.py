@@ -29,7 +29,7 @@ from lit_core.cli.numbers import check_numbers
 from lit_core.cli.own_input import refuse_own_input
 from lit_core.cli.parser import PARSER_MODE, Parser, accept_former_paths
 from lit_core.cli.verb import Verb, first_line, load
-from lit_core.errors import LEFT_OUT, OK, UserError
+from lit_core.errors import FAILED, LEFT_OUT, OK, UserError
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.parser_messages import check_keys
 from lit_core.references import as_typed
@@ -98,8 +98,9 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
     parameters = inspect.signature(function).parameters
     if "words" in parameters:
         args = words_as_flag(args)
-    if "paths" in parameters:
-        args = paths_as_flags(args)
+    for several in ("paths", "models"):
+        if several in parameters:
+            args = paths_as_flags(args, several)
     located = configs_first(trust_given(locate_configs(replace_former_paths(args))))
     try:
         parser = parser_of(program, name, function)
@@ -125,7 +126,8 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
         check = getattr(function, "check", None)
         if check is not None:
             check(**{name: config[name] for name in inspect.signature(check).parameters})
-        return LEFT_OUT if function(**parser.instantiate(config)) == LEFT_OUT else OK
+        code = function(**parser.instantiate(config))
+        return code if type(code) is int and code in (FAILED, LEFT_OUT) else OK
     except ArgumentError as error:
         if root_cause(error) is not error:
             raise

@@ -90,7 +90,8 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
         Plain values by path, such as ``{"decoder/n_layers": 4}``.
     """
     flat: dict[str, bool | int | float | str] = {}
-    for name, value in params.items():
+    for key, value in params.items():
+        name = str(key)  # a number in some configs, as of transformers' labels
         path = f"{prefix}/{name}" if prefix else name
         if name.startswith("_") or value is None:  # Lightning's internal keys
             continue

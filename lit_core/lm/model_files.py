@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import read_json
-from lit_core.files.listing import refuse_links_out
+from lit_core.files.listing import listed, refuse_links_out
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _REMEDY = "fetch or save the model again"
@@ -37,9 +37,12 @@ def weight_files(folder: Path) -> dict[str, str] | None:
         File name by name of tensor; of a single file, its own name by itself. None if there are no weights.
 
     Raises:
-        UserError: If the index is damaged, or names a file that is not in the folder.
+        UserError: If the index is damaged or missing beside parts, or names a file that is not in the folder.
     """
     if not (folder / INDEX).is_file():
+        parts = [path.name for path in listed(folder, "*-of-*.safetensors")]
+        if parts and not (folder / SINGLE).is_file():
+            raise UserError(f"{folder} has {parts[0]}, a part of its weights, without {INDEX}; fetch the model again.")
         return {SINGLE: SINGLE} if (folder / SINGLE).is_file() else None
     refuse_links_out(folder, [folder / INDEX])
     files: dict[str, str] = read_json(folder / INDEX, _Index, _REMEDY, lenient=True)["weight_map"]

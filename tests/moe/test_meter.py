@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -43,6 +45,19 @@ def test_a_checkpoint_around_an_optimizer_step_holds_the_steps_of_its_weights(fi
     micro_batch(resumed, 1.0)
     assert resumed.close(finished).sums().tolist() == [1, 1, 1, 1]
     assert resumed.tokens(finished + 1) == (finished + 1) * 10
+
+
+@pytest.mark.parametrize("saved", [None, float("nan")])
+def test_unknown_operations_are_still_unknown_after_a_resume(saved):
+    meter = TrainingMeter()
+    micro_batch(meter, 5.0)
+    meter.window.flops = float("nan")
+    meter.close(0)
+    state = meter.state_dict(1)
+    assert state == {"tokens": 10, "flops": None}
+    resumed = TrainingMeter()
+    resumed.load_state_dict({**state, "flops": saved})
+    assert resumed.tokens(1) == 10 and math.isnan(resumed.flops(1)) and resumed.state_dict(1) == state
 
 
 def test_what_comes_between_pause_and_resume_takes_no_time(monkeypatch):

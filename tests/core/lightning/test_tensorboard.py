@@ -100,11 +100,12 @@ def test_figures_can_be_drawn_with_tensorboard(shown):
 
 
 def test_nested_values_become_paths():
-    nested = {"decoder": {"n_layers": 2, "n_kv_heads": None}, "weights": [1, 2], "tied": True}
+    nested = {"decoder": {"n_layers": 2, "n_kv_heads": None}, "weights": [1, 2], "tied": True, "labels": {0: "no"}}
     assert flatten(nested) == {
         "decoder/n_layers": 2,
         "weights": "[1, 2]",
         "tied": True,
+        "labels/0": "no",
     }
 
 

@@ -51,6 +51,11 @@ CASES = {
         {"ckpt_path": "more.ckpt", "output": "other.ckpt", "n_experts": 10, "top_k": 2, "granularity": 4, "noise": 0.1}
         | {"seed": 1},
     ),
+    "doctor": Case(
+        {"models": ["small.json"], "checks": ["export"], "output": "found.md"},
+        {"models": ["other.json"], "checks": ["resume"], "output": "found.json"},
+        slow=("all",),  # each trains a small model, in its own process
+    ),
     "consolidate": Case(
         {"ckpt_path": "parts", "output": "new.ckpt"}, {"ckpt_path": "other_parts", "output": "other.ckpt"}
     ),
@@ -78,6 +83,8 @@ def begin():
     for value, name in enumerate(("run", "other_run")):
         for step in range(2):
             CSVLog(name).log_metrics({"train/loss": float(value)}, step)
+    Path("small.json").write_text('{"model_type": "mixtral"}')
+    Path("other.json").write_text('{"model_type": "mixtral", "num_hidden_layers": 2}')
     Path("prompts.txt").write_text("The rain\n")
     for seed, name in enumerate(("theirs", "more")):
         torch.manual_seed(seed)

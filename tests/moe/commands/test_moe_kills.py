@@ -58,6 +58,7 @@ ROWS = {name: Row(case.base) for name, case in CASES.items()} | {
     **READING,
     "fit": Row(FIT, ("--run", "one")),
     **{name: Row(CASES[name].base, most=None) for name in ("generate", "import")},
+    "doctor": Row(CASES["doctor"].base, most=4),
     "prepare": Row(CASES["prepare"].base, most=40),
     "study": Row(STUDY, most=4),
     "predict": replace(READING["predict"], writes=False, code=2),

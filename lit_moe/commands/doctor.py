@@ -1,0 +1,104 @@
+"""The verb ``lit-moe doctor``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from lit_core.errors import FAILED, OK, UserError, checked_first, did_you_mean
+from lit_core.files.paths import atomic_write
+from lit_core.record import output_with_record, write_record
+from lit_core.screen import progress_bar, say
+from lit_core.seeds import part_seed
+from lit_moe.doctor.check import Check, Finding
+from lit_moe.doctor.check import checks as all_checks
+from lit_moe.doctor.examine import examine
+from lit_moe.doctor.families import mixture_families, small_config, unbuilt
+from lit_moe.doctor.source import small_model
+from lit_moe.doctor.table import as_markdown, as_plain
+from lit_moe.interop.folder import need_transformers
+
+
+def _check(seed: int | None, output: str | None) -> None:
+    part_seed(seed)
+    if output is not None and Path(output).suffix not in (".md", ".json"):
+        raise UserError(f"output is {output}, but must end in .md for a page or in .json; change it.")
+
+
+@checked_first(_check)
+def doctor(
+    models: list[str] | None = None,
+    checks: list[str] | None = None,
+    seed: int | None = None,
+    output: str | None = None,
+) -> int:
+    """Prove on small random copies what training mixtures of transformers relies on.
+
+    Each check compares what this package does with a reference of its own. A line says whether it passes, fails, is
+    refused by us before anything wrong is computed, or does not apply, and why. Weights of the models are not read.
+
+    Args:
+        models: Names of Hugging Face models, folders, files config.json or model types of transformers; none takes all
+            types of the installed transformers that hold mixtures, which takes long.
+        checks: Names of the checks; null takes all.
+        seed: Seed of the weights and tokens, 0 or more; null takes 0.
+        output: File to be written with the table, .md or .json; null prints only.
+
+    Returns:
+        The exit code: 0, or 1 if a check fails.
+
+    Raises:
+        UserError: If a model is unknown, has no mixture of experts or is incomplete, or the output exists.
+    """
+    target = None if output is None else output_with_record(output)
+    _check(seed, output)
+    need_transformers("doctor")
+    chosen = _chosen(checks)
+    configs = {model: small_model(model) for model in models or []} or {
+        name: small_config(name) for name in mixture_families()
+    }
+    findings: dict[str, dict[str, Finding]] = {}
+    bar = progress_bar(total=len(configs) * len(chosen), desc="doctor", with_rate=False)
+    with bar:
+        for model, config in configs.items():
+            for name, finding in examine(config, chosen, seed):
+                findings.setdefault(model, {})[name] = finding
+                bar.update()
+                say(_line(model if len(configs) > 1 else "", name, finding))
+    without = {} if models else unbuilt()
+    for model, reason in without.items():
+        say(f"{model}: no small copy can be built: {reason}")
+    if target is not None:
+        write_record(target)
+        atomic_write(target, _text(target, findings, without))
+        say(f"Wrote {target}")
+    every = [(f"{name} of {model}", one) for model, row in findings.items() for name, one in row.items()]
+    failed = [name for name, one in every if one.verdict == "fail"]
+    if not failed:
+        return OK
+    first = ", ".join(failed[:10]) + ", …" * (len(failed) > 10)
+    say(f"{len(failed)} of {len(every)} checks failed: {first}.", error=True)
+    return FAILED
+
+
+def _chosen(names: list[str] | None) -> dict[str, Check]:
+    known = all_checks()
+    for name in names or []:
+        if name not in known:
+            raise UserError(f"checks has {name}, but must be of {', '.join(known)}.{did_you_mean(name, known)}")
+    return {name: check for name, check in known.items() if not names or name in names}
+
+
+def _line(model: str, name: str, finding: Finding) -> str:
+    reason = f": {finding.reason}" if finding.reason else ""
+    return f"{model + '  ' if model else ''}{name:<18}{finding.verdict}{reason}"
+
+
+def _text(target: Path, findings: Mapping[str, Mapping[str, Finding]], without: Mapping[str, str]) -> str:
+    if target.suffix == ".json":
+        values = {"transformers": version("transformers"), **as_plain(findings, without)}
+        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    head = f"# What doctor finds\n\nWith transformers {version('transformers')}.\n\n"
+    return head + "\n".join(as_markdown(findings, without)) + "\n"

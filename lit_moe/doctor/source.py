@@ -1,0 +1,134 @@
+"""The small config of a user's model: from a name, a folder, a config.json or a model type of transformers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lit_core.errors import UserError, did_you_mean
+from lit_core.files.json_files import read_json
+from lit_core.files.paths import resolve_data_path, says_where
+from lit_core.lm.model_files import check_model_folder, open_weights, weight_files
+from lit_core.lm.transformers_loading import loading, quiet_transformers
+from lit_moe.doctor.families import build, holds_mixture, small_config
+from lit_moe.doctor.shrink import shrink
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_REMEDY = "give a Hugging Face name, a folder or a config.json"
+
+
+def small_model(model: str) -> PretrainedConfig:
+    """Return a small config of the kind of a model; of the model's files, only the config is used.
+
+    Args:
+        model: Name of a Hugging Face model, a folder of one, its config.json alone, or a model type of transformers.
+
+    Raises:
+        UserError: If there is no such model, transformers has no causal language model of its kind, its folder is
+            incomplete, its config contradicts its weights, or it has no mixture of experts.
+    """
+    from transformers import CONFIG_MAPPING
+
+    path = resolve_data_path(model)
+    subject = f"model is {model}"
+    if not path.exists() and model in CONFIG_MAPPING:
+        small = _small_of_type(model, subject)
+    else:
+        small = _small_of_values(_values(model, path, subject), subject, path)
+    try:
+        with torch.device("meta"):
+            mixture = holds_mixture(build(small))
+    except Exception as error:  # whatever a model of transformers raises
+        raise UserError(f"{subject}, of which no small copy can be built ({_reason(error)}); report it.") from error
+    if not mixture:
+        raise UserError(
+            f"{subject}, a {small.model_type} without a mixture of experts, but doctor examines mixtures; give a model "
+            "that has experts."
+        )
+    return small
+
+
+def _small_of_type(model_type: str, subject: str) -> PretrainedConfig:
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(f"{subject}, a type of transformers that has no causal language model; {_REMEDY}.")
+    try:
+        return small_config(model_type)
+    except Exception as error:  # whatever a config of transformers raises
+        raise UserError(f"{subject}, of which no small copy can be made ({_reason(error)}); {_REMEDY}.") from error
+
+
+def _values(model: str, path: Path, subject: str) -> dict[str, Any]:
+    """Return what the config of a model holds, without running code that lies beside it."""
+    from transformers import PretrainedConfig
+
+    if not path.exists() and (says_where(model) or path.suffix == ".json"):
+        raise UserError(f"{subject}, but there is no such file or folder; {_REMEDY}.")
+    if path.is_file():
+        return dict(read_json(path, dict, "give the config.json of a model", lenient=True))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{subject}, a folder without config.json; fetch the model again, or give another.")
+        check_model_folder(path)
+        return dict(read_json(path / "config.json", dict, "fetch the model again", lenient=True))
+    with loading(subject, _REMEDY, model):
+        values, _ = PretrainedConfig.get_config_dict(model)
+        return dict(values)
+
+
+def _small_of_values(values: Mapping[str, Any], subject: str, path: Path) -> PretrainedConfig:
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    kind = values.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        if "auto_map" in values:
+            raise UserError(
+                f"{subject}, whose model_type {kind} has code of its own, which is never run here; give a model that "
+                "transformers knows by itself."
+            )
+        hint = did_you_mean(str(kind), CONFIG_MAPPING.keys())
+        raise UserError(f"{subject}, whose model_type is {kind}, which transformers does not know; {_REMEDY}.{hint}")
+    try:
+        with quiet_transformers():
+            config = AutoConfig.for_model(**{key: value for key, value in values.items() if key != "auto_map"})
+            causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+            if causal is not None and causal.config_class is not type(config):
+                config = config.get_text_config()
+            small = None if causal is None else shrink(config)
+    except Exception as error:  # whatever the checks of each config raise
+        raise UserError(f"{subject}, whose config describes no model ({_reason(error)}); correct it.") from error
+    if small is None:
+        raise UserError(f"{subject}, a {kind}, of which transformers has no causal language model; {_REMEDY}.")
+    if path.is_dir() and "quantization_config" not in values:
+        _check_shapes(config, path, subject)
+    return small
+
+
+def _check_shapes(config: PretrainedConfig, folder: Path, subject: str) -> None:
+    """Compare the shapes that a config describes with those of the weights beside it that have the same names."""
+    files = weight_files(folder)
+    if files is None:
+        return
+    with torch.device("meta"):
+        state = build(config).state_dict()
+    for file in sorted(set(files.values())):
+        weights = open_weights(folder / file)
+        for name in weights.keys():
+            shape = tuple(weights.get_slice(name).get_shape())
+            if name in state and tuple(state[name].shape) != shape:
+                raise UserError(
+                    f"{subject}, whose config describes {name} as {tuple(state[name].shape)}, but {file} holds "
+                    f"{shape}; give the config that belongs to the weights."
+                )
+
+
+def _reason(error: Exception) -> str:
+    text = re.sub(r"^Class validation error for validator '\w+': ", "", " ".join(str(error).split()))
+    return text[:200].rstrip(".") or type(error).__name__
