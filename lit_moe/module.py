@@ -236,6 +236,8 @@ class MoELanguageModel(EvaluationTask):
         if self.global_step == 0:
             self.meter = TrainingMeter()
         self.meter.start_clock(self.global_step)
+        if isinstance(self.decoder, HFDecoder):
+            self.decoder.say_frozen()
         self.show_run(
             {"Does it learn?": {"bits per byte": ["val/[^/]*/bits_per_byte"], "training loss": ["train/loss"]}},
             _LOOK_AT,

@@ -114,6 +114,35 @@ def balance_loss(probs_mean_E: Tensor, counts_E: Tensor, tokens: Tensor | int, t
     return counts_E.numel() * (share_E * probs_mean_E).sum()
 
 
+def sequence_balance_loss(probs_TE: Tensor, indices_Tk: Tensor, sequences: int, mask_T: Tensor | None = None) -> Tensor:
+    """Return the unscaled balance loss of each sequence by itself, averaged over the sequences that have a token.
+
+    Equations 17 to 20 of DeepSeek-AI 2024 (arXiv 2412.19437), with f counted over the experts that the tokens are sent
+    to; 1 at perfect balance within each sequence.
+
+    Args:
+        probs_TE: Routing probabilities of shape ``(tokens, experts)``, with gradient; each row sums to 1.
+        indices_Tk: Chosen experts of shape ``(tokens, k)``.
+        sequences: Number of sequences, which all have as many tokens, masked ones included.
+        mask_T: True for tokens that count; None for all.
+
+    Returns:
+        A scalar; its gradient flows through the probabilities only.
+
+    Example:
+        >>> sequence_balance_loss(torch.full((4, 2), 0.5), torch.tensor([[0], [1], [1], [0]]), 2)
+        tensor(1.)
+    """
+    n_experts, k = probs_TE.shape[1], indices_Tk.shape[1]
+    weight_T = probs_TE.new_ones(len(probs_TE)) if mask_T is None else mask_T.to(probs_TE.dtype)
+    weight_BS = weight_T.reshape(sequences, -1)
+    chosen_TE = torch.zeros_like(probs_TE.detach()).scatter_add_(1, indices_Tk, weight_T[:, None].expand(-1, k))
+    tokens_B1 = weight_BS.sum(1, keepdim=True).clamp(min=1)
+    share_BE = chosen_TE.reshape(sequences, -1, n_experts).sum(1) / tokens_B1 / k
+    mean_BE = probs_TE.reshape(sequences, -1, n_experts).mul(weight_BS[..., None]).sum(1) / tokens_B1
+    return n_experts * (share_BE * mean_BE).sum() / (weight_BS.sum(1) > 0).sum().clamp(min=1)
+
+
 def balance_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
     """Return selection biases moved towards an even load: b_i + γ sign(mean load − load_i), minus the mean bias.
 
@@ -136,6 +165,26 @@ def balance_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
     short_E = (counts_E.sum() - counts_E * counts_E.numel()).sign()
     moved_E = bias_E + rate * short_E.to(bias_E.dtype)
     return moved_E - moved_E.mean()
+
+
+def shift_bias(bias_E: Tensor, counts_E: Tensor, rate: float) -> Tensor:
+    """Return selection biases moved as `balance_bias` moves them, with the mean that they had.
+
+    A pretrained bias may have a mean that matters, where a router compares a biased score with a constant.
+
+    Args:
+        bias_E: Biases before the step, shape ``(experts,)``.
+        counts_E: Tokens that chose each expert in the step, shape ``(experts,)``.
+        rate: Amount γ of a move.
+
+    Returns:
+        Biases after the step, of the same shape and number format.
+
+    Example:
+        >>> shift_bias(torch.full((4,), 7.0), torch.tensor([9, 1, 1, 1]), 0.1)
+        tensor([6.8500, 7.0500, 7.0500, 7.0500])
+    """
+    return bias_E + balance_bias(torch.zeros_like(bias_E), counts_E, rate)
 
 
 def jitter(x: Tensor, amount: float) -> Tensor:

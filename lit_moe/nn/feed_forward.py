@@ -110,7 +110,8 @@ class MoEFeedForward(nn.Module):
         if self.router.counts_steps and self.training and not torch.compiler.is_compiling():
             self._check_steps()
         logits_TE = self.gate(self.router.perturb(x_TD))
-        indices_Tk, weights_Tk, stats = self.router(logits_TE, None if mask is None else mask.reshape(-1))
+        sequences = len(x) if x.dim() == 3 else None
+        indices_Tk, weights_Tk, stats = self.router(logits_TE, None if mask is None else mask.reshape(-1), sequences)
         if not recomputing():
             self.stats = stats
         out_TD = self.experts(x_TD, indices_Tk, weights_Tk)
@@ -141,15 +142,15 @@ MoELayer = MoEFeedForward | WatchedGate
 def moe_layers(model: nn.Module) -> dict[str, MoELayer]:
     """Return the mixture-of-experts layers of any model by name, in order.
 
-    These are the layers of lit_moe, the gates of Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE in transformers, and the gates
-    given to `watch_gates`. A gate of transformers is watched from the first call that returns it.
+    These are the layers of lit_moe, the gates whose logits transformers' models record, and the gates given to
+    `watch_gates`. A gate of transformers is watched from the first call that returns it.
 
     Args:
         model: A module that may hold such layers at any depth.
     """
     layers: dict[str, MoELayer] = {}
     for name, module in model.named_modules():
-        layer = module if isinstance(module, MoEFeedForward) else gate_of(model, name, module)
+        layer = module if isinstance(module, MoEFeedForward) else gate_of(module, name)
         if layer is not None:
             layers[name] = layer
     return layers
@@ -163,6 +164,9 @@ def auxiliary_losses(model: nn.Module) -> Tensor:
 
     Returns:
         A float32 scalar with its graph; 0 if no layer has a loss.
+
+    Raises:
+        UserError: If a foreign gate has losses, but has never run.
     """
     first = next(model.parameters(), None)
     total = torch.zeros((), device=None if first is None else first.device)
@@ -170,4 +174,6 @@ def auxiliary_losses(model: nn.Module) -> Tensor:
         if layer.stats is not None:
             for loss in (layer.stats.balance_loss, layer.stats.z_loss):
                 total = total if loss is None else total + loss
+        elif isinstance(layer, WatchedGate) and layer.router.has_losses:
+            raise layer.never_ran()
     return total

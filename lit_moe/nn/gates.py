@@ -1,131 +1,28 @@
-"""Statistics and losses of foreign gates, Hugging Face's or any that are named, read by forward hooks.
+"""Finds foreign gates, Hugging Face's or any that are named, and hooks in what measures them and adds losses.
 
-Shape suffixes: B batch, K tokens of a row, T tokens of one call, E experts, k chosen experts per token.
+`lit_moe.nn.hf_gates` knows transformers' gates, `lit_moe.nn.watched_gate` reads a gate's calls.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Literal
 
-import torch
-from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
 from lit_core.origin import python_number
-from lit_moe.nn.penalty_router import PenaltyRouter
-from lit_moe.nn.router import RouterStats, check_top_k, recomputing
+from lit_core.screen import rank_zero_info, rank_zero_warn
+from lit_moe.nn.gate_router import GateRouter
+from lit_moe.nn.hf_bias import SelectionBias
+from lit_moe.nn.hf_gates import experts_of, gate_sizes, is_model, projection, recorded_gates, selection_biases
+from lit_moe.nn.router import WATCH, check_top_k
+from lit_moe.nn.watched_gate import Padding, WatchedGate
 
-#: Gate classes of transformers that need not be named; they return logits, weights and chosen experts.
-KNOWN_GATES = frozenset({"MixtralTopKRouter", "OlmoeTopKRouter", "Qwen2MoeTopKRouter", "Qwen3MoeTopKRouter"})
-_RETURN_LOGITS = RequirementCache("transformers>=5.6")
-#: Attributes of a watched gate and of a model with an attention mask that hold the objects which watch them.
-_WATCH, _PADDING = "_lit_moe_watch", "_lit_moe_padding"
-
-
-class GateRouter(PenaltyRouter):
-    """Router of a foreign gate, which chooses and weighs the experts itself; it only measures and adds losses.
-
-    Args:
-        n_experts: Number of routed experts.
-        top_k: Experts per token.
-        balance_weight: Factor of the balance loss, 0 or more; 0 adds none.
-        z_weight: Factor of the z-loss, 0 or more; 0 adds none.
-    """
-
-    def __init__(self, n_experts: int, top_k: int, balance_weight: float = 0.0, z_weight: float = 0.0) -> None:
-        super().__init__(n_experts, top_k, balance_weight=balance_weight, z_weight=z_weight)
-
-    def read(self, logits_TE: Tensor, indices_Tk: Tensor | None, mask_T: Tensor | None) -> RouterStats:
-        """Return the statistics of a routing that a gate has done.
-
-        Args:
-            logits_TE: The gate's logits, shape ``(tokens, experts)``.
-            indices_Tk: Experts that the gate chose, shape ``(tokens, k)``; None for those with the largest logits.
-            mask_T: True for tokens that count; None for all.
-        """
-        logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
-        probs_TE = logits_TE.softmax(-1)
-        if indices_Tk is None:
-            indices_Tk = self.infer(logits_TE, probs_TE.detach(), mask_T)
-        return self._stats(logits_TE, probs_TE, indices_Tk, indices_Tk, mask_T)
-
-    def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the losses that are switched on, scaled."""
-        balance, z = super().losses(raw_balance, raw_z)
-        return balance if self.balance_weight else None, z if self.z_weight else None
-
-
-class Padding:
-    """Mask of the real tokens in a model's current call: its attention mask, or the mask given to `tell`."""
-
-    def __init__(self) -> None:
-        self.mask_BK: Tensor | None = None
-        self._told: Tensor | None = None
-
-    def tell(self, mask_BK: Tensor | None) -> None:
-        """Set the mask of the next call, whose arguments contain no mask of shape ``(batch, tokens)``."""
-        self._told = mask_BK
-
-    def note(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Read the mask from the arguments of a call: a forward pre-hook."""
-        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        by_token = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
-        self.mask_BK, self._told = self._told if by_token is None else by_token, None
-
-    def mask(self, tokens: int) -> Tensor | None:
-        """Return the mask of the last tokens of each row, shape ``(tokens,)``; a cache may hold the earlier ones."""
-        if self.mask_BK is None:
-            return None
-        return self.mask_BK[:, -(tokens // len(self.mask_BK)) :].reshape(-1)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"mask_BK": None, "_told": None}
-
-
-class WatchedGate:
-    """Router and statistics of a foreign gate, with the attributes that callbacks read of a `MoEFeedForward`.
-
-    Args:
-        name: Name of the gate in its model, for messages.
-        router: Numbers of experts, and the losses to add.
-        padding: Mask of the real tokens; None if all tokens count.
-
-    Attributes:
-        stats: Statistics of the gate in the last forward pass; None before the first.
-    """
-
-    def __init__(self, name: str, router: GateRouter, padding: Padding | None) -> None:
-        self.name = name
-        self.router = router
-        self.stats: RouterStats | None = None
-        self._padding = padding
-
-    def read(self, gate: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Set `stats` from a call of the gate: a forward hook."""
-        parts = output if isinstance(output, tuple) else (output,)
-        n_experts, top_k = self.router.n_experts, self.router.top_k
-        tensors = [part for part in parts if isinstance(part, Tensor)]
-        logits = next((part for part in tensors if part.is_floating_point() and part.shape[-1] == n_experts), None)
-        chosen = next((part for part in tensors if not part.is_floating_point()), None)
-        if logits is None or (chosen is not None and chosen.shape[-1] != top_k):
-            shapes = ", ".join(str(tuple(part.shape)) for part in tensors)
-            raise UserError(
-                f"The gate {self.name} returns {shapes or 'no tensor'}, but must return logits of {n_experts} experts, "
-                f"and if it chooses experts, {top_k} per token; name the right modules in `gates`, or correct `top_k`."
-            )
-        indices_Tk = None if chosen is None else chosen.detach().reshape(-1, top_k).long()
-        logits_TE = logits.reshape(-1, n_experts)
-        mask_T = None if self._padding is None else self._padding.mask(len(logits_TE))
-        # measured in a recomputation as well: it must save for the backward pass what the forward pass saved
-        stats = self.router.read(logits_TE, indices_Tk, mask_T)
-        if not recomputing():
-            self.stats = stats
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The statistics hold an autograd graph, which can be neither copied nor pickled.
-        return {**self.__dict__, "stats": None}
+#: Attributes of a model of transformers: the object that holds its mask, and whether its gates are watched.
+_PADDING, _SEARCHED = "_lit_moe_padding", "_lit_moe_searched"
 
 
 def watch_gates(
@@ -134,53 +31,102 @@ def watch_gates(
     top_k: int | None = None,
     balance_weight: float = 0.0,
     z_weight: float = 0.0,
+    sequence_weight: float = 0.0,
+    global_weight: float = 0.0,
+    selection_bias: Literal["frozen", "loss_free"] = "frozen",
+    bias_rate: float = 0.001,
 ) -> dict[str, WatchedGate]:
     """Watch the gates of foreign mixture layers, so that `moe_layers` returns them, and switch on losses for them.
 
-    Without losses, Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE of transformers need no call of this function: `moe_layers`
-    watches their gates by itself. Each layer's losses are those of `PenaltyRouter`. Transformers' balance loss of one
+    Without losses, the mixtures of transformers need no call of this function: `moe_layers` watches the gates whose
+    logits their models record. Each layer's losses are those of `PenaltyRouter`. Transformers' balance loss of one
     layer is top_k times ours. Theirs multiplies counts and probabilities pooled over all layers, and ours sums the
     losses of the layers. Padding is read from the ``attention_mask`` of the transformers model that holds the gate.
 
+    What is counted are the experts that the module beside the gate is called with. The first call of a gate proves
+    that their weights are made of its logits, by a softmax, a sigmoid or another known score; a gate for which this
+    fails, or that never runs, is an error if it has losses or was named, and is else not measured, with a warning.
+
     Args:
         model: A module that may hold gates at any depth.
-        gates: Regular expression that the end of a gate's name matches, such as ``moe.gate``, for other
-            models; the module has a weight of shape ``(experts, width)`` and returns logits, alone or first of a tuple
-            that may hold the chosen experts too. None takes the classes named above.
+        gates: Regular expression that the end of a gate's name matches, such as ``moe.gate``, to take some of the gates
+            that transformers records, or those of other models; there the module has a weight of shape
+            ``(experts, width)`` and returns logits, alone or first of a tuple that may hold the chosen experts too.
+            None takes all gates that transformers records.
         top_k: Experts per token, needed if the gate has no attribute ``top_k``.
-        balance_weight: Factor of the balance loss, 0 or more.
+        balance_weight: Factor of the balance loss of a micro-batch, 0 or more.
         z_weight: Factor of the z-loss, 0 or more.
+        sequence_weight: Factor of the balance loss of each sequence by itself, 0 or more.
+        global_weight: Factor of the balance loss of the optimizer step so far on all devices, 0 or more; it needs
+            `step_routers` at the end of each step.
+        selection_bias: Whether the bias by which a gate chooses stays as it is, frozen; or is moved after each
+            optimizer step towards an even load, loss_free, which needs `step_routers` too.
+        bias_rate: Amount by which the bias moves per optimizer step, above 0, in the unit of the scores.
 
     Returns:
         The gates by name, in order; none if there are none.
 
     Raises:
-        UserError: If `gates` matches no module or none that is a gate, or a number is out of its range.
+        UserError: If `gates` matches no module or none that is a gate, a gate has no selection bias to be moved, or a
+            number is out of its range.
     """
-    pattern = None if gates is None else _compiled(gates)
-    gates_by_name: dict[str, WatchedGate] = {}
-    for name, module in model.named_modules():
-        if pattern.search(name) if pattern is not None else _is_known(module):
-            router = GateRouter(*_sizes(name, module, top_k), balance_weight, z_weight)
-            gates_by_name[name] = _watched(module) or _watch(model, name, module, router)
-            gates_by_name[name].router = router
-    if pattern is not None and not gates_by_name:
-        raise UserError(f"`gates` is {gates}, but no module's name ends so; print the model and name its gates.")
-    return gates_by_name
+    if selection_bias not in ("frozen", "loss_free"):
+        raise UserError(f'`selection_bias` is "{selection_bias}" but must be frozen or loss_free; set one of them.')
+    make = partial(
+        GateRouter,
+        balance_weight=balance_weight,
+        z_weight=z_weight,
+        sequence_weight=sequence_weight,
+        global_weight=global_weight,
+        bias_rate=bias_rate,
+    )
+    found = {name: watched for name, module in model.named_modules() if (watched := gate_of(module, name)) is not None}
+    if gates is not None:
+        found = {name: _watched(model, name, found, top_k) for name in _named(model, gates, found)}
+    for name, watched in found.items():
+        bias = None if selection_bias == "frozen" else _bias(model, name, watched)
+        watched.router = make(watched.router.n_experts, top_k or watched.router.top_k, bias=bias)
+        watched.named |= gates is not None
+    return found
 
 
-def gate_of(model: nn.Module, name: str, module: nn.Module) -> WatchedGate | None:
-    """Return the `WatchedGate` of a module; None if it is not a gate. A known gate of transformers is watched from now.
+def say_frozen_biases(model: nn.Module, watched: Mapping[str, WatchedGate]) -> None:
+    """Say how many gates have a selection bias that no step moves, and how it can be moved; nothing if none has.
 
     Args:
-        model: The model that contains the module.
-        name: Name of the module in the model.
-        module: The module.
+        model: The model.
+        watched: Its gates by name.
     """
-    watched = _watched(module)
-    if watched is None and _is_known(module):
-        return _watch(model, name, module, GateRouter(*_sizes(name, module, None)))
-    return watched
+    blocks = {name: model.get_submodule(name.rpartition(".")[0]) for name in watched}
+    biased = [name for name, block in blocks.items() if selection_biases(model.get_submodule(name), block)]
+    if biased:
+        rank_zero_info(
+            f"The selection bias of {len(biased)} gates of {type(model).__name__} stays as it is; with "
+            "`selection_bias: loss_free` it would go on balancing the experts."
+        )
+
+
+def _watched(model: nn.Module, name: str, found: Mapping[str, WatchedGate], top_k: int | None) -> WatchedGate:
+    """Return the watched gate of a name, which is watched from now on if it was not."""
+    if name not in found:
+        gate = model.get_submodule(name)
+        _watch(model, name, GateRouter(*_sizes(name, gate, top_k)), name)
+        return vars(gate)[WATCH]
+    return found[name]
+
+
+def gate_of(module: nn.Module, name: str) -> WatchedGate | None:
+    """Return the `WatchedGate` of a module; None if it is not a gate.
+
+    The gates inside a model of transformers are watched from the first call with the model.
+
+    Args:
+        module: The module.
+        name: Its name in the model that contains it, for messages.
+    """
+    if is_model(module):
+        _watch_model(module, name)
+    return vars(module).get(WATCH)
 
 
 def padding_of(model: nn.Module) -> Padding:
@@ -194,29 +140,48 @@ def padding_of(model: nn.Module) -> Padding:
         padding = Padding()
         setattr(model, _PADDING, padding)
         model.register_forward_pre_hook(padding.note, with_kwargs=True)
+        model.register_forward_hook(padding.check)
     return padding
 
 
-def _is_known(module: nn.Module) -> bool:
-    kinds = type(module).__mro__  # FSDP2 puts a class of its own before the module's
-    known = any(kind.__name__ in KNOWN_GATES and kind.__module__.startswith("transformers.") for kind in kinds)
-    if known and not _RETURN_LOGITS:
-        raise UserError(
-            f"The gate {type(module).__name__} needs `transformers>=5.6`, as earlier versions return probabilities "
-            "instead of logits; install a newer version."
-        )
-    return known
+def _watch_model(model: nn.Module, prefix: str) -> None:
+    """Watch the gates that a model of transformers records, unless this was done before."""
+    if _SEARCHED in vars(model):
+        return
+    for module in model.modules():
+        if is_model(module):
+            setattr(module, _SEARCHED, True)
+    for name, index in recorded_gates(model).items():
+        full = f"{prefix}.{name}" if prefix else name
+        sizes = gate_sizes(model, name)
+        if sizes is None:
+            rank_zero_warn(
+                f"The routing of {full}, a {type(model.get_submodule(name)).__name__}, is not measured or balanced: it "
+                "does not tell the number of its experts as other gates do."
+            )
+        elif vars(model.get_submodule(name)).get(WATCH) is None:
+            check_top_k(*sizes, normalize_top_k=False)
+            _watch(model, name, GateRouter(*sizes), full, index)
 
 
-def _watched(module: nn.Module) -> WatchedGate | None:
-    return vars(module).get(_WATCH)
+def _watch(model: nn.Module, name: str, router: GateRouter, full: str, index: int | None = None) -> None:
+    gate, experts, padding = model.get_submodule(name), experts_of(model, name), _padding_around(model, name)
+    watched = WatchedGate(full, router, padding, index, experts, _skips(experts, router.n_experts))
+    setattr(gate, WATCH, watched)
+    gate.register_forward_hook(watched.read, with_kwargs=True)
+    inner = None if index is None else projection(gate)
+    if inner is not None:
+        inner.register_forward_hook(watched.read_inner)
+    if experts is not None:
+        experts.register_forward_pre_hook(watched.read_experts, with_kwargs=True)
+    if padding is not None:
+        padding.gates.append(watched)
 
 
-def _watch(model: nn.Module, name: str, gate: nn.Module, router: GateRouter) -> WatchedGate:
-    watched = WatchedGate(name, router, _padding_around(model, name))
-    setattr(gate, _WATCH, watched)
-    gate.register_forward_hook(watched.read)
-    return watched
+def _skips(experts: nn.Module | None, columns: int) -> bool:
+    """Tell whether a gate has one column more than there are experts."""
+    sizes = [] if experts is None else [len(parameter) for parameter in experts.parameters() if parameter.dim() == 3]
+    return max(sizes, default=columns) == columns - 1
 
 
 def _padding_around(model: nn.Module, name: str) -> Padding | None:
@@ -224,9 +189,36 @@ def _padding_around(model: nn.Module, name: str) -> Padding | None:
     while name:
         name = name.rpartition(".")[0]
         around = model.get_submodule(name)
-        if hasattr(around, "base_model_prefix"):  # as every model of transformers
+        if is_model(around):
             return padding_of(around)
     return None
+
+
+def _named(model: nn.Module, gates: str, recorded: Iterable[str]) -> list[str]:
+    """Return the names of the gates that a pattern means: recorded ones that it names or is inside of, or its own."""
+    pattern = _compiled(gates)
+    matches = [name for name, _ in model.named_modules() if pattern.search(name)]
+    if not matches:
+        raise UserError(f"`gates` is {gates}, but no module's name ends so; print the model and name its gates.")
+    names = []
+    for match in matches:
+        related = [name for name in recorded if f"{match}.".startswith(f"{name}.") or name.startswith(f"{match}.")]
+        names += related or [match]
+    return list(dict.fromkeys(names))
+
+
+def _bias(model: nn.Module, name: str, watched: WatchedGate) -> SelectionBias:
+    """Return the selection bias of a gate."""
+    block = name.rpartition(".")[0]
+    gate = model.get_submodule(name)
+    found = selection_biases(gate, model.get_submodule(block))
+    if len(found) != 1 or getattr(found[0][0], found[0][1]).numel() != watched.router.n_experts or watched.skips:
+        has = "no selection bias" if not found else "a selection bias with an entry for what is no expert"
+        raise UserError(
+            f"`selection_bias` is loss_free, but the gate {watched.name}, a {type(gate).__name__}, has {has}; set it "
+            "to frozen, and use `balance_weight`."
+        )
+    return SelectionBias(*found[0], f"{watched.name.rpartition('.')[0]}.{found[0][1]}")
 
 
 def _compiled(gates: str) -> re.Pattern[str]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_above, check_at_least
 from lit_core.files.json_files import parse_json
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
@@ -22,9 +23,13 @@ from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.origin import keep_python_numbers
 from lit_core.screen import rank_zero_warn
-from lit_moe.nn.gates import watch_gates
+from lit_moe.nn.gates import say_frozen_biases, watch_gates
+from lit_moe.nn.hf_bias import exact_biases
 from lit_moe.nn.hf_documents import Documents
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
+
+#: Fields with the factors of the auxiliary losses.
+LOSSES = ("balance_weight", "z_weight", "sequence_weight", "global_weight")
 
 
 @dataclass
@@ -35,11 +40,16 @@ class HFConfig:
         model: Name of a Hugging Face model, a folder with safetensors (absolute, from the working directory, or below
             the data root), or smollm2 for the packaged model; null with config.
         config: Keys of a transformers config, including model_type, for random weights; null with model.
-        gates: Regular expression that the end of a gate's name matches, for other mixtures than Mixtral, OLMoE,
-            Qwen2-MoE and Qwen3-MoE, which null takes.
+        gates: Regular expression that the end of a gate's name matches, to take some of the gates; null takes all that
+            transformers records.
         top_k: Experts per token, needed if the gates have no attribute top_k.
-        balance_weight: Factor of the balance loss of each mixture layer, 0 or more; 0 adds none.
+        balance_weight: Factor of the balance loss of each mixture layer in a micro-batch, 0 or more; 0 adds none.
         z_weight: Factor of the z-loss of each mixture layer, 0 or more; 0 adds none.
+        sequence_weight: Factor of the balance loss of each sequence by itself, 0 or more; 0 adds none.
+        global_weight: Factor of the balance loss of the optimizer step so far on all devices, 0 or more; 0 adds none.
+        selection_bias: Whether the pretrained bias by which a gate chooses experts stays as it is, frozen; or moves
+            after each optimizer step towards an even load, loss_free.
+        bias_rate: Amount by which the selection bias moves per optimizer step, above 0, in the unit of the scores.
         activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
     """
 
@@ -49,6 +59,10 @@ class HFConfig:
     top_k: int | None = None
     balance_weight: float = 0.0
     z_weight: float = 0.0
+    sequence_weight: float = 0.0
+    global_weight: float = 0.0
+    selection_bias: Literal["frozen", "loss_free"] = "frozen"
+    bias_rate: float = 0.001
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -57,7 +71,10 @@ class HFConfig:
             given = "neither `model` nor `config`" if self.model is None else "both `model` and `config`"
             raise UserError(f"`hugging_face` has {given}; name a model, or describe one of random weights.")
         check_at_least(1, top_k=self.top_k)
-        check_at_least(0, balance_weight=self.balance_weight, z_weight=self.z_weight)
+        check_at_least(0, **{name: getattr(self, name) for name in LOSSES})
+        check_above(0, bias_rate=self.bias_rate)
+        if self.selection_bias not in ("frozen", "loss_free"):
+            raise UserError(f"`selection_bias` is {self.selection_bias} but must be frozen or loss_free; set one.")
         if self.config is not None and "model_type" not in self.config:
             raise UserError("`hugging_face.config` has no model_type; name one of transformers, such as mixtral.")
 
@@ -100,11 +117,15 @@ class HFDecoder(ExactBuffers):
             size = {} if vocab_size is None else {"vocab_size": vocab_size}
             self.model = _random(size | config.config)
         self.config: Any = self.model.config.get_text_config()
-        self.watched = watch_gates(self.model, config.gates, config.top_k, config.balance_weight, config.z_weight)
-        if not self.watched and (config.balance_weight or config.z_weight):
+        balancing = {name: getattr(config, name) for name in (*LOSSES, "selection_bias", "bias_rate")}
+        self.watched = watch_gates(self.model, config.gates, config.top_k, **balancing)
+        asked = [name for name in LOSSES if balancing[name]]
+        asked += ["selection_bias"] if config.selection_bias == "loss_free" else []
+        if not self.watched and asked:
+            said = " and ".join(f"`{name}` is {balancing[name]}" for name in asked)
             raise UserError(
-                f"`balance_weight` is {config.balance_weight} and `z_weight` is {config.z_weight}, but no gate was "
-                f"found in {type(self.model).__name__}; name its gates in `gates`, or set both to 0."
+                f"{said}, but no gate was found in {type(self.model).__name__}; name its gates in `gates`, or leave "
+                f"{'them' if len(asked) > 1 else 'it'} out."
             )
         if config.activation_checkpointing:
             _recompute(self.model)
@@ -217,6 +238,16 @@ class HFDecoder(ExactBuffers):
             exact_modules |= set(getattr(self.model, attribute, None) or ())
         parts = name.split(".")
         return parts[-1].endswith("inv_freq") or not exact_modules.isdisjoint(parts)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HFDecoder:  # moves and converts
+        moved = [gate.router.bias for gate in self.watched.values() if gate.router.bias is not None]
+        with exact_biases(moved):
+            return super()._apply(fn, recurse)
+
+    def say_frozen(self) -> None:
+        """Say, at the start of a training, that selection biases stay as they are, if there are any and they do."""
+        if self._described.selection_bias == "frozen":
+            say_frozen_biases(self.model, self.watched)
 
     def describe(self) -> dict[str, Any]:
         """Return the fields of an `HFConfig` that builds this network with random weights, without its files."""

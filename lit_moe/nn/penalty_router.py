@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
-from lit_moe.functional.routing import jitter
-from lit_moe.nn.router import Router, recomputing, sum_over_devices
+from lit_moe.functional.routing import balance_loss, jitter, masked_mean, sequence_balance_loss
+from lit_moe.nn.router import Router, recomputing, sequences_known, sum_over_devices
 
 
 class PenaltyRouter(Router):
     """Routes by a softmax over all experts, then top-k, balanced by an auxiliary loss (PBTk).
 
     The losses are α E Σ f_i P_i, with f_i = count_i / (k T) and P_i the mean probability, and λ times the mean of
-    (log Σ exp z)². Each layer's losses are added to the objective, not averaged over layers.
+    (log Σ exp z)². Each layer's losses are added to the objective, not averaged over layers. Balance losses of several
+    scopes can be added: that of `balance_weight`, and those of `sequence_weight` and `global_weight`. A sequence is a
+    row of the batch.
 
     With the scope ``micro_batch``, f_i counts the tokens of one forward pass on one device. With ``global_batch`` it
     counts, in training, those of this optimizer step so far, on all devices: without accumulation the losses average to
@@ -37,6 +40,9 @@ class PenaltyRouter(Router):
         jitter: Largest relative change of the router's input by random factors in training, from 0 to below 1; 0 for
             none. The experts get the input unchanged.
         normalize_top_k: Whether the weights of a token's experts are divided by their sum; needs top_k of 2 or more.
+        sequence_weight: Factor of a further balance loss of each sequence by itself, averaged over the sequences
+            (DeepSeek-AI 2024, arXiv 2412.19437), 0 or more.
+        global_weight: Factor of a further balance loss of the scope global_batch, 0 or more.
     """
 
     def __init__(
@@ -48,9 +54,12 @@ class PenaltyRouter(Router):
         scope: Literal["micro_batch", "global_batch"] = "micro_batch",
         jitter: float = 0.0,
         normalize_top_k: bool = False,
+        sequence_weight: float = 0.0,
+        global_weight: float = 0.0,
     ) -> None:
         super().__init__(n_experts, top_k, normalize_top_k)
         check_at_least(0, balance_weight=balance_weight, z_weight=z_weight)
+        check_at_least(0, sequence_weight=sequence_weight, global_weight=global_weight)
         if scope not in ("micro_batch", "global_batch"):
             raise UserError(f'scope is "{scope}" but must be micro_batch or global_batch; set one of them.')
         if not 0 <= jitter < 1:
@@ -59,7 +68,9 @@ class PenaltyRouter(Router):
         self.z_weight = z_weight
         self.scope = scope
         self.jitter = jitter
-        self.counts_steps |= scope == "global_batch"
+        self.sequence_weight = sequence_weight
+        self.global_weight = global_weight
+        self.counts_steps |= scope == "global_batch" or global_weight > 0
         self._counts_of_all: Tensor | None = None
 
     def perturb(self, x_TD: Tensor) -> Tensor:
@@ -80,12 +91,36 @@ class PenaltyRouter(Router):
 
     def balance_counts(self, counts_E: Tensor) -> Tensor:
         """Return the tokens per expert in the scope of the balance loss."""
+        return self._step_counts(counts_E) if self.scope == "global_batch" else counts_E
+
+    def _step_counts(self, counts_E: Tensor) -> Tensor:
+        """Return the tokens per expert of this step so far on all devices; outside of training those given."""
         if self.step_counts is None or not self.training:
             return counts_E
         # A recomputation must find what the forward pass found, and waits for no other device.
         if self._counts_of_all is None or not recomputing():
             self._counts_of_all = sum_over_devices(self.step_counts)
         return self._counts_of_all
+
+    def more_balance(
+        self,
+        logits_TE: Tensor,
+        probs_TE: Tensor,
+        indices_Tk: Tensor,
+        counts_E: Tensor,
+        mask_T: Tensor | None,
+        sequences: int | None,
+    ) -> Tensor | None:
+        """Return the balance losses of `sequence_weight` and `global_weight`, where one is not 0."""
+        losses = []
+        if self.sequence_weight:
+            rows = sequences_known(sequences, self.sequence_weight)
+            losses.append(self.sequence_weight * sequence_balance_loss(probs_TE, indices_Tk, rows, mask_T))
+        if self.global_weight:
+            step_E = self._step_counts(counts_E)
+            mean_E = masked_mean(probs_TE, mask_T)
+            losses.append(self.global_weight * balance_loss(mean_E, step_E, step_E.sum() // self.top_k, self.top_k))
+        return torch.stack(losses).sum() if losses else None
 
     def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return both losses, scaled."""

@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from lit_core.errors import UserError, check_at_least
 from lit_moe.functional import routing as F
 
+#: Attribute of a foreign gate that holds the `lit_moe.nn.gates.WatchedGate` which reads it.
+WATCH = "_lit_moe_watch"
+
 
 @dataclass
 class RouterStats:
@@ -32,7 +35,7 @@ class RouterStats:
             training, shape ``(experts,)``, int64.
         tokens: Number of tokens, int64 scalar (a tensor, so that no GPU has to be waited for).
         probs_mean: Mean softmax probability of each expert, shape ``(experts,)``, detached.
-        balance_loss: Scaled balance loss with its graph; None if the router has none.
+        balance_loss: Sum of the scaled balance losses with its graph; None if the router has none.
         z_loss: Scaled z-loss with its graph; None if the router has none.
         raw_balance_loss: Unscaled, detached; 1 at perfect balance. Measured for every router.
         raw_z_loss: Unscaled, detached. Measured for every router.
@@ -66,7 +69,7 @@ class Router(nn.Module, ABC):
     - `scores` and `infer`: the routing of inference; they do not read `training`. `log_scores` where the scores of all
       of a token's experts may vanish.
     - `select_in_training`: another choice of experts in training; the inference routing is then logged beside it.
-    - `losses` and `balance_counts`: the auxiliary losses.
+    - `losses`, `balance_counts` and `more_balance`: the auxiliary losses.
     - `end_step`: what it learns from the load of an optimizer step; `step_routers` then has to be called.
     - `reset_parameters`: initial values of its own parameters and buffers; required if it has any.
     - `is_softmax_top_k`: whether Hugging Face's mixtures route in the same way, which an export needs.
@@ -200,6 +203,27 @@ class Router(nn.Module, ABC):
         """
         return None, None
 
+    def more_balance(
+        self,
+        logits_TE: Tensor,
+        probs_TE: Tensor,
+        indices_Tk: Tensor,
+        counts_E: Tensor,
+        mask_T: Tensor | None,
+        sequences: int | None,
+    ) -> Tensor | None:
+        """Return further balance losses, scaled and summed, which are added to that of `losses`; by default None.
+
+        Args:
+            logits_TE: Logits in float32.
+            probs_TE: Routing probabilities, with their graph.
+            indices_Tk: Chosen experts, shape ``(tokens, k)``.
+            counts_E: Tokens of this call sent to each expert, shape ``(experts,)``.
+            mask_T: True for tokens that count; None for all.
+            sequences: Number of sequences of equal length that the tokens make up; None if it is not known.
+        """
+        return None
+
     def end_step(self, counts_E: Tensor) -> None:
         """Learn from an optimizer step's global batch; by default nothing. Called by `step_routers`.
 
@@ -207,13 +231,14 @@ class Router(nn.Module, ABC):
             counts_E: Tokens sent to each expert over all micro-batches and devices, shape ``(experts,)``.
         """
 
-    def forward(self, logits_TE: Tensor, mask_T: Tensor | None = None) -> RouterOutput:
+    def forward(self, logits_TE: Tensor, mask_T: Tensor | None = None, sequences: int | None = None) -> RouterOutput:
         """Route tokens.
 
         Args:
             logits_TE: Router logits of shape ``(tokens, experts)``.
             mask_T: True for tokens that count, shape ``(tokens,)``; None for all. The others are routed as well, but
                 enter no count, no loss and no balancing.
+            sequences: Number of sequences of equal length that the tokens make up; None if it is not known.
 
         Returns:
             The experts and weights of each token, and the statistics of the call.
@@ -230,10 +255,17 @@ class Router(nn.Module, ABC):
             weights_Tk = logarithms_Tk.clamp(min=torch.finfo(logarithms_Tk.dtype).min).softmax(-1)  # not NaN for -inf
         else:
             weights_Tk = scores_TE.gather(-1, indices_Tk)
-        return RouterOutput(indices_Tk, weights_Tk, self._stats(logits_TE, probs_TE, indices_Tk, raw_Tk, mask_T))
+        stats = self._stats(logits_TE, probs_TE, indices_Tk, raw_Tk, mask_T, sequences)
+        return RouterOutput(indices_Tk, weights_Tk, stats)
 
     def _stats(
-        self, logits_TE: Tensor, probs_TE: Tensor, indices_Tk: Tensor, raw_Tk: Tensor, mask_T: Tensor | None
+        self,
+        logits_TE: Tensor,
+        probs_TE: Tensor,
+        indices_Tk: Tensor,
+        raw_Tk: Tensor,
+        mask_T: Tensor | None,
+        sequences: int | None,
     ) -> RouterStats:
         counts_E = F.count_experts(indices_Tk, self.n_experts, mask_T)
         tokens = torch.full((), len(logits_TE), device=logits_TE.device) if mask_T is None else mask_T.sum()
@@ -244,6 +276,9 @@ class Router(nn.Module, ABC):
         raw_balance = F.balance_loss(probs_mean_E, balance_E, balance_E.sum() // self.top_k, self.top_k)
         raw_z = F.z_loss(logits_TE, mask_T)
         balance, z = self.losses(raw_balance, raw_z)
+        more = self.more_balance(logits_TE, probs_TE, indices_Tk, counts_E, mask_T, sequences)
+        if more is not None:
+            balance = more if balance is None else balance + more
         return RouterStats(
             indices=indices_Tk,
             counts=counts_E,
@@ -278,7 +313,7 @@ def step_routers(model: nn.Module) -> None:
     Args:
         model: A module that may hold routers at any depth.
     """
-    routers = [module for module in model.modules() if isinstance(module, Router) and module.counts_steps]
+    routers = [router for module in model.modules() for router in _routers_of(module) if router.counts_steps]
     counted = next((router.step_counts for router in routers if router.step_counts is not None), None)
     if counted is None:
         return
@@ -290,6 +325,12 @@ def step_routers(model: nn.Module) -> None:
     for router, counts_E in zip(routers, total.split([router.n_experts for router in routers]), strict=True):
         router.end_step(counts_E)
         router.step_counts = None
+
+
+def _routers_of(module: nn.Module) -> list[Router]:
+    """Return the module itself if it is a router, and the router of a foreign gate that is watched."""
+    watched = vars(module).get(WATCH)
+    return ([module] if isinstance(module, Router) else []) + ([] if watched is None else [watched.router])
 
 
 def sum_over_devices(counts: Tensor) -> Tensor:
@@ -306,6 +347,24 @@ def sum_over_devices(counts: Tensor) -> Tensor:
     total = counts.clone()
     dist.all_reduce(total)
     return total
+
+
+def sequences_known(sequences: int | None, weight: float) -> int:
+    """Return the number of sequences; a balance loss of each sequence needs it.
+
+    Args:
+        sequences: Number of sequences of equal length; None if it is not known.
+        weight: The loss's factor, for the message.
+
+    Raises:
+        UserError: If it is not known.
+    """
+    if sequences is None:
+        raise UserError(
+            f"`sequence_weight` is {weight}, but how the tokens divide into sequences is not known here; give the "
+            "layer inputs of shape (batch, sequence, width), or set it to 0."
+        )
+    return sequences
 
 
 def recomputing() -> bool:
