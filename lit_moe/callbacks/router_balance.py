@@ -47,9 +47,8 @@ class RouterBalance(EvaluationCallback):
     =================================================  ========  ==================================================
 
     ``{stage}`` is ``val`` or ``test``, ``{where}`` is ``train`` or ``{stage}/{source}``. Losses that a router does not
-    have are not logged. Works on any LightningModule that contains `lit_moe.nn.MoEFeedForward` layers, Mixtral, OLMoE,
-    Qwen2-MoE or Qwen3-MoE of transformers, or gates named by `lit_moe.nn.watch_gates`. A layer should run once per
-    step.
+    have are not logged. Works on any LightningModule that contains `lit_moe.nn.MoEFeedForward` layers, mixtures of
+    transformers, or gates named by `lit_moe.nn.watch_gates`. A layer should run once per step.
 
     Args:
         heat_map_every: Logged steps between two heat maps of the load, layer by expert; 0 draws none in training.
