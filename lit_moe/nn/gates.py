@@ -83,6 +83,7 @@ def watch_gates(
     found = {name: watched for name, module in model.named_modules() if (watched := gate_of(module, name)) is not None}
     if gates is not None:
         found = {name: _watched(model, name, found, top_k) for name in _named(model, gates, found)}
+    top_k = python_number(top_k)
     for name, watched in found.items():
         bias = None if selection_bias == "frozen" else _bias(model, name, watched)
         watched.router = make(watched.router.n_experts, top_k or watched.router.top_k, bias=bias)

@@ -145,7 +145,31 @@ def test_the_packaged_configs_run_and_parse(token_root, tmp_path, monkeypatch, c
     assert main(["fit", "--config", str(path), *small[:2], "--print_config"]) == 0
     chosen = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["hugging_face"]
     assert yaml.safe_load(path.read_text())["model"]["init_args"]["hugging_face"].items() <= chosen.items()
-    assert {path.name for path in CONFIGS.glob("*.yaml")} == {"mixtral.yaml", "olmoe.yaml"}
+    assert {path.name for path in CONFIGS.glob("*.yaml")} == {"deepseek.yaml", "mixtral.yaml", "olmoe.yaml"}
+
+
+def test_a_selection_bias_moves_through_the_command_line(token_root, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    small = ["--data.init_args.root", str(token_root), "--data.init_args.sequence_length", "16"]
+    small += ["--data.init_args.global_batch_size", "4", "--data.init_args.micro_batch_size", "2"]
+    small += ["--data.init_args.validation_samples", "2", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
+    small += ["--trainer.precision", "bf16-true", "--trainer.enable_progress_bar", "false"]
+    base = ["--config", "configs/moe/quickstart/pretrain.yaml", "--config", "configs/moe/hugging_face/deepseek.yaml"]
+    assert main(["fit", *base, *small, "--run", "moved"]) == 0
+    checkpoint = "runs/moe/moved/checkpoints/last.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    biases = {name: value for name, value in saved.items() if name.endswith("e_score_correction_bias")}
+    assert len(biases) == 2 and all(bias.dtype == torch.float32 for bias in biases.values())
+    for bias in biases.values():  # two moves by 0.001, up or down or none, each without their mean
+        assert 0.0005 < float(bias.abs().max()) < 0.004 and abs(float(bias.mean())) < 1e-7
+    assert "stays as it is" not in caplog.text
+    assert main(["export", "--ckpt_path", checkpoint, "--output", "exported"]) == 0
+    exported = transformers.AutoModelForCausalLM.from_pretrained("exported", dtype="auto").state_dict()
+    for name, bias in biases.items():
+        assert torch.equal(exported[name.removeprefix("decoder.model.")].float(), bias)
+    assert main(["fit", *base, *small, "--run", "frozen", "--model.hugging_face.selection_bias", "frozen"]) == 0
+    assert caplog.text.count("The selection bias of 2 gates of DeepseekV3ForCausalLM stays as it is") == 1
 
 
 @pytest.mark.slow

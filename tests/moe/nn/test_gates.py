@@ -184,7 +184,7 @@ def test_an_output_that_is_no_routing_is_refused():
     model = nn.Sequential(OwnMixture(None))
     model[0].router.forward = lambda x: x
     watch_gates(model, "router", top_k=2)
-    with pytest.raises(UserError, match=r"The gate 0.router .* since it returns \(3, 8\), but must return logits of 5 experts"):
+    with pytest.raises(UserError, match=r"The gate 0.router .* returns \(3, 8\), but must return logits of 5 experts"):
         model(torch.randn(3, 8))
 
 
