@@ -117,6 +117,7 @@ class HFDecoder(ExactBuffers):
             size = {} if vocab_size is None else {"vocab_size": vocab_size}
             self.model = _random(size | config.config)
         self.config: Any = self.model.config.get_text_config()
+        self._described, self._divides = config, divides(self.model)  # a trial that gates need not see
         balancing = {name: getattr(config, name) for name in (*LOSSES, "selection_bias", "bias_rate")}
         self.watched = watch_gates(self.model, config.gates, config.top_k, **balancing)
         asked = [name for name in LOSSES if balancing[name]]
@@ -129,7 +130,6 @@ class HFDecoder(ExactBuffers):
             )
         if config.activation_checkpointing:
             _recompute(self.model)
-        self._described, self._divides = config, divides(self.model)
         self._documents = Documents(self.model, self.model.base_model if self._divides else self.model)
         self._kind = type(self.model)  # FSDP2 replaces the class of the model itself
         self._flops: dict[int, float] = {}  # of a token, by the length of its sequence

@@ -115,10 +115,13 @@ class WatchedGate:
         self._inner: Tensor | None = None
         self._from_inner = False
         self._proven = False
+        self._trying = False
         self._version = 0
 
     def read(self, gate: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Note a call of the gate, and set `stats` unless the experts are called next: a forward hook."""
+        if self._trying:
+            return
         self.router.train(gate.training)
         self._call = GateCall(gate, args, kwargs, output if isinstance(output, tuple) else (output,))
         if not self._waits:
@@ -230,26 +233,46 @@ class WatchedGate:
                 return
             self.score = self._score(call, logits_TE, indices_Tk, weights_Tk)
             if self.score is None:
-                if len(logits_TE) < 2 and not self.router.training:
-                    return  # a single token may tell nothing
+                if not self.router.training:
+                    return  # a few tokens may tell nothing; the next ones may
                 self._refuse("how it scores experts does not show in their weights", only_losses=True)
         if self.router.bias is not None:
-            self.router.bias.verify(lambda: chosen_in(_again(call, 1.0)))
+            self.router.bias.verify(lambda: chosen_in(_again(call)))
         self._proven = True
 
     def _score(self, call: GateCall, logits_TE: Tensor, indices_Tk: Tensor, weights_Tk: Tensor) -> str | None:
+        """Return how the gate scores experts, as these weights tell, or those of a trial; None if they do not."""
         factors_E = getattr(call.gate, "per_expert_scale", None)
         fit = fitting_scores(logits_TE, indices_Tk, weights_Tk, factors_E)
-        if len(fit) > 1:  # logits that hardly differ; the gate is tried with larger inputs
-            output = _again(call, _SPREAD / logits_TE.float().std(-1).mean().clamp(min=1e-6).item())
-            logits, chosen = self._logits(output), chosen_in(output)
-            if logits is not None:
-                trial_TE = logits.reshape(-1, logits_TE.shape[1])
-                chosen = trial_TE.topk(self.router.top_k).indices if chosen is None else chosen.flatten(0, -2)
-                weights = weights_in(output, chosen, self.router.n_experts)
-                fit = fit if weights is None else fitting_scores(trial_TE, chosen, weights, factors_E)
+        if len(fit) > 1:  # logits that hardly differ, as those of a gate whose weights are still 0
+            output, inner = self._trial(call)
+            trial, chosen = inner if self._from_inner else self._logits(output), chosen_in(output)
+            if trial is not None:
+                logits_TE = trial.reshape(-1, self.router.n_experts)
+                indices_Tk = logits_TE.topk(self.router.top_k).indices if chosen is None else chosen.flatten(0, -2)
+                weights = weights_in(output, indices_Tk, self.router.n_experts)
+                fit = fit if weights is None else fitting_scores(logits_TE, indices_Tk, weights, factors_E)
         stated = (STATED_SCORES.get(kind.__name__) for kind in type(call.gate).__mro__)
         return fit[0] if len(fit) == 1 else next((score for score in stated if score is not None), None)
+
+    def _trial(self, call: GateCall) -> tuple[tuple[Any, ...], Tensor | None]:
+        """Return what the gate would return for random inputs and with random matrices, and its projection's output."""
+        device = call.args[0].device
+        self._trying = True
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(0)
+                matrices = {
+                    name: torch.randn_like(parameter) * (_SPREAD / parameter.shape[1] ** 0.5)
+                    for name, parameter in call.gate.named_parameters()
+                    if parameter.dim() == 2
+                }
+                given = (torch.randn_like(call.args[0]), *call.args[1:])
+                output = torch.func.functional_call(call.gate, matrices, given, call.kwargs)
+        finally:
+            self._trying = False
+        inner, self._inner = self._inner, None
+        return output if isinstance(output, tuple) else (output,), inner
 
     def _check_steps(self, gate: nn.Module) -> None:
         """Raise an error if the weights have changed since the last forward pass without `step_routers`."""
@@ -328,8 +351,9 @@ def weights_in(output: tuple[Any, ...], indices_Tk: Tensor, n_experts: int) -> T
     return torch.empty_like(flat).scatter_(0, order, flat).reshape(indices_Tk.shape)
 
 
-def _again(call: GateCall, scale: float) -> tuple[Any, ...]:
-    """Return what a gate returns for its last tokens times a number, without a trace of it."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[call.args[0].device] if call.args[0].is_cuda else []):
-        output = call.gate.forward(call.args[0].detach() * scale, *call.args[1:], **call.kwargs)
+def _again(call: GateCall) -> tuple[Any, ...]:
+    """Return what a gate returns for its last inputs, without a trace of it."""
+    device = call.args[0].device
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        output = call.gate.forward(*call.args, **call.kwargs)
     return output if isinstance(output, tuple) else (output,)
