@@ -103,7 +103,7 @@ def test_a_bias_that_the_choice_does_not_follow_is_refused(specimen):
         return forward(states)
 
     gate.forward = ignoring
-    with pytest.raises(UserError, match="the choice of experts does not follow .*e_score_correction_bias"):
+    with pytest.raises(UserError, match=r"the choice of experts does not follow .*e_score_correction_bias"):
         decoder.hidden(specimen("deepseek_v3").tokens(2, 9))
 
 

@@ -59,7 +59,7 @@ class Block(nn.Module):
         self.gate, self.experts = Gate(), Experts()
 
     def forward(self, x):
-        logits, weights, indices = self.gate(x)
+        _, weights, indices = self.gate(x)
         return self.experts(x, indices, self.weigh(weights))
 
     def weigh(self, weights):
@@ -86,7 +86,7 @@ class Rolled(Block):
     """Its experts get the tokens of their neighbours."""
 
     def forward(self, x):
-        logits, weights, indices = self.gate(x)
+        _, weights, indices = self.gate(x)
         return self.experts(x, indices.roll(1, 0), weights.roll(1, 0))
 
 
