@@ -20,9 +20,14 @@ from lit_moe.doctor.source import small_model
 from lit_moe.doctor.table import as_markdown, as_plain
 from lit_moe.interop.folder import need_transformers
 
+#: What stands for all types of the installed transformers in place of a model.
+_ALL = "all"
 
-def _check(seed: int | None, output: str | None) -> None:
+
+def _check(models: list[str] | None, seed: int | None, output: str | None) -> None:
     part_seed(seed)
+    if not models:
+        raise UserError("models is empty; name a model, its folder or its config.json, or all for each family.")
     if output is not None and Path(output).suffix not in (".md", ".json"):
         raise UserError(f"output is {output}, but must end in .md for a page or in .json; change it.")
 
@@ -40,8 +45,8 @@ def doctor(
     refused by us before anything wrong is computed, or does not apply, and why. Weights of the models are not read.
 
     Args:
-        models: Names of Hugging Face models, folders, files config.json or model types of transformers; none takes all
-            types of the installed transformers that hold mixtures, which takes long.
+        models: Names of Hugging Face models, folders, files config.json or model types of transformers; all for each
+            type of the installed transformers that holds a mixture, which takes half an hour.
         checks: Names of the checks; null takes all.
         seed: Seed of the weights and tokens, 0 or more; null takes 0.
         output: File to be written with the table, .md or .json; null prints only.
@@ -53,12 +58,12 @@ def doctor(
         UserError: If a model is unknown, has no mixture of experts or is incomplete, or the output exists.
     """
     target = None if output is None else output_with_record(output)
-    _check(seed, output)
+    _check(models, seed, output)
     need_transformers("doctor")
     chosen = _chosen(checks)
-    configs = {model: small_model(model) for model in models or []} or {
-        name: small_config(name) for name in mixture_families()
-    }
+    walks = models == [_ALL]
+    names = mixture_families() if walks else models or []
+    configs = {name: small_config(name) if walks else small_model(name) for name in names}
     findings: dict[str, dict[str, Finding]] = {}
     bar = progress_bar(total=len(configs) * len(chosen), desc="doctor", with_rate=False)
     with bar:
@@ -67,7 +72,7 @@ def doctor(
                 findings.setdefault(model, {})[name] = finding
                 bar.update()
                 say(_line(model if len(configs) > 1 else "", name, finding))
-    without = {} if models else unbuilt()
+    without = unbuilt() if walks else {}
     for model, reason in without.items():
         say(f"{model}: no small copy can be built: {reason}")
     if target is not None:
