@@ -24,17 +24,15 @@ from lit_moe.interop.folder import need_transformers
 _ALL = "all"
 
 
-def _check(models: list[str] | None, seed: int | None, output: str | None) -> None:
+def _check(seed: int | None, output: str | None) -> None:
     part_seed(seed)
-    if not models:
-        raise UserError("models is empty; name a model, its folder or its config.json, or all for each family.")
     if output is not None and Path(output).suffix not in (".md", ".json"):
         raise UserError(f"output is {output}, but must end in .md for a page or in .json; change it.")
 
 
 @checked_first(_check)
 def doctor(
-    models: list[str] | None = None,
+    models: list[str],
     checks: list[str] | None = None,
     seed: int | None = None,
     output: str | None = None,
@@ -58,11 +56,11 @@ def doctor(
         UserError: If a model is unknown, has no mixture of experts or is incomplete, or the output exists.
     """
     target = None if output is None else output_with_record(output)
-    _check(models, seed, output)
+    _check(seed, output)
     need_transformers("doctor")
     chosen = _chosen(checks)
     walks = models == [_ALL]
-    names = mixture_families() if walks else models or []
+    names = mixture_families() if walks else models
     configs = {name: small_config(name) if walks else small_model(name) for name in names}
     findings: dict[str, dict[str, Finding]] = {}
     bar = progress_bar(total=len(configs) * len(chosen), desc="doctor", with_rate=False)

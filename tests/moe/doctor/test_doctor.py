@@ -122,7 +122,7 @@ def test_a_config_whose_shapes_contradict_the_weights_is_refused(folder, said):
 
 
 def test_other_words_are_refused(said):
-    assert "models is empty; name a model" in said()[1].err
+    assert "lacks models" in said()[1].err
     assert "output is found.csv, but must end in .md" in said("mixtral", "--output", "found.csv")[1].err
     assert "checks has exprot, but must be of " in said("mixtral", "--checks", "[exprot]")[1].err
     assert "there is no such file or folder" in said("nowhere/config.json")[1].err
