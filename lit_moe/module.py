@@ -168,6 +168,8 @@ class MoELanguageModel(EvaluationTask):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(self.decoder, HFDecoder) and getattr(data, "document_mask", False):
             self.decoder.separate_documents()
+        if isinstance(self.decoder, HFDecoder):
+            self.decoder.check_sharded(str(self.trainer.precision))
         shard(self.decoder, self.device_mesh)
 
     def configure_gradient_clipping(

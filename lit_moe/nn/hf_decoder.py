@@ -27,6 +27,7 @@ from lit_moe.nn.gates import say_frozen_biases, watch_gates
 from lit_moe.nn.hf_bias import exact_biases
 from lit_moe.nn.hf_documents import Documents
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
+from lit_moe.nn.hf_precision import kept_in_float32
 
 #: Fields with the factors of the auxiliary losses.
 LOSSES = ("balance_weight", "z_weight", "sequence_weight", "global_weight")
@@ -132,6 +133,7 @@ class HFDecoder(ExactBuffers):
             _recompute(self.model)
         self._documents = Documents(self.model, self.model.base_model if self._divides else self.model)
         self._kind = type(self.model)  # FSDP2 replaces the class of the model itself
+        self._exact: dict[torch.dtype, list[str]] = {}
         self._flops: dict[int, float] = {}  # of a token, by the length of its sequence
 
     @property
@@ -223,21 +225,25 @@ class HFDecoder(ExactBuffers):
         return self._flops[sequence_length]
 
     def _twin(self) -> Any:
-        """Return a model of the same config on the meta device."""
+        """Return a model of the same config on the meta device, in torch's default format."""
+        config = copy.deepcopy(self.model.config)
+        for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+            if part is not None:
+                part.dtype = torch.get_default_dtype()
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return self._kind(copy.deepcopy(self.model.config))
+            return self._kind(config)
 
     @property
     def exact_buffers(self) -> list[str]:
-        """Names of the buffers that transformers keeps in float32 when it loads a model in 16 bits."""
-        return [f"model.{name}" for name, _ in self.model.named_buffers() if self._stays_exact(name)]
+        """Names of the buffers and parameters that transformers keeps in float32 when it loads a model in bfloat16."""
+        return self.exact_in(torch.bfloat16)
 
-    def _stays_exact(self, name: str) -> bool:
-        exact_modules: set[str] = set()
-        for attribute in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
-            exact_modules |= set(getattr(self.model, attribute, None) or ())
-        parts = name.split(".")
-        return parts[-1].endswith("inv_freq") or not exact_modules.isdisjoint(parts)
+    def exact_in(self, dtype: torch.dtype) -> list[str]:
+        """Return the names of what transformers keeps in float32; see `lit_moe.nn.hf_precision.kept_in_float32`."""
+        if dtype not in self._exact:
+            names = kept_in_float32(self.model, self._twin, dtype)
+            self._exact[dtype] = [f"model.{name}" for name in names]
+        return self._exact[dtype]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HFDecoder:  # moves and converts
         moved = [gate.router.bias for gate in self.watched.values() if gate.router.bias is not None]
@@ -248,6 +254,24 @@ class HFDecoder(ExactBuffers):
         """Say, at the start of a training, that selection biases stay as they are, if there are any and they do."""
         if self._described.selection_bias == "frozen":
             say_frozen_biases(self.model, self.watched)
+
+    def check_sharded(self, precision: str) -> None:
+        """Check that FSDP2 can divide the weights, of which it takes one number format per layer.
+
+        Args:
+            precision: That of the trainer.
+
+        Raises:
+            UserError: If some weights stay in float32 in this precision.
+        """
+        dtype = {"bf16-true": torch.bfloat16, "16-true": torch.float16}.get(precision)
+        parameters = {name for name, _ in self.named_parameters()}
+        kept = set() if dtype is None else parameters.intersection(self.exact_in(dtype))
+        if kept:
+            raise UserError(
+                f"`trainer.precision` is {precision}, but {type(self.model).__name__} keeps {len(kept)} of its weights "
+                f"in float32, such as {min(kept)}, and a sharded layer has weights of one format; set it to bf16-mixed."
+            )
 
     def describe(self) -> dict[str, Any]:
         """Return the fields of an `HFConfig` that builds this network with random weights, without its files."""
