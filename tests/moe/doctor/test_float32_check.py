@@ -25,8 +25,8 @@ def specimen():
 
 def fitted(specimen, folder, steps, ckpt_path=None):
     module = specimen.module()
-    ids = specimen.tokens(4, 8)
-    loader = DataLoader([{"input_ids": row, "labels": row} for row in ids], batch_size=2)
+    ids = specimen.tokens(2, 8)
+    loader = DataLoader([{"input_ids": row, "labels": row} for row in [*ids, *ids]], batch_size=2)  # equal batches
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
