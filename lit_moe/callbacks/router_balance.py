@@ -43,6 +43,7 @@ class RouterBalance(EvaluationCallback):
     ``train/router/raw_balance_loss/layer_{ii}``       1         same; before its weight, any router; 1 is balance
     ``train/router/z_loss/layer_{ii}``                 nats      same; as added to the loss, mean over micro-batches
     ``train/router/raw_z_loss/layer_{ii}``             nats²     same; before its weight, any router
+    ``train/router/bias_range/layer_{ii}``             score     same; largest less smallest bias that a step moves
     ``{where}/router/load`` (image)                    share     see `heat_map_every`; each validation and test
     =================================================  ========  ==================================================
 
@@ -92,7 +93,8 @@ class RouterBalance(EvaluationCallback):
         if not any(load.batches for load in window) or not logs_this_step(trainer):
             return  # the second optimizer of a module that steps several after one forward pass has nothing new
         reduce_over_ranks(trainer, window)
-        pl_module.log_dict(measures(window, "train", training=True) | {"train/router/mri_floor": self._floor()})
+        floor = {"train/router/mri_floor": self._floor()}
+        pl_module.log_dict(measures(window, "train", training=True) | floor | self._bias_ranges())
         logged = (trainer.global_step + 1) // max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if self.heat_map_every and logged % self.heat_map_every == 0:
             self._draw(trainer, "train", window, trainer.global_step)
@@ -132,6 +134,14 @@ class RouterBalance(EvaluationCallback):
     def _floor(self) -> float:
         layers = self._layers.values()
         return sum(layer.router.top_k / layer.router.n_experts for layer in layers) / len(layers)
+
+    def _bias_ranges(self) -> dict[str, float]:
+        biases = {index: layer.router.moved_bias for index, layer in enumerate(self._layers.values())}
+        return {
+            f"train/router/bias_range/layer_{index:02d}": float(bias.max() - bias.min())
+            for index, bias in biases.items()
+            if bias is not None
+        }
 
     def _draw(self, trainer: Trainer, where: str, loads: list[LayerLoad], step: int) -> None:
         if not can_draw(trainer):

@@ -47,10 +47,13 @@ def _weights(decoder: HFDecoder, gate: str) -> list[tuple[nn.Parameter, int]]:
     """Return the weights of the experts beside a gate, and how many experts each holds, one after the other."""
     block = decoder.model.get_submodule(gate.rpartition(".")[0])
     columns = decoder.watched[gate].router.n_experts
-    found = [(weight, len(weight)) for weight in block.parameters() if weight.dim() == 3]
+    found = []
     for name, weight in block.named_parameters():
-        flat = weight.dim() == 2 and "experts" in name and "shared" not in name
-        if flat and len(weight) > columns and len(weight) % columns == 0:
+        if "shared" in name:
+            continue
+        if weight.dim() == 3:
+            found.append((weight, len(weight)))
+        elif weight.dim() == 2 and "experts" in name and len(weight) > columns and len(weight) % columns == 0:
             found.append((weight, columns))
     return found
 

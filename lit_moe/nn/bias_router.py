@@ -87,6 +87,11 @@ class BiasRouter(ExactBuffers, Router):
         rows = sequences_known(sequences, self.sequence_weight)
         return self.sequence_weight * sequence_balance_loss(shares_TE, indices_Tk, rows, mask_T)
 
+    @property
+    def moved_bias(self) -> Tensor:
+        """The bias."""
+        return self.bias
+
     def end_step(self, counts_E: Tensor) -> None:
         """Move the biases by γ towards an even load."""
         self.bias.copy_(balance_bias(self.bias, counts_E, self.update_rate))  # in place: others refer to it

@@ -81,6 +81,11 @@ class GateRouter(PenaltyRouter):
         balance, z = super().losses(raw_balance, raw_z)
         return balance if self.balance_weight else None, z if self.z_weight else None
 
+    @property
+    def moved_bias(self) -> Tensor | None:
+        """The gate's selection bias if it is moved."""
+        return None if self.bias is None else self.bias.whole
+
     def end_step(self, counts_E: Tensor) -> None:
         """Move the selection bias towards an even load, where it is to be moved."""
         if self.bias is not None:

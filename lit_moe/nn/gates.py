@@ -130,15 +130,16 @@ def gate_of(module: nn.Module, name: str) -> WatchedGate | None:
     return vars(module).get(WATCH)
 
 
-def padding_of(model: nn.Module) -> Padding:
+def padding_of(model: nn.Module, around: Padding | None = None) -> Padding:
     """Return the `Padding` of a model, which is created and hooked in at the first call.
 
     Args:
         model: A model that takes an ``attention_mask``.
+        around: The `Padding` of the model that it is a part of; None if there is none.
     """
     padding: Padding | None = vars(model).get(_PADDING)
     if padding is None:
-        padding = Padding()
+        padding = Padding(around)
         setattr(model, _PADDING, padding)
         model.register_forward_pre_hook(padding.note, with_kwargs=True)
         model.register_forward_hook(padding.check)
@@ -187,12 +188,12 @@ def _skips(experts: nn.Module | None, columns: int) -> bool:
 
 def _padding_around(model: nn.Module, name: str) -> Padding | None:
     """Return the `Padding` of the innermost transformers model around a module; None if there is none."""
-    while name:
-        name = name.rpartition(".")[0]
-        around = model.get_submodule(name)
+    padding, parts = None, name.split(".")
+    for length in range(len(parts)):
+        around = model.get_submodule(".".join(parts[:length]))
         if is_model(around):
-            return padding_of(around)
-    return None
+            padding = padding_of(around, padding)
+    return padding
 
 
 def _named(model: nn.Module, gates: str, recorded: Iterable[str]) -> list[str]:

@@ -58,6 +58,12 @@ class SelectionBias:
         """The bias itself, of any shape with as many elements as the gate's logits have columns."""
         return getattr(self.owner, self.attribute).detach()
 
+    @property
+    def whole(self) -> Tensor:
+        """The bias as a vector, also where it is divided over devices, all of which have to ask for it."""
+        bias = self.tensor
+        return (bias.full_tensor() if isinstance(bias, DTensor) else bias).flatten()
+
     def move(self, counts_E: Tensor, rate: float) -> None:
         """Move the bias by an optimizer step's load, in place.
 
@@ -74,9 +80,9 @@ class SelectionBias:
                 f"`selection_bias` is loss_free, but {self.name} is in {bias.dtype}, which rounds the moves away; "
                 "train with `precision: bf16-mixed` or 32-true."
             )
-        whole = bias.full_tensor() if isinstance(bias, DTensor) else bias  # FSDP2 divides parameters
-        moved = shift_bias(whole.reshape(-1), counts_E.to(whole.device), rate).reshape(whole.shape)
-        if isinstance(bias, DTensor):
+        whole = self.whole
+        moved = shift_bias(whole, counts_E.to(whole.device), rate).reshape(bias.shape)
+        if isinstance(bias, DTensor):  # as FSDP2 divides parameters
             moved = distribute_tensor(moved, bias.device_mesh, bias.placements)
         bias.copy_(moved)  # in place: others refer to it
 

@@ -224,6 +224,11 @@ class Router(nn.Module, ABC):
         """
         return None
 
+    @property
+    def moved_bias(self) -> Tensor | None:
+        """The bias on the selection that :meth:`end_step` moves, shape ``(experts,)``; None if there is none."""
+        return None
+
     def end_step(self, counts_E: Tensor) -> None:
         """Learn from an optimizer step's global batch; by default nothing. Called by `step_routers`.
 

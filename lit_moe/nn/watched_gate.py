@@ -24,17 +24,25 @@ _SPREAD = 3.0
 class Padding:
     """Rows and mask of the real tokens in a model's current call: its attention mask, or the mask given to `tell`.
 
+    A model that is part of another one, such as the text model of one that sees, may get a mask of another form; then
+    the mask of the model around it holds.
+
+    Args:
+        around: That of the model around; None if there is none.
+
     Attributes:
         mask_BK: True for real tokens; None if all are.
         rows: Number of sequences of the call; None before the first.
         gates: Gates inside the model, which the first call has to run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, around: Padding | None = None) -> None:
         self.mask_BK: Tensor | None = None
         self.rows: int | None = None
         self.gates: list[WatchedGate] = []
         self._told: Tensor | None = None
+        self._around = around
+        self._running = False
 
     def tell(self, mask_BK: Tensor | None) -> None:
         """Set the mask of the next call, whose arguments contain no mask of shape ``(batch, tokens)``."""
@@ -47,9 +55,13 @@ class Padding:
         self.mask_BK, self._told = self._told if by_token is None else by_token, None
         tokens = [kwargs.get("input_ids", args[0] if args else None), kwargs.get("inputs_embeds")]
         self.rows = next((len(given) for given in tokens if isinstance(given, Tensor)), None)
+        self._running = True
+        if self.mask_BK is None and self._around is not None and self._around._running:
+            self.mask_BK = self._around.mask_BK
 
     def check(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Check after a call that each gate inside the model has run at least once: a forward hook."""
+        self._running = False
         for gate in self.gates:
             gate.check_ran()
 
@@ -60,7 +72,7 @@ class Padding:
         return self.mask_BK[:, -(tokens // len(self.mask_BK)) :].reshape(-1)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "mask_BK": None, "_told": None}
+        return {**self.__dict__, "mask_BK": None, "_told": None, "_running": False}
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """`lit-moe` on a model of transformers that stands in a folder."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import fit_run
@@ -122,6 +123,37 @@ def test_two_processes_equal_one_that_accumulates(place, token_root, make_traine
     weights = [torch.load(place / name / "weights.pt", weights_only=True) for name in ("one", "two")]
     for name in weights[0]:
         torch.testing.assert_close(weights[1][name], weights[0][name], atol=2e-5, rtol=1e-4)
+
+
+# slow, with two runs: the test above shows that two processes are one, test_routing_steps.py that they sum loads
+@pytest.mark.slow
+def test_losses_of_steps_and_sequences_and_biases_are_those_of_one_process(
+    place, token_root, make_trainer, read_metrics
+):
+    class Kept(MoELanguageModel):
+        def on_train_end(self):
+            if self.trainer.is_global_zero:
+                torch.save(self.state_dict(), f"{self.trainer.default_root_dir}/weights.pt")
+
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    shape = yaml.safe_load((CONFIGS / "deepseek.yaml").read_text())["model"]["init_args"]["hugging_face"]["config"]
+    losses = {"global_weight": 0.3, "sequence_weight": 0.2, "z_weight": 0.01, "selection_bias": "loss_free"}
+    sizes = {"sequence_length": 32, "global_batch_size": 4, "validation_samples": 5}
+    for name, micro, arguments in (("one", 4, {}), ("two", 2, {"devices": 2, "strategy": "ddp_fork"})):
+        fields = HFConfig(config=shape | {"vocab_size": 384}, activation_checkpointing=name == "two", **losses)
+        data = TokenDataModule(str(token_root), {"austen": 1.0}, micro_batch_size=micro, **sizes)
+        trainer = make_trainer(RouterBalance(), name=name, max_steps=3, val_check_interval=3, **arguments)
+        trainer.fit(Kept(DecoderConfig(384), optimizer=sgd, hugging_face=fields, seed=0), datamodule=data)
+    weights = [torch.load(place / name / "weights.pt", weights_only=True) for name in ("one", "two")]
+    biases = [name for name in weights[0] if name.endswith("e_score_correction_bias")]
+    assert len(biases) == 2 and all(weights[0][name].any() for name in biases)
+    for name in weights[0]:
+        torch.testing.assert_close(weights[1][name], weights[0][name], atol=2e-5, rtol=1e-4)
+    one, two = read_metrics("one"), read_metrics("two")
+    ranges = [value for _, value in one["train/router/bias_range/layer_01"]]
+    assert ranges[0] == 0 and ranges[-1] > 0.001  # before the first move and before the last
+    for key in ("train/auxiliary_loss", "train/router/balance_loss/layer_01", "train/router/bias_range/layer_01"):
+        assert [value for _, value in two[key]] == pytest.approx([value for _, value in one[key]], rel=1e-4), key
 
 
 def test_data_of_another_tokenizer_are_refused_in_one_sentence(place, byte_root):

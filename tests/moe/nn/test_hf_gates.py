@@ -164,3 +164,15 @@ def test_a_model_of_a_lightning_module_is_searched_once():
     assert [layer is again for layer, again in zip(first.values(), moe_layers(around).values(), strict=True)] == [
         True
     ] * 2
+
+
+def test_padding_is_known_to_a_text_model_inside_another_one(specimen):
+    """Gemma 4's text model gets masks of four dimensions from the model around it."""
+    decoder, ids = (
+        specimen("gemma4").decoder(activation_checkpointing=True, sequence_weight=0.1),
+        torch.ones(3, 6).long(),
+    )
+    mask = torch.arange(6) < torch.tensor([[6], [4], [1]])
+    decoder.train().hidden(4 + ids.cumsum(1), mask=mask)
+    assert {int(gate.stats.tokens) for gate in decoder.watched.values()} == {11}
+    auxiliary_losses(decoder).backward()
