@@ -64,9 +64,12 @@ def logged(path):
 def test_the_documented_keys_are_those_that_are_logged(token_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = set()
-    for router in ("SinkhornRouter", "PenaltyRouter"):
+    for router in ("BiasRouter", "SinkhornRouter", "PenaltyRouter"):
         Path("tiny.yaml").write_text(TINY.format(root=token_root, router=router))
         assert main(["fit", "--config", "tiny.yaml", "--run", router]) == 0
+        found |= logged(Path(f"runs/moe/{router}/metrics.csv"))
+        if router == "BiasRouter":
+            continue
         checkpoint = f"runs/moe/{router}/checkpoints/last.ckpt"
         Path("drift.yaml").write_text(DRIFT.format(reference=checkpoint))
         for command in ("validate", "test"):
