@@ -15,6 +15,8 @@ from lit_core.errors import UserError
 from lit_core.lightning.evaluation import named_loader
 from lit_core.lightning.internals import logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.lightning.parts import freeze as freeze_parts
+from lit_core.lightning.parts import learning_rate_factors
 from lit_core.lightning.step_logging import ratio, sum_on_device, sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
@@ -86,6 +88,10 @@ class MoELanguageModel(EvaluationTask):
         seed: Seed of the initial weights, 0 or more; None takes that of the run.
         hugging_face: Model of Hugging Face's transformers instead of the decoder and its routers; of the decoder only
             vocab_size is then used. None for none.
+        freeze: Parts that are not trained: dotted parts of parameters' names, such as gate or layers.0.*, where a star
+            stands for anything; null trains all.
+        lr_factors: Factors of the learning rate above 0, by parts as in freeze, such as gate at 0.1; the last one that
+            names a parameter counts. Null for none.
     """
 
     def __init__(
@@ -96,6 +102,8 @@ class MoELanguageModel(EvaluationTask):
         scheduler: SchedulerCallable | None = None,
         seed: int | None = None,
         hugging_face: HFConfig | None = None,
+        freeze: list[str] | None = None,
+        lr_factors: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         decoder = DecoderConfig(**decoder) if isinstance(decoder, Mapping) else decoder
@@ -114,6 +122,9 @@ class MoELanguageModel(EvaluationTask):
             else:
                 self.decoder = HFDecoder(hugging_face, decoder.vocab_size)
         self.config: Any = self.decoder.config
+        freeze_parts(self, freeze or [])
+        learning_rate_factors(self, lr_factors or {})
+        self.lr_factors = lr_factors
 
     @property
     def answers(self) -> list[str]:  # type: ignore[override]
@@ -191,7 +202,7 @@ class MoELanguageModel(EvaluationTask):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, over two groups with and without weight decay, and its schedule."""
-        return build_optimizers(self, self.optimizer, self.scheduler)
+        return build_optimizers(self, self.optimizer, self.scheduler, self.lr_factors)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the logits of the next token.

@@ -12,34 +12,50 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_core.errors import UserError
+from lit_core.lightning.parts import learning_rate_factors, say_parts, scale_steps
 from lit_core.screen import rank_zero_info
 
 OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
-def build_optimizers(module: nn.Module, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None) -> Any:
+def build_optimizers(
+    module: nn.Module,
+    optimizer: OptimizerCallable,
+    scheduler: SchedulerCallable | None,
+    lr_factors: Mapping[str, float] | None = None,
+) -> Any:
     """Make the optimizer over two groups, with and without weight decay, and its schedule.
 
-    Weight decay applies to parameters of two or more dimensions that are not biases.
+    Weight decay applies to parameters of two or more dimensions that are not biases. Frozen parameters are in no group.
+    What has a learning-rate factor is in groups of its own, behind the others.
 
     Args:
         module: The module that is trained.
         optimizer: Makes the optimizer.
         scheduler: Makes the learning-rate schedule, which steps with the optimizer; None keeps the rate constant.
+        lr_factors: Factors of the learning rate by pattern, see `lit_core.lightning.parts`; None for none.
 
     Returns:
         What ``configure_optimizers`` returns.
 
     Raises:
-        UserError: If torch's classes refuse their arguments, or the schedule does not depend on the step.
+        UserError: If torch's classes refuse their arguments, the schedule does not depend on the step, or a pattern
+            names no parameter.
     """
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
-    spared = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    factor_of = learning_rate_factors(module, lr_factors or {})
+    say_parts(module, factor_of)
+    factors, groups = [], []
+    for factor in sorted({factor_of.get(name, 1.0) for name, _ in named}, key=lambda factor: (factor != 1, factor)):
+        own = [(name, parameter) for name, parameter in named if factor_of.get(name, 1.0) == factor]
+        decayed = [p for name, p in own if p.ndim >= 2 and not name.endswith("bias")]
+        spared = [p for name, p in own if p.ndim < 2 or name.endswith("bias")]
+        both: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        groups += [group for group in both if group["params"]]
+        factors += [factor for group in both if group["params"]]
     try:
-        built = optimizer([group for group in groups if group["params"]])
+        built = optimizer(groups)
         schedule = None if scheduler is None else scheduler(built)
     except (TypeError, ValueError) as error:  # of torch's own classes, which check their arguments here only
         if isinstance(error, UserError):
@@ -47,6 +63,8 @@ def build_optimizers(module: nn.Module, optimizer: OptimizerCallable, scheduler:
         raise UserError(
             f"`optimizer` or `scheduler` cannot be built: {str(error).rstrip('.')}; correct its arguments."
         ) from error
+    if factor_of:
+        scale_steps(built, factors)
     if schedule is None:
         return built
     if isinstance(schedule, ReduceLROnPlateau):

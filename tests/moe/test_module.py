@@ -297,3 +297,24 @@ def test_an_interrupted_validation_leaves_nothing_behind(token_root, make_traine
         make_trainer().validate(model, datamodule=data, verbose=False)
     model.broken = False
     assert make_trainer().validate(model, datamodule=data, verbose=False) == whole
+
+
+def test_frozen_routers_stay_and_slowed_experts_learn_less(token_root, make_trainer, tmp_path):
+    slowed = {"freeze": ["feed_forward.gate"], "lr_factors": {"experts": 0.1}}
+    model, start = tiny_model(seed=1, **slowed), tiny_model(seed=1).state_dict()
+    trainer = make_trainer(max_steps=1, limit_val_batches=0)
+    trainer.fit(model, datamodule=tiny_data(token_root))
+    weights = dict(model.named_parameters())
+    moved = {name: float((weight.detach() - start[name]).abs().max()) for name, weight in weights.items()}
+    assert {name for name, change in moved.items() if not change} == {
+        name for name in weights if name.endswith("feed_forward.gate.weight")
+    }
+    # the first step of AdamW is as long as its rate, and decay takes a thousandth of a weight more
+    assert moved["decoder.layers.0.feed_forward.experts.down"] == pytest.approx(1e-3, rel=0.15)
+    assert moved["decoder.layers.0.attention.out.weight"] == pytest.approx(1e-2, rel=0.15)
+    trainer.save_checkpoint(tmp_path / "slowed.ckpt")
+    again = MoELanguageModel.load_from_checkpoint(tmp_path / "slowed.ckpt", optimizer=model.optimizer)
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert again.lr_factors == slowed["lr_factors"]
+    with pytest.raises(UserError, match="`freeze` has routers"):
+        tiny_model(freeze=["routers"])
