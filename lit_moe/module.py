@@ -176,9 +176,9 @@ class MoELanguageModel(EvaluationTask):
                 f"`trainer.strategy` is {type(self.trainer.strategy).__name__}, which would divide no experts and "
                 "average no gradients; set it to lit_moe.ShardedStrategy."
             )
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if isinstance(self.decoder, HFDecoder) and getattr(data, "document_mask", False):
-            self.decoder.separate_documents()
+            self.decoder.separate_documents(data.sequence_length)
         if isinstance(self.decoder, HFDecoder):
             self.decoder.check_sharded(str(self.trainer.precision))
         shard(self.decoder, self.device_mesh)

@@ -5,6 +5,7 @@ Shape suffixes: B batch, H query heads, G key and value heads, S new tokens, K t
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 from typing import Any
 
@@ -19,18 +20,17 @@ ATTENTION = "lit_core_packed"
 _QUERIES, _PRODUCTS = 128, 1 << 18
 
 
-def new_cache(config: Any) -> Any:
-    """Return a transformers KV cache whose layers grow in place instead of being copied for each token.
+def grow_in_place(cache: Any) -> None:
+    """Make the layers of a transformers KV cache grow in place instead of being copied for each token.
 
     Args:
-        config: Configuration of the model; layers of other kinds, such as sliding windows, are transformers' own.
+        cache: A cache that a model has made; layers of other kinds, such as sliding windows, stay as they are.
     """
-    from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    cache = DynamicCache(config=config)
-    cache.layers = [_growing_layer()() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
+    for index, layer in enumerate(getattr(cache, "layers", ())):
+        if type(layer) is DynamicLayer and layer.is_initialized:
+            cache.layers[index] = _growing_layer().after(layer)  # type: ignore[attr-defined]
 
 
 @lru_cache
@@ -43,10 +43,16 @@ def _growing_layer() -> type:
         If these views are replaced, for example by a selection of rows, the next update allocates new buffers.
         """
 
+        _filled: dict[str, tuple[Tensor, Tensor]]
+
+        @classmethod
+        def after(cls, layer: Any) -> Any:
+            """Return a layer with the keys and values of another one."""
+            grown = cls()
+            grown.__dict__.update(layer.__dict__, _filled={})
+            return grown
+
         def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-            if not self.is_initialized:
-                self.lazy_initialization(key_states, value_states)
-                self._filled: dict[str, tuple[Tensor, Tensor]] = {}
             self.keys = self._append("keys", key_states)
             self.values = self._append("values", value_states)
             return self.keys, self.values
@@ -71,10 +77,13 @@ def use_packed_attention(model: nn.Module) -> None:
     """Make a transformers model use `packed_attention` instead of torch's attention; the results are the same.
 
     Args:
-        model: The model, changed in place; unchanged if it does not use torch's attention.
+        model: The model, changed in place; unchanged if it does not use torch's attention, or does something else
+            under that name, as sparse attention does, whose layers then leave the choice of keys to the kernel.
     """
     config = getattr(model, "config", None)
     if getattr(config, "_attn_implementation", None) != "sdpa" or not RequirementCache("transformers>=4.53"):
+        return
+    if any(_speaks_of_sdpa(kind) for kind in {type(module) for module in model.modules()}):
         return
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -82,6 +91,13 @@ def use_packed_attention(model: nn.Module) -> None:
     AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.set_attn_implementation(ATTENTION)  # type: ignore[operator]
+
+
+def _speaks_of_sdpa(kind: type) -> bool:
+    """Tell whether a method of a class compares with the name of torch's attention."""
+    functions = (inspect.unwrap(value) for value in vars(kind).values() if inspect.isfunction(value))
+    constants = [constant for function in functions for constant in function.__code__.co_consts]
+    return any(constant == "sdpa" or (isinstance(constant, tuple) and "sdpa" in constant) for constant in constants)
 
 
 def packed_attention(

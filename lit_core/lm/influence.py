@@ -6,17 +6,20 @@ Shape suffixes: B batch, S sequence, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from lit_core.lightning.evaluation_mode import evaluating
 
 #: A row, and the first and the end of the positions of a piece in it, whose tokens may see no other piece.
 Piece = tuple[int, int, int]
+#: Tokens of a piece from which on a mean tells more than a median, though some tokens are rounded to other experts.
+_MANY = 16
 #: Share of the influence that a difference may have and still be rounding, of float32 and of 16 bits.
 _ROUNDING, _ROUNDING_16 = 1e-3, 0.1
 
@@ -49,12 +52,18 @@ class Trial:
         states: Returns the states ``(batch, sequence, width)`` for token ids ``(batch, sequence)``, without padding.
         pieces: Pieces of the rows; tokens between them are padding.
         shape: Rows and tokens of a row.
+        gradients: Whether gradients are computed; without them a long row takes no more memory than in an evaluation.
     """
 
     def __init__(
-        self, model: Any, states: Callable[[Tensor], Tensor], pieces: Sequence[Piece], shape: tuple[int, int]
+        self,
+        model: Any,
+        states: Callable[[Tensor], Tensor],
+        pieces: Sequence[Piece],
+        shape: tuple[int, int],
+        gradients: bool = True,
     ) -> None:
-        self._model, self._pieces = model, pieces
+        self._model, self._pieces, self._gradients = model, pieces, gradients
         self._embedded: list[Tensor] = []  # of the ids of the trial, noted while the model runs, which may be divided
         self.ids_BS = probe_ids(model, shape)
         with self._quiet(), torch.no_grad():
@@ -70,10 +79,10 @@ class Trial:
             states: Returns the states ``(batch, sequence, width)`` for the ids of the trial.
         """
         foreign: bool | None = None
-        with self._quiet(), torch.inference_mode(False), torch.enable_grad():
-            with self._leaf() as leaf_BSD:
+        with self._quiet(), torch.inference_mode(False), torch.set_grad_enabled(self._gradients):
+            with self._leaf() if self._gradients else nullcontext() as leaf_BSD:
                 states_BSD = states(self.ids_BS.clone())
-            if states_BSD.requires_grad:
+            if leaf_BSD is not None and states_BSD.requires_grad:
                 foreign = any(self._sees_others(states_BSD, leaf_BSD, piece) for piece in self._pieces)
         differences = [
             self._difference(states_BSD.detach()[row, start:end], alone)
@@ -89,7 +98,7 @@ class Trial:
                 apart.
         """
         tried, without = self.outcome(states), self._without
-        if tried.foreign_gradient is not False or without.foreign_gradient is not True:
+        if self._gradients and (tried.foreign_gradient is not False or without.foreign_gradient is not True):
             return False
         scale = (_ROUNDING if self._precise else _ROUNDING_16) * max(without.differences)
         return max(tried.differences) <= max(scale, 4 * torch.finfo(self._alone[0].dtype).eps)
@@ -139,10 +148,10 @@ class Trial:
         return self._alone[0].dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(kind)
 
     def _difference(self, tokens_ND: Tensor, alone_ND: Tensor) -> float:
-        """Return the relative difference of the worst token; in 16 bits, where rounding moves experts, the median."""
+        """Return the tokens' mean relative difference; of few in 16 bits, where rounding moves experts, the median."""
         ours, theirs = tokens_ND.double(), alone_ND.double()
         relative_N = (ours - theirs).norm(dim=-1) / theirs.norm(dim=-1).clamp(min=1e-30)
-        value = relative_N.max() if self._precise else relative_N.median()
+        value = relative_N.mean() if self._precise or len(relative_N) >= _MANY else relative_N.median()
         return float(value) if bool(relative_N.isfinite().all()) else float("inf")
 
     @contextmanager
@@ -155,6 +164,76 @@ class Trial:
             torch.compiler.set_stance("force_eager"),  # nothing is compiled for these few shapes
         ):
             yield
+
+
+def sees_later_tokens(model: Any) -> bool:
+    """Tell whether a token's logits have a gradient with regard to a later token, so that the model is not causal.
+
+    Args:
+        model: A causal language model of transformers.
+    """
+    leaves: list[Tensor] = []
+
+    def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1]
+
+    hook = model.get_input_embeddings().register_forward_hook(cut)
+    try:
+        with _few_tokens(model) as logits_BSV:
+            weights_V = torch.arange(logits_BSV.shape[-1], device=logits_BSV.device).cos()
+            gradient = torch.autograd.grad((logits_BSV[:, 1] * weights_V).sum(), leaves[0])[0]
+    finally:
+        hook.remove()
+    return not bool((gradient[:, 2:] == 0).all())
+
+
+def idle_parameters(model: Any) -> dict[str, nn.Parameter]:
+    """Return the parameters without any gradient, by name, that are in a module which returns only what has none.
+
+    These are modules that choose, and return indices or a mask. A parameter that few tokens do not reach, as it
+    compresses many at a time, is in no such module.
+
+    Args:
+        model: A causal language model of transformers.
+    """
+    choosing: set[nn.Module] = set()
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        tensors = [each for each in (output if isinstance(output, tuple) else (output,)) if isinstance(each, Tensor)]
+        if tensors and not any(each.is_floating_point() for each in tensors):
+            choosing.add(module)
+
+    hook = register_module_forward_hook(note)
+    try:
+        with _few_tokens(model) as logits_BSV:
+            reached = _reached(logits_BSV)
+    finally:
+        hook.remove()
+    inside = {id(parameter) for module in choosing for parameter in module.parameters()}
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) in inside and id(parameter) not in reached
+    }
+
+
+def _reached(tensor: Tensor) -> set[int]:
+    """Return the ids of the leaves of a graph."""
+    nodes: list[Any] = [tensor.grad_fn]
+    seen: set[Any] = set(nodes)
+    while nodes:
+        following = {node for node, _ in nodes.pop().next_functions if node is not None} - seen
+        seen |= following
+        nodes.extend(following)
+    return {id(node.variable) for node in seen if hasattr(node, "variable")}
+
+
+@contextmanager
+def _few_tokens(model: Any) -> Iterator[Tensor]:
+    """Give the logits of four tokens with their graph."""
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        yield model(input_ids=probe_ids(model, (1, 4)), use_cache=False).logits
 
 
 def probe_ids(model: Any, shape: tuple[int, int]) -> Tensor:

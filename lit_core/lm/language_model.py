@@ -12,11 +12,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lit_core.errors import UserError
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lm.decoding import new_cache, use_packed_attention
+from lit_core.lm.decoding import grow_in_place, use_packed_attention
+from lit_core.lm.influence import Trial
 from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import loading
@@ -153,8 +155,16 @@ class LanguageModel(ABC):
             for start in range(0, len(prompts), batch_size):
                 batch = prompts[start : start + batch_size]
                 numbers = [uniforms(seed, first_row + start + row) for row in range(len(batch))]
-                done += self._generate_batch(batch, max_new_tokens, choices, numbers, stop)
+                done += self._generate_rows(batch, max_new_tokens, choices, numbers, stop)
         return done
+
+    def ignores_padding(self, width: int) -> bool:
+        """Tell whether left padding of a row changes nothing in the logits of its other tokens.
+
+        Args:
+            width: Tokens of the row, with padding.
+        """
+        return True
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         for index, prompt in enumerate(prompts):
@@ -165,6 +175,27 @@ class LanguageModel(ABC):
                     f"Prompt {index} has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}, but the model "
                     f"takes {self.max_length} together; shorten the prompt or lower max_new_tokens."
                 )
+
+    def _generate_rows(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        choices: tuple[float, int | None, float | None, float],
+        numbers: list[Iterator[float]],
+        stop: int | None,
+    ) -> list[list[int]]:
+        """Continue prompts together; only those of equal length if the network does not ignore padding."""
+        lengths = sorted({len(prompt) for prompt in prompts})
+        if len(lengths) == 1 or self.ignores_padding(lengths[-1]):
+            return self._generate_batch(prompts, max_new_tokens, choices, numbers, stop)
+        done: list[list[int]] = [[] for _ in prompts]
+        for length in lengths:
+            rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+            some = [prompts[row] for row in rows], [numbers[row] for row in rows]
+            new = self._generate_batch(some[0], max_new_tokens, choices, some[1], stop)
+            for row, tokens in zip(rows, new, strict=True):
+                done[row] = tokens
+        return done
 
     def _generate_batch(
         self,
@@ -256,6 +287,7 @@ class HuggingFaceLM(LanguageModel):
         self._call = model if call is None else call
         self.tokenizer = tokenizer
         self.max_length = getattr(model.config, "max_position_embeddings", None)
+        self._ignores: dict[int, bool] = {}  # whether left padding changes nothing, by the width of the rows
 
     @classmethod
     @keeps_origin
@@ -296,8 +328,8 @@ class HuggingFaceLM(LanguageModel):
         return cls(model.eval().to(device), Tokenizer.load(name), called)
 
     def new_cache(self) -> Any:
-        """Return an empty cache: keys and values of `decoding.new_cache`, and the mask of the cached tokens."""
-        return new_cache(self.module.config), None
+        """Return an empty cache: that of the model, which makes it in its first call, and the mask of the tokens."""
+        return None, None
 
     def keep_rows(self, cache: Any, rows: Sequence[int]) -> Any:
         """Return a cache with only some of the rows; see the base class."""
@@ -320,10 +352,27 @@ class HuggingFaceLM(LanguageModel):
             attention_mask=mask_BK.long(),
             position_ids=positions_BS,
             past_key_values=past,
-            use_cache=past is not None,
+            use_cache=cache is not None,
             logits_to_keep=1 if last_only else 0,
         )
-        return output.logits, None if cache is None else (output.past_key_values, mask_BK)
+        if cache is None:
+            return output.logits, None
+        if past is None:
+            grow_in_place(output.past_key_values)
+        return output.logits, (output.past_key_values, mask_BK)
+
+    def ignores_padding(self, width: int) -> bool:
+        """Tell whether left padding changes nothing; see the base class. It is tried on such a row."""
+        width = max(8, min(1 << (width - 1).bit_length(), self.max_length or width))
+        if width not in self._ignores:
+            start = width // 3
+            gradients = not isinstance(self.module.get_input_embeddings().weight, DTensor)  # type: ignore[operator]
+            pieces = [(0, 0, width), (1, start, width)]
+            trial = Trial(self.module, lambda ids: self.logits(ids)[0], pieces, (2, width), gradients)
+            mask_BS = torch.ones(2, width, dtype=torch.bool, device=self.device)
+            mask_BS[1, :start] = False
+            self._ignores[width] = trial.separates(lambda ids: self.logits(ids, mask=mask_BS)[0])
+        return self._ignores[width]
 
     def hidden(self, ids_BS: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the last hidden states, or the logits where `divides` is False; see the base class."""

@@ -126,8 +126,10 @@ def _tokenizer_size(data: Namespace) -> int:
 
 def _on_meta(model: Namespace, vocab_size: int) -> MoELanguageModel:
     model = model.clone()
-    if model.init_args.hugging_face is not None:
-        raise UserError(f"`hugging_face` is {model.init_args.hugging_face.model}, but {OURS_ONLY}.")
+    theirs = model.init_args.hugging_face
+    if theirs is not None:
+        named = theirs.model or f"a config with model_type {theirs.config.get('model_type')}"
+        raise UserError(f"`hugging_face` is {named}, but {OURS_ONLY}.")
     model.init_args.decoder.vocab_size = vocab_size
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MoELanguageModel, "model")

@@ -29,7 +29,8 @@ _RULES: tuple[tuple[str, int], ...] = (
     (r"topk_group", 2),
     (r"mamba_n(um)?_heads", 8),
     (r"(mamba_n_|n_|o_)groups", 2),
-    (r"linear_num_key_heads|heads_per_ngram|index\w*_n_heads", 2),
+    (r"linear_num_key_heads|heads_per_ngram", 2),
+    (r"index\w*_n_heads", 16),  # of a few, the rectified scores are often all 0, and which of those is taken is chance
     (r"(num|n)_(attention_)?heads(_per_layer)?|(linear_num|swa_num_attention|num_attention|\w+_num)\w*_heads", HEADS),
     (r"qk_rope_head_dim|rotary_dim", 8),
     (r"qk_head_dim", 24),

@@ -121,8 +121,10 @@ def spread(model: nn.Module, seed: int) -> None:
         elif (tensor.numel() > 1 and tensor.std() == 0) or tensor.numel() == 1:
             noise = _BIAS if "bias" in name and tensor.shape[-1] == experts else _NOISE
             tensor.add_(noise * torch.randn(tensor.shape, generator=generator))
-        elif tensor.dim() > 1 and tensor.std() < _SPREAD:
+        elif isinstance(tensor, nn.Parameter) and tensor.dim() > 1 and tensor.std() < _SPREAD:  # no table of decays
             tensor.mul_(_SPREAD / tensor.std())
+            empty = ~tensor.any(dim=-1, keepdim=True)  # the embedding of padding, which a text may hold as well
+            tensor.add_(empty * _SPREAD * torch.randn(tensor.shape, generator=generator))
 
 
 def _experts(model: Any) -> int:

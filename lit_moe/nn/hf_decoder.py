@@ -27,6 +27,7 @@ from lit_moe.nn.gates import say_frozen_biases, watch_gates
 from lit_moe.nn.hf_bias import exact_biases
 from lit_moe.nn.hf_documents import Documents
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
+from lit_moe.nn.hf_graph import check_graph
 from lit_moe.nn.hf_precision import kept_in_float32
 
 #: Fields with the factors of the auxiliary losses.
@@ -118,6 +119,7 @@ class HFDecoder(ExactBuffers):
             size = {} if vocab_size is None else {"vocab_size": vocab_size}
             self.model = _random(size | config.config)
         self.config: Any = self.model.config.get_text_config()
+        check_graph(self.model)
         self._described, self._divides = config, divides(self.model)  # a trial that gates need not see
         balancing = {name: getattr(config, name) for name in (*LOSSES, "selection_bias", "bias_rate")}
         self.watched = watch_gates(self.model, config.gates, config.top_k, **balancing)
@@ -195,9 +197,13 @@ class HFDecoder(ExactBuffers):
             )
         return self._documents.states(input_ids_BS, mask, document_ids)
 
-    def separate_documents(self) -> None:
-        """Find out how the model keeps documents apart; otherwise done when documents first come, if not divided."""
-        self._documents.way(documents=True)
+    def separate_documents(self, length: int) -> None:
+        """Find out how the model keeps documents apart; otherwise done when documents first come, if not divided.
+
+        Args:
+            length: Tokens of a row.
+        """
+        self._documents.way(documents=True, length=length)
 
     def call(self, **inputs: Any) -> Any:
         """Call the model of transformers itself; works also if this network's weights are divided over devices."""
@@ -276,13 +282,22 @@ class HFDecoder(ExactBuffers):
     def describe(self) -> dict[str, Any]:
         """Return the fields of an `HFConfig` that builds this network with random weights, without its files."""
         config = parse_json(self.model.config.to_json_string(use_diff=False), "The config", lenient=True)
-        return asdict(replace(self._described, model=None, config=config))
+        return asdict(replace(self._described, model=None, config=_with_floats(config)))
+
+
+def _with_floats(value: Any) -> Any:
+    """Return a value of a config in which infinite numbers, which transformers writes as objects, are numbers again."""
+    if isinstance(value, dict):
+        if value.keys() == {"__float__"}:
+            return float(value["__float__"])
+        return {key: _with_floats(inner) for key, inner in value.items()}
+    return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _random(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    kind = config.get("model_type")
+    config, kind = _with_floats(config), config.get("model_type")  # also those of checkpoints that hold such objects
     try:
         return AutoModelForCausalLM.from_config(
             AutoConfig.for_model(**config), dtype=torch.float32, trust_remote_code=False

@@ -23,6 +23,8 @@ from lit_moe.nn.gates import padding_of
 _DOCUMENTS = ((0, 0, 0, 1, 1, 1, 2, 2, 2, -1), (-1, -1, 0, 0, 0, 1, 1, 1, 1, 1))
 #: Rows of one document with padding on either side, for the trial of padding.
 _PADDED = ((0, 0, 0, 0, 0, -1, -1), (-1, -1, -1, 0, 0, 0, 0), (-1, 0, 0, 0, 0, 0, -1))
+#: Tokens of a row up to which these rows are trial enough.
+_SHORT = 16
 
 
 class Documents:
@@ -30,7 +32,8 @@ class Documents:
 
     Models of transformers differ in what keeps tokens apart: many need no more than positions that restart with each
     document, some take a mask for each kind of layer, and layers that carry a state along the row take neither. So the
-    ways are tried, in this order, when documents or padding first come, and the first that passes a `Trial` is taken:
+    ways are tried, in this order, when documents or padding first come, and the first that passes a `Trial` is taken,
+    on short rows and on one as long as those in use:
 
     1. positions that restart at each document (of padding, a mask of tokens),
     2. the same and a mask for each kind of layer,
@@ -44,18 +47,18 @@ class Documents:
 
     def __init__(self, model: Any, network: Any) -> None:
         self._model, self._network = model, network
-        self._ways: dict[tuple[Any, ...], Way] = {}
+        self._ways: dict[tuple[Any, ...], tuple[int, Way]] = {}  # with the longest row that it was tried on
 
     def states(self, ids_BS: Tensor, mask_BS: Tensor | None, document_BS: Tensor | None) -> Tensor:
         """Return the states, ``(batch, sequence, width)``; the arguments are those of `HFDecoder.hidden`."""
         if mask_BS is None and document_BS is None:
             return self._call(input_ids=ids_BS)
-        way = self._way(document_BS is not None)
+        way = self._way(document_BS is not None, ids_BS.shape[1])
         if document_BS is None:
             document_BS = torch.zeros_like(ids_BS)
         return way(self, ids_BS, document_BS if mask_BS is None else document_BS.where(mask_BS, -1))
 
-    def way(self, documents: bool) -> str:
+    def way(self, documents: bool, length: int = _SHORT) -> str:
         """Return the name of the way that is taken for documents, or for padding alone; try the ways now if need be.
 
         A network that is divided over devices cannot be tried. It keeps the way that was taken before, or else runs
@@ -63,47 +66,67 @@ class Documents:
 
         Args:
             documents: Whether a row has several documents, beside padding.
+            length: Tokens of a row.
         """
-        return self._way(documents).__name__.strip("_")
+        return self._way(documents, length).__name__.strip("_")
 
     def _call(self, **inputs: Any) -> Tensor:
         output = self._network(use_cache=False, **inputs)
         states: Tensor = output.logits if self._network is self._model else output.last_hidden_state
         return states
 
-    def _way(self, documents: bool) -> Way:
+    def _way(self, documents: bool, length: int) -> Way:
         weight = self._model.get_input_embeddings().weight
         if isinstance(weight, DTensor):
-            return next((way for key, way in self._ways.items() if key[0] is documents), _rows)
+            return next((way for key, (_, way) in self._ways.items() if key[0] is documents), _rows)
         kind = weight.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         attention = getattr(self._model.config, "_attn_implementation", None)
         key = (documents, kind, weight.dtype, autocast, attention)
-        if key not in self._ways:
-            self._ways[key] = self._tried(documents, str(attention))
-            if documents and self._ways[key] is _rows:
+        tried, way = self._ways.get(key, (0, _rows))
+        if length > tried and (way is not _rows or not tried):
+            tried = max(_SHORT, 1 << (length - 1).bit_length())
+            self._ways[key] = tried, self._tried(documents, str(attention), tried)
+            if documents and self._ways[key][1] is _rows:
                 self._warn()
-        return self._ways[key]
+        return self._ways[key][1]
 
-    def _tried(self, documents: bool, attention: str) -> Way:
-        layout = torch.tensor(_DOCUMENTS if documents else _PADDED)
-        layout_BS = layout.to(self._model.get_input_embeddings().weight.device)
+    def _tried(self, documents: bool, attention: str, length: int) -> Way:
+        layout_BS = torch.tensor(_DOCUMENTS if documents else _PADDED)
         try:
-            trial = Trial(
-                self._model, lambda ids: self._call(input_ids=ids), _pieces(layout), (len(layout), layout.shape[1])
-            )
+            trial = self._trial(layout_BS)
         except Exception:  # a model that cannot run here, such as flash attention on a CPU
             return _rows
         first = [_positions, _masks] if documents else [_token_mask]
         for way in [*first, *([_one_row] if "flash" in attention else [])]:
             try:
-                if trial.separates(lambda ids, way=way: way(self, ids, layout_BS)):  # type: ignore[misc]
+                if self._passes(trial, way, layout_BS) and self._passes_long(way, documents, length):
                     return way
             except Exception:  # whatever a model raises that does not take such arguments
                 continue
-        if trial.contradicts(lambda ids: _rows(self, ids, layout_BS)):
+        if trial.contradicts(lambda ids: _rows(self, ids, layout_BS.to(ids.device))):
             raise UserError(self._refusal(documents))
         return _rows
+
+    def _trial(self, layout_BS: Tensor, gradients: bool = True) -> Trial:
+        shape = (len(layout_BS), layout_BS.shape[1])
+        return Trial(self._model, lambda ids: self._call(input_ids=ids), _pieces(layout_BS), shape, gradients)
+
+    def _passes(self, trial: Trial, way: Way, layout_BS: Tensor) -> bool:
+        return trial.separates(lambda ids: way(self, ids, layout_BS.to(ids.device)))
+
+    def _passes_long(self, way: Way, documents: bool, length: int) -> bool:
+        """Try a row that is as long as those in use: past windows, chunks, and lengths that rescale attention."""
+        longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None) or length
+        length = min(length, longest)
+        if length <= _SHORT:
+            return True
+        layout_BS = torch.zeros(1, length, dtype=torch.long)
+        if documents:
+            layout_BS[:, length // 3 :] = 1
+        else:
+            layout_BS[:, : length // 3] = -1
+        return self._passes(self._trial(layout_BS, gradients=False), way, layout_BS)
 
     def _warn(self) -> None:
         rank_zero_warn(

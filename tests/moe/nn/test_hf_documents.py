@@ -110,7 +110,7 @@ def test_experts_are_noted_in_the_order_of_the_tokens():
     with torch.no_grad():
         for way in ("positions", "rows"):
             ours._documents._ways.clear()
-            ours._documents._way = lambda documents, way=way: getattr(hf_documents, f"_{way}")
+            ours._documents._way = lambda documents, length, way=way: getattr(hf_documents, f"_{way}")
             ours.hidden(ids, mask=mask, document_ids=DOCUMENTS)
             noted.append([(s.stats.indices[mask.flatten()], s.stats.counts) for s in moe_layers(ours).values()])
     for plain, rearranged in zip(*noted, strict=True):
@@ -152,3 +152,16 @@ def test_a_model_that_mixes_its_rows_is_refused():
     norm.register_forward_hook(lambda module, args, output: output + output.mean((0, 1), keepdim=True))
     with pytest.raises(UserError, match=r"lets a token see other documents .* set `data.init_args.document_mask` to"):
         ours(tokens(2, 15), document_ids=DOCUMENTS)
+
+
+@pytest.mark.parametrize(("scale", "way"), [(8, "rows"), (8192, "positions")])
+def test_what_shows_in_long_rows_only_is_tried_on_long_rows(scale, way):
+    # attention is rescaled by the position in the row, whatever positions are told
+    ours, ids = hard("llama4_text", no_rope_layers=[1, 0], floor_scale=scale, attn_scale=1.0), tokens(1, 60)
+    documents = torch.tensor([[0] * 25 + [1] * 35])
+    with torch.no_grad():
+        logits = ours(ids, document_ids=documents)
+        for start, end in ((0, 25), (25, 60)):
+            alone = ours.model(ids[:, start:end]).logits
+            torch.testing.assert_close(logits[:, start:end], alone, rtol=1e-4, atol=1e-5)
+    assert ours._documents.way(documents=True) == way

@@ -306,6 +306,10 @@ def test_plan_without_data(run_plan):
         (["--model.init_args.decoder.n_heads=3"], "n_heads is 3"),
         (["--model.init_args.scheduler.warmup=2"], "`warmup` is 2"),
         (["--model.init_args.hugging_face.model=some/model"], "`hugging_face` is some/model"),
+        (
+            ['--model.init_args.hugging_face.config={"model_type": "mixtral"}'],
+            "`hugging_face` is a config with model_type mixtral",
+        ),
         (["--tflop=3"], "tflop is not an argument"),
     ],
 )
