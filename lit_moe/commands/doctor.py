@@ -12,7 +12,7 @@ from lit_core.files.paths import atomic_write
 from lit_core.record import output_with_record, write_record
 from lit_core.screen import progress_bar, say
 from lit_core.seeds import part_seed
-from lit_moe.doctor.check import Check, Finding
+from lit_moe.doctor.check import Check, Finding, purposes
 from lit_moe.doctor.check import checks as all_checks
 from lit_moe.doctor.examine import examine
 from lit_moe.doctor.families import mixture_families, small_config, unbuilt
@@ -20,6 +20,9 @@ from lit_moe.doctor.source import small_model
 from lit_moe.doctor.table import as_markdown, as_plain
 from lit_moe.interop.folder import need_transformers
 
+_HEAD = """`lit-moe doctor` on small random copies of models, with transformers {version}.
+pass: equal to an independent reference. fail: different, or an error. refused: our code says in a sentence that it
+cannot be done, before anything wrong is computed. n/a: the model has no such part."""
 #: What stands for all types of the installed transformers in place of a model.
 _ALL = "all"
 
@@ -103,5 +106,5 @@ def _text(target: Path, findings: Mapping[str, Mapping[str, Finding]], without: 
     if target.suffix == ".json":
         values = {"transformers": version("transformers"), **as_plain(findings, without)}
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-    head = f"# What doctor finds\n\nWith transformers {version('transformers')}.\n\n"
-    return head + "\n".join(as_markdown(findings, without)) + "\n"
+    lines = ["# What doctor finds", "", _HEAD.format(version=version("transformers")), ""]
+    return "\n".join([*lines, *as_markdown(findings, purposes(), without)]) + "\n"

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from lit_moe.doctor.specimen import Specimen
@@ -33,10 +33,15 @@ Check = Callable[["Specimen"], Finding]
 
 def checks() -> dict[str, Check]:
     """Return the function `check` of each file of `checks`, by the file's name, in the order of their names."""
-    names = sorted(module.name for module in pkgutil.iter_modules([_folder()]))
-    return {name: importlib.import_module(f"lit_moe.doctor.checks.{name}").check for name in names}
+    return {name: module.check for name, module in _modules().items()}
 
 
-def _folder() -> str:
-    package = importlib.import_module("lit_moe.doctor.checks")
-    return next(iter(package.__path__))
+def purposes() -> dict[str, str]:
+    """Return the first line of each file of `checks`, by the file's name."""
+    return {name: (module.__doc__ or "").partition("\n")[0] for name, module in _modules().items()}
+
+
+def _modules() -> dict[str, Any]:
+    folder = importlib.import_module("lit_moe.doctor.checks").__path__
+    names = sorted(module.name for module in pkgutil.iter_modules(folder))
+    return {name: importlib.import_module(f"lit_moe.doctor.checks.{name}") for name in names}

@@ -13,11 +13,12 @@ Findings = Mapping[str, Mapping[str, Finding]]
 """Finding by model and check."""
 
 
-def as_markdown(findings: Findings, unbuilt: Mapping[str, str]) -> list[str]:
+def as_markdown(findings: Findings, purposes: Mapping[str, str], unbuilt: Mapping[str, str]) -> list[str]:
     """Return a table of models by checks, how often each verdict is found, and the reasons.
 
     Args:
         findings: Finding by model and check.
+        purposes: What each check compares, by its name.
         unbuilt: Why no small copy of a model can be built, by model.
     """
     names = list(dict.fromkeys(check for row in findings.values() for check in row))
@@ -25,7 +26,8 @@ def as_markdown(findings: Findings, unbuilt: Mapping[str, str]) -> list[str]:
     lines = markdown_table(["model", *names], rows)
     for name in names:
         counts = Counter(row[name].verdict for row in findings.values() if name in row)
-        lines += ["", f"{name}: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}."]
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        lines += ["", f"**{name}**: {said}. {purposes.get(name, '')}".rstrip()]
         reasons: dict[tuple[str, str], list[str]] = {}
         for model, row in findings.items():
             if name in row and row[name].reason:

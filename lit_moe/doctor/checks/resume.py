@@ -9,13 +9,20 @@ from typing import Any
 import torch
 
 from lit_core.callbacks import RunCheckpoint
+from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_moe.doctor.check import Finding
 from lit_moe.doctor.specimen import Specimen
 from lit_moe.doctor.training import SpecimenData, small_trainer
 from lit_moe.lm import load_module
 
-_STEPS, _STOP = 4, 2
+_STEPS, _STOP = 2, 1
+#: What a run may keep from step to step, from all of it to nothing: a model takes the first that it has gates for.
+_EXTRAS: tuple[dict[str, Any], ...] = (
+    {"global_weight": 0.1, "selection_bias": "loss_free"},
+    {"global_weight": 0.1},
+    {},
+)
 
 
 def check(specimen: Specimen) -> Finding:
@@ -25,8 +32,9 @@ def check(specimen: Specimen) -> Finding:
         specimen: The small model.
     """
     with tempfile.TemporaryDirectory() as home:
-        whole = _fit(specimen.module(), specimen, Path(home, "whole"), _STEPS)
-        begun = _fit(specimen.module(), specimen, Path(home, "begun"), _STOP)
+        extras = _extras(specimen)
+        whole = _fit(specimen.module(extras), specimen, Path(home, "whole"), _STEPS)
+        begun = _fit(specimen.module(extras), specimen, Path(home, "begun"), _STOP)
         module, _ = load_module(begun)
         resumed = _fit(module, specimen, Path(home, "resumed"), _STEPS, begun)
         expected, actual = load_checkpoint_file(whole), load_checkpoint_file(resumed)
@@ -37,6 +45,16 @@ def check(specimen: Specimen) -> Finding:
         if all(torch.equal(first[name], value) for name, value in expected["state_dict"].items()):
             return Finding("fail", "Training changes no weight.")
     return Finding("pass")
+
+
+def _extras(specimen: Specimen) -> dict[str, Any]:
+    for extras in _EXTRAS[:-1]:
+        try:
+            specimen.decoder(**extras)
+        except UserError:  # it has no such part
+            continue
+        return extras
+    return _EXTRAS[-1]
 
 
 def _fit(module: Any, specimen: Specimen, folder: Path, steps: int, ckpt_path: Path | None = None) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lit_moe.cli import main
-from lit_moe.doctor.check import Finding, checks
+from lit_moe.doctor.check import Finding, checks, purposes
 from lit_moe.doctor.examine import found
 from lit_moe.doctor.families import build, mixture_families, small_config
 from lit_moe.doctor.specimen import Specimen
@@ -145,14 +145,22 @@ def test_two_processes_that_differ_are_seen(monkeypatch):
     assert "differs by" in found(check, specimen).reason
 
 
+def test_the_page_names_each_check():
+    page = (Path(__file__).parents[3] / "docs" / "moe.md").read_text()
+    for name, purpose in purposes().items():
+        assert f"| `{name}` |" in page and purpose.endswith(".") and not purpose.startswith("The check"), name
+
+
 def test_the_table_joins_models_with_the_same_reason():
     findings = {
         "a": {"one": Finding("pass"), "two": Finding("refused", "It cannot.")},
         "b": {"one": Finding("fail", "Wrong."), "two": Finding("refused", "It cannot.")},
     }
-    lines = as_markdown(findings, {"c": "No."})
+    lines = as_markdown(findings, {"two": "It compares."}, {"c": "No."})
     assert lines[2:4] == ["| a | pass | refused |", "| b | fail | refused |"]
-    assert "- refused, a, b: It cannot." in lines and "two: 2 refused." in lines and "- c: No." in lines
+    assert (
+        "- refused, a, b: It cannot." in lines and "**two**: 2 refused. It compares." in lines and "- c: No." in lines
+    )
 
 
 # slow: each family is trained several times by each check
