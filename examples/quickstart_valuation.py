@@ -28,7 +28,7 @@ def main() -> None:
     # The networks are so small that a second thread would only be waited for.
     run(f"lit-valuation study --config {configs}/studies/quickstart.yaml", threads=1)
     say_who_helps()
-    run(f"lit-valuation prepare --config {configs}/prepare/digits.yaml", threads=1)
+    run(f"lit-valuation divide --config {configs}/divide/digits.yaml", threads=1)
     run(f"lit-valuation fit --config {configs}/quickstart/own.yaml --run {OWN.name}", threads=1)
     run(f"lit-valuation test --ckpt_path {last}", threads=1)
     run(f"lit-valuation fit --config {configs}/quickstart/chosen.yaml --branch_from {last} --run {FIT.name}", threads=1)

@@ -206,13 +206,13 @@ class Project:
 
 
 def digits(folder):
-    from lit_valuation.commands.prepare import prepare
+    from lit_valuation.commands.divide import divide
     from lit_valuation.data.division import Division
     from lit_valuation.data.planting import PlantedBackground
     from lit_valuation.sources import Digits
 
     division = Division(train=60, val=20, test=20, owner_samples=4)
-    prepare(str(folder / "digits"), Digits(), PlantedBackground(["3", "8"]), division)
+    divide(str(folder / "digits"), Digits(), PlantedBackground(["3", "8"]), division)
     return folder / "digits"
 
 

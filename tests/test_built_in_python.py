@@ -160,7 +160,7 @@ def test_a_dense_model_that_python_built_is_upcycled(place, token_root):
 
 def test_each_command_of_lit_valuation_loads_a_classifier_that_python_built(place):
     main = lit_valuation.cli.main
-    run(main, "prepare", "--config", "configs/valuation/prepare/digits.yaml", "--root", place / "data")
+    run(main, "divide", "--config", "configs/valuation/divide/digits.yaml", "--root", place / "data")
     data = OwnersDataModule(place / "data", batch_size=32)
     network = partial(MLP, hidden=np.array([16]))
     path = trained(ClassifierTask(network, data.classes, data.input_shape), data, place, 20, gradient_clip_val=1.0)

@@ -359,7 +359,7 @@ def test_a_class_that_the_user_trusts_or_has_typed_may_be_named(former):
 def test_an_own_run_needs_no_flag_and_another_user_must_trust_its_classes(former, monkeypatch, capsys):
     Path("path/mine.py").write_text("from lit_valuation.nn import MLP\nclass Net(MLP):\n    pass\n")
     main = import_module("lit_valuation.cli").main
-    assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
+    assert main(["divide", "--config", "prepare.valuation.yaml"]) == 0
     network = ["--model.network", "mine.Net", "--model.network.hidden", "[8]"]
     args = ["fit", "--config", "valuation.yaml", *network, "--trainer.max_steps", "2", "--run", "mine"]
     assert main(args) == 0, capsys.readouterr().err
@@ -441,7 +441,7 @@ def test_no_strategy_of_lightning_unpickles_a_folder(former, capsys):
     checkpoint["config"]["trainer"]["strategy"] = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}
     torch.save(checkpoint, folder / "meta.pt")
     main = import_module("lit_valuation.cli").main
-    assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
+    assert main(["divide", "--config", "prepare.valuation.yaml"]) == 0
     assert main(["fit", "--ckpt_path", "parts.ckpt", "--trainer.max_steps", "12", "--trainer.devices", "1"]) == 2
     assert "a checkpoint folder, which only a sharded strategy reads" in capsys.readouterr().err
 
@@ -450,7 +450,7 @@ def test_no_strategy_of_lightning_unpickles_a_folder(former, capsys):
 @pytest.mark.parametrize("path", ["local://{}/mine", "runs/valuation/first/checkpoints/../../../../mine"])
 def test_a_resumed_run_removes_nothing_that_is_named_in_its_checkpoint(path, former):
     main = import_module("lit_valuation.cli").main
-    assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
+    assert main(["divide", "--config", "prepare.valuation.yaml"]) == 0
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("")
     checkpoint = torch.load(last("valuation/first"), weights_only=True)  # not mapped, since it is written again

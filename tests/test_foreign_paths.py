@@ -61,7 +61,7 @@ def content(folder):
 @pytest.mark.slow  # trains
 @pytest.mark.parametrize("name", [name for name, given in GIVEN.items() if given is not None])
 def test_a_path_in_a_state_leads_nowhere(name, former, capsys):
-    assert main(["prepare", "--config", "prepare.valuation.yaml"]) == 0
+    assert main(["divide", "--config", "prepare.valuation.yaml"]) == 0
     code, said = resume(last("valuation/first"), name, 12, capsys)
     assert code == 0, said
     [begun] = Path("runs").glob("**/own/checkpoints/last.ckpt")

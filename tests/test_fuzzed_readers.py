@@ -34,7 +34,7 @@ WITHOUT = {
         "lit_core/study/parts.py description",
         "lit_detect/nn/encoders.py _scratch_backend",
         "lit_moe/nn/hf_decoder.py describe",
-        "lit_valuation/commands/prepare.py _verify",
+        "lit_valuation/commands/divide.py _verify",
     ],
     "a file of this package, or of Python or the system": [
         "lit_core/cli/configs.py _description",

@@ -57,7 +57,7 @@ def test_each_command_on_valuation_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITSHIFT_DATA", str(tmp_path / "data"))
     found = commands("## Whose data helps", "lit-valuation")
-    assert [command[0] for command in found] == ["study", "prepare", *["fit", "test"] * 2]
+    assert [command[0] for command in found] == ["study", "divide", *["fit", "test"] * 2]
     smaller = {**STUDY, "fit": ["--trainer.max_steps", "25"]}
     for command in found:
         arguments = [*command, *smaller.get(command[0], [])]

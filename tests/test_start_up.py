@@ -55,7 +55,7 @@ def test_a_command_imports_only_what_it_needs(package):
 @pytest.mark.cold
 @pytest.mark.slow
 def test_labelled_data_are_prepared_without_lightning():
-    ((_, heavy),) = imported("lit_valuation", ["load", "prepare"])
+    ((_, heavy),) = imported("lit_valuation", ["load", "divide"])
     assert "torch" in heavy and "lightning" not in heavy
 
 

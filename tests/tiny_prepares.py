@@ -39,12 +39,12 @@ def detect(place, root=None):
 
 
 def valuation(place, root=None):
-    from lit_valuation.commands.prepare import prepare
+    from lit_valuation.commands.divide import divide
     from lit_valuation.data.division import Division, Owner
     from lit_valuation.sources import Digits
 
     division = Division(train=20, val=10, test=10, evaluation_useful=0.0, owners={"one": Owner()}, owner_samples=20)
-    return verb(prepare, root or str(place / "root"), source=Digits(), division=division)
+    return verb(divide, root or str(place / "root"), source=Digits(), division=division)
 
 
 PREPARES = {"lit_moe": moe, "lit_detect": detect, "lit_valuation": valuation}

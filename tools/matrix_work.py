@@ -28,8 +28,8 @@ WORK: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("lit-moe test --ckpt_path runs/moe/moe/checkpoints/last.ckpt", (), "bits/byte"),
     ("lit-moe export --ckpt_path runs/moe/moe/checkpoints/last.ckpt --output exported", ("hf",), "exported"),
-    ("lit-valuation prepare --config valuation/prepare/digits.yaml", ("valuation", "detect"), "owner"),
-    ("lit-valuation prepare --config valuation.yaml", (), "table"),
+    ("lit-valuation divide --config valuation/divide/digits.yaml", ("valuation", "detect"), "owner"),
+    ("lit-valuation divide --config valuation.yaml", (), "table"),
     (
         "lit-valuation fit --config valuation/quickstart/own.yaml --data.root table --trainer.max_steps 20 "
         "--trainer.val_check_interval 20 --trainer.callbacks [] --run valuation",

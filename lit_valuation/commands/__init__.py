@@ -1,1 +1,1 @@
-"""The verbs ``prepare``, ``query``, ``select`` and ``rank`` of ``lit-valuation``."""
+"""The verbs ``divide``, ``query``, ``select`` and ``rank`` of ``lit-valuation``."""

@@ -16,7 +16,7 @@ from lit_valuation.data.labelled_sets import LabelledSet
 
 
 class OwnersDataModule(StreamDataModule):
-    """Streams labelled samples of one party, the trainer or an owner, as ``lit-valuation prepare`` wrote them.
+    """Streams labelled samples of one party, the trainer or an owner, as ``lit-valuation divide`` wrote them.
 
     A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. Evaluation reads named sets: ``all``, and if
     groups are known, one set per group, such as ``usual`` and ``hard``. So the samples of a group are in two sets. Rows
@@ -122,7 +122,7 @@ class OwnersDataModule(StreamDataModule):
 def _party_folder(root: Path, party: str) -> Path:
     owners = [path.name for path in listed(root / "owners") if path.is_dir()]
     if not root.is_dir() or not (owners or (root / "trainer").is_dir()):
-        raise UserError(f"`data.root` is {root}, but there are no parties in it; run `lit-valuation prepare`.")
+        raise UserError(f"`data.root` is {root}, but there are no parties in it; run `lit-valuation divide`.")
     if party == "trainer":
         return root / "trainer"
     if party not in owners:

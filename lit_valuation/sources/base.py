@@ -20,10 +20,10 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class LabelledSource(Described):
-    """Labelled samples of one origin, which ``prepare`` divides among a trainer and owners.
+    """Labelled samples of one origin, which ``divide`` divides among a trainer and owners.
 
     To add a source, derive from this class, export it from ``lit_valuation.sources``, and write its YAML in
-    ``configs/valuation/prepare`` and its test.
+    ``configs/valuation/divide`` and its test.
 
     Attributes:
         name: Name of the source, with which the keys of its samples begin.

@@ -30,7 +30,7 @@ CLASSES = (
 class FashionMNIST(DebianPackage, LabelledSource):
     """Fashion-MNIST: 70,000 pictures of clothes, 28 x 28 grey pixels, 10 classes (Xiao et al. 2017, arXiv 1708.07747).
 
-    Training and test images are merged, since ``prepare`` divides them itself.
+    Training and test images are merged, since ``divide`` divides them itself.
 
     Args:
         from_folder: Folder that dataset-fashion-mnist was unpacked in with dpkg-deb -x; None fetches it with apt.

@@ -34,7 +34,7 @@ class HuggingFaceSamples(LabelledSource):
         size: Height and width of images in pixels, 1 or more.
         encoder: Encoder that turns texts into embeddings, by class name.
         subset: Configuration of the dataset; None takes the only one.
-        split: Split to read, which prepare divides among the parties.
+        split: Split to read, which divide divides among the parties.
         max_samples: Number of rows to read from the beginning, 1 or more; None reads all.
         revision: Commit or tag on the hub; None takes the newest.
         data_files: Local files or glob patterns, for the kinds that need them.

@@ -41,8 +41,8 @@ def test_classes_and_columns(run, tmp_path):
     source = {"class_path": "Table", "init_args": {"name": "t", "path": "given.csv", "label": "class"}}
     division = {"train": 60, "val": 200, "test": 60, "evaluation_useful": 0.0, "hard": [], "owner_samples": 30}
     division["owners"] = {"o": {"useful": 0.0}}
-    run(valuation, "prepare", "--root", "data", "--source", json.dumps(source), "--division", json.dumps(division))
-    run(valuation, "prepare", "--root", "data", "--verify", "true")
+    run(valuation, "divide", "--root", "data", "--source", json.dumps(source), "--division", json.dumps(division))
+    run(valuation, "divide", "--root", "data", "--verify", "true")
     run(valuation, "fit", "--config", "fit.yaml", "--run", "a b")
     model = ["--ckpt_path", "runs/valuation/a b/checkpoints/last.ckpt"]
     run(valuation, "test", *model)

@@ -15,7 +15,7 @@ LOGGED = {"logger": None, "log_every_n_steps": 1, "max_steps": 6, "val_check_int
 def test_the_first_page_answers_whether_hard_cases_are_learnt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("prepare.yaml").write_text(yaml.safe_dump({**PREPARE, "root": str(Path("data").absolute())}))
-    assert main(["prepare", "--config", "prepare.yaml"]) == 0
+    assert main(["divide", "--config", "prepare.yaml"]) == 0
     Path("fit.yaml").write_text(yaml.safe_dump({**FIT, "trainer": {**FIT["trainer"], **LOGGED}}))
     assert main(["fit", "--config", "fit.yaml", "--run", "one"]) == 0
     run, last = Path("runs/valuation/one"), "runs/valuation/one/checkpoints/last.ckpt"

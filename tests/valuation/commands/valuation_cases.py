@@ -34,7 +34,7 @@ SELECT = {"query": "query", "data": "data/owners/owner_1", "to": "trainer", "lim
 GRADIENTS = {"selector": "GradientMatchingSelector", "ckpt_path": CHECKPOINT.format("owner_1")}
 NO_DEVICE = {"trainer.accelerator": "none", "trainer.strategy": "none", "trainer.devices": 0}
 CASES = {
-    "prepare": Case(
+    "divide": Case(
         PREPARE,
         {"root": "other", "source": {"class_path": "SklearnTable", "init_args": {"table": "wine"}}, "shard_size": 20}
         | {"planting": {"class_path": "PlantedBackground", "init_args": {"classes": ["1", "4"], "hard_fraction": 0.5}}}
@@ -89,7 +89,7 @@ def begin():
         assert main([verb, "--config", "verb.yaml"]) == 0
         Path("verb.yaml").unlink()
 
-    run("prepare", **{**PREPARE, "root": str(Path("data").absolute())})
+    run("divide", **{**PREPARE, "root": str(Path("data").absolute())})
     for party in ("trainer", "owner_1"):
         Path("fit.yaml").write_text(yaml.safe_dump(FIT))
         assert main(["fit", "--config", "fit.yaml", "--data.init_args.party", party, "--run", party]) == 0

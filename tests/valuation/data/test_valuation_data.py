@@ -8,7 +8,7 @@ import torch
 
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_valuation.commands.prepare import prepare
+from lit_valuation.commands.divide import divide
 from lit_valuation.data.division import Division
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.module import OwnersDataModule
@@ -20,7 +20,7 @@ from lit_valuation.sources import Digits
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parties") / "root"
     division = Division(train=350, val=301, test=300, owner_samples=110)
-    prepare(str(folder), Digits(), PlantedBackground(["3", "8"], 0.3), division)
+    divide(str(folder), Digits(), PlantedBackground(["3", "8"], 0.3), division)
     return folder
 
 
@@ -127,7 +127,7 @@ def test_an_owner_has_no_test_set_and_predicts_on_its_validation_set(root, make_
         ({"party": "owner_l"}, ["`party`", 'Did you mean "owner_']),
         ({"batch_size": 0}, ["batch_size", "0"]),
         ({"num_workers": -1}, ["num_workers"]),
-        ({"root": "/nowhere"}, ["/nowhere", "lit-valuation prepare"]),
+        ({"root": "/nowhere"}, ["/nowhere", "lit-valuation divide"]),
     ],
 )
 def test_arguments_are_checked_in_one_sentence(root, arguments, words):

@@ -15,9 +15,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exchange")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert (
-            main(["prepare", "--config", "configs/valuation/prepare/digits.yaml", "--root", str(folder / "data")]) == 0
-        )
+        assert main(["divide", "--config", "configs/valuation/divide/digits.yaml", "--root", str(folder / "data")]) == 0
         Path("short.yaml").write_text(SHORT)
         for party in ("trainer", "owner_1"):
             assert main(["fit", "--config", "short.yaml", "--data.init_args.party", party, "--run", party]) == 0

@@ -35,7 +35,7 @@ def test_rows_of_a_table_cross(tmp_path, monkeypatch, capsys):
 
     for home in ("all", "trainer_home", "alice_home", "bob_home"):
         (tmp_path / home).mkdir()
-    run("all", "prepare", "--config", "configs/valuation/prepare/tumours.yaml", "--root", tmp_path / "all")
+    run("all", "divide", "--config", "configs/valuation/divide/tumours.yaml", "--root", tmp_path / "all")
     for party, home in (("trainer", "trainer_home"), ("owners/owner_1", "alice_home"), ("owners/owner_5", "bob_home")):
         shutil.copytree(tmp_path / "all" / party, tmp_path / home / "trainer")
     trainer = tmp_path / "trainer_home"

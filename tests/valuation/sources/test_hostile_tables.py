@@ -106,6 +106,6 @@ def test_prepare_says_one_sentence(tmp_path, capsys, content, words):
         "null",
     ]
     args += ["--root", str(tmp_path / "data")]
-    assert main(["prepare", "--config", "configs/valuation/prepare/table.yaml", *args]) == 2
+    assert main(["divide", "--config", "configs/valuation/divide/table.yaml", *args]) == 2
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said and not (tmp_path / "data").exists()

@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser
 
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.working_folder import WORK
-from lit_valuation.commands.prepare import prepare
+from lit_valuation.commands.divide import divide
 from lit_valuation.data.division import Division, Owner
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.data.noise import Noise
@@ -39,7 +39,7 @@ def listing(root):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared") / "root"
-    summary = prepare(str(root), Digits(), PLANTING, DIVISION, Noise(labels=0.2, owners=["owner_2"]), shard_size=64)
+    summary = divide(str(root), Digits(), PLANTING, DIVISION, Noise(labels=0.2, owners=["owner_2"]), shard_size=64)
     return root, summary
 
 
@@ -75,10 +75,10 @@ def test_noise_is_where_it_was_asked_for_and_its_keys_are_kept(prepared):
 def test_equal_arguments_give_equal_files_and_a_second_time_changes_nothing(prepared, tmp_path, capsys):
     root, summary = prepared
     noise = Noise(labels=0.2, owners=["owner_2"])
-    assert prepare(str(tmp_path / "root"), Digits(), PLANTING, DIVISION, noise, shard_size=64) == summary
+    assert divide(str(tmp_path / "root"), Digits(), PLANTING, DIVISION, noise, shard_size=64) == summary
     assert listing(tmp_path / "root") == listing(root)
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    assert prepare(str(root), Digits(), PLANTING, DIVISION, noise, shard_size=64) == summary
+    assert divide(str(root), Digits(), PLANTING, DIVISION, noise, shard_size=64) == summary
     assert times == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     said = capsys.readouterr().out
     assert f"lit-valuation fit --config CONFIG --data.root {root}" in said
@@ -90,14 +90,14 @@ def test_equal_arguments_give_equal_files_and_a_second_time_changes_nothing(prep
 
 def test_verify_compares_hashes(prepared, tmp_path, capsys):
     root, summary = prepared
-    assert prepare(str(root), verify=True) == summary
+    assert divide(str(root), verify=True) == summary
     shutil.copytree(root, tmp_path / "root")
     shard = tmp_path / "root" / "owners" / "owner_3" / "val" / "000000.tar"
     content = bytearray(shard.read_bytes())
     content[700] ^= 1
     shard.write_bytes(content)
     with pytest.raises(UserError, match=str(shard)):
-        prepare(str(tmp_path / "root"), verify=True)
+        divide(str(tmp_path / "root"), verify=True)
 
 
 def test_prepared_sets_are_a_source_again(prepared):
@@ -123,7 +123,7 @@ def test_a_root_is_not_mixed(prepared, arguments, words):
     given = {"source": Digits(), "planting": PLANTING, "division": DIVISION, "shard_size": 64}
     given["noise"] = Noise(labels=0.2, owners=["owner_2"])
     with pytest.raises(UserError, match=words):
-        prepare(str(root), **{**given, **arguments})
+        divide(str(root), **{**given, **arguments})
     assert listing(root) == before
 
 
@@ -141,26 +141,26 @@ def test_a_root_is_not_mixed(prepared, arguments, words):
             {"division": Division(train=50, val=50, test=50, owners={"a": Owner(classes=["10"])})},
             "classes of a names 10",
         ),
-        ({"verify": True, "source": None, "planting": None, "division": None}, "was not written by prepare"),
+        ({"verify": True, "source": None, "planting": None, "division": None}, "was not written by divide"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, arguments, words):
     given = {"source": Digits(), "planting": PLANTING, "division": DIVISION, **arguments}
     with pytest.raises(UserError, match=words) as error:
-        prepare(str(tmp_path / "deep" / "root"), **given)
+        divide(str(tmp_path / "deep" / "root"), **given)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
 def test_a_foreign_folder_is_refused_untouched(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="was not made by prepare"):
-        prepare(str(tmp_path), Digits(), PLANTING, DIVISION)
+        divide(str(tmp_path), Digits(), PLANTING, DIVISION)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 SCRIPT = """
 import os, sys
-import lit_valuation.commands.prepare as module
+import lit_valuation.commands.divide as module
 from lit_valuation.data.noise import Noise
 from lit_valuation.data.division import Division
 from lit_valuation.data.planting import PlantedBackground
@@ -168,7 +168,7 @@ from lit_valuation.sources import Digits
 {before}
 division = Division(train=350, val=300, test=300, owner_samples=110)
 noise = Noise(labels=0.2, owners=["owner_2"])
-module.prepare(sys.argv[1], Digits(), PlantedBackground(["3", "8"], 0.3), division, noise, shard_size=64)
+module.divide(sys.argv[1], Digits(), PlantedBackground(["3", "8"], 0.3), division, noise, shard_size=64)
 """
 #: Kills the process while it writes, and between the moves into the root.
 KILLS = {
@@ -189,7 +189,7 @@ KILLS = {
 
 @pytest.mark.parametrize(("name", "call"), [("write_labelled", 5), ("replace_whole", 2)])
 def test_interrupted_it_goes_on_and_ends_the_same(name, call, prepared, tmp_path, monkeypatch):
-    import lit_valuation.commands.prepare as module
+    import lit_valuation.commands.divide as module
 
     original, calls = getattr(module, name), itertools.count(1)
 
@@ -202,9 +202,9 @@ def test_interrupted_it_goes_on_and_ends_the_same(name, call, prepared, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(module, name, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            prepare(*arguments, shard_size=64)
+            divide(*arguments, shard_size=64)
     assert not (tmp_path / "root" / "prepare.json").exists()
-    prepare(*arguments, shard_size=64)
+    divide(*arguments, shard_size=64)
     assert listing(tmp_path / "root") == listing(prepared[0])
 
 
@@ -216,7 +216,7 @@ def test_killed_it_goes_on_and_ends_the_same(moment, prepared, tmp_path):
     assert subprocess.run(script, env=environment, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "root" / "prepare.json").exists() and (tmp_path / "root" / WORK).exists()
     noise = Noise(labels=0.2, owners=["owner_2"])
-    prepare(str(tmp_path / "root"), Digits(), PLANTING, DIVISION, noise, shard_size=64)
+    divide(str(tmp_path / "root"), Digits(), PLANTING, DIVISION, noise, shard_size=64)
     assert listing(tmp_path / "root") == listing(prepared[0])
 
 
@@ -230,30 +230,28 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     assert f"{RunFailure.__name__}: The disk is full" in done.stderr and not (tmp_path / "root").exists()
 
 
-FOLDER = Path(__file__).parents[3] / "configs" / "valuation" / "prepare"
+FOLDER = Path(__file__).parents[3] / "configs" / "valuation" / "divide"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_names_its_command_and_parses(path):
-    assert (
-        path.read_text().splitlines()[1] == f"#   lit-valuation prepare --config configs/valuation/prepare/{path.name}"
-    )
+    assert path.read_text().splitlines()[1] == f"#   lit-valuation divide --config configs/valuation/divide/{path.name}"
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_function_arguments(prepare, as_positional=False)
+    parser.add_function_arguments(divide, as_positional=False)
     parsed = parser.parse_args(["--config", str(path)])
     assert parsed.root and parsed.source.class_path.startswith("lit_valuation.sources.")
 
 
 @pytest.mark.parametrize("name", ["digits", "tumours"])
-def test_the_embedded_configs_prepare_by_command(name, tmp_path, monkeypatch, capsys):
+def test_the_embedded_configs_divide_by_command(name, tmp_path, monkeypatch, capsys):
     from lit_valuation.cli import main
 
     monkeypatch.chdir(tmp_path)
     config = str(FOLDER / f"{name}.yaml")
-    assert main(["prepare", "--config", config, "--root", str(tmp_path / "root")]) == 0, capsys.readouterr()
-    assert main(["prepare", "--root", str(tmp_path / "root"), "--verify", "true"]) == 0
+    assert main(["divide", "--config", config, "--root", str(tmp_path / "root")]) == 0, capsys.readouterr()
+    assert main(["divide", "--root", str(tmp_path / "root"), "--verify", "true"]) == 0
     record = json.loads((tmp_path / "root" / "prepare.json").read_text())
     assert record["samples"]["copies_left_out"] == 0
 
@@ -262,9 +260,9 @@ def test_the_embedded_configs_prepare_by_command(name, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     "name", ["fashion_backgrounds", "fashion_overlap", "fashion_noise", "letter", "satellite", "shuttle"]
 )
-def test_the_fetched_configs_prepare_by_command(name, tmp_path, capsys):
+def test_the_fetched_configs_divide_by_command(name, tmp_path, capsys):
     from lit_valuation.cli import main
 
     root = tmp_path / "root"
-    assert main(["prepare", "--config", str(FOLDER / f"{name}.yaml"), "--root", str(root)]) == 0, capsys.readouterr()
+    assert main(["divide", "--config", str(FOLDER / f"{name}.yaml"), "--root", str(root)]) == 0, capsys.readouterr()
     assert len(list((root / "owners").iterdir())) == 6

@@ -1,4 +1,4 @@
-"""The verb ``prepare``: divide a source of labelled samples among a trainer and owners."""
+"""The verb ``divide``: divide a source of labelled samples among a trainer and owners."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _check(seed: int, shard_size: int) -> None:
 
 
 @checked_first(_check)
-def prepare(
+def divide(
     root: str,
     source: LabelledSource | None = None,
     planting: Planting | None = None,
@@ -61,7 +61,7 @@ def prepare(
 
     Args:
         root: Folder of the parties: absolute, from the working directory if it begins with ``./``, or below the data
-            root. A folder of that name in the working directory is taken only if prepare wrote it.
+            root. A folder of that name in the working directory is taken only if divide wrote it.
         source: Where the samples come from, by class name.
         planting: What makes some samples hard, by class name; None takes the groups of the source.
         division: Number and kind of the samples that each party gets; None takes the default, with six owners.
@@ -78,7 +78,7 @@ def prepare(
         RunFailure: If the disk is full.
     """
     if verify:
-        refuse_unused(prepare, locals(), "verify", "root")
+        refuse_unused(divide, locals(), "verify", "root")
         return _verify(resolve_data_path(root))
     folder = root_to_prepare(root)
     output_folder(folder, "root")
@@ -167,7 +167,7 @@ def _write(
 def _verify(root: Path) -> Summary:
     settings = root / RECORD
     if not settings.is_file():
-        raise UserError(f"root is {root}, but it was not written by prepare; correct the path.")
+        raise UserError(f"root is {root}, but it was not written by divide; correct the path.")
     check_prepared(root)
     summary = _summary(root)
     _print(summary, read_prepared(settings, "restore it")["settings"]["division"]["hard"])
