@@ -90,6 +90,13 @@ MOVED_CONFIGS = {
     "valuation/quickstart.yaml": "valuation/quickstart/chosen.yaml",
 }
 
+#: Arguments that a verb has no more, by its function and the argument, with the sentence that tells what to do.
+MOVED_ARGUMENTS = {
+    ("lit_valuation.commands.prepare.prepare", argument): f"{argument} is not an argument of prepare, which takes one "
+    "party's own data; to divide data among simulated owners, give the same arguments to `lit-valuation divide`."
+    for argument in ("division", "noise", "planting")
+}
+
 
 def current_path(path: str) -> str:
     """Return the present import path for a former one; any other string is returned unchanged.

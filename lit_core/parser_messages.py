@@ -16,6 +16,7 @@ import yaml
 
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.yaml_files import parse_yaml
+from lit_core.moved_names import MOVED_ARGUMENTS
 
 # jsonargparse writes a tree of reasons, each indented below its key or class.
 _LONGEST_LINE = 2000
@@ -167,6 +168,8 @@ def parser_sentence(text: str, verb: Callable[..., Any] | None, root: str = "") 
         if path[0] not in top:  # what is below a mistyped section may be right
             path = path[:1]
         full, last = ".".join(path), path[-1]
+        if verb is not None and (moved := MOVED_ARGUMENTS.get((f"{verb.__module__}.{verb.__name__}", path[0]))):
+            return moved
         hint = did_you_mean(last, top) if len(path) == 1 else did_you_mean(last, _arguments(reason.owner))
         if root and not hint:
             return f"{full} is not an argument; remove it. The arguments are {', '.join(_arguments(reason.owner))}."

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lit_core.cli.lit_cli import LitCLI
 
 VERBS = {
+    "prepare": Verb("lit_valuation.commands.prepare", "prepare"),
     "divide": Verb("lit_valuation.commands.divide", "divide"),
     "query": Verb("lit_valuation.commands.query", "query"),
     "select": Verb("lit_valuation.commands.select", "select"),

@@ -94,7 +94,7 @@ KINDS = [
     Kind(Corpus, "moe/prepare", "corpora.*"),
     Kind(Selector, "valuation/selector", "selector"),
     Kind(Encoder, "valuation/encoder", "encoder"),
-    Kind(LabelledSource, "valuation/divide", "source"),
+    Kind(LabelledSource, "valuation/*", "source"),
     Kind(Planting, "valuation/divide", "planting"),
     Kind(
         nn.Module, "valuation/fit", "model.init_args.network", argument(ClassifierTask, "network"), "lit_valuation.nn"

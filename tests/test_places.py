@@ -23,7 +23,9 @@ def here(tmp_path, monkeypatch):
 
 
 def test_each_package_that_prepares_is_walked():
-    assert {package for package, verbs in own_verbs().items() if {"prepare", "divide"} & {*verbs}} == set(PREPARES)
+    assert {package for package, verbs in own_verbs().items() if "prepare" in verbs} == {
+        name for name in PREPARES if " " not in name
+    }
 
 
 @pytest.mark.parametrize("package", PREPARES.values(), ids=PREPARES)

@@ -65,7 +65,10 @@ MAKE = {
     AdversarialTraining: lambda **seed: AdversarialTraining([Whitespace()], **seed),
 }
 #: Verbs whose seed belongs to the data that they write, so it is the same whatever a run's seed is.
-OF_THE_DATA = {"lit_core.prepare", "lit_detect.data.prepare", "lit_valuation.commands.divide"}
+OF_THE_DATA = {
+    *("lit_core.prepare", "lit_detect.data.prepare"),
+    *("lit_valuation.commands.divide", "lit_valuation.commands.prepare"),
+}
 
 
 def modules():

@@ -47,4 +47,12 @@ def valuation(place, root=None):
     return verb(divide, root or str(place / "root"), source=Digits(), division=division)
 
 
-PREPARES = {"lit_moe": moe, "lit_detect": detect, "lit_valuation": valuation}
+def own(place, root=None):
+    from lit_valuation.commands.prepare import prepare
+    from lit_valuation.sources import SklearnTable
+
+    return verb(prepare, root or str(place / "root"), source=SklearnTable("iris"))
+
+
+#: By package, and for a second verb of one package with its name.
+PREPARES = {"lit_moe": moe, "lit_detect": detect, "lit_valuation": own, "lit_valuation divide": valuation}

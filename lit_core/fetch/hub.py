@@ -17,6 +17,8 @@ from lit_core.screen import say
 #: Names of the arguments of `load_rows` that describe the dataset.
 HUB_ARGUMENTS = ("path", "subset", "split", "streaming", "revision", "data_files")
 
+#: Files of a folder to which `datasets` saved a dataset, or one by splits.
+_SAVED = ("state.json", "dataset_dict.json")
 #: Begins the name of a dataset where files could be named as well.
 HUB = "hf:"
 _NAME = re.compile(r"hf:(?P<path>[^:@]+)(@(?P<revision>[^:]+))?((:(?P<subset>[^:]+))?:(?P<split>[^:]+))?")
@@ -45,7 +47,7 @@ def load_rows(
     Args:
         name: Name of the source made of it, for the message.
         remedy: End of the message, which says what the user can do.
-        path: Name on the hub, or csv, json, parquet and so on together with data_files.
+        path: Name on the hub, the folder of a saved dataset, or csv, json, parquet and so on together with data_files.
         subset: Configuration of the dataset; None takes the only one.
         split: Split to read; None loads all, by name.
         streaming: Whether rows are read from the hub when they are needed.
@@ -58,10 +60,20 @@ def load_rows(
     Raises:
         UserError: If the dataset cannot be loaded.
     """
-    from datasets import load_dataset
+    from datasets import load_dataset, load_from_disk
 
     try:
+        if any((Path(path) / file).is_file() for file in _SAVED):
+            saved: Any = load_from_disk(path)
+            splits: Any = saved if isinstance(saved, dict) else {split or "train": saved}
+            if split is None:
+                return splits
+            if split not in splits:
+                raise UserError(f"{name} has the splits {', '.join(splits)}, not {split}; name one.")
+            return splits[split].to_iterable_dataset() if streaming else splits[split]
         return load_dataset(path, subset, split=split, streaming=streaming, revision=revision, data_files=data_files)
+    except UserError:
+        raise
     except Exception as error:  # whatever the dataset's reader or the network raises
         reason = " ".join(str(error).split())[:200]
         where = " ".join([path, *([subset] if subset else []), *(data_files or []), *([split] if split else [])])

@@ -166,7 +166,7 @@ def _write(
 
 def _verify(root: Path) -> Summary:
     settings = root / RECORD
-    if not settings.is_file():
+    if not settings.is_file() or not (root / "trainer").is_dir():
         raise UserError(f"root is {root}, but it was not written by divide; correct the path.")
     check_prepared(root)
     summary = _summary(root)

@@ -16,7 +16,7 @@ from lit_valuation.data.labelled_sets import LabelledSet
 
 
 class OwnersDataModule(StreamDataModule):
-    """Streams labelled samples of one party, the trainer or an owner, as ``lit-valuation divide`` wrote them.
+    """Streams labelled samples of one party, as ``lit-valuation prepare`` or ``divide`` wrote them.
 
     A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. Evaluation reads named sets: ``all``, and if
     groups are known, one set per group, such as ``usual`` and ``hard``. So the samples of a group are in two sets. Rows
@@ -24,8 +24,9 @@ class OwnersDataModule(StreamDataModule):
     number of devices. Resuming needs the callback `ResumeStream`.
 
     Args:
-        root: Folder of the parties: absolute, or relative to the working directory or the data root.
-        party: ``trainer``, or the name of an owner.
+        root: Folder of a party's own data, or of the parties of ``divide``: absolute, or relative to the working
+            directory or the data root.
+        party: Of several parties, ``trainer`` or the name of an owner.
         extra: Folders of further labelled samples to train on, such as owners' answers; classes are matched by name.
         batch_size: Samples per optimizer step, over all devices and accumulated micro-batches.
         micro_batch_size: Samples per device and forward pass; None divides batch_size by the number of devices.
@@ -121,8 +122,15 @@ class OwnersDataModule(StreamDataModule):
 
 def _party_folder(root: Path, party: str) -> Path:
     owners = [path.name for path in listed(root / "owners") if path.is_dir()]
+    if (root / "train").is_dir() and not owners:  # one party's own data
+        if party == "trainer":
+            return root
+        raise UserError(f"`party` is {party}, but {root} holds the data of one party; leave `party` out.")
     if not root.is_dir() or not (owners or (root / "trainer").is_dir()):
-        raise UserError(f"`data.root` is {root}, but there are no parties in it; run `lit-valuation divide`.")
+        raise UserError(
+            f"`data.root` is {root}, but there are no prepared data in it; run `lit-valuation prepare`, or "
+            "`lit-valuation divide` for several parties."
+        )
     if party == "trainer":
         return root / "trainer"
     if party not in owners:

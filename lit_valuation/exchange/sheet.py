@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,10 @@ from lit_valuation.samples import Samples
 
 #: Endings of its names.
 _IMAGES, _TABLE = ".png", ".csv"
-_SIDE, _LINE, _GAP = 96, 12, 6
+#: Pixels of the shorter side of a picture at least, of its longer one at most, of a line of text, between pictures.
+_SIDE, _LONGEST, _LINE, _GAP = 96, 384, 12, 6
+#: Width of a character in pixels, and most characters of a caption's line.
+_CHARACTER, _CHARACTERS = 6, 40
 
 
 def check_sheet(output: Path) -> None:
@@ -47,11 +51,9 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
         Path of the file: a PNG for images, otherwise a CSV.
     """
     labels = [samples.classes[number] for number in samples.y.tolist()]
-    if samples.x.ndim == 4 and samples.x.shape[1] in (1, 3):
+    if samples.x.ndim == 4 and samples.x.shape[1] in (1, 3, 4):
         path = output.with_name(f"{output.name}{_IMAGES}")
-        atomic_write(
-            path, _contact_sheet(samples, [f"{label} {name}" for label, name in zip(labels, names, strict=True)])
-        )
+        atomic_write(path, _contact_sheet(samples, list(zip(labels, names, strict=True))))
         return path
     path = output.with_name(f"{output.name}{_TABLE}")
     rows = samples.x.flatten(1)
@@ -64,20 +66,46 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
     return path
 
 
-def _contact_sheet(samples: Samples, captions: Sequence[str]) -> bytes:
-    image = pillow_image()
-    from PIL import ImageDraw
+def _contact_sheet(samples: Samples, captions: Sequence[tuple[str, str]]) -> bytes:
+    """Return a PNG of all samples as the model sees them, each with its class and its name below.
 
+    A fourth channel is shown beside the colours, which it does not hide: the model sees both.
+    """
+    image = pillow_image()
+    from PIL import ImageDraw, ImageFont
+
+    font: Any = ImageFont.load_default()
+    has_all = not isinstance(font, ImageFont.ImageFont)  # that of a Pillow without FreeType has Latin letters only
     pixels = samples.x if samples.x.dtype == torch.uint8 else (samples.x.clamp(0, 1) * 255).round().to(torch.uint8)
+    if pixels.shape[1] == 4:
+        pixels = torch.cat([pixels[:, :3], pixels[:, 3:].expand(-1, 3, -1, -1)], dim=3)
+    width, height = _shown_size(*pixels.shape[:1:-1])
+    lines = [[on_screen(line)[:_CHARACTERS] for line in caption] for caption in captions]
+    wide = max(width, _CHARACTER * max(len(line) for caption in lines for line in caption)) + _GAP
+    high = height + 2 * _LINE + _GAP
     across = math.ceil(math.sqrt(len(samples)))
     down = math.ceil(len(samples) / across)
-    sheet = image.new("RGB", (across * (_SIDE + _GAP), down * (_SIDE + _LINE + _GAP)), "white")
+    sheet = image.new("RGB", (across * wide, down * high), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (x, caption) in enumerate(zip(pixels, captions, strict=True)):
-        left, top = number % across * (_SIDE + _GAP), number // across * (_SIDE + _LINE + _GAP)
+    for number, (x, caption) in enumerate(zip(pixels, lines, strict=True)):
+        left, top = number % across * wide, number // across * high
         picture = image.fromarray(x.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy())
-        sheet.paste(picture.resize((_SIDE, _SIDE), image.Resampling.NEAREST), (left, top))
-        draw.text((left, top + _SIDE), on_screen(caption)[: _SIDE // 6], fill="black")
+        enlarged = width >= picture.width
+        sheet.paste(
+            picture.resize((width, height), image.Resampling.NEAREST if enlarged else image.Resampling.BOX), (left, top)
+        )
+        for line, text in enumerate(caption):
+            known = text if has_all else text.encode("latin-1", "replace").decode("latin-1")
+            draw.text((left, top + height + line * _LINE), known, fill="black", font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _shown_size(width: int, height: int) -> tuple[int, int]:
+    """Return width and height at which images are shown: enlarged by a whole factor, or as they are up to a limit."""
+    factor = -(-_SIDE // min(width, height))
+    if max(width, height) * factor > _LONGEST:
+        factor = max(1, _LONGEST // max(width, height))
+    shrink = min(1.0, _LONGEST / (factor * max(width, height)))
+    return max(1, round(width * factor * shrink)), max(1, round(height * factor * shrink))

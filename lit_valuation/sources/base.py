@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import PurePath
+from contextlib import suppress
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,14 @@ from lit_valuation.samples import Samples
 
 #: The largest number that a table may hold: that of float32.
 LARGEST = float(np.finfo(np.float32).max)
+#: Most different labels that may be numbers with fractions, such as versions.
+_MOST_NUMBERS = 20
+#: Most samples that a message names.
+_NAMED = 5
 
 
 class LabelledSource(Described):
-    """Labelled samples of one origin, which ``divide`` divides among a trainer and owners.
+    """Labelled samples of one origin, which ``prepare`` splits, and ``divide`` divides among a trainer and owners.
 
     To add a source, derive from this class, export it from ``lit_valuation.sources``, and write its YAML in
     ``configs/valuation/divide`` and its test.
@@ -31,10 +38,12 @@ class LabelledSource(Described):
         origin: Where the data come from.
         input: Kind of the inputs: ``image``, ``table`` or ``embedding``.
         columns: Names of a table's columns; None for other inputs.
+        places: Where each sample of the last call of `samples` is, such as its file or line; None if that is not known.
     """
 
     input: str
     columns: tuple[str, ...] | None = None
+    places: tuple[str, ...] | None = None
 
     @abstractmethod
     def samples(self) -> Samples:
@@ -63,8 +72,12 @@ def to_samples(
 
     Returns:
         The samples; inputs other than uint8 become float32.
+
+    Raises:
+        UserError: If the labels are measured numbers, not names of classes.
     """
     names = [str(label) for label in labels]
+    _refuse_measurements(name, names)
     order = tuple(classes) if classes is not None else tuple(sorted(set(names)))
     class_index = {label: index for index, label in enumerate(order)}
     x = torch.from_numpy(np.array(x)) if isinstance(x, np.ndarray) else x
@@ -75,6 +88,86 @@ def to_samples(
         tuple(f"{name}-{index:07d}" for index in range(len(names))),
         None if groups is None else tuple(str(group) for group in groups),
     )
+
+
+def _refuse_measurements(name: str, labels: Sequence[str]) -> None:
+    """Refuse labels that are many different numbers with fractions: each would become a class of its own."""
+    different, fractions = sorted(set(labels)), list[str]()
+    if len(different) > _MOST_NUMBERS:
+        with suppress(ValueError, OverflowError):  # of names that are no numbers
+            fractions = [label for label in different if not float(label).is_integer()]
+    if fractions:
+        raise UserError(
+            f"The labels of the source {name} are {len(different):,} different numbers, such as {fractions[0]}, but a "
+            "label names a class; give another column, or divide the numbers into ranges."
+        )
+
+
+def label_of(cell: Any, where: str) -> str:
+    """Return the name of a class or group from a cell of a table.
+
+    Args:
+        cell: The cell.
+        where: File, line and column, for the message.
+
+    Raises:
+        UserError: If it is empty, or not a number (NaN).
+    """
+    name = "" if cell is None else str(cell).strip()
+    if not name or name.lower() == "nan":
+        raise UserError(f"{where}: the cell is {'NaN' if name else 'empty'}; fill it or remove the row.")
+    return name
+
+
+def number_of(cell: Any, where: str, remedy: str) -> float:
+    """Return a number from a cell of a table.
+
+    Args:
+        cell: The cell.
+        where: File, line and column, for the message.
+        remedy: What to do, as an imperative.
+
+    Raises:
+        UserError: If it is not a finite float32.
+    """
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not abs(number) <= LARGEST:  # nor nan
+        raise UserError(f"{where}: {cell!r} is not a finite float32; {remedy}.")
+    return number
+
+
+def name_of(name: str | None, path: Path) -> str:
+    """Return the given name of a source after a check, or else one made of the name of its file or folder.
+
+    Raises:
+        UserError: If the name cannot be the beginning of file names.
+    """
+    if name is not None:
+        return check_name(name)
+    path = path.absolute()
+    return re.sub(r"[^\w-]+", "-", path.name if path.is_dir() else path.name.partition(".")[0]).strip("-") or "own"
+
+
+def refuse_faults(faults: Sequence[str], total: int, what: str) -> None:
+    """Refuse samples that cannot be used, all at once.
+
+    Args:
+        faults: Each one's place and, in brackets, why.
+        total: Number of all samples.
+        what: What they are, such as images.
+
+    Raises:
+        UserError: If there are any; the message names the first of them.
+    """
+    if faults:
+        further = f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
+        raise UserError(
+            f"{len(faults):,} of {total:,} {what} cannot be used: {'; '.join(faults[:_NAMED])}{further}. Repair, "
+            "convert or remove them."
+        )
 
 
 def check_name(name: str) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError, check_at_least, did_you_mean
+from lit_core.errors import UserError, check_above, check_at_least, did_you_mean
 from lit_core.fetch.hub import load_rows, need_datasets
+from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
+from lit_valuation.data.images import Ground
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_samples
+from lit_valuation.sources.base import LARGEST, LabelledSource, label_of, name_of, to_samples
 from lit_valuation.sources.image_folder import as_square
+
+#: How images become squares where nothing else is given.
+_SQUARE: dict[str, Any] = {"channels": 3, "white": None, "ground": "white"}
 
 
 class HuggingFaceSamples(LabelledSource):
@@ -24,17 +29,21 @@ class HuggingFaceSamples(LabelledSource):
     Exactly one of image, columns and text names the inputs.
 
     Args:
-        path: Name on the hub, or csv, json, parquet, imagefolder and so on together with data_files.
-        name: Name of the source.
+        path: Name on the hub, the folder of a dataset that was saved by `save_to_disk`, or csv, json, parquet,
+            imagefolder and so on together with data_files.
+        name: Name of the source; None takes the last part of path.
         label: Column of the classes.
         image: Column of images, which are scaled and cropped to squares.
         columns: Columns of numbers.
         text: Column of texts, which need an encoder.
         group: Column of the groups; None if there are no groups.
         size: Height and width of images in pixels, 1 or more.
+        channels: 1 for grey images, 3 for colour.
+        white: Value of a white pixel in images of more than 8 bits, above 0; None takes 65535 for 16 bits.
+        ground: What is behind transparent pixels: white or black.
         encoder: Encoder that turns texts into embeddings, by class name.
         subset: Configuration of the dataset; None takes the only one.
-        split: Split to read, which divide divides among the parties.
+        split: Split to read, which is split or divided.
         max_samples: Number of rows to read from the beginning, 1 or more; None reads all.
         revision: Commit or tag on the hub; None takes the newest.
         data_files: Local files or glob patterns, for the kinds that need them.
@@ -47,13 +56,16 @@ class HuggingFaceSamples(LabelledSource):
     def __init__(
         self,
         path: str,
-        name: str,
+        name: str | None = None,
         label: str = "label",
         image: str | None = None,
         columns: list[str] | None = None,
         text: str | None = None,
         group: str | None = None,
         size: int = 64,
+        channels: Literal[1, 3] = 3,
+        white: float | None = None,
+        ground: Ground = "white",
         encoder: Encoder | None = None,
         subset: str | None = None,
         split: str = "train",
@@ -63,13 +75,15 @@ class HuggingFaceSamples(LabelledSource):
         licence: str = "unknown",
     ) -> None:
         need_datasets("HuggingFaceSamples")
+        name = name_of(name, Path(path))
         inputs = {"image": image, "columns": columns, "text": text}
         if sum(bool(given) for given in inputs.values()) != 1:
             raise UserError(f"The source {name} takes exactly one of image, columns and text; name the inputs.")
         if (text is None) != (encoder is None):
             raise UserError(f"The source {name} takes text and encoder together; give both or neither.")
         check_at_least(1, size=size, max_samples=max_samples)
-        self.name, self.licence = check_name(name), licence
+        check_above(0, white=white)
+        self.name, self.licence = name, licence
         self.origin = path if data_files is None else f"{path} files"
         self.input = "image" if image else "table" if columns else "embedding"
         self.columns = tuple(columns) if columns else None
@@ -81,6 +95,7 @@ class HuggingFaceSamples(LabelledSource):
             "size": size,
             "max_samples": max_samples,
         }
+        self.square: dict[str, Any] = {"channels": channels, "white": white, "ground": ground}
         self.hub: dict[str, Any] = {
             "path": path,
             "subset": subset,
@@ -99,16 +114,22 @@ class HuggingFaceSamples(LabelledSource):
         remedy = "correct path, subset or split, or use ImageFolder or Table for files you have"
         rows: Any = load_rows(f"The source {self.name}", remedy, streaming=limit is not None, **self.hub)
         features = getattr(rows, "features", None) or {}
+        if type(features.get(self.given["image"])).__name__ == "Image":
+            from datasets import Image
+
+            rows = rows.cast_column(self.given["image"], Image(decode=False))  # so that a damaged one can be named
         inputs: list[Any] = []
-        labels, groups = [], []
+        labels, groups, places = [], [], []
         for number, row in enumerate(rows if limit is None else rows.take(limit)):
             where = f"{self.origin}, row {number}"
+            places.append(f"row {number}")
             inputs.append(self._input(row, where))
             labels.append(_name(features, row, self.given["label"], where))
             if self.given["group"]:
                 groups.append(_name(features, row, self.given["group"], where))
         if not inputs:
             raise UserError(f"The source {self.name} has no rows in {self.origin}; choose another split.")
+        self.places = tuple(places)
         if self.encoder is not None:
             x = embed(self.encoder, inputs)
         else:
@@ -120,18 +141,23 @@ class HuggingFaceSamples(LabelledSource):
         local = sorted(
             {Path(file) for pattern in self.hub["data_files"] or [] for file in glob(pattern, recursive=True)}
         )
+        folder = Path(self.hub["path"])
+        local += [file for file in listed(folder, "**/*") if file.is_file()] if folder.is_dir() else []
         encoder = {} if self.encoder is None else {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
-        return {**self.given, **self.hub, **encoder, **files_facts(local)}
+        changed = {key: value for key, value in self.square.items() if value != _SQUARE[key]}  # new in the records
+        return {**self.given, **changed, **self.hub, **encoder, **files_facts(local)}
 
     def _input(self, row: dict[str, Any], where: str) -> Tensor | str:
         if self.given["image"]:
             image = _cell(row, self.given["image"], where)
-            if not hasattr(image, "convert"):
+            if isinstance(image, dict) and {"bytes", "path"} <= {*image}:
+                image = image["bytes"] or Path(image["path"])
+            if not isinstance(image, bytes | Path) and not hasattr(image, "convert"):
                 raise UserError(
                     f"{where}: {self.given['image']} is {type(image).__name__}, not an image; name another."
                 )
             try:
-                return as_square(image, self.given["size"], 3)
+                return as_square(image, self.given["size"], **self.square)
             except ValueError as error:
                 raise UserError(f"{where}: the image cannot be decoded ({error}); leave it out.") from error
         if self.given["text"]:
@@ -157,6 +183,9 @@ def _name(features: Any, row: dict[str, Any], column: str, where: str) -> str:
     """Return the name of a class or group; an integer gets the name that the dataset defines, if it does."""
     value = _cell(row, column, where)
     names = getattr(features.get(column), "names", None)
-    if value is None or value == "":
-        raise UserError(f"{where}, column {column}: the cell is empty; fill it or remove the row.")
-    return str(names[value] if names and isinstance(value, int) else value)
+    name = label_of(value, f"{where}, column {column}")
+    if not names or not isinstance(value, int):
+        return name
+    if not 0 <= value < len(names):  # -1 stands for no label
+        raise UserError(f"{where}, column {column}: {value} is none of the {len(names)} classes; leave the row out.")
+    return str(names[value])

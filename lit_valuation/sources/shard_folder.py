@@ -9,7 +9,7 @@ from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts, resolve_data_path
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.samples import Samples, merge_samples
-from lit_valuation.sources.base import LabelledSource, check_name
+from lit_valuation.sources.base import LabelledSource, name_of
 
 
 class ShardFolder(LabelledSource):
@@ -17,19 +17,19 @@ class ShardFolder(LabelledSource):
 
     Args:
         folder: The folder: absolute, or relative to the working directory or the data root.
-        name: Name of the source.
+        name: Name of the source; None takes that of the folder.
 
     Raises:
         UserError: If there is no labelled shard set, or the sets differ in kind or shape of their inputs.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
+    def __init__(self, folder: str, name: str | None = None) -> None:
         self.folder = resolve_data_path(folder)
-        self.name = check_name(name)
+        self.name = name_of(name, self.folder)
         folders = [index.parent for index in listed(self.folder, "**/index.json")]
         if not folders:
             raise UserError(
-                f"folder of the source {name} is {folder}, but there is no labelled shard set in it; correct the path."
+                f"folder of the source {self.name} is {folder}, but no labelled shard set is in it; correct the path."
             )
         self.sets = [LabelledSet(path) for path in folders]
         first = self.sets[0]

@@ -1,8 +1,7 @@
-"""Tables in the user's own CSV or Parquet files."""
+"""Tables in the user's own CSV, Parquet or JSONL files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,22 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError, did_you_mean
-from lit_core.files.parquet_files import parquet_rows
 from lit_core.files.paths import files_facts
-from lit_core.files.rows import csv_rows
 from lit_core.screen import say
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LARGEST, LabelledSource, check_name, to_samples
+from lit_valuation.sources.base import LabelledSource, label_of, name_of, number_of, to_samples
+from lit_valuation.sources.rows import cell_of, table_path, table_rows
 
 #: Absolute value above which a column trains badly beside others.
 _WIDE = 100
 
 
 class Table(LabelledSource):
-    """A table of numbers, as CSV with a header line or as Parquet. A row is a sample.
+    """A table of numbers, as CSV with a header line, as Parquet or as JSONL. A row is a sample.
 
     Args:
-        path: Path of a .csv or .parquet file.
-        name: Name of the source.
+        path: Path of a .csv, .parquet or .jsonl file.
+        name: Name of the source; None takes that of the file.
         label: Column of the classes.
         columns: Columns of the inputs; None takes all except label and group.
         group: Column of the groups; None if there are no groups.
@@ -42,21 +40,20 @@ class Table(LabelledSource):
     def __init__(
         self,
         path: str,
-        name: str,
-        label: str,
+        name: str | None = None,
+        label: str = "label",
         columns: list[str] | None = None,
         group: str | None = None,
         separator: str = ",",
         licence: str = "unknown",
     ) -> None:
-        self.path = Path(path).expanduser()
-        if not self.path.is_file():
-            raise UserError(f"path of the source {name} is {path}, but there is no such file; correct the path.")
-        if self.path.suffix not in (".csv", ".parquet"):
-            raise UserError(f"path of the source {name} is {path}, but must end in .csv or .parquet; convert the file.")
+        self.name = name_of(name, Path(path).expanduser())
+        self.path = table_path(path, self.name)
         if len(separator) != 1:
-            raise UserError(f"separator of the source {name} is {separator!r}, but must be one character, such as ;.")
-        self.name, self.licence, self.origin = check_name(name), licence, "a table"
+            raise UserError(
+                f"separator of the source {self.name} is {separator!r}, but must be one character, such as ;."
+            )
+        self.licence, self.origin = licence, "a table"
         self.label, self.group, self.given, self.separator = label, group, columns, separator
 
     def samples(self) -> Samples:
@@ -67,27 +64,27 @@ class Table(LabelledSource):
         """
         labels_and_groups = [self.label] if self.group is None else [self.label, self.group]
         needed = None if self.given is None else [*labels_and_groups, *self.given]
-        is_csv = self.path.suffix == ".csv"
-        rows = csv_rows(self.path, self.separator) if is_csv else parquet_rows(self.path, needed)
         inputs: list[str] | None = self.given
         x: list[list[float]] = []
-        labels, groups = [], []
-        for where, row in rows:
+        labels, groups, places = [], [], []
+        for where, row in table_rows(self.path, self.separator, needed):
             if inputs is None:
                 inputs = [column for column in row if column not in labels_and_groups]
             if not x:
                 self._check_columns(row, [*labels_and_groups, *inputs])
             if not inputs:
                 raise UserError(f"{self.path} has no columns except {', '.join(labels_and_groups)}; add the inputs.")
-            x.append([self._number(row[column], where, column) for column in inputs])
-            labels.append(self._name(row[self.label], where, self.label))
+            x.append([self._number(cell_of(row, column, where), where, column) for column in inputs])
+            labels.append(label_of(cell_of(row, self.label, where), f"{where}, column {self.label}"))
             if self.group is not None:
-                groups.append(self._name(row[self.group], where, self.group))
+                groups.append(label_of(cell_of(row, self.group, where), f"{where}, column {self.group}"))
+            places.append(where.removeprefix(f"{self.path}, "))
         columns = self.columns = tuple(inputs or ())
         if not x:
             raise UserError(f"{self.path} has no rows; add some.")
         values = np.array(x, dtype=np.float32)
         self._note_scales(values, columns)
+        self.places = tuple(places)
         return to_samples(self.name, values, labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
@@ -114,19 +111,5 @@ class Table(LabelledSource):
 
     @staticmethod
     def _number(cell: Any, where: str, column: str) -> float:
-        try:
-            number = float(cell)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not abs(number) <= LARGEST:  # nor nan
-            raise UserError(
-                f"{where}, column {column}: {cell!r} is not a finite float32; correct it, name the columns to use in "
-                "`columns`, or, if this column tells the groups, name it in `group`."
-            )
-        return number
-
-    @staticmethod
-    def _name(cell: Any, where: str, column: str) -> str:
-        if cell is None or not str(cell).strip():
-            raise UserError(f"{where}, column {column}: the cell is empty; fill it or remove the row.")
-        return str(cell).strip()
+        remedy = "correct it, name the columns to use in `columns`, or, if this column tells the groups, name it in "
+        return number_of(cell, f"{where}, column {column}", f"{remedy}`group`")

@@ -43,7 +43,7 @@ def test_each_config_says_what_it_is_and_names_the_command_that_runs_it(path):
 
 def test_a_folder_is_named_after_a_command_a_key_or_what_it_holds():
     """So that folders are named alike in all packages."""
-    commands = {"attack", "fit", "generate", "predict", "prepare"}
+    commands = {"attack", "divide", "fit", "generate", "predict", "prepare"}
     collections = {"paper", "quickstart", "studies"}
     for path in CONFIGS:
         package, folder, *_ = path.split("/")[1:]

@@ -33,7 +33,15 @@ QUERY = {
 SELECT = {"query": "query", "data": "data/owners/owner_1", "to": "trainer", "limit": 50, "ledger": "own_1.jsonl"}
 GRADIENTS = {"selector": "GradientMatchingSelector", "ckpt_path": CHECKPOINT.format("owner_1")}
 NO_DEVICE = {"trainer.accelerator": "none", "trainer.strategy": "none", "trainer.devices": 0}
+ROWS = {"class_path": "Table", "init_args": {"path": "rows.csv", "label": "kind"}}
+OTHER = {"class_path": "Table", "init_args": {"path": "other.csv", "label": "kind"}}
 CASES = {
+    "prepare": Case(
+        {"root": "mine", "source": ROWS},
+        {"root": "other", "source": OTHER, "val": OTHER, "test": OTHER, "classes": "classes.csv", "shard_size": 20}
+        | {"val_fraction": 0.3, "test_fraction": 0.3},
+        alone={"verify": {"root": "own"}},
+    ),
     "divide": Case(
         PREPARE,
         {"root": "other", "source": {"class_path": "SklearnTable", "init_args": {"table": "wine"}}, "shard_size": 20}
@@ -89,6 +97,11 @@ def begin():
         assert main([verb, "--config", "verb.yaml"]) == 0
         Path("verb.yaml").unlink()
 
+    for name, first in (("rows", 0), ("other", 40)):
+        lines = [f"{i * 37 % 101},{i * 53 % 97},{('calm', 'attack', 'scan')[i % 3]}" for i in range(first, first + 40)]
+        Path(f"{name}.csv").write_text("\n".join(["bytes,packets,kind", *lines]) + "\n")
+    Path("classes.csv").write_text("class,shared\ncalm,usual\nattack,attack\nscan,attack\n")
+    run("prepare", root=str(Path("own").absolute()), source=ROWS)
     run("divide", **{**PREPARE, "root": str(Path("data").absolute())})
     for party in ("trainer", "owner_1"):
         Path("fit.yaml").write_text(yaml.safe_dump(FIT))

@@ -38,7 +38,7 @@ def test_more_pixels_than_are_read_are_not_decoded(no_decoding, monkeypatch, tmp
         decoded_image(png(40, 30), "RGB")
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x.png").write_bytes(png(40, 30))
-    with pytest.raises(UserError, match=r"x\.png cannot be read as an image \(it has 40 x 30 pixels"):
+    with pytest.raises(UserError, match=r"x\.png \(it has 40 x 30 pixels"):
         ImageFolder(str(tmp_path), "i").samples()
 
 

@@ -1,6 +1,9 @@
 import csv
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from lit_valuation.exchange.sheet import write_sheet
 from lit_valuation.samples import Samples
@@ -13,3 +16,41 @@ def test_a_table_becomes_a_csv(tmp_path):
         read = list(csv.DictReader(file))
     assert read[0] == {"name": "r1", "class": "attack", "bytes": "1.5", "packets": "2"}
     assert [path.name for path in tmp_path.iterdir()] == ["answer.csv"]
+
+
+def shown(tmp_path, x, classes=("calm",), key="mine-0000001"):
+    """Return the pixels of the sheet of one sample."""
+    path = write_sheet(tmp_path / "answer", Samples(x, torch.tensor([0]), classes, (key,)), [key], None)
+    assert path.suffix == ".png"
+    with Image.open(path) as sheet:
+        return np.asarray(sheet.convert("RGB"))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("size", [(8, 8), (6, 12), (150, 130)])
+def test_each_pixel_that_the_model_sees_is_on_the_sheet(tmp_path, channels, dtype, size):
+    pixels = torch.randint(256, (1, channels, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    sheet = shown(tmp_path, pixels if dtype == torch.uint8 else pixels / 255)
+    parts = [pixels[0, :3].expand(3, -1, -1)] + ([pixels[0, 3:].expand(3, -1, -1)] if channels == 4 else [])
+    seen = np.concatenate([part.permute(1, 2, 0).numpy() for part in parts], axis=1)
+    factor = max(1, -(-96 // min(seen.shape[:2])))
+    expected = seen.repeat(factor, 0).repeat(factor, 1)
+    np.testing.assert_array_equal(sheet[: expected.shape[0], : expected.shape[1]], expected)
+
+
+def test_a_large_image_is_scaled_down_and_not_thinned_out(tmp_path):
+    board = (torch.arange(768)[:, None] + torch.arange(768)) % 2 * 255
+    sheet = shown(tmp_path, board[None, None].to(torch.uint8))
+    assert 126 <= sheet[:384, :384].min() <= sheet[:384, :384].max() <= 129
+
+
+@pytest.mark.parametrize("name", ["dog", "große Hunde", "狗"])
+def test_the_whole_name_of_a_sample_and_its_class_are_below_it(tmp_path, name):
+    x = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)
+    one, other = (
+        shown(tmp_path / place, x, (name,), key)
+        for place, key in (("a", "a-long-name-0000001"), ("b", "a-long-name-0000002"))
+    )
+    assert one.shape == other.shape and not np.array_equal(one[108:], other[108:]) and (one[96:108] < 255).any()
+    np.testing.assert_array_equal(one[:108], other[:108])

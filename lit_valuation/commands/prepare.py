@@ -1,0 +1,309 @@
+"""The verb ``prepare``: one party's own data, as labelled shards that all other commands read."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lit_core import __version__
+from lit_core.data.prepared import check_prepared, index_hashes, is_whole
+from lit_core.data.shards import splits_of
+from lit_core.errors import UserError, check_at_least, checked_first, refuse_unused, require
+from lit_core.files.formats import stamp
+from lit_core.files.json_files import plain
+from lit_core.files.outputs import output_folder
+from lit_core.files.paths import atomic_write, file_sha256, remove_folder, replace_whole, resolve_data_path
+from lit_core.files.tables import CsvWriter, text_table
+from lit_core.files.working_folder import (
+    PREPARED,
+    RECORD,
+    WORK,
+    is_prepared,
+    read_prepared,
+    root_to_prepare,
+    workplace,
+)
+from lit_core.record import shown, versions
+from lit_core.screen import quoted, say
+from lit_core.seeds import checked_seed
+from lit_valuation.data.class_map import read_class_map, with_shared_names
+from lit_valuation.data.division import remove_duplicates
+from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
+from lit_valuation.data.splitting import split
+from lit_valuation.exchange.ledger import LEDGER
+from lit_valuation.samples import Samples, merge_samples
+from lit_valuation.sources import LabelledSource
+
+#: Table of the samples: their names, splits and classes, and where they come from.
+NAMES = "samples.csv"
+#: Contents of a root, in the order in which they are moved there.
+_PARTS = ("train", "val", "test", NAMES, RECORD)
+#: Fractions where nothing else is given.
+_FRACTIONS = {"val": 0.2, "test": 0.1}
+#: Number of classes that the printed table shows.
+_COLUMNS = 6
+
+#: Number of samples by split and class.
+Summary = dict[str, dict[str, int]]
+
+
+def _check(val_fraction: float | None, test_fraction: float | None, seed: int, shard_size: int) -> None:
+    fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction}
+    for name, fraction in fractions.items():
+        require(fraction is None or 0 <= fraction < 1, name, fraction, "from 0 to below 1")
+    both = sum(fraction or 0 for fraction in fractions.values())
+    require(both < 1, "val_fraction + test_fraction", both, "below 1, so that something is left to train on")
+    checked_seed("seed", seed)
+    check_at_least(1, shard_size=shard_size)
+
+
+@checked_first(_check)
+def prepare(
+    root: str,
+    source: LabelledSource | None = None,
+    val: LabelledSource | None = None,
+    test: LabelledSource | None = None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    classes: str | None = None,
+    seed: int = 0,
+    shard_size: int = 2000,
+    verify: bool = False,
+) -> Summary:
+    """Write a party's own samples as labelled shards with the splits train, val and test, for all other commands.
+
+    Exact copies of a sample are left out, whatever their class; if val or test hold a copy of a sample, train does not.
+    The root changes only at the end. Equal arguments give equal files.
+
+    Args:
+        root: Folder of the data: absolute, from the working directory if it begins with ``./``, or below the data root.
+            A folder of that name in the working directory is taken only if prepare wrote it.
+        source: Your samples, by class name, such as ImageFolder or Table.
+        val: Your samples of the split val, by class name; null takes a fraction of the source.
+        test: Your samples of the split test, by class name; null takes a fraction of the source.
+        val_fraction: Fraction of each class for val, from 0, without val; null takes 0.2.
+        test_fraction: Fraction of each class for test, from 0, without test; null takes 0.1.
+        classes: Path of a class map, a CSV file with the columns class and shared: your names of classes, and those on
+            which all parties have agreed. A class without a shared name is left out; null takes your names.
+        seed: Seed of the draw of the splits, 0 or more.
+        shard_size: Samples per shard, 1 or more.
+        verify: Whether to only compare the files in the root with their recorded hashes.
+
+    Returns:
+        Number of samples by split and class.
+
+    Raises:
+        UserError: If an argument or the source is wrong, or the root holds other files.
+        RunFailure: If the disk is full.
+    """
+    if verify:
+        refuse_unused(prepare, locals(), "verify", "root")
+        return _verify(resolve_data_path(root))
+    folder = root_to_prepare(root)
+    output_folder(folder, "root")
+    _check(val_fraction, test_fraction, seed, shard_size)
+    if source is None:
+        raise UserError("source is missing; name one, such as `--source ImageFolder`, or set verify to true.")
+    given = {"val": val, "test": test}
+    fractions = _fractions(given, {"val": val_fraction, "test": test_fraction})
+    shared = None if classes is None else read_class_map(classes)
+    sources = {"train": source, **{name: one for name, one in given.items() if one is not None}}
+    settings = plain(
+        {
+            **{"source" if name == "train" else name: one.describe() for name, one in sources.items()},
+            **{f"{name}_fraction": fraction for name, fraction in fractions.items()},
+            **{"classes": shared, "seed": seed, "shard_size": shard_size},
+        }
+    )
+    settings = shown(settings)
+    with workplace(folder, f"ready/{RECORD}") as work:
+        ready = work / "ready"
+        new = all(path.name in (WORK, LEDGER) for path in folder.iterdir())
+        if (ready / RECORD).is_file():  # a killed run had begun to move them into the root
+            is_prepared(ready, settings, shown)
+        elif new or not (_is_prepared(folder, settings) and _is_whole(folder)):
+            remove_folder(work)
+            own = _own(sources, shared, classes)
+            _write(ready, own, fractions, settings)
+        for part in _PARTS:
+            if (ready / part).exists():
+                replace_whole(folder / part, ready / part)
+    summary = _summary(folder)
+    _print(summary)
+    place = root if resolve_data_path(root) == folder else folder
+    say("", f"In           {folder}")
+    say(f"Names        {folder / NAMES} tells where each sample comes from; keep it to yourself")
+    say(f"Train on it  lit-valuation fit --config CONFIG --data.root {quoted(place)}")
+    return summary
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A party's samples by given split, the source's in ``train``, and what is stored and said of them."""
+
+    samples: Mapping[str, Samples]
+    sources: Mapping[str, LabelledSource]
+    places: Mapping[str, str]
+    found: int
+
+
+def _fractions(given: Mapping[str, Any], typed: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the fraction of each split that is drawn from the source."""
+    for name, one in given.items():
+        if one is not None and typed[name] is not None:
+            raise UserError(
+                f"{name}_fraction is {typed[name]}, but {name} gives the samples of that split; leave out one of them."
+            )
+    return {
+        name: _FRACTIONS[name] if (value := typed[name]) is None else value
+        for name, one in given.items()
+        if one is None
+    }
+
+
+def _is_prepared(folder: Path, settings: dict[str, Any]) -> bool:
+    if (folder / "trainer").is_dir():
+        raise UserError(
+            f"root is {folder}, which `lit-valuation divide` wrote for several parties; choose another root."
+        )
+    try:
+        return is_prepared(folder, settings, shown)
+    except UserError as error:
+        if not (folder / LEDGER).is_file():
+            raise
+        raise UserError(
+            f"{error} Move {folder / LEDGER} into the new folder, so that what you have shared stays counted."
+        ) from error
+
+
+def _is_whole(folder: Path) -> bool:
+    if not is_whole(folder):
+        return False
+    try:
+        _check_names(folder)
+    except UserError as error:
+        say(f"{folder} is prepared anew. {error}")
+        return False
+    return True
+
+
+def _check_names(folder: Path) -> None:
+    recorded = read_prepared(folder / RECORD, f"remove {folder} to prepare it again").get("names_sha256")
+    if not (folder / NAMES).is_file() or file_sha256(folder / NAMES) != recorded:
+        raise UserError(f"{folder / NAMES} is missing or damaged; prepare the source again or restore the file.")
+
+
+def _own(sources: Mapping[str, LabelledSource], shared: Mapping[str, str] | None, classes: str | None) -> _Own:
+    """Read all sources, rename the classes, and leave out exact copies."""
+    read: dict[str, Samples] = {}
+    places: dict[str, str] = {}
+    for name, source in sources.items():
+        samples = source.samples()
+        keys = samples.keys if name == "train" else tuple(f"{name}-{key}" for key in samples.keys)
+        places |= dict(zip(keys, source.places or (), strict=False))
+        read[name] = replace(samples, keys=keys)
+        _check_alike(sources["train"], read["train"], source, samples, name)
+    together = merge_samples(list(read.values())[::-1])  # of copies, the first stays
+    together = together.renumbered(tuple(dict.fromkeys((*read["train"].classes, *together.classes))))
+    if shared is not None and classes is not None:
+        together = with_shared_names(together, shared, classes)
+    kept = remove_duplicates(together)
+    if len(kept) < len(together):
+        say(f"Left out: {len(together) - len(kept):,} exact copies of other samples.")
+    of = {key: name for name, samples in read.items() for key in samples.keys}
+    split_of = [of[key] for key in kept.keys]
+    parts = {name: kept.take([i for i, other in enumerate(split_of) if other == name]) for name in read}
+    trained = {kept.classes[c] for c in parts["train"].y.unique().tolist()}
+    for name, part in parts.items():
+        foreign = sorted({kept.classes[c] for c in part.y.unique().tolist()} - trained)
+        if foreign:
+            raise UserError(
+                f"{name} holds the class {foreign[0]!r}, of which the source has no sample; add some, or give both the "
+                "same names by `classes`."
+            )
+        if not len(part):
+            raise UserError(f"{name} has no sample that is left; give others.")
+    return _Own(parts, sources, places, len(together))
+
+
+def _check_alike(source: LabelledSource, samples: Samples, other: LabelledSource, others: Samples, name: str) -> None:
+    """Refuse a given split whose inputs are of another kind than those of the source."""
+    for what, one, two in (
+        ("inputs", source.input, other.input),
+        ("inputs of the shape", tuple(samples.x.shape[1:]), tuple(others.x.shape[1:])),
+        ("the columns", source.columns, other.columns),
+    ):
+        if one != two:
+            raise UserError(f"{name} holds {what} {two}, but the source {one}; give both alike.")
+
+
+def _write(ready: Path, own: _Own, fractions: Mapping[str, float], settings: Mapping[str, Any]) -> None:
+    """Write the contents of the root, the record last."""
+    source = own.sources["train"]
+    drawn = split(own.samples["train"], fractions, int(settings["seed"]))
+    text = io.StringIO()
+    writer = CsvWriter(text)
+    writer.row(["name", "split", "class", "from"])
+    for name, samples in {**own.samples, **drawn}.items():
+        of_split = own.sources.get(name, source)
+        meta: dict[str, Any] = {"input": source.input}
+        if source.columns is not None:
+            meta["columns"] = list(source.columns)
+        write_labelled(
+            ready / name,
+            samples,
+            source=of_split.name,
+            split=name,
+            licence=of_split.licence,
+            origin=of_split.origin,
+            meta=meta,
+            shard_size=int(settings["shard_size"]),
+        )
+        for key, y in zip(samples.keys, samples.y.tolist(), strict=True):
+            writer.row([key, name, samples.classes[y], own.places.get(key, "")])
+    atomic_write(ready / NAMES, text.getvalue())
+    kept = sum(map(len, own.samples.values()))
+    content = {
+        **stamp(PREPARED),
+        "release": __version__,
+        "versions": versions(),
+        "settings": settings,
+        "samples": {"found": own.found, "copies_left_out": own.found - kept},
+        "sets": index_hashes(ready),
+        "names_sha256": file_sha256(ready / NAMES),
+    }
+    atomic_write(ready / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _verify(root: Path) -> Summary:
+    if not (root / RECORD).is_file() or not splits_of(root):
+        several = "; compare it by `lit-valuation divide`" if (root / "trainer").is_dir() else "; correct the path"
+        raise UserError(f"root is {root}, but it was not written by prepare{several}.")
+    check_prepared(root)
+    _check_names(root)
+    summary = _summary(root)
+    _print(summary)
+    say("", f"All shards of {root} match their recorded hashes.")
+    return summary
+
+
+def _summary(root: Path) -> Summary:
+    counts = {name: Counter(label for label, _ in LabelledSet(root / name).labels()) for name in splits_of(root)}
+    return {name: dict(sorted(of_split.items())) for name, of_split in counts.items()}
+
+
+def _print(summary: Summary) -> None:
+    """Print a line per split: its samples, and those of the first classes."""
+    names = list(dict.fromkeys(name for classes in summary.values() for name in classes))
+    shown_names = names[:_COLUMNS]
+    lines = [["split", "samples", *(name[:12] for name in shown_names)]]
+    for name, of_split in summary.items():
+        lines.append([name, f"{sum(of_split.values()):,}", *(f"{of_split.get(one, 0):,}" for one in shown_names)])
+    say("", *text_table(lines))
+    if len(names) > len(shown_names):
+        say(f"{len(shown_names)} of {len(names):,} classes are shown.")

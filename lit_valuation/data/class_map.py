@@ -1,0 +1,81 @@
+"""Class maps: how a party's own names of classes are called among all parties of an exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lit_core.errors import UserError, did_you_mean
+from lit_core.files.rows import csv_rows
+from lit_core.screen import say
+from lit_valuation.samples import Samples
+
+#: Columns of the file.
+OWN, SHARED = "class", "shared"
+
+
+def read_class_map(path: str | Path) -> dict[str, str]:
+    """Read a class map: a CSV file with the columns ``class`` and ``shared``.
+
+    Args:
+        path: The file. A row gives the shared name of one of the party's own classes, or none, which leaves its samples
+            out. Several classes may have one shared name.
+
+    Returns:
+        Shared names by own names; an empty one leaves a class out.
+
+    Raises:
+        UserError: If there is no such file, a column is missing, or a class has two shared names.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"classes is {path}, but there is no such file; give a CSV of the columns {OWN} and {SHARED}.")
+    shared: dict[str, str] = {}
+    for where, row in csv_rows(file):
+        if set(row) != {OWN, SHARED}:
+            raise UserError(f"{file}, line 1 must be {OWN},{SHARED}, but is {','.join(row)}; fix the line.")
+        own, target = row[OWN].strip(), row[SHARED].strip()
+        if not own:
+            raise UserError(f"{where}: the column {OWN} is empty; name a class of yours, or remove the line.")
+        if shared.get(own, target) != target:
+            raise UserError(
+                f"{where} gives the class {own!r} the shared name {target!r}, but a line before it gives "
+                f"{shared[own]!r}; keep one of them."
+            )
+        shared[own] = target
+    if not shared:
+        raise UserError(f"{file} names no class; add a line for each of yours.")
+    return shared
+
+
+def with_shared_names(samples: Samples, shared: Mapping[str, str], path: str | Path) -> Samples:
+    """Return samples whose classes have their shared names, without those of classes that have none.
+
+    Args:
+        samples: Samples of the party's own classes.
+        shared: Shared names by own names, as `read_class_map` returns them.
+        path: Path of the class map, for messages.
+
+    Raises:
+        UserError: If the map does not know a class, or leaves all out.
+    """
+    own = [samples.classes[index] for index in samples.y.unique().tolist()]
+    for name in own:
+        if name not in shared:
+            raise UserError(
+                f"The samples hold the class {name!r}, which {path} does not name; add a line for it, without a shared "
+                f"name to leave its samples out.{did_you_mean(name, shared)}"
+            )
+    unused = [name for name in shared if name not in own]
+    if unused:
+        say(f"Note: {len(unused):,} classes of {path} have no samples, such as {unused[0]}.", error=True)
+    targets = tuple(sorted({shared[name] for name in own} - {""}))
+    if not targets:
+        raise UserError(f"{path} gives no class of the samples a shared name, so all are left out; add some.")
+    number = {name: index for index, name in enumerate(targets)}
+    new = torch.tensor([number.get(shared.get(name, ""), -1) for name in samples.classes], dtype=torch.int64)[samples.y]
+    kept = (new >= 0).nonzero().squeeze(1)
+    return replace(samples.take(kept), y=new[kept], classes=targets)

@@ -1,0 +1,193 @@
+"""Labelled samples in webdataset shards that others wrote."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_core.errors import UserError, check_above, check_at_least
+from lit_core.files.arrays import parse_npy
+from lit_core.files.json_files import parse_json
+from lit_core.files.listing import listed
+from lit_core.files.paths import files_facts
+from lit_valuation.data.images import Ground, pillow_image
+from lit_valuation.encoders import Encoder, embed
+from lit_valuation.samples import Samples
+from lit_valuation.sources.base import LARGEST, LabelledSource, label_of, name_of, refuse_faults, to_samples
+from lit_valuation.sources.image_folder import as_square
+
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
+#: Largest member that is read, in bytes.
+_LARGEST = 1 << 28
+
+
+class WebDataset(LabelledSource):
+    """Webdataset shards: tar files in which the members of a sample share their name up to its first dot.
+
+    A sample has one member of inputs, which is an image, an array (``npy``) or a text (``txt``), and one with its
+    label, which is a text (``cls``) or in an object (``json``).
+
+    Args:
+        path: A .tar file, or a folder of them.
+        name: Name of the source; None takes that of the file or folder.
+        inputs: Ending of the members with inputs, such as jpg; None takes images.
+        label: Ending of the members with labels.
+        field: Key of the label in a member that is JSON; None takes the member's text.
+        size: Height and width of images in pixels, to which they are scaled and cropped, 1 or more.
+        channels: 1 for grey, 3 for colour.
+        white: Value of a white pixel in images of more than 8 bits, above 0; None takes 65535 for 16 bits.
+        ground: What is behind transparent pixels: white or black.
+        encoder: Encoder that turns texts into embeddings, by class name.
+        licence: Licence of the data, for the record.
+
+    Raises:
+        UserError: If there is no shard, or arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        inputs: str | None = None,
+        label: str = "cls",
+        field: str | None = None,
+        size: int = 64,
+        channels: Literal[1, 3] = 3,
+        white: float | None = None,
+        ground: Ground = "white",
+        encoder: Encoder | None = None,
+        licence: str = "unknown",
+    ) -> None:
+        found = Path(path).expanduser()
+        self.name = name_of(name, found)
+        self.files = listed(found, "**/*.tar") if found.is_dir() else [found] if found.is_file() else []
+        if not self.files:
+            raise UserError(f"path of the source {self.name} is {path}, but there is no .tar file; correct the path.")
+        if (inputs == "txt") != (encoder is not None):
+            raise UserError(f"The source {self.name} takes `inputs: txt` and encoder together; give both or neither.")
+        check_at_least(1, size=size)
+        check_above(0, white=white)
+        self.licence, self.origin = licence, "webdataset shards"
+        self.endings = _IMAGES if inputs is None else (inputs,)
+        self.label, self.field, self.encoder = label, field, encoder
+        self.size, self.channels, self.white, self.ground = size, channels, white, ground
+        if self._are_images():
+            pillow_image()  # refuses here if Pillow is missing
+        self.input = "image" if self._are_images() else "embedding" if encoder else "table"
+
+    def samples(self) -> Samples:
+        """Return the samples in the order of the shards and of their members.
+
+        Raises:
+            UserError: If a shard is damaged, or samples lack a member or cannot be read. The message names them.
+        """
+        inputs: list[Any] = []
+        labels: list[str] = []
+        places: list[str] = []
+        faults: list[str] = []
+        for where, members in self._members():
+            try:
+                inputs.append(self._input(members, where))
+                labels.append(self._label(members, where))
+                places.append(where)
+            except ValueError as error:
+                faults.append(str(error) if str(error).startswith(where) else f"{where} ({error})")
+        refuse_faults(faults, len(faults) + len(labels), "samples")
+        if not inputs:
+            raise UserError(f"{self.files[0]} has no samples; correct the path.")
+        self.places = tuple(places)
+        if self.encoder is not None:
+            x = embed(self.encoder, inputs)
+        else:
+            shapes = {tuple(one.shape): where for one, where in zip(inputs, places, strict=True)}
+            if len(shapes) > 1:
+                (shape, where), (other, place) = list(shapes.items())[:2]
+                raise UserError(f"{where} is of shape {shape}, but {place} of {other}; give inputs of one shape.")
+            x = torch.stack(inputs)
+        return to_samples(self.name, x, labels)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the arguments, and the names, sizes and modification times of the shards."""
+        given: dict[str, Any] = {key: getattr(self, key) for key in ("label", "field", "size", "channels", "white")}
+        given |= {"inputs": list(self.endings), "ground": self.ground}
+        encoder = {} if self.encoder is None else {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
+        return {**given, **encoder, **files_facts(self.files)}
+
+    def _are_images(self) -> bool:
+        return self.endings[0] in _IMAGES
+
+    def _members(self) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Yield file and key, and the needed members by their endings, of each sample."""
+        for path in self.files:
+            try:
+                _check_end(path)
+                with tarfile.open(path, "r|") as archive:  # in one pass, so that no header can lead back
+                    yield from self._of_shard(path, archive)
+            except (tarfile.TarError, EOFError, OSError) as error:
+                raise UserError(f"{path} is not a whole tar file ({error}); restore or remove it.") from error
+
+    def _of_shard(self, path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+        present, members = "", dict[str, bytes]()
+        for member in archive:
+            folder, slash, file = member.name.rpartition("/")
+            stem, _, ending = file.partition(".")
+            if not member.isfile() or not stem or "__MACOSX" in folder.split("/"):
+                continue
+            key = f"{folder}{slash}{stem}"
+            if key != present:
+                if members:
+                    yield f"{path}, {present}", members
+                present, members = key, {}
+            ending = ending.lower()
+            if ending in members:
+                raise UserError(f"{path}, {key} has the member {ending} twice; write the shard again.")
+            if ending in (*self.endings, self.label):
+                if member.size > _LARGEST:
+                    raise UserError(
+                        f"{path}, {member.name} has {member.size:,} bytes, but at most {_LARGEST:,} are read."
+                    )
+                content = archive.extractfile(member)
+                members[ending] = b"" if content is None else content.read()
+        if members:
+            yield f"{path}, {present}", members
+
+    def _input(self, members: dict[str, bytes], where: str) -> Tensor | str:
+        endings = [ending for ending in self.endings if ending in members]
+        if len(endings) != 1:
+            wanted = "image" if len(self.endings) > 1 else self.endings[0]
+            raise ValueError(f"it has {len(endings)} members with inputs ({wanted}), not one")
+        content = members[endings[0]]
+        if self._are_images():
+            return as_square(content, self.size, self.channels, self.white, self.ground)
+        if self.encoder is not None:
+            return content.decode()  # an error of which is a ValueError
+        array = np.atleast_1d(parse_npy(content))
+        if not (np.abs(array.astype(np.float64)) <= LARGEST).all():
+            raise ValueError("its array holds a number that is not a finite float32")
+        return torch.from_numpy(array.astype(np.float32)).flatten()
+
+    def _label(self, members: dict[str, bytes], where: str) -> str:
+        if self.label not in members:
+            raise ValueError(f"it has no member {self.label} with its label")
+        content: Any = members[self.label].decode()
+        if self.field is not None:
+            row = parse_json(content.encode(), where, dict, "correct the member", lenient=True)
+            if self.field not in row:
+                raise ValueError(f"its {self.label} has no key {self.field}")
+            content = row[self.field]
+        return label_of(content, f"{where}, {self.label}")
+
+
+def _check_end(path: Path) -> None:
+    """Refuse a file that is cut off, which `tarfile` may take for a whole one: it must end in a block of zeros."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - tarfile.BLOCKSIZE))
+        if size % tarfile.BLOCKSIZE or file.read().strip(b"\0"):
+            raise tarfile.TarError("it has no end mark")
