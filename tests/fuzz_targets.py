@@ -1,10 +1,12 @@
 """What the fuzzer alters: a folder for each reader of files, as our own writers make it, and what reads it."""
 
 import gzip
+import io
 import json
 import lzma
 import struct
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,11 +46,12 @@ from lit_detect.records import Record
 from lit_detect.study.attacked import AttackOnDisk
 from lit_moe.commands.generate import read_prompts
 from lit_moe.interop.folder import ModelFolder
+from lit_valuation.data.class_map import read_class_map
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.manifest import Query
 from lit_valuation.samples import Samples
-from lit_valuation.sources import ImageFolder, Table
+from lit_valuation.sources import Arrays, ImageFolder, Table, WebDataset
 from lit_valuation.sources.fashion_mnist import read_idx
 
 sys.path += [str(Path(__file__).parent / folder) for folder in ("detect", "detect/formats")]
@@ -246,6 +249,26 @@ def tables(folder):
     (folder / "t.csv").write_text("x,y,label\n" + "".join(f"{row['x']},{row['y']},{row['label']}\n" for row in made))
     parquet.write_table(pyarrow.Table.from_pylist(made), folder / "t.parquet")
     return each(folder, lambda path: Table(str(path), "t", "label").samples(), lambda path: True)
+
+
+@target
+def own_samples(folder):
+    """Arrays, webdataset shards and class maps of the user's own."""
+    np.savez(folder / "a.npz", x=np.arange(6.0).reshape(3, 2), y=np.array(["a", "b", "a"]))
+    picture = io.BytesIO()
+    Image.new("RGBA", (3, 2), (9, 8, 7, 6)).save(picture, "PNG")
+    with tarfile.open(folder / "w.tar", "w") as archive:
+        for name, content in (("0.png", picture.getvalue()), ("0.cls", b"a")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    (folder / "c.csv").write_text("class,shared\na,b\nc,\n")
+    readers = {
+        ".npz": lambda path: Arrays(str(path)).samples(),
+        ".tar": lambda path: WebDataset(str(path), size=2).samples(),
+        ".csv": read_class_map,
+    }
+    return each(folder, lambda path: readers[path.suffix](path), lambda path: path.suffix in readers)
 
 
 @target

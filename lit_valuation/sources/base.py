@@ -30,7 +30,7 @@ class LabelledSource(Described):
     """Labelled samples of one origin, which ``prepare`` splits, and ``divide`` divides among a trainer and owners.
 
     To add a source, derive from this class, export it from ``lit_valuation.sources``, and write its YAML in
-    ``configs/valuation/divide`` and its test.
+    ``configs/valuation/divide``, or ``prepare`` if users bring the data, and its test.
 
     Attributes:
         name: Name of the source, with which the keys of its samples begin.
