@@ -50,6 +50,7 @@ class Arrays(LabelledSource):
         white: float | None = None,
         licence: str = "unknown",
     ) -> None:
+        check_above(0, white=white)
         self.path, self.labels = Path(path).expanduser(), None if labels is None else Path(labels).expanduser()
         self.name = name_of(name, self.path)
         for argument, file in (("path", self.path), ("labels", self.labels)):
@@ -62,7 +63,6 @@ class Arrays(LabelledSource):
                 f"path of the source {self.name} is {path} and labels is {labels}, but they must be one .npz file, or "
                 "a .npy file and the .npy file of its labels; give these."
             )
-        check_above(0, white=white)
         self.x, self.y, self.channels_last, self.white = x, y, channels_last, white
         self.licence, self.origin = licence, "arrays"
         self.input = "table" if self._inputs().ndim == 2 else "image"

@@ -64,6 +64,8 @@ class WebDataset(LabelledSource):
         encoder: Encoder | None = None,
         licence: str = "unknown",
     ) -> None:
+        check_at_least(1, size=size)
+        check_above(0, white=white)
         found = Path(path).expanduser()
         self.name = name_of(name, found)
         self.files = listed(found, "**/*.tar") if found.is_dir() else [found] if found.is_file() else []
@@ -71,8 +73,6 @@ class WebDataset(LabelledSource):
             raise UserError(f"path of the source {self.name} is {path}, but there is no .tar file; correct the path.")
         if (inputs == "txt") != (encoder is not None):
             raise UserError(f"The source {self.name} takes `inputs: txt` and encoder together; give both or neither.")
-        check_at_least(1, size=size)
-        check_above(0, white=white)
         self.licence, self.origin = licence, "webdataset shards"
         self.endings = _IMAGES if inputs is None else (inputs,)
         self.label, self.field, self.encoder = label, field, encoder
