@@ -137,4 +137,4 @@ def test_the_study_of_real_texts_reads_no_reserved_file():
     text = CONFIG.read_text()
     assert "gpt-4" not in text.lower() and "pubmed" not in text.lower()
     wild = yaml.safe_load(text)["grids"]["detectors"]["arguments"]["wild"]
-    assert {"opt-2.7b", "gpt-neox-20b", "davinci", "gpt-3.5-turbo", "stories", "encyclopedia"} == set(wild)
+    assert {"davinci", "gpt-3.5-turbo", "stories", "encyclopedia"} < set(wild)
