@@ -96,6 +96,48 @@ def test_balance_loss_alone_has_the_gradient_of_its_formula(n_experts, k):
     assert F.mri(router(lighter)[2].counts, 64) < before
 
 
+@pytest.mark.parametrize("kind", [PenaltyRouter, BiasRouter])
+@pytest.mark.parametrize(("n_experts", "k"), SHAPES)
+def test_the_loss_of_sequences_is_the_mean_of_their_own(kind, n_experts, k):
+    """Of four sequences of 12 tokens, sequence by sequence; the second has three tokens and the last has none."""
+    logits = make_logits(48, n_experts).double().detach().requires_grad_()
+    mask = torch.ones(4, 12, dtype=torch.bool)
+    mask[1, 3:], mask[3] = False, False
+    only = {"balance_weight": 0.0, "z_weight": 0.0} if kind is PenaltyRouter else {}
+    router = kind(n_experts, k, sequence_weight=0.3, **only)
+    indices, _, stats = router(logits, mask.flatten(), sequences=4)
+    (gradient,) = torch.autograd.grad(stats.balance_loss, logits)
+    expected = 0.0
+    for sequence in range(3):
+        rows = [12 * sequence + token for token in range(12) if mask[sequence, token]]
+        scores = [logits[row].sigmoid() if kind is BiasRouter else logits[row].softmax(-1) for row in rows]
+        load = torch.zeros(n_experts, dtype=torch.float64)
+        for row in rows:
+            for expert in indices[row].tolist():
+                load[expert] += 1 / (k * len(rows))
+        share = sum(score / score.sum() for score in scores) / len(rows)
+        expected = expected + 0.3 * n_experts * (load * share).sum() / 3
+    torch.testing.assert_close(stats.balance_loss, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+    with pytest.raises(UserError, match=r"`sequence_weight` is 0.3, but how the tokens divide"):
+        router(logits)
+
+
+def test_losses_of_several_scopes_add_up():
+    logits = [make_logits(24, 8, seed=seed) for seed in (0, 1)]
+    parts = [dict(balance_weight=0.2), dict(sequence_weight=0.3), dict(global_weight=0.4)]
+    none = dict(balance_weight=0.0, z_weight=0.0)
+    routers = [
+        PenaltyRouter(8, 2, **{**none, **part}) for part in (*parts, {k: v for p in parts for k, v in p.items()})
+    ]
+    for batch in logits:
+        *single, together = [router(batch, sequences=2).stats.balance_loss for router in routers]
+        torch.testing.assert_close(together, sum(single))
+    scoped = PenaltyRouter(8, 2, balance_weight=0.4, z_weight=0.0, scope="global_batch")
+    values = [scoped(batch).stats.balance_loss for batch in logits]
+    torch.testing.assert_close(values[1], single[2])
+
+
 @pytest.mark.parametrize(("n_experts", "k"), SHAPES)
 def test_z_loss_alone_has_the_gradient_of_its_formula(n_experts, k):
     logits = make_logits(32, n_experts).double().detach().requires_grad_()
@@ -233,6 +275,10 @@ def test_refuses_impossible_settings():
         PenaltyRouter(8, 1, jitter=1.0)
     with pytest.raises(UserError, match="update_rate is 0"):
         BiasRouter(8, 1, update_rate=0.0)
+    with pytest.raises(UserError, match="sequence_weight is -1"):
+        BiasRouter(8, 1, sequence_weight=-1.0)
+    with pytest.raises(UserError, match="global_weight is -1"):
+        PenaltyRouter(8, 1, global_weight=-1.0)
     with pytest.raises(UserError, match="tolerance is -1"):
         SinkhornRouter(8, 1, tolerance=-1)
     with pytest.raises(UserError, match="max_iterations is 0"):
