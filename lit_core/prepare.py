@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
@@ -128,6 +128,8 @@ def prepare(
             there = folder / corpus.name
             if not (is_prepared(there, settings[corpus.name], shown) and is_whole(there)):
                 missing.append(corpus)
+        if encoder is not None and missing:
+            _check_start(folder, encoder, {corpus.name for corpus in missing})
         builds = [gather(corpus, settings[corpus.name], work) for corpus in missing]
         training = None
         if encoder is None:
@@ -208,6 +210,18 @@ def _given_tokenizer(root: Path, tokenizer: str | None, vocab_size: int | None) 
                 "vocab_size out to keep the root's tokenizer."
             )
     return given if given is not None else stored
+
+
+def _check_start(root: Path, tokenizer: Tokenizer, remade: Collection[str]) -> None:
+    """Refuse to add to sources of a former release, whose documents begin with other tokens."""
+    for record in sorted(root.glob(f"*/{RECORD}")):
+        for split in splits_of(record.parent) if record.parent.name not in remade else ():
+            start = (ShardSet(record.parent / split, verify=False).index["tokenizer"] or {}).get("start", [])
+            if tuple(start) != tokenizer.start:
+                raise UserError(
+                    f"The documents in {record.parent / split} begin with the tokens {start}, [] standing for none, "
+                    f"but the tokenizer begins a text with {list(tokenizer.start)}; choose a new root for all sources."
+                )
 
 
 def _root_tokenizer(root: Path) -> Tokenizer | None:

@@ -11,6 +11,7 @@ from lit_core.data.module import StreamDataModule
 from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.paths import resolve_data_path
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.screen import rank_zero_warn
 
 
 class TokenDataModule(StreamDataModule):
@@ -76,6 +77,7 @@ class TokenDataModule(StreamDataModule):
         self.bin_dtype = bin_dtype
         self.verify = verify
         self.padded_vocab_size = padded_vocab_size
+        self._start: tuple[str, tuple[int, ...]] | None = None  # with which source's documents all begin
         self._check()
 
     @cached_property
@@ -160,7 +162,25 @@ class TokenDataModule(StreamDataModule):
                 f"The source {name} in {path} was prepared with the tokenizer {theirs[:12]}, but the data's is "
                 f"{self.tokenizer.sha256[:12]}; prepare all sources with one tokenizer."
             )
+        if windows.tokenizer:
+            self._check_start(name, windows.start)
         return windows
+
+    def _check_start(self, name: str, start: tuple[int, ...]) -> None:
+        """Take from the sources with which tokens documents begin, and refuse two that do not agree."""
+        first, taken = self._start or (name, start)
+        if taken != start:
+            raise UserError(
+                f"The documents of {name} begin with the tokens {list(start)}, but those of {first} with "
+                f"{list(taken)}, [] standing for none; prepare both in a new root, as one is of a former release."
+            )
+        if self._start is None and start != self.tokenizer.start:
+            rank_zero_warn(
+                f"The documents of {name} begin with the tokens {list(start)}, [] standing for none, but the "
+                f"tokenizer's template begins a text with {list(self.tokenizer.start)}; what was prepared is kept, "
+                "prepare it in a new root to follow the template."
+            )
+        self._start, self.tokenizer.start = (first, taken), taken
 
     def _check(self) -> None:
         """Check the arguments before any file is opened."""

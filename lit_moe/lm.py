@@ -98,7 +98,8 @@ def load_language_model(path: str | Path, device: str = "cpu", argument: str = "
     model, checkpoint = load_module(path, device, argument)
     if "tokenizer" not in checkpoint:
         raise UserError(f"{argument} is {path}, which holds no tokenizer; give a checkpoint of lit-moe fit.")
-    return language_model(model.decoder.eval(), Tokenizer.from_json(checkpoint["tokenizer"]["json"]))
+    stored = checkpoint["tokenizer"]  # without start where documents began without
+    return language_model(model.decoder.eval(), Tokenizer.from_json(stored["json"], stored.get("start", ())))
 
 
 def load_module(

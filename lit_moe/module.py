@@ -289,7 +289,9 @@ class MoELanguageModel(EvaluationTask):
         """Add the counts, the tokenizer and the names of parameters to the checkpoint, as plain values."""
         checkpoint["training_meter"] = self.meter.state_dict(int(checkpoint["global_step"]))
         if self.tokenizer is not None:
-            checkpoint["tokenizer"] = {"json": self.tokenizer.to_json(), "sha256": self.tokenizer.sha256}
+            tokenizer = self.tokenizer
+            about = {"json": tokenizer.to_json(), "sha256": tokenizer.sha256, "start": list(tokenizer.start)}
+            checkpoint["tokenizer"] = about
         if self.companions:
             checkpoint["companions"] = self.companions
         if isinstance(self.decoder, HFDecoder) and "hyper_parameters" in checkpoint:
@@ -309,6 +311,13 @@ class MoELanguageModel(EvaluationTask):
             raise UserError(
                 f"The checkpoint was trained with the tokenizer {theirs['sha256'][:12]}, but `data.root` was prepared "
                 f"with {mine.sha256[:12]}; prepare the data with the checkpoint's tokenizer."
+            )
+
+        if theirs and mine is not None and (start := tuple(theirs.get("start", ()))) != mine.start:
+            rank_zero_warn(
+                f"The checkpoint's documents begin with the tokens {list(start)}, but those of `data.root` with "
+                f"{list(mine.start)}, each [] standing for none; prepare the data again, or keep to it to train on "
+                "texts that begin so from now on."
             )
 
     def _data_tokenizer(self) -> Tokenizer | None:

@@ -54,7 +54,7 @@ class CorpusBuild:
 
     def plan(self, tokenizer: Tokenizer) -> None:
         """Divide the splits into shards, in a folder of its own for this tokenizer and these settings."""
-        self.folder = self.work / f"shards-{_digest([self.settings, tokenizer.sha256])}"
+        self.folder = self.work / f"shards-{_digest([self.settings, tokenizer.sha256, tokenizer.start])}"
         _remove_others(self.folder, "shards-*")
         self.jobs = jobs_of(
             self.gathered.path, self.splits, self.folder, self.corpus.name, self.settings["shard_bytes"]

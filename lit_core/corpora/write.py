@@ -36,7 +36,8 @@ class Job:
         shard: The tar file to write.
         entry: File of its entry for the index; it exists only if the shard is complete.
         source: Name of the source, for messages.
-        first: Whether the shard is the first of its split, which begins with an end-of-text token.
+        first: Whether the shard is the first of its split, which begins with an end-of-text token if no token of the
+            tokenizer begins a document.
     """
 
     text: Path
@@ -118,8 +119,8 @@ def write_job(job: Job, tokenizer: Tokenizer, advance: Callable[[int], object]) 
 def _documents(
     job: Job, tokenizer: Tokenizer, lengths: np.ndarray, advance: Callable[[int], object]
 ) -> Iterator[list[int]]:
-    """Yield tokens by document, each with its end-of-text token; check that the tokens stand for the whole text."""
-    if job.first:
+    """Yield tokens by document, with those that begin and end it; check that the tokens stand for the whole text."""
+    if job.first and not tokenizer.start:
         yield [tokenizer.end_of_text]
     lost = 0
     with job.text.open("rb") as file:
@@ -136,7 +137,7 @@ def _documents(
                     f"({text[:40]!r}…); choose another tokenizer."
                 )
             lost += max(difference - 1, 0)
-            yield [*ids, tokenizer.end_of_text]
+            yield [*tokenizer.start, *ids, tokenizer.end_of_text]
             advance(span.size)
     if lost > 0.01 * job.size:
         raise UserError(

@@ -119,7 +119,8 @@ def write_index(
         split: ``train``, ``val`` or ``test``.
         licence: Licence of the data.
         origin: Where the data come from.
-        tokenizer: ``sha256``, ``vocab_size`` and ``end_of_text`` of the tokenizer; None if samples are not tokens.
+        tokenizer: ``sha256``, ``vocab_size``, ``end_of_text`` and, if any, ``start`` of the tokenizer; None if samples
+            are not tokens.
         dtype: ``uint16`` or ``uint32``, the type in which tokens are stored; None if samples are not tokens.
         meta: Further facts, as plain values.
     """
@@ -344,6 +345,9 @@ def _read_index(folder: Path) -> dict[str, Any]:
     known = isinstance(tokenizer, dict) and isinstance(tokenizer.get("sha256"), str)
     known = known and _counts(tokenizer, "vocab_size", "end_of_text")
     require(tokenizer is None or known, '"tokenizer" must be null or have "sha256", "vocab_size" and "end_of_text"')
+    starts = (tokenizer or {}).get("start", [])
+    whole = isinstance(starts, list) and all(type(each) is int and 0 <= each < 1 << 32 for each in starts)
+    require(whole, '"start" of "tokenizer" must be a list of token ids')
     require(index.get("dtype") in (None, "uint16", "uint32"), '"dtype" must be "uint16", "uint32" or null')
     require(isinstance(index.get("meta"), dict), '"meta" must be an object')
     require({"tokenizer", "dtype"} <= index.keys(), '"tokenizer" and "dtype" must be there')

@@ -26,8 +26,9 @@ class TokenWindows:
 
     A sample is a dict of ``input_ids`` and ``labels``, both int64 of shape ``(L,)``, and ``index``, its index i. With
     ``document_mask`` it also has ``document_ids`` of shape ``(L,)``, which increase by one at each end-of-text token,
-    so that this token begins the next document. Each token except the first of the file is a label exactly once; a last
-    piece shorter than L is kept only with ``tail``.
+    so that this token begins the next document, or at each token that begins a document, if the tokenizer has one. Each
+    token except the first of the file is a label exactly once, but tokens that begin a document, which nothing
+    predicts, have the label -100; a last piece shorter than L is kept only with ``tail``.
 
     Args:
         path: A shard set of kind ``tokens``, a ``.npy`` file of one-dimensional token ids, or a raw ``.bin`` file.
@@ -41,6 +42,7 @@ class TokenWindows:
         tokens: Number of tokens in the file.
         text_bytes: UTF-8 bytes of the text that the tokens encode; None if unknown.
         tokenizer: The tokenizer's entry in the index of a shard set; None for the other kinds.
+        start: Ids that begin each document, as the index says; empty if there are none.
         name: Name of the source.
         path: The shard set or file.
 
@@ -74,17 +76,18 @@ class TokenWindows:
             self._row = _ShardTokens(path, verify)
             index = self._row.shards.index
             self.text_bytes, self.tokenizer, self.name = index["text_bytes"], index["tokenizer"], index["source"]
+        self.start: tuple[int, ...] = tuple((self.tokenizer or {}).get("start", ()))
         self.path, self.tokens = path, len(self._row)
         self._vocab_size: int | None = None
         self.vocab_size = self.tokenizer["vocab_size"] if self.tokenizer else None
-        self._end_of_text: int | None = None
+        self._begins: int | None = None
         if document_mask:
             if self.tokenizer is None or "end_of_text" not in self.tokenizer:
                 raise UserError(
                     f"document_mask is true, but {path} does not name its end-of-text token; prepare it as a shard set "
                     "or set document_mask to false."
                 )
-            self._end_of_text = self.tokenizer["end_of_text"]
+            self._begins = self.start[0] if self.start else self.tokenizer["end_of_text"]
         if len(self) == 0:
             raise UserError(
                 f"{path} has {self.tokens} tokens, but a sample needs {2 if tail else length + 1}; "
@@ -152,12 +155,14 @@ class TokenWindows:
         if self.vocab_size is not None:
             self._check_range(int(rows.min()), int(rows.max()), self.vocab_size)
         inputs, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
+        if self.start:
+            labels[torch.isin(labels, torch.tensor(self.start))] = IGNORED
         for row, scored in missing.items():
             inputs[row, scored:] = 0
             labels[row, scored:] = IGNORED
         batch = {"input_ids": inputs, "labels": labels, "index": torch.as_tensor(indices)}
-        if self._end_of_text is not None:
-            batch["document_ids"] = (inputs == self._end_of_text).cumsum(1)
+        if self._begins is not None:
+            batch["document_ids"] = (inputs == self._begins).cumsum(1)
         return batch
 
     def _check_range(self, least: int, largest: int, size: int) -> None:

@@ -102,8 +102,7 @@ class LanguageModel(ABC):
         Returns:
             The continuations, without the prompts, in the order of the prompts.
         """
-        end = self.tokenizer.end_of_text
-        encoded = [self.tokenizer.encode(prompt) or [end] for prompt in prompts]
+        encoded = [self.tokenizer.prompt(prompt) for prompt in prompts]
         rows = self.generate_ids(encoded, **options)
         return [self.tokenizer.continuation(before, row) for before, row in zip(encoded, rows, strict=True)]
 

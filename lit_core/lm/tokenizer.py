@@ -39,7 +39,8 @@ class Tokenizer:
     """Converts text to token ids and back, and knows how many bytes of text each token stands for.
 
     Special tokens are not recognised in a text: ``<|endoftext|>`` in a text is encoded as ordinary characters, so that
-    no document can end itself. No special token is added to a text.
+    no document can end itself. Ids of a text have no special tokens; those that the tokenizer's own template puts
+    before a text are in `start`, for who makes documents and prompts.
 
     Args:
         definition: Parsed content of a tokenizer.json, as the ``tokenizers`` library writes it.
@@ -48,6 +49,8 @@ class Tokenizer:
     Attributes:
         vocab_size: Number of token ids, from 0.
         end_of_text: Id of the token that ends a document.
+        start: Ids that begin a document, as the tokenizer's template puts them before a text, such as Llama's and
+            Gemma's beginning of a sequence; empty if there are none, or the end-of-text token begins a text as well.
         sha256: Hash of the definition; equal tokenizers have equal hashes, whatever library version reads them.
 
     Raises:
@@ -73,6 +76,8 @@ class Tokenizer:
                 'put a tokenizer_config.json with "eos_token" beside it.'
             )
         self.end_of_text: int = vocabulary[self._end_of_text_name]
+        starts = tuple(number for number in _template_start(self._definition) if number in vocabulary.values())
+        self.start: tuple[int, ...] = () if starts == (self.end_of_text,) else starts
         self.vocab_size: int = max(vocabulary.values()) + 1
         if self.vocab_size > 2 * len(vocabulary) + _UNUSED_IDS:
             raise UserError(
@@ -160,9 +165,16 @@ class Tokenizer:
         refuse_links_out(path.parent, [config])
         try:
             definition = read_json(path, remedy="give one written by `tokenizers`", lenient=True)
-            end_of_text = read_json(config, lenient=True).get("eos_token") if config.is_file() else None
+            settings = read_json(config, lenient=True) if config.is_file() else {}
             # Hugging Face writes the token itself, or an object with its properties.
-            return cls(definition, end_of_text.get("content") if isinstance(end_of_text, dict) else end_of_text)
+            end_of_text, begin = (
+                token.get("content") if isinstance(token, dict) else token
+                for token in (settings.get("eos_token"), settings.get("bos_token"))
+            )
+            tokenizer = cls(definition, end_of_text)
+            if settings.get("add_bos_token") is True and begin is not None and not tokenizer.start:
+                tokenizer = cls(_with_start(definition, str(begin)), end_of_text)
+            return tokenizer
         except UserError as error:
             raise UserError(f"tokenizer is {path}: {error}") from error
         except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -198,6 +210,10 @@ class Tokenizer:
         for piece in self._pieces(text):  # the batch call, even for one piece, since it computes only the ids
             ids += self._backend.encode_batch_fast([piece], add_special_tokens=False)[0].ids
         return ids
+
+    def prompt(self, text: str) -> list[int]:
+        """Return the ids with which a document begins: `start` and those of its text; of no text, at least one id."""
+        return [*self.start, *self.encode(text)] or [self.end_of_text]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens, using the library's threads."""
@@ -354,8 +370,13 @@ class Tokenizer:
         return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Tokenizer:
+    def from_json(cls, text: str, start: Sequence[int] | None = None) -> Tokenizer:
         """Build a tokenizer from :meth:`to_json`, or from the content of a tokenizer.json.
+
+        Args:
+            text: The JSON.
+            start: Ids that begin a document where they are not those of the template, as in texts that were prepared
+                without them; None takes the template's.
 
         Raises:
             UserError: If the text is neither.
@@ -365,7 +386,10 @@ class Tokenizer:
             end_of_text = definition.pop("end_of_text", None)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"This is not a tokenizer.json ({error}); give one written by `tokenizers`.") from error
-        return cls(definition, end_of_text)
+        tokenizer = cls(definition, end_of_text)
+        if start is not None:
+            tokenizer.start = tuple(start)
+        return tokenizer
 
     def save(self, path: str | Path) -> None:
         """Write ``tokenizer.json``, and beside it ``tokenizer_config.json``, as Hugging Face reads them.
@@ -381,11 +405,12 @@ class Tokenizer:
         atomic_write(path, json.dumps(self._definition, ensure_ascii=False, indent=1) + "\n")
 
     def describe(self) -> dict[str, Any]:
-        """Return the tokenizer's entry in the index of a shard set: hash, size, and id of the end-of-text token."""
-        return {"sha256": self.sha256, "vocab_size": self.vocab_size, "end_of_text": self.end_of_text}
+        """Return the tokenizer's entry in the index of a shard set: hash, size, end-of-text token, any `start`."""
+        entry = {"sha256": self.sha256, "vocab_size": self.vocab_size, "end_of_text": self.end_of_text}
+        return entry | ({"start": list(self.start)} if self.start else {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer.from_json, (self.to_json(),)
+        return Tokenizer.from_json, (self.to_json(), self.start)
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size}, sha256={self.sha256[:12]}…)"
@@ -396,6 +421,35 @@ def _parts(component: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
     if component is None:
         return []
     return [inner for part in component[name] for inner in _parts(part, name)] if name in component else [component]
+
+
+def _template_start(definition: dict[str, Any]) -> list[int]:
+    """Return the ids that the post-processors of a tokenizer.json put before a text."""
+    for part in reversed(_parts(definition.get("post_processor"), "processors")):
+        if part["type"] == "TemplateProcessing":
+            pieces = part["single"]
+            text = next((index for index, piece in enumerate(pieces) if "Sequence" in piece), 0)
+            names = [piece["SpecialToken"]["id"] for piece in pieces[:text]]
+            return [number for name in names for number in part["special_tokens"][name]["ids"]]
+        if part["type"] in ("BertProcessing", "RobertaProcessing"):
+            return [part["cls"][1]]
+    return []
+
+
+def _with_start(definition: dict[str, Any], token: str) -> dict[str, Any]:
+    """Return a tokenizer.json whose template puts a token before a text."""
+    number = next((each["id"] for each in definition.get("added_tokens", ()) if each["content"] == token), None)
+    if number is None:
+        return definition
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
+    }
+    former = definition.get("post_processor")
+    processor = template if former is None else {"type": "Sequence", "processors": [former, template]}
+    return definition | {"post_processor": processor}
 
 
 def _byte_characters() -> dict[int, str]:

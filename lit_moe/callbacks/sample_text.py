@@ -86,7 +86,7 @@ class SampleText(Callback):
         model, tokenizer = _model(pl_module)
         # on every rank and equally often: the layers of a sharded model run on all of them, or on none
         end = tokenizer.end_of_text
-        prompts = [tokenizer.encode(prompt) or [end] for prompt in self.prompts]
+        prompts = [tokenizer.prompt(prompt) for prompt in self.prompts]
         rows = model.generate_ids(prompts, stop_at_end=False, **self.options)
         rows = [row[: row.index(end)] if end in row else row for row in rows]
         texts = [tokenizer.continuation(before, row) for before, row in zip(prompts, rows, strict=True)]

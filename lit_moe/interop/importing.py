@@ -151,4 +151,4 @@ def _tokenizer(folder: ModelFolder, config: DecoderConfig) -> dict[str, Any]:
             f"model is {folder.model}, whose tokenizer has {tokenizer.vocab_size} tokens, but its config.json says "
             f"vocab_size {config.vocab_size}; put the model's own tokenizer into {folder.path}."
         )
-    return {"tokenizer": {"json": tokenizer.to_json(), "sha256": tokenizer.sha256}}
+    return {"tokenizer": {"json": tokenizer.to_json(), "sha256": tokenizer.sha256, "start": list(tokenizer.start)}}

@@ -168,3 +168,14 @@ def test_refuses_in_one_sentence(checkpoint, tmp_path, capsys):
         message = capsys.readouterr().err.strip()
         assert named in message and "\n" not in message and "Traceback" not in message
     assert (tmp_path / "there.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("start", [[], [7], None])
+def test_prompts_begin_as_the_documents_of_the_checkpoint_did(checkpoint, tmp_path, start):
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["tokenizer"].pop("start") == []
+    if start is not None:
+        content["tokenizer"]["start"] = start
+    torch.save(content, tmp_path / "other.ckpt")
+    model = DecoderLM.from_checkpoint(tmp_path / "other.ckpt")
+    assert model.tokenizer.prompt("a") == [*(start or []), *b"a"]
