@@ -75,6 +75,9 @@ class ClassifierTask(EvaluationTask):
             constant rate.
         label_smoothing: Share of each label that is spread over all classes in training, from 0 to below 1.
         hard_classes: Names of the classes whose recall is logged; None logs none.
+        augmentation: Changes each training sample by itself, such as a random transform of torchvision: a module that
+            takes and returns one sample, images as floats in [0, 1]. Nothing else sees what it returns. None changes
+            nothing.
         seed: Seed of the initial weights, 0 or more; None takes that of the run. A module has weights already and needs
             none.
 
@@ -94,6 +97,7 @@ class ClassifierTask(EvaluationTask):
         scheduler: SchedulerCallable | None = None,
         label_smoothing: float = 0.0,
         hard_classes: list[str] | None = None,
+        augmentation: nn.Module | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -108,6 +112,7 @@ class ClassifierTask(EvaluationTask):
             require(isinstance(name, str), "classes", f"{list(self.classes)}", "names; a number needs quotes")
         self.hard_classes = tuple(class_numbers(self.classes, hard_classes or ()))
         self.optimizer, self.scheduler, self.label_smoothing = optimizer, scheduler, label_smoothing
+        self.augmentation = augmentation
         self._window: list[Tensor] = []
         if isinstance(network, nn.Module):
             self.network = network
@@ -158,7 +163,7 @@ class ClassifierTask(EvaluationTask):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch in nats."""
         samples = as_batch(batch)
-        logits = self(samples.x)
+        logits = self(self._augmented(samples.x))
         scored = samples.scored()
         y = samples.y.where(scored, IGNORED)
         nll = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing, reduction="none")
@@ -167,6 +172,18 @@ class ClassifierTask(EvaluationTask):
         n_scored = scored.sum()
         self._window.append(torch.stack([loss.detach(), correct, n_scored]))
         return self.step_loss(loss / n_scored.clamp(min=1), n_scored)
+
+    def _augmented(self, x: Tensor) -> Tensor:
+        if self.augmentation is None:
+            return x
+        inputs = as_inputs(x)
+        changed = torch.stack([self.augmentation(one) for one in inputs])
+        if changed.shape != inputs.shape:
+            raise UserError(
+                f"`augmentation` is {type(self.augmentation).__name__}, which returns samples of the shape "
+                f"{tuple(changed.shape[1:])}, but they are {tuple(inputs.shape[1:])}; give one that keeps the shape."
+            )
+        return changed
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return ``index`` (None if not known), predicted ``classes`` by name, and ``probabilities`` of a batch."""

@@ -43,7 +43,7 @@ def retrain_many(
         The classifiers in evaluation mode: those of the first answer at all steps, then those of the second, …
 
     Raises:
-        UserError: If the recipe has Trainer arguments, or has no weights to fine-tune.
+        UserError: If the recipe has Trainer arguments or an augmentation, or has no weights to fine-tune.
         RunFailure: If a loss is not finite.
     """
     if recipe.trainer:
@@ -99,6 +99,8 @@ def _train(
 
 def _made(recipe: TrainingRecipe, seed: int) -> ClassifierTask:
     task = recipe.make(seed)
+    if getattr(task, "augmentation", None) is not None:
+        raise UserError("The recipe's classifier has an augmentation, which draws per training; use retrain.")
     assert isinstance(task, ClassifierTask)
     return task
 
