@@ -103,7 +103,7 @@ class _Information(ABC):
 
 class _QueryInformation(_Information):
     def __init__(self, pool_ND: Tensor, queries_MD: Tensor, eta: float) -> None:
-        self.similarity_NM = (pool_ND @ queries_MD.T).clamp_(min=0).double()
+        self.similarity_NM = (pool_ND @ queries_MD.T).clamp_(min=0)
         self.nearness_N = eta * self.similarity_NM.amax(dim=1)
         self.covered_M = torch.zeros(len(queries_MD), dtype=torch.float64)
 
@@ -120,7 +120,7 @@ class _QueryInformation(_Information):
 class _PoolInformation(_Information):
     def __init__(self, pool_ND: Tensor, queries_MD: Tensor, eta: float) -> None:
         self.pool_ND = pool_ND
-        self.ceiling_N = eta * (pool_ND @ queries_MD.T).clamp_(min=0).amax(dim=1).double()
+        self.ceiling_N = eta * (pool_ND @ queries_MD.T).clamp_(min=0).amax(dim=1)
         self.covered_N = torch.zeros(len(pool_ND), dtype=torch.float64)
 
     def first_gains(self) -> Tensor:
@@ -134,7 +134,7 @@ class _PoolInformation(_Information):
         self.covered_N = torch.maximum(self.covered_N, self._bounded(self.pool_ND[index, None])[0])
 
     def _bounded(self, block_BD: Tensor) -> Tensor:
-        return torch.minimum((block_BD @ self.pool_ND.T).clamp_(min=0).double(), self.ceiling_N)
+        return torch.minimum((block_BD @ self.pool_ND.T).clamp_(min=0), self.ceiling_N)
 
 
 def _lazy_greedy(information: _Information, k: int) -> tuple[Tensor, Tensor]:
@@ -161,4 +161,4 @@ def _check(pool_ND: Tensor, k: int) -> None:
 
 
 def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=1)
+    return F.normalize(features.double(), dim=1)  # in float32 the cosines of rows far from 0 would all be 1

@@ -19,7 +19,8 @@ def knn_shapley(pool_ND: Tensor, pool_y: Tensor, queries_MD: Tensor, query_y: Te
 
     For one query, the utility of a set of samples is the share of its k nearest samples that have the query's class.
     The value of a sample is its Shapley value in that game, averaged over the queries. The values sum to the utility of
-    the whole pool.
+    the whole pool. Where matrix products round so much that the order of two samples is uncertain and matters, the
+    query's distances are computed again from differences.
 
     Args:
         pool_ND: Features of the pool, ``(n, width)``.
@@ -40,18 +41,31 @@ def knn_shapley(pool_ND: Tensor, pool_y: Tensor, queries_MD: Tensor, query_y: Te
     check_widths(queries_MD, pool_ND)
     n = len(pool_ND)
     pool_ND, queries_MD = pool_ND.double(), queries_MD.double()
-    pool_squares_N = pool_ND.square().sum(dim=1)
+    centre_D = pool_ND.mean(dim=0)  # rows far from 0 for their spread would lose it to rounding
+    centred_ND = pool_ND - centre_D
+    pool_squares_N = centred_ND.square().sum(dim=1)
     rank_N = torch.arange(1, n + 1, dtype=torch.float64)
     # The difference of the values of the samples at ranks i and i + 1 is (match_i - match_{i+1}) / k · min(k, i) / i.
     step_N = rank_N.clamp(max=k) / (k * rank_N)
     values_N = torch.zeros(n, dtype=torch.float64)
     rows = max(1, _BLOCK // n)
     for block_BD, block_y in zip(queries_MD.split(rows), query_y.split(rows), strict=True):
-        nearness_BN = torch.addmm(pool_squares_N, block_BD, pool_ND.T, alpha=-2)  # squared distance minus a constant
-        order_BN = nearness_BN.argsort(dim=1, stable=True)
+        centred_BD = block_BD - centre_D
+        # squared distance minus a constant
+        nearness_BN, order_BN = torch.addmm(pool_squares_N, centred_BD, centred_ND.T, alpha=-2).sort(dim=1, stable=True)
         match_BN = (pool_y[order_BN] == block_y[:, None]).double()
+        error_B1 = _error(pool_ND.shape[1]) * (pool_squares_N.max() + centred_BD.square().sum(dim=1, keepdim=True))
+        unsure_B = ((nearness_BN.diff(dim=1) <= 2 * error_B1) & (match_BN.diff(dim=1) != 0)).any(dim=1)
+        for row in unsure_B.nonzero().squeeze(1).tolist():  # rounding may have changed an order that counts
+            order_BN[row] = (pool_ND - block_BD[row]).square_().sum(dim=1).argsort(stable=True)
+            match_BN[row] = (pool_y[order_BN[row]] == block_y[row]).double()
         shapley_BN = match_BN * step_N  # the value at the last rank; sums of differences are added to the others
         shapley_BN[:, :-1] -= match_BN[:, 1:] * step_N[:-1]
         shapley_BN = shapley_BN.flip(1).cumsum(1).flip(1)
         values_N.index_add_(0, order_BN.flatten(), shapley_BN.flatten())
     return values_N / len(queries_MD)
+
+
+def _error(width: int) -> float:
+    """Return the largest error of |x|² - 2 x·q, as a multiple of |x|² + |q|², in float64."""
+    return (2 * width + 24) * 2.0**-53

@@ -69,7 +69,8 @@ def psi(points: Tensor, median: Tensor) -> Tensor:
         raise UserError(
             f"points has features of width {points.shape[-1]}, but the median has {len(median)}; use one encoder."
         )
-    return torch.linalg.vector_norm(F.normalize(points, dim=1) - F.normalize(median, dim=0).to(points), dim=1)
+    gaps = F.normalize(points.double(), dim=1) - F.normalize(median.double(), dim=0)
+    return torch.linalg.vector_norm(gaps, dim=1).to(points.dtype)
 
 
 def _step(points: Tensor, position: Tensor) -> Tensor | None:
