@@ -19,6 +19,7 @@ from lit_core.seeds import part_seed
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, load_trainer_data
 from lit_valuation.exchange.comparison import rank_owners
+from lit_valuation.exchange.echo import check_near
 from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.judging import Judged, judge
 from lit_valuation.exchange.ledger import open_ledger
@@ -32,15 +33,14 @@ from lit_valuation.training.retrain import Mode, TrainingRecipe, load_task
 NOTHING = "(nothing shared)"
 
 
-def _check(seeds: int, near: float, copies: int, seed: int | None) -> None:
+def _check(seeds: int, near: float, fewest: int, seed: int | None) -> None:
     if not seeds >= 2:
         raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
     first = part_seed(seed)
     if seeds > 2**32 - first:
         raise UserError(f"seeds is {seeds}, but there are {2**32 - first} seeds from {first} on; give fewer.")
-    if not 0 <= near < 1:
-        raise UserError(f"near is {near}, but must be from 0 to below 1; 0.25 takes a quarter of the natural distance.")
-    check_at_least(0, copies=copies)
+    check_near(near)
+    check_at_least(1, fewest=fewest)
 
 
 @checked_first(_check)
@@ -55,7 +55,7 @@ def rank(
     encoder: Encoder | None = None,
     expect_digests: dict[str, str] | None = None,
     near: float = 0.25,
-    copies: int = 0,
+    fewest: int = 1,
     seed: int | None = None,
     ledger: str | None = None,
     trainer: Devices = Devices(),  # noqa: B008
@@ -63,8 +63,8 @@ def rank(
     """Train with each owner's answer and rank the owners by the accuracy on held-out hard cases.
 
     An answer that is not what was asked for is refused with the reason; the others are ranked, and the command ends
-    with 3. So it does if samples do not count, since two owners gave them. Finished trainings are kept: to resume a
-    killed command, start it again. A further answer costs its own trainings only.
+    with 3. So it does if samples do not count, since two owners gave them or you have them already. Finished trainings
+    are kept: to resume a killed command, start it again. A further answer costs its own trainings only.
 
     Args:
         query: Folder of the query, as it was sent.
@@ -77,10 +77,10 @@ def rank(
         mode: Whether to train from scratch, or to fine-tune the checkpoint (finetune).
         encoder: Encoder that finds near copies and computes mean psi; null compares values only.
         expect_digests: The digests that the owners read out to you, by name, or their first 12 or more digits.
-        near: Fraction of the natural distance between different samples, from 0 to below 1, within which an answer's
-            sample counts as a copy of a hard case; 0 finds exact copies only.
-        copies: Most copies of hard cases that an answer may hold, for data that repeat by nature, 0 or more; they are
-            left out of the training. An answer with more copies is refused, since it gives the queries back.
+        near: Fraction of the natural distance between different samples, from 0 to below 1, within which two samples
+            count as copies of each other; 0 finds exact copies only. What copies a sample of yours, be it a query, a
+            held-out hard case, or of train, val or test, is left out and counted.
+        fewest: Fewest samples that must be left of an answer, 1 or more; an answer with fewer is refused.
         seed: First seed of the trainings, which take this one and those after it; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         trainer: Devices to train on.
@@ -95,7 +95,7 @@ def rank(
     """
     folder, home = output_folder(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
-    _check(seeds, near, copies, seed)
+    _check(seeds, near, fewest, seed)
     digests = _check_names(answers, expect_digests or {})
     seed = part_seed(seed)
     check_plotting()
@@ -106,7 +106,7 @@ def rank(
     is_main = getattr(rank_zero_only, "rank", 0) == 0
     busy = f"output is {folder}, which another rank is writing; wait for it, or give another folder."
     with ExclusiveFolder(folder, busy, 0 if is_main else 1):
-        judged = judge(answers, sent, own, book, task, digests=digests, near=near, copies=copies, encoder=encoder)
+        judged = judge(answers, sent, own, book, task, digests=digests, near=near, fewest=fewest, encoder=encoder)
         if is_main:
             _print_refusals(judged.refused)
             for name, note in judged.notes.items():
@@ -117,7 +117,7 @@ def rank(
             raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
 
         identity = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
-        options = {"mode": mode, "seeds": seeds, "seed": seed, "near": near, "copies": copies}
+        options = {"mode": mode, "seeds": seeds, "seed": seed, "near": near, "fewest": fewest}
         work = {"verb": "rank", **identity, **options, "encoder": encoder and [encoder.name, encoder.sha256]}
         given = {canonical_name(name): item.answer.digest for name, item in judged.ranked.items()}
         if is_main:

@@ -23,16 +23,19 @@ from lit_valuation.exchange.answering import (
     make_pool,
     shareable_samples,
 )
+from lit_valuation.exchange.echo import check_near
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Contents, Query, digest
+from lit_valuation.exchange.query_copies import find_copies
 from lit_valuation.exchange.sheet import check_sheet, write_sheet
 from lit_valuation.selectors import Selection, Selector
 from lit_valuation.training.retrain import load_task
 
 
-def _check(limit: int, budget: int | None, seed: int | None, total_limit: int | None) -> None:
+def _check(limit: int, budget: int | None, seed: int | None, total_limit: int | None, near: float) -> None:
     check_at_least(1, limit=limit, budget=budget, total_limit=total_limit)
+    check_near(near)
     part_seed(seed)
 
 
@@ -48,6 +51,7 @@ def select(
     encoder: Encoder | None = None,
     budget: int | None = None,
     withhold: list[str] | None = None,
+    near: float = 0.25,
     expect_digest: str | None = None,
     seed: int | None = None,
     ledger: str | None = None,
@@ -70,6 +74,8 @@ def select(
         encoder: Encoder for selectors that use features, by class name; if the query names one, it must be that one.
         budget: Most samples to share now, 1 or more; null takes the query's budget.
         withhold: Names of your samples that must not be shared, as a dry run shows them.
+        near: Fraction of the natural distance between different samples of yours, from 0 to below 1, within which one
+            counts as a copy of a query; 0 finds exact copies only. Copies are left out, since the trainer has them.
         expect_digest: The digest that the trainer read out to you, or its first 12 or more digits.
         seed: Seed of the selector, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
@@ -88,7 +94,7 @@ def select(
     folder = new_folder(output)
     if dry_run:
         check_sheet(folder)
-    _check(limit, budget, seed, total_limit)
+    _check(limit, budget, seed, total_limit, near)
     seed = part_seed(seed)
     owned = LabelledSet(home / "train")
     received = incoming(query, Query, expect_digest, lambda manifest: check_inputs(owned, manifest))
@@ -115,6 +121,10 @@ def select(
             + "."
         )
     pool, query_pool = (make_pool(part, selector, encoder, task, fabric) for part in (samples, queries))
+    copies = find_copies(samples, received.samples, near, None if pool.features is None else encoder, pool.features)
+    if fabric.is_global_zero and copies.note:
+        say(copies.note)
+    samples, pool = samples.take(copies.others), pool.take(copies.others)
     selection = selector.select(pool, query_pool, budget, seed)
     if not fabric.is_global_zero:
         return
@@ -140,6 +150,7 @@ def select(
         with outgoing(folder, anonymized(shared), owned.kind, licence, describe, book.staged) as manifest:
             notes = {"query": received.digest, "withheld": withhold or [], "limit": limit, "record": new_record()}
             notes |= {} if most is None else {"total_limit": most}
+            notes |= {"left_out": {"equal": copies.equal, "near": copies.near}} if copies.note else {}
             book.append(Entry("answer", to, digest(manifest), budget, fingerprints, notes))
     for name, value in selection.facts.items():
         say(f"{name.replace('_', ' '):<22}{value:.4f}")

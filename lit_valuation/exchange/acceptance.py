@@ -1,4 +1,4 @@
-"""Checks of a received answer: is it what the trainer asked for, and does it copy the trainer's hard cases?"""
+"""The trainer's own data for a ranking, and the check of a received answer: is it what the trainer asked for?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Query, digest
@@ -29,6 +28,7 @@ class TrainerData:
         train: The training set.
         queries: The hard cases that were sent to the owners.
         held_out: The hard cases that the trainer kept.
+        other_val: The samples of the validation set that are no hard cases of the query.
         test: The test set; None where there is none.
         hashes: SHA-256 of ``index.json`` by split.
     """
@@ -36,6 +36,7 @@ class TrainerData:
     train: Samples
     queries: Samples
     held_out: Samples
+    other_val: Samples
     test: Samples | None
     hashes: Mapping[str, str]
 
@@ -76,9 +77,11 @@ def load_trainer_data(
                 f"{folder / 'val'} no longer has the sample {missing[0]}, which was one of the query's hard cases; "
                 "restore the data."
             )
-        hard_cases[part] = loaded["val"].take([index_of[key] for key in keys])
+        hard_cases[part] = loaded["val"].take([index_of.pop(key) for key in keys])
     hashes = {split: file_sha256(folder / split / "index.json") for split in splits}
-    return TrainerData(loaded["train"], hard_cases["queries"], hard_cases["held_out"], loaded.get("test"), hashes)
+    others = loaded["val"].take(list(index_of.values()))
+    queries, held_out = hard_cases["queries"], hard_cases["held_out"]
+    return TrainerData(loaded["train"], queries, held_out, others, loaded.get("test"), hashes)
 
 
 def accept(path: str, query: Received[Query], expect_digest: str | None, ledger: SharingLedger) -> Received[Answer]:
@@ -133,29 +136,6 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
 def _require(holds: bool, path: str, reason: str) -> None:
     if not holds:
         raise UserError(f"{path} {reason}; ask its owner for another answer.")
-
-
-def remove_echoes(path: str, samples: Samples, hard_cases: Samples, copies: int, finder: CopyFinder) -> Samples:
-    """Return an answer's samples without its few copies of hard cases.
-
-    Args:
-        path: Folder of the answer, for messages.
-        samples: The answer's samples.
-        hard_cases: The trainer's hard cases, sent and held out.
-        copies: Most copies that an answer may hold, 0 or more.
-        finder: Finds copies.
-
-    Raises:
-        UserError: If there are more copies, as when an owner sends the queries back, or nothing but copies.
-    """
-    is_copy = finder.all(samples, hard_cases)
-    n_exact, n_copies = int(finder.exact(samples, hard_cases).sum()), int(is_copy.sum())
-    if n_copies > copies or n_copies == len(samples):
-        raise UserError(
-            f"{path} gives hard cases back: {n_exact} of its {len(samples)} samples are exact copies and "
-            f"{n_copies - n_exact} near ones, but --copies allows {copies}; ask its owner for another answer."
-        )
-    return samples.take((~is_copy).nonzero().squeeze(1))
 
 
 def _with_prefix(samples: Samples, prefix: str) -> Samples:

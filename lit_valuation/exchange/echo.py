@@ -1,73 +1,166 @@
-"""Detection of samples that are copies of others, unchanged or slightly changed: of hard cases, or of other answers."""
+"""Detection of samples that are copies of others, unchanged or slightly changed: of queries, test data, answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from lit_core.errors import UserError
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.ledger import fingerprints
-from lit_valuation.samples import Samples
+from lit_valuation.functional.near_index import NearIndex, Rows
+from lit_valuation.samples import Samples, as_inputs
 
-_BLOCK = 1024
+_BLOCK = 2**22  # numbers in memory at once
+_CASES = 256  # samples whose distances make the natural one
+
+
+class Comparable:
+    """Samples that a `CopyFinder` has prepared for comparisons.
+
+    Args:
+        samples: The samples.
+        spaces: The rows of the samples in each space in which they are compared.
+    """
+
+    def __init__(self, samples: Samples, spaces: Sequence[Rows]) -> None:
+        self.samples, self.spaces = samples, spaces
+
+    @cached_property
+    def contents(self) -> tuple[str, ...]:
+        """The SHA-256 of each sample's values."""
+        return content_fingerprints(self.samples)
+
+    @cached_property
+    def content_set(self) -> frozenset[str]:
+        """The same as a set."""
+        return frozenset(self.contents)
+
+    @cached_property
+    def indexes(self) -> list[NearIndex]:
+        """An index of the rows in each space."""
+        return [NearIndex(rows, len(self.samples)) for rows in self.spaces]
+
+    def rows(self, space: int, indices: Tensor | None = None) -> Tensor:
+        """Return the rows of some samples in a space, float64; None takes all samples."""
+        return self.spaces[space](torch.arange(len(self.samples)) if indices is None else indices)
 
 
 class CopyFinder:
     """Finds samples that lie much nearer to others than different samples naturally do.
 
-    The natural distance is the median distance of a hard case from the nearest sample of the trainer's own training
-    set, which holds no hard case. Values are compared, and with an encoder features too: these change little under
-    shifts, flips and changes of colour that change every pixel.
+    The natural distance is the median distance of a case from the nearest sample of one's own that is not equal to it.
+    Values are compared: images without brightness and contrast, columns of tables in standard deviations of one's own
+    samples. With features these are compared too; those of an encoder change little under shifts, flips and changes of
+    colour that change every pixel. One's own samples may be many: they are indexed, and read block by block.
+
+    Attributes:
+        own: The own samples, prepared for comparisons.
+        distances: The distance below which two samples are copies, by space; empty if only exact copies are found.
 
     Args:
-        hard_cases: The queries and the held-out hard cases.
-        own: The trainer's training set.
+        own: Samples of one's own, the more the better.
+        cases: Samples whose distance from the own ones is natural, such as hard cases; None takes some of the own ones.
         fraction: Fraction of the natural distance within which a sample counts as a copy, from 0 to below 1; 0 finds
             exact copies only.
         encoder: Encoder whose features are compared too; None compares values only.
+        features: Features of ``own``, if they are known already; None computes them.
     """
 
-    def __init__(self, hard_cases: Samples, own: Samples, fraction: float, encoder: Encoder | None = None) -> None:
-        self._spaces: list[tuple[Callable[[Samples], Tensor], Tensor]] = []
-        spaces: list[Callable[[Samples], Tensor]] = [lambda samples: _values(samples, own)]
-        if encoder is not None:
-            spaces.append(lambda samples: embed(encoder, samples.x))
-        for rows in spaces if fraction else []:
-            natural_distance = _nearest_distance(rows(hard_cases), rows(own)).median()
-            self._spaces.append((rows, fraction * natural_distance))
+    def __init__(
+        self,
+        own: Samples,
+        cases: Samples | None,
+        fraction: float,
+        encoder: Encoder | None = None,
+        features: Tensor | None = None,
+    ) -> None:
+        self._encoder, self._fraction = encoder, fraction
+        self._scale = None if own.x.ndim == 4 or not fraction else _deviations(own)
+        self.own = self.prepare(own, features)
+        few = torch.arange(min(_CASES, len(own if cases is None else cases)))
+        few = few * len(own if cases is None else cases) // max(1, len(few))
+        compared = self.own if cases is None else self.prepare(cases.take(few))
+        self.distances = []
+        for space, index in enumerate(self.own.indexes if fraction else []):
+            others = index.nearest_other(compared.rows(space, few if cases is None else None))
+            others = others[others.isfinite()]
+            self.distances.append(fraction * float(others.median()) if len(others) else 0.0)
 
-    def exact(self, samples: Samples, others: Samples) -> Tensor:
+    def prepare(self, samples: Samples, features: Tensor | None = None) -> Comparable:
+        """Return samples that can be compared.
+
+        Args:
+            samples: The samples.
+            features: Their features, if they are known already; None computes them.
+        """
+        spaces: list[Rows] = [partial(self._values, samples.x)] if self._fraction else []
+        if self._encoder is not None and self._fraction and len(samples):
+            known = embed(self._encoder, samples.x) if features is None else features
+            spaces.append(lambda indices: known[indices].double())
+        return Comparable(samples, spaces)
+
+    def exact(self, samples: Comparable, others: Comparable) -> Tensor:
         """Return which samples are exact copies of others, whatever their label; bool of shape ``(n,)``."""
-        known = set(content_fingerprints(others))
-        return torch.tensor([content in known for content in content_fingerprints(samples)], dtype=torch.bool)
+        return torch.tensor([content in others.content_set for content in samples.contents], dtype=torch.bool)
 
-    def all(self, samples: Samples, others: Samples) -> Tensor:
-        """Return which samples are exact or near copies of others, whatever their label; bool of shape ``(n,)``."""
+    def all(self, samples: Comparable, others: Comparable) -> Tensor:
+        """Return which samples are exact or near copies of others, whatever their label; bool of shape ``(n,)``.
+
+        The larger of both sets is indexed, the other one is held in memory.
+        """
         is_copy = self.exact(samples, others)
-        for rows, distance in self._spaces:
-            is_copy |= _nearest_distance(rows(samples), rows(others)) < distance
+        if not len(samples.samples) or not len(others.samples):
+            return is_copy
+        for space, distance in enumerate(self.distances):
+            if len(samples.samples) <= len(others.samples):
+                found, _ = others.indexes[space].within(samples.rows(space), distance)
+            else:
+                _, found = samples.indexes[space].within(others.rows(space), distance)
+            is_copy[found] = True
         return is_copy
+
+    def _values(self, x: Tensor, indices: Tensor) -> Tensor:
+        """Return rows to compare: images without brightness and contrast (mean 0, length 1), columns in deviations."""
+        rows = as_inputs(x[indices]).flatten(1).double()
+        if self._scale is not None:
+            return rows / self._scale
+        rows -= rows.mean(1, keepdim=True)
+        return torch.nn.functional.normalize(rows, dim=1)
+
+
+def check_near(near: float) -> None:
+    """Check the fraction of the natural distance within which a sample counts as a copy.
+
+    Raises:
+        UserError: If it is not from 0 to below 1.
+    """
+    if not 0 <= near < 1:
+        raise UserError(f"near is {near}, but must be from 0 to below 1; 0.25 takes a quarter of the natural distance.")
 
 
 def content_fingerprints(samples: Samples) -> tuple[str, ...]:
     """Return the SHA-256 of each sample's values, whatever its label and however its values are stored."""
-    unlabelled = Samples(samples.inputs(), torch.zeros_like(samples.y), ("any",), samples.keys)
-    return fingerprints(unlabelled)
+    size = max(1, _BLOCK // max(1, samples.x[:1].numel()))
+    found: list[str] = []
+    for start in range(0, len(samples), size):
+        x = as_inputs(samples.x[start : start + size])
+        keys = samples.keys[start : start + size]
+        found += fingerprints(Samples(x, torch.zeros(len(x), dtype=torch.int64), ("any",), keys))
+    return tuple(found)
 
 
-def _nearest_distance(rows: Tensor, others: Tensor) -> Tensor:
-    """Return each row's distance from the nearest of the others, ``(n,)``."""
-    exactly = "donot_use_mm_for_euclid_dist"  # matrix products round away the difference of near copies
-    return torch.cat([torch.cdist(block, others, compute_mode=exactly).amin(1) for block in rows.split(_BLOCK)])
-
-
-def _values(samples: Samples, own: Samples) -> Tensor:
-    """Return rows to compare: images without brightness and contrast (mean 0, length 1), columns in own deviations."""
-    rows = samples.inputs().flatten(1)
-    if samples.x.ndim == 4:
-        rows = rows - rows.mean(1, keepdim=True)
-        return torch.nn.functional.normalize(rows, dim=1)
-    scale = own.inputs().flatten(1).std(0)
-    return rows / torch.where(scale > 0, scale, torch.ones_like(scale))
+def _deviations(samples: Samples) -> Tensor:
+    """Return the standard deviation of each column, float64; 1 where it is 0."""
+    size = max(1, _BLOCK // max(1, samples.x[:1].numel()))
+    first = as_inputs(samples.x[:1]).flatten(1).double()
+    total, squares = torch.zeros_like(first[0]), torch.zeros_like(first[0])
+    for block in samples.x.split(size):
+        gaps = as_inputs(block).flatten(1).double() - first  # so that a large mean costs no precision
+        total, squares = total + gaps.sum(0), squares + gaps.square().sum(0)
+    n = len(samples)
+    scale = ((squares - total.square() / n).clamp(min=0) / max(1, n - 1)).sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from lightning.pytorch import LightningModule
 
 from lit_core.errors import UserError
 from lit_valuation.encoders import Encoder
-from lit_valuation.exchange.acceptance import TrainerData, accept, remove_echoes
+from lit_valuation.exchange.acceptance import TrainerData, accept
 from lit_valuation.exchange.credit import Credit, credit
-from lit_valuation.exchange.echo import CopyFinder, content_fingerprints
+from lit_valuation.exchange.echo import Comparable, CopyFinder, content_fingerprints
 from lit_valuation.exchange.folder import Received, blamed_on
 from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints
 from lit_valuation.exchange.manifest import Answer, Query
+from lit_valuation.exchange.overlap import Overlap, OverlapFinder
 from lit_valuation.exchange.parties import canonical_name
 from lit_valuation.exchange.proxy_scores import mean_psi, relative_residual
 from lit_valuation.samples import Samples
@@ -46,18 +48,22 @@ class Judgement:
         ranked: The answers that are ranked, by owner.
         refused: Why the others are not, by owner; answers can be refused later too.
         notes: What else the trainer must know, by owner.
-        received: The answers that are as they were asked for, with what counts of each, to be recorded.
+        received: The answers that are as they were asked for, with their samples but for the trainer's own ones, and
+            with what counts of these, to be recorded.
+        overlaps: Which samples of these answers are the trainer's, by owner.
     """
 
     ranked: dict[str, Judged] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     received: dict[str, tuple[Received[Answer], Samples, Credit]] = field(default_factory=dict)
+    overlaps: dict[str, Overlap] = field(default_factory=dict)
 
     @property
     def left_out(self) -> bool:
         """Whether an answer is refused, or samples of one do not count."""
-        return bool(self.refused) or not all(owned.counts.all() for _, _, owned in self.received.values())
+        overlaps = any(overlap.is_own.any() for overlap in self.overlaps.values())
+        return overlaps or bool(self.refused) or not all(owned.counts.all() for _, _, owned in self.received.values())
 
     def record(self, ledger: SharingLedger, query: Received[Query]) -> None:
         """Record the received answers in the ledger, each once per owner."""
@@ -65,8 +71,13 @@ class Judgement:
             for name, (answer, samples, owned) in self.received.items():
                 if ledger.find("received", answer.digest, name) is None:
                     disputed = content_fingerprints(samples.take(owned.disputed.nonzero().squeeze(1)))
-                    notes = {"query": query.digest, "contents": list(content_fingerprints(answer.samples))}
+                    notes: dict[str, Any] = {
+                        "query": query.digest,
+                        "contents": list(content_fingerprints(answer.samples)),
+                    }
                     notes |= {"disputed": list(disputed)} if disputed else {}
+                    overlap = self.overlaps[name].counts
+                    notes |= {"overlaps": overlap} if overlap else {}
                     content = named_fingerprints(answer.samples, answer.manifest.keys)
                     ledger.append(Entry("received", name, answer.digest, query.manifest.budget, content, notes))
 
@@ -80,7 +91,7 @@ def judge(
     *,
     digests: Mapping[str, str],
     near: float,
-    copies: int,
+    fewest: int,
     encoder: Encoder | None,
 ) -> Judgement:
     """Read and judge all answers. Whatever is in one of them, the others are judged as if it were not there.
@@ -93,37 +104,46 @@ def judge(
         task: The trainer's model.
         digests: The digests that owners read out, by owner.
         near: Fraction of the natural distance within which a sample counts as a copy; 0 finds exact copies only.
-        copies: Most copies of hard cases that an answer may hold.
+        fewest: Fewest samples that must count of an answer.
         encoder: Encoder that finds copies and computes psi; None compares values only.
     """
     result = Judgement()
-    hard_cases = own.hard_cases
-    finder = CopyFinder(hard_cases, own.train, near, encoder)
-    read: dict[str, tuple[Received[Answer], Samples]] = {}
+    finder = CopyFinder(own.train, own.hard_cases, near, encoder)
+    own_sets = OverlapFinder(own, finder)
+    read: dict[str, tuple[Received[Answer], Comparable]] = {}
 
     for name, path in answers.items():
         with _refusing(result, name, path):
             answer = accept(path, query, digests.get(name), ledger)
-            read[name] = answer, remove_echoes(path, answer.samples, hard_cases, copies, finder)
-    credits = credit({name: samples for name, (_, samples) in read.items()}, ledger, query.digest, finder)
+            overlap = own_sets.find(finder.prepare(answer.samples))
+            others = answer.samples.take((~overlap.is_own).nonzero().squeeze(1))
+            read[name], result.overlaps[name] = (answer, finder.prepare(others)), overlap
+    credits = credit({name: rest for name, (_, rest) in read.items()}, ledger, query.digest, finder)
     asked = {canonical_name(entry.counterparty) for entry in ledger.entries() if entry.digest == query.digest}
-    for name, (answer, samples) in read.items():
-        owned = credits[name]
+    for name, (answer, rest) in read.items():
+        owned, samples = credits[name], rest.samples
         result.received[name] = answer, samples, owned
+        notes = [note for note in (result.overlaps[name].note, *owned.notes) if note]
         with _refusing(result, name, answers[name]):
-            if not owned.counts.any():
-                raise UserError(
-                    f"{answers[name]} has no sample that counts: {'; '.join(owned.notes)}. Find out whose they are and "
-                    "record it by SharingLedger.credit, see docs/exchange.md."
-                )
+            _check_size(answers[name], int(owned.counts.sum()), fewest, notes, bool(owned.notes))
             counted = samples.take(owned.counts.nonzero().squeeze(1)).renumbered(own.train.classes)
             residual = relative_residual(task, counted, own.queries)
             psi = None if encoder is None else mean_psi(encoder, counted, own.queries)
             result.ranked[name] = Judged(answer, counted, residual, psi)
             unasked = [] if canonical_name(name) in asked else ["the ledger does not say that the query was sent to it"]
-            if owned.notes or unasked:
-                result.notes[name] = "; ".join([*owned.notes, *unasked])
+            if notes or unasked:
+                result.notes[name] = "; ".join([*notes, *unasked])
     return result
+
+
+def _check_size(path: str, count: int, fewest: int, notes: Sequence[str], others: bool) -> None:
+    """Refuse an answer of which too few samples count; ``others`` says whether samples are those of other owners."""
+    if count >= fewest:
+        return
+    left = f"has only {count} samples that count, but --fewest is {fewest}" if count else "has no sample that counts"
+    whose = "find out whose they are and record it by SharingLedger.credit, see docs/exchange.md"
+    remedy = whose if others else "ask its owner for another answer"
+    raise UserError(f"{path} {left}{': ' if notes else ''}{'; '.join(notes)}; {remedy}.")
 
 
 @contextmanager

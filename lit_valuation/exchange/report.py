@@ -46,7 +46,7 @@ class RankingRow:
     Args:
         name: Name of the owner, or of the training without shared samples.
         answer: Manifest of the answer; None where nothing was shared.
-        counted: Number of its samples that were trained with.
+        counted: Number of its samples that were trained with; the others are left out.
         scores: Accuracy on each set, from 0 to 1, averaged over seeds.
         residual: Relative residual of the gradients; None where nothing was shared.
         psi: Mean psi of the features; None without an encoder.
@@ -142,7 +142,7 @@ def _table(ranking: Ranking) -> list[list[str]]:
     with_psi = any(row.psi is not None for row in ranking.rows)
     header = ["rank", "owner", "gain", "95 % over seeds", "95 % over cases", "not distinguishable from"]
     header += [*(_SCORES[key] for key in sets), "relative residual", *(["mean psi"] if with_psi else [])]
-    header += ["samples", "disclosed so far", "seconds"]
+    header += ["samples", "left out", "disclosed so far", "seconds"]
     rows = {row.name: row for row in ranking.rows}
     table = [header]
     owners = {owner.name: owner for owner in ranking.owners}
@@ -155,7 +155,9 @@ def _table(ranking: Ranking) -> list[list[str]]:
             first = [owner.rank, name, f"{seeds.mean:+.3f}", _ends(seeds), _ends(cases), alike]
         scores = [f"{row.scores[key]:.3f}" for key in sets]
         proxies = [_number(row.residual), *([_number(row.psi)] if with_psi else [])]
-        shared = [str(row.counted), "0" if row.answer is None else str(row.answer.disclosed)]
+        shared = [str(row.counted), *("0", "0")]
+        if row.answer is not None:
+            shared[1:] = [str(row.answer.contents.samples - row.counted), str(row.answer.disclosed)]
         table.append([*first, *scores, *proxies, *shared, f"{row.seconds:.1f}"])
     for name in ranking.refused:
         table.append(["refused", name, *[""] * (len(header) - 2)])

@@ -35,6 +35,16 @@ class Pool:
     def __len__(self) -> int:
         return len(self.y)
 
+    def take(self, indices: Tensor) -> Pool:
+        """Return the samples at ``indices``, in that order."""
+        x, features, gradients = self.x, self.features, self.gradients
+        return Pool(
+            self.y[indices],
+            None if x is None else x[indices],
+            None if features is None else features[indices],
+            None if gradients is None else gradients.take(indices),
+        )
+
 
 @dataclass(frozen=True)
 class Selection:

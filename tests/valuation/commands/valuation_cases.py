@@ -65,7 +65,7 @@ CASES = {
             "encoder": "Identity",
             "seed": 1,
         }
-        | {"withhold": ["none"], "expect_digest": "0" * 12, "ledger": "other.jsonl"}
+        | {"withhold": ["none"], "expect_digest": "0" * 12, "ledger": "other.jsonl", "near": 0.99}
         | NO_DEVICE
         | {"trainer.precision": "64-true", "total_limit": 2, "new_party": False},
         under={"ckpt_path": GRADIENTS, "new_party": {"ledger": "bob.jsonl", "to": "carol", "new_party": True}},
@@ -79,11 +79,10 @@ CASES = {
             "seeds": 2,
         },
         {"query": "query_2", "answers": {"bob": "bob"}, "ckpt_path": CHECKPOINT.format("owner_1"), "seeds": 3}
-        | {"data": "data/owners/owner_2", "output": "other", "encoder": "Identity", "near": 0.9, "copies": 0}
+        | {"data": "data/owners/owner_2", "output": "other", "encoder": "Identity", "near": 0.9, "fewest": 10}
         | {"expect_digests": {"alice": "0" * 12}, "seed": 1, "ledger": "other.jsonl"}
         | NO_DEVICE
         | {"trainer.precision": "64-true"},
-        under={"copies": {"near": 0.9, "copies": 9}},
         slow=("all",),  # trains
     ),
 }

@@ -162,8 +162,8 @@ def test_echoed_queries(place, noise):
     change = noise * torch.randn(queries.x.shape, generator=torch.Generator().manual_seed(0))
     x = queries.x if not noise else (queries.inputs() * 0.9 + change).mul(255).clamp(0, 255).to(torch.uint8)
     forge(place, dataclasses.replace(queries, x=x), "echo")
-    kind = "6 of its 6 samples are exact" if not noise else "0 of its 6 samples are exact copies and 6 near"
-    with pytest.raises(UserError, match=f"gives hard cases back: {kind}"):
+    kind = "6 equal, 0 nearly" if not noise else "0 equal, 6 nearly"
+    with pytest.raises(UserError, match=rf"6 of its 6 samples are yours, and do not count: 6 of the queries \({kind}"):
         ranked(place)
     assert not (place / "ranking").exists()
 
@@ -175,7 +175,7 @@ def test_refused_and_withdrawn_answers_stand_in_the_table(place, capsys):
     ranked(place, answers=answers)
     table = (place / "ranking/ranking.csv").read_text()
     assert table.count("refused,echo") == 1 and ",honest," in table
-    assert "gives hard cases back" in (place / "ranking/report.html").read_text()
+    assert "6 of its 6 samples are yours" in (place / "ranking/report.html").read_text()
 
     book = SharingLedger(place / "data/trainer/ledger.jsonl")
     book.withdraw(digest(incoming(place / "answer_5", Answer).manifest), "on request")
