@@ -151,8 +151,8 @@ def page(result: dict[str, Any]) -> str:
     return f"""# Near copies
 
 How long does `rank` look for samples of answers that nearly equal one of the trainer's? Written by
-`python benchmarks/near_copies.py --threads 1 --rounds 3 --warm-up 1 --output docs/results/near_copies.json`. Ratios are a peer's
-time over ours, round by round: the median ± half the interquartile range; above 1 ours is faster.
+`python benchmarks/near_copies.py --threads 1 --rounds 3 --warm-up 1 --output docs/results/near_copies.json`. Ratios are
+a peer's time over ours, round by round: the median ± half the interquartile range; above 1 ours is faster.
 
 {markdown([*head, "changed found", "honest taken for copies"], rows)}
 
