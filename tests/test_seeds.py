@@ -150,9 +150,6 @@ def test_no_default_of_a_seed_hides_the_seed_of_the_run():
         "lit_detect.functional.bootstrap.bootstrap_many",
         "lit_detect.functional.shape.character_scores",
         "lit_detect.report.quality.quality",
-        "lit_valuation.exchange.comparison.bootstrap",
-        "lit_valuation.exchange.comparison.difference",
-        "lit_valuation.exchange.comparison.rank_owners",
     ]
 
 

@@ -137,7 +137,7 @@ def rank(
         baseline = correct.pop(NOTHING)
         if not correct:
             raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
-        ranks = rank_owners(correct, baseline, seed=seed)
+        ranks = rank_owners(correct, baseline)
         rows = [_row(name, of_owner, judged.ranked.get(name), own) for name, of_owner in results.items()]
         ranked = {name: digest for name, digest in given.items() if name in map(canonical_name, correct)}
         write_record(folder, work={**work, "answers": ranked})

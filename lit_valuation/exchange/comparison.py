@@ -1,7 +1,8 @@
-"""Ranking of owners by paired differences of accuracy, with intervals over seeds and over hard cases.
+"""Ranking of owners by paired differences of accuracy, tested over seeds and hard cases together.
 
-Two things are uncertain. A t interval over seeds measures the randomness of training, a bootstrap over the hard cases
-measures how few they are. An order is claimed only if both intervals of a paired difference lie on one side of 0.
+Two things are uncertain: the randomness of training, and which hard cases were held out. One test takes both
+(`lit_core.statistics.crossed`), and its p-values are corrected for the number of comparisons (Holm): every two owners,
+and every owner with the training without shared samples. An order is claimed where the corrected p-value allows it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-import torch
 from torch import Tensor
 
+from lit_core.statistics.crossed import crossed_mean, holm
 from lit_core.statistics.interval import Interval
 from lit_core.statistics.means import t_interval
 
-RESAMPLES = 4000
-#: With fewer cases the percentile interval is far too narrow, so it is unbounded.
-FEWEST = 10
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,19 @@ class Difference:
     """A paired difference of accuracies.
 
     Args:
-        over_seeds: Mean with its t interval over seeds.
-        over_cases: Mean with its bootstrap interval over the hard cases.
+        interval: Mean with its 95 % interval for other seeds and other cases, not corrected.
+        p: Two-sided p-value of no difference, corrected for the number of comparisons of the ranking.
     """
 
-    over_seeds: Interval
-    over_cases: Interval
+    interval: Interval
+    p: float
 
     @property
     def sign(self) -> int:
-        """1 if both intervals lie above 0, -1 if both lie below, otherwise 0: not distinguishable."""
-        low, high = (min(self.over_seeds.low, self.over_cases.low), max(self.over_seeds.high, self.over_cases.high))
-        return 1 if low > 0 else -1 if high < 0 else 0
+        """1 or -1 if the difference is above or below 0 by the corrected test, otherwise 0: not distinguishable."""
+        if self.p > 1 - LEVEL:
+            return 0
+        return 1 if self.interval.mean > 0 else -1
 
 
 @dataclass(frozen=True)
@@ -66,79 +67,63 @@ class OwnerRank:
         return f"{self.best}" if self.best == self.worst else f"{self.best}–{self.worst}"
 
 
-def difference(better: Tensor, worse: Tensor, level: float = 0.95, seed: int = 0) -> Difference:
-    """Return the paired difference in accuracy of two series of trainings with the same seeds on the same cases.
-
-    Args:
-        better: Whether each case is classified correctly, bool of shape ``(seeds, cases)``.
-        worse: The same for the other series.
-        level: Confidence of the intervals, between 0 and 1.
-        seed: Seed of the bootstrap.
-    """
-    gain = better.double() - worse.double()
-    return Difference(t_interval(gain.mean(1).tolist(), level), bootstrap(gain.mean(0), level, seed))
-
-
-def bootstrap(values: Tensor, level: float = 0.95, seed: int = 0) -> Interval:
-    """Return the mean of values with its bootstrap percentile interval, unbounded below `FEWEST` values.
-
-    Args:
-        values: One value per case, ``(cases,)``.
-        level: Confidence, between 0 and 1.
-        seed: Seed of the draws.
-    """
-    n = len(values)
-    if n < FEWEST:
-        return Interval(float(values.mean()) if n else math.nan, -math.inf, math.inf, n)
-    draws = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = values.double()[draws].mean(1).quantile(ends).tolist()
-    return Interval(float(values.double().mean()), low, high, n)
-
-
-def rank_owners(owners: Mapping[str, Tensor], without: Tensor, level: float = 0.95, seed: int = 0) -> list[OwnerRank]:
+def rank_owners(owners: Mapping[str, Tensor], without: Tensor) -> list[OwnerRank]:
     """Rank owners by the accuracy on the held-out hard cases after training with their samples.
 
     Args:
         owners: Whether each case is classified correctly after training with an owner's samples, by owner, each bool
             of shape ``(seeds, cases)``.
         without: The same for the training without shared samples.
-        level: Confidence of the intervals, between 0 and 1.
-        seed: Seed of the bootstrap.
 
     Returns:
         The owners' ranks, the highest accuracy first.
     """
     order = sorted(owners, key=lambda name: -float(owners[name].double().mean()))
-    signs = {(a, b): difference(owners[a], owners[b], level, seed).sign for a in order for b in order if a != b}
+    compared = {pair: owners[pair[0]].double() - owners[pair[1]].double() for pair in combinations(order, 2)}
+    gains = {name: owners[name].double() - without.double() for name in order}
+    tested = [crossed_mean(gain.tolist(), LEVEL) for gain in (*compared.values(), *gains.values())]
+    corrected = holm([test.p for test in tested])
+    found = [Difference(test.interval, p) for test, p in zip(tested, corrected, strict=True)]
+    signs = dict(zip(compared, (difference.sign for difference in found), strict=False))
+    signs |= {(b, a): -sign for (a, b), sign in signs.items()}
     return [
         OwnerRank(
             name,
-            t_interval(owners[name].double().mean(1).tolist(), level),
-            difference(owners[name], without, level, seed),
+            t_interval(owners[name].double().mean(1).tolist(), LEVEL),
+            gain,
             best=1 + sum(signs[other, name] > 0 for other in order if other != name),
             worst=len(order) - sum(signs[name, other] > 0 for other in order if other != name),
             alike=tuple(other for other in order if other != name and signs[name, other] == 0),
         )
-        for name in order
+        for name, gain in zip(order, found[len(compared) :], strict=True)
     ]
 
 
 def verdict(ranks: Sequence[OwnerRank]) -> str:
-    """Return two sentences: which owners are distinguishable, and which of them help."""
+    """Return a few sentences: which owners are distinguishable, and which of them help or harm."""
     if not ranks:
         return "No answer can be ranked."
-    helping = [owner.name for owner in ranks if owner.gain.sign > 0]
+    helping, harming = ([owner.name for owner in ranks if owner.gain.sign == sign] for sign in (1, -1))
     who = f"{', '.join(helping)} distinguishably" if helping else "Nobody distinguishably"
-    return f"{_order(ranks)} {who} {'help' if len(helping) > 1 else 'helps'}, compared with nothing shared."
+    sentences = [_order(ranks), f"{who} {'help' if len(helping) > 1 else 'helps'}, compared with nothing shared."]
+    if harming:
+        sentences.append(f"{', '.join(harming)} distinguishably {'harm' if len(harming) > 1 else 'harms'}.")
+    if math.isinf(ranks[0].gain.interval.low):
+        sentences.append(f"With {ranks[0].gain.interval.n} held-out hard cases nothing can be told apart.")
+    return " ".join(sentences)
 
 
 def _order(ranks: Sequence[OwnerRank]) -> str:
     if len(ranks) == 1:
         return f"{ranks[0].name} is the only answer."
-    leaders = [owner.name for owner in ranks if owner.best == 1]
+    leaders = [owner for owner in ranks if owner.best == 1]
+    names = ", ".join(owner.name for owner in leaders)
     if len(leaders) == len(ranks):
-        return "The owners are not distinguishable: every interval of a difference between two of them includes 0."
-    if len(leaders) == 1:
-        return f"{leaders[0]} is first, and distinguishably so."
-    return f"{', '.join(leaders)} come first; they are not distinguishable from each other."
+        return "The owners are not distinguishable from each other."
+    if len(leaders) > 1:
+        return f"Nobody is distinguishably better than {names}, who are not distinguishable from each other."
+    if leaders[0].worst == 1:
+        return f"{names} is first, and distinguishably so."
+    return (
+        f"Nobody is distinguishably better than {names}, who is not distinguishable from {', '.join(leaders[0].alike)}."
+    )

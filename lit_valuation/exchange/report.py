@@ -116,18 +116,18 @@ def write_report(folder: Path, ranking: Ranking) -> None:
 def screen_lines(ranking: Ranking) -> list[str]:
     """Return the ranking in at most 80 columns: each owner beside the training without shared samples."""
     accuracy = {row.name: f"{row.scores['held_out']:.3f}" for row in ranking.rows}
-    rows = [["owner", "rank", "hard cases", "gain", "over seeds", "over cases"]]
+    rows = [["owner", "rank", "hard cases", "gain", "95 %", "p"]]
     for owner in ranking.owners:
-        seeds, cases = owner.gain.over_seeds, owner.gain.over_cases
-        gain = f"{seeds.mean:+.3f}"
-        rows.append([_short(owner.name), owner.rank, accuracy.pop(owner.name), gain, _ends(seeds), _ends(cases)])
+        gain, p = owner.gain.interval, _p(owner.gain.p)
+        rows.append([_short(owner.name), owner.rank, accuracy.pop(owner.name), f"{gain.mean:+.3f}", _ends(gain), p])
     rows += [[_short(name), "–", score, "", "", ""] for name, score in accuracy.items()]
     rows += [[_short(name), "refused", "", "", "", ""] for name in ranking.refused]
     return [
         *text_table(rows),
         "",
         f"hard cases: accuracy on {ranking.cases} hard cases that no owner has seen, from 0 to 1",
-        "gain: what an owner's samples add to it, with 95 % intervals over seeds, cases",
+        "gain: what an owner's samples add to it, with its interval for new seeds, cases",
+        "p: how often chance alone makes such a gain, corrected for all comparisons",
     ]
 
 
@@ -140,7 +140,7 @@ def _table(ranking: Ranking) -> list[list[str]]:
     """Return the header, the owners (best first), the training without answers, and the refused answers."""
     sets = [key for key in _SCORES if key in ranking.rows[0].scores]
     with_psi = any(row.psi is not None for row in ranking.rows)
-    header = ["rank", "owner", "gain", "95 % over seeds", "95 % over cases", "not distinguishable from"]
+    header = ["rank", "owner", "gain", "95 %", "p", "not distinguishable from"]
     header += [*(_SCORES[key] for key in sets), "relative residual", *(["mean psi"] if with_psi else [])]
     header += ["samples", "left out", "disclosed so far", "seconds"]
     rows = {row.name: row for row in ranking.rows}
@@ -150,9 +150,8 @@ def _table(ranking: Ranking) -> list[list[str]]:
         row, owner = rows[name], owners.get(name)
         first = ["–", name, "", "", "", ""]
         if owner is not None:
-            seeds, cases = owner.gain.over_seeds, owner.gain.over_cases
-            alike = ", ".join(owner.alike) or "–"
-            first = [owner.rank, name, f"{seeds.mean:+.3f}", _ends(seeds), _ends(cases), alike]
+            gain, alike = owner.gain.interval, ", ".join(owner.alike) or "–"
+            first = [owner.rank, name, f"{gain.mean:+.3f}", _ends(gain), _p(owner.gain.p), alike]
         scores = [f"{row.scores[key]:.3f}" for key in sets]
         proxies = [_number(row.residual), *([_number(row.psi)] if with_psi else [])]
         shared = [str(row.counted), *("0", "0")]
@@ -170,18 +169,14 @@ def _picture(ranking: Ranking) -> bytes:
     owners = list(reversed(ranking.owners))
     figure = Figure(figsize=(7, 1.2 + 0.5 * len(owners)), layout="constrained")
     axes = figure.add_subplot()
-    for shift, name, colour in ((0.12, "over seeds", "tab:blue"), (-0.12, "over cases", "tab:orange")):
-        gains = [owner.gain.over_seeds if name == "over seeds" else owner.gain.over_cases for owner in owners]
-        means = [gain.mean for gain in gains]
-        bars = [(gain.mean - gain.low, gain.high - gain.mean) if math.isfinite(gain.low) else (0, 0) for gain in gains]
-        errors = list(zip(*bars, strict=True))
-        rows = [row + shift for row in range(len(owners))]
-        axes.errorbar(means, rows, xerr=errors, fmt="o", capsize=3, color=colour, label=figure_text(name))
+    gains = [owner.gain.interval for owner in owners]
+    bars = [(gain.mean - gain.low, gain.high - gain.mean) if math.isfinite(gain.low) else (0, 0) for gain in gains]
+    errors = list(zip(*bars, strict=True))
+    axes.errorbar([gain.mean for gain in gains], range(len(owners)), xerr=errors, fmt="o", capsize=3, color="tab:blue")
     axes.axvline(0, color="grey", linewidth=1)
     axes.set_yticks(range(len(owners)), [figure_text(f"{owner.name} ({owner.rank})") for owner in owners])
     axes.set_ylim(-0.6, len(owners) - 0.4)
     axes.set_xlabel("gain in accuracy on held-out hard cases, with 95 % intervals")
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
@@ -215,10 +210,11 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> s
 <img alt="Gain per owner with intervals" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
 <div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>
 <p><small>Gain: accuracy on the held-out hard cases minus that without shared samples, with the same seeds. Two owners
-are ordered only if the 95 % t interval over seeds and the bootstrap interval over cases of their paired difference
-both exclude 0; intervals are not corrected for the number of pairs. Two scores need no training. The relative residual
-is the part of the queries' gradient that the answer's gradients do not match; lower is better. Mean psi is the distance
-of the answer's features from those of the queries; lower is nearer.</small></p>
+are ordered only if a test of their paired difference, over seeds and cases together, has a p-value of at most 0.05
+after Holm's correction for the number of comparisons; p is that of the gain. Intervals are not corrected. Two scores
+need no training. The relative residual is the part of the queries' gradient that the answer's gradients do not match;
+lower is better. Mean psi is the distance of the answer's features from those of the queries; lower is
+nearer.</small></p>
 <h2>Cost</h2><p>{html_text(samples)} samples disclosed by the owners, {query.contents.samples} by the trainer to each of
 them; {seconds:.0f} seconds of training.</p>
 <h2>How they chose</h2><ul>{"".join(choices)}</ul>
@@ -231,6 +227,10 @@ them; {seconds:.0f} seconds of training.</p>
 
 def _ends(interval: Interval) -> str:
     return f"{interval.low:+.3f} to {interval.high:+.3f}" if math.isfinite(interval.low) else "–"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _number(value: float | None) -> str:
