@@ -33,6 +33,22 @@ def grow_in_place(cache: Any) -> None:
             cache.layers[index] = _growing_layer().after(layer)  # type: ignore[attr-defined]
 
 
+def keep_cache_rows(cache: Any, indices: Tensor) -> None:
+    """Keep some rows of a transformers KV cache, in place.
+
+    Args:
+        cache: The cache; a model's own, or one of layers, whose states of linear attention, convolutions and
+            compressed keys follow a reordering, as beam search does, but no selection.
+        indices: Indices of the rows to keep.
+    """
+    from transformers import Cache
+
+    if type(cache).batch_select_indices is not Cache.batch_select_indices:
+        cache.batch_select_indices(indices)
+    else:
+        cache.reorder_cache(indices)
+
+
 @lru_cache
 def _growing_layer() -> type:
     from transformers.cache_utils import DynamicLayer

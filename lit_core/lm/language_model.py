@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from lit_core.errors import UserError
 from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lm.decoding import grow_in_place, use_packed_attention
+from lit_core.lm.decoding import grow_in_place, keep_cache_rows, use_packed_attention
 from lit_core.lm.influence import Trial
 from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.lm.tokenizer import Tokenizer
@@ -334,7 +334,7 @@ class HuggingFaceLM(LanguageModel):
         """Return a cache with only some of the rows; see the base class."""
         past, mask_BK = cache
         indices = torch.tensor(rows, device=self.device)
-        past.batch_select_indices(indices)
+        keep_cache_rows(past, indices)
         return past, mask_BK[indices]
 
     def logits(

@@ -34,7 +34,8 @@ def unmasked(documents, ids_BS, document_BS):
     return documents._call(input_ids=ids_BS)
 
 
-@pytest.mark.parametrize("kind", ["minimax", "deepseek_v32"])  # a cache of its own; keys chosen by another network
+# a cache of its own; keys chosen by another network; states of convolutions, of which rows end
+@pytest.mark.parametrize("kind", ["minimax", "deepseek_v32", "lfm2_moe"])
 def test_generation_with_a_cache_equals_one_without(kind):
     assert generation.check(specimen(kind)).verdict == "pass"
 
