@@ -34,10 +34,11 @@ def used_by_gradient(decoder: HFDecoder, ids_N: Tensor) -> dict[str, Tensor]:
         states = decoder.hidden(token.reshape(1, 1))
         (states * torch.arange(states.numel()).reshape(states.shape).cos()).sum().backward()
         for name, stacks in weights.items():
-            columns = torch.zeros(max((count for _, count in stacks), default=0), dtype=torch.bool)
+            # the fewest: LongCat has rows in one of its stacks for experts that return their input
+            columns = torch.zeros(min((count for _, count in stacks), default=0), dtype=torch.bool)
             for weight, count in stacks:
                 if weight.grad is not None:
-                    columns[:count] |= weight.grad.reshape(count, -1).ne(0).any(1)
+                    columns |= weight.grad.reshape(count, -1).ne(0).any(1)[: len(columns)]
             used[name].append(columns)
     decoder.zero_grad()
     return {name: torch.stack(rows) for name, rows in used.items()}
