@@ -111,15 +111,19 @@ def test_report_and_table_say_so(place, parts, capsys):
         rank(str(place / "query"), **given)
 
 
-@pytest.mark.parametrize("part", ["test set", "training set", "queries", "held-out hard cases", "validation set"])
-def test_an_answer_of_nothing_but_the_trainers_samples(place, parts, part, judged):
-    n = min(12, len(parts[part]))
-    forge(place, parts[part].take(range(n)), "taken"), forge(place, noisy(parts[part].take(range(n))), "changed")
-    found = judged(eve="taken", mallory="changed", bob="answer_5")
-    assert set(found.ranked) == {"bob"}
-    for name in ("eve", "mallory"):
+def test_an_answer_of_nothing_but_the_trainers_samples(place, parts, judged):
+    answers, counts = {"bob": "answer_5"}, {}
+    for part in ("test set", "training set", "queries", "held-out hard cases", "validation set"):
+        taken = parts[part].take(range(min(12, len(parts[part]))))
+        for kind, samples in (("equal", taken), ("changed", noisy(taken))):
+            name = f"{kind} {part}"
+            answers[name], counts[name] = forge(place, samples, name).name, len(taken)
+    found = judged(**answers)
+    assert set(found.ranked) == {"bob"} and set(found.refused) == set(counts)
+    for name, n in counts.items():
         assert f"has no sample that counts: {n} of its {n} samples are yours" in found.refused[name]
-        assert f" of the {part}" in found.refused[name] and found.refused[name].endswith("for another answer.")
+        assert f" of the {name.partition(' ')[2]}" in found.refused[name]
+        assert found.refused[name].endswith("for another answer.")
 
 
 def test_what_remains_too_small_is_refused(place, parts, judged):
@@ -147,8 +151,8 @@ def test_an_owner_keeps_what_the_query_has(place, parts, near, capsys):
     shared = set(entry.samples)
     assert len(shared) == 12 and not shared & set(queries.keys)
     assert bool(shared & set(changed.keys)) == (near == 0)
-    for extra in ({"selector": RandomSelector(), "encoder": None}, {}):  # none by whatever selector, within the limit
-        answer(place, 1, **given | {"output": str(place / f"again{len(extra)}"), "limit": 200} | extra)
+    chosen = {"selector": RandomSelector(), "encoder": None, "output": str(place / "again"), "limit": 200}
+    answer(place, 1, **given | chosen)  # none by whatever selector
     given_away = {k for e in SharingLedger(place / "rich/ledger.jsonl").entries() for k in e.samples}
     assert not given_away & set(queries.keys)
 
