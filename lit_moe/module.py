@@ -26,13 +26,16 @@ from lit_moe.functional.token_nll import IGNORED, token_nll
 from lit_moe.meter import TrainingMeter
 from lit_moe.metrics import BitsPerByte, TokenLoss
 from lit_moe.nn import (
+    AdapterConfig,
     Decoder,
     DecoderConfig,
     HFConfig,
     HFDecoder,
     RouterCallable,
     SinkhornRouter,
+    add_adapters,
     auxiliary_losses,
+    merge_adapters,
     step_routers,
 )
 from lit_moe.parallel.sharding import clip_gradients, gradient_norm, is_sharded, shard
@@ -92,6 +95,7 @@ class MoELanguageModel(EvaluationTask):
             stands for anything; null trains all.
         lr_factors: Factors of the learning rate above 0, by parts as in freeze, such as gate at 0.1; the last one that
             names a parameter counts. Null for none.
+        adapter: Low-rank adapters, which alone are trained; null trains the weights themselves.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class MoELanguageModel(EvaluationTask):
         hugging_face: HFConfig | None = None,
         freeze: list[str] | None = None,
         lr_factors: dict[str, float] | None = None,
+        adapter: AdapterConfig | None = None,
     ) -> None:
         super().__init__()
         decoder = DecoderConfig(**decoder) if isinstance(decoder, Mapping) else decoder
@@ -121,10 +126,23 @@ class MoELanguageModel(EvaluationTask):
                 self.decoder = Decoder(decoder, router)
             else:
                 self.decoder = HFDecoder(hugging_face, decoder.vocab_size)
+            self.adapter = AdapterConfig(**adapter) if isinstance(adapter, Mapping) else adapter
+            if self.adapter is not None:
+                add_adapters(self._network, self.adapter)
         self.config: Any = self.decoder.config
         freeze_parts(self, freeze or [])
         learning_rate_factors(self, lr_factors or {})
         self.lr_factors = lr_factors
+
+    @property
+    def _network(self) -> torch.nn.Module:
+        return self.decoder.model if isinstance(self.decoder, HFDecoder) else self.decoder
+
+    def merge_adapters(self) -> None:
+        """Add the adapters to the weights and remove them, in place."""
+        if self.adapter is not None:
+            merge_adapters(self._network)
+            self.adapter = None
 
     @property
     def answers(self) -> list[str]:  # type: ignore[override]
@@ -179,6 +197,11 @@ class MoELanguageModel(EvaluationTask):
         data: Any = getattr(self.trainer, "datamodule", None)
         if isinstance(self.decoder, HFDecoder) and getattr(data, "document_mask", False):
             self.decoder.separate_documents(data.sequence_length)
+        if self.adapter is not None:
+            raise UserError(
+                "`adapter` is given, but a sharded strategy divides whole layers, which adapters split; train them "
+                "with trainer.strategy ddp."
+            )
         if isinstance(self.decoder, HFDecoder):
             self.decoder.check_sharded(str(self.trainer.precision))
         shard(self.decoder, self.device_mesh)

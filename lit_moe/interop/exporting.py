@@ -103,10 +103,15 @@ def _companions(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, str]:
 def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int | None) -> str:
     """Write weights and config of a decoder of ours, and return the name of its architecture."""
     module, checkpoint = load_module(ckpt_path, "meta")
+    state = checkpoint["state_dict"]
+    if module.adapter is not None:
+        module, _ = load_module(ckpt_path)
+        module.merge_adapters()
+        state = module.state_dict()
     assert isinstance(module.decoder, Decoder)
     config = _with_routers(module.decoder, ckpt_path)
     family = _family(config, ckpt_path)
-    state = {name.removeprefix("decoder."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    state = {name.removeprefix("decoder."): tensor for name, tensor in state.items()}
     tensors = dict(_tensors(module.decoder, family, state))
     _write_weights(folder, tensors, shard_bytes)
     described = family.hugging_face_config(config, eos_token_id=end_of_text)
@@ -117,7 +122,9 @@ def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int
 
 def _write_theirs(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int | None) -> str:
     """Write weights and config of a model that is transformers' already, and return the name of its class."""
-    decoder = load_module(ckpt_path)[0].decoder
+    module, _ = load_module(ckpt_path)
+    module.merge_adapters()
+    decoder = module.decoder
     assert isinstance(decoder, HFDecoder)
     with quiet_transformers():
         decoder.model.save_pretrained(folder, max_shard_size=shard_bytes)

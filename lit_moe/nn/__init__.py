@@ -1,5 +1,6 @@
 """Networks and routers; none of them knows of Lightning."""
 
+from lit_moe.nn.adapters import AdapterConfig, add_adapters, merge_adapters
 from lit_moe.nn.bias_router import BiasRouter
 from lit_moe.nn.cache import KVCache
 from lit_moe.nn.config import DecoderConfig, MoEConfig, preset
@@ -15,6 +16,7 @@ from lit_moe.nn.topk_router import TopKRouter
 from lit_moe.nn.uniform_router import UniformRouter
 
 __all__ = [
+    "AdapterConfig",
     "BiasRouter",
     "Decoder",
     "DecoderConfig",
@@ -36,7 +38,9 @@ __all__ = [
     "TopKRouter",
     "UniformRouter",
     "WatchedGate",
+    "add_adapters",
     "auxiliary_losses",
+    "merge_adapters",
     "moe_layers",
     "preset",
     "step_routers",

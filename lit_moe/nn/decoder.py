@@ -187,7 +187,7 @@ class Decoder(nn.Module):
         for module in self.modules():
             if isinstance(module, MoEFeedForward):
                 stacked = sum(parameter.numel() for parameter in module.experts.parameters())
-                idle += stacked // module.experts.n_experts * (module.experts.n_experts - module.router.top_k)
+                idle += stacked // module.router.n_experts * (module.router.n_experts - module.router.top_k)
         return ParameterCounts(total, total - idle, total - embeddings, total - idle - embeddings)
 
     def flops_per_token(self, sequence_length: int) -> int:

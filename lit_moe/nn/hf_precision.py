@@ -31,7 +31,8 @@ def kept_in_float32(model: Any, build: Callable[[], Any], dtype: torch.dtype) ->
         explicit = {name for name, tensor in _tensors(build()).items() if tensor.dtype == torch.float32}
     finally:
         torch.set_default_dtype(default)
-    return [name for name in _tensors(model) if name in explicit or any(pattern.search(name) for pattern in kept)]
+    plain = {name: name.replace(".base_layer", "") for name in _tensors(model)}  # as without adapters
+    return [name for name, own in plain.items() if own in explicit or any(one.search(own) for one in kept)]
 
 
 def _tensors(model: Any) -> dict[str, Tensor]:

@@ -177,7 +177,9 @@ def test_the_packaged_configs_run_and_parse(token_root, tmp_path, monkeypatch, c
     assert main(["fit", "--config", str(path), *small[:2], "--print_config"]) == 0
     chosen = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["hugging_face"]
     assert yaml.safe_load(path.read_text())["model"]["init_args"]["hugging_face"].items() <= chosen.items()
-    assert {path.name for path in CONFIGS.glob("*.yaml")} == {"deepseek.yaml", "mixtral.yaml", "olmoe.yaml"}
+    assert {path.name for path in CONFIGS.glob("*.yaml")} == {
+        *("deepseek.yaml", "lora.yaml", "mixtral.yaml", "olmoe.yaml")
+    }
 
 
 @pytest.mark.slow  # two runs and an export; tests/moe/nn/test_hf_bias.py moves biases in a decoder
