@@ -50,6 +50,8 @@ _COMPILED = tuple((re.compile(pattern), value) for pattern, value in _RULES)
 #: Keys that name the number of layers, and those that list the numbers of some layers.
 _COUNTS = re.compile(r"(num_(hidden_)?|n_)layers?")
 _IDS = re.compile(r"(\w+_)?(layer_ids|only_layers)|moe_layers")
+#: What belongs to the files of a model: how its weights are stored, and code beside them.
+_OF_FILES = {"quantization_config", "auto_map", "dtype", "torch_dtype", "_name_or_path"}
 #: What a forward pass draws at random, which a small model does not.
 _RANDOM = re.compile(r"\w*(dropout|pdrop|jitter)\w*")
 _MIXTURE = re.compile("moe|sparse")
@@ -80,7 +82,7 @@ def _fields(config: Any) -> dict[str, Any]:
     arguments |= {"per_layer_config", *config.attribute_map, *config.attribute_map.values()}
     derived = set(type(config)().to_dict()) - arguments
     inner = {key: getattr(config, key) for key in config.sub_configs if key in values}
-    return {key: value for key, value in (values | inner).items() if key not in derived}
+    return {key: value for key, value in (values | inner).items() if key not in derived | _OF_FILES}
 
 
 def _count(fields: Mapping[str, Any]) -> int:

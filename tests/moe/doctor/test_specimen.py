@@ -77,6 +77,15 @@ def test_each_kind_of_layer_stays_in_its_order():
     assert small.mlp_layer_types == ["dense", "sparse", "sparse", "sparse"]
 
 
+def test_a_published_config_is_shrunk_without_what_belongs_to_its_files():
+    quantized = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+    files = {"auto_map": {"AutoModelForCausalLM": "own.Own"}, "torch_dtype": "bfloat16"}
+    config = AutoConfig.for_model("deepseek_v3", quantization_config=quantized, **files)
+    small = shrink(config)
+    assert not {"auto_map", "quantization_config"} & {*small.to_dict()} and small.dtype is None
+    assert not hasattr(small, "quantization_config") and config.quantization_config == quantized
+
+
 def test_a_dense_model_holds_no_mixture():
     for config in (
         AutoConfig.for_model("qwen3", num_hidden_layers=2),
