@@ -53,6 +53,7 @@ WITHOUT = {
     "lit_detect/report/pages.py": "CSV and pictures",
     "lit_detect/study/attacked.py": "a folder whose name tells the version of the code",
     "lit_moe/commands/doctor.py": "Markdown or JSON; a record lies beside it",
+    "lit_moe/doctor/checks/float32.py": "a folder of transformers, which is removed",
     "lit_moe/commands/generate.py": "JSONL of texts; a record lies beside it",
     "lit_moe/interop/exporting.py": "a folder of transformers, with a record",
     "lit_moe/interop/upcycle.py": "a checkpoint, as importing.py begins it",

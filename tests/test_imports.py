@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lit_core", "lit_detect", "lit_moe", "lit_valuation")
 HEAVY = {"transformers", "webdataset", "matplotlib", "datasets", "tokenizers"}
-HEAVY |= {"sklearn", "rdata", "pandas", "PIL", "pyarrow", "faiss", "spacy", "gguf"}
+HEAVY |= {"sklearn", "rdata", "pandas", "PIL", "pyarrow", "faiss", "spacy", "gguf", "peft"}
 
 
 def imported_with_the_module(node):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("detect", "documents", "faiss", "hf", "plot", "serve", "spacy", "valuation")
+EXTRAS = ("detect", "documents", "faiss", "hf", "peft", "plot", "serve", "spacy", "valuation")
 #: What each choice of versions adds to `uv pip install`; only what the requirements name is direct.
 VERSIONS = {
     "oldest": ["--resolution", "lowest-direct", "--requirements", str(ROOT / "pyproject.toml")],

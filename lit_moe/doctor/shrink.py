@@ -52,6 +52,8 @@ _COUNTS = re.compile(r"(num_(hidden_)?|n_)layers?")
 _IDS = re.compile(r"(\w+_)?(layer_ids|only_layers)|moe_layers")
 #: What belongs to the files of a model: how its weights are stored, and code beside them.
 _OF_FILES = {"quantization_config", "auto_map", "dtype", "torch_dtype", "_name_or_path"}
+#: Most characters of a key that is looked at; none of transformers has half as many.
+_LONGEST = 100
 #: What a forward pass draws at random, which a small model does not.
 _RANDOM = re.compile(r"\w*(dropout|pdrop|jitter)\w*")
 _MIXTURE = re.compile("moe|sparse")
@@ -82,7 +84,8 @@ def _fields(config: Any) -> dict[str, Any]:
     arguments |= {"per_layer_config", *config.attribute_map, *config.attribute_map.values()}
     derived = set(type(config)().to_dict()) - arguments
     inner = {key: getattr(config, key) for key in config.sub_configs if key in values}
-    return {key: value for key, value in (values | inner).items() if key not in derived | _OF_FILES}
+    known = {key for key in values if len(key) <= _LONGEST} - derived - _OF_FILES
+    return {key: value for key, value in (values | inner).items() if key in known}
 
 
 def _count(fields: Mapping[str, Any]) -> int:
