@@ -17,6 +17,24 @@ OK, FAILED, USER_ERROR, LEFT_OUT = 0, 1, 2, 3
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
+def reason_of(error: BaseException | str, length: int = 200) -> str:
+    """Return what an error of another library says, as a clause that can stand in a sentence of ours.
+
+    Args:
+        error: The error, or its message.
+        length: Most characters; what is longer ends after a sentence, else after a word, never inside an address.
+
+    Returns:
+        One line without a full stop at its end; the kind of the error if it says nothing.
+    """
+    text = " ".join(str(error).split())
+    if len(text) > length:
+        begin = text[: length + 1]
+        sentence = begin.rfind(". ")
+        text = begin[:sentence] if sentence > 0 else f"{begin[:length].rpartition(' ')[0] or begin[:length]} …"
+    return text.rstrip(". ") or (error if isinstance(error, str) else type(error).__name__)
+
+
 class _Sentence(Exception):
     """An exception whose message is printed as one line, in which names of others are escaped."""
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_core import record
 from lit_core.callbacks.branch import BranchFrom
-from lit_core.errors import RunFailure, Stopped, Terminated
+from lit_core.errors import RunFailure, Stopped, Terminated, reason_of
 from lit_core.files.formats import stamp
 from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import devices_of
@@ -79,7 +79,7 @@ class RunRecord(Callback):
                 try:
                     logger.log_hyperparams(self.hyperparameters())
                 except Exception as error:  # of a service, such as MLflow's for a resumed run with another value
-                    reason = " ".join(str(error).split())[:200]
+                    reason = reason_of(error)
                     rank_zero_warn(f"{type(logger).__name__} did not take the hyperparameters of this run: {reason}")
 
     @property

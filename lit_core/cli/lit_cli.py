@@ -42,7 +42,7 @@ from lit_core.cli.ranks import is_further_rank, is_launched_from_outside
 from lit_core.cli.run_folder import choose_run_folder, hold_run_folder
 from lit_core.cli.scores import score_table
 from lit_core.data import ResumeStream
-from lit_core.errors import RunFailure, UserError
+from lit_core.errors import RunFailure, UserError, reason_of
 from lit_core.files.paths import remove_torn_files
 from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.checkpoint import (
@@ -339,7 +339,7 @@ class LitCLI(CommandLine):
         """Refuse the checkpoint if an error that is not ours shows that its state cannot be restored."""
         ours = isinstance(error, UserError | RunFailure | MisconfigurationException | torch.OutOfMemoryError)
         if is_of_restoring(error) and not ours:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}".rstrip(".: ")
+            reason = f"{type(error).__name__}: {reason_of(error, 120)}".rstrip(".: ")
             raise UserError(
                 f"--ckpt_path is {self.config[self.subcommand]['ckpt_path']}, whose state of the run cannot be "
                 f"restored ({reason}); give another checkpoint."

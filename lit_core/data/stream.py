@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from lit_core.data.order import BLOCK, ORDER, ordered, sample_block
-from lit_core.errors import UserError, check_at_least
+from lit_core.errors import UserError, check_at_least, reason_of
 from lit_core.seeds import part_seed
 
 IGNORED = -100
@@ -341,7 +341,7 @@ def stacked_samples(samples: Sequence[Any], source: str) -> Any:
     try:
         return _stack(samples)
     except (TypeError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+        reason = reason_of(error)
         raise UserError(
             f"The samples of the source {source} cannot be stacked into a batch ({reason}); let it return tensors of "
             "equal shapes, arrays, numbers or strings, alone or in mappings, tuples and dataclasses."

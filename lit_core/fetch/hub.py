@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
 from lit_core.files.parquet_files import class_names
 from lit_core.screen import say
 
@@ -75,7 +75,7 @@ def load_rows(
     except UserError:
         raise
     except Exception as error:  # whatever the dataset's reader or the network raises
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         where = " ".join([path, *([subset] if subset else []), *(data_files or []), *([split] if split else [])])
         raise UserError(
             f"{name} could not be loaded from {where} ({type(error).__name__}: {reason}); {remedy}."

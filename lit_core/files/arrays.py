@@ -10,7 +10,7 @@ from typing import IO, Literal
 
 import numpy as np
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
 
 _LONGEST_HEADER = 1 << 17
 #: Kinds of numpy's types that are numbers.
@@ -50,7 +50,7 @@ def read_npz(path: Path, name: str) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # a damaged archive may raise anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
         raise UserError(f"{path} is not a .npz file of arrays ({reason}); write it again with numpy.") from error
 
 
@@ -77,7 +77,7 @@ def _header(file: IO[bytes], size: int, kinds: str = _NUMBERS) -> tuple[tuple[in
         version = np.lib.format.read_magic(file)
         shape, by_columns, dtype = _READERS[version](file)
     except Exception as error:  # numpy evaluates the header, which may raise anything
-        raise ValueError(f"its header cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"its header cannot be read: {reason_of(error)}") from error
     if dtype.kind not in kinds:
         raise ValueError(f"it holds {dtype}, but must hold {'numbers or texts' if 'U' in kinds else 'numbers'}")
     there = size - file.tell()

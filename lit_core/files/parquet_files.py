@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
 from lit_core.files.json_files import checked, parse_json
 from lit_core.files.rows import MOST_COLUMNS
 
@@ -76,7 +76,7 @@ def parquet_rows(path: Path, columns: Collection[str] | None = None) -> Iterator
     except UserError:
         raise
     except (ArrowException, OSError, ValueError, KeyError) as error:  # texts that are not UTF-8, and names, too
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise UserError(f"{path} is not a complete Parquet file ({reason}). Restore it or write it again.") from error
 
 

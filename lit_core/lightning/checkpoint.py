@@ -20,7 +20,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.serialization import set_default_mmap_options, skip_data
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
 from lit_core.files.formats import META, check_format, is_checkpoint_folder
 from lit_core.files.json_files import DEEPEST, is_shallow
 from lit_core.files.paths import atomic_path, undo_torn_replacement
@@ -296,7 +296,7 @@ def _reason(path: Path, error: Exception) -> str:
         return f"it holds {what}, and code in a checkpoint is not executed"
     if not zipfile.is_zipfile(path):  # of a damaged one, `check_content` has told before
         return "it is truncated or was not written by torch.save"
-    return " ".join(str(error).split())[:200].rstrip(".")
+    return reason_of(error)
 
 
 def _is_full(error: RuntimeError, path: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lit_core.errors import UserError
+from lit_core.fetch.hub_access import asking_hub, hub_reason
 from lit_core.files.json_files import parse_json, read_json
 from lit_core.files.listing import refuse_links_out
 from lit_core.files.paths import atomic_write, resolve_data_path
@@ -191,14 +192,14 @@ class Tokenizer:
             return Path(hf_hub_download(name, file))
 
         try:
-            path = fetch("tokenizer.json")
-            with suppress(EntryNotFoundError):  # some models have none
-                fetch("tokenizer_config.json")
+            with asking_hub():
+                path = fetch("tokenizer.json")
+                with suppress(EntryNotFoundError):  # some models have none
+                    fetch("tokenizer_config.json")
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
             raise UserError(
                 f"tokenizer is {name}, but there is no such file or folder, and tokenizer.json cannot be downloaded "
-                f"from Hugging Face ({reason}); correct the path or the name."
+                f"from Hugging Face ({hub_reason(error)}); correct the path or the name."
             ) from error
         return cls._load_file(path)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lit_core.errors import UserError
+from lit_core.fetch.hub_access import asking_hub, hub_reason
 from lit_core.lm.model_files import check_model_folder
 from lit_core.size_limit import sized_by_itself
 
@@ -26,13 +27,12 @@ def loading(subject: str, remedy: str, model: str | Path) -> Iterator[None]:
     try:
         if Path(model).is_dir():
             check_model_folder(Path(model))
-        with quiet_transformers(), sized_by_itself():
+        with asking_hub(), quiet_transformers(), sized_by_itself():
             yield
     except UserError:
         raise
     except Exception as error:  # each config and each model of transformers has its own
-        reason = (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".")
-        raise UserError(f"{subject}, which cannot be loaded ({reason}); {remedy}.") from error
+        raise UserError(f"{subject}, which cannot be loaded ({hub_reason(error)}); {remedy}.") from error
 
 
 @contextmanager

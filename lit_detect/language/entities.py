@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from lightning_utilities.core.imports import RequirementCache
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
 from lit_detect.records import Mention
 
 #: Abbreviations, after whose full stop no sentence ends.
@@ -257,7 +257,7 @@ def load_spacy(model: str, *components: str) -> _Pipeline:
         pipeline = spacy.load(model)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"spacy_model is {model}, which cannot be loaded ({' '.join(str(error).split())[:120]}). Give an installed "
+            f"spacy_model is {model}, which cannot be loaded ({reason_of(error, 120)}). Give an installed "
             "pipeline or a folder, or null for rules."
         ) from error
     if not set(components) & set(pipeline.pipe_names):

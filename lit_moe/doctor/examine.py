@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
 from lit_core.lm.transformers_loading import quiet_transformers
 from lit_moe.doctor.check import Check, Finding
 from lit_moe.doctor.specimen import Specimen
@@ -44,9 +44,9 @@ def found(check: Check, specimen: Specimen) -> Finding:
     except UserError as error:
         return Finding("refused", str(error))
     except ImportError as error:
-        return Finding("refused", f"A package is missing: {' '.join(str(error).split())[:200]}")
+        return Finding("refused", f"A package is missing: {reason_of(error)}")
     except Exception as error:  # of transformers, torch, or of ours
-        return Finding("fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return Finding("fail", f"{type(error).__name__}: {reason_of(error)}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lit_core.errors import reason_of
 from lit_core.lm.transformers_loading import quiet_transformers
 from lit_moe.doctor.shrink import EXPERTS, shrink
 
@@ -106,7 +107,7 @@ def _found() -> tuple[dict[str, type[PretrainedConfig]], dict[str, str]]:
                 continue
             _, mixture = _with_mixture(kind)
         except Exception as error:  # whatever a config or a model of transformers raises
-            reasons[model_type] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reasons[model_type] = f"{type(error).__name__}: {reason_of(error)}"
         else:
             if mixture:
                 families[model_type] = kind

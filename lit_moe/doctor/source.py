@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lit_core.errors import UserError, did_you_mean
+from lit_core.errors import UserError, did_you_mean, reason_of
 from lit_core.files.json_files import read_json
 from lit_core.files.paths import resolve_data_path, says_where
 from lit_core.lm.model_files import check_model_folder, open_weights, weight_files
@@ -131,4 +131,4 @@ def _check_shapes(config: PretrainedConfig, folder: Path, subject: str) -> None:
 
 def _reason(error: Exception) -> str:
     text = re.sub(r"^Class validation error for validator '\w+': ", "", " ".join(str(error).split()))
-    return text[:200].rstrip(".") or type(error).__name__
+    return reason_of(text or type(error).__name__)

@@ -10,7 +10,8 @@ from typing import Any
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
+from lit_core.fetch.hub_access import asking_hub, hub_reason
 from lit_core.files.json_files import read_json
 from lit_core.files.paths import resolve_data_path
 from lit_core.files.text_files import read_text
@@ -55,7 +56,7 @@ class ModelFolder:
         try:
             return getattr(transformers, f"{self.family.name}Config").from_dict(described)
         except Exception as error:  # transformers checks keys by classes of its own
-            reason = " ".join(str(error).split())[:200].rstrip(".")
+            reason = reason_of(error)
             raise UserError(f"{self.path / 'config.json'} cannot be understood ({reason}); correct it.") from error
 
     @cached_property
@@ -153,10 +154,10 @@ def _locate(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
+        with asking_hub():
+            return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.jinja"]))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise UserError(
-            f"model is {model}, but there is no such folder, and Hugging Face has no such model ({reason}); correct "
-            "the path or the name."
+            f"model is {model}, but there is no such folder, and the hub does not give it ({hub_reason(error)}); "
+            "correct the path or the name."
         ) from error

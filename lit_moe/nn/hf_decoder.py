@@ -15,7 +15,7 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
-from lit_core.errors import UserError, check_above, check_at_least
+from lit_core.errors import UserError, check_above, check_at_least, reason_of
 from lit_core.files.json_files import parse_json
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
@@ -303,7 +303,7 @@ def _random(config: dict[str, Any]) -> Any:
             AutoConfig.for_model(**config), dtype=torch.float32, trust_remote_code=False
         )
     except Exception as error:  # whatever the checks of each config raise
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+        reason = reason_of(error)
         raise UserError(
             f"`hugging_face.config` with model_type {kind} describes no language model of transformers ({reason}); "
             "correct it."

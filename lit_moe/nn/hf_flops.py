@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_core.errors import reason_of
+
 #: The name under which transformers finds the attention that is counted and not computed.
 _COUNTED = "lit_moe_counted"
 #: Attributes of a layer's parts that tell only which layer it is.
@@ -62,7 +64,7 @@ def flops_per_token(model: Any, sequence_length: int) -> float:
     except UnknownFlops:
         raise
     except Exception as error:  # whatever meta tensors cannot do, by torch and by the model's own checks
-        reason = " ".join(str(error).split())[:100].rstrip(".")
+        reason = reason_of(error, 100)
         raise UnknownFlops(f"its work depends on the tokens ({type(error).__name__}: {reason})") from error
     if any(map(_is_local, counts.kinds)) and not counts.attentions:
         raise UnknownFlops("it has local attention, of which its implementation does not tell the size")

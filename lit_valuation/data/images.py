@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from lightning_utilities.core.imports import RequirementCache
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, reason_of
 
 #: Most pixels of an image whose size is not known before; a file of some kilobytes may claim more.
 MOST_PIXELS = 100_000_000
@@ -73,7 +73,7 @@ def decoded_image(
     except UserError:
         raise
     except Exception as error:  # each of Pillow's decoders has its own
-        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise ValueError(reason_of(error)) from error
 
 
 def _converted(image: Any, mode: str, size: tuple[int, int] | None, white: float | None, ground: str) -> Any:
