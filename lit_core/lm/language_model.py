@@ -21,7 +21,7 @@ from lit_core.lm.decoding import grow_in_place, keep_cache_rows, use_packed_atte
 from lit_core.lm.influence import Trial
 from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.lm.transformers_loading import loading
+from lit_core.lm.transformers_loading import load_whole, loading
 from lit_core.origin import keeps_origin
 from lit_core.seeds import part_seed
 
@@ -318,11 +318,10 @@ class HuggingFaceLM(LanguageModel):
             if layers is not None and not 1 <= layers <= known:
                 raise UserError(f"layers is {layers}, but {name} has {known}; keep from 1 to {known}, or null for all.")
             config.num_hidden_layers = layers or known
-            model = AutoModelForCausalLM.from_pretrained(
-                name, config=config, use_safetensors=True, dtype=getattr(torch, dtype), trust_remote_code=False
-            )
+            fewer = config.num_hidden_layers < known
+            model = load_whole(AutoModelForCausalLM, name, partly=fewer, config=config, dtype=getattr(torch, dtype))
         called = name.rstrip("/").split("/")[-1]
-        if layers is not None and layers < known:
+        if fewer:
             called += f", first {layers} layers"
         return cls(model.eval().to(device), Tokenizer.load(name), called)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lit_core.errors import UserError
 from lit_core.fetch.hub_access import asking_hub, hub_reason
 from lit_core.lm.model_files import check_model_folder
+from lit_core.screen import rank_zero_warn
 from lit_core.size_limit import sized_by_itself
 
 
@@ -33,6 +35,44 @@ def loading(subject: str, remedy: str, model: str | Path) -> Iterator[None]:
         raise
     except Exception as error:  # each config and each model of transformers has its own
         raise UserError(f"{subject}, which cannot be loaded ({hub_reason(error)}); {remedy}.") from error
+
+
+def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> Any:
+    """Return a model all of whose weights were read; those that a folder lacks would be random numbers.
+
+    Args:
+        kind: A class of transformers with ``from_pretrained``, of models that are whole, with their output layers.
+        name: Name or folder of the model.
+        partly: Whether weights are left out on purpose, and not told.
+        options: Further arguments of ``from_pretrained``.
+
+    Raises:
+        ValueError: If weights are missing, or have other shapes than the config describes; call it within `loading`.
+    """
+    model, found = kind.from_pretrained(
+        name,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # said below with the name and the shapes
+        **options,
+    )
+    others = sorted(found["mismatched_keys"])
+    if others:
+        key, theirs, ours = others[0]
+        raise ValueError(f"its config describes {key} as {tuple(ours)}, but its weights hold {tuple(theirs)}")
+    missing, unused = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    if missing:
+        raise ValueError(
+            f"its weights lack {len(missing)} of the tensors that its config describes, such as {missing[0]}, which "
+            "would be random"
+        )
+    if unused and not partly:
+        rank_zero_warn(
+            f"The weights of {name} hold {len(unused)} tensors for which the {type(model).__name__} that its config "
+            f"describes has no place, such as {unused[0]}; they are left out."
+        )
+    return model
 
 
 @contextmanager

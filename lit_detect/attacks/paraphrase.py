@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lit_core.errors import UserError, check_at_least, require
-from lit_core.lm.transformers_loading import loading
+from lit_core.lm.transformers_loading import load_whole, loading
 from lit_detect.attacks.base import Attack, Attacked, attacked
 from lit_detect.language.entities import split_sentences
 from lit_detect.records import Edit
@@ -82,5 +82,5 @@ class Paraphrase(Attack):
 
         remedy = "give the Hugging Face name or folder of a sequence-to-sequence model with safetensors"
         with loading(f"model is {self.model}", remedy, self.model):
-            model = AutoModelForSeq2SeqLM.from_pretrained(self.model, use_safetensors=True, trust_remote_code=False)
+            model = load_whole(AutoModelForSeq2SeqLM, self.model)
             return AutoTokenizer.from_pretrained(self.model, trust_remote_code=False), model.eval()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lm.transformers_loading import loading
+from lit_core.lm.transformers_loading import load_whole, loading
 from lit_core.origin import keeps_origin
 
 
@@ -51,7 +51,7 @@ class MaskedLM:
         with loading(
             f"The masked language model is {name}", "give a Hugging Face name or a folder with safetensors", name
         ):
-            model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+            model = load_whole(AutoModelForMaskedLM, name)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         if tokenizer.mask_token_id is None:
             raise UserError(f"The tokenizer of {name} has no mask token. Give a masked language model, such as BERT.")

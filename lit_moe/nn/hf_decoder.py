@@ -119,8 +119,7 @@ class HFDecoder(ExactBuffers):
             size = {} if vocab_size is None else {"vocab_size": vocab_size}
             self.model = _random(size | config.config)
         self.config: Any = self.model.config.get_text_config()
-        check_graph(self.model)
-        self._described, self._divides = config, divides(self.model)  # a trial that gates need not see
+        self._described, self._divides = config, _first_run(self.model)  # a trial that gates need not see
         balancing = {name: getattr(config, name) for name in (*LOSSES, "selection_bias", "bias_rate")}
         self.watched = watch_gates(self.model, config.gates, config.top_k, **balancing)
         asked = [name for name in LOSSES if balancing[name]]
@@ -292,6 +291,20 @@ def _with_floats(value: Any) -> Any:
             return float(value["__float__"])
         return {key: _with_floats(inner) for key, inner in value.items()}
     return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _first_run(model: Any) -> bool:
+    """Check the graph of a model, which has not run before, and return what `divides` tells of it."""
+    try:
+        check_graph(model)
+        return divides(model)
+    except UserError:
+        raise
+    except Exception as error:  # such as of a gate that chooses more experts than there are
+        raise UserError(
+            f"`hugging_face` describes a {type(model).__name__} that cannot run ({reason_of(error)}); correct "
+            "its config."
+        ) from error
 
 
 def _random(config: dict[str, Any]) -> Any:

@@ -106,6 +106,9 @@ def test_missing_and_damaged_files_are_named(copy):
     refused(folder, "experts.3.w2.weight is missing")
     index.unlink()
     refused(folder, "a part of its weights, without model.safetensors.index.json")
+    for shard in shards:
+        shard.unlink()
+    refused(folder, "save the model as safetensors")
     (folder / "config.json").write_text("{")
     refused(folder, "config.json is not valid JSON")
     (folder / "config.json").unlink()
