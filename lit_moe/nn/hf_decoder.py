@@ -15,7 +15,7 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
-from lit_core.errors import UserError, check_above, check_at_least, reason_of
+from lit_core.errors import UserError, check_above, check_at_least, did_you_mean, reason_of
 from lit_core.files.json_files import parse_json
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
@@ -51,7 +51,8 @@ class HFConfig:
         global_weight: Factor of the balance loss of the optimizer step so far on all devices, 0 or more; 0 adds none.
         selection_bias: Whether the pretrained bias by which a gate chooses experts stays as it is, frozen; or moves
             after each optimizer step towards an even load, loss_free.
-        bias_rate: Amount by which the selection bias moves per optimizer step, above 0, in the unit of the scores.
+        bias_rate: Amount by which the selection bias moves per optimizer step, above 0, in the unit of the scores; null
+            takes 0.001. Only with loss_free.
         activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
     """
 
@@ -64,7 +65,7 @@ class HFConfig:
     sequence_weight: float = 0.0
     global_weight: float = 0.0
     selection_bias: Literal["frozen", "loss_free"] = "frozen"
-    bias_rate: float = 0.001
+    bias_rate: float | None = None
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -77,6 +78,11 @@ class HFConfig:
         check_above(0, bias_rate=self.bias_rate)
         if self.selection_bias not in ("frozen", "loss_free"):
             raise UserError(f"`selection_bias` is {self.selection_bias} but must be frozen or loss_free; set one.")
+        if self.selection_bias == "frozen" and self.bias_rate is not None:
+            raise UserError(
+                f"`bias_rate` is {self.bias_rate}, but a frozen bias does not move; set `selection_bias` to loss_free, "
+                "or `bias_rate` to null."
+            )
         if self.config is not None and "model_type" not in self.config:
             raise UserError("`hugging_face.config` has no model_type; name one of transformers, such as mixtral.")
 
@@ -120,7 +126,8 @@ class HFDecoder(ExactBuffers):
             self.model = _random(size | config.config)
         self.config: Any = self.model.config.get_text_config()
         self._described, self._divides = config, _first_run(self.model)  # a trial that gates need not see
-        balancing = {name: getattr(config, name) for name in (*LOSSES, "selection_bias", "bias_rate")}
+        balancing = {name: getattr(config, name) for name in (*LOSSES, "selection_bias")}
+        balancing["bias_rate"] = 0.001 if config.bias_rate is None else config.bias_rate
         self.watched = watch_gates(self.model, config.gates, config.top_k, **balancing)
         asked = [name for name in LOSSES if balancing[name]]
         asked += ["selection_bias"] if config.selection_bias == "loss_free" else []
@@ -312,15 +319,19 @@ def _random(config: dict[str, Any]) -> Any:
 
     config, kind = _with_floats(config), config.get("model_type")  # also those of checkpoints that hold such objects
     try:
-        return AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(**config), dtype=torch.float32, trust_remote_code=False
-        )
+        built = AutoConfig.for_model(**config)
+        known = {*AutoConfig.for_model(kind).to_dict(), *built.attribute_map}
+        model = AutoModelForCausalLM.from_config(built, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # whatever the checks of each config raise
         reason = reason_of(error)
         raise UserError(
             f"`hugging_face.config` with model_type {kind} describes no language model of transformers ({reason}); "
             "correct it."
         ) from error
+    for key in config.keys() - known:  # transformers takes any key; published configs have some of their own
+        if near := did_you_mean(key, known - config.keys(), nearness=0.85):
+            raise UserError(f"`hugging_face.config` has {key}, which {kind} does not know; correct or remove it.{near}")
+    return model
 
 
 def _recompute(model: Any) -> None:

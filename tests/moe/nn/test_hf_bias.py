@@ -109,7 +109,11 @@ def test_a_bias_that_the_choice_does_not_follow_is_refused(specimen):
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [(dict(selection_bias="moved"), "must be frozen or loss_free"), (dict(bias_rate=0.0), "bias_rate is 0.0")],
+    [
+        (dict(selection_bias="moved"), "must be frozen or loss_free"),
+        (dict(selection_bias="loss_free", bias_rate=0.0), "bias_rate is 0.0"),
+        (dict(bias_rate=0.01), "`bias_rate` is 0.01, but a frozen bias does not move"),
+    ],
 )
 def test_fields_out_of_range_are_refused(fields, said):
     with pytest.raises(UserError, match=said):

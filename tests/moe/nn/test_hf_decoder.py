@@ -139,6 +139,7 @@ def test_random_weights_take_the_vocabulary_that_is_asked_for():
         (dict(config={"model_type": "mixtrall"}), ["model_type mixtrall"]),
         (dict(config={"model_type": "vit"}), ["model_type vit"]),
         (dict(config=config("llama", hidden_size="wide")), ["model_type llama"]),
+        (dict(config=config("llama", initializer_rnage=0.1)), ["has initializer_rnage", "initializer_range"]),
         (dict(config=config("llama"), balance_weight=0.1), ["`balance_weight` is 0.1", "no gate was found"]),
         (dict(config=config("mixtral"), z_weight=-1.0), ["z_weight is -1.0"]),
         (dict(model="/no/such/model"), ["/no/such/model", "cannot be loaded"]),
