@@ -15,8 +15,8 @@ from lit_core.errors import UserError
 from lit_core.lightning.evaluation import named_loader
 from lit_core.lightning.internals import logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.lightning.parts import check_factors, learning_rate_factors
 from lit_core.lightning.parts import freeze as freeze_parts
-from lit_core.lightning.parts import learning_rate_factors
 from lit_core.lightning.step_logging import ratio, sum_on_device, sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
@@ -111,6 +111,7 @@ class MoELanguageModel(EvaluationTask):
         adapter: AdapterConfig | None = None,
     ) -> None:
         super().__init__()
+        check_factors(lr_factors or {})
         decoder = DecoderConfig(**decoder) if isinstance(decoder, Mapping) else decoder
         hugging_face = HFConfig(**hugging_face) if isinstance(hugging_face, Mapping) else hugging_face
         self.optimizer = optimizer

@@ -54,6 +54,7 @@ NEEDED = {
     "LinearHead": {"input_shape": [4], "n_classes": 2},
     "LinearReplay": {"start": 0.0, "end": 1.0, "steps": 3},
     "MLP": {"input_shape": [4], "n_classes": 2},
+    "MoELanguageModel": {"lr_factors": {"weight": 1.0}},
     "MoEConfig": {"n_experts": 4, "top_k": 2, "expert_width": 8},
     "PlantedBackground": {"classes": ["a", "b"]},
     "ReplayMixing": {"fraction": 0.5},

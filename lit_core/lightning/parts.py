@@ -53,6 +53,19 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         raise UserError(f"`freeze` is {', '.join(patterns)}, which leaves no parameter to train; name fewer.")
 
 
+def check_factors(factors: Mapping[str, float]) -> None:
+    """Raise an error if a factor of the learning rate is not above 0; needs no network.
+
+    Args:
+        factors: Factors by pattern as in `matching`.
+
+    Raises:
+        UserError: If one is not above 0.
+    """
+    for factor in factors.values():
+        check_above(0, lr_factors=factor)
+
+
 def learning_rate_factors(module: nn.Module, factors: Mapping[str, float]) -> dict[str, float]:
     """Return the factor of each slowed or hastened parameter by name; the last pattern that names it counts.
 
@@ -63,9 +76,9 @@ def learning_rate_factors(module: nn.Module, factors: Mapping[str, float]) -> di
     Raises:
         UserError: If a pattern names no parameter, or a factor is not above 0.
     """
+    check_factors(factors)
     by_name: dict[str, float] = {}
     for pattern, factor in factors.items():
-        check_above(0, lr_factors=factor)
         by_name |= dict.fromkeys(matching(module, pattern, "lr_factors"), float(factor))
     return by_name
 

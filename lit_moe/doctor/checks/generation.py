@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lit_core.errors import UserError
+from lit_core.files.json_files import parse_json
 from lit_core.lm.influence import sees_later_tokens
 from lit_core.lm.tokenizer import END_OF_TEXT, Tokenizer
 from lit_moe.doctor.check import Finding
@@ -66,4 +66,4 @@ def _tokenizer(size: int) -> Tokenizer:
     words = {END_OF_TEXT: 0} | {f"w{number}": number for number in range(1, size)}
     backend = Backend(models.WordLevel(words, unk_token="w1"))
     backend.add_special_tokens([END_OF_TEXT])
-    return Tokenizer(json.loads(backend.to_str()))
+    return Tokenizer(parse_json(backend.to_str(), "A tokenizer of words"))

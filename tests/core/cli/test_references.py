@@ -220,7 +220,7 @@ def own_data(folder):
 
 
 def prepared(package):
-    """The arguments of ``prepare`` for the data above."""
+    """The arguments of ``prepare``, or ``divide``, for the data above."""
     place = {"lit_moe": ("TextFolder", {"folder": "${oc.env:PLACE}", "name": "own"})}
     place["lit_detect"] = ("LitShiftJSONL", {"path": "${oc.env:PLACE}/pairs.jsonl", "name": "own"})
     place["lit_valuation"] = ("Table", {"path": "${oc.env:PLACE}/rows.csv", "name": "own", "label": "kind"})
@@ -252,7 +252,8 @@ def test_no_file_of_prepared_data_has_the_value_of_a_variable(package, monkeypat
     places = [tmp_path / "s3cret-place", tmp_path / "0ther-place"]
     for place in places:
         own_data(place)
-    args = ["prepare", "--root", str(tmp_path / "made"), *prepared(package)]
+    verb = "divide" if package == "lit_valuation" else "prepare"
+    args = [verb, "--root", str(tmp_path / "made"), *prepared(package)]
     monkeypatch.setenv("PLACE", str(places[0]))
     assert main(args) == 0, capsys.readouterr()
     written = [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
