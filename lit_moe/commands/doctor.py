@@ -20,7 +20,7 @@ from lit_moe.doctor.source import small_model
 from lit_moe.doctor.table import as_markdown, as_plain
 from lit_moe.interop.folder import need_transformers
 
-_HEAD = """`lit-moe doctor` on small random copies of models, with transformers {version}.
+_HEAD = """`lit-moe doctor` on small random copies of models, of seed {seed}, with transformers {version}.
 pass: equal to an independent reference. fail: different, or an error. refused: our code says in a sentence that it
 cannot be done, before anything wrong is computed. n/a: the model has no such part."""
 #: What stands for all types of the installed transformers in place of a model.
@@ -78,7 +78,7 @@ def doctor(
         say(f"{model}: no small copy can be built: {reason}")
     if target is not None:
         write_record(target)
-        atomic_write(target, _text(target, findings, without))
+        atomic_write(target, _text(target, findings, without, seed or 0))
         say(f"Wrote {target}")
     every = [(f"{name} of {model}", one) for model, row in findings.items() for name, one in row.items()]
     failed = [name for name, one in every if one.verdict == "fail"]
@@ -102,9 +102,9 @@ def _line(model: str, name: str, finding: Finding) -> str:
     return f"{model + '  ' if model else ''}{name:<18}{finding.verdict}{reason}"
 
 
-def _text(target: Path, findings: Mapping[str, Mapping[str, Finding]], without: Mapping[str, str]) -> str:
+def _text(target: Path, findings: Mapping[str, Mapping[str, Finding]], without: Mapping[str, str], seed: int) -> str:
     if target.suffix == ".json":
-        values = {"transformers": version("transformers"), **as_plain(findings, without)}
+        values = {"transformers": version("transformers"), "seed": seed, **as_plain(findings, without)}
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-    lines = ["# What doctor finds", "", _HEAD.format(version=version("transformers")), ""]
+    lines = ["# What doctor finds", "", _HEAD.format(seed=seed, version=version("transformers")), ""]
     return "\n".join([*lines, *as_markdown(findings, purposes(), without)]) + "\n"

@@ -53,7 +53,7 @@ CASES = {
     ),
     "doctor": Case(
         {"models": ["small.json"], "checks": ["export"], "output": "found.md"},
-        {"models": ["other.json"], "checks": ["resume"], "output": "found.json"},
+        {"models": ["other.json"], "checks": ["resume"], "output": "found.json", "seed": 1},
         slow=("all",),  # each trains a small model, in its own process
     ),
     "consolidate": Case(
