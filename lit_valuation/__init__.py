@@ -7,6 +7,8 @@ from lit_core.lazy import exports
 if TYPE_CHECKING:
     from lit_valuation.callbacks import GradientMatching
     from lit_valuation.module import ClassifierTask
+    from lit_valuation.multi_label import MultiLabelTask
+    from lit_valuation.regression import RegressionTask
 
-__all__ = ["ClassifierTask", "GradientMatching"]
+__all__ = ["ClassifierTask", "GradientMatching", "MultiLabelTask", "RegressionTask"]
 __getattr__, __dir__ = exports(__name__)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from lit_core.data import Stream, StreamLoader
@@ -22,7 +23,8 @@ class Batch:
 
     Args:
         x: Inputs, ``(batch, ...)``.
-        y: Class indices, ``(batch,)``; -100 for rows that are not scored.
+        y: Targets: class indices, ``(batch,)``, -100 for rows that are not scored; or labels or values as floats,
+            ``(batch, k)``.
         index: Index of each sample in its set, -1 for rows that only pad the batch; None if not known.
         weight: Weight of each sample in the loss, ``(batch,)``; None for equal weights.
     """
@@ -34,11 +36,13 @@ class Batch:
 
     def real(self) -> Tensor:
         """Return which rows are samples and not padding, bool of shape ``(batch,)``."""
-        return self.y == self.y if self.index is None else self.index >= 0
+        if self.index is None:
+            return torch.ones(len(self.y), dtype=torch.bool, device=self.y.device)
+        return self.index >= 0
 
     def scored(self) -> Tensor:
-        """Return which rows are samples with a label, which losses and scores count, bool of shape ``(batch,)``."""
-        return self.real() & (self.y != IGNORED)
+        """Return which rows are samples with a target, which losses and scores count, bool of shape ``(batch,)``."""
+        return self.real() if self.y.is_floating_point() else self.real() & (self.y != IGNORED)
 
 
 def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:

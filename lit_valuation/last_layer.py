@@ -1,4 +1,4 @@
-"""The last linear layer of a classifier: its inputs, its outputs, and the gradient of the loss there per sample."""
+"""The last linear layer of a model: its inputs, its outputs, and the gradient of the loss there per sample."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.batches import as_batch
 from lit_valuation.functional.gradients import LastLayerGradients, Loss, last_layer_gradients
+from lit_valuation.functional.losses import sample_losses
 
 
 @dataclass(frozen=True)
@@ -22,20 +23,25 @@ class PoolGradients:
 
     Args:
         gradients: Gradients of n samples.
-        y: Class indices, int64 of shape ``(n,)``.
+        y: Class indices, int64 of shape ``(n,)``; zeros where the targets are not classes.
         index: Index of each sample in its set, int64 of shape ``(n,)``; the order of reading if batches have none.
-        wrong: Whether the module misclassifies each sample, bool of shape ``(n,)``.
+        wrong: Whether the module misclassifies each sample, bool of shape ``(n,)``; None where targets are not classes.
+        losses: Loss of each sample, ``(n,)``.
     """
 
     gradients: LastLayerGradients
     y: Tensor
     index: Tensor
-    wrong: Tensor
+    wrong: Tensor | None
+    losses: Tensor
 
     def take(self, rows: Tensor) -> PoolGradients:
         """Return the gradients of the samples where ``rows``, bool of shape ``(n,)``, is true."""
         chosen = rows.nonzero()[:, 0]
-        return PoolGradients(self.gradients.take(chosen), self.y[chosen], self.index[chosen], self.wrong[chosen])
+        wrong = None if self.wrong is None else self.wrong[chosen]
+        return PoolGradients(
+            self.gradients.take(chosen), self.y[chosen], self.index[chosen], wrong, self.losses[chosen]
+        )
 
 
 def find_last_linear(module: nn.Module, name: str | None = None) -> nn.Linear:
@@ -99,14 +105,32 @@ def hidden_and_logits(module: nn.Module, x: Any, head: nn.Linear | None = None) 
     return calls[-1]
 
 
+def loss_of(module: nn.Module) -> Loss:
+    """Return the loss that a module was trained with: its attribute ``loss``, or cross_entropy."""
+    loss: Loss = getattr(module, "loss", "cross_entropy")
+    return loss
+
+
+def wanted_outputs(module: nn.Module, y: Tensor) -> Tensor:
+    """Return what a module's loss compares its outputs with: ``module.wanted_outputs(y)`` if it has that, else ``y``.
+
+    Args:
+        module: The model; one that scales its targets, as `RegressionTask` does, has the method.
+        y: Targets of samples.
+    """
+    convert = getattr(module, "wanted_outputs", None)
+    wanted: Tensor = y if convert is None else convert(y)
+    return wanted
+
+
 def gather_gradients(
     module: nn.Module,
     batches: Iterable[Any],
     *,
     keys: Sequence[str | int] = ("x", "y"),
     head: str | None = None,
-    loss: Loss = "cross_entropy",
-    label_smoothing: float = 0.0,
+    loss: Loss | None = None,
+    label_smoothing: float | None = None,
 ) -> PoolGradients:
     """Compute the gradient of the loss at the last layer for each sample, without a backward pass.
 
@@ -114,12 +138,13 @@ def gather_gradients(
     deterministic, without random augmentation. Rows with an ``index`` of -1 are left out.
 
     Args:
-        module: The classifier; its mode and its device do not change.
+        module: The model; its mode and its device do not change.
         batches: Batches ``(x, y)`` or mappings with the keys.
         keys: Names of inputs and labels in a mapping.
         head: Name of the last linear layer; None takes the layer that was registered last.
-        loss: The loss that the module was trained with.
-        label_smoothing: Label smoothing of that loss, from 0 to below 1.
+        loss: The loss that the module was trained with; None takes its attribute ``loss``, or cross_entropy.
+        label_smoothing: Label smoothing of that loss, from 0 to below 1; None takes the module's attribute of this
+            name, or 0.
 
     Returns:
         The gradients on the CPU, in the order of reading; zero rows if there are no samples.
@@ -129,6 +154,9 @@ def gather_gradients(
     """
     layer = find_last_linear(module, head)
     device = layer.weight.device
+    loss = loss_of(module) if loss is None else loss
+    if label_smoothing is None:
+        label_smoothing = float(getattr(module, "label_smoothing", 0.0)) if loss == "cross_entropy" else 0.0
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     n_read = 0
     with evaluating(module), torch.no_grad():
@@ -144,15 +172,22 @@ def gather_gradients(
             index = torch.arange(n_read, n_read + len(batch.y)) if batch.index is None else batch.index
             n_read += len(batch.y)
             real = batch.scored().cpu()
-            parts.append(tuple(column.cpu()[real] for column in (logits, hidden, batch.y, index)))  # type: ignore[arg-type]
-    empty = torch.empty(0, dtype=torch.int64)
-    parts.append((torch.empty(0, layer.out_features), torch.empty(0, layer.in_features), empty, empty))
-    logits, hidden, y, index = (torch.cat(column) for column in zip(*parts, strict=True))
+            wanted = wanted_outputs(module, batch.y.to(device))
+            parts.append(tuple(column.cpu()[real] for column in (logits, hidden, wanted, index)))  # type: ignore[arg-type]
+    if not parts:
+        empty, width = torch.empty(0, dtype=torch.int64), layer.out_features
+        none = empty if loss == "cross_entropy" else torch.empty(0, width)
+        parts = [(torch.empty(0, width), torch.empty(0, layer.in_features), none, empty)]
+    logits, hidden, wanted, index = (torch.cat(column) for column in zip(*parts, strict=True))
     finite = logits.isfinite().all(1) & hidden.isfinite().all(1)
     if not bool(finite.all()):
         raise UserError(
             f"The gradient at sample {int(index[~finite][0])} is not finite, so nothing can be matched with it; check "
             "the sample's values, or use an earlier checkpoint."
         )
-    gradients = last_layer_gradients(logits, hidden, y, loss, label_smoothing, bias=layer.bias is not None)
-    return PoolGradients(gradients, y, index, wrong=logits.argmax(1) != y)
+    gradients = last_layer_gradients(logits, hidden, wanted, loss, label_smoothing, bias=layer.bias is not None)
+    losses = sample_losses(logits.float(), wanted, loss)
+    if wanted.is_floating_point():
+        return PoolGradients(gradients, torch.zeros(len(wanted), dtype=torch.int64), index, None, losses)
+    predicted = logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
+    return PoolGradients(gradients, wanted, index, predicted != wanted, losses)

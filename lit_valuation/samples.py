@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
+
+#: What is predicted of a sample: its class, which of several labels it has, or one or more numbers.
+Target = Literal["class", "labels", "values"]
+#: What `Samples.classes` names, by kind of target.
+NAMED: Mapping[Target, str] = {"class": "classes", "labels": "labels", "values": "target columns"}
 
 
 @dataclass(frozen=True)
@@ -18,13 +24,16 @@ class Samples:
     Args:
         x: Inputs of shape ``(n, ...)``: images ``(n, channels, height, width)`` as uint8 or as floats in [0, 1], tables
             and embeddings ``(n, features)`` as float32.
-        y: Class index of each sample, int64 of shape ``(n,)``.
-        classes: Names of the classes, in the order of their indices.
+        y: Target of each sample: class index, int64 of shape ``(n,)``; or labels, float32 of 0 and 1 of shape
+            ``(n, k)``; or values, finite float32 of shape ``(n, k)``.
+        classes: Names of the classes, in the order of their indices; of the k labels; or of the k target columns.
         keys: Key of each sample, unique within the party.
-        groups: Group of each sample within its class, such as ``snow``; None if groups are not known.
+        groups: Group of each sample, such as ``snow``; None if groups are not known.
+        target: Kind of the targets: ``class``, ``labels`` (several labels per sample) or ``values`` (regression).
 
     Raises:
-        UserError: If lengths differ, a key is repeated, or a class index has no name.
+        UserError: If lengths differ, a key is repeated, or the targets are not of the kind and shape that ``target``
+            and ``classes`` say.
     """
 
     x: Tensor
@@ -32,6 +41,7 @@ class Samples:
     classes: tuple[str, ...]
     keys: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    target: Target = "class"
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -41,10 +51,31 @@ class Samples:
             )
         if len(set(self.keys)) != n:
             raise UserError("keys has a key twice; give each sample a key of its own.")
-        if n and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
+        if self.target == "class":
+            self._check_classes()
+        else:
+            self._check_columns()
+
+    def _check_classes(self) -> None:
+        if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
             raise UserError(
                 f"y runs from {int(self.y.min())} to {int(self.y.max())}, but classes has {len(self.classes)} names; "
                 "give indices of these names."
+            )
+
+    def _check_columns(self) -> None:
+        shape = (len(self.x), len(self.classes))
+        if tuple(self.y.shape) != shape or self.y.dtype != torch.float32:
+            raise UserError(
+                f"y is {self.y.dtype} of shape {tuple(self.y.shape)}, but {self.target} of {shape[1]} "
+                f"{NAMED[self.target]} are float32 of shape {shape}; give a column per name."
+            )
+        fits = (self.y == 0) | (self.y == 1) if self.target == "labels" else self.y.isfinite()
+        if not bool(fits.all()):
+            row, column = (int(index) for index in (~fits).nonzero()[0])
+            raise UserError(
+                f"{self.classes[column]} of sample {self.keys[row]} is {float(self.y[row, column])}, but must be "
+                f"{'0 or 1' if self.target == 'labels' else 'a finite number'}; correct it or leave the sample out."
             )
 
     def __len__(self) -> int:
@@ -62,17 +93,51 @@ class Samples:
             groups=None if self.groups is None else tuple(self.groups[i] for i in positions),
         )
 
+    def strata(self) -> Tensor:
+        """Return the group of each sample within which samples are chosen, int64 of shape ``(n,)``.
+
+        It is the class index; 0 where the target is not a class.
+        """
+        return self.y if self.target == "class" else torch.zeros(len(self), dtype=torch.int64)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of samples by name: of each class that has any, with each label, or by target column."""
+        if self.target == "class":
+            return {self.classes[c]: int((self.y == c).sum()) for c in self.y.unique().tolist()}
+        per_column = self.y.sum(0) if self.target == "labels" else torch.full((len(self.classes),), len(self))
+        return {name: int(count) for name, count in zip(self.classes, per_column.tolist(), strict=True)}
+
+    def described(self) -> list[str]:
+        """Return each sample's target as text: its class, its labels, or its values by column."""
+        if self.target == "class":
+            return [self.classes[c] for c in self.y.tolist()]
+        rows = [list(zip(self.classes, row, strict=True)) for row in self.y.tolist()]
+        if self.target == "labels":
+            return ["; ".join(name for name, has in row if has) for row in rows]
+        return ["; ".join(f"{name}={value:.9g}" for name, value in row) for row in rows]
+
     def of_classes(self, names: Sequence[str]) -> Samples:
-        """Return the samples of some classes; class indices do not change."""
+        """Return the samples of some classes; class indices do not change.
+
+        Raises:
+            UserError: If the target is not a class, and the names are not those of all its columns.
+        """
+        if self.target != "class":
+            self._require_names(names)
+            return self
         wanted = torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64)
         return self.take(torch.isin(self.y, wanted).nonzero().squeeze(1))
 
     def renumbered(self, classes: Sequence[str]) -> Samples:
-        """Return the same samples with class indices of ``classes``; classes are matched by name.
+        """Return the same samples with the class indices, or the columns, of ``classes``, which are matched by name.
 
         Raises:
-            UserError: If a sample's class is not among ``classes``.
+            UserError: If a sample's class is not among ``classes``, or the columns have other names.
         """
+        if self.target != "class":
+            self._require_names(classes)
+            columns = [self.classes.index(name) for name in classes]
+            return replace(self, y=self.y[:, columns], classes=tuple(classes))
         missing = sorted({self.classes[int(c)] for c in self.y.unique()} - set(classes))
         if missing:
             raise UserError(
@@ -83,6 +148,14 @@ class Samples:
         new_index = torch.tensor([index_of.get(name, -1) for name in self.classes], dtype=torch.int64)
         return replace(self, y=new_index[self.y], classes=tuple(classes))
 
+    def _require_names(self, names: Sequence[str]) -> None:
+        if set(names) != set(self.classes):
+            named = NAMED[self.target]
+            raise UserError(
+                f"The samples have the {named} {', '.join(self.classes)}, but the model or the other data have "
+                f"{', '.join(names)}; use data of the same {named}."
+            )
+
     def inputs(self) -> Tensor:
         """Return ``x`` as float32, uint8 images scaled to [0, 1]."""
         return as_inputs(self.x)
@@ -91,6 +164,27 @@ class Samples:
 def as_inputs(x: Tensor) -> Tensor:
     """Return inputs as a network takes them: float32, uint8 images scaled to [0, 1]."""
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
+
+
+def target_statistics(y: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each target column, float64 of shape ``(k,)`` each.
+
+    Args:
+        y: Values of the training samples, ``(n, k)``.
+        names: Names of the columns.
+
+    Raises:
+        UserError: If all values of a column are equal.
+    """
+    values = y.double()
+    mean, deviation = values.mean(0), values.std(0, correction=0)
+    for name, column in zip(names, values.T, strict=True):
+        if not bool((column != column[:1]).any()):
+            raise UserError(
+                f"The target column {name} has the value {float(column[0]):.9g} in all {len(column)} training samples, "
+                "so there is nothing to learn; leave it out, or add samples."
+            )
+    return mean, deviation
 
 
 def merge_samples(parts: Sequence[Samples]) -> Samples:
@@ -104,7 +198,8 @@ def merge_samples(parts: Sequence[Samples]) -> Samples:
         them.
 
     Raises:
-        UserError: If there is no set, inputs have different shapes, or two samples have the same key.
+        UserError: If there is no set, inputs have different shapes, targets are of different kinds or columns, or two
+            samples have the same key.
     """
     if not parts:
         raise UserError("There are no sets to merge; give at least one.")
@@ -113,6 +208,9 @@ def merge_samples(parts: Sequence[Samples]) -> Samples:
         raise UserError(
             f"The sets hold inputs of the shapes {min(shapes)} and {max(shapes)}; give inputs of one shape."
         )
+    kinds = {part.target for part in parts}
+    if len(kinds) > 1:
+        raise UserError(f"The sets have the targets {min(kinds)} and {max(kinds)}; give sets of one kind of target.")
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     numbered = [part.renumbered(classes) for part in parts]
     same_dtype = len({part.x.dtype for part in parts}) == 1
@@ -123,4 +221,5 @@ def merge_samples(parts: Sequence[Samples]) -> Samples:
         classes,
         tuple(key for part in parts for key in part.keys),
         None if None in groups else tuple(group for of_part in groups for group in of_part or ()),
+        parts[0].target,
     )

@@ -185,7 +185,7 @@ def shards(folder):
 
 def training(folder):
     path = folder / "x.json"
-    path.write_text(dump_training(TrainingResult({"test": torch.tensor([True])}, 1.0)))
+    path.write_text(dump_training(TrainingResult({"test": torch.tensor([1.0])}, 1.0)))
     return path, as_json, lambda: read_or_set_aside(path, partial(load_training, path, {"test": 1}))
 
 

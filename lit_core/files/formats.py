@@ -20,7 +20,7 @@ FORMATS: dict[str, tuple[int, int]] = {
     "litshift-prepared": (1, 0),
     "litshift-record": (1, 1),
     "litshift-shards": (1, 1),
-    "litshift-training": (1, 0),
+    "litshift-training": (2, 0),
     "litshift-work": (1, 0),
 }
 #: Name of the file in a checkpoint folder that holds everything except the divided tensors.

@@ -14,24 +14,28 @@ from torch.optim import Optimizer
 from lit_core.lightning.internals import logs_this_step
 
 
-def log_step(module: LightningModule, optimizer: Optimizer, window: Sequence[Tensor]) -> None:
-    """Log an optimizer step of a classifier over its whole global batch, if Lightning logs this step.
+def log_step(
+    module: LightningModule, optimizer: Optimizer, window: Sequence[Tensor], score: str | None = "accuracy"
+) -> None:
+    """Log an optimizer step over its whole global batch, if Lightning logs this step.
 
-    The keys are ``train/loss``, ``train/accuracy``, ``train/learning_rate`` and ``train/gradient_norm``, before
+    The keys are ``train/loss``, ``train/{score}``, ``train/learning_rate`` and ``train/gradient_norm``, before
     clipping.
 
     Args:
-        module: The classifier; every rank calls this in its ``on_before_optimizer_step``.
+        module: The module; every rank calls this in its ``on_before_optimizer_step``.
         optimizer: Its optimizer.
-        window: Sum of the losses, number of correct predictions and number of samples, shape ``(3,)``, of each
-            micro-batch of the step on this rank.
+        window: Sum of the losses, sum of the scores, such as the number of correct predictions, and number of samples,
+            shape ``(3,)``, of each micro-batch of the step on this rank.
+        score: Name of the score; None logs none.
     """
     if not logs_this_step(module.trainer):
         return
     loss, right, samples = sum_over_ranks(module.trainer, torch.stack(list(window)).sum(0)).tolist()
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     module.log("train/loss", ratio(loss, samples), prog_bar=True)
-    module.log("train/accuracy", ratio(right, samples), prog_bar=True)
+    if score is not None:
+        module.log(f"train/{score}", ratio(right, samples), prog_bar=True)
     module.log("train/learning_rate", float(optimizer.param_groups[0]["lr"]))
     module.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
 

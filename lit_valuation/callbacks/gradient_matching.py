@@ -29,6 +29,7 @@ from lit_valuation.batches import Batch, as_batch, batch_sizes
 from lit_valuation.callbacks.coreset import Coreset, choose_coreset
 from lit_valuation.data.weighted_subset import LoaderRows, SubsetLoader, SubsetStream, WeightedSubset
 from lit_valuation.functional.gradients import Loss
+from lit_valuation.functional.losses import WORST
 from lit_valuation.last_layer import PoolGradients, gather_gradients
 from lit_valuation.samples import as_inputs
 
@@ -62,9 +63,11 @@ class GradientMatching(Callback):
 
     1. computes the gradient of the loss at the last linear layer for each sample of the pool, a share on each device;
     2. computes the gradient to match: that of the training set (a coreset, `Killamsetty et al. 2021
-       <https://arxiv.org/abs/2103.00123>`_), of the validation set, or of the validation set's misclassified samples
-       (D_hard, `Sarwar et al. 2024 <https://arxiv.org/abs/2410.08432>`_);
-    3. chooses in each class the samples whose weighted gradients add up to it, by orthogonal matching pursuit;
+       <https://arxiv.org/abs/2103.00123>`_), of the validation set, or of the validation set's hard cases (D_hard,
+       `Sarwar et al. 2024 <https://arxiv.org/abs/2410.08432>`_): the misclassified samples, or, where targets are not
+       classes, the tenth with the largest losses;
+    3. chooses in each class, or without classes among all, the samples whose weighted gradients add up to it, by
+       orthogonal matching pursuit;
     4. replaces the training data by these samples: until the next selection an epoch is one pass over them, with the
        same batch size as before.
 
@@ -88,14 +91,13 @@ class GradientMatching(Callback):
 
     Args:
         budget: Samples to choose: a share of the pool, above 0 and up to 1.0, as a decimal fraction, or a whole number.
-        match: Gradient to match: that of the pool (train), of the validation set (val), or of its misclassified
-            samples (hard).
+        match: Gradient to match: that of the pool (train), of the validation set (val), or of its hard cases (hard).
         every_n_epochs: Epochs from one selection to the next, 1 or more; the first selection is at the start.
         at_step: Optimizer step of the only selection, 0 or more. It is made at the start of the first epoch from this
             step on, and training uses all samples before it. None selects every ``every_n_epochs`` epochs.
         source: Name of the validation set to match; None takes the set ``all`` if there is one, otherwise all sets.
         ridge: Ridge penalty, as a multiple of the mean squared norm of a class's gradients, 0 or more.
-        loss: The loss that the module is trained with.
+        loss: The loss that the module is trained with; None takes its attribute ``loss``, or cross_entropy.
         keys: Names of inputs and labels in batches that are mappings.
         head: Name of the last linear layer in the module; None takes the layer that was registered last.
         seed: Seed of the order of the chosen samples, 0 or more; None takes that of the run.
@@ -118,7 +120,7 @@ class GradientMatching(Callback):
         at_step: int | None = None,
         source: str | None = None,
         ridge: float = 0.5,
-        loss: Loss = "cross_entropy",
+        loss: Loss | None = None,
         keys: Sequence[str] = ("x", "y"),
         head: str | None = None,
         seed: int | None = None,
@@ -258,7 +260,7 @@ class GradientMatching(Callback):
         if self.match != "train":
             target = self._gather(trainer, pl_module, self._validation(trainer))
             if self.match == "hard":
-                target = target.take(target.wrong)
+                target = target.take(_hard(trainer, target))
                 if not len(rows_of_all_ranks(trainer, target.y)):
                     sentence = "The model makes no mistakes on the validation set, so there are no hard cases to match"
                     if self.numbers is None:
@@ -272,9 +274,8 @@ class GradientMatching(Callback):
 
     def _gather(self, trainer: Trainer, pl_module: LightningModule, loaders: list[Any]) -> PoolGradients:
         batches = (batch for loader in loaders for batch in _share(trainer, loader, self.keys))
-        smoothing = float(getattr(pl_module, "label_smoothing", 0.0)) if self.loss == "cross_entropy" else 0.0
         with trainer.precision_plugin.forward_context():
-            return gather_gradients(pl_module, batches, head=self.head, loss=self.loss, label_smoothing=smoothing)
+            return gather_gradients(pl_module, batches, head=self.head, loss=self.loss)
 
     def _view(self, trainer: Trainer) -> Any:
         """Return the loader of the pool, without random augmentation."""
@@ -331,6 +332,15 @@ class GradientMatching(Callback):
             raise UserError(f"`show_samples` is {self.show_samples}, but the samples are not images; set it to 0.")
         pixels = (x.expand(-1, 3, -1, -1).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         add_images(trainer, "train/selection/samples", list(pixels), max(trainer.global_step - 1, 0))
+
+
+def _hard(trainer: Trainer, target: PoolGradients) -> Tensor:
+    """Return which samples of this rank are hard: misclassified, or, without classes, of the largest losses of all."""
+    if target.wrong is not None:
+        return target.wrong
+    losses = rows_of_all_ranks(trainer, target.losses)
+    n_hard = max(1, round(WORST * len(losses)))
+    return target.losses >= losses.topk(min(n_hard, len(losses))).values.min() if len(losses) else target.losses > 0
 
 
 def _share(trainer: Trainer, loader: Any, keys: Sequence[str]) -> Iterator[Batch]:

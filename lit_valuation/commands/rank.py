@@ -26,7 +26,7 @@ from lit_valuation.exchange.ledger import open_ledger
 from lit_valuation.exchange.manifest import Query
 from lit_valuation.exchange.parties import canonical_name, recorded_names
 from lit_valuation.exchange.report import RESULTS, Ranking, RankingRow, check_plotting, write_report
-from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns, stack_correct
+from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns, stack_scores
 from lit_valuation.training.retrain import Mode, TrainingRecipe, load_task
 
 #: Name of the training without any answer.
@@ -60,7 +60,7 @@ def rank(
     ledger: str | None = None,
     trainer: Devices = Devices(),  # noqa: B008
 ) -> int:
-    """Train with each owner's answer and rank the owners by the accuracy on held-out hard cases.
+    """Train with each owner's answer and rank the owners by how well the model then predicts held-out hard cases.
 
     An answer that is not what was asked for is refused with the reason; the others are ranked, and the command ends
     with 3. So it does if samples do not count, since two owners gave them or you have them already. Finished trainings
@@ -133,15 +133,16 @@ def rank(
         _print_refusals(failed)
         judged.refused |= failed
         judged.record(book, sent)
-        correct = {name: stack_correct(of_owner, "held_out") for name, of_owner in results.items()}
-        baseline = correct.pop(NOTHING)
-        if not correct:
+        scores = {name: stack_scores(of_owner, "held_out") for name, of_owner in results.items()}
+        baseline = scores.pop(NOTHING)
+        if not scores:
             raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
-        ranks = rank_owners(correct, baseline)
+        ranks = rank_owners(scores, baseline)
         rows = [_row(name, of_owner, judged.ranked.get(name), own) for name, of_owner in results.items()]
-        ranked = {name: digest for name, digest in given.items() if name in map(canonical_name, correct)}
+        ranked = {name: digest for name, digest in given.items() if name in map(canonical_name, scores)}
         write_record(folder, work={**work, "answers": ranked})
-        write_report(folder, Ranking(sent, ranks, rows, judged.refused, judged.notes, seeds, mode, len(own.held_out)))
+        n_cases, target = len(own.held_out), own.held_out.target
+        write_report(folder, Ranking(sent, ranks, rows, judged.refused, judged.notes, seeds, mode, n_cases, target))
         return LEFT_OUT if judged.left_out else OK
 
 
@@ -164,10 +165,10 @@ def _check_names(answers: Mapping[str, str], digests: Mapping[str, str]) -> dict
 
 def _row(name: str, results: Sequence[TrainingResult], judged: Judged | None, own: TrainerData) -> RankingRow:
     """Return an owner's scores over all seeds, beside those that need no training."""
-    scores = {key: float(stack_correct(results, key).double().mean()) for key in results[0].correct}
-    if own.test is not None:
+    scores = {key: float(stack_scores(results, key).double().mean()) for key in results[0].scores}
+    if own.test is not None and own.test.target == "class":
         of_hard_classes = torch.isin(own.test.y, own.queries.y.unique())
-        scores["hard_classes"] = float(stack_correct(results, "test")[:, of_hard_classes].double().mean())
+        scores["hard_classes"] = float(stack_scores(results, "test")[:, of_hard_classes].double().mean())
     seconds = sum(result.seconds for result in results)
     if judged is None:
         return RankingRow(name, None, 0, scores, None, None, seconds)

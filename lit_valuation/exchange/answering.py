@@ -163,13 +163,12 @@ def make_pool(
         indices = list(own_share) or list(range(min(n, 1)))  # without samples a rank still needs shape and dtype
         blocks = [indices[start : start + _BATCH_SIZE] for start in range(0, len(indices), _BATCH_SIZE)]
         batches = ((samples.x[block], samples.y[block]) for block in blocks)
-        smoothing = float(getattr(task, "label_smoothing", 0.0))
-        own_gradients = gather_gradients(task, batches, label_smoothing=smoothing).gradients.take(
-            range(len(own_samples))
-        )
+        own_gradients = gather_gradients(task, batches).gradients.take(range(len(own_samples)))
         delta, hidden = (gather_shares(fabric, factor, n) for factor in (own_gradients.delta, own_gradients.hidden))
         gradients = LastLayerGradients(delta, hidden, own_gradients.bias)
-    return Pool(samples.y, samples.x.flatten(1).float() if "x" in selector.needs else None, features, gradients)
+    rows = samples.x.flatten(1).float() if "x" in selector.needs else None
+    values = None if samples.target == "class" else samples.y
+    return Pool(samples.strata(), rows, features, gradients, values)
 
 
 def describe_choice(

@@ -1,4 +1,4 @@
-"""Ranking of owners by paired differences of accuracy, tested over seeds and hard cases together.
+"""Ranking of owners by paired differences of scores, tested over seeds and hard cases together.
 
 Two things are uncertain: the randomness of training, and which hard cases were held out. One test takes both
 (`lit_core.statistics.crossed`), and its p-values are corrected for the number of comparisons (Holm): every two owners,
@@ -23,7 +23,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of accuracies.
+    """A paired difference of scores.
 
     Args:
         interval: Mean with its 95 % interval for other seeds and other cases, not corrected.
@@ -47,15 +47,15 @@ class OwnerRank:
 
     Args:
         name: The owner.
-        accuracy: Mean accuracy on the held-out hard cases, from 0 to 1, with its t interval over seeds.
-        gain: Accuracy minus that of the training without shared samples.
+        score: Mean score on the held-out hard cases, as `case_scores` says, with its t interval over seeds.
+        gain: Score minus that of the training without shared samples.
         best: The best rank that the owner may have: 1 plus the number of owners that are distinguishably better.
         worst: The worst rank that the owner may have.
         alike: The owners that are not distinguishable from this one.
     """
 
     name: str
-    accuracy: Interval
+    score: Interval
     gain: Difference
     best: int
     worst: int
@@ -68,15 +68,15 @@ class OwnerRank:
 
 
 def rank_owners(owners: Mapping[str, Tensor], without: Tensor) -> list[OwnerRank]:
-    """Rank owners by the accuracy on the held-out hard cases after training with their samples.
+    """Rank owners by the score on the held-out hard cases after training with their samples.
 
     Args:
-        owners: Whether each case is classified correctly after training with an owner's samples, by owner, each bool
-            of shape ``(seeds, cases)``.
+        owners: How well each case is predicted after training with an owner's samples, by owner, each of shape
+            ``(seeds, cases)``; higher is better.
         without: The same for the training without shared samples.
 
     Returns:
-        The owners' ranks, the highest accuracy first.
+        The owners' ranks, the highest score first.
     """
     order = sorted(owners, key=lambda name: -float(owners[name].double().mean()))
     compared = {pair: owners[pair[0]].double() - owners[pair[1]].double() for pair in combinations(order, 2)}

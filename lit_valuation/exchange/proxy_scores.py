@@ -20,8 +20,9 @@ from lit_valuation.samples import Samples
 def relative_residual(task: LightningModule, answer: Samples, queries: Samples) -> float:
     """Return the relative residual of the queries' gradient after matching the answer's gradients to it.
 
-    The gradients are matched class by class, with all samples of the answer and weights of 0 or more, so the score
-    does not depend on what the owner claims. A class without samples in the answer has a residual of 1.
+    The gradients are matched class by class, or all together where targets are not classes, with all samples of the
+    answer and weights of 0 or more, so the score does not depend on what the owner claims. A class without samples in
+    the answer has a residual of 1.
 
     Args:
         task: The trainer's model, which misclassifies the queries.
@@ -31,15 +32,12 @@ def relative_residual(task: LightningModule, answer: Samples, queries: Samples) 
     Returns:
         √(Σ ‖r_c‖² / Σ ‖b_c‖²) over the queries' classes c, from 0 to about 1; lower is better.
     """
-    smoothing = float(getattr(task, "label_smoothing", 0.0))
-    of_answer, of_queries = (
-        gather_gradients(task, _batches(part), label_smoothing=smoothing).gradients for part in (answer, queries)
-    )
+    of_answer, of_queries = (gather_gradients(task, _batches(part)).gradients for part in (answer, queries))
     squared_residual = squared_length = 0.0
-    for c in queries.y.unique():
-        target = of_queries.take((queries.y == c).nonzero().squeeze(1)).sum()
+    for c in queries.strata().unique():
+        target = of_queries.take((queries.strata() == c).nonzero().squeeze(1)).sum()
         length = float(target.norm())
-        atoms = of_answer.take((answer.y == c).nonzero().squeeze(1))
+        atoms = of_answer.take((answer.strata() == c).nonzero().squeeze(1))
         squared_residual += (length * _residual(atoms, target)) ** 2
         squared_length += length**2
     return math.sqrt(squared_residual / squared_length) if squared_length else 0.0
@@ -58,9 +56,9 @@ def mean_psi(encoder: Encoder, answer: Samples, queries: Samples) -> float:
     """
     of_answer, of_queries = embed(encoder, answer.x), embed(encoder, queries.x)
     distances = [
-        psi(of_answer[answer.y == c], geometric_median(of_queries[queries.y == c]))
-        for c in answer.y.unique()
-        if (queries.y == c).any()
+        psi(of_answer[answer.strata() == c], geometric_median(of_queries[queries.strata() == c]))
+        for c in answer.strata().unique()
+        if (queries.strata() == c).any()
     ]
     return float(torch.cat(distances).mean()) if distances else math.nan
 

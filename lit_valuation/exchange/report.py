@@ -20,6 +20,7 @@ from lit_core.statistics.interval import Interval
 from lit_valuation.exchange.comparison import OwnerRank, verdict
 from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Answer, Query
+from lit_valuation.samples import NAMED, Target
 from lit_valuation.training.retrain import Mode
 
 #: Files of a ranking: the table, the picture and the page.
@@ -30,6 +31,12 @@ _SCORES = {
     "queries": "queries",
     "hard_classes": "hard classes (test)",
     "test": "whole test set",
+}
+#: What a score is, and its unit, by kind of target.
+_SCORE: Mapping[Target, tuple[str, str]] = {
+    "class": ("accuracy", "from 0 to 1"),
+    "labels": ("share of right labels", "from 0 to 1"),
+    "values": ("minus the squared error", "in training variances"),
 }
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%;font-size:.9em}th,td{padding:.3em .6em;border-bottom:1px solid #ddd}
@@ -47,7 +54,7 @@ class RankingRow:
         name: Name of the owner, or of the training without shared samples.
         answer: Manifest of the answer; None where nothing was shared.
         counted: Number of its samples that were trained with; the others are left out.
-        scores: Accuracy on each set, from 0 to 1, averaged over seeds.
+        scores: Score on each set, averaged over samples and seeds.
         residual: Relative residual of the gradients; None where nothing was shared.
         psi: Mean psi of the features; None without an encoder.
         seconds: Duration of all trainings.
@@ -75,6 +82,7 @@ class Ranking:
         seeds: Number of trainings per owner.
         mode: Whether trainings began from scratch or from the checkpoint.
         cases: Number of held-out hard cases.
+        target: Kind of the targets, which names the score.
     """
 
     query: Received[Query]
@@ -85,6 +93,7 @@ class Ranking:
     seeds: int
     mode: Mode
     cases: int
+    target: Target = "class"
 
 
 def check_plotting() -> None:
@@ -122,10 +131,11 @@ def screen_lines(ranking: Ranking) -> list[str]:
         rows.append([_short(owner.name), owner.rank, accuracy.pop(owner.name), f"{gain.mean:+.3f}", _ends(gain), p])
     rows += [[_short(name), "–", score, "", "", ""] for name, score in accuracy.items()]
     rows += [[_short(name), "refused", "", "", "", ""] for name in ranking.refused]
+    score, unit = _SCORE[ranking.target]
     return [
         *text_table(rows),
         "",
-        f"hard cases: accuracy on {ranking.cases} hard cases that no owner has seen, from 0 to 1",
+        *textwrap.wrap(f"hard cases: {score} on {ranking.cases} hard cases that no owner has seen, {unit}", 80),
         "gain: what an owner's samples add to it, with its interval for new seeds, cases",
         "p: how often chance alone makes such a gain, corrected for all comparisons",
     ]
@@ -176,7 +186,7 @@ def _picture(ranking: Ranking) -> bytes:
     axes.axvline(0, color="grey", linewidth=1)
     axes.set_yticks(range(len(owners)), [figure_text(f"{owner.name} ({owner.rank})") for owner in owners])
     axes.set_ylim(-0.6, len(owners) - 0.4)
-    axes.set_xlabel("gain in accuracy on held-out hard cases, with 95 % intervals")
+    axes.set_xlabel(f"gain in {_SCORE[ranking.target][0]} on held-out hard cases, with 95 % intervals")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
@@ -185,6 +195,7 @@ def _picture(ranking: Ranking) -> bytes:
 def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> str:
     query = ranking.query.manifest
     classes = html_text(", ".join(f"{name} ({count})" for name, count in query.contents.classes.items()))
+    score, unit = _SCORE[ranking.target]
     seconds = sum(row.seconds for row in ranking.rows)
     samples = sum(row.answer.contents.samples for row in ranking.rows if row.answer)
     choices = [
@@ -204,16 +215,16 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> s
 <title>Whose data helps</title><style>{_STYLE}</style></head><body>
 <h1>Whose data helps</h1>
 <p class="verdict">{html_text(verdict(ranking.owners))}</p>
-<p>{html_text(query.contents.samples)} queries of {len(query.contents.classes)} classes, {classes}; budget
-{query.budget}. Each answer was added to the training set and the model trained {ranking.seeds} times
+<p>{html_text(query.contents.samples)} queries of {len(query.contents.classes)} {NAMED[ranking.target]}, {classes};
+budget {query.budget}. Each answer was added to the training set and the model trained {ranking.seeds} times
 ({html_text(ranking.mode)}), then scored on {ranking.cases} hard cases that no owner has seen.</p>
 <img alt="Gain per owner with intervals" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
 <div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>
-<p><small>Gain: accuracy on the held-out hard cases minus that without shared samples, with the same seeds. Two owners
-are ordered only if a test of their paired difference, over seeds and cases together, has a p-value of at most 0.05
-after Holm's correction for the number of comparisons; p is that of the gain. Intervals are not corrected. Two scores
-need no training. The relative residual is the part of the queries' gradient that the answer's gradients do not match;
-lower is better. Mean psi is the distance of the answer's features from those of the queries; lower is
+<p><small>Gain: {score} on the held-out hard cases ({unit}) minus that without shared samples, with the same seeds.
+Two owners are ordered only if a test of their paired difference, over seeds and cases together, has a p-value of at
+most 0.05 after Holm's correction for the number of comparisons; p is that of the gain. Intervals are not corrected. Two
+scores need no training. The relative residual is the part of the queries' gradient that the answer's gradients do not
+match; lower is better. Mean psi is the distance of the answer's features from those of the queries; lower is
 nearer.</small></p>
 <h2>Cost</h2><p>{html_text(samples)} samples disclosed by the owners, {query.contents.samples} by the trainer to each of
 them; {seconds:.0f} seconds of training.</p>

@@ -21,7 +21,7 @@ from lit_core.progress import duration
 from lit_core.screen import progress_bar, say
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.samples import Samples
-from lit_valuation.training.retrain import Mode, TrainingRecipe, is_correct, retrain
+from lit_valuation.training.retrain import Mode, TrainingRecipe, case_scores, retrain
 
 #: Name of the format of a training's result.
 FORMAT = "litshift-training"
@@ -33,11 +33,11 @@ class TrainingResult:
     """Result of one training.
 
     Args:
-        correct: Whether each sample is classified correctly, bool of shape ``(n,)``, by name of the set.
+        scores: How well each sample is predicted, as `case_scores` says, float32 of shape ``(n,)``, by name of the set.
         seconds: Duration of training and scoring.
     """
 
-    correct: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor]
     seconds: float
 
 
@@ -102,7 +102,7 @@ class TrainingRuns:
                     raise
                 failed[name] = f"a training with its samples fails: {error}"
                 continue
-            scored = {key: is_correct(task, samples) for key, samples in self.sets.items()}
+            scored = {key: case_scores(task, samples) for key, samples in self.sets.items()}
             done[name, seed] = TrainingResult(scored, time.perf_counter() - start)
             if is_main:
                 atomic_write(files[name, seed], dump_training(done[name, seed]))
@@ -127,7 +127,7 @@ class TrainingRuns:
         task = retrain(replace(self.recipe, steps=steps), self.train, None, 0, self.mode)
         trained = time.perf_counter()
         for samples in self.sets.values():
-            is_correct(task, samples)
+            case_scores(task, samples)
         return (trained - start) * self.recipe.steps / steps + time.perf_counter() - trained
 
 
@@ -135,27 +135,31 @@ def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def stack_correct(results: Sequence[TrainingResult], key: str) -> Tensor:
-    """Return whether each sample of a set is classified correctly, bool of shape ``(seeds, samples)``."""
-    return torch.stack([result.correct[key] for result in results])
+def stack_scores(results: Sequence[TrainingResult], key: str) -> Tensor:
+    """Return how well each sample of a set is predicted, float32 of shape ``(seeds, samples)``."""
+    return torch.stack([result.scores[key] for result in results])
 
 
 def dump_training(result: TrainingResult) -> str:
     """Return the JSON of a training's result."""
-    rows = {key: "".join("01"[int(correct)] for correct in row.tolist()) for key, row in result.correct.items()}
-    return json.dumps({**stamp(FORMAT), "correct": rows, "seconds": result.seconds})
+    rows = {key: row.tolist() for key, row in result.scores.items()}
+    return json.dumps({**stamp(FORMAT), "scores": rows, "seconds": result.seconds})
 
 
-class _Stored(TypedDict):
-    correct: dict[str, str]
+class _Timed(TypedDict):
     seconds: float
+
+
+class _Stored(_Timed, total=False):
+    scores: dict[str, list[float]]
+    correct: dict[str, str]
 
 
 def load_training(path: Path, sizes: Mapping[str, int], remedy: str) -> TrainingResult:
     """Read a training's result.
 
     Args:
-        path: The file.
+        path: The file. Before version 2 it had ``correct``, a string of 0 and 1 for each set.
         sizes: Number of samples by name of the set.
         remedy: What becomes of a damaged file, for the message.
 
@@ -163,9 +167,10 @@ def load_training(path: Path, sizes: Mapping[str, int], remedy: str) -> Training
         UserError: If it is damaged, or of a version that this release does not read.
     """
     content = read_stamped(path, FORMAT, _Stored, remedy)
-    if {key: len(row) for key, row in content["correct"].items()} != dict(sizes):
-        raise UserError(f"{path} is damaged: its rows are of other sets or sizes; {remedy}.")
-    if set("".join(content["correct"].values())) - {"0", "1"}:
+    former = content.get("correct")
+    if former is not None and set("".join(former.values())) - {"0", "1"}:
         raise UserError(f"{path} is damaged: its rows are not of 0 and 1; {remedy}.")
-    rows = {key: torch.tensor([c == "1" for c in row], dtype=torch.bool) for key, row in content["correct"].items()}
-    return TrainingResult(rows, float(content["seconds"]))
+    rows = {key: [float(c) for c in row] for key, row in (former or {}).items()} or content.get("scores", {})
+    if {key: len(row) for key, row in rows.items()} != dict(sizes):
+        raise UserError(f"{path} is damaged: its rows are of other sets or sizes; {remedy}.")
+    return TrainingResult({key: torch.tensor(row) for key, row in rows.items()}, float(content["seconds"]))

@@ -126,15 +126,23 @@ def last_layer_gradients(
         )
     dtype = torch.promote_types(torch.promote_types(outputs.dtype, hidden.dtype), torch.float32)
     outputs, hidden = outputs.detach().to(dtype), hidden.detach().to(dtype)
-    desired = _target_values(outputs, targets)
+    desired = target_values(outputs, targets)
     if loss == "cross_entropy":
         desired = desired * (1 - label_smoothing) + label_smoothing / outputs.shape[1]
         return LastLayerGradients(outputs.softmax(1) - desired, hidden, bias)
     return LastLayerGradients((outputs.sigmoid() if loss == "logistic" else outputs) - desired, hidden, bias)
 
 
-def _target_values(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the target value of each output, ``(n, C)``; class indices become one-hot rows."""
+def target_values(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the target value of each output, ``(n, C)``; class indices become one-hot rows.
+
+    Args:
+        outputs: Outputs of the layer, ``(n, C)``.
+        targets: Class indices, ``(n,)``, or values of the outputs' shape.
+
+    Raises:
+        UserError: If they are neither.
+    """
     n, width = outputs.shape
     if targets.shape == outputs.shape or (width == 1 and targets.shape == (n,)):
         return targets.to(outputs).reshape(n, width)

@@ -21,28 +21,31 @@ class Pool:
     """Input of a selector: an owner's samples or the queries, with the fields that the selector's `needs` name.
 
     Args:
-        y: Class indices, int64 of shape ``(n,)``, the same for pool and queries.
+        y: Class indices, int64 of shape ``(n,)``, the same for pool and queries; zeros where targets are not classes.
         x: Rows of a table, ``(n, columns)``; None if not needed.
         features: Features by a public encoder, ``(n, width)``; None if not needed.
         gradients: Last-layer gradient of each sample; None if not needed.
+        values: Labels or values of each sample, ``(n, k)``; None where targets are classes.
     """
 
     y: Tensor
     x: Tensor | None = None
     features: Tensor | None = None
     gradients: LastLayerGradients | None = None
+    values: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, indices: Tensor) -> Pool:
         """Return the samples at ``indices``, in that order."""
-        x, features, gradients = self.x, self.features, self.gradients
+        x, features, gradients, values = self.x, self.features, self.gradients, self.values
         return Pool(
             self.y[indices],
             None if x is None else x[indices],
             None if features is None else features[indices],
             None if gradients is None else gradients.take(indices),
+            None if values is None else values[indices],
         )
 
 

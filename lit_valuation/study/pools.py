@@ -56,7 +56,7 @@ def view_pools(
         view = TaskFeatures(task) if features == "task" else encoder
         pools = []
         for part in (samples, cases.queries):
-            gradients = gather_gradients(task, [(part.inputs(), part.y)], label_smoothing=task.label_smoothing)
+            gradients = gather_gradients(task, [(part.inputs(), part.y)])
             pools.append(Pool(part.y, part.inputs().flatten(1), embed(view, part.x), gradients.gradients))
         seen[name] = (pools[0], pools[1])
     return seen

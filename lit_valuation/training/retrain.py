@@ -29,9 +29,17 @@ from lit_core.parser_messages import parser_sentence
 from lit_core.references import resolved, value_at
 from lit_core.seeds import part_seed
 from lit_core.size_limit import sized_as
-from lit_valuation.samples import Samples, as_inputs
+from lit_valuation.functional.gradients import Loss
+from lit_valuation.functional.losses import sample_losses, sample_scores
+from lit_valuation.last_layer import loss_of, wanted_outputs
+from lit_valuation.samples import Samples, Target, as_inputs
 
 Mode = Literal["scratch", "finetune"]
+
+#: Loss whose outputs are scored, by kind of target.
+_LOSSES: Mapping[Target, Loss] = {"class": "cross_entropy", "labels": "logistic", "values": "squared"}
+#: Arguments of a task that its checkpoint has as plain values, since they come from the data.
+_KNOWN = ("classes", "input_shape", "target_mean", "target_scale")
 
 
 @dataclass(frozen=True)
@@ -189,6 +197,36 @@ def predict_logits(task: LightningModule, samples: Samples, batch_size: int = 25
     return torch.cat(blocks) if blocks else torch.empty(0, len(samples.classes))
 
 
+def case_scores(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
+    """Return how well a model predicts each sample, float32 of shape ``(n,)``; higher is better.
+
+    Args:
+        task: The model.
+        samples: The samples.
+        batch_size: Samples per forward pass, 1 or more.
+
+    Returns:
+        Of classes 1 if the class is right and otherwise 0; of labels the share that is right; of values minus the mean
+        squared error, in the unit of the outputs, which for a `RegressionTask` is the training set's variance.
+    """
+    return sample_scores(predict_logits(task, samples, batch_size), _wanted(task, samples), _LOSSES[samples.target])
+
+
+def case_losses(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
+    """Return the loss of each sample without smoothing, float32 of shape ``(n,)``.
+
+    Args:
+        task: The model; its loss is its attribute ``loss``, or cross_entropy.
+        samples: The samples.
+        batch_size: Samples per forward pass, 1 or more.
+    """
+    return sample_losses(predict_logits(task, samples, batch_size), _wanted(task, samples), loss_of(task))
+
+
+def _wanted(task: LightningModule, samples: Samples) -> Tensor:
+    return wanted_outputs(task, samples.y.to(next(task.parameters()).device)).cpu()
+
+
 def is_correct(task: LightningModule, samples: Samples, batch_size: int = 256) -> Tensor:
     """Return whether a classifier classifies each sample correctly, bool of shape ``(n,)``."""
     return predict_logits(task, samples, batch_size).argmax(1) == samples.y
@@ -208,7 +246,7 @@ def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> L
     hyperparameters = resolved(checkpoint["hyper_parameters"])
     kind: Any = pydoc.locate(hyperparameters.get(CLASS_PATH, "")) or ClassifierTask
     taken = inspect.signature(kind).parameters
-    known = {key: checkpoint[key] for key in ("classes", "input_shape") if key in checkpoint and key in taken}
+    known = {key: checkpoint[key] for key in _KNOWN if key in checkpoint and key in taken}
     kept = usable_hyperparameters(hyperparameters, path, "--ckpt_path", [*known, *changes])
     parameters = {**kept, **known, **changes}
     parameters.pop(INSTANTIATOR, None)

@@ -14,7 +14,7 @@ def pool(n, classes, seed):
     generator = torch.Generator().manual_seed(seed)
     gradients = LastLayerGradients(torch.randn(n, 3, generator=generator), torch.randn(n, 4, generator=generator))
     y = torch.arange(n) % classes
-    return PoolGradients(gradients, y, torch.arange(n), torch.zeros(n, dtype=torch.bool))
+    return PoolGradients(gradients, y, torch.arange(n), torch.zeros(n, dtype=torch.bool), torch.zeros(n))
 
 
 def matrices(found):
