@@ -361,9 +361,20 @@ def hide_secrets(text: str) -> str:
 
     A shell replaces ``$HF_TOKEN`` before the command sees it; the recorded command must not show it.
     """
-    for name, value in os.environ.items():
-        if value in text and len(value) >= _SHORTEST and _SECRET.search(name.upper()):  # the quickest first
-            text = text.replace(value, f"${{oc.env:{name}}}")
+    return _with_references(text, _secrets())
+
+
+def _secrets() -> list[tuple[str, str]]:
+    """Return the secret environment variables with their values."""
+    return [
+        (key, value) for key, value in os.environ.items() if len(value) >= _SHORTEST and _SECRET.search(key.upper())
+    ]
+
+
+def _with_references(text: str, variables: Iterable[tuple[str, str]]) -> str:
+    """Return a text in which values of environment variables are references to these."""
+    for name, value in variables:
+        text = text.replace(value, f"${{oc.env:{name}}}")
     return text
 
 
@@ -374,10 +385,19 @@ def hide_variables(text: str, config: Mapping[str, Any]) -> str:
         text: The text.
         config: A config as typed; the variables that it refers to are replaced, where their values are whole words.
     """
-    for name in sorted(set(_VARIABLE.findall(json.dumps(config)))):
-        value = os.environ.get(name)
-        if value and len(value) >= 3:
-            text = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", lambda _, name=name: f"${{oc.env:{name}}}", text)  # type: ignore[misc]
+    return _with_words_as_references(text, _variables(config))
+
+
+def _variables(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the environment variables that a config refers to, with their values, but for short ones."""
+    names = sorted(set(_VARIABLE.findall(json.dumps(config))))
+    return [(name, value) for name in names if len(value := os.environ.get(name, "")) >= 3]
+
+
+def _with_words_as_references(text: str, variables: Iterable[tuple[str, str]]) -> str:
+    """Return a text in which values of environment variables, where they are whole words, are references to these."""
+    for name, value in variables:
+        text = re.sub(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", lambda _, name=name: f"${{oc.env:{name}}}", text)  # type: ignore[misc]
     return text
 
 
@@ -399,11 +419,18 @@ def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def hidden_values(value: Any) -> Any:
     """Return plain values in which values of environment variables are references, as in the command's arguments."""
-    if isinstance(value, Mapping):
-        return {key: hidden_values(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [hidden_values(inner) for inner in value]
-    return hide_variables(hide_secrets(value), _current.config) if isinstance(value, str) else value
+    secrets, variables = _secrets(), _variables(_current.config)
+
+    def hidden(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: hidden(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [hidden(inner) for inner in value]
+        if isinstance(value, str):
+            return _with_words_as_references(_with_references(value, secrets), variables)
+        return value
+
+    return hidden(value)
 
 
 def plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from lit_core.data.stream import EvalStream, SampleSource, Stream
 from lit_core.errors import UserError, check_at_least
 from lit_core.lightning.checkpoint_module import content_to_build
 from lit_core.lightning.hyperparameters import KeepsHyperparameters
+from lit_core.lightning.internals import unwrapped
 from lit_core.lightning.switches import refuse_switches_of
 from lit_core.seeds import part_seed
 
@@ -56,7 +57,7 @@ class StreamDataModule(KeepsHyperparameters, LightningDataModule):
             UserError: If the checkpoint names a class that must be trusted first.
         """
         content_to_build(cls, checkpoint_path, options)
-        return super().load_from_checkpoint(checkpoint_path, *args, **options)
+        return unwrapped(super().load_from_checkpoint)(cls, checkpoint_path, *args, **options)
 
     @property
     def ranks(self) -> dict[str, int]:

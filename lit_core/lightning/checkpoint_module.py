@@ -22,7 +22,7 @@ from lit_core.files.json_files import checked
 from lit_core.lightning.checkpoint import check_version, check_written
 from lit_core.lightning.foreign import vetted
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
-from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, trainer_of
+from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, trainer_of, unwrapped
 from lit_core.lightning.python_record import PythonRecord
 from lit_core.moved_names import current_paths
 from lit_core.origin import described
@@ -109,7 +109,8 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         limited = sized_as(checkpoint, checkpoint_path, "checkpoint_path")
         with limited, as_built_by_cli(kept | given) if kept else nullcontext():
             try:
-                made: Any = super(CheckpointModule, kind).load_from_checkpoint(checkpoint_path, *args, **options)
+                load = unwrapped(super(CheckpointModule, kind).load_from_checkpoint)
+                made: Any = load(kind, checkpoint_path, *args, **options)
             except ArgumentError as error:
                 reason = parser_sentence(str(error).replace('key "module.', 'key "'), None).rstrip(".")
                 raise UserError(

@@ -6,6 +6,7 @@ that a version of Lightning that drops a name fails that test and not a run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from traceback import walk_tb
 from typing import Any
@@ -91,6 +92,16 @@ def as_built_by_cli(hyperparameters: dict[str, Any]) -> AbstractContextManager[N
         hyperparameters: Plain data, with the class under `CLASS_PATH`.
     """
     return _given_hyperparameters_context(dict(sorted(hyperparameters.items())), INSTANTIATE_MODULE)
+
+
+def unwrapped(load_from_checkpoint: Any) -> Callable[..., Any]:
+    """Return the function of a class method ``load_from_checkpoint``, which takes the class as its first argument.
+
+    Lightning's wrapper refuses a call on an instance. To tell it from scripting, it reads the source of every calling
+    frame, which takes as long as loading a small model.
+    """
+    function: Callable[..., Any] = load_from_checkpoint.__func__
+    return function
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:

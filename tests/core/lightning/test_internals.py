@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import lightning
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, cli
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, cli
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.loggers import CSVLogger
@@ -142,6 +142,20 @@ def test_a_module_knows_what_the_command_line_builds_it_of():
         "_class_path": f"{Line.__module__}.Line",
         "_instantiator": "lightning.pytorch.cli.instantiate_module",
     }
+
+
+@pytest.mark.parametrize("owner", [LightningModule, LightningDataModule])
+def test_a_checkpoint_is_loaded_without_the_source_of_the_callers(owner, tmp_path, monkeypatch):
+    class Own(owner):
+        def __init__(self, number=1):
+            super().__init__()
+            self.number = number
+
+    monkeypatch.setattr(inspect, "stack", lambda: pytest.fail("Lightning's wrapper was called"))
+    checkpoint = {"pytorch-lightning_version": VERSION, "state_dict": {}, owner.CHECKPOINT_HYPER_PARAMS_KEY: {}}
+    torch.save(checkpoint, tmp_path / "own.ckpt")
+    built = internals.unwrapped(Own.load_from_checkpoint)(Own, tmp_path / "own.ckpt", number=2, weights_only=True)
+    assert type(built) is Own and built.number == 2
 
 
 def test_a_module_has_a_trainer_once_it_is_attached():
