@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.batches import as_batch
+from lit_valuation.contract import logits_of, loss_of, smoothing_of
 from lit_valuation.functional.gradients import LastLayerGradients, Loss, last_layer_gradients
 from lit_valuation.functional.losses import sample_losses
+from lit_valuation.samples import NAMED, Samples
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,17 @@ def find_last_linear(module: nn.Module, name: str | None = None) -> nn.Linear:
 
     Args:
         module: The network or the LightningModule around it.
-        name: Name of the layer in the module, such as ``network.head``; None takes the layer that was registered last.
+        name: Name of the layer in the module, such as ``network.head``; None takes the one that the module's attribute
+            ``head`` names or is, or else the layer that was registered last.
 
     Raises:
         UserError: If there is no such layer.
     """
     linear = {key: layer for key, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    own = getattr(module, "head", None) if name is None else name
+    if isinstance(own, nn.Linear):
+        return own
+    name = own if isinstance(own, str) else None
     if name is not None:
         if name not in linear:
             raise UserError(
@@ -82,33 +89,22 @@ def hidden_and_logits(module: nn.Module, x: Any, head: nn.Linear | None = None) 
         Hidden features ``(batch, d)`` and logits ``(batch, C)``.
 
     Raises:
-        UserError: If the module cannot be called, or does not return the output of that layer.
+        UserError: If the module fails on these inputs, or does not return the output of that layer.
     """
     head = find_last_linear(module) if head is None else head
     calls: list[tuple[Tensor, Tensor]] = []
     hook = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
     try:
-        logits = module(x)
-    except NotImplementedError as error:  # torch says it of a module without forward
-        raise UserError(
-            f"{type(module).__name__} cannot be called with a batch of inputs, but gradients are matched at the logits "
-            "that it returns; define its forward."
-        ) from error
+        logits = logits_of(module, x)
     finally:
         hook.remove()
-    comparable = calls and isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape == calls[-1][1].shape
+    comparable = calls and logits.ndim == 2 and logits.shape == calls[-1][1].shape
     if not comparable or not torch.equal(logits.nan_to_num(), calls[-1][1].to(logits.dtype).nan_to_num()):
         raise UserError(
             f"The output of {type(module).__name__} is not that of its last nn.Linear, but gradients are matched at a "
             "linear head; return the logits (batch, classes), or name the layer that makes them."
         )
     return calls[-1]
-
-
-def loss_of(module: nn.Module) -> Loss:
-    """Return the loss that a module was trained with: its attribute ``loss``, or cross_entropy."""
-    loss: Loss = getattr(module, "loss", "cross_entropy")
-    return loss
 
 
 def wanted_outputs(module: nn.Module, y: Tensor) -> Tensor:
@@ -121,6 +117,31 @@ def wanted_outputs(module: nn.Module, y: Tensor) -> Tensor:
     convert = getattr(module, "wanted_outputs", None)
     wanted: Tensor = y if convert is None else convert(y)
     return wanted
+
+
+def check_module(module: nn.Module, samples: Samples) -> None:
+    """Check that a module returns the output of its last linear layer, of a known loss, with one logit per class.
+
+    Args:
+        module: The module.
+        samples: Samples as it is used on, one or more, with its own order of classes.
+
+    Raises:
+        UserError: If it does not.
+    """
+    name, classes, head, loss = type(module).__name__, samples.classes, find_last_linear(module), loss_of(module)
+    with evaluating(module), torch.no_grad():
+        _, logits = hidden_and_logits(module, samples.take([0]).inputs().to(head.weight.device), head)
+    if logits.shape[1] != len(classes):
+        raise UserError(
+            f"{name} has {logits.shape[1]} outputs, but there are {len(classes)} {NAMED[samples.target]} "
+            f"({', '.join(classes)}); use data as it was trained on, or name these in its attribute `classes`."
+        )
+    if samples.target != "class" and loss == "cross_entropy":
+        raise UserError(
+            f"{name} has the loss cross_entropy, but the data have {NAMED[samples.target]}; set its attribute `loss` "
+            f"to {'logistic' if samples.target == 'labels' else 'squared'}, if it was trained on these."
+        )
 
 
 def gather_gradients(
@@ -142,9 +163,8 @@ def gather_gradients(
         batches: Batches ``(x, y)`` or mappings with the keys.
         keys: Names of inputs and labels in a mapping.
         head: Name of the last linear layer; None takes the layer that was registered last.
-        loss: The loss that the module was trained with; None takes its attribute ``loss``, or cross_entropy.
-        label_smoothing: Label smoothing of that loss, from 0 to below 1; None takes the module's attribute of this
-            name, or 0.
+        loss: The loss that the module was trained with; None takes that of `loss_of`.
+        label_smoothing: Label smoothing of that loss, from 0 to below 1; None takes that of `smoothing_of`.
 
     Returns:
         The gradients on the CPU, in the order of reading; zero rows if there are no samples.
@@ -156,7 +176,7 @@ def gather_gradients(
     device = layer.weight.device
     loss = loss_of(module) if loss is None else loss
     if label_smoothing is None:
-        label_smoothing = float(getattr(module, "label_smoothing", 0.0)) if loss == "cross_entropy" else 0.0
+        label_smoothing = smoothing_of(module) if loss == "cross_entropy" else 0.0
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     n_read = 0
     with evaluating(module), torch.no_grad():

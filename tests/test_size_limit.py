@@ -16,7 +16,7 @@ from lit_core.size_limit import sized_as, sized_by_itself
 from lit_moe import MoELanguageModel
 from lit_moe.lm import load_module
 from lit_valuation import ClassifierTask
-from lit_valuation.training.retrain import load_task
+from lit_valuation.training.loading import load_task
 
 #: By run: arguments of the model that ask for many layers, and for a large one.
 BOMBS = {

@@ -13,7 +13,7 @@ from lit_detect.loading import trained
 from lit_moe import MoELanguageModel
 from lit_moe.lm import load_module
 from lit_valuation import ClassifierTask
-from lit_valuation.training.retrain import load_task
+from lit_valuation.training.loading import load_task
 
 #: What builds a model in Python and in the verbs, by run.
 LOADED = {

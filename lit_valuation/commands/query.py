@@ -8,6 +8,7 @@ from lit_core.files.paths import resolve_data_path
 from lit_core.record import new_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
+from lit_valuation.contract import class_names
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
@@ -16,7 +17,9 @@ from lit_valuation.exchange.folder import anonymized, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Contents, EncoderStamp, Query, digest, public_name
 from lit_valuation.exchange.sheet import check_sheet, write_sheet
-from lit_valuation.training.retrain import load_task, predict_logits
+from lit_valuation.last_layer import check_module
+from lit_valuation.training.loading import Description, load_task
+from lit_valuation.training.retrain import predict_logits
 
 
 def _check(per_class: int, budget: int, seed: int | None, limit: int | None, total_limit: int | None) -> None:
@@ -30,6 +33,7 @@ def query(
     data: str,
     to: list[str],
     output: str,
+    model: Description | None = None,
     per_class: int = 8,
     budget: int = 64,
     classes: list[str] | None = None,
@@ -44,10 +48,13 @@ def query(
     """Write some of a model's hard cases to a folder that you send to data owners; the others are held out.
 
     Args:
-        ckpt_path: Checkpoint of your ``lit-valuation fit``.
+        ckpt_path: Checkpoint of your ``lit-valuation fit``, or of a LightningModule of your own.
         data: Folder of your own data, with the labelled shard sets train and val; the hard cases are mistakes on val.
         to: Names by which your ledger knows the owners that you will send the query to.
         output: Folder to be written and sent.
+        model: Import path of a LightningModule of your own whose checkpoint it is, or its class_path and init_args as a
+            mapping or a YAML file; arguments that you leave out are the checkpoint's hyperparameters. Null for a
+            checkpoint of ``lit-valuation fit``.
         per_class: Most hard cases of a class to send, 1 or more; half of its mistakes, rounded down, are held out.
         budget: Most samples that an owner's answer may hold, 1 or more.
         classes: Names of the classes to ask for; null takes every class with a mistake.
@@ -76,9 +83,10 @@ def query(
     if not to:
         raise UserError("to is empty; name the owners that the query goes to, such as `--to+=alice`.")
     to = book.recorded_names(to, "to", new_party)
-    task = load_task(ckpt_path)
+    task = load_task(ckpt_path, model)
     validation = LabelledSet(home / "val")
-    samples = validation.load().renumbered(task.classes)  # type: ignore[arg-type]
+    samples = validation.load().renumbered(class_names(task, validation.classes))
+    check_module(task, samples)
     say(f"Classifying {len(samples)} samples of {home / 'val'}.")
     predicted = predict_logits(task, samples).argmax(1)
     cases = hard_cases(samples, predicted, per_class, seed, classes)

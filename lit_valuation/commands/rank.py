@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,6 +17,8 @@ from lit_core.lightning.devices import Devices
 from lit_core.record import check_same_work, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
+from lit_valuation.contract import class_names
+from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, load_trainer_data
 from lit_valuation.exchange.comparison import rank_owners
@@ -27,20 +30,23 @@ from lit_valuation.exchange.manifest import Query
 from lit_valuation.exchange.parties import canonical_name, recorded_names
 from lit_valuation.exchange.report import RESULTS, Ranking, RankingRow, check_plotting, write_report
 from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns, stack_scores
-from lit_valuation.training.retrain import Mode, TrainingRecipe, load_task
+from lit_valuation.last_layer import check_module
+from lit_valuation.training.loading import Description, described, load_task
+from lit_valuation.training.retrain import Mode, TrainingRecipe
+from lit_valuation.training.trial import tried
 
 #: Name of the training without any answer.
 NOTHING = "(nothing shared)"
 
 
-def _check(seeds: int, near: float, fewest: int, seed: int | None) -> None:
+def _check(seeds: int, near: float, fewest: int, seed: int | None, batch_size: int | None) -> None:
     if not seeds >= 2:
         raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
     first = part_seed(seed)
     if seeds > 2**32 - first:
         raise UserError(f"seeds is {seeds}, but there are {2**32 - first} seeds from {first} on; give fewer.")
     check_near(near)
-    check_at_least(1, fewest=fewest)
+    check_at_least(1, fewest=fewest, batch_size=batch_size)
 
 
 @checked_first(_check)
@@ -50,8 +56,10 @@ def rank(
     ckpt_path: str,
     data: str,
     output: str,
+    model: Description | None = None,
     seeds: int = 5,
     mode: Mode = "scratch",
+    batch_size: int | None = None,
     encoder: Encoder | None = None,
     expect_digests: dict[str, str] | None = None,
     near: float = 0.25,
@@ -69,12 +77,18 @@ def rank(
     Args:
         query: Folder of the query, as it was sent.
         answers: Folders of the answers by the owners' names.
-        ckpt_path: Checkpoint of your ``lit-valuation fit`` that made the query; each training repeats its settings.
+        ckpt_path: Checkpoint of your ``lit-valuation fit``, or of a LightningModule of your own, that made the query;
+            each training repeats its settings and ends at its step.
         data: Folder of your own data, with the labelled shard sets train and val, and test where there is one.
         output: Folder for report.html, ranking.csv, ranking.png and the finished trainings; new, or that of the same
             ranking with fewer answers.
+        model: Import path of a LightningModule of your own whose checkpoint it is, or its class_path and init_args as a
+            mapping or a YAML file; arguments that you leave out are the checkpoint's hyperparameters. Null for a
+            checkpoint of ``lit-valuation fit``.
         seeds: Number of trainings per owner, 2 or more.
         mode: Whether to train from scratch, or to fine-tune the checkpoint (finetune).
+        batch_size: Samples per optimizer step of each training, over all devices, 1 or more; null takes that of the
+            checkpoint, which one of another loader than ours does not tell.
         encoder: Encoder that finds near copies and computes mean psi; null compares values only.
         expect_digests: The digests that the owners read out to you, by name, or their first 12 or more digits.
         near: Fraction of the natural distance between different samples, from 0 to below 1, within which two samples
@@ -95,14 +109,17 @@ def rank(
     """
     folder, home = output_folder(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
-    _check(seeds, near, fewest, seed)
+    _check(seeds, near, fewest, seed, batch_size)
     digests = _check_names(answers, expect_digests or {})
     seed = part_seed(seed)
     check_plotting()
     trainer.fabric()  # refuses devices that there are not
     sent = incoming(query, Query)
-    task = load_task(ckpt_path)
-    own = load_trainer_data(home, book, sent, tuple(task.classes))  # type: ignore[arg-type]
+    task = load_task(ckpt_path, model)
+    own = load_trainer_data(home, book, sent, class_names(task, LabelledSet(home / "val", verify=False).classes))
+    check_module(task, own.train)
+    recipe = TrainingRecipe.from_checkpoint(ckpt_path, model, batch_size, **trainer.arguments())
+    recipe = tried(recipe, own.train)
     is_main = getattr(rank_zero_only, "rank", 0) == 0
     busy = f"output is {folder}, which another rank is writing; wait for it, or give another folder."
     with ExclusiveFolder(folder, busy, 0 if is_main else 1):
@@ -116,13 +133,14 @@ def rank(
                 judged.record(book, sent)
             raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
 
-        identity = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
+        identity: dict[str, Any] = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
+        identity |= {} if model is None else {"model": described(model)}
+        identity |= {} if batch_size is None else {"batch_size": batch_size}
         options = {"mode": mode, "seeds": seeds, "seed": seed, "near": near, "fewest": fewest}
         work = {"verb": "rank", **identity, **options, "encoder": encoder and [encoder.name, encoder.sha256]}
         given = {canonical_name(name): item.answer.digest for name, item in judged.ranked.items()}
         if is_main:
             check_same_work(folder, "output", {**work, "answers": given}, RESULTS)
-        recipe = TrainingRecipe.from_checkpoint(ckpt_path, **trainer.arguments())
         sets = {"held_out": own.held_out, "queries": own.queries} | ({} if own.test is None else {"test": own.test})
         runs = TrainingRuns(folder / "trainings", recipe, own.train, sets, mode, identity)
         shared = {NOTHING: None, **{name: item.samples for name, item in judged.ranked.items()}}

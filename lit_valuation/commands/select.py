@@ -11,6 +11,7 @@ from lit_core.lightning.devices import Devices
 from lit_core.record import new_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
+from lit_valuation.contract import class_names
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange import limits
@@ -29,8 +30,9 @@ from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Contents, Query, digest
 from lit_valuation.exchange.query_copies import find_copies
 from lit_valuation.exchange.sheet import check_sheet, write_sheet
+from lit_valuation.last_layer import check_module
 from lit_valuation.selectors import Selection, Selector
-from lit_valuation.training.retrain import load_task
+from lit_valuation.training.loading import Description, load_task
 
 
 def _check(limit: int, budget: int | None, seed: int | None, total_limit: int | None, near: float) -> None:
@@ -48,6 +50,7 @@ def select(
     selector: Selector,
     limit: int,
     ckpt_path: str | None = None,
+    model: Description | None = None,
     encoder: Encoder | None = None,
     budget: int | None = None,
     withhold: list[str] | None = None,
@@ -69,8 +72,11 @@ def select(
         output: Folder to be written and sent.
         selector: How to choose, by class name, such as FeatureSimilaritySelector.
         limit: Most different samples of yours that this trainer may ever be given, all answers together, 1 or more.
-        ckpt_path: Checkpoint of your own ``lit-valuation fit``, for selectors that use gradients; of a run folder the
-            earliest checkpoint is taken, as in the paper.
+        ckpt_path: Checkpoint of your own ``lit-valuation fit``, or of a LightningModule of your own, for selectors that
+            use gradients; of a run folder the earliest checkpoint is taken, as in the paper.
+        model: Import path of a LightningModule of your own whose checkpoint it is, or its class_path and init_args as a
+            mapping or a YAML file; arguments that you leave out are the checkpoint's hyperparameters. Null for a
+            checkpoint of ``lit-valuation fit``.
         encoder: Encoder for selectors that use features, by class name; if the query names one, it must be that one.
         budget: Most samples to share now, 1 or more; null takes the query's budget.
         withhold: Names of your samples that must not be shared, as a dry run shows them.
@@ -102,11 +108,13 @@ def select(
     askers = book.answered(received.digest) - {to}
     budget = check_budget(budget, received.manifest, limit)
     stamp = check_encoder(selector, encoder, received.manifest)
-    checkpoint = find_checkpoint(selector, ckpt_path)
+    checkpoint = find_checkpoint(selector, ckpt_path, model)
     samples = shareable_samples(owned, received.manifest, withhold or [])
-    task = None if checkpoint is None else load_task(checkpoint)
-    classes = samples.classes if task is None else tuple(task.classes)  # type: ignore[arg-type]
+    task = None if checkpoint is None else load_task(checkpoint, model)
+    classes = samples.classes if task is None else class_names(task, owned.classes)
     samples = samples.renumbered(classes)
+    if task is not None:
+        check_module(task, samples)
     known = [name for name in received.samples.classes if name in classes]
     queries = received.samples.of_classes(known).renumbered(classes)
 

@@ -18,7 +18,7 @@ from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.manifest import Choice, EncoderStamp, Plain, Query, public_name
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.last_layer import gather_gradients
-from lit_valuation.samples import Samples
+from lit_valuation.samples import Samples, as_inputs
 from lit_valuation.selectors import Pool, Selection, Selector
 
 _BATCH_SIZE = 256
@@ -80,19 +80,26 @@ def check_encoder(selector: Selector, encoder: Encoder | None, query: Query) -> 
     return stamp
 
 
-def find_checkpoint(selector: Selector, ckpt_path: str | None) -> Path | None:
+def find_checkpoint(selector: Selector, ckpt_path: str | None, model: object = None) -> Path | None:
     """Return the checkpoint file for gradients, in a run folder the earliest; None if the selector uses no gradients.
+
+    Args:
+        selector: The selector.
+        ckpt_path: The checkpoint, or a run folder.
+        model: The class of the model, as the user gives it; only a selector that uses gradients has a use for it.
 
     Raises:
         UserError: If no path is given or it is not used, or the run folder has no checkpoint of a step.
     """
     if "gradients" not in selector.needs:
-        if ckpt_path is not None:
-            raise UserError(f"ckpt_path is {ckpt_path}, but {type(selector).__name__} uses no gradients; leave it out.")
+        for name, value in (("ckpt_path", ckpt_path), ("model", model)):
+            if value is not None:
+                raise UserError(f"{name} is {value}, but {type(selector).__name__} uses no gradients; leave it out.")
         return None
     if ckpt_path is None:
         raise UserError(
-            f"{type(selector).__name__} needs gradients of your own model; give --ckpt_path of your lit-valuation fit."
+            f"{type(selector).__name__} needs gradients of your own model; give --ckpt_path of your lit-valuation fit, "
+            "or of your LightningModule with --model."
         )
     path = Path(ckpt_path)
     if not path.is_dir():
@@ -162,7 +169,7 @@ def make_pool(
         task.to(fabric.device)
         indices = list(own_share) or list(range(min(n, 1)))  # without samples a rank still needs shape and dtype
         blocks = [indices[start : start + _BATCH_SIZE] for start in range(0, len(indices), _BATCH_SIZE)]
-        batches = ((samples.x[block], samples.y[block]) for block in blocks)
+        batches = ((as_inputs(samples.x[block]), samples.y[block]) for block in blocks)
         own_gradients = gather_gradients(task, batches).gradients.take(range(len(own_samples)))
         delta, hidden = (gather_shares(fabric, factor, n) for factor in (own_gradients.delta, own_gradients.hidden))
         gradients = LastLayerGradients(delta, hidden, own_gradients.bias)

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import logging
-import pydoc
+import random
 import warnings
-from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lit_core.callbacks import FiniteLoss
 from lit_core.errors import UserError, check_at_least
-from lit_core.lightning.checkpoint import check_weights, data_argument, load_checkpoint_file
+from lit_core.lightning.checkpoint import data_argument
+from lit_core.lightning.checkpoint_module import CheckpointModule
 from lit_core.lightning.evaluation_mode import evaluating
-from lit_core.lightning.hyperparameters import usable_hyperparameters
-from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
-from lit_core.parser_messages import parser_sentence
-from lit_core.references import resolved, value_at
+from lit_core.lightning.internals import CLASS_PATH
+from lit_core.references import value_at
 from lit_core.seeds import part_seed
-from lit_core.size_limit import sized_as
+from lit_core.trust import OWN
+from lit_valuation.contract import logits_of, loss_of
 from lit_valuation.functional.gradients import Loss
 from lit_valuation.functional.losses import sample_losses, sample_scores
-from lit_valuation.last_layer import loss_of, wanted_outputs
+from lit_valuation.last_layer import wanted_outputs
 from lit_valuation.samples import Samples, Target, as_inputs
+from lit_valuation.training.loading import Description, SavedModel
 
 Mode = Literal["scratch", "finetune"]
 
 #: Loss whose outputs are scored, by kind of target.
 _LOSSES: Mapping[Target, Loss] = {"class": "cross_entropy", "labels": "logistic", "values": "squared"}
-#: Arguments of a task that its checkpoint has as plain values, since they come from the data.
-_KNOWN = ("classes", "input_shape", "target_mean", "target_scale")
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class TrainingRecipe:
         batch_size: Samples per optimizer step, over all devices, 1 or more.
         weights: Weights by name that fine-tuning starts from; None if nothing is fine-tuned.
         trainer: Further arguments of the Trainer, such as ``devices`` or ``gradient_clip_val``.
+        pairs: Whether the classifier trains on batches that are pairs ``(x, y)``, and not on mappings with these keys.
     """
 
     make: Callable[[int], LightningModule]
@@ -59,64 +58,53 @@ class TrainingRecipe:
     batch_size: int
     weights: Mapping[str, Tensor] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         check_at_least(1, steps=self.steps, batch_size=self.batch_size)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, **trainer: Any) -> TrainingRecipe:
-        """Return the settings of the ``lit-valuation fit`` run that wrote a checkpoint, up to the checkpoint's step.
+    def from_checkpoint(
+        cls, path: str | Path, model: Description | None = None, batch_size: int | None = None, **trainer: Any
+    ) -> TrainingRecipe:
+        """Return the settings of the training that wrote a checkpoint, up to the checkpoint's step.
 
         Args:
             path: The checkpoint file.
+            model: The class of the model; None for a checkpoint of ``lit-valuation fit``.
+            batch_size: Samples per optimizer step, over all devices; None takes what the checkpoint tells.
             trainer: Arguments of the Trainer, such as ``devices``.
 
         Raises:
-            UserError: If the file is not a checkpoint of such a run.
+            UserError: If the file is not a checkpoint, or does not tell the batch size and none is given.
         """
-        checkpoint = load_checkpoint_file(path)
-        recipe = checkpoint.get("recipe") or _recipe_of_config(checkpoint)
-        if "hyper_parameters" not in checkpoint or recipe.get("batch_size") is None:
+        saved = SavedModel.read(path, model)
+        recipe = saved.checkpoint.get("recipe") or _recipe_of_config(saved.checkpoint)
+        batch_size = recipe.get("batch_size") if batch_size is None else batch_size
+        if batch_size is None:
             raise UserError(
-                f"--ckpt_path is {path}, which does not describe its training; give a checkpoint of lit-valuation fit, "
-                "or of a ClassifierTask that was trained on a loader with a batch_size."
+                f"--ckpt_path is {path}, which does not tell how many samples an optimizer step takes; give "
+                "--batch_size."
             )
         clipping = {key: value for key, value in recipe.items() if key != "batch_size"}
         return cls(
-            make=lambda seed: _build(path, checkpoint, seed=seed),
-            steps=max(int(checkpoint["global_step"]), 1),
-            batch_size=int(recipe["batch_size"]),
-            weights=checkpoint["state_dict"],
+            make=saved.build,
+            steps=max(int(saved.checkpoint["global_step"]), 1),
+            batch_size=int(batch_size),
+            weights=saved.checkpoint["state_dict"],
             trainer=clipping | trainer,
         )
 
 
 def _recipe_of_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the batch size and the clipping of a checkpoint that was written before they had a key of their own."""
+    """Return batch size and clipping of a checkpoint without a recipe, as far as its config or our data tell them."""
     config = checkpoint.get("config", {})
     clipping = {key: value_at(config, f"trainer.{key}") for key in ("gradient_clip_val", "gradient_clip_algorithm")}
     known = {key: value for key, value in clipping.items() if value is not None}
-    return {"batch_size": data_argument(checkpoint, "batch_size"), **known}
-
-
-def load_task(path: str | Path) -> LightningModule:
-    """Load the classifier of a ``lit-valuation fit`` checkpoint, in evaluation mode.
-
-    Args:
-        path: The checkpoint file.
-
-    Raises:
-        UserError: If the file is not such a checkpoint, or its weights do not fit the model that it describes.
-    """
-    checkpoint = load_checkpoint_file(path)
-    if "hyper_parameters" not in checkpoint:
-        raise UserError(
-            f"--ckpt_path is {path}, which does not describe its model; give a checkpoint of lit-valuation fit."
-        )
-    task = _build(path, checkpoint)
-    check_weights(task, checkpoint["state_dict"], path, "--ckpt_path")
-    task.load_state_dict(checkpoint["state_dict"])
-    return task.eval()
+    of_data = checkpoint.get(LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
+    is_ours = str(value_at(config, "data.class_path") or of_data.get(CLASS_PATH)).startswith(OWN)
+    # of another data module it may be that of a device, or of a micro-batch
+    return {"batch_size": data_argument(checkpoint, "batch_size") if is_ours else None, **known}
 
 
 def retrain(
@@ -128,7 +116,8 @@ def retrain(
 ) -> LightningModule:
     """Train a classifier on the trainer's own samples and those that an owner shares.
 
-    The order of the samples depends on the seed and the number of samples only. So two trainings with different
+    An epoch of a LightningModule of the user's own, whose schedule may step with it, has as many batches as the samples
+    fill. The order of the samples depends on the seed and the number of samples only. So two trainings with different
     shared samples of the same number see the trainer's own samples in the same order. The global random state does not
     change.
 
@@ -155,11 +144,14 @@ def retrain(
         )
     if mode == "finetune" and recipe.weights is None:
         raise UserError("mode is finetune, but the recipe has no weights to start from; give some, or use scratch.")
-    with torch.random.fork_rng(devices=[]), _silently():
+    with isolate_rng(include_cuda=False), _silently():
+        np.random.seed(seed)  # modules of others may draw from NumPy's and Python's generators
+        random.seed(seed)
         torch.manual_seed(seed)
         task = recipe.make(seed)
         if mode == "finetune":
             task.load_state_dict(recipe.weights or {})
+        has_epochs = not isinstance(task, CheckpointModule)  # ours count in steps
         where: dict[str, Any] = {"accelerator": "cpu", "devices": 1, **recipe.trainer}
         trainer = Trainer(
             **where,
@@ -172,8 +164,9 @@ def retrain(
             enable_model_summary=False,
             use_distributed_sampler=False,
             limit_val_batches=0,
+            reload_dataloaders_every_n_epochs=int(has_epochs),
         )
-        trainer.fit(task, datamodule=_InMemory(sets, recipe, seed))
+        trainer.fit(task, datamodule=_InMemory(sets, recipe, seed, has_epochs))
     return task.cpu().eval()
 
 
@@ -191,7 +184,7 @@ def predict_logits(task: LightningModule, samples: Samples, batch_size: int = 25
     device = next(task.parameters()).device
     with evaluating(task), torch.no_grad():
         blocks = [
-            task(samples.take(range(start, min(start + batch_size, len(samples)))).inputs().to(device)).cpu()
+            logits_of(task, samples.take(range(start, min(start + batch_size, len(samples)))).inputs().to(device)).cpu()
             for start in range(0, len(samples), batch_size)
         ]
     return torch.cat(blocks) if blocks else torch.empty(0, len(samples.classes))
@@ -237,32 +230,6 @@ def accuracies(task: LightningModule, sets: Mapping[str, Samples]) -> dict[str, 
     return {name: float(is_correct(task, samples).float().mean()) for name, samples in sets.items()}
 
 
-def _build(path: str | Path, checkpoint: Mapping[str, Any], **changes: Any) -> LightningModule:
-    """Return the classifier that a checkpoint describes, with new weights."""
-    from lightning.pytorch.cli import instantiate_module
-
-    from lit_valuation.module import ClassifierTask
-
-    hyperparameters = resolved(checkpoint["hyper_parameters"])
-    kind: Any = pydoc.locate(hyperparameters.get(CLASS_PATH, "")) or ClassifierTask
-    taken = inspect.signature(kind).parameters
-    known = {key: checkpoint[key] for key in _KNOWN if key in checkpoint and key in taken}
-    kept = usable_hyperparameters(hyperparameters, path, "--ckpt_path", [*known, *changes])
-    parameters = {**kept, **known, **changes}
-    parameters.pop(INSTANTIATOR, None)
-    try:
-        with sized_as(checkpoint, path, "--ckpt_path"):
-            return instantiate_module(ClassifierTask, copy.deepcopy(parameters))  # as Lightning does with these values
-    except UserError:
-        raise
-    except (ArgumentError, KeyError, TypeError, ValueError) as error:
-        reason = parser_sentence(str(error), None, "model").rstrip(".")
-        raise UserError(
-            f"--ckpt_path is {path}, whose description of the model is not one of lit-valuation ({reason}); give a "
-            "checkpoint of lit-valuation fit."
-        ) from error
-
-
 def batch_rows(size: int, steps: int, batch_size: int, seed: int) -> Tensor:
     """Return which samples make up each global batch of a training.
 
@@ -285,40 +252,49 @@ def batch_rows(size: int, steps: int, batch_size: int, seed: int) -> Tensor:
     return order[: steps * batch_size].view(steps, batch_size)
 
 
-class _Batches(Dataset[dict[str, Tensor]]):
-    """One rank's rows of the global batches of a whole training, in the order of `batch_rows`."""
+class _Batches(Dataset[Any]):
+    """One rank's batches.
 
-    def __init__(self, sets: list[Samples], recipe: TrainingRecipe, seed: int, rank: int, world_size: int) -> None:
-        self.sets = sets
-        size = sum(map(len, sets))
-        self.rows = batch_rows(size, recipe.steps, recipe.batch_size, seed)[:, rank::world_size]
+    Args:
+        sets: The trainer's own samples, and those that are shared.
+        rows: Rows of the samples of each batch, ``(batches, samples)``.
+        pairs: Whether a batch is a pair ``(x, y)``, and not a mapping.
+    """
+
+    def __init__(self, sets: list[Samples], rows: Tensor, pairs: bool) -> None:
+        self.sets, self.rows, self.pairs = sets, rows, pairs
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Tensor] | tuple[Tensor, Tensor]:
         rows, own = self.rows[index], len(self.sets[0])
         parts = [(self.sets[0], rows[rows < own])]
         if len(self.sets) > 1:
             parts.append((self.sets[1], rows[rows >= own] - own))
-        return {
-            "x": torch.cat([as_inputs(part.x[part_rows]) for part, part_rows in parts]),
-            "y": torch.cat([part.y[part_rows] for part, part_rows in parts]),
-        }
+        x = torch.cat([as_inputs(part.x[part_rows]) for part, part_rows in parts])
+        y = torch.cat([part.y[part_rows] for part, part_rows in parts])
+        return (x, y) if self.pairs else {"x": x, "y": y}
 
 
 class _InMemory(LightningDataModule):
-    """Data module that gives each rank its rows of the global batches."""
+    """Data module that gives each rank its rows of the global batches, in the order of `batch_rows`."""
 
-    def __init__(self, sets: list[Samples], recipe: TrainingRecipe, seed: int) -> None:
+    def __init__(self, sets: list[Samples], recipe: TrainingRecipe, seed: int, has_epochs: bool) -> None:
         super().__init__()
-        self.sets, self.recipe, self.seed = sets, recipe, seed
+        self.sets, self.recipe, self.seed, self.has_epochs = sets, recipe, seed, has_epochs
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Return the batches of the whole training."""
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the batches of the whole training, or those of an epoch."""
         assert self.trainer is not None
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(_Batches(self.sets, self.recipe, self.seed, rank, world_size), batch_size=None)
+        size, batch_size = sum(map(len, self.sets)), self.recipe.batch_size
+        rows = batch_rows(size, self.recipe.steps, batch_size, self.seed)
+        if self.has_epochs:
+            batches = -(-size // batch_size)
+            start = self.trainer.current_epoch * batches
+            rows = rows[start : start + batches]
+        return DataLoader(_Batches(self.sets, rows[:, rank::world_size], self.recipe.pairs), batch_size=None)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from lit_valuation.commands.prepare import prepare
 from lit_valuation.nn import MLP
 from lit_valuation.samples import Samples
 from lit_valuation.sources import Digits
-from lit_valuation.training.retrain import TrainingRecipe, load_task, predict_logits, retrain
+from lit_valuation.training.loading import load_task
+from lit_valuation.training.retrain import TrainingRecipe, predict_logits, retrain
 from lit_valuation.training.retrain_many import retrain_many
 
 

@@ -73,13 +73,17 @@ def test_a_head_that_is_not_linear_is_refused(network, words):
 
 
 def test_a_head_is_found_by_name():
-    network = nn.ModuleDict({"head": nn.Linear(64, 10), "unused": nn.Linear(3, 3)})
-    network.forward = lambda x: network["head"](x.flatten(1))
+    network = nn.ModuleDict({"top": nn.Linear(64, 10), "unused": nn.Linear(3, 3)})
+    network.forward = lambda x: network["top"](x.flatten(1))
     with pytest.raises(UserError, match="name the layer"):
         hidden_and_logits(network, X)
-    assert len(gather_gradients(network, batches(), head="head").y) == 40
-    with pytest.raises(UserError, match="of that name; it has head, unused"):
-        gather_gradients(network, batches(), head="haed")
+    assert len(gather_gradients(network, batches(), head="top").y) == 40
+    with pytest.raises(UserError, match="of that name; it has top, unused"):
+        gather_gradients(network, batches(), head="tpo")
+    network.head = "top"  # a module may tell it itself, by name or as the layer
+    assert find_last_linear(network) is network["top"]
+    network.head = network["top"]
+    assert find_last_linear(network) is network["top"]
 
 
 def test_a_gradient_that_is_not_finite_is_refused_by_its_number():

@@ -53,7 +53,7 @@ CASES = {
         {**QUERY, "output": "new", "per_class": 2, "budget": 9},
         {"ckpt_path": CHECKPOINT.format("owner_1"), "data": "data/owners/owner_1", "to": ["carol"], "output": "other"}
         | {"classes": ["3"], "encoder": "Identity", "seed": 1, "ledger": "other.jsonl", "new_party": False}
-        | {"limit": 3, "total_limit": 3},
+        | {"limit": 3, "total_limit": 3, "model": "mine.Module"},
         under={"new_party": {"to": ["carol"], "new_party": True}},
     ),
     "select": Case(
@@ -67,7 +67,7 @@ CASES = {
         }
         | {"withhold": ["none"], "expect_digest": "0" * 12, "ledger": "other.jsonl", "near": 0.99}
         | NO_DEVICE
-        | {"trainer.precision": "64-true", "total_limit": 2, "new_party": False},
+        | {"trainer.precision": "64-true", "total_limit": 2, "new_party": False, "model": "mine.Module"},
         under={"ckpt_path": GRADIENTS, "new_party": {"ledger": "bob.jsonl", "to": "carol", "new_party": True}},
     ),
     "rank": Case(
@@ -82,7 +82,7 @@ CASES = {
         | {"data": "data/owners/owner_2", "output": "other", "encoder": "Identity", "near": 0.9, "fewest": 10}
         | {"expect_digests": {"alice": "0" * 12}, "seed": 1, "ledger": "other.jsonl"}
         | NO_DEVICE
-        | {"trainer.precision": "64-true"},
+        | {"trainer.precision": "64-true", "model": "mine.Module", "batch_size": 7},
         slow=("all",),  # trains
     ),
 }

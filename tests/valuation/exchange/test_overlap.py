@@ -19,7 +19,7 @@ from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Query
 from lit_valuation.samples import merge_samples
 from lit_valuation.selectors import RandomSelector
-from lit_valuation.training.retrain import load_task
+from lit_valuation.training.loading import load_task
 
 
 def renamed(samples, prefix):
