@@ -104,16 +104,6 @@ def python_number(value: Any) -> Any:
     return value
 
 
-def keep_python_numbers(built: Any) -> None:
-    """Replace numbers of NumPy and torch in the fields of a dataclass by those of Python.
-
-    Args:
-        built: The instance, in its ``__post_init__``.
-    """
-    for item in fields(built):
-        object.__setattr__(built, item.name, python_number(getattr(built, item.name)))
-
-
 def class_of(partial: functools.partial[Any]) -> type | None:
     """Return the class that a partial builds with arguments given by name, also if jsonargparse made the partial."""
     if getattr(partial.func, "__module__", "").startswith("jsonargparse"):  # it gives the class to functions of its own

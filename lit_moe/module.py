@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lit_core.errors import UserError
+from lit_core.field_types import as_dataclass
 from lit_core.lightning.evaluation import named_loader
 from lit_core.lightning.internals import logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
@@ -38,6 +40,7 @@ from lit_moe.nn import (
     merge_adapters,
     step_routers,
 )
+from lit_moe.nn.hf_config import refuse_unused
 from lit_moe.parallel.sharding import clip_gradients, gradient_norm, is_sharded, shard
 from lit_moe.parallel.strategy import ShardedStrategy
 
@@ -88,9 +91,9 @@ class MoELanguageModel(EvaluationTask):
         optimizer: Class and arguments of the optimizer; its weight decay spares norms and biases.
         scheduler: Class and arguments of the learning-rate schedule, stepped once per optimizer step; None keeps the
             rate constant.
-        seed: Seed of the initial weights, 0 or more; None takes that of the run.
-        hugging_face: Model of Hugging Face's transformers instead of the decoder and its routers; of the decoder only
-            vocab_size is then used. None for none.
+        seed: Seed of the initial weights, 0 or more; None takes that of the run. Refused where all weights are read.
+        hugging_face: Model of Hugging Face's transformers instead of the decoder and its routers, which are refused
+            beside it; of the decoder only vocab_size is used. None for none.
         freeze: Parts that are not trained: dotted parts of parameters' names, such as gate or layers.0.*, where a star
             stands for anything; null trains all.
         lr_factors: Factors of the learning rate above 0, by parts as in freeze, such as gate at 0.1; the last one that
@@ -112,8 +115,12 @@ class MoELanguageModel(EvaluationTask):
     ) -> None:
         super().__init__()
         check_factors(lr_factors or {})
-        decoder = DecoderConfig(**decoder) if isinstance(decoder, Mapping) else decoder
-        hugging_face = HFConfig(**hugging_face) if isinstance(hugging_face, Mapping) else hugging_face
+        decoder = as_dataclass(DecoderConfig, decoder, "decoder")
+        hugging_face = as_dataclass(HFConfig, hugging_face, "hugging_face")
+        self.adapter: AdapterConfig | None = as_dataclass(AdapterConfig, adapter, "adapter")
+        if hugging_face is not None:
+            drawn = None if self.adapter is not None else seed
+            refuse_unused(hugging_face, decoder, router, _default_router(), drawn)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.meter = TrainingMeter()
@@ -127,7 +134,6 @@ class MoELanguageModel(EvaluationTask):
                 self.decoder = Decoder(decoder, router)
             else:
                 self.decoder = HFDecoder(hugging_face, decoder.vocab_size)
-            self.adapter = AdapterConfig(**adapter) if isinstance(adapter, Mapping) else adapter
             if self.adapter is not None:
                 add_adapters(self._network, self.adapter)
         self.config: Any = self.decoder.config
@@ -392,3 +398,8 @@ class MoELanguageModel(EvaluationTask):
 def _routed(batch: dict[str, Tensor]) -> Tensor:
     """Return True for the tokens of an evaluation batch that are not padding, which follows the last scored token."""
     return (batch["labels"] != IGNORED).flip(1).cumsum(1).flip(1) > 0
+
+
+def _default_router() -> RouterCallable:
+    default: RouterCallable = inspect.signature(MoELanguageModel).parameters["router"].default
+    return default

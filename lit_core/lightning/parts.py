@@ -43,14 +43,22 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         patterns: Patterns as in `matching`.
 
     Raises:
-        UserError: If a pattern names no parameter, or nothing is left to train.
+        UserError: If a pattern names no parameter, or none that is trained, or nothing is left to train.
     """
-    frozen = {name for pattern in patterns for name in matching(module, pattern, "freeze")}
+    frozen = {name for pattern in patterns for name in _trained(module, pattern, "freeze")}
     parameters = dict(module.named_parameters())
     for name in frozen:
         parameters[name].requires_grad_(False)
     if frozen and not any(parameter.requires_grad for parameter in parameters.values()):
         raise UserError(f"`freeze` is {', '.join(patterns)}, which leaves no parameter to train; name fewer.")
+
+
+def _trained(module: nn.Module, pattern: str, argument: str) -> list[str]:
+    """Return what `matching` returns, if one of the parameters is trained."""
+    names = matching(module, pattern, argument)
+    if not any(module.get_parameter(name).requires_grad for name in names):
+        raise UserError(f"`{argument}` has {pattern}, which names only parameters that are not trained; leave it out.")
+    return names
 
 
 def check_factors(factors: Mapping[str, float]) -> None:
@@ -74,12 +82,12 @@ def learning_rate_factors(module: nn.Module, factors: Mapping[str, float]) -> di
         factors: Factors of the learning rate above 0, by pattern as in `matching`.
 
     Raises:
-        UserError: If a pattern names no parameter, or a factor is not above 0.
+        UserError: If a pattern names no parameter, or none that is trained, or a factor is not above 0.
     """
     check_factors(factors)
     by_name: dict[str, float] = {}
     for pattern, factor in factors.items():
-        by_name |= dict.fromkeys(matching(module, pattern, "lr_factors"), float(factor))
+        by_name |= dict.fromkeys(_trained(module, pattern, "lr_factors"), float(factor))
     return by_name
 
 

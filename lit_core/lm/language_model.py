@@ -19,6 +19,7 @@ from lit_core.files.paths import resolve_data_path
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_core.lm.decoding import grow_in_place, keep_cache_rows, use_packed_attention
 from lit_core.lm.influence import Trial
+from lit_core.lm.quantized import dequantize
 from lit_core.lm.sampling import check_sampling, choose_tokens, uniforms
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import load_whole, loading
@@ -312,8 +313,10 @@ class HuggingFaceLM(LanguageModel):
 
         folder = resolve_data_path(name)
         name = str(folder) if folder.is_dir() else name
-        with loading(f"The language model is {name}", "give a Hugging Face name or a folder with safetensors", name):
+        subject = f"The language model is {name}"
+        with loading(subject, "give a Hugging Face name or a folder with safetensors", name):
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            dequantize(config, name, subject)
             known = config.num_hidden_layers
             if layers is not None and not 1 <= layers <= known:
                 raise UserError(f"layers is {layers}, but {name} has {known}; keep from 1 to {known}, or null for all.")

@@ -99,6 +99,31 @@ def check_model_folder(folder: Path) -> None:
             )
 
 
+def check_complete(folder: Path, subject: str, remedy: str) -> None:
+    """Refuse a folder that lacks the config of a model, or weights that can be read without executing code.
+
+    Args:
+        folder: The folder.
+        subject: Start of the message: the argument and its value.
+        remedy: End of the message: what to give instead.
+
+    Raises:
+        UserError: If one of them is missing.
+    """
+    adapter = (folder / "adapter_config.json").is_file()
+    if not (folder / "config.json").is_file():
+        what = "with adapters of peft alone; merge them into their model, or" if adapter else "without config.json;"
+        raise UserError(f"{subject}, a folder {what} {remedy if adapter else f'fetch the model again, or {remedy}'}.")
+    if weight_files(folder) is None:
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
+        if others:
+            raise UserError(
+                f"{subject}, a folder whose weights are in {others[0]}, but only safetensors are read; save the model "
+                "by save_pretrained of transformers."
+            )
+        raise UserError(f"{subject}, a folder with a config.json but no {SINGLE}; fetch the model again.")
+
+
 def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Yield each whole number of a config with its key, also of the configs inside it."""
     for key, value in config.items():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lit_core.errors import UserError
+from lit_core.errors import UserError, did_you_mean, reason_of
 from lit_core.fetch.hub_access import asking_hub, hub_reason
-from lit_core.lm.model_files import check_model_folder
+from lit_core.lm.model_files import check_complete, check_model_folder
 from lit_core.screen import rank_zero_warn
 from lit_core.size_limit import sized_by_itself
 
@@ -24,17 +24,60 @@ def loading(subject: str, remedy: str, model: str | Path) -> Iterator[None]:
         model: Name or folder of the model; a folder is checked by `check_model_folder` first.
 
     Raises:
-        UserError: If transformers does not find the model or cannot read it.
+        UserError: If transformers does not find the model, does not know its type, or cannot read it.
     """
     try:
         if Path(model).is_dir():
+            check_complete(Path(model), subject, remedy)
             check_model_folder(Path(model))
         with asking_hub(), quiet_transformers(), sized_by_itself():
+            check_type(_values(model), subject, remedy)
             yield
     except UserError:
         raise
     except Exception as error:  # each config and each model of transformers has its own
         raise UserError(f"{subject}, which cannot be loaded ({hub_reason(error)}); {remedy}.") from error
+
+
+def check_type(config: Mapping[str, Any] | None, subject: str, remedy: str) -> None:
+    """Refuse a config whose type transformers does not know by itself; code beside a model is never run.
+
+    Args:
+        config: Content of a config.json; None where it is not known.
+        subject: Start of the message: the argument and its value.
+        remedy: End of the message: what to give instead.
+
+    Raises:
+        UserError: If it names no type, or one that is not known.
+    """
+    from transformers import CONFIG_MAPPING, __version__
+
+    kind = None if config is None else config.get("model_type")
+    if config is None or kind in CONFIG_MAPPING:
+        return
+    if "auto_map" in config:
+        raise UserError(
+            f"{subject}, whose model_type {kind} has code of its own, which is never run here; give a model that "
+            "transformers knows by itself."
+        )
+    if kind is None:
+        raise UserError(f"{subject}, whose config.json names no model_type; {remedy}.")
+    hint = did_you_mean(str(kind), CONFIG_MAPPING.keys())
+    raise UserError(
+        f"{subject}, whose model_type is {kind}, which transformers {__version__} does not know; install a version "
+        f"that does, or {remedy}.{hint}"
+    )
+
+
+def _values(model: str | Path) -> dict[str, Any] | None:
+    """Return the content of a model's config.json; None if it cannot be read, which loading it will tell."""
+    from transformers import PretrainedConfig
+
+    try:
+        values, _ = PretrainedConfig.get_config_dict(str(model))
+    except (OSError, ValueError):
+        return None
+    return dict(values)
 
 
 def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> Any:
@@ -49,14 +92,28 @@ def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> An
     Raises:
         ValueError: If weights are missing, or have other shapes than the config describes; call it within `loading`.
     """
-    model, found = kind.from_pretrained(
-        name,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # said below with the name and the shapes
-        **options,
-    )
+    from transformers import AutoConfig
+
+    config = options.pop("config", None) or AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if type(config) not in kind._model_mapping:
+        raise ValueError(
+            f"transformers has no {kind.__name__.removeprefix('AutoModelFor')} of the type {config.model_type}"
+        )
+    try:
+        model, found = kind.from_pretrained(
+            name,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # said below with the name and the shapes
+            config=config,
+            **options,
+        )
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:  # as if a key of the config were missing
+        raise ValueError(
+            f"its config.json has the model_type {config.model_type}, of which no model can be made of its other keys: "
+            f"{reason_of(error, 80)}"
+        ) from error
     others = sorted(found["mismatched_keys"])
     if others:
         key, theirs, ours = others[0]
@@ -64,8 +121,8 @@ def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> An
     missing, unused = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
     if missing:
         raise ValueError(
-            f"its weights lack {len(missing)} of the tensors that its config describes, such as {missing[0]}, which "
-            "would be random"
+            f"its weights lack {len(missing)} tensors of its config.json, such as {missing[0]}, which would be random"
+            f"{f'; they hold {unused[0]}' if unused else ''}"
         )
     if unused and not partly:
         rank_zero_warn(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lit_core.errors import UserError, did_you_mean, reason_of
+from lit_core.errors import UserError, reason_of
 from lit_core.files.json_files import read_json
 from lit_core.files.paths import resolve_data_path, says_where
 from lit_core.lm.model_files import check_model_folder, open_weights, weight_files
-from lit_core.lm.transformers_loading import loading, quiet_transformers
+from lit_core.lm.transformers_loading import check_type, loading, quiet_transformers
 from lit_moe.doctor.families import build, holds_mixture, small_config
 from lit_moe.doctor.shrink import shrink
 
@@ -84,17 +84,10 @@ def _values(model: str, path: Path, subject: str) -> dict[str, Any]:
 
 
 def _small_of_values(values: Mapping[str, Any], subject: str, path: Path) -> PretrainedConfig:
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     kind = values.get("model_type")
-    if kind not in CONFIG_MAPPING:
-        if "auto_map" in values:
-            raise UserError(
-                f"{subject}, whose model_type {kind} has code of its own, which is never run here; give a model that "
-                "transformers knows by itself."
-            )
-        hint = did_you_mean(str(kind), CONFIG_MAPPING.keys())
-        raise UserError(f"{subject}, whose model_type is {kind}, which transformers does not know; {_REMEDY}.{hint}")
+    check_type(values, subject, _REMEDY)
     try:
         with quiet_transformers():
             config = AutoConfig.for_model(**{key: value for key, value in values.items() if key != "auto_map"})

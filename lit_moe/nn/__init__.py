@@ -8,7 +8,8 @@ from lit_moe.nn.decoder import Decoder, ParameterCounts
 from lit_moe.nn.experts import GroupedExperts
 from lit_moe.nn.feed_forward import FeedForward, MoEFeedForward, MoELayer, auxiliary_losses, moe_layers
 from lit_moe.nn.gates import WatchedGate, watch_gates
-from lit_moe.nn.hf_decoder import HFConfig, HFDecoder
+from lit_moe.nn.hf_config import HFConfig
+from lit_moe.nn.hf_decoder import HFDecoder
 from lit_moe.nn.penalty_router import PenaltyRouter
 from lit_moe.nn.router import Router, RouterCallable, RouterOutput, RouterStats, step_routers
 from lit_moe.nn.sinkhorn_router import SinkhornRouter

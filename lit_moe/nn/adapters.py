@@ -9,8 +9,8 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import nn
 
 from lit_core.errors import UserError, check_above, check_at_least
+from lit_core.field_types import check_fields
 from lit_core.lightning.parts import matching
-from lit_core.origin import keep_python_numbers
 
 
 @dataclass
@@ -29,7 +29,7 @@ class AdapterConfig:
     alpha: float = 16.0
 
     def __post_init__(self) -> None:
-        keep_python_numbers(self)
+        check_fields(self)
         check_at_least(1, rank=self.rank)
         check_above(0, alpha=self.alpha)
         if not self.targets:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_core.errors import UserError, check_above, check_at_least
-from lit_core.origin import keep_python_numbers, python_number
+from lit_core.field_types import as_dataclass, check_fields
+from lit_core.origin import python_number
 from lit_moe.nn.router import check_top_k
 
 Activation = Literal["silu", "gelu"]
@@ -37,7 +38,7 @@ class MoEConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        keep_python_numbers(self)
+        check_fields(self)
         check_top_k(self.n_experts, self.top_k, self.normalize_top_k)
         check_at_least(1, expert_width=self.expert_width)
         check_at_least(0, n_shared=self.n_shared)
@@ -100,9 +101,8 @@ class DecoderConfig:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        keep_python_numbers(self)
-        if isinstance(self.feed_forward, dict):  # as it comes back from a checkpoint's hyperparameters
-            self.feed_forward = MoEConfig(**self.feed_forward)
+        self.feed_forward = as_dataclass(MoEConfig, self.feed_forward, "feed_forward")
+        check_fields(self)
         for name in ("vocab_size", "n_layers", "d_model", "n_heads", "head_dim", "d_ff", "max_seq_len"):
             check_at_least(1, **{name: getattr(self, name)})
         check_above(0, rope_theta=self.rope_theta, norm_eps=self.norm_eps, clip_qkv=self.clip_qkv)

@@ -8,83 +8,27 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
-from lit_core.errors import UserError, check_above, check_at_least, did_you_mean, reason_of
+from lit_core.errors import UserError, did_you_mean, reason_of
 from lit_core.files.json_files import parse_json
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.origin import keep_python_numbers
 from lit_core.screen import rank_zero_warn
 from lit_moe.nn.gates import say_frozen_biases, watch_gates
 from lit_moe.nn.hf_bias import exact_biases
+from lit_moe.nn.hf_config import LOSSES, HFConfig
 from lit_moe.nn.hf_documents import Documents
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
 from lit_moe.nn.hf_graph import check_graph
 from lit_moe.nn.hf_precision import kept_in_float32
-
-#: Fields with the factors of the auxiliary losses.
-LOSSES = ("balance_weight", "z_weight", "sequence_weight", "global_weight")
-
-
-@dataclass
-class HFConfig:
-    """A model of transformers, and the losses that are added to its training.
-
-    Args:
-        model: Name of a Hugging Face model, a folder with safetensors (absolute, from the working directory, or below
-            the data root), or smollm2 for the packaged model; null with config.
-        config: Keys of a transformers config, including model_type, for random weights; null with model.
-        gates: Regular expression that the end of a gate's name matches, to take some of the gates; null takes all that
-            transformers records.
-        top_k: Experts per token, needed if the gates have no attribute top_k.
-        balance_weight: Factor of the balance loss of each mixture layer in a micro-batch, 0 or more; 0 adds none.
-        z_weight: Factor of the z-loss of each mixture layer, 0 or more; 0 adds none.
-        sequence_weight: Factor of the balance loss of each sequence by itself, 0 or more; 0 adds none.
-        global_weight: Factor of the balance loss of the optimizer step so far on all devices, 0 or more; 0 adds none.
-        selection_bias: Whether the pretrained bias by which a gate chooses experts stays as it is, frozen; or moves
-            after each optimizer step towards an even load, loss_free.
-        bias_rate: Amount by which the selection bias moves per optimizer step, above 0, in the unit of the scores; null
-            takes 0.001. Only with loss_free.
-        activation_checkpointing: Whether each layer's activations are recomputed in the backward pass to save memory.
-    """
-
-    model: str | None = None
-    config: dict[str, Any] | None = None
-    gates: str | None = None
-    top_k: int | None = None
-    balance_weight: float = 0.0
-    z_weight: float = 0.0
-    sequence_weight: float = 0.0
-    global_weight: float = 0.0
-    selection_bias: Literal["frozen", "loss_free"] = "frozen"
-    bias_rate: float | None = None
-    activation_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        keep_python_numbers(self)
-        if (self.model is None) == (self.config is None):
-            given = "neither `model` nor `config`" if self.model is None else "both `model` and `config`"
-            raise UserError(f"`hugging_face` has {given}; name a model, or describe one of random weights.")
-        check_at_least(1, top_k=self.top_k)
-        check_at_least(0, **{name: getattr(self, name) for name in LOSSES})
-        check_above(0, bias_rate=self.bias_rate)
-        if self.selection_bias not in ("frozen", "loss_free"):
-            raise UserError(f"`selection_bias` is {self.selection_bias} but must be frozen or loss_free; set one.")
-        if self.selection_bias == "frozen" and self.bias_rate is not None:
-            raise UserError(
-                f"`bias_rate` is {self.bias_rate}, but a frozen bias does not move; set `selection_bias` to loss_free, "
-                "or `bias_rate` to null."
-            )
-        if self.config is not None and "model_type" not in self.config:
-            raise UserError("`hugging_face.config` has no model_type; name one of transformers, such as mixtral.")
 
 
 class HFDecoder(ExactBuffers):

@@ -73,7 +73,7 @@ def _shifted(output):
     ("change", "sentence"),
     [
         ({"model_type": "qwen3"}, "a qwen3 without a mixture of experts"),
-        ({"model_type": "mixtrall"}, 'which transformers does not know; .* Did you mean "mixtral"?'),
+        ({"model_type": "mixtrall"}, 'which transformers .* does not know; .* Did you mean "mixtral"?'),
         ({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}, "has code of its own, which is never run here"),
         ({"model_type": "clip"}, "of which transformers has no causal language model"),
         ({"num_local_experts": "many"}, "whose config describes no model"),

@@ -289,7 +289,7 @@ def test_decoder_is_built_from_yaml(yaml):
         (dict(rope_fraction=0.0), "rope_fraction is 0.0"),
         (dict(clip_qkv=0.0), "clip_qkv is 0.0"),
         (dict(d_ff=50), "d_ff is 50"),
-        (dict(feed_forward="sparse"), 'feed_forward is "sparse"'),
+        (dict(feed_forward="sparse"), "`feed_forward` is .sparse., but must be dense, switch, granular or"),
     ],
 )
 def test_refuses_impossible_shapes(changes, named):
