@@ -28,6 +28,7 @@ from lit_moe.interop.families import Family, nearest_family
 from lit_moe.interop.folder import COMPANIONS, INDEX, need_transformers
 from lit_moe.interop.tensor_map import Piece, pieces_of
 from lit_moe.lm import load_module
+from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, moe_layers
 
 Tensors = dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]]
@@ -105,8 +106,7 @@ def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int
     module, checkpoint = load_module(ckpt_path, "meta")
     state = checkpoint["state_dict"]
     if module.adapter is not None:
-        module, _ = load_module(ckpt_path)
-        module.merge_adapters()
+        module = _merged(ckpt_path)
         state = module.state_dict()
     assert isinstance(module.decoder, Decoder)
     config = _with_routers(module.decoder, ckpt_path)
@@ -122,13 +122,21 @@ def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int
 
 def _write_theirs(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int | None) -> str:
     """Write weights and config of a model that is transformers' already, and return the name of its class."""
-    module, _ = load_module(ckpt_path)
-    module.merge_adapters()
-    decoder = module.decoder
+    decoder = _merged(ckpt_path).decoder
     assert isinstance(decoder, HFDecoder)
     with quiet_transformers():
         decoder.model.save_pretrained(folder, max_shard_size=shard_bytes)
     return type(decoder.model).__name__
+
+
+def _merged(ckpt_path: str) -> MoELanguageModel:
+    """Return a module with its adapters merged, each weight in the number format in which it was trained."""
+    module, checkpoint = load_module(ckpt_path)
+    module.merge_adapters()
+    formats = {name.replace(".base_layer", ""): tensor.dtype for name, tensor in checkpoint["state_dict"].items()}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        tensor.data = tensor.data.to(formats[name])
+    return module
 
 
 def _family(config: DecoderConfig, ckpt_path: str) -> Family:
