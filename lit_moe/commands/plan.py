@@ -14,6 +14,7 @@ from lit_core.cli import LitCLI
 from lit_core.errors import UserError, check_at_least
 from lit_core.screen import say
 from lit_moe.module import MoELanguageModel
+from lit_moe.nn import HFConfig
 from lit_moe.parallel.strategy import ShardedStrategy
 from lit_moe.plan.costs import OURS_ONLY, check_costs, plan
 from lit_moe.plan.memory import Layout
@@ -52,6 +53,7 @@ class PlanCLI(LitCLI):
         config = self.config[subcommand]
         trainer, data = config.trainer, config.data.init_args
         own = {name: config[name] for name in _OWN}
+        _refuse_theirs(config.model)
         check_costs(**own)
         check_at_least(1, vocab_size=config.vocab_size)
         layout = layout_of(trainer, data)
@@ -124,12 +126,16 @@ def _tokenizer_size(data: Namespace) -> int:
         raise UserError(f"{error} To plan without the data, give --vocab_size.") from error
 
 
+def _refuse_theirs(model: Namespace) -> None:
+    """Refuse a model of transformers, before anything else of the run is looked at."""
+    if model.init_args.hugging_face is not None:
+        theirs = HFConfig(**model.init_args.hugging_face.as_dict())
+        named = theirs.model or f"a config with model_type {(theirs.config or {})['model_type']}"
+        raise UserError(f"`hugging_face` is {named}, but {OURS_ONLY}.")
+
+
 def _on_meta(model: Namespace, vocab_size: int) -> MoELanguageModel:
     model = model.clone()
-    theirs = model.init_args.hugging_face
-    if theirs is not None:
-        named = theirs.model or f"a config with model_type {theirs.config.get('model_type')}"
-        raise UserError(f"`hugging_face` is {named}, but {OURS_ONLY}.")
     model.init_args.decoder.vocab_size = vocab_size
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MoELanguageModel, "model")

@@ -152,18 +152,19 @@ def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
 
 
 def optimizer_memory(model: MoELanguageModel, layout: Layout) -> tuple[float, int]:
-    """Return the bytes of the optimizer's states per byte of weights, and the bytes of its workspace.
+    """Return the bytes of the optimizer's states per byte of trained weights, and the bytes of its workspace.
 
-    The states are counted after a step of the optimizer on the meta device. The workspace is that of AdamW: nothing if
-    it is fused, the size of all weights if it updates them at once, as torch does on GPUs, otherwise twice the largest
-    weight.
+    Frozen weights have neither. The states are counted after a step of the optimizer on the meta device. The workspace
+    is that of AdamW: nothing if it is fused, the size of all weights if it updates them at once, as torch does on GPUs,
+    otherwise twice the largest weight.
 
     Args:
         model: The language model, which may be on the meta device; it is not changed.
         layout: Division of a training step over devices.
     """
     with torch.device("meta"):
-        weights = nn.ParameterList(nn.Parameter(torch.empty_like(weight)) for weight in model.parameters())
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        weights = nn.ParameterList(nn.Parameter(torch.empty_like(weight)) for weight in trained)
     built = model.optimizer(weights)
     fused, foreach = (built.defaults.get(name) for name in ("fused", "foreach"))
     for group in built.param_groups:
@@ -185,24 +186,29 @@ def wire_bytes(decoder: Decoder, layout: Layout) -> dict[str, float]:
 
     A ring of n devices sends (n - 1) / n of what is gathered or reduced to parts, and twice that where all get the sum.
     DDP sums the gradients once. FSDP2 gathers the weights of layers for each forward and each backward pass, embedding
-    and output once for both, and reduces the gradients after each backward pass; those of experts among the devices
-    that hold the same ones. Expert parallelism sends the tokens to their experts and back, D numbers per chosen expert,
-    in each forward pass and its gradients in the backward pass; activation checkpointing repeats the forward pass.
+    and output once for both, and reduces the gradients of trained weights after each backward pass; those of experts
+    among the devices that hold the same ones. Expert parallelism sends the tokens to their experts and back, D numbers
+    per chosen expert, in each forward pass and its gradients in the backward pass; activation checkpointing repeats the
+    forward pass.
 
     Args:
         decoder: The network, which may be on the meta device.
         layout: Division of a training step over devices.
     """
     n, ep, config = layout.devices, layout.expert_parallel, decoder.config
-    whole, routed = count([decoder]), count(layer.experts for layer in mixtures(decoder))
     if not layout.sharded:
-        return {"gradients, summed": 2 * (n - 1) / n * whole * layout.stored}
-    outer = whole - count([decoder.layers])
-    sent_of_layers = (n - 1) / n * (whole - outer - routed) + (n - ep) / n * routed / ep
-    sent_of_outer, micro_batches = (n - 1) / n * outer, layout.accumulation * layout.stored
+        return {"gradients, summed": 2 * (n - 1) / n * count([decoder], trained=True) * layout.stored}
+
+    def sent_by_layers_and_outer(trained: bool) -> tuple[float, float]:
+        whole, inner = count([decoder], trained), count([decoder.layers], trained)
+        routed = count((layer.experts for layer in mixtures(decoder)), trained)
+        return (n - 1) / n * (inner - routed) + (n - ep) / n * routed / ep, (n - 1) / n * (whole - inner)
+
+    of_layers, of_outer = sent_by_layers_and_outer(trained=False)
+    micro_batches = layout.accumulation * layout.stored
     sent = {
-        "weights, gathered": micro_batches * (2 * sent_of_layers + sent_of_outer),
-        "gradients, reduced": micro_batches * (sent_of_layers + sent_of_outer),
+        "weights, gathered": micro_batches * (2 * of_layers + of_outer),
+        "gradients, reduced": micro_batches * sum(sent_by_layers_and_outer(trained=True)),
     }
     if config.moe is not None and ep > 1:
         rows = layout.accumulation * config.n_layers * config.moe.top_k * layout.tokens

@@ -125,34 +125,39 @@ class StepMemory:
     n-th of what is sharded. In mixed precision, the weights of matrix products are kept a second time in 16 bits for
     the backward pass. Communication is the memory for the parts of other devices: with DDP, buckets as large as the
     gradients; with FSDP2, the whole weights of embedding, output and two layers, and in the backward pass the whole
-    gradients of two layers and of the outer weights; with expert parallelism, the tokens sent and received.
+    gradients of two layers and of the outer weights; with expert parallelism, the tokens sent and received. Frozen
+    weights have no gradients and no optimizer states; activations are counted as if all were trained.
 
     Args:
         decoder: The network, which may be on the meta device.
         layout: Division of a training step over devices.
-        states: Bytes of the optimizer's states per byte of weights.
+        states: Bytes of the optimizer's states per byte of trained weights.
         workspace: Bytes that the optimizer needs while it steps, before sharding.
     """
 
     def __init__(self, decoder: Decoder, layout: Layout, states: float, workspace: int) -> None:
         self.config, self.layout = decoder.config, layout
         shards = layout.devices if layout.sharded else 1
-        layer, n_layers = decoder.layers[0], self.config.n_layers
-        routed = count(mixture.experts for mixture in mixtures(layer))
-        whole = count([layer]) - routed + routed / layout.expert_parallel
-        outer = (count([decoder]) - n_layers * count([layer])) * layout.stored
-        self.layer, self.outer = count([layer]) * layout.stored / shards, outer / shards
-        self.weights = n_layers * self.layer + self.outer
-        self.states, self.workspace = self.weights * states, workspace / shards
+        sizes, trained = ([_size(layer, layout, only) for layer in decoder.layers] for only in (False, True))
+        outer, outer_trained = (
+            (count([decoder], only) - count(decoder.layers, only)) * layout.stored for only in (False, True)
+        )
+        self.weights = (sum(layer for layer, _ in sizes) + outer) / shards
+        self.of_layer = [layer / shards for layer, _ in trained]  # gradients
+        self.of_outer = outer_trained / shards
+        self.gradients = sum(self.of_layer) + self.of_outer
+        self.states, self.workspace = self.gradients * states, workspace / shards
         self.head = self.config.vocab_size * self.config.d_model
         self.entry = layout.tokens * self.config.d_model * layout.stored
         self.activations = layer_activations(self.config, layout)
-        self.copies = 2 * whole if layout.mixed else 0.0
+        whole, whole_trained = (max(gathered for _, gathered in one) for one in (sizes, trained))
+        self.copies = 2 * whole / layout.stored if layout.mixed else 0.0
         self.exchange = [0.0, 0.0]  # at the loss, in the backward pass
         if layout.sharded:
-            self.exchange = [outer + 2 * whole * layout.stored, 2 * outer + 4 * whole * layout.stored]
+            gathered = outer + 2 * whole
+            self.exchange = [gathered, gathered + outer_trained + 2 * whole_trained]
         elif layout.devices > 1:
-            self.exchange = [self.weights, self.weights]
+            self.exchange = [self.gradients, self.gradients]
         if layout.expert_parallel > 1 and self.config.moe is not None:
             self.exchange[1] += 2 * self.config.moe.top_k * layout.tokens * self.config.d_model * layout.operand
 
@@ -188,9 +193,9 @@ class StepMemory:
 
         def of_layer(index: int) -> dict[str, float]:
             recompute, left = config.activation_checkpointing, index + 1
-            done = config.n_layers - index
+            former = self._former + self.of_layer[index]
             return self._parts(
-                self._former + self.layer if self._former else self.outer + done * self.layer,
+                former if self._former else self.of_outer + sum(self.of_layer[index:]),
                 (left * self.entry + self.activations if recompute else left * self.activations) + working,
                 self.copies * (1 if recompute else left),
                 self.exchange[1],
@@ -201,7 +206,7 @@ class StepMemory:
     def optimizer(self) -> dict[str, float]:
         """Memory when the optimizer steps: all gradients and no activations."""
         buckets = 0.0 if self.layout.sharded else self.exchange[0]
-        return {**self._parts(self.weights, 0, 0, buckets), "optimizer workspace": self.workspace}
+        return {**self._parts(self.gradients, 0, 0, buckets), "optimizer workspace": self.workspace}
 
     @property
     def moments(self) -> dict[str, dict[str, float]]:
@@ -211,7 +216,7 @@ class StepMemory:
     @property
     def _former(self) -> float:
         """Gradients of earlier micro-batches."""
-        return self.weights if self.layout.accumulation > 1 else 0.0
+        return self.gradients if self.layout.accumulation > 1 else 0.0
 
     def _parts(
         self, gradients: float, activations: float, copies: float, communication: float, logits: float = 0.0
@@ -232,9 +237,22 @@ def total(parts: dict[str, float]) -> float:
     return sum(parts.values())
 
 
-def count(modules: Iterable[nn.Module | None]) -> int:
-    """Return the number of parameters of all modules; None counts as 0."""
-    return sum(parameter.numel() for module in modules if module is not None for parameter in module.parameters())
+def count(modules: Iterable[nn.Module | None], trained: bool = False) -> int:
+    """Return the number of parameters of all modules; None counts as 0.
+
+    Args:
+        modules: The modules.
+        trained: Whether frozen parameters are left out.
+    """
+    parameters = (parameter for module in modules if module is not None for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad or not trained)
+
+
+def _size(layer: nn.Module, layout: Layout, trained: bool) -> tuple[float, float]:
+    """Return the bytes of a layer of which a device holds a part, all together, and those that it needs to run it."""
+    routed = count((mixture.experts for mixture in mixtures(layer)), trained)
+    every = count([layer], trained)
+    return every * layout.stored, (every - routed + routed / layout.expert_parallel) * layout.stored
 
 
 def mixtures(model: nn.Module) -> list[MoEFeedForward]:

@@ -16,7 +16,7 @@ from lit_core.errors import UserError
 from lit_moe.cli import main
 from lit_moe.functional.token_nll import token_nll
 from lit_moe.module import MoELanguageModel
-from lit_moe.nn import Decoder, DecoderConfig, MoEConfig, PenaltyRouter
+from lit_moe.nn import AdapterConfig, Decoder, DecoderConfig, MoEConfig, PenaltyRouter
 from lit_moe.parallel.sharding import shard
 from lit_moe.plan.costs import optimizer_memory, plan, training_flops, wire_bytes
 from lit_moe.plan.memory import Layout, StepMemory, total
@@ -24,6 +24,7 @@ from lit_moe.plan.memory import Layout, StepMemory, total
 BATCH, LENGTH = 4, 192
 LAYOUT = Layout(micro_batch_size=BATCH, sequence_length=LENGTH)
 MOE = MoEConfig(n_experts=8, top_k=2, expert_width=48, n_shared=1, shared_gate=True, normalize_top_k=True)
+LORA = AdapterConfig(["attention.q", "experts"], rank=2)
 VARIANTS = {
     "16 bits": ({}, {"precision": "bf16-true"}),
     "mixed": ({}, {"precision": "bf16-mixed"}),
@@ -38,8 +39,9 @@ VARIANTS = {
 
 def language_model(feed_forward, optimizer=torch.optim.AdamW, **changes):
     shape = {"vocab_size": 600, "n_layers": 3, "d_model": 64, "n_heads": 4, "d_ff": 176, "feed_forward": feed_forward}
+    parts = {name: changes.pop(name) for name in ("freeze", "adapter") if name in changes}
     config = DecoderConfig(**{**shape, **changes})
-    return MoELanguageModel(config, router=PenaltyRouter, optimizer=lambda weights: optimizer(weights))
+    return MoELanguageModel(config, router=PenaltyRouter, optimizer=lambda weights: optimizer(weights), **parts)
 
 
 def on_meta(*arguments, **changes):
@@ -167,6 +169,41 @@ def test_states_are_counted_for_any_optimizer():
     for states, kind in kinds.items():
         assert optimizer_memory(on_meta("dense", kind), LAYOUT)[0] == pytest.approx(states)
     assert optimizer_memory(on_meta("dense", kinds[2.0]), LAYOUT)[1] == 0
+
+
+@pytest.mark.parametrize("parts", [{"freeze": ["experts", "embedding"]}, {"freeze": ["layers.1.*"]}, {"adapter": LORA}])
+def test_frozen_weights_have_no_gradients_states_or_traffic(parts):
+    if "adapter" in parts:
+        pytest.importorskip("peft")
+    model = language_model("granular", **parts)
+    moments = guessed(model, Layout(accumulation=2))
+    optimizer = model.configure_optimizers()
+    ids = torch.randint(model.config.vocab_size, (2, 33))
+    model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
+    optimizer.step()
+    gradients = [weight.grad.nbytes for weight in model.parameters() if weight.grad is not None]
+    states = [value.nbytes for state in optimizer.state.values() for value in state.values() if value.dim()]
+    assert sum(gradients) < 0.8 * moments["loss"]["weights"]
+    step = moments["optimizer step"]
+    assert (step["gradients"], step["optimizer states"]) == (sum(gradients), sum(states))
+    assert moments["loss"]["gradients"] == sum(gradients)  # of the first micro-batch
+    assert moments["backward pass"]["gradients"] >= sum(gradients)
+    assert optimizer_memory(model, Layout()) == (2.0, 2 * max(gradients))
+    assert wire_bytes(model.decoder, Layout(2))["gradients, summed"] == sum(gradients)
+
+
+def test_a_shard_has_and_sends_gradients_of_trained_weights(pretended):
+    model = language_model("dense", freeze=["layers.*.attention"])
+    layout = Layout(4, True, micro_batch_size=BATCH, sequence_length=LENGTH)
+    said, whole = (wire_bytes(one.decoder, layout) for one in (model, language_model("dense")))
+    frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
+    assert whole["weights, gathered"] == said["weights, gathered"]
+    assert whole["gradients, reduced"] - said["gradients, reduced"] == pytest.approx(ring(4, 4 * frozen))
+    pretended(model, 4)
+    ids = torch.randint(model.config.vocab_size, (2, 33))
+    with Wire() as wire:
+        model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
+    assert said["gradients, reduced"] == pytest.approx(ring(4, wire.reduced))
 
 
 def test_a_plan_is_the_same_from_the_meta_device():
@@ -310,6 +347,11 @@ def test_plan_without_data(run_plan):
             ['--model.init_args.hugging_face.config={"model_type": "mixtral"}'],
             "`hugging_face` is a config with model_type mixtral",
         ),
+        (
+            ["--model.init_args.hugging_face.model=some/model", "--data.init_args.root=/nowhere"],
+            "`hugging_face` is some/m",
+        ),
+        (["--model.init_args.hugging_face.z_weight=0.1"], "`hugging_face` has neither `model` nor `config`"),
         (["--tflop=3"], "tflop is not an argument"),
     ],
 )
