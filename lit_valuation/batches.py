@@ -74,6 +74,23 @@ def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:
     )
 
 
+def check_takes_weights(module: object, argument: str = "mass") -> None:
+    """Refuse a module that would ignore the weights of samples.
+
+    Args:
+        module: The module that is trained.
+        argument: Name of the argument that gives samples weights, for the message.
+
+    Raises:
+        UserError: If the module does not have ``takes_weights = True``.
+    """
+    if not getattr(module, "takes_weights", False):
+        raise UserError(
+            f"`{argument}` weighs samples, but {type(module).__name__} does not say that it takes weights; multiply "
+            "the loss of each sample by the batch's `weight` and set takes_weights = True, or leave it out."
+        )
+
+
 def batch_sizes(trainer: Trainer) -> dict[str, int] | None:
     """Return ``global_batch_size`` and ``micro_batch_size`` of a training; None if its loader has no batch size.
 

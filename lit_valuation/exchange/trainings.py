@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from types import MappingProxyType
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -26,6 +27,8 @@ from lit_valuation.training.retrain import Mode, TrainingRecipe, case_scores, re
 #: Name of the format of a training's result.
 FORMAT = "litshift-training"
 _TIMED_STEPS = 20
+#: What a training is for: an owner, or an owner with something that is tried.
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,19 @@ class TrainingRuns:
     identity: Mapping[str, Any]
 
     def run(
-        self, shared: Mapping[str, Samples | None], seeds: Sequence[int], is_main: bool
-    ) -> tuple[dict[str, list[TrainingResult]], dict[str, str]]:
+        self,
+        shared: Mapping[_Name, Samples | None],
+        seeds: Sequence[int],
+        is_main: bool,
+        weights: Mapping[_Name, Tensor] = MappingProxyType({}),
+    ) -> tuple[dict[_Name, list[TrainingResult]], dict[_Name, str]]:
         """Train with the samples of each owner and each seed.
 
         Args:
             shared: Samples that each owner shares; None for nothing.
             seeds: Seeds of initial weights and sample order, the same for every owner so that results are paired.
             is_main: Whether this process stores the results and shows progress.
+            weights: Weights of the samples in an owner's trainings, as `retrain` takes them; 1 each for the others.
 
         Returns:
             The results by owner, in the order of the seeds, and the owners with whose samples a training fails, with
@@ -78,12 +86,16 @@ class TrainingRuns:
         Raises:
             RunFailure: If a training without shared samples fails.
         """
-        files = {(name, seed): self._file(samples, seed) for name, samples in shared.items() for seed in seeds}
+        files = {
+            (name, seed): self._file(samples, weights.get(name), seed)
+            for name, samples in shared.items()
+            for seed in seeds
+        }
         # Look before the first training: all processes of a run must agree on which results are missing.
         found = {run: self._load(path) for run, path in files.items()}
         done = {run: result for run, result in found.items() if result is not None}
         missing = [run for run in files if run not in done]
-        failed: dict[str, str] = {}
+        failed: dict[_Name, str] = {}
         if missing and is_main:
             finished = len(files) - len(missing)
             say(f"{len(missing)} trainings of {self.recipe.steps} steps; {finished} are finished.")
@@ -96,7 +108,7 @@ class TrainingRuns:
                 continue
             start = time.perf_counter()
             try:
-                task = retrain(self.recipe, self.train, shared[name], seed, self.mode)
+                task = retrain(self.recipe, self.train, shared[name], seed, self.mode, weights.get(name))
             except RunFailure as error:
                 if shared[name] is None or _is_distributed():
                     raise
@@ -113,10 +125,11 @@ class TrainingRuns:
         sizes = {key: len(samples) for key, samples in self.sets.items()}
         return read_or_set_aside(path, lambda remedy: load_training(path, sizes, remedy)) if path.is_file() else None
 
-    def _file(self, samples: Samples | None, seed: int) -> Path:
+    def _file(self, samples: Samples | None, weights: Tensor | None, seed: int) -> Path:
         content = [] if samples is None else fingerprints(samples)
         plan = {**self.identity, "shared": content, "seed": seed, "mode": self.mode, "steps": self.recipe.steps}
         plan |= {"trainer": {key: str(value) for key, value in self.recipe.trainer.items()}}
+        plan |= {} if weights is None else {"weights": weights.tolist()}
         return self.folder / f"{hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:32]}.json"
 
     def _seconds(self) -> float:

@@ -27,6 +27,7 @@ from lit_core.lightning.internals import CLASS_PATH
 from lit_core.references import value_at
 from lit_core.seeds import part_seed
 from lit_core.trust import OWN
+from lit_valuation.batches import check_takes_weights
 from lit_valuation.contract import logits_of, loss_of
 from lit_valuation.functional.gradients import Loss
 from lit_valuation.functional.losses import sample_losses, sample_scores
@@ -113,6 +114,7 @@ def retrain(
     shared: Samples | None = None,
     seed: int | None = None,
     mode: Mode = "scratch",
+    weights: Tensor | None = None,
 ) -> LightningModule:
     """Train a classifier on the trainer's own samples and those that an owner shares.
 
@@ -127,12 +129,15 @@ def retrain(
         shared: Shared samples, whose classes are matched by name; None adds nothing.
         seed: Seed of the initial weights and of the order of samples, 0 or more; None takes that of the run.
         mode: Whether to train from scratch or from the recipe's weights.
+        weights: Weight in the loss of each own sample and then of each shared one, with a mean of 1, as
+            `sample_weights` returns them; None for 1 each.
 
     Returns:
         The trained classifier, in evaluation mode, on the CPU.
 
     Raises:
-        UserError: If shared samples have another shape or an unknown class, or there are no weights to fine-tune.
+        UserError: If shared samples have another shape or an unknown class, there are no weights to fine-tune, or the
+            classifier takes no weights of samples.
         RunFailure: If the loss is not finite.
     """
     seed = part_seed(seed)
@@ -149,6 +154,8 @@ def retrain(
         random.seed(seed)
         torch.manual_seed(seed)
         task = recipe.make(seed)
+        if weights is not None:
+            check_takes_weights(task)
         if mode == "finetune":
             task.load_state_dict(recipe.weights or {})
         has_epochs = not isinstance(task, CheckpointModule)  # ours count in steps
@@ -166,7 +173,7 @@ def retrain(
             limit_val_batches=0,
             reload_dataloaders_every_n_epochs=int(has_epochs),
         )
-        trainer.fit(task, datamodule=_InMemory(sets, recipe, seed, has_epochs))
+        trainer.fit(task, datamodule=_InMemory(sets, weights, recipe, seed, has_epochs))
     return task.cpu().eval()
 
 
@@ -258,31 +265,37 @@ class _Batches(Dataset[Any]):
     Args:
         sets: The trainer's own samples, and those that are shared.
         rows: Rows of the samples of each batch, ``(batches, samples)``.
+        weights: Weight of each sample, which batches then have, as mappings; None for 1 each.
         pairs: Whether a batch is a pair ``(x, y)``, and not a mapping.
     """
 
-    def __init__(self, sets: list[Samples], rows: Tensor, pairs: bool) -> None:
-        self.sets, self.rows, self.pairs = sets, rows, pairs
+    def __init__(self, sets: list[Samples], rows: Tensor, weights: Tensor | None, pairs: bool) -> None:
+        self.sets, self.rows, self.weights, self.pairs = sets, rows, weights, pairs
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor] | tuple[Tensor, Tensor]:
         rows, own = self.rows[index], len(self.sets[0])
+        rows = torch.cat([rows[rows < own], rows[rows >= own]])
         parts = [(self.sets[0], rows[rows < own])]
         if len(self.sets) > 1:
             parts.append((self.sets[1], rows[rows >= own] - own))
         x = torch.cat([as_inputs(part.x[part_rows]) for part, part_rows in parts])
         y = torch.cat([part.y[part_rows] for part, part_rows in parts])
+        if self.weights is not None:
+            return {"x": x, "y": y, "weight": self.weights[rows]}
         return (x, y) if self.pairs else {"x": x, "y": y}
 
 
 class _InMemory(LightningDataModule):
     """Data module that gives each rank its rows of the global batches, in the order of `batch_rows`."""
 
-    def __init__(self, sets: list[Samples], recipe: TrainingRecipe, seed: int, has_epochs: bool) -> None:
+    def __init__(
+        self, sets: list[Samples], weights: Tensor | None, recipe: TrainingRecipe, seed: int, has_epochs: bool
+    ) -> None:
         super().__init__()
-        self.sets, self.recipe, self.seed, self.has_epochs = sets, recipe, seed, has_epochs
+        self.sets, self.weights, self.recipe, self.seed, self.has_epochs = sets, weights, recipe, seed, has_epochs
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the whole training, or those of an epoch."""
@@ -294,7 +307,8 @@ class _InMemory(LightningDataModule):
             batches = -(-size // batch_size)
             start = self.trainer.current_epoch * batches
             rows = rows[start : start + batches]
-        return DataLoader(_Batches(self.sets, rows[:, rank::world_size], self.recipe.pairs), batch_size=None)
+        batches_of_rank = _Batches(self.sets, rows[:, rank::world_size], self.weights, self.recipe.pairs)
+        return DataLoader(batches_of_rank, batch_size=None)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def retrain_many(
     mode: Mode = "scratch",
     steps: Sequence[int] | None = None,
     at_once: int = 32,
+    weights: Sequence[Tensor | None] | None = None,
 ) -> list[ClassifierTask]:
     """Train a classifier with each of several answers; up to rounding the same as `retrain` with each, but faster.
 
@@ -38,6 +39,7 @@ def retrain_many(
         steps: Ascending steps after which a copy of each classifier is returned; None returns those after the recipe's
             last step.
         at_once: Number of classifiers that are trained at once, 1 or more.
+        weights: Weights of the samples in the loss for each answer, as `retrain` takes them; None for 1 each.
 
     Returns:
         The classifiers in evaluation mode: those of the first answer at all steps, then those of the second, …
@@ -53,8 +55,10 @@ def retrain_many(
     seed = part_seed(seed)
     moments = [recipe.steps] if steps is None else list(steps)
     trained: list[ClassifierTask] = []
+    given = [None] * len(shared) if weights is None else list(weights)
     for start in range(0, len(shared), at_once):
-        trained += _train(recipe, train, shared[start : start + at_once], seed, mode, moments)
+        part = slice(start, start + at_once)
+        trained += _train(recipe, train, shared[part], given[part], seed, mode, moments)
     return trained
 
 
@@ -62,6 +66,7 @@ def _train(
     recipe: TrainingRecipe,
     train: Samples,
     shared: Sequence[Samples | None],
+    weights: Sequence[Tensor | None],
     seed: int,
     mode: Mode,
     moments: Sequence[int],
@@ -72,10 +77,12 @@ def _train(
     stacked = {name: value.detach().repeat(len(shared), *[1] * value.ndim) for name, value in _state(task).items()}
     parameters = {name: stacked[name].requires_grad_() for name, _ in task.network.named_parameters()}
     optimizer, scheduler = _optimizer(task, parameters)
-    x, y, rows_JSB = _data(recipe, train, shared, seed, moments[-1])
+    x, y, rows_JSB, weight_JSB = _data(recipe, train, shared, weights, seed, moments[-1])
 
-    def loss(state: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(task.network, state, x), y, label_smoothing=task.label_smoothing)
+    def loss(state: dict[str, Tensor], x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        logits = functional_call(task.network, state, x)
+        nll = F.cross_entropy(logits, y, label_smoothing=task.label_smoothing, reduction="none")
+        return (nll * weight).mean()
 
     losses = vmap(loss, randomness="different")
     task.network.train()
@@ -84,7 +91,7 @@ def _train(
         torch.manual_seed(seed)
         for step in range(1, moments[-1] + 1):
             rows = rows_JSB[:, step - 1]
-            total = losses(stacked, x[rows], y[rows]).sum()
+            total = losses(stacked, x[rows], y[rows], weight_JSB[:, step - 1]).sum()
             if not torch.isfinite(total):
                 raise RunFailure(f"The loss became {total.item()} at step {step - 1}; lower the learning rate.")
             optimizer.zero_grad()
@@ -120,18 +127,25 @@ def _optimizer(task: ClassifierTask, parameters: dict[str, Tensor]) -> tuple[tor
 
 
 def _data(
-    recipe: TrainingRecipe, train: Samples, shared: Sequence[Samples | None], seed: int, steps: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return inputs, class indices, and the rows of each batch as in `retrain`, ``(classifiers, steps, batch)``."""
+    recipe: TrainingRecipe,
+    train: Samples,
+    shared: Sequence[Samples | None],
+    weights: Sequence[Tensor | None],
+    seed: int,
+    steps: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return inputs, class indices, and rows and weights of each batch as in `retrain`, ``(tasks, steps, batch)``."""
     sets = [train, *(answer.renumbered(train.classes) for answer in shared if answer is not None)]
     x, y = torch.cat([part.inputs() for part in sets]), torch.cat([part.y for part in sets])
-    orders, begin = [], len(train)
-    for answer in shared:
+    orders, weighted, begin = [], [], len(train)
+    for answer, given in zip(shared, weights, strict=True):
         end = begin + (0 if answer is None else len(answer))
         rows = torch.cat([torch.arange(len(train)), torch.arange(begin, end)])
         begin = end
-        orders.append(rows[batch_rows(len(rows), steps, recipe.batch_size, seed)])
-    return x, y, torch.stack(orders)
+        order = batch_rows(len(rows), steps, recipe.batch_size, seed)
+        orders.append(rows[order])
+        weighted.append((torch.ones(len(rows)) if given is None else given)[order])
+    return x, y, torch.stack(orders), torch.stack(weighted)
 
 
 def _unstacked(recipe: TrainingRecipe, seed: int, stacked: dict[str, Tensor], row: int) -> ClassifierTask:

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_core.errors import UserError
+from lit_valuation.functional.mass import sample_weights
 from lit_valuation.module import ClassifierTask
 from lit_valuation.nn import MLP
 from lit_valuation.samples import Samples
@@ -28,9 +29,11 @@ def make(seed):
 RECIPE = TrainingRecipe(make, steps=60, batch_size=32)
 
 
-def test_training_equals_a_plain_loop():
+@pytest.mark.parametrize("mass", [None, 0.6])
+def test_training_equals_a_plain_loop(mass):
     train, shared = digits(0, 100), digits(100, 130, tuple(reversed(NAMES)))
-    task = retrain(TrainingRecipe(make, steps=9, batch_size=32), train, shared, seed=4)
+    weights = None if mass is None else sample_weights(100, mass, torch.arange(30.0))
+    task = retrain(TrainingRecipe(make, steps=9, batch_size=32), train, shared, seed=4, weights=weights)
     plain = make(4).network
     optimizer = torch.optim.SGD(
         [
@@ -45,7 +48,8 @@ def test_training_equals_a_plain_loop():
     order = torch.cat([torch.randperm(130, generator=generator) for _ in range(3)])
     for rows in order.split(32)[:9]:
         optimizer.zero_grad()
-        F.cross_entropy(plain(x[rows]), y[rows]).backward()
+        losses = F.cross_entropy(plain(x[rows]), y[rows], reduction="none")
+        (losses if weights is None else losses * weights[rows]).mean().backward()
         optimizer.step()
     for ours, theirs in zip(task.parameters(), plain.parameters(), strict=True):
         # the rows of a batch stand in another order: own samples first
@@ -87,6 +91,19 @@ def test_scores_are_those_of_the_whole_set_at_once():
     torch.testing.assert_close(logits, task(samples.x))
     assert torch.equal(is_correct(task, samples), logits.argmax(1) == samples.y)
     assert accuracies(task, {"": samples})[""] == pytest.approx(float((logits.argmax(1) == samples.y).float().mean()))
+
+
+class Deaf(ClassifierTask):
+    """A module that does not say that it takes weights."""
+
+    takes_weights = False
+
+
+def test_a_module_that_would_ignore_weights_is_refused():
+    recipe = TrainingRecipe(lambda seed: Deaf(MLP((1, 8, 8), 10), NAMES, (1, 8, 8)), steps=1, batch_size=32)
+    with pytest.raises(UserError, match="`mass` weighs samples, but Deaf does not say that it takes weights"):
+        retrain(recipe, digits(0, 100), digits(100, 110), weights=sample_weights(100, 0.5, torch.ones(10)))
+    retrain(recipe, digits(0, 100), digits(100, 110))
 
 
 def test_shared_samples_must_fit():

@@ -7,6 +7,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lit_core.errors import RunFailure, UserError
+from lit_valuation.functional.mass import sample_weights
 from lit_valuation.module import ClassifierTask, sgd
 from lit_valuation.nn import MLP, ConvNet
 from lit_valuation.sources import Digits
@@ -35,12 +36,14 @@ def recipe(digits, network, optimizer=sgd, **arguments):
 
 
 @pytest.mark.parametrize("network", [partial(MLP, hidden=[8]), partial(ConvNet, channels=[4], hidden=8)])
-def test_each_is_what_it_is_alone(digits, network):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_each_is_what_it_is_alone(digits, network, weighted):
     train = digits.take(range(40))  # two batches and a half
     shared = [None, digits.take(range(50, 57)), digits.take(range(60, 61))]
-    several = retrain_many(recipe(digits, network), train, shared, seed=3, at_once=2)
-    for task, answer in zip(several, shared, strict=True):
-        alone = retrain(recipe(digits, network), train, answer, seed=3)
+    weights = [None, sample_weights(40, 0.4, torch.arange(7.0)), None] if weighted else None
+    several = retrain_many(recipe(digits, network), train, shared, seed=3, at_once=2, weights=weights)
+    for task, answer, given in zip(several, shared, weights or [None] * 3, strict=True):
+        alone = retrain(recipe(digits, network), train, answer, seed=3, weights=given)
         assert not task.training
         for (name, mine), theirs in zip(task.named_parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
