@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,6 +17,7 @@ from lit_core.lightning.devices import Devices
 from lit_core.record import check_same_work, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
+from lit_valuation.batches import check_takes_weights
 from lit_valuation.contract import class_names
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
@@ -27,9 +28,11 @@ from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.judging import Judged, judge
 from lit_valuation.exchange.ledger import open_ledger
 from lit_valuation.exchange.manifest import Query
+from lit_valuation.exchange.mass_choice import SEEDS, MassCurve, answer_weights, choose_masses, share_by_number
 from lit_valuation.exchange.parties import canonical_name, recorded_names
 from lit_valuation.exchange.report import RESULTS, Ranking, RankingRow, check_plotting, write_report
 from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns, stack_scores
+from lit_valuation.functional.mass import Weights, check_mass
 from lit_valuation.last_layer import check_module
 from lit_valuation.training.loading import Description, described, load_task
 from lit_valuation.training.retrain import Mode, TrainingRecipe
@@ -39,12 +42,20 @@ from lit_valuation.training.trial import tried
 NOTHING = "(nothing shared)"
 
 
-def _check(seeds: int, near: float, fewest: int, seed: int | None, batch_size: int | None) -> None:
+def _check(
+    seeds: int,
+    near: float,
+    fewest: int,
+    seed: int | None,
+    batch_size: int | None,
+    mass: float | Literal["choose"] | None,
+) -> None:
+    check_mass(mass)
     if not seeds >= 2:
         raise UserError(f"seeds is {seeds}, but must be 2 or more; one training has no interval.")
-    first = part_seed(seed)
-    if seeds > 2**32 - first:
-        raise UserError(f"seeds is {seeds}, but there are {2**32 - first} seeds from {first} on; give fewer.")
+    first, more = part_seed(seed), SEEDS if mass == "choose" else 0
+    if seeds > 2**32 - first - more:
+        raise UserError(f"seeds is {seeds}, but there are {2**32 - first - more} seeds from {first} on; give fewer.")
     check_near(near)
     check_at_least(1, fewest=fewest, batch_size=batch_size)
 
@@ -60,6 +71,8 @@ def rank(
     seeds: int = 5,
     mode: Mode = "scratch",
     batch_size: int | None = None,
+    mass: float | Literal["choose"] | None = None,
+    weights: Weights = "equal",
     encoder: Encoder | None = None,
     expect_digests: dict[str, str] | None = None,
     near: float = 0.25,
@@ -89,6 +102,10 @@ def rank(
         mode: Whether to train from scratch, or to fine-tune the checkpoint (finetune).
         batch_size: Samples per optimizer step of each training, over all devices, 1 or more; null takes that of the
             checkpoint, which one of another loader than ours does not tell.
+        mass: Share of the training loss that an answer's samples get together, above 0 and below 1; null is their share
+            by number. With choose, it is chosen for each answer by trainings with other seeds, scored on val without
+            the held-out hard cases.
+        weights: Whether the samples of an answer count equally among themselves, or by the weights of its manifest.
         encoder: Encoder that finds near copies and computes mean psi; null compares values only.
         expect_digests: The digests that the owners read out to you, by name, or their first 12 or more digits.
         near: Fraction of the natural distance between different samples, from 0 to below 1, within which two samples
@@ -109,13 +126,16 @@ def rank(
     """
     folder, home = output_folder(output), resolve_data_path(data)
     book = open_ledger(home, ledger)
-    _check(seeds, near, fewest, seed, batch_size)
+    _check(seeds, near, fewest, seed, batch_size, mass)
     digests = _check_names(answers, expect_digests or {})
     seed = part_seed(seed)
     check_plotting()
     trainer.fabric()  # refuses devices that there are not
     sent = incoming(query, Query)
     task = load_task(ckpt_path, model)
+    is_weighted = (mass, weights) != (None, "equal")
+    if is_weighted:
+        check_takes_weights(task, "weights" if mass is None else "mass")
     own = load_trainer_data(home, book, sent, class_names(task, LabelledSet(home / "val", verify=False).classes))
     check_module(task, own.train)
     recipe = TrainingRecipe.from_checkpoint(ckpt_path, model, batch_size, **trainer.arguments())
@@ -123,7 +143,14 @@ def rank(
     is_main = getattr(rank_zero_only, "rank", 0) == 0
     busy = f"output is {folder}, which another rank is writing; wait for it, or give another folder."
     with ExclusiveFolder(folder, busy, 0 if is_main else 1):
-        judged = judge(answers, sent, own, book, task, digests=digests, near=near, fewest=fewest, encoder=encoder)
+        judged = judge(
+            *(answers, sent, own, book, task),
+            digests=digests,
+            near=near,
+            fewest=fewest,
+            encoder=encoder,
+            weights=weights,
+        )
         if is_main:
             _print_refusals(judged.refused)
             for name, note in judged.notes.items():
@@ -136,15 +163,31 @@ def rank(
         identity: dict[str, Any] = {**own.hashes, "checkpoint": file_sha256(Path(ckpt_path)), "query": sent.digest}
         identity |= {} if model is None else {"model": described(model)}
         identity |= {} if batch_size is None else {"batch_size": batch_size}
-        options = {"mode": mode, "seeds": seeds, "seed": seed, "near": near, "fewest": fewest}
+        options: dict[str, Any] = {"mode": mode, "seeds": seeds, "seed": seed, "near": near, "fewest": fewest}
+        if is_weighted:  # folders of before have no such keys
+            options |= {"mass": mass, "weights": weights}
         work = {"verb": "rank", **identity, **options, "encoder": encoder and [encoder.name, encoder.sha256]}
         given = {canonical_name(name): item.answer.digest for name, item in judged.ranked.items()}
         if is_main:
             check_same_work(folder, "output", {**work, "answers": given}, RESULTS)
         sets = {"held_out": own.held_out, "queries": own.queries} | ({} if own.test is None else {"test": own.test})
         runs = TrainingRuns(folder / "trainings", recipe, own.train, sets, mode, identity)
-        shared = {NOTHING: None, **{name: item.samples for name, item in judged.ranked.items()}}
-        results, failed = runs.run(shared, range(seed, seed + seeds), is_main)
+        curves: dict[str, MassCurve] = {}
+        failed: dict[str, str] = {}
+        if mass == "choose":
+            others = range(seed + seeds, seed + seeds + SEEDS)
+            curves, failed = choose_masses(runs, own, judged.ranked, weights, others, is_main)
+        masses = {
+            name: curves[name].chosen if mass == "choose" else mass for name in judged.ranked if name not in failed
+        }
+        shared = {NOTHING: None, **{name: judged.ranked[name].samples for name in masses}}
+        weighted = {
+            name: found
+            for name, chosen in masses.items()
+            if (found := answer_weights(len(own.train), judged.ranked[name], chosen, weights)) is not None
+        }
+        results, failed_later = runs.run(shared, range(seed, seed + seeds), is_main, weighted)
+        failed |= failed_later
         if not is_main:
             return OK
 
@@ -156,11 +199,14 @@ def rank(
         if not scores:
             raise UserError(f"Every answer is refused; {next(iter(judged.refused.values()))}")
         ranks = rank_owners(scores, baseline)
-        rows = [_row(name, of_owner, judged.ranked.get(name), own) for name, of_owner in results.items()]
+        rows = [
+            _row(name, of_owner, judged.ranked.get(name), masses.get(name), own) for name, of_owner in results.items()
+        ]
         ranked = {name: digest for name, digest in given.items() if name in map(canonical_name, scores)}
         write_record(folder, work={**work, "answers": ranked})
-        n_cases, target = len(own.held_out), own.held_out.target
-        write_report(folder, Ranking(sent, ranks, rows, judged.refused, judged.notes, seeds, mode, n_cases, target))
+        kept = {name: curve for name, curve in curves.items() if name in scores}
+        about = seeds, mode, len(own.held_out), mass, weights, kept, own.held_out.target
+        write_report(folder, Ranking(sent, ranks, rows, judged.refused, judged.notes, *about))
         return LEFT_OUT if judged.left_out else OK
 
 
@@ -181,7 +227,9 @@ def _check_names(answers: Mapping[str, str], digests: Mapping[str, str]) -> dict
     return {owner_of[canonical_name(name)]: digest for name, digest in digests.items()}
 
 
-def _row(name: str, results: Sequence[TrainingResult], judged: Judged | None, own: TrainerData) -> RankingRow:
+def _row(
+    name: str, results: Sequence[TrainingResult], judged: Judged | None, mass: float | None, own: TrainerData
+) -> RankingRow:
     """Return an owner's scores over all seeds, beside those that need no training."""
     scores = {key: float(stack_scores(results, key).double().mean()) for key in results[0].scores}
     if own.test is not None and own.test.target == "class":
@@ -189,5 +237,7 @@ def _row(name: str, results: Sequence[TrainingResult], judged: Judged | None, ow
         scores["hard_classes"] = float(stack_scores(results, "test")[:, of_hard_classes].double().mean())
     seconds = sum(result.seconds for result in results)
     if judged is None:
-        return RankingRow(name, None, 0, scores, None, None, seconds)
-    return RankingRow(name, judged.answer.manifest, len(judged.samples), scores, judged.residual, judged.psi, seconds)
+        return RankingRow(name, None, 0, None, scores, None, None, seconds)
+    share = share_by_number(len(own.train), judged) if mass is None else mass
+    count = len(judged.samples)
+    return RankingRow(name, judged.answer.manifest, count, share, scores, judged.residual, judged.psi, seconds)

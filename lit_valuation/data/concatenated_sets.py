@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -24,12 +25,16 @@ class ConcatenatedSets:
     Args:
         sets: The sets, one or more.
         classes: Names of the classes, in the order of their indices; None takes those of the first set.
+        weights: Weight of each sample in the loss, of shape ``(n,)``, which batches then have; None for 1 each.
 
     Raises:
         UserError: If a set has inputs of another shape, or a sample of a class that is not among the classes.
     """
 
-    def __init__(self, sets: Sequence[LabelledSet], classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, sets: Sequence[LabelledSet], classes: Sequence[str] | None = None, weights: Tensor | None = None
+    ) -> None:
+        self.weights = weights
         self.sets, self.classes = list(sets), tuple(sets[0].classes if classes is None else classes)
         self._starts = np.cumsum([0, *(len(each) for each in self.sets)])
         self._in_memory: dict[int, Samples] = {}
@@ -54,8 +59,9 @@ class ConcatenatedSets:
 
     @property
     def content(self) -> str:
-        """SHA-256 of each set, in their order."""
-        return " ".join(each.content for each in self.sets)
+        """SHA-256 of each set, in their order, and of the weights if there are any."""
+        weights = [] if self.weights is None else [hashlib.sha256(self.weights.numpy().tobytes()).hexdigest()]
+        return " ".join([*(each.content for each in self.sets), *weights])
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
         return {key: value[0] for key, value in self.batch([index]).items()}
@@ -72,7 +78,9 @@ class ConcatenatedSets:
             different, inverse = np.unique(rows[positions] - self._starts[number], return_inverse=True)
             samples = self._read(int(number), different)
             x[positions], y[positions] = samples.inputs()[inverse], self._class_maps[number][samples.y[inverse]]
-        return {"x": x, "y": y, "index": torch.from_numpy(rows)}
+        index = torch.from_numpy(rows)
+        batch = {"x": x, "y": y, "index": index}
+        return batch if self.weights is None else batch | {"weight": self.weights[index]}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_in_memory": {}}

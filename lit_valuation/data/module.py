@@ -11,23 +11,31 @@ from lit_core.data.stream import SampleSource
 from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.files.listing import listed
 from lit_core.files.paths import resolve_data_path
+from lit_valuation.batches import check_takes_weights
+from lit_valuation.data.answer_weights import training_weights
 from lit_valuation.data.concatenated_sets import ConcatenatedSets
 from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.functional.mass import Weights, check_mass
 
 
 class OwnersDataModule(StreamDataModule):
     """Streams labelled samples of one party, as ``lit-valuation prepare`` or ``divide`` wrote them.
 
-    A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. Evaluation reads named sets: ``all``, and if
-    groups are known, one set per group, such as ``usual`` and ``hard``. So the samples of a group are in two sets. Rows
-    with an ``index`` of -1 pad the last batch of a set. Gradient accumulation follows from the batch sizes and the
-    number of devices. Resuming needs the callback `ResumeStream`.
+    A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. With ``mass`` or ``weights``, one of training
+    has ``weight`` too, the weight of each sample in the loss, whose mean over the set is 1. Evaluation reads named
+    sets: ``all``, and if groups are known, one set per group, such as ``usual`` and ``hard``. So the samples of a group
+    are in two sets. Rows with an ``index`` of -1 pad the last batch of a set. Gradient accumulation follows from the
+    batch sizes and the number of devices. Resuming needs the callback `ResumeStream`.
 
     Args:
         root: Folder of a party's own data, or of the parties of ``divide``: absolute, or relative to the working
             directory or the data root.
         party: Of several parties, ``trainer`` or the name of an owner.
         extra: Folders of further labelled samples to train on, such as owners' answers; classes are matched by name.
+        mass: Share of the training loss that the samples of ``extra`` get together, above 0 and below 1; None is their
+            share by number.
+        weights: Whether the samples of an answer in ``extra`` count equally among themselves, or by the weights of its
+            manifest.
         batch_size: Samples per optimizer step, over all devices and accumulated micro-batches.
         micro_batch_size: Samples per device and forward pass; None divides batch_size by the number of devices.
         num_workers: Processes per loader that read data; 0 reads in the training process.
@@ -40,6 +48,8 @@ class OwnersDataModule(StreamDataModule):
         root: str,
         party: str = "trainer",
         extra: list[str] | None = None,
+        mass: float | None = None,
+        weights: Weights = "equal",
         batch_size: int = 64,
         micro_batch_size: int | None = None,
         num_workers: int = 0,
@@ -47,10 +57,11 @@ class OwnersDataModule(StreamDataModule):
         verify: bool = True,
     ) -> None:
         super().__init__(batch_size, micro_batch_size, num_workers, seed)
+        check_mass(mass)
         self.keep_arguments()
         self.root, self.party = resolve_data_path(root), party
         self.extra = [resolve_data_path(folder) for folder in extra or ()]
-        self.verify = verify
+        self.mass, self.weights, self.verify = mass, weights, verify
         check_at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size)
         self.folder = _party_folder(self.root, party)
 
@@ -61,7 +72,9 @@ class OwnersDataModule(StreamDataModule):
     @cached_property
     def _train(self) -> ConcatenatedSets:
         """The party's training set and the extra sets."""
-        return ConcatenatedSets([self._own, *(self._open(folder) for folder in self.extra)])
+        extra = [self._open(folder) for folder in self.extra]
+        weights = training_weights(self._own, extra, self.mass, self.weights)
+        return ConcatenatedSets([self._own, *extra], weights=weights)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,8 +92,15 @@ class OwnersDataModule(StreamDataModule):
         return self._own.shape
 
     def setup(self, stage: str) -> None:
-        """Open the sets and derive the gradient accumulation."""
+        """Open the sets and derive the gradient accumulation.
+
+        Raises:
+            UserError: If samples have weights and the module takes none.
+        """
         if stage == "fit":
+            if self._train.weights is not None:
+                assert self.trainer is not None
+                check_takes_weights(self.trainer.lightning_module, "weights" if self.mass is None else "mass")
             self.start_training(lambda **layout: ShardStream(self._train, "train", **layout))
         self._evaluation_sets = self._open_evaluation_sets(stage)
 

@@ -122,6 +122,11 @@ class SubsetLoader(StreamLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
             rows = batch["rows"]
+            if isinstance(rows, Mapping) and rows.get("weight") is not None:
+                raise UserError(
+                    "The training data have weights of their samples, and GradientMatching chooses others; leave out "
+                    "`mass` and `weights` of the data, or the callback."
+                )
             if not self.with_weights:
                 yield rows
             elif isinstance(rows, Mapping):

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_valuation.encoders import Encoder
@@ -20,6 +22,7 @@ from lit_valuation.exchange.manifest import Answer, Query
 from lit_valuation.exchange.overlap import Overlap, OverlapFinder
 from lit_valuation.exchange.parties import canonical_name
 from lit_valuation.exchange.proxy_scores import mean_psi, relative_residual
+from lit_valuation.functional.mass import Weights
 from lit_valuation.samples import Samples
 
 
@@ -30,12 +33,14 @@ class Judged:
     Args:
         answer: The answer.
         samples: Those of its samples that count.
+        within: How much each of them counts among them, float64 of shape ``(n,)``.
         residual: Relative residual of their gradients.
         psi: Mean psi of their features; None without an encoder.
     """
 
     answer: Received[Answer]
     samples: Samples
+    within: Tensor
     residual: float
     psi: float | None
 
@@ -93,6 +98,7 @@ def judge(
     near: float,
     fewest: int,
     encoder: Encoder | None,
+    weights: Weights,
 ) -> Judgement:
     """Read and judge all answers. Whatever is in one of them, the others are judged as if it were not there.
 
@@ -106,6 +112,7 @@ def judge(
         near: Fraction of the natural distance within which a sample counts as a copy; 0 finds exact copies only.
         fewest: Fewest samples that must count of an answer.
         encoder: Encoder that finds copies and computes psi; None compares values only.
+        weights: Whether the samples of an answer count equally, or by the weights of its manifest.
     """
     result = Judgement()
     finder = CopyFinder(own.train, own.hard_cases, near, encoder)
@@ -127,9 +134,10 @@ def judge(
         with _refusing(result, name, answers[name]):
             _check_size(answers[name], int(owned.counts.sum()), fewest, notes, bool(owned.notes))
             counted = samples.take(owned.counts.nonzero().squeeze(1)).renumbered(own.train.classes)
+            within = _within(answer.manifest, counted.keys, weights, answers[name])
             residual = relative_residual(task, counted, own.queries)
             psi = None if encoder is None else mean_psi(encoder, counted, own.queries)
-            result.ranked[name] = Judged(answer, counted, residual, psi)
+            result.ranked[name] = Judged(answer, counted, within, residual, psi)
             unasked = [] if canonical_name(name) in asked else ["the ledger does not say that the query was sent to it"]
             if notes or unasked:
                 result.notes[name] = "; ".join([*notes, *unasked])
@@ -144,6 +152,20 @@ def _check_size(path: str, count: int, fewest: int, notes: Sequence[str], others
     whose = "find out whose they are and record it by SharingLedger.credit, see docs/exchange.md"
     remedy = whose if others else "ask its owner for another answer"
     raise UserError(f"{path} {left}{': ' if notes else ''}{'; '.join(notes)}; {remedy}.")
+
+
+def _within(answer: Answer, keys: Sequence[str], weights: Weights, path: str) -> Tensor:
+    """Return how much each of some samples of an answer counts among them."""
+    if weights == "equal":
+        return torch.ones(len(keys), dtype=torch.float64)
+    given = dict(zip(answer.keys, answer.weights, strict=True))
+    within = torch.tensor([given[key] for key in keys], dtype=torch.float64)
+    if not within.max() > 0:
+        raise UserError(
+            f"{path} gives each of its samples that count a weight of 0; rank with --weights equal, or ask its owner "
+            "for another answer."
+        )
+    return within
 
 
 @contextmanager

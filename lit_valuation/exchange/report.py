@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lightning_utilities.core.imports import RequirementCache
 
@@ -20,11 +21,16 @@ from lit_core.statistics.interval import Interval
 from lit_valuation.exchange.comparison import OwnerRank, verdict
 from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Answer, Query
+from lit_valuation.exchange.mass_choice import GRID, SEEDS, MassCurve, curve_picture, curve_table
+from lit_valuation.functional.mass import Weights
 from lit_valuation.samples import NAMED, Target
 from lit_valuation.training.retrain import Mode
 
-#: Files of a ranking: the table, the picture and the page.
-RESULTS = _TABLE, _PICTURE, _REPORT = "ranking.csv", "ranking.png", "report.html"
+#: Files of a ranking: the table, the picture and the page; and where masses were chosen, a table and a picture of that.
+RESULTS = _TABLE, _PICTURE, _REPORT, _CURVE_TABLE, _CURVE_PICTURE = (
+    *("ranking.csv", "ranking.png", "report.html"),
+    *("mass.csv", "mass.png"),
+)
 _MATPLOTLIB = RequirementCache("matplotlib>=3.7")
 _SCORES = {
     "held_out": "held-out hard cases",
@@ -54,6 +60,7 @@ class RankingRow:
         name: Name of the owner, or of the training without shared samples.
         answer: Manifest of the answer; None where nothing was shared.
         counted: Number of its samples that were trained with; the others are left out.
+        mass: Their share of the training loss, from 0 to 1; None where nothing was shared.
         scores: Score on each set, averaged over samples and seeds.
         residual: Relative residual of the gradients; None where nothing was shared.
         psi: Mean psi of the features; None without an encoder.
@@ -63,6 +70,7 @@ class RankingRow:
     name: str
     answer: Answer | None
     counted: int
+    mass: float | None
     scores: Mapping[str, float]
     residual: float | None
     psi: float | None
@@ -82,6 +90,9 @@ class Ranking:
         seeds: Number of trainings per owner.
         mode: Whether trainings began from scratch or from the checkpoint.
         cases: Number of held-out hard cases.
+        mass: Share of the training loss that an answer's samples got; None for that by number.
+        weights: Whether they counted equally among themselves, or by the weights of the manifest.
+        curves: How the mass of each answer was chosen, by owner; empty where it was not.
         target: Kind of the targets, which names the score.
     """
 
@@ -93,6 +104,9 @@ class Ranking:
     seeds: int
     mode: Mode
     cases: int
+    mass: float | Literal["choose"] | None
+    weights: Weights
+    curves: Mapping[str, MassCurve]
     target: Target = "class"
 
 
@@ -114,7 +128,15 @@ def write_report(folder: Path, ranking: Ranking) -> None:
     atomic_write(folder / _TABLE, text.getvalue())
     picture = _picture(ranking)
     atomic_write(folder / _PICTURE, picture)
-    atomic_write(folder / _REPORT, _page(ranking, table, picture))
+    pictures = [("Gain per owner with intervals", picture)]
+    for name in (_CURVE_TABLE, _CURVE_PICTURE):
+        (folder / name).unlink(missing_ok=True)  # of a ranking of other answers
+    if ranking.curves:
+        atomic_write(folder / _CURVE_TABLE, curve_table(ranking.curves))
+        curves = curve_picture(ranking.curves)
+        atomic_write(folder / _CURVE_PICTURE, curves)
+        pictures.append(("Validation score by mass", curves))
+    atomic_write(folder / _REPORT, _page(ranking, table, pictures))
     say("", *screen_lines(ranking))
     say("", *textwrap.wrap(verdict(ranking.owners), 80))
     say("", f"Report       {folder / _REPORT}")
@@ -152,7 +174,7 @@ def _table(ranking: Ranking) -> list[list[str]]:
     with_psi = any(row.psi is not None for row in ranking.rows)
     header = ["rank", "owner", "gain", "95 %", "p", "not distinguishable from"]
     header += [*(_SCORES[key] for key in sets), "relative residual", *(["mean psi"] if with_psi else [])]
-    header += ["samples", "left out", "disclosed so far", "seconds"]
+    header += ["samples", "mass", "left out", "disclosed so far", "seconds"]
     rows = {row.name: row for row in ranking.rows}
     table = [header]
     owners = {owner.name: owner for owner in ranking.owners}
@@ -164,9 +186,9 @@ def _table(ranking: Ranking) -> list[list[str]]:
             first = [owner.rank, name, f"{gain.mean:+.3f}", _ends(gain), _p(owner.gain.p), alike]
         scores = [f"{row.scores[key]:.3f}" for key in sets]
         proxies = [_number(row.residual), *([_number(row.psi)] if with_psi else [])]
-        shared = [str(row.counted), *("0", "0")]
+        shared = [str(row.counted), _number(row.mass), *("0", "0")]
         if row.answer is not None:
-            shared[1:] = [str(row.answer.contents.samples - row.counted), str(row.answer.disclosed)]
+            shared[2:] = [str(row.answer.contents.samples - row.counted), str(row.answer.disclosed)]
         table.append([*first, *scores, *proxies, *shared, f"{row.seconds:.1f}"])
     for name in ranking.refused:
         table.append(["refused", name, *[""] * (len(header) - 2)])
@@ -192,7 +214,23 @@ def _picture(ranking: Ranking) -> bytes:
     return buffer.getvalue()
 
 
-def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> str:
+def _weighing(ranking: Ranking) -> str:
+    """Return how the answers' samples counted in training, as a sentence."""
+    if ranking.mass == "choose":
+        grid = ", ".join("their share by number" if mass is None else f"{mass}" for mass in GRID)
+        text = (
+            f"The mass of each answer, its share of the training loss, was chosen among {grid} by {SEEDS} trainings "
+            "each, with other seeds, by the score on the validation set without the held-out hard cases, where a "
+            "query counts for the held-out cases of its class too."
+        )
+    elif ranking.mass is not None:
+        text = f"The samples of an answer have a mass of {ranking.mass}: this share of the training loss."
+    else:
+        text = "The mass of an answer, its share of the training loss, is that by number."
+    return text + (" Within it they count by the weights of its manifest." if ranking.weights == "manifest" else "")
+
+
+def _page(ranking: Ranking, table: Sequence[Sequence[str]], pictures: Sequence[tuple[str, bytes]]) -> str:
     query = ranking.query.manifest
     classes = html_text(", ".join(f"{name} ({count})" for name, count in query.contents.classes.items()))
     score, unit = _SCORE[ranking.target]
@@ -208,6 +246,10 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> s
         "".join(f"<li>{html_text(name)}: {html_text(reason)}</li>" for name, reason in reasons.items())
         for reasons in (ranking.refused, ranking.notes)
     )
+    images = "\n".join(
+        f'<img alt="{title}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+        for title, picture in pictures
+    )
     head = "".join(f"<th>{html_text(cell)}</th>" for cell in table[0])
     body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
     return f"""<!doctype html>
@@ -217,8 +259,8 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], picture: bytes) -> s
 <p class="verdict">{html_text(verdict(ranking.owners))}</p>
 <p>{html_text(query.contents.samples)} queries of {len(query.contents.classes)} {NAMED[ranking.target]}, {classes};
 budget {query.budget}. Each answer was added to the training set and the model trained {ranking.seeds} times
-({html_text(ranking.mode)}), then scored on {ranking.cases} hard cases that no owner has seen.</p>
-<img alt="Gain per owner with intervals" src="data:image/png;base64,{base64.b64encode(picture).decode()}">
+({html_text(ranking.mode)}), then scored on {ranking.cases} hard cases that no owner has seen. {_weighing(ranking)}</p>
+{images}
 <div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>
 <p><small>Gain: {score} on the held-out hard cases ({unit}) minus that without shared samples, with the same seeds.
 Two owners are ordered only if a test of their paired difference, over seeds and cases together, has a p-value of at

@@ -129,7 +129,7 @@ class TrainingRuns:
         content = [] if samples is None else fingerprints(samples)
         plan = {**self.identity, "shared": content, "seed": seed, "mode": self.mode, "steps": self.recipe.steps}
         plan |= {"trainer": {key: str(value) for key, value in self.recipe.trainer.items()}}
-        plan |= {} if weights is None else {"weights": weights.tolist()}
+        plan |= {} if weights is None else {"weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest()}
         return self.folder / f"{hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:32]}.json"
 
     def _seconds(self) -> float:

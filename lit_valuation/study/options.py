@@ -10,6 +10,7 @@ from lit_core.study.parts import Part
 from lit_valuation.data.division import Division
 from lit_valuation.data.planting import Planting
 from lit_valuation.encoders import Encoder
+from lit_valuation.functional.mass import Weights, check_mass
 from lit_valuation.module import NetworkCallable
 from lit_valuation.selectors import Selector
 from lit_valuation.sources.base import LabelledSource
@@ -39,6 +40,10 @@ class ExchangeOptions:
         noise_share: Share of the samples that are corrupted, from 0 to 1.
         protocol: ``honest`` corrupts at random. ``protected`` spares all samples that any selector chose on clean data,
             as the published experiments did; use it only to reproduce them.
+        mass: Share of the trainer's loss that the shared samples get together, above 0 and below 1; None is their
+            share by number.
+        weights: Whether shared samples count equally among themselves, or by the weights of the selection, as they
+            stand in the manifest of an answer.
         retraining: Whether the trainer trains again; otherwise only the selections are examined.
 
     Raises:
@@ -62,6 +67,8 @@ class ExchangeOptions:
     noise: Literal["none", "labels", "inputs"] = "none"
     noise_share: float = 0.8
     protocol: Literal["honest", "protected"] = "honest"
+    mass: float | None = None
+    weights: Weights = "equal"
     retraining: bool = True
 
     def __post_init__(self) -> None:
@@ -70,4 +77,5 @@ class ExchangeOptions:
         check_at_least(1, budgets=min(self.budgets), queries_per_class=self.queries_per_class)
         check_above(0, learning_rate=self.learning_rate)
         check_at_least(1, steps=self.steps, batch_size=self.batch_size)
+        check_mass(self.mass)
         check_shares(checkpoint=self.checkpoint, noise_share=self.noise_share)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import SGD
 
 from lit_core.statistics.means import kendall
 from lit_valuation.data.hard_cases import HardCases
 from lit_valuation.exchange.proxy_scores import relative_residual
+from lit_valuation.functional.mass import Weights, sample_weights
 from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
 from lit_valuation.selectors import Selection
@@ -76,12 +78,33 @@ def retrained_scores(
     """
     if options.mode == "finetune":
         recipe = _slower(recipe, options.learning_rate / 5, baseline)
-    chosen = {key: (key[0], tuple(sorted(selection.indices.tolist()))) for key, selection in selections.items()}
-    different = list(dict.fromkeys(chosen.values()))
-    answers = [owners[name].samples.take(list(indices)) for name, indices in different]
-    scores = [accuracies(task, sets) for task in retrain_many(recipe, train, answers, seed, options.mode)]
-    by_selection = dict(zip(different, scores, strict=True))
-    return {key: by_selection[one] for key, one in chosen.items()}
+    ordered = {key: _in_order(selection) for key, selection in selections.items()}
+    chosen = {key: _content(key[0], selection, options.weights) for key, selection in ordered.items()}
+    different = dict(zip(chosen.values(), ordered.items(), strict=True))
+    answers = [owners[name].samples.take(selection.indices) for (name, _, _), selection in different.values()]
+    weights = [_weights(len(train), selection, options) for _, selection in different.values()]
+    trained = retrain_many(recipe, train, answers, seed, options.mode, weights=weights)
+    by_content = dict(zip(different, (accuracies(task, sets) for task in trained), strict=True))
+    return {key: by_content[one] for key, one in chosen.items()}
+
+
+def _in_order(selection: Selection) -> Selection:
+    """Return a selection in the order of the owner's samples, on which that of a training depends."""
+    order = selection.indices.argsort()
+    return replace(selection, indices=selection.indices[order], weights=selection.weights[order])
+
+
+def _content(owner: str, selection: Selection, weights: Weights) -> tuple[Any, ...]:
+    """Return what a training with a selection depends on."""
+    used = [selection.indices, *([selection.weights] if weights == "manifest" else [])]
+    return owner, *(tuple(column.tolist()) for column in used)
+
+
+def _weights(own: int, selection: Selection, options: ExchangeOptions) -> Tensor | None:
+    if options.mass is None and options.weights == "equal":
+        return None
+    within = selection.weights if options.weights == "manifest" else torch.ones(len(selection.weights))
+    return sample_weights(own, options.mass, within)
 
 
 def proxy_scores(

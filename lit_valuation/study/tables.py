@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_core.study.parts import Part
+from lit_valuation.functional.mass import check_mass, sample_weights
 from lit_valuation.samples import Samples, merge_samples
 from lit_valuation.selectors import Pool, Selector
 from lit_valuation.sources.base import LabelledSource
@@ -32,6 +33,7 @@ def simulate_tables(
     most_per_class: int = 2000,
     models: list[Kind] | None = None,
     false_positives: float = 0.01,
+    mass: float | None = None,
 ) -> list[dict[str, Any]]:
     """Simulate an exchange about one kind of attack, for one seed.
 
@@ -49,10 +51,13 @@ def simulate_tables(
         most_per_class: Most rows of a class that are used.
         models: Kinds of trees; None for a single tree and a forest.
         false_positives: Share of normal validation rows above the threshold at which recall is measured.
+        mass: Share of the trainer's loss that the shared rows get together, above 0 and below 1; None is their share
+            by number.
 
     Returns:
         Rows with the labels ``selector``, ``budget`` and ``model``.
     """
+    check_mass(mass)
     samples = table.build().samples()
     parts = _parties(samples, normal, attack, queries, most_per_class, seed)
     owner, asked, train, val, test = (parts[name] for name in ("owner", "queries", "train", "val", "test"))
@@ -70,10 +75,9 @@ def simulate_tables(
             for kind in models or ["tree", "forest"]:
                 key = (kind, *picked.tolist())
                 if key not in recalls:
-                    trees = fit_trees(
-                        merge_samples([train, owner.take(picked)]), merge_samples([val, asked]), kind, seed
-                    )
-                    recalls[key] = _recall(trees, val, test, false_positives)
+                    weights = None if mass is None else sample_weights(len(train), mass, torch.ones(len(picked)))
+                    both, chosen_by = merge_samples([train, owner.take(picked)]), merge_samples([val, asked])
+                    recalls[key] = _recall(fit_trees(both, chosen_by, kind, seed, weights), val, test, false_positives)
                 about = {"useful": float(useful[picked].float().mean()), "selected": float(len(picked))}
                 row = {"selector": name, "budget": budget, "model": kind}
                 rows.append(row | recalls[key] | (about if len(picked) else {}))

@@ -55,7 +55,9 @@ class Trees:
         return float((self.probabilities(samples.x).argmax(dim=1) == samples.y).double().mean())
 
 
-def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: int | None = None) -> Trees:
+def fit_trees(
+    train: Samples, validation: Samples, kind: Kind = "tree", seed: int | None = None, weights: Tensor | None = None
+) -> Trees:
     """Fit trees of several sizes and return those with the highest accuracy on the validation data.
 
     Args:
@@ -63,6 +65,7 @@ def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: in
         validation: Samples to choose the size by, never test samples. Of equal accuracies the smallest size is taken.
         kind: One ``tree``, a ``forest``, or ``boosting``: histogram gradient boosting.
         seed: Seed of the method's random choices; None takes that of the run.
+        weights: Weight of each training sample, of shape ``(n,)``; None for 1 each.
 
     Returns:
         The classifier.
@@ -79,8 +82,9 @@ def fit_trees(train: Samples, validation: Samples, kind: Kind = "tree", seed: in
             "renumber one of them."
         )
     make, seed = _classifier(kind), part_seed(seed)
+    given = None if weights is None else weights.numpy()
     fitted = [
-        Trees(make(random_state=seed, **size).fit(_rows(train.x), train.y.numpy()), train.classes, size)
+        Trees(make(random_state=seed, **size).fit(_rows(train.x), train.y.numpy(), given), train.classes, size)
         for size in SIZES[kind]
     ]
     return max(fitted, key=lambda trees: trees.accuracy(validation))

@@ -116,6 +116,7 @@ def test_two_processes_select_and_rank_as_one(place):
     }
     rank = ["rank", "--query", "query", "--answers", '{"a": "answer_1", "b": "answer_5"}', "--data", "data/trainer"]
     rank += ["--ckpt_path", "runs/valuation/trainer/checkpoints/last.ckpt", "--seeds", 2]
+    rank += ["--mass", 0.3, "--weights", "manifest"]
     command(place, *rank, "--output", "ranking_1")
     command(place, *rank, "--output", "ranking_2", *two)
     tables = []

@@ -48,6 +48,24 @@ def test_a_simulated_exchange(setting):
     assert ranking["tau_full"] == 1
 
 
+def test_mass_and_weights_change_the_trainings_and_nothing_else(setting):
+    grid = setting["selection"]["arguments"] | {"steps": 12, "budgets": [8]}
+    grid["selectors"] = {name: grid["selectors"][name] for name in ("GradientMatching", "Random")}
+    plain, heavy, weighted = (
+        run(simulate, seed=0, **grid, **given) for given in ({}, {"mass": 0.5}, {"weights": "manifest"})
+    )
+    for rows in (heavy, weighted):
+        assert [row.get("useful") for row in rows] == [row.get("useful") for row in plain]
+        assert rows_of(rows, selector="nothing") == rows_of(plain, selector="nothing")
+    gained = [
+        sum(row.get("queries", 0) for row in rows_of(rows, selector="GradientMatching")) for rows in (plain, heavy)
+    ]
+    assert gained[1] > gained[0]
+    assert rows_of(weighted, selector="Random") == rows_of(plain, selector="Random")  # whose weights are all 1
+    matched = [rows_of(rows, selector="GradientMatching") for rows in (plain, weighted)]
+    assert matched[0] != matched[1]
+
+
 def test_noise_makes_useful_samples_useless_unless_they_are_spared(setting):
     grid = setting["noise"]["arguments"] | {"retraining": False, "budgets": [16], "noise": "labels"}
     useful = {}

@@ -58,3 +58,20 @@ def test_what_cannot_be(wine):
         fit_trees(train, validation.take([]))
     with pytest.raises(UserError, match="numbers the classes b"):
         fit_trees(train, validation.renumbered(["b", *train.classes]))
+
+
+@pytest.mark.parametrize("kind", ["tree", "boosting"])
+def test_a_whole_weight_is_that_many_copies(wine, kind):
+    """Of trees that draw no bootstrap samples, and count no samples per leaf but in boosting."""
+    train, validation, test = parts(wine)
+    copies = torch.arange(100) % 3 + 1
+    rows = torch.arange(100).repeat_interleave(copies)
+    repeated = Samples(train.x[rows], train.y[rows], train.classes, tuple(str(i) for i in range(len(rows))))
+    weighted = fit_trees(train, validation, kind, 1, weights=copies.float())
+    if kind == "tree":
+        copied = fit_trees(repeated, validation, kind, 1)
+        assert weighted.size == copied.size
+        torch.testing.assert_close(weighted.probabilities(test.x), copied.probabilities(test.x))
+    else:
+        plain = fit_trees(train, validation, kind, 1)
+        assert not torch.equal(weighted.probabilities(test.x), plain.probabilities(test.x))
