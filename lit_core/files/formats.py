@@ -14,7 +14,7 @@ FORMATS: dict[str, tuple[int, int]] = {
     "litshift-calibration": (2, 2),
     "litshift-cell": (1, 0),
     "litshift-checkpoint": (2, 0),
-    "litshift-exchange": (1, 1),
+    "litshift-exchange": (2, 1),
     "litshift-fetched": (1, 0),
     "litshift-ledger": (1, 0),
     "litshift-prepared": (1, 0),

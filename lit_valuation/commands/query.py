@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_folder
 from lit_core.files.paths import resolve_data_path
@@ -15,11 +17,15 @@ from lit_valuation.encoders import Encoder
 from lit_valuation.exchange import limits
 from lit_valuation.exchange.folder import anonymized, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
-from lit_valuation.exchange.manifest import Contents, EncoderStamp, Query, digest, public_name
-from lit_valuation.exchange.sheet import check_sheet, write_sheet
+from lit_valuation.exchange.manifest import Attachment, Contents, EncoderStamp, Query, digest, public_name
+from lit_valuation.exchange.sheet import check_sheet, disclosure, write_sheet
+from lit_valuation.exchange.trainer_model import MODEL, trainer_model
 from lit_valuation.last_layer import check_module
 from lit_valuation.training.loading import Description, load_task
 from lit_valuation.training.retrain import predict_logits
+
+#: At whose model owners compute gradients.
+Gradients = Literal["owner", "trainer"]
 
 
 def _check(per_class: int, budget: int, seed: int | None, limit: int | None, total_limit: int | None) -> None:
@@ -38,6 +44,7 @@ def query(
     budget: int = 64,
     classes: list[str] | None = None,
     encoder: Encoder | None = None,
+    gradients: Gradients = "owner",
     seed: int | None = None,
     ledger: str | None = None,
     limit: int | None = None,
@@ -59,6 +66,8 @@ def query(
         budget: Most samples that an owner's answer may hold, 1 or more.
         classes: Names of the classes to ask for; null takes every class with a mistake.
         encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
+        gradients: At whose model owners compute gradients: at one of their own (owner), or at yours, which is then sent
+            as well (trainer).
         seed: Seed of the draw of hard cases, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         limit: Most different samples of yours that each of these owners may ever be given, all queries together, 1 or
@@ -96,6 +105,9 @@ def query(
         f"{mistakes} mistakes: {len(cases.queries)} are to be sent, in {len(cases.classes)} classes; "
         f"{len(cases.held_out)} are held out."
     )
+    own_model = trainer_model(ckpt_path, model) if gradients == "trainer" else None
+    for line in disclosure(cases.queries, None if own_model is None else task):
+        say(line)
     if dry_run:
         say(f"Nothing was sent. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
         return
@@ -103,12 +115,16 @@ def query(
     stamp = None if encoder is None else EncoderStamp(public_name(encoder.name), encoder.sha256)
 
     def describe(contents: Contents) -> Query:
-        return Query(contents, None if columns is None else tuple(columns), budget, stamp)
+        names = None if columns is None else tuple(columns)
+        return Query(contents, names, budget, stamp, None if own_model is None else Attachment.of(MODEL, own_model))
 
     licence, sent = validation.shards.index["licence"], named_fingerprints(cases.queries, cases.queries.keys)
     notes = {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed, "record": new_record()}
+    notes |= {} if own_model is None else {"gradients": gradients, "model": Attachment.of(MODEL, own_model).sha256}
+    attached = {} if own_model is None else {MODEL: own_model}
     queries = anonymized(cases.queries)
-    with book.locked(), outgoing(folder, queries, validation.kind, licence, describe, book.staged) as manifest:
+    sending = outgoing(folder, queries, validation.kind, licence, describe, book.staged, attached)
+    with book.locked(), sending as manifest:
         most = limits.total_limit(book, total_limit)
         for party, of_party in [*((name, limit) for name in to), (None, most)]:  # before the first line
             limits.check_limit(book, party, of_party, sent.values(), "per_class")

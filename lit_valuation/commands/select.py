@@ -30,6 +30,7 @@ from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Contents, Query, digest
 from lit_valuation.exchange.query_copies import find_copies
 from lit_valuation.exchange.sheet import check_sheet, write_sheet
+from lit_valuation.exchange.trainer_model import load_trainer_model
 from lit_valuation.last_layer import check_module
 from lit_valuation.selectors import Selection, Selector
 from lit_valuation.training.loading import Description, load_task
@@ -73,7 +74,8 @@ def select(
         selector: How to choose, by class name, such as FeatureSimilaritySelector.
         limit: Most different samples of yours that this trainer may ever be given, all answers together, 1 or more.
         ckpt_path: Checkpoint of your own ``lit-valuation fit``, or of a LightningModule of your own, for selectors that
-            use gradients; of a run folder the earliest checkpoint is taken, as in the paper.
+            use gradients; of a run folder the earliest checkpoint is taken, as in the paper. None is needed if the
+            query holds the trainer's model.
         model: Import path of a LightningModule of your own whose checkpoint it is, or its class_path and init_args as a
             mapping or a YAML file; arguments that you leave out are the checkpoint's hyperparameters. Null for a
             checkpoint of ``lit-valuation fit``.
@@ -108,9 +110,10 @@ def select(
     askers = book.answered(received.digest) - {to}
     budget = check_budget(budget, received.manifest, limit)
     stamp = check_encoder(selector, encoder, received.manifest)
-    checkpoint = find_checkpoint(selector, ckpt_path, model)
+    checkpoint = find_checkpoint(selector, ckpt_path, received, model)
     samples = shareable_samples(owned, received.manifest, withhold or [])
-    task = None if checkpoint is None else load_task(checkpoint, model)
+    is_given = received.manifest.model is not None
+    task = None if checkpoint is None else load_trainer_model(received) if is_given else load_task(checkpoint, model)
     classes = samples.classes if task is None else class_names(task, owned.classes)
     samples = samples.renumbered(classes)
     if task is not None:

@@ -103,6 +103,7 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
 
     def check(given: Answer) -> None:
         foreign = sorted(set(given.contents.classes) - set(wanted.contents.classes))
+        model, used = wanted.model, given.choice.checkpoint
         encoder, n = given.choice.encoder, given.contents.samples
         rules = [
             (given.query == query.digest, "answers another query"),
@@ -123,6 +124,14 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
             (
                 wanted.encoder is None or encoder is None or encoder == wanted.encoder,
                 f"was chosen with the encoder {encoder and encoder.name}, but another name or hash was asked for",
+            ),
+            (
+                model is None or used is None or used == model.sha256,
+                "was chosen with gradients of another model than the query's",
+            ),
+            (
+                (given.choice.model is None) == (used is None),
+                "names a model without its hash, or a hash without a model",
             ),
         ]
         for holds, reason in rules:

@@ -15,6 +15,7 @@ from lit_core.files.paths import file_sha256
 from lit_core.lightning.devices import gather_shares, share
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder, embed
+from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Choice, EncoderStamp, Plain, Query, public_name
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.last_layer import gather_gradients
@@ -80,22 +81,37 @@ def check_encoder(selector: Selector, encoder: Encoder | None, query: Query) -> 
     return stamp
 
 
-def find_checkpoint(selector: Selector, ckpt_path: str | None, model: object = None) -> Path | None:
-    """Return the checkpoint file for gradients, in a run folder the earliest; None if the selector uses no gradients.
+def find_checkpoint(
+    selector: Selector, ckpt_path: str | None, query: Received[Query], model: object = None
+) -> Path | None:
+    """Return the checkpoint file for gradients: that of the query if it has one, in a run folder the earliest.
 
     Args:
         selector: The selector.
         ckpt_path: The checkpoint, or a run folder.
+        query: The query.
         model: The class of the model, as the user gives it; only a selector that uses gradients has a use for it.
+
+    Returns:
+        The file; None if the selector uses no gradients.
 
     Raises:
         UserError: If no path is given or it is not used, or the run folder has no checkpoint of a step.
     """
+    given = query.manifest.model
+    for name, value in (("ckpt_path", ckpt_path), ("model", model)):
+        if given is not None and value is not None:
+            raise UserError(
+                f"{name} is {value}, but the query holds the trainer's model, at which it asks for gradients; leave it "
+                "out."
+            )
     if "gradients" not in selector.needs:
         for name, value in (("ckpt_path", ckpt_path), ("model", model)):
             if value is not None:
                 raise UserError(f"{name} is {value}, but {type(selector).__name__} uses no gradients; leave it out.")
         return None
+    if given is not None:
+        return query.folder / given.file
     if ckpt_path is None:
         raise UserError(
             f"{type(selector).__name__} needs gradients of your own model; give --ckpt_path of your lit-valuation fit, "

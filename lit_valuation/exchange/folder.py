@@ -9,10 +9,11 @@ import re
 import stat
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic
 
 from lit_core.data.shards import INDEX
@@ -22,11 +23,20 @@ from lit_core.files.temporary import temporary
 from lit_core.record import note_input
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.ledger import fingerprints
-from lit_valuation.exchange.manifest import MANIFEST, Contents, Manifest, Shard, digest, from_bytes, to_bytes
+from lit_valuation.exchange.manifest import (
+    MANIFEST,
+    Attachment,
+    Contents,
+    Manifest,
+    Shard,
+    digest,
+    from_bytes,
+    to_bytes,
+)
 from lit_valuation.samples import Samples
 
-#: Most bytes of a manifest and of an index, and of what surrounds a sample or a shard in a tar file.
-_MOST_DESCRIPTION, _MOST_AROUND = 1 << 25, 1 << 15
+#: Most bytes of a manifest and of an index, of what surrounds a sample or a shard in a tar file, and of an attachment.
+_MOST_DESCRIPTION, _MOST_AROUND, _MOST_ATTACHED = 1 << 25, 1 << 15, 1 << 32
 
 #: What to do about a damaged set of one's own, at the end and in parentheses.
 _OWN_REMEDY = re.compile(
@@ -42,11 +52,13 @@ class Received(Generic[Manifest]):
         manifest: Its manifest.
         digest: SHA-256 of the manifest.
         samples: Its samples, in the order of the manifest.
+        folder: The folder.
     """
 
     manifest: Manifest
     digest: str
     samples: Samples
+    folder: Path
 
 
 def anonymized(samples: Samples) -> Samples:
@@ -64,6 +76,7 @@ def outgoing(
     licence: str,
     describe: Callable[[Contents], Any],
     stage: Callable[[Path], AbstractContextManager[Path]] | None = None,
+    attached: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[Any]:
     """Write a folder to be sent. It appears under its name when the block ends without an error, or not at all.
 
@@ -74,6 +87,7 @@ def outgoing(
         licence: Licence of the data.
         describe: Makes the manifest from the contents.
         stage: Makes the folder to write in, as `SharingLedger.staged` does; None for one that no ledger records.
+        attached: Contents of the manifest's attachments by name.
 
     Yields:
         The manifest.
@@ -82,6 +96,8 @@ def outgoing(
     with temporary(folder, folder=True) if stage is None else stage(folder) as work:
         os.chmod(work, 0o755)
         write_labelled(work, samples, source="", split="", licence=licence, origin="", meta={"input": kind})
+        for name, content in attached.items():
+            atomic_write(work / name, content)
         manifest = describe(_contents(work, samples, kind))
         atomic_write(work / MANIFEST, to_bytes(manifest))
         yield manifest
@@ -152,8 +168,8 @@ def _read(
         )
     check(manifest)
     contents: Contents = manifest.contents
-    _check_sizes(folder, contents)
-    _check_files(folder, contents, present)
+    _check_sizes(folder, contents, manifest.attachments)
+    _check_files(folder, contents, manifest.attachments, present)
     labelled = LabelledSet(folder, verify=False)  # the checks have hashed the files; it opens those of the index
     _check_index(folder, contents, labelled)
     samples = labelled.load()
@@ -167,7 +183,7 @@ def _read(
     }
     for fault, holds in rules.items():
         _require(holds, folder, fault)
-    return Received(manifest, sha256, samples)
+    return Received(manifest, sha256, samples, folder)
 
 
 def _plain_files(folder: Path) -> set[str]:
@@ -181,7 +197,7 @@ def _plain_files(folder: Path) -> set[str]:
     return set(present)
 
 
-def _check_sizes(folder: Path, contents: Contents) -> None:
+def _check_sizes(folder: Path, contents: Contents, attachments: Sequence[Attachment]) -> None:
     """Refuse a manifest whose files are larger than its samples can be, before one of them is read."""
     counts = list(contents.classes.values())
     _require(bool(counts) and min(counts) >= 1, folder, "names a class without samples")
@@ -190,21 +206,26 @@ def _check_sizes(folder: Path, contents: Contents) -> None:
     _require(members == 2 * contents.samples, folder, f"lists {members} members for {contents.samples} samples")
     most = contents.samples * (4 * math.prod(contents.shape) + _MOST_AROUND) + len(contents.shards) * _MOST_AROUND
     size = sum(shard.size for shard in contents.shards)
+    for one in attachments:
+        _require(one.size <= _MOST_ATTACHED, folder, f"lists {one.size:,} bytes of {one.file}")
     _require(size <= most, folder, f"lists {size:,} bytes for {contents.samples} samples of shape {contents.shape}")
 
 
-def _check_files(folder: Path, contents: Contents, present: set[str]) -> None:
+def _check_files(folder: Path, contents: Contents, attachments: Sequence[Attachment], present: set[str]) -> None:
     """Compare every file, and every member of every tar file, with the manifest's list."""
-    listed = {MANIFEST, INDEX, *(shard.file for shard in contents.shards)}
+    described: list[Shard | Attachment] = [*contents.shards, *attachments]
+    listed = {MANIFEST, INDEX, *(one.file for one in described)}
     unlisted = sorted(present - listed)
-    _require(len(contents.shards) == len(listed) - 2, folder, "lists a shard twice")
+    _require(len(described) == len(listed) - 2, folder, "lists a file twice")
     _require(not unlisted, folder, f"holds {', '.join(unlisted[:1])}, which its manifest does not list as a file")
     _require(listed == present, folder, f"lacks {min(listed - present, default='')}")
     _require(file_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
+    for one in described:
+        path = folder / one.file
+        same = path.stat().st_size == one.size and file_sha256(path) == one.sha256
+        _require(same, folder, f"was altered or damaged: {one.file} has another SHA-256 than its manifest says")
     for shard in contents.shards:
         path = folder / shard.file
-        same = path.stat().st_size == shard.size and file_sha256(path) == shard.sha256
-        _require(same, folder, f"was altered or damaged: {shard.file} has another SHA-256 than its manifest says")
         _require(_members(path) == list(shard.members), folder, f"has other members in {shard.file} than it lists")
 
 

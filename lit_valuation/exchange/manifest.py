@@ -19,6 +19,9 @@ from lit_core.files.json_files import checked, parse_json
 
 FORMAT, MANIFEST = "litshift-exchange", "manifest.json"
 
+#: What a query of the first version does not have; one without it is still written as such.
+_LATER = ("model",)
+
 Plain = bool | int | float | str | None
 
 
@@ -77,6 +80,26 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """A file that a query has beside its samples.
+
+    Args:
+        file: Name of the file.
+        sha256: Hash of the file.
+        size: Size of the file in bytes.
+    """
+
+    file: str
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, file: str, content: bytes) -> Attachment:
+        """Return the description of a file with this content."""
+        return cls(file, hashlib.sha256(content).hexdigest(), len(content))
+
+
+@dataclass(frozen=True)
 class Query:
     """Manifest of a query: the trainer asks for samples like these hard cases, of their classes.
 
@@ -85,12 +108,20 @@ class Query:
         columns: Names of a table's columns; None for other inputs.
         budget: Most samples that an answer may hold.
         encoder: The encoder that an owner must use if its selector uses one; None lets the owner decide.
+        model: The trainer's model, at which an owner must compute gradients if its selector uses them; None lets the
+            owner use a model of its own.
     """
 
     contents: Contents
     columns: tuple[str, ...] | None
     budget: int
     encoder: EncoderStamp | None
+    model: Attachment | None = None
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """The files that lie beside the samples."""
+        return () if self.model is None else (self.model,)
 
 
 @dataclass(frozen=True)
@@ -101,8 +132,8 @@ class Choice:
         selector: Class path of the selector.
         settings: Arguments of the selector.
         encoder: The encoder of the features; None if the selector uses none.
-        model: Class path of the owner's network, which gave the gradients; None if the selector uses none.
-        checkpoint: SHA-256 of that network's checkpoint.
+        model: Class path of the network that gave the gradients; None if the selector uses none.
+        checkpoint: SHA-256 of that network's checkpoint, the owner's or that of the query.
         facts: Values that the selector reports, by name.
     """
 
@@ -136,6 +167,11 @@ class Answer:
     disclosed: int
     choice: Choice
 
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """An answer has none."""
+        return ()
+
 
 Manifest = TypeVar("Manifest", Query, Answer)
 
@@ -146,9 +182,14 @@ def to_bytes(manifest: Query | Answer) -> bytes:
     Raises:
         UserError: If a number in it is not finite, or a name is not valid text.
     """
+    content = dataclasses.asdict(manifest)
+    is_first = not any(content.get(key) for key in _LATER)
     head = {**stamp(FORMAT), "kind": type(manifest).__name__.lower()}
+    if is_first:
+        head["version"] = 1
+        content = {key: value for key, value in content.items() if key not in _LATER}
     try:
-        return _canonical(head | dataclasses.asdict(manifest))
+        return _canonical(head | content)
     except ValueError as error:
         raise UserError(
             f"The manifest holds a number that is not finite or a name that is not valid text ({error}); correct the "
@@ -174,11 +215,13 @@ def from_bytes(kind: type[Manifest], content: bytes, where: str) -> Manifest:
     """
     remedy = "ask its sender for it again"
     plain = parse_json(content, where, remedy=remedy)
-    check_format(FORMAT, plain, where, remedy)
+    version = check_format(FORMAT, plain, where, remedy)
     given, wanted = plain.get("kind"), kind.__name__.lower()
     if given != wanted:
         raise UserError(f'{where}: "kind" is {given!r}, but must be {wanted!r}; ask its sender for it again.')
     plain = {key: value for key, value in plain.items() if key not in ("format", "version", "kind")}
+    if version == 1 and kind is Query:
+        plain = dict.fromkeys(_LATER) | plain
     manifest: Manifest = checked(kind, plain, where, remedy)
     if to_bytes(manifest) != content:
         raise UserError(f"{where} was altered: its bytes are not as LitShift writes them; ask its sender for it again.")

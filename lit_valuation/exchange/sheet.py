@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
@@ -36,6 +38,27 @@ def check_sheet(output: Path) -> None:
     """
     for ending in (_IMAGES, _TABLE):
         output_file(output.with_name(f"{output.name}{ending}"))
+
+
+def disclosure(samples: Samples, model: LightningModule | None) -> list[str]:
+    """Return what a query would disclose to the owners, as lines to be printed.
+
+    Args:
+        samples: The hard cases that are sent.
+        model: The model that is sent; None if there is none.
+    """
+    counts = Counter(samples.classes[number] for number in samples.y.tolist())
+    classes = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    lines = [f"Disclosed to each owner: {len(samples)} hard cases with their labels: {classes}."]
+    if model is not None:
+        size = sum(parameter.numel() for parameter in model.parameters())
+        classes_known: tuple[str, ...] = model.classes  # type: ignore[assignment]
+        lines.append(
+            f"Also your model: the network {type(getattr(model, 'network', model)).__name__} of {size:,} numbers, and "
+            f"the names of its {len(classes_known)} classes. Whoever has it can use it, copy it, and try which samples "
+            "it was trained on."
+        )
+    return lines
 
 
 def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: Sequence[str] | None) -> Path:

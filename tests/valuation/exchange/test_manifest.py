@@ -6,6 +6,7 @@ import pytest
 from lit_core.errors import UserError
 from lit_valuation.exchange.manifest import (
     Answer,
+    Attachment,
     Choice,
     Contents,
     EncoderStamp,
@@ -22,17 +23,32 @@ QUERY = Query(CONTENTS, ("height", "width", "age"), 8, EncoderStamp("Identity", 
 CHOICE = Choice(
     "lit_valuation.selectors.RandomSelector", {"vote": "veto", "k": 3, "x": None}, None, None, None, {"a": 0.5}
 )
+GUIDED = Query(CONTENTS, None, 8, None, Attachment("model.ckpt", "4" * 64, 99))
 ANSWER = Answer("3" * 64, CONTENTS, 8, ("000000",), (1.0,), 5, CHOICE)
 
 
-@pytest.mark.parametrize("manifest", [QUERY, ANSWER])
+@pytest.mark.parametrize("manifest", [QUERY, GUIDED, ANSWER])
 def test_bytes_are_canonical_and_come_back(manifest):
     content = to_bytes(manifest)
     assert from_bytes(type(manifest), content, "x") == manifest
     assert digest(manifest) == hashlib.sha256(content).hexdigest()
     plain = json.loads(content)
     assert content == json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    assert (plain["format"], plain["version"]) == ("litshift-exchange", 1)
+    assert (plain["format"], plain["version"]) == ("litshift-exchange", 2 if manifest is GUIDED else 1)
+    assert ("model" in plain) == (manifest is GUIDED)  # former releases read all others
+
+
+def test_no_query_has_two_forms():
+    first, second = (json.loads(to_bytes(one)) for one in (QUERY, GUIDED))
+    for plain in (
+        first | {"version": 2},
+        first | {"version": 2, "model": None},
+        first | {"model": None},
+        second | {"version": 1},
+    ):
+        content = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        with pytest.raises(UserError, match=r"was altered|has no model"):
+            from_bytes(Query, content, "x")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +61,7 @@ def test_bytes_are_canonical_and_come_back(manifest):
             lambda plain: {key: value for key, value in plain.items() if key != "columns"},
             "has no columns; ask its sender",
         ),
-        (lambda plain: plain | {"version": 2}, "of version 2 of litshift-exchange, but this release reads"),
+        (lambda plain: plain | {"version": 3}, "of version 3 of litshift-exchange, but this release reads"),
         (lambda plain: plain | {"kind": "answer"}, "\"kind\" is 'answer'"),
         (
             lambda plain: plain | {"contents": plain["contents"] | {"shape": [3, "x"]}},
