@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,7 @@ def disclosure(samples: Samples, model: LightningModule | None) -> list[str]:
         samples: The hard cases that are sent.
         model: The model that is sent; None if there is none.
     """
-    counts = Counter(samples.classes[number] for number in samples.y.tolist())
-    classes = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    classes = ", ".join(f"{name} ({count})" for name, count in samples.counts().items())
     lines = [f"Disclosed to each owner: {len(samples)} hard cases with their labels: {classes}."]
     if model is not None:
         size = sum(parameter.numel() for parameter in model.parameters())

@@ -24,6 +24,8 @@ from lit_valuation.training.loading import Description, described, load_task
 MODEL = "model.ckpt"
 #: Arguments of a task that say what it computes; the others say how it is trained.
 _NEEDED = ("network", "label_smoothing", CLASS_PATH)
+#: What a checkpoint keeps of the data that a model is for.
+_OF_DATA = ("classes", "input_shape", "target_mean", "target_scale")
 
 
 def trainer_model(path: str | Path, model: Description | None = None) -> bytes:
@@ -61,8 +63,7 @@ def trainer_model(path: str | Path, model: Description | None = None) -> bytes:
         **stamp("litshift-checkpoint"),
         "global_step": 0,
         "hyper_parameters": kept,
-        "classes": checkpoint["classes"],
-        "input_shape": checkpoint["input_shape"],
+        **{key: checkpoint[key] for key in _OF_DATA if key in checkpoint},
         "state_dict": {name: weight.clone() for name, weight in checkpoint["state_dict"].items()},
     }
     buffer = io.BytesIO()
