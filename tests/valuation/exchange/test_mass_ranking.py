@@ -21,7 +21,8 @@ from lit_valuation.exchange.mass_choice import GRID, SEEDS, answer_weights, choo
 from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns
 from lit_valuation.functional.mass import sample_weights
 from lit_valuation.selectors import GradientMatchingSelector
-from lit_valuation.training.retrain import TrainingRecipe, load_task, retrain
+from lit_valuation.training.loading import load_task
+from lit_valuation.training.retrain import TrainingRecipe, retrain
 
 
 def ranked(place, name, **changes):

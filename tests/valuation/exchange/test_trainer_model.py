@@ -19,7 +19,7 @@ from lit_valuation.exchange.manifest import Answer, Attachment, Query
 from lit_valuation.exchange.trainer_model import load_trainer_model, trainer_model
 from lit_valuation.last_layer import gather_gradients
 from lit_valuation.selectors import GradientMatchingSelector, Pool, RandomSelector
-from lit_valuation.training.retrain import load_task
+from lit_valuation.training.loading import load_task
 
 MATCHING = {"selector": GradientMatchingSelector(), "encoder": None, "limit": 60, "near": 0.0}
 
