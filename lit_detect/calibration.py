@@ -21,8 +21,6 @@ from lit_core.screen import rank_zero_warn
 from lit_detect.functional.calibration import Platt
 from lit_detect.functional.conformal import allowed_above, check_rates, threshold_at_fpr
 from lit_detect.human_scores import Group, Length, Standing
-from lit_detect.language.english import is_english
-from lit_detect.language.repetition import repeated_share
 
 #: Name of the file's format.
 FORMAT = "litshift-calibration"
@@ -92,9 +90,9 @@ class Calibration:
         golden: Scores of the texts of `lit_detect.golden`; empty to compare none.
         strictest: Whether a text is compared with every group, whatever its own, and is a machine's only if each says
             so. The rate then holds for human texts of any mixture of the groups.
-        in_english: Whether all human texts are in English, so that no other text is judged by them.
-        most_repeated: Share of repeated triples of words above which no text is judged, since hardly a human text had
-            more; None for no limit.
+        in_english: Whether hardly a human text is not in English, so that no other text is judged by them.
+        most_repeated: Share of repeated triples of words, of a text or a window, above which no text is judged, since
+            hardly a human text had more; None for no limit.
     """
 
     fpr: float
@@ -110,15 +108,22 @@ class Calibration:
     in_english: bool = False
     most_repeated: float | None = None
 
-    def kind(self, text: str) -> str:
-        """Return why a text is of another kind than all human texts, so that nothing is known of it; empty if not."""
-        if self.in_english and not is_english(text):
-            return "not in English, as all human texts of the calibration are"
-        repeated = 0.0 if self.most_repeated is None else repeated_share(text)
+    def kind(self, is_english: bool, repeated: float) -> str:
+        """Return why a text is of another kind than all human texts, so that nothing is known of it; empty if not.
+
+        Args:
+            is_english: Whether the text is in English.
+            repeated: The largest share of repeated triples of words of the text and its windows.
+        """
+        if self.in_english and not is_english:
+            return (
+                "not English prose, as the human texts of the calibration are: fewer than a fifth of its words are "
+                "among the commonest of English"
+            )
         if self.most_repeated is not None and repeated > self.most_repeated:
             return (
-                f"{repeated:.0%} of its word triples are repeated, and in the human texts of the calibration at most "
-                f"{self.most_repeated:.0%}"
+                f"{repeated:.0%} of the word triples of the text or a window are repeated, and in the human texts of "
+                f"the calibration at most {self.most_repeated:.0%}"
             )
         return ""
 
@@ -251,15 +256,17 @@ class Calibration:
         content = read_stamped(path, FORMAT, _Stored, remedy)
         note_input(path)
         check_rates(content["fpr"], content["confidence"])
-        groups, by, platt = content["groups"], content["by"], content["platt"]
+        groups, by, platt, most = content["groups"], content["by"], content["platt"], content["most_repeated"]
+        if most is not None and not 0 <= most <= 1:
+            raise UserError(f"{path}, most_repeated is {most}, but it is a share, 0 to 1; {remedy}.")
         if not groups or (by is None and ALL not in groups):
             raise UserError(f"{path} holds no scores of all human texts; {remedy}.")
         for name, group in groups.items():
             lengths = (*group.lengths, group.whole)
             tokens = [length.tokens for length in lengths]
             rising = all(length.scores == tuple(sorted(length.scores)) for length in lengths)
-            if not group.lengths or tokens != sorted(tokens) or not rising:
-                raise UserError(f"{path}, groups.{name} does not rise in length and score; {remedy}.")
+            if not group.lengths or tokens != sorted(tokens) or tokens[0] < 1 or not rising:
+                raise UserError(f"{path}, groups.{name} does not rise in length, from 1 token on, and in score; {remedy}.")
             if not all(length.scores and all(map(math.isfinite, length.scores)) for length in lengths):
                 raise UserError(f"{path}, groups.{name} has a length without scores or an infinite score; {remedy}.")
         if platt is not None and not platt["slope"] > 0:

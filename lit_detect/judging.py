@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from lit_core.errors import UserError
 from lit_detect.calibration import ALL, Calibration
 from lit_detect.detectors import Detector
 from lit_detect.functional.calibration import Platt
+from lit_detect.language.english import is_english
 from lit_detect.language.normalize import normalize_text, spans_before
+from lit_detect.language.repetition import repeated_share
 from lit_detect.windows import Span, cut
 
 Decision = Literal["human", "machine", "abstain"]
@@ -67,6 +69,20 @@ class Judgement:
     tokens: int
     reason: str
     windows: tuple[Window, ...]
+
+
+class _Read(NamedTuple):
+    """A text as the detector reads it.
+
+    Args:
+        text: The text, normalised if the detector does so.
+        parts: Its windows.
+        spans: Where they stand in the text as it was found.
+    """
+
+    text: str
+    parts: list[str]
+    spans: Sequence[Span]
 
 
 @dataclass(frozen=True)
@@ -133,14 +149,24 @@ class Judge:
         """
         _check(texts, groups)
         groups = [ALL] * len(texts) if groups is None else groups
-        rows = zip(texts, self.count_tokens(texts), self._windows(texts, batch_size, through), groups, strict=True)
+        read = self._read(texts)
+        rows = zip(read, self.count_tokens(texts), self._scores(read, batch_size, through), groups, strict=True)
         return [self._judgement(*row) for row in rows]
 
     def scores(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
         """Return the score of each text, the largest of its windows, float64 ``(n,)``; see `judge`."""
         _check(texts)
-        scores = [_largest(windows) for windows in self._windows(texts, batch_size)]
-        return torch.tensor(scores, dtype=torch.float64)
+        scores = map(_largest, self._scores(self._read(texts), batch_size))
+        return torch.tensor([*scores], dtype=torch.float64)
+
+    def repeated_shares(self, texts: Sequence[str]) -> list[float]:
+        """Return how much of each text, or of the window where it is most, is repeated; see `repeated_share`."""
+        _check(texts)
+        return list(map(_repeated, self._read(texts)))
+
+    def are_english(self, texts: Sequence[str]) -> list[bool]:
+        """Tell of each text, as the detector reads it, whether it is in English."""
+        return [is_english(self._normalized(text)) for text in texts]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each whole text; none for blanks, whatever the tokenizer makes of them."""
@@ -155,41 +181,48 @@ class Judge:
         """Tell of each text whether it is longer than what the detector reads at once."""
         return [share > 1 for share in self.detector.fill(texts, self.window_tokens)]
 
-    def _windows(
-        self, texts: Sequence[str], batch_size: int, through: Through = iter
-    ) -> list[list[tuple[Span, float]]]:
-        """Return the windows of each text with their scores; equal windows are scored once."""
-        read = [normalize_text(text) for text in texts] if self.detector.normalizes else texts
+    def _normalized(self, text: str) -> str:
+        return normalize_text(text) if self.detector.normalizes else text
+
+    def _read(self, texts: Sequence[str]) -> list[_Read]:
+        """Return the texts as the detector reads them, in windows."""
+        read = list(map(self._normalized, texts))
         cuts = [cut(self.detector, text, self.window_tokens) for text in read]
         parts = [[text[start:end] for start, end in spans] for text, spans in zip(read, cuts, strict=True)]
-        different = sorted(dict.fromkeys(part for some in parts for part in some), key=len, reverse=True)
+        return list(map(_Read, read, parts, map(_found, texts, read, cuts)))
+
+    def _scores(self, read: Sequence[_Read], batch_size: int, through: Through = iter) -> list[list[float]]:
+        """Return the scores of the windows of each text; equal windows are scored once."""
+        different = sorted(dict.fromkeys(part for one in read for part in one.parts), key=len, reverse=True)
         scores: dict[str, float] = {}
         # of similar lengths, which need little padding
         batches = [different[first : first + batch_size] for first in range(0, len(different), batch_size)]
         for batch in through(batches):
             scores |= zip(batch, self.detector.score(batch).tolist(), strict=True)
-        found = map(_found, texts, read, cuts)
-        return [
-            [(span, scores[part]) for span, part in zip(spans, some, strict=True)]
-            for spans, some in zip(found, parts, strict=True)
-        ]
+        return [[scores[part] for part in one.parts] for one in read]
 
-    def _judgement(self, text: str, tokens: int, windows: Sequence[tuple[Span, float]], group: str) -> Judgement:
-        score = _largest(windows)
-        p_value, is_machine, reason = self._verdict(score, tokens, len(windows), group)
-        if p_value is not None and self.calibration is not None and (other := self.calibration.kind(text)):
+    def _judgement(self, read: _Read, tokens: int, scores: Sequence[float], group: str) -> Judgement:
+        score = _largest(scores)
+        p_value, is_machine, reason = self._verdict(score, tokens, len(scores), group)
+        if p_value is not None and (other := self._other_kind(read)):
             p_value, is_machine, reason = None, None, other
         decision: Decision = "abstain" if is_machine is None else "machine" if is_machine else "human"
-        platt = self.platt if self.calibration is None or len(windows) == 1 else None
+        platt = self.platt if self.calibration is None or len(scores) == 1 else None
         if self.calibration is not None and self.calibration.platt is not None:
             platt = self.calibration.platt
         exact = torch.tensor(score, dtype=torch.float64)
         probability = None if is_machine is None or platt is None else float(platt(exact))
         told = tuple(
             Window(*span, one, bool(is_machine) and bool(self._verdict(one, tokens, 1, group)[1]))
-            for span, one in windows
+            for span, one in zip(read.spans, scores, strict=True)
         )
         return Judgement(decision, score, probability, p_value, tokens, reason, told)
+
+    def _other_kind(self, read: _Read) -> str:
+        """Return why a text is of another kind than the human texts of the calibration; empty if it is not."""
+        if self.calibration is None:
+            return ""
+        return self.calibration.kind(is_english(read.text), _repeated(read))
 
     def _verdict(self, score: float, tokens: int, windows: int, group: str) -> tuple[float | None, bool | None, str]:
         """Return the p-value, whether it is a machine's, and else why not."""
@@ -231,7 +264,10 @@ def _found(text: str, read: str, spans: Sequence[Span]) -> Sequence[Span]:
     return spans if read == text else [Span(*span) for span in spans_before(text, read, spans)]
 
 
-def _largest(windows: Sequence[tuple[Span, float]]) -> float:
+def _repeated(read: _Read) -> float:
+    return max(map(repeated_share, {read.text, *read.parts}))
+
+
+def _largest(scores: Sequence[float]) -> float:
     """Return the largest score, or one that is not a finite number if there is such."""
-    scores = [score for _, score in windows]
     return next((score for score in scores if not math.isfinite(score)), max(scores))

@@ -18,6 +18,7 @@ from lit_detect.calibration import Calibration
 from lit_detect.data.one_class import groups_with_enough, read_texts, texts_asked, without_repeats
 from lit_detect.functional.calibration import Platt, check_rising, fit_platt
 from lit_detect.functional.conformal import allowed_above, check_rates
+from lit_detect.language.english import mostly_english
 from lit_detect.language.repetition import most_repeated
 from lit_detect.prefixes import Beginnings
 from lit_detect.records import HUMAN, MACHINE
@@ -122,7 +123,8 @@ def calibrate(
         window_tokens=judge.window_tokens,
         golden=tuple(score[text] for text in golden),
         strictest=strictest,
-        most_repeated=most_repeated(texts),
+        in_english=mostly_english(judge.are_english(texts)),
+        most_repeated=most_repeated(judge.repeated_shares(texts)),
     )
     bad.write(bad_rows)
     calibration.save(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _WORD = re.compile(r"[^\W\d_]+")
 _COMMON = frozenset(
@@ -11,6 +12,8 @@ _COMMON = frozenset(
 )
 #: Share from which a text is taken for English; docs/results/default_detector.md counts the texts of each domain.
 _LEAST = 0.2
+#: Share of such texts from which others are of another kind.
+_MOST = 0.95
 
 
 def is_english(text: str) -> bool:
@@ -22,3 +25,12 @@ def is_english(text: str) -> bool:
     """
     words = _WORD.findall(text.lower())
     return bool(words) and sum(word in _COMMON for word in words) >= _LEAST * len(words)
+
+
+def mostly_english(are_english: Sequence[bool]) -> bool:
+    """Return whether at least 95 % of the texts of a calibration are in English, so that others are of another kind.
+
+    Args:
+        are_english: Whether each text is, as `is_english` tells.
+    """
+    return sum(are_english) >= _MOST * len(are_english)

@@ -23,13 +23,13 @@ def repeated_share(text: str) -> float:
     return 1 - len({*triples}) / len(triples) if triples else 0.0
 
 
-def most_repeated(texts: Iterable[str]) -> float:
+def most_repeated(shares: Iterable[float]) -> float:
     """Return the share of repeated triples above which a text is of another kind than human texts.
 
     At most one in 100 of them has more, and it is 0.3 or more.
 
     Args:
-        texts: The human texts.
+        shares: The share of each human text.
     """
-    shares = sorted(map(repeated_share, texts))
-    return max(_LEAST, shares[math.ceil(0.99 * len(shares)) - 1] if shares else 0.0)
+    rising = sorted(shares)
+    return max(_LEAST, rising[math.ceil(0.99 * len(rising)) - 1] if rising else 0.0)

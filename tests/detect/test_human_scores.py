@@ -106,6 +106,9 @@ def test_files_of_former_releases_and_damaged_ones_are_refused(tmp_path):
         ({"groups": {"": {**own, "whole": {"tokens": 300, "scores": [1.0, 0.0]}}}}, "does not rise"),
         ({"groups": {"": {**own, "whole": {"tokens": 300, "scores": [None]}}}}, "must be a number"),
         ({"groups": {"": {**own, "whole": {"tokens": 300, "scores": []}}}}, "has a length without scores"),
+        ({"groups": {"": {**own, "lengths": [{"tokens": 0, "scores": [0.0]}]}}}, "does not rise in length, from 1"),
+        ({"most_repeated": -0.1}, "most_repeated is -0.1, but it is a share, 0 to 1"),
+        ({"most_repeated": 30}, "most_repeated is 30.*, but it is a share, 0 to 1"),
         ({"platt": {"slope": -1.0, "intercept": 0.0}}, "platt.slope is -1.0, so that machines would seem human"),
     ]
     for change, sentence in bad:

@@ -15,6 +15,7 @@ from lit_detect.detectors.normalization import with_normalization
 from lit_detect.functional.calibration import Platt
 from lit_detect.human_scores import Group, Length
 from lit_detect.judging import Judge
+from lit_detect.language.repetition import repeated_share
 from lit_detect.module import DetectorTask
 from lit_detect.study.judge import Judge as StudyJudge
 
@@ -52,12 +53,32 @@ def test_it_abstains_from_texts_of_another_kind_than_the_human_ones_alone():
     limited = replace(CALIBRATED, calibration=replace(CALIBRATED.calibration, most_repeated=0.3, in_english=True))
     assert [found.decision for found in CALIBRATED.judge([listed, prose, LONG])] == ["machine"] * 3
     repeats, machine, foreign = limited.judge([listed, prose, "x x x Es war einmal ein König, der war alt"])
-    assert machine.decision == "machine" and foreign.reason.startswith("not in English")
+    assert machine.decision == "machine" and foreign.reason.startswith("not English prose")
     limited = replace(limited, calibration=replace(limited.calibration, in_english=False))
     assert limited.judge([listed])[0].reason == (
-        "86% of its word triples are repeated, and in the human texts of the calibration at most 30%"
+        "86% of the word triples of the text or a window are repeated, and in the human texts of the calibration at "
+        "most 30%"
     )
     assert repeats.decision == "abstain" and repeats.p_value is None is repeats.probability
+
+
+def test_a_window_that_repeats_itself_is_of_another_kind_also_in_a_long_text():
+    varied = [f"w{number}" for number in range(60)]
+    listed = " ".join([*varied[:30], *["x", "y", "z"] * 5, *varied[30:]])
+    judge = replace(CALIBRATED, calibration=replace(CALIBRATED.calibration, most_repeated=0.3))
+    assert repeated_share(listed) < 0.2 and judge.repeated_shares([listed, "a b c d"]) == [5 / 8, 0]
+    (found,) = judge.judge([listed])
+    assert found.decision == "abstain" and found.reason.startswith("62% of the word triples of the text or a window")
+
+
+def test_the_kind_of_a_text_is_that_of_the_text_that_the_detector_reads():
+    plain = "It was the best of times, it was the worst of times, x x x x"
+    disguised = "\u200b".join(plain.translate(str.maketrans("aeo", "\u0430\u0435\u043e")))
+    of_english = replace(CALIBRATED, calibration=replace(CALIBRATED.calibration, in_english=True))
+    judge = replace(of_english, detector=with_normalization(Words()))
+    assert judge.are_english([plain, disguised]) == [True, True] and of_english.are_english([disguised]) == [False]
+    found = judge.judge([plain, disguised])
+    assert [one.decision for one in found] == ["machine", "machine"] and found[0].p_value == found[1].p_value
 
 
 def test_it_abstains_from_what_it_cannot_tell():

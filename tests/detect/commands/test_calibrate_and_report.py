@@ -192,7 +192,7 @@ def test_a_text_of_no_known_group_is_in_none(tmp_path, capsys):
 
 def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch, capsys):
     found = run_calibrate(fitted, tmp_path, fpr=0.1, by="domain")
-    assert found.most_repeated is not None and not found.in_english
+    assert found.most_repeated == 0.3 and found.in_english, "in English, without refrains"
     monkeypatch.chdir(fitted)
     arguments = ["predict", "--ckpt_path", checkpoint(fitted), "--run", "predicted", "--trainer.accelerator", "cpu"]
     arguments += ["--model.init_args.calibration", str(tmp_path / "calibration.json")]

@@ -2,7 +2,7 @@ import pytest
 
 from lit_core.corpora import Austen
 from lit_detect.formats import EmbeddedPairs
-from lit_detect.language.english import is_english
+from lit_detect.language.english import is_english, mostly_english
 
 
 def test_shipped_english_is_english():
@@ -25,3 +25,7 @@ def test_shipped_english_is_english():
 )
 def test_other_languages_and_markup_are_not(text):
     assert not is_english(text)
+
+
+def test_texts_are_in_english_where_hardly_one_is_not():
+    assert mostly_english([True] * 95 + [False] * 5) and not mostly_english([True] * 94 + [False] * 6)

@@ -20,13 +20,12 @@ def test_the_share_is_that_of_triples_seen_before(words):
 def test_prose_is_far_below_the_limit_and_a_list_or_a_refrain_above_it():
     texts = [record.text for record in EmbeddedPairs().records() if not record.label]
     prose = max(map(repeated_share, [*texts, *(document.text[:4000] for document in Austen().documents())]))
-    assert prose < 0.2 < most_repeated(texts) == 0.3
+    assert prose < 0.2 < most_repeated(map(repeated_share, texts)) == 0.3
     table = "\n".join(f"{row},the value of it,{row},is not for you" for row in range(60))
     for text in (table, "Row, row, row your boat, gently down the stream, life is but a dream.\n" * 4):
         assert repeated_share(text) > 0.3
 
 
 def test_the_limit_leaves_out_one_human_text_in_a_hundred_at_most():
-    table, prose = "a b c d e " * 20, "All happy families are alike."
-    assert most_repeated([]) == most_repeated([prose] * 99 + [table]) == 0.3
-    assert most_repeated([prose] * 98 + [table] * 2) == most_repeated([table] * 3 + [prose]) == repeated_share(table)
+    assert most_repeated([]) == most_repeated([0.0] * 99 + [0.8]) == 0.3
+    assert most_repeated([0.0] * 98 + [0.8] * 2) == most_repeated([0.8, 0.8, 0.8, 0.0]) == 0.8
