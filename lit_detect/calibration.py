@@ -266,7 +266,9 @@ class Calibration:
             tokens = [length.tokens for length in lengths]
             rising = all(length.scores == tuple(sorted(length.scores)) for length in lengths)
             if not group.lengths or tokens != sorted(tokens) or tokens[0] < 1 or not rising:
-                raise UserError(f"{path}, groups.{name} does not rise in length, from 1 token on, and in score; {remedy}.")
+                raise UserError(
+                    f"{path}, groups.{name} does not rise in length, from 1 token on, and in score; {remedy}."
+                )
             if not all(length.scores and all(map(math.isfinite, length.scores)) for length in lengths):
                 raise UserError(f"{path}, groups.{name} has a length without scores or an infinite score; {remedy}.")
         if platt is not None and not platt["slope"] > 0:

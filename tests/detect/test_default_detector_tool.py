@@ -1,12 +1,17 @@
 """The tool that makes the default detector: what is left out of the training of an encoder, and tables made anew."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from test_windows import Words
 
 from lit_core.errors import UserError
+from lit_detect.calibration import Calibration
+from lit_detect.human_scores import Group, Length
+from lit_detect.judging import Judge
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,3 +63,44 @@ def test_a_table_is_made_anew_and_the_others_stay(tool, tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="only_tables names 'Four', but the tables are One, Two, Three"):
         module._write_tables(makers, ["Four"])
+
+
+HARPER = """
+const found = [["Spelling", "Amesbury", "Albury"], ["Spelling", "dont", "don't"], ["Grammar", "he go", "he goes"],
+  ["Agreement", "go", "went"], ["Style", "home", null]];
+export const Dialect = { British: 1 };
+export class LocalLinter {
+  constructor({ binary, dialect }) { if (binary !== 7 || dialect !== 1) throw new Error("not what was asked for"); }
+  async lint(text, { language }) {
+    if (language !== "plaintext") throw new Error(language);
+    return found.filter(([, problem]) => text.includes(problem)).map(([kind, problem, better]) => ({
+      lint_kind: () => kind, get_problem_text: () => problem, suggestions: () => (better === null ? [] : [better]),
+      span: () => ({ start: text.indexOf(problem), end: text.indexOf(problem) + problem.length }),
+    }));
+  }
+  async applySuggestion(text, lint, better) {
+    const { start, end } = lint.span();
+    return text.slice(0, start) + better + text.slice(end);
+  }
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_of_overlapping_findings_one_is_applied_and_names_stay(tool, tmp_path, monkeypatch):
+    module = tool("grammar")
+    (tmp_path / "package" / "dist").mkdir(parents=True)
+    (tmp_path / "package" / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "package" / "dist" / "index.js").write_text(HARPER)
+    (tmp_path / "package" / "dist" / "binary.js").write_text("export const binary = 7;")
+    monkeypatch.setattr(module, "fetch_npm", lambda *_: tmp_path)
+    texts = ["I dont see why he go home to Amesbury.", "I see.", "dont"]
+    assert module.corrected(texts, "British") == ["I don't see why he went home to Amesbury.", "I see.", "don't"]
+
+
+def test_a_domain_is_not_judged_by_its_own_human_texts(tool):
+    module = tool("grammar")
+    group = Group((Length(1, (0.0,) * 60),), Length(9, (0.0,) * 60))
+    calibration = Calibration(0.05, "Words", None, {"xsum": group, "essays": group}, by="domain", strictest=True)
+    judge = module._without(Judge(Words(), calibration=calibration), "xsum")
+    assert judge.calibration.groups == {"essays": group} and calibration.groups.keys() == {"xsum", "essays"}

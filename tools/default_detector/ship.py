@@ -49,8 +49,8 @@ def ship(study: Study) -> None:
     judge = Judge(with_normalization(default.default_detector()))
     golden = tuple(judge.scores(golden_texts()).tolist())
     calibration = replace(study.calibration(model), detector=judge.name, platt=study.platt(), golden=golden)
-    humans = [row.text for texts in study.humans().values() for row in texts]
-    replace(calibration, in_english=True, most_repeated=most_repeated(humans)).save(DEFAULT_CALIBRATION)
+    shares = judge.repeated_shares([row.text for texts in study.humans().values() for row in texts])
+    replace(calibration, in_english=True, most_repeated=most_repeated(shares)).save(DEFAULT_CALIBRATION)
     content = json.loads(DEFAULT_CALIBRATION.read_text(), parse_float=lambda number: round(float(number), _DIGITS))
     content.pop("record")  # which tells of the machine that made it
     atomic_write(DEFAULT_CALIBRATION, json.dumps(content) + "\n")
