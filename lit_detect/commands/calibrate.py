@@ -131,10 +131,15 @@ def calibrate(
     bad.tell(bad_rows)
     say(f"{judge.name} calls machine {calibration.promise}.", *text_table(_rows(calibration)))
     if machine_texts and by is None:
+        kinds = map(calibration.kind, judge.are_english(machine_texts), judge.repeated_shares(machine_texts))
         tokens = judge.count_tokens(machine_texts)
-        verdicts = (calibration.judge(score[text], count) for text, count in zip(machine_texts, tokens, strict=True))
+        verdicts = (
+            calibration.judge(score[text], count)
+            for text, count, kind in zip(machine_texts, tokens, kinds, strict=True)
+            if not kind
+        )
         found = share_interval(torch.tensor([one.is_machine for one in verdicts if one.is_machine is not None]))
-        say(f"Of {found.n:,} machine texts of these lengths it calls machine {found} (95 % interval).")
+        say(f"Of {found.n:,} machine texts of these lengths and this kind it calls machine {found} (95 % interval).")
     if detector == DEFAULT:
         say(f"Use it: lit-detect predict --input FILE --model.init_args.calibration {quoted(target)}")
     elif ckpt_path is None:

@@ -114,14 +114,16 @@ def test_human_texts_are_measured_whole_and_cut_to_lengths(fitted, tmp_path, cap
 
 def test_each_group_and_a_map_to_probabilities(fitted, tmp_path, capsys):
     machine = tmp_path / "machine.txt"
-    machine.write_text("\n".join(shuffled(text) for text in passages(40)))
+    refrains = [f"Row, row, row your boat {number}. " * 20 for number in range(3)]
+    machine.write_text("\n".join([*(shuffled(text) for text in passages(40)), *refrains]))
     found = run_calibrate(fitted, tmp_path, fpr=0.1, by="domain", machine=str(machine))
     assert set(found.groups) == {"a", "b"} and found.platt is not None
     assert all(len(group.lengths[0].scores) == 45 for group in found.groups.values())
     assert found.groups["a"] != found.groups["b"]
     (tmp_path / "calibration.json").unlink()
     run_calibrate(fitted, tmp_path, fpr=0.1, machine=str(machine))
-    assert re.search(r"Of 40 machine texts of these lengths it calls machine [\d.]+ \[", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.search(r"Of 40 machine texts of these lengths and this kind it calls machine [\d.]+ \[", said)
 
 
 def test_a_group_of_few_texts_is_left_out(fitted, tmp_path, capsys):
