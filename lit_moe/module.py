@@ -40,6 +40,7 @@ from lit_moe.nn import (
     merge_adapters,
     step_routers,
 )
+from lit_moe.nn.adapters import is_of_adapter, without_adapters
 from lit_moe.nn.hf_config import refuse_unused
 from lit_moe.parallel.sharding import clip_gradients, gradient_norm, is_sharded, shard
 from lit_moe.parallel.strategy import ShardedStrategy
@@ -349,6 +350,28 @@ class MoELanguageModel(EvaluationTask):
                 f"{list(mine.start)}, each [] standing for none; prepare the data again, or keep to it to train on "
                 "texts that begin so from now on."
             )
+
+    def weights_to_start_from(self, state: dict[str, Tensor], subject: str) -> dict[str, Tensor]:
+        """Return the weights of a checkpoint; of one without adapters, with new adapters where this module has some.
+
+        Args:
+            state: Tensors of the checkpoint by name.
+            subject: Start of an error message: the argument and its value.
+
+        Raises:
+            UserError: If the checkpoint has adapters and this module has none.
+        """
+        theirs = any(map(is_of_adapter, state))
+        if theirs and self.adapter is None:
+            raise UserError(
+                f"{subject}, whose weights have adapters, but `adapter` is null; keep the checkpoint's `adapter`, or "
+                "merge them by lit-moe export and start from what it writes."
+            )
+        if theirs or self.adapter is None:
+            return state
+        plain = {without_adapters(name): name for name in self.state_dict() if not is_of_adapter(name)}
+        new = {name: weight for name, weight in self.state_dict().items() if is_of_adapter(name)}
+        return {plain.get(name, name): weight for name, weight in state.items()} | new
 
     def _data_tokenizer(self) -> Tokenizer | None:
         return getattr(getattr(trainer_of(self), "datamodule", None), "tokenizer", None)

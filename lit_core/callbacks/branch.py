@@ -11,6 +11,7 @@ from lit_core import record
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import check_weights, read_checkpoint_file
+from lit_core.lightning.checkpoint_module import CheckpointModule
 from lit_core.lightning.optimizers import fitting_moments
 from lit_core.lightning.sharded_checkpoint import divided_like
 
@@ -48,7 +49,10 @@ class BranchFrom(Callback):
         assert self._checkpoint is not None
         if trainer.ckpt_path is not None:
             raise UserError("--ckpt_path resumes a run and --branch_from starts a new one; give one of the two.")
-        load_weights(pl_module, self._checkpoint["state_dict"], self.path, "--branch_from")
+        state = self._checkpoint["state_dict"]
+        if isinstance(pl_module, CheckpointModule):
+            state = pl_module.weights_to_start_from(state, f"--branch_from is {self.path}")
+        load_weights(pl_module, state, self.path, "--branch_from")
         self._load_moments(trainer, pl_module)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set where mypy does not see it
             if isinstance(callback, ResumeStream):

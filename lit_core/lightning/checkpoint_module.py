@@ -71,6 +71,15 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         """Begin the record of a training."""
         self._record.begin()
 
+    def weights_to_start_from(self, state: dict[str, Any], subject: str) -> dict[str, Any]:
+        """Return the weights that a new run begins with, of those of the checkpoint that it branches from.
+
+        Args:
+            state: Tensors of the checkpoint by name.
+            subject: Start of an error message: the argument and its value.
+        """
+        return state
+
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
         """Rebuild a module from its checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,10 @@ from torch import nn
 from lit_core.errors import UserError, check_above, check_at_least
 from lit_core.field_types import check_fields
 from lit_core.lightning.parts import matching
+from lit_core.screen import rank_zero_warn
+
+#: Name of the network in the module around it that peft sees.
+_AROUND = "network"
 
 
 @dataclass
@@ -53,6 +58,7 @@ def add_adapters(network: nn.Module, config: AdapterConfig) -> None:
         raise UserError('`adapter` needs `peft>=0.21.2`; install it with `pip install "lit-shift[peft]"`.')
     from peft import LoraConfig, inject_adapter_in_model
 
+    chosen: list[str] = []
     modules: list[str] = []
     parameters: list[str] = []
     for pattern in config.targets:
@@ -62,19 +68,23 @@ def add_adapters(network: nn.Module, config: AdapterConfig) -> None:
                 f"`adapter.targets` has {pattern}, but it names no matrix and no stacked experts, which alone can have "
                 "an adapter; name others."
             )
-        for name in fitting:
-            owner = name.rpartition(".")[0]
-            is_linear = type(network.get_submodule(owner)) is nn.Linear
-            (modules if is_linear else parameters).append(owner if is_linear else name)
+        chosen += fitting
+    _warn_of_rank(network, config.rank, list(dict.fromkeys(chosen)))
+    for name in chosen:
+        owner = name.rpartition(".")[0]
+        is_linear = type(network.get_submodule(owner)) is nn.Linear
+        (modules if is_linear else parameters).append(owner if is_linear else name)
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # a factor, which need not be whole
-        target_modules=sorted(set(modules)),
-        target_parameters=sorted(set(parameters)),
+        target_modules=sorted({f"{_AROUND}.{name}" for name in modules}),
+        target_parameters=sorted({f"{_AROUND}.{name}" for name in parameters}),
     )
-    inject_adapter_in_model(lora, network)
+    # Inside another module, peft does not see whose network this is. Of some of transformers' networks it would take
+    # the stacked experts in place of a dense layer or a shared expert that was named. Names are also compared as whole.
+    inject_adapter_in_model(lora, nn.ModuleDict({_AROUND: network}))
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_(is_of_adapter(name))
 
 
 def merge_adapters(network: nn.Module) -> None:
@@ -94,10 +104,32 @@ def merge_adapters(network: nn.Module) -> None:
             layer = layer.base_layer  # type: ignore[attr-defined]
         parent, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(parent), leaf, layer)
-    if hasattr(network, "peft_config"):
-        del network.peft_config
     for parameter in network.parameters():
         parameter.requires_grad_(True)
+
+
+def without_adapters(name: str) -> str:
+    """Return the name that a weight has in the network without adapters.
+
+    Args:
+        name: Name of a weight in a network of `add_adapters`, which is no part of an adapter.
+    """
+    return name.replace(".base_layer", "")
+
+
+def is_of_adapter(name: str) -> bool:
+    """Tell whether a name of a network of `add_adapters` is that of a part of an adapter."""
+    return re.search(r"\.lora_[AB]\.default\.", name) is not None
+
+
+def _warn_of_rank(network: nn.Module, rank: int, names: list[str]) -> None:
+    smaller = {name: min(network.get_parameter(name).shape[-2:]) for name in names}
+    over = [name for name in names if smaller[name] < rank]
+    if over:
+        rank_zero_warn(
+            f"`adapter.rank` is {rank}, but {len(over)} of {len(names)} weights with an adapter have a smaller side, "
+            f"such as {over[0]} with {smaller[over[0]]}; a rank above that costs memory and adds nothing."
+        )
 
 
 def _can_have_one(network: nn.Module, name: str) -> bool:

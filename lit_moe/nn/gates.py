@@ -98,11 +98,10 @@ def say_frozen_biases(model: nn.Module, watched: Mapping[str, WatchedGate]) -> N
         model: The model.
         watched: Its gates by name.
     """
-    blocks = {name: model.get_submodule(name.rpartition(".")[0]) for name in watched}
-    biased = [name for name, block in blocks.items() if selection_biases(model.get_submodule(name), block)]
+    biased = sum(gate.biased for gate in watched.values())
     if biased:
         rank_zero_info(
-            f"The selection bias of {len(biased)} gates of {type(model).__name__} stays as it is; with "
+            f"The selection bias of {biased} gates of {type(model).__name__} stays as it is; with "
             "`selection_bias: loss_free` it would go on balancing the experts."
         )
 
@@ -169,6 +168,7 @@ def _watch_model(model: nn.Module, prefix: str) -> None:
 def _watch(model: nn.Module, name: str, router: GateRouter, full: str, index: int | None = None) -> None:
     gate, experts, padding = model.get_submodule(name), experts_of(model, name), _padding_around(model, name)
     watched = WatchedGate(full, router, padding, index, experts, _skips(experts, router.n_experts))
+    watched.biased = bool(selection_biases(gate, model.get_submodule(name.rpartition(".")[0])))
     setattr(gate, WATCH, watched)
     gate.register_forward_hook(watched.read, with_kwargs=True)
     inner = None if index is None else projection(gate)

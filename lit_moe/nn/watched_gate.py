@@ -102,6 +102,7 @@ class WatchedGate:
         score: How the gate scores experts, a key of `lit_moe.nn.gate_scores.LOG_SCORES`; None while not known.
         unread: Why the gate's routing is not measured; None if it is.
         named: Whether the user named the gate, so that it is an error if it cannot be read.
+        biased: Whether the gate has a selection bias; a trained bias that was frozen later is none.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class WatchedGate:
         self.score: str | None = None
         self.unread: str | None = None
         self.named = False
+        self.biased = False
         self._padding = padding
         self._index = index
         self._waits = experts is not None

@@ -1,6 +1,7 @@
 """Adapters by peft: they alone are trained, a resume is exact, and the merged export has equal logits."""
 
 import os
+import re
 from functools import partial
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 from lightning.pytorch import Trainer
 from test_module import tiny_data, tiny_decoder
 
+from lit_core.callbacks import BranchFrom
 from lit_core.errors import UserError
 from lit_moe.cli import main
 from lit_moe.interop.exporting import export_model
 from lit_moe.lm import load_module
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import AdapterConfig, HFConfig, PenaltyRouter
+from lit_moe.nn.adapters import without_adapters
 from lit_moe.parallel.strategy import ShardedStrategy
 
 transformers = pytest.importorskip("transformers")
@@ -87,6 +90,61 @@ def test_what_cannot_have_an_adapter_is_said():
     sharded._device_mesh = "a mesh"
     with pytest.raises(UserError, match="`adapter` is given, but a sharded strategy"):
         sharded.configure_model()
+
+
+SPARSE = {
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+}
+
+
+@pytest.mark.parametrize("target", ["shared_expert", "shared_expert.gate_proj", "experts.down_proj", "up_proj"])
+def test_adapters_are_on_the_named_weights_and_on_no_other(target):
+    # peft takes stacked experts in place of dense and shared ones where it knows the network as one of transformers'
+    shape = {key: value for key, value in SHAPE.items() if key != "num_local_experts"}
+    config = HFConfig(config={"model_type": "qwen2_moe", "mlp_only_layers": [0], **shape, **SPARSE})
+    network = MoELanguageModel(tiny_decoder(), hugging_face=config, adapter=AdapterConfig([target], rank=2))
+    adapted = {
+        re.sub(r"(\.base_layer)*\.lora_\w\.default\.weight", "", name)
+        for name in network.state_dict()
+        if "lora_" in name
+    }
+    weights = [f".{without_adapters(name)}." for name in network.state_dict() if "lora_" not in name]
+    named = {name.strip(".") for name in weights if f".{target}." in name}
+    stacked = {name.rpartition(".")[0] for name in named if ".experts." in name}
+    assert adapted == (stacked or {name.removesuffix(".weight") for name in named})
+
+
+def test_a_run_with_adapters_starts_from_weights_without(make_trainer, token_root, tmp_path):
+    dense = [make_trainer(max_steps=1, limit_val_batches=0), MoELanguageModel(tiny_decoder(), seed=3)]
+    dense[0].fit(dense[1], datamodule=tiny_data(token_root))
+    dense[0].save_checkpoint(tmp_path / "whole.ckpt")
+    adapter = AdapterConfig(["attention.q", "experts", "feed_forward.gate"], rank=2)
+
+    def branch(path, **arguments):
+        network = MoELanguageModel(tiny_decoder(), seed=4, **arguments)
+        trainer = make_trainer(BranchFrom(str(tmp_path / path)), max_steps=1, limit_val_batches=0)
+        trainer.fit(network, datamodule=tiny_data(token_root))
+        trainer.save_checkpoint(tmp_path / "adapted.ckpt")
+        return network
+
+    adapted = branch("whole.ckpt", adapter=adapter).state_dict()
+    whole = dense[1].state_dict()
+    plain = {without_adapters(name): weight for name, weight in adapted.items() if "lora_" not in name}
+    assert plain.keys() == whole.keys() and all(torch.equal(weight, whole[name]) for name, weight in plain.items())
+    assert any(weight.any() for name, weight in adapted.items() if "lora_B" in name)
+    again = branch("adapted.ckpt", adapter=adapter).state_dict()
+    assert all(torch.equal(again[name], adapted[name]) for name in adapted if "lora_" not in name)
+    with pytest.raises(UserError, match="whose weights have adapters, but `adapter` is null"):
+        branch("adapted.ckpt")
+
+
+def test_a_rank_that_a_weight_cannot_use_is_said():
+    shape = {"feed_forward": {"n_experts": 4, "top_k": 2, "expert_width": 16}}
+    with pytest.warns(UserWarning, match=r"`adapter.rank` is 8, but 2 of 4 weights .*\.gate\.weight with 4;"):
+        MoELanguageModel(tiny_decoder(**shape), adapter=AdapterConfig(["attention.q", "feed_forward.gate"], rank=8))
 
 
 @pytest.mark.slow  # a run through the command line

@@ -78,6 +78,8 @@ def test_what_is_frozen_is_said(specimen, monkeypatch):
     said = []
     monkeypatch.setattr("lit_moe.nn.gates.rank_zero_info", said.append)
     specimen("mixtral").decoder().say_frozen()
+    frozen = specimen("gpt_oss").module(freeze=["router"]).decoder  # whose bias is trained as its weights are
+    frozen.say_frozen()
     specimen("deepseek_v3").decoder(**MOVED).say_frozen()
     assert said == []
     specimen("deepseek_v3").decoder().say_frozen()
