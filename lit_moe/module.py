@@ -137,6 +137,8 @@ class MoELanguageModel(EvaluationTask):
                 self.decoder = HFDecoder(hugging_face, decoder.vocab_size)
             if self.adapter is not None:
                 add_adapters(self._network, self.adapter)
+                if isinstance(self.decoder, HFDecoder):
+                    self.decoder.check_adapters()
         self.config: Any = self.decoder.config
         freeze_parts(self, freeze or [])
         learning_rate_factors(self, lr_factors or {})

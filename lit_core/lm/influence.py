@@ -180,7 +180,7 @@ def sees_later_tokens(model: Any) -> bool:
 
     hook = model.get_input_embeddings().register_forward_hook(cut)
     try:
-        with _few_tokens(model) as logits_BSV:
+        with few_tokens(model) as logits_BSV:
             weights_V = torch.arange(logits_BSV.shape[-1], device=logits_BSV.device).cos()
             gradient = torch.autograd.grad((logits_BSV[:, 1] * weights_V).sum(), leaves[0])[0]
     finally:
@@ -206,7 +206,7 @@ def idle_parameters(model: Any) -> dict[str, nn.Parameter]:
 
     hook = register_module_forward_hook(note)
     try:
-        with _few_tokens(model) as logits_BSV:
+        with few_tokens(model) as logits_BSV:
             reached = _reached(logits_BSV)
     finally:
         hook.remove()
@@ -230,8 +230,12 @@ def _reached(tensor: Tensor) -> set[int]:
 
 
 @contextmanager
-def _few_tokens(model: Any) -> Iterator[Tensor]:
-    """Give the logits of four tokens with their graph."""
+def few_tokens(model: Any) -> Iterator[Tensor]:
+    """Give the logits of four tokens with their graph, in evaluation mode.
+
+    Args:
+        model: A causal language model of transformers.
+    """
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         yield model(input_ids=probe_ids(model, (1, 4)), use_cache=False).logits
 

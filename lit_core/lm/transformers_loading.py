@@ -90,7 +90,8 @@ def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> An
         options: Further arguments of ``from_pretrained``.
 
     Raises:
-        ValueError: If weights are missing, or have other shapes than the config describes; call it within `loading`.
+        ValueError: If weights are missing, are NaN, or have other shapes than the config describes; call it within
+            `loading`.
     """
     from transformers import AutoConfig
 
@@ -129,6 +130,9 @@ def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> An
             f"The weights of {name} hold {len(unused)} tensors for which the {type(model).__name__} that its config "
             f"describes has no place, such as {unused[0]}; they are left out."
         )
+    spoiled = next((key for key, weight in model.named_parameters() if bool(weight.isnan().any())), None)
+    if spoiled is not None:
+        raise ValueError(f"its {spoiled} holds NaN, with which nothing can be computed; its files may be damaged")
     return model
 
 

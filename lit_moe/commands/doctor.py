@@ -46,9 +46,10 @@ def doctor(
     refused by us before anything wrong is computed, or does not apply, and why. Weights of the models are not read.
 
     Args:
-        models: Names of Hugging Face models, folders, files config.json or model types of transformers; all for each
-            type of the installed transformers that holds a mixture, which takes half an hour.
-        checks: Names of the checks; null takes all.
+        models: Names of Hugging Face models, folders, files config.json or model types of transformers; the flag may be
+            left out, as in ``lit-moe doctor gpt_oss``. All, as ``lit-moe doctor all``, takes each type of the installed
+            transformers that holds a mixture, and half an hour.
+        checks: Names of some checks as a list, such as [gates, flops]; null takes all.
         seed: Seed of the weights and tokens, 0 or more; null takes 0.
         output: File to be written with the table, .md or .json; null prints only.
 
@@ -91,10 +92,12 @@ def doctor(
 
 def _chosen(names: list[str] | None) -> dict[str, Check]:
     known = all_checks()
+    if names == []:
+        raise UserError(f"checks is empty; name some of {', '.join(known)}, or leave it out to take all.")
     for name in names or []:
         if name not in known:
             raise UserError(f"checks has {name}, but must be of {', '.join(known)}.{did_you_mean(name, known)}")
-    return {name: check for name, check in known.items() if not names or name in names}
+    return {name: check for name, check in known.items() if names is None or name in names}
 
 
 def _line(model: str, name: str, finding: Finding) -> str:

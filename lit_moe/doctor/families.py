@@ -78,6 +78,17 @@ def holds_mixture(model: nn.Module) -> bool:
     return any(isinstance(module, kinds) for module in model.modules())
 
 
+def numbers_of_experts(config: Any) -> tuple[set[int], set[int]]:
+    """Return the numbers of experts that a config has, and those of experts that a token is sent to.
+
+    Args:
+        config: A config of transformers.
+    """
+    values = {key: value for key, value in vars(config).items() if type(value) is int}
+    number = {value for key, value in values.items() if _NUMBER.fullmatch(key)}
+    return number, {value for key, value in values.items() if _CHOSEN.fullmatch(key)}
+
+
 def build(config: PretrainedConfig) -> Any:
     """Return the causal language model of a config, with transformers' own random weights in float32.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ from lit_core.files.json_files import read_json
 from lit_core.files.paths import resolve_data_path, says_where
 from lit_core.lm.model_files import check_model_folder, open_weights, weight_files
 from lit_core.lm.transformers_loading import check_type, loading, quiet_transformers
-from lit_moe.doctor.families import build, holds_mixture, small_config
+from lit_moe.doctor.families import build, holds_mixture, numbers_of_experts, small_config
 from lit_moe.doctor.shrink import shrink
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+#: The numbers of layers and of experts in the names of tensors.
+_LAYER, _EXPERT = re.compile(r"\blayers\.(\d{1,6})\."), re.compile(r"(?:^|\.)experts\.(\d{1,6})\.")
 _REMEDY = "give a Hugging Face name, a folder or a config.json"
 
 
@@ -99,27 +101,58 @@ def _small_of_values(values: Mapping[str, Any], subject: str, path: Path) -> Pre
         raise UserError(f"{subject}, whose config describes no model ({_reason(error)}); correct it.") from error
     if small is None:
         raise UserError(f"{subject}, a {kind}, of which transformers has no causal language model; {_REMEDY}.")
-    if path.is_dir() and "quantization_config" not in values:
-        _check_shapes(config, path, subject)
+    _check_chosen(config, subject)
+    if path.is_dir():
+        _check_weights(config, path, subject, shapes="quantization_config" not in values)
     return small
 
 
-def _check_shapes(config: PretrainedConfig, folder: Path, subject: str) -> None:
-    """Compare the shapes that a config describes with those of the weights beside it that have the same names."""
+def _check_chosen(config: PretrainedConfig, subject: str) -> None:
+    """Refuse a config whose tokens go to more experts than there are, which its small copy would not show."""
+    experts, chosen = numbers_of_experts(config)
+    if experts and chosen and min(chosen) > (most := max(experts) + getattr(config, "zero_expert_num", 0)):
+        raise UserError(
+            f"{subject}, whose config sends a token to {min(chosen)} experts, but has {most}; correct its config."
+        )
+
+
+def _check_weights(config: PretrainedConfig, folder: Path, subject: str, shapes: bool) -> None:
+    """Compare the layers, the experts and the shapes that a config describes with those of the weights beside it.
+
+    Args:
+        config: The config.
+        folder: The folder of the model.
+        subject: Start of an error message.
+        shapes: Whether shapes are compared, of tensors that have the same names; those of packed numbers differ.
+    """
     files = weight_files(folder)
     if files is None:
         return
     with torch.device("meta"):
         state = build(config).state_dict()
-    for file in sorted(set(files.values())):
-        weights = open_weights(folder / file)
+    opened = {file: open_weights(folder / file) for file in sorted(set(files.values()))}
+    names = [name for weights in opened.values() for name in weights.keys()]
+    remedy = "give the config that belongs to the weights"
+    if (layers := _count(_LAYER, names)) and layers < (described := _count(_LAYER, state)):
+        raise UserError(
+            f"{subject}, whose config describes {described} layers, but its weights hold {layers}; {remedy}."
+        )
+    experts, _ = numbers_of_experts(config)
+    if (held := _count(_EXPERT, names)) and len(experts) == 1 and {held} != experts:
+        raise UserError(f"{subject}, whose config has {max(experts)} experts, but its weights hold {held}; {remedy}.")
+    for file, weights in opened.items() if shapes else ():
         for name in weights.keys():
             shape = tuple(weights.get_slice(name).get_shape())
             if name in state and tuple(state[name].shape) != shape:
                 raise UserError(
                     f"{subject}, whose config describes {name} as {tuple(state[name].shape)}, but {file} holds "
-                    f"{shape}; give the config that belongs to the weights."
+                    f"{shape}; {remedy}."
                 )
+
+
+def _count(pattern: re.Pattern[str], names: Iterable[str]) -> int:
+    """Return the number of modules that names count from 0 where a pattern matches; 0 if none does."""
+    return max((int(match[1]) + 1 for name in names if (match := pattern.search(name))), default=0)
 
 
 def _reason(error: Exception) -> str:

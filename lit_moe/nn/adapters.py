@@ -65,8 +65,8 @@ def add_adapters(network: nn.Module, config: AdapterConfig) -> None:
         fitting = [name for name in matching(network, pattern, "adapter.targets") if _can_have_one(network, name)]
         if not fitting:
             raise UserError(
-                f"`adapter.targets` has {pattern}, but it names no matrix and no stacked experts, which alone can have "
-                "an adapter; name others."
+                f"`adapter.targets` has {pattern}, but it names no matrix and no stacked experts that a loss trains; "
+                "only these can have an adapter, so name others."
             )
         chosen += fitting
     _warn_of_rank(network, config.rank, list(dict.fromkeys(chosen)))
@@ -135,4 +135,7 @@ def _warn_of_rank(network: nn.Module, rank: int, names: list[str]) -> None:
 def _can_have_one(network: nn.Module, name: str) -> bool:
     path, _, leaf = name.rpartition(".")
     is_other = isinstance(network.get_submodule(path), (nn.Embedding, nn.modules.conv._ConvNd))
-    return network.get_parameter(name).dim() in (2, 3) and "bias" not in leaf and not is_other
+    weight = network.get_parameter(
+        name
+    )  # frozen before is what gets no gradient, which its adapter would not get either
+    return weight.dim() in (2, 3) and weight.requires_grad and "bias" not in leaf and not is_other

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lit_core.errors import UserError, did_you_mean, reason_of
 from lit_core.files.json_files import parse_json
 from lit_core.lightning.exact_buffers import ExactBuffers
+from lit_core.lm.influence import few_tokens
 from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
@@ -210,6 +211,23 @@ class HFDecoder(ExactBuffers):
         """Say, at the start of a training, that selection biases stay as they are, if there are any and they do."""
         if self._described.selection_bias == "frozen":
             say_frozen_biases(self.model, self.watched)
+
+    def check_adapters(self) -> None:
+        """Check that the model runs with the adapters that were added; nothing is computed on the meta device.
+
+        Raises:
+            UserError: If it does not, as where it reads the weights of a layer beside the call of that layer.
+        """
+        if self.model.get_input_embeddings().weight.is_meta:
+            return
+        try:
+            with few_tokens(self.model):
+                pass
+        except Exception as error:  # whatever a model of transformers raises
+            raise UserError(
+                f"`adapter.targets` names weights of a {type(self.model).__name__} that cannot have an adapter "
+                f"({reason_of(error)}); name others."
+            ) from error
 
     def check_sharded(self, precision: str) -> None:
         """Check that FSDP2 can divide the weights, of which it takes one number format per layer.

@@ -12,6 +12,8 @@ from test_module import tiny_data, tiny_decoder
 from lit_core.callbacks import BranchFrom
 from lit_core.errors import UserError
 from lit_moe.cli import main
+from lit_moe.doctor.families import small_config
+from lit_moe.doctor.specimen import Specimen
 from lit_moe.interop.exporting import export_model
 from lit_moe.lm import load_module
 from lit_moe.module import MoELanguageModel
@@ -83,6 +85,14 @@ def test_what_cannot_have_an_adapter_is_said():
         MoELanguageModel(tiny_decoder(), adapter=AdapterConfig(["router"]))
     with pytest.raises(UserError, match="names no matrix and no stacked experts"):
         MoELanguageModel(tiny_decoder(), adapter=AdapterConfig(["norm"]))
+    sparse = Specimen(small_config("deepseek_v32"), seed=0)
+    with pytest.raises(UserError, match="no stacked experts that a loss trains"):
+        sparse.module(adapter=AdapterConfig(["indexer"]))  # which chooses, and gets no gradient
+    trained = sparse.module(adapter=AdapterConfig(["self_attn.*"])).decoder
+    assert not [name for name, weight in trained.named_parameters() if weight.requires_grad and "indexer" in name]
+    read_beside = Specimen(small_config("dbrx"), seed=0)
+    with pytest.raises(UserError, match=r"names weights of a DbrxForCausalLM that cannot have an adapter \(.*'v1'"):
+        read_beside.module(adapter=AdapterConfig(["experts.mlp.w1"]))
     with pytest.raises(UserError, match="targets` is empty"):
         AdapterConfig([])
     sharded = module("ours")

@@ -77,6 +77,7 @@ def _shifted(output):
         ({"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}, "has code of its own, which is never run here"),
         ({"model_type": "clip"}, "of which transformers has no causal language model"),
         ({"num_local_experts": "many"}, "whose config describes no model"),
+        ({"num_experts_per_tok": 9}, "whose config sends a token to 9 experts, but has 8; correct its config"),
     ],
 )
 def test_a_config_that_cannot_be_examined_is_refused(change, sentence, said):
@@ -121,7 +122,36 @@ def test_a_config_whose_shapes_contradict_the_weights_is_refused(folder, said):
     assert shown.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("num_hidden_layers", 9, "whose config describes 9 layers, but its weights hold 4"),
+        ("num_local_experts", 4, "whose config has 4 experts, but its weights hold 8"),
+        ("num_local_experts", 17, "whose config has 17 experts, but its weights hold 8"),
+    ],
+)
+def test_a_config_of_other_layers_or_experts_than_the_weights_is_refused(key, value, sentence, folder, said):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {key: value}))
+    code, shown = said("model")
+    assert (
+        code == 2
+        and shown.err == f"lit-moe: model is model, {sentence}; give the config that belongs to the weights.\n"
+    )
+
+
+def test_a_file_of_the_model_is_not_overwritten(folder, said):
+    before = (folder / "config.json").read_bytes()
+    for spelling in ("model", str(folder.resolve())):
+        code, shown = said(spelling, "--checks", "[gates]", "--output", "model/config.json", "--overwrite")
+        assert code == 2 and f"output is model/config.json, a file of {spelling}, which models reads" in shown.err
+    assert (folder / "config.json").read_bytes() == before
+    for _ in range(2):  # a page of our own in the folder can be replaced
+        assert said("model", "--checks", "[gates]", "--output", "model/found.md", "--overwrite")[0] == 0
+
+
 def test_other_words_are_refused(said):
+    assert "checks is empty; name some of" in said("mixtral", "--checks", "[]")[1].err
     assert "lacks models" in said()[1].err
     assert "output is found.csv, but must end in .md" in said("mixtral", "--output", "found.csv")[1].err
     assert "checks has exprot, but must be of " in said("mixtral", "--checks", "[exprot]")[1].err

@@ -1,12 +1,14 @@
 """A config that contradicts its weights: no number of a model that is trained on is random without a word."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("transformers")
 
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, BertConfig, T5Config
 
 from lit_core.errors import UserError
@@ -47,6 +49,15 @@ def test_layers_without_weights_are_refused_and_weights_without_a_layer_are_name
 def test_other_shapes_are_named_with_both(folder):
     experts = json.loads(open(f"{folder()}/config.json").read())["num_local_experts"]
     refused(folder(num_local_experts=experts + 1), "experts", f"({experts + 1}, ", f"({experts}, ")
+
+
+def test_a_weight_that_is_not_a_number_is_named(folder):
+    weights = Path(folder(), "model.safetensors")
+    tensors = load_file(weights)
+    name = "model.layers.1.block_sparse_moe.experts.3.w2.weight"
+    tensors[name].view(-1)[5] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    refused(folder(), "its model.layers.1.mlp.experts.down_proj holds NaN", "may be damaged")
 
 
 def test_a_gate_that_chooses_more_experts_than_there_are_is_refused_in_a_sentence(folder):
