@@ -17,7 +17,7 @@ from lit_moe.doctor.specimen import Specimen
 from lit_moe.interop.exporting import export_model
 from lit_moe.lm import load_module
 from lit_moe.module import MoELanguageModel
-from lit_moe.nn import AdapterConfig, HFConfig, PenaltyRouter
+from lit_moe.nn import AdapterConfig, DecoderConfig, HFConfig, PenaltyRouter
 from lit_moe.nn.adapters import without_adapters
 from lit_moe.parallel.strategy import ShardedStrategy
 
@@ -36,10 +36,13 @@ NETWORKS = {
 
 def module(kind, **arguments):
     config, targets = NETWORKS[kind]
+    if config is None:
+        shape = {"feed_forward": {"n_experts": 4, "top_k": 2, "expert_width": 16}}
+        network = {"decoder": tiny_decoder(**shape), "router": partial(PenaltyRouter, balance_weight=0.01)}
+    else:
+        network = {"decoder": DecoderConfig(384), "hugging_face": HFConfig(config=config, balance_weight=0.01)}
     return MoELanguageModel(
-        tiny_decoder(feed_forward={"n_experts": 4, "top_k": 2, "expert_width": 16}),
-        router=partial(PenaltyRouter, balance_weight=0.01),
-        hugging_face=None if config is None else HFConfig(config=config, balance_weight=0.01),
+        **network,
         adapter=AdapterConfig(targets, rank=4),
         seed=1,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
@@ -115,7 +118,7 @@ def test_adapters_are_on_the_named_weights_and_on_no_other(target):
     # peft takes stacked experts in place of dense and shared ones where it knows the network as one of transformers'
     shape = {key: value for key, value in SHAPE.items() if key != "num_local_experts"}
     config = HFConfig(config={"model_type": "qwen2_moe", "mlp_only_layers": [0], **shape, **SPARSE})
-    network = MoELanguageModel(tiny_decoder(), hugging_face=config, adapter=AdapterConfig([target], rank=2))
+    network = MoELanguageModel(DecoderConfig(384), hugging_face=config, adapter=AdapterConfig([target], rank=2))
     adapted = {
         re.sub(r"(\.base_layer)*\.lora_\w\.default\.weight", "", name)
         for name in network.state_dict()
