@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
+from torch import nn
 
 from lit_core.errors import UserError, check_at_least
 from lit_core.files.paths import file_sha256
 from lit_core.lightning.devices import gather_shares, share
+from lit_core.trust import KNOWN
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.folder import Received
@@ -23,6 +25,8 @@ from lit_valuation.samples import Samples, as_inputs
 from lit_valuation.selectors import Pool, Selection, Selector
 
 _BATCH_SIZE = 256
+#: Packages whose class paths tell nothing about who names them.
+_PUBLIC = (*KNOWN, "timm.", "torchvision.", "transformers.")
 
 
 def check_budget(budget: int | None, query: Query, limit: int) -> int:
@@ -201,19 +205,22 @@ def describe_choice(
     checkpoint: Path | None,
     selection: Selection,
 ) -> Choice:
-    """Return how an answer was chosen, without any name that could tell who chose it."""
+    """Return how an answer was chosen, without any name that could tell who chose it, as that of an own class could."""
+    network = getattr(task, "network", None)
     return Choice(
         selector=_class_path(selector),
         settings={key: _plain(value) for key, value in vars(selector).items() if not key.startswith("_")},
         encoder=encoder,
-        model=None if task is None else _class_path(getattr(task, "network", task)),
+        model=None if task is None else _class_path(network if isinstance(network, nn.Module) else task),
         checkpoint=None if checkpoint is None else file_sha256(checkpoint),
         facts={name: float(value) for name, value in selection.facts.items()},
     )
 
 
 def _class_path(instance: Any) -> str:
-    return f"{type(instance).__module__}.{type(instance).__qualname__}"
+    """Return the class path of an object; of a class that is not in a public package only that it is the owner's."""
+    path = f"{type(instance).__module__}.{type(instance).__qualname__}"
+    return path if path.startswith(_PUBLIC) else "(a class of the owner's)"
 
 
 def _plain(value: Any) -> Plain:

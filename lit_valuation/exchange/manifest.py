@@ -129,7 +129,7 @@ class Choice:
     """How an owner chose its answer, in the owner's own words.
 
     Args:
-        selector: Class path of the selector.
+        selector: Class path of the selector, as that of the network only where it is in a public package.
         settings: Arguments of the selector.
         encoder: The encoder of the features; None if the selector uses none.
         model: Class path of the network that gave the gradients; None if the selector uses none.

@@ -14,7 +14,7 @@ from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.functional.pursuit import Rule
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import features_of
-from lit_valuation.selectors.gradient_matching import match_by_class
+from lit_valuation.selectors.matching import Matching, match_by_class
 
 
 class FuncFeatSelector(Selector):
@@ -47,16 +47,8 @@ class FuncFeatSelector(Selector):
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         distances, scaled = psi_by_class(pool, queries)
-        selection = match_by_class(
-            pool,
-            queries,
-            budget,
-            ridge=self.ridge,
-            relative=self.relative,
-            psi=scaled,
-            psi_ridge=self.psi_ridge,
-            rule=self.rule,
-        )
+        matching = Matching(self.ridge, self.relative, scaled, self.psi_ridge, self.rule)
+        selection = match_by_class(pool, queries, budget, matching)
         if not len(selection.indices):
             return selection
         mean = float(distances[selection.indices].mean())

@@ -2,95 +2,60 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from lit_core.errors import UserError, check_at_least
-from lit_valuation.functional.pursuit import PursuitOptions, Rule, matching_pursuits
-from lit_valuation.selectors.base import Need, Pool, Selection, Selector, in_turns, split_budget
+from lit_core.seeds import part_seed
+from lit_valuation.selectors.base import Need, Pool, Selection, Selector
+from lit_valuation.selectors.matching import Matching, Rest, Targets, match_by_class
 
 
 class GradientMatchingSelector(Selector):
     """Matches, class by class, the sum of the queries' last-layer gradients by orthogonal matching pursuit.
 
-    This is the functional similarity of Sarwar et al. 2024, after GRAD-MATCH of Killamsetty et al. 2021. The selector
-    stops before the budget is spent if no further sample reduces the residual. It reports ``relative_residual``,
-    √(Σ ‖r_c‖² / Σ ‖b_c‖²) over the classes c of the queries.
+    This is the functional similarity of Sarwar et al. 2024, after GRAD-MATCH of Killamsetty et al. 2021. A pursuit ends
+    before its budget is spent once no further sample has a positive product with the residual. Its weights are then the
+    best non-negative ones over all samples of the class, so a larger budget changes nothing.
+
+    It reports ``relative_residual``, √(Σ ‖r_t‖² / Σ ‖b_t‖²) over the targets t, and with ``rest: fill`` how many
+    samples came from each round, as ``selected_in_round_1`` and so on.
 
     Args:
         ridge: λ, the penalty on squared weights, 0 or more.
         relative: Whether λ is a multiple of the mean squared norm of a class's gradients; the paper's code uses an
             absolute value of 0.5.
+        targets: What is matched: ``class``, as in the paper, the sum over all queries of a class; ``clusters``, the
+            sums over clusters of them, one after the other from the largest, each with the samples that are left.
+        n_clusters: Most clusters of a class, 1 or more, by k-means of the queries' gradients. They share the class's
+            budget in proportion to their number of queries.
+        rest: What becomes of a budget that a pursuit leaves: ``leave`` it, as in the paper; ``fill`` it by rounds that
+            match the same target with the samples that are left, until it is spent or no product is positive. Weights
+            of several rounds are divided by their number, so that all of them together match the target.
 
     Raises:
-        UserError: If the penalty is negative or not finite.
+        UserError: If the penalty is negative or not finite, n_clusters is below 1, or a choice is not known.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
 
-    def __init__(self, ridge: float = 0.01, relative: bool = True) -> None:
+    def __init__(
+        self,
+        ridge: float = 0.01,
+        relative: bool = True,
+        targets: Targets = "class",
+        n_clusters: int = 4,
+        rest: Rest = "leave",
+    ) -> None:
         check_at_least(0, ridge=ridge)
+        check_at_least(1, n_clusters=n_clusters)
+        for name, value, known in (("targets", targets, ("class", "clusters")), ("rest", rest, ("leave", "fill"))):
+            if value not in known:
+                raise UserError(f"{name} is {value!r}, but must be {' or '.join(known)}.")
         self.ridge, self.relative = ridge, relative
+        self.targets, self.n_clusters, self.rest = targets, n_clusters, rest
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
-        return match_by_class(pool, queries, budget, ridge=self.ridge, relative=self.relative)
-
-
-def match_by_class(
-    pool: Pool,
-    queries: Pool,
-    budget: int,
-    *,
-    ridge: float,
-    relative: bool,
-    psi: Tensor | None = None,
-    psi_ridge: float = 0.0,
-    rule: Rule = "residual",
-) -> Selection:
-    """Match the gradient of each class's queries with the pool's samples of that class.
-
-    Args:
-        pool: The owner's samples.
-        queries: The hard cases.
-        budget: Most samples to choose.
-        ridge: λ, 0 or more.
-        relative: Whether the penalties are multiples of the mean squared norm of a class's gradients.
-        psi: ψ of each sample of the pool, ``(n,)``; None for none.
-        psi_ridge: μ, 0 or more.
-        rule: Criterion of the next sample; see :func:`matching_pursuits`.
-
-    Returns:
-        The selection, with the weights of the match and the fact ``relative_residual``.
-
-    Raises:
-        UserError: If gradients are missing, the budget is below 1, or the pool has no sample of the queries' classes.
-    """
-    for part, name in ((pool, "pool"), (queries, "queries")):
-        if part.gradients is None:
-            raise UserError(f"The {name} came without gradients; gather them with the owner's model.")
-    assert pool.gradients is not None and queries.gradients is not None
-    shares = split_budget(budget, pool.y, queries.y)
-    classes = [int(c) for c in queries.y.unique()]
-    targets = {c: queries.gradients.take((queries.y == c).nonzero().squeeze(1)).sum() for c in classes}
-    found = matching_pursuits(
-        pool.gradients,
-        torch.stack([targets[c] for c in shares]),
-        list(shares.values()),
-        PursuitOptions(ridge=ridge, relative=relative, psi_ridge=psi_ridge, rule=rule),
-        allowed=torch.stack([pool.y == c for c in shares]),
-        psi=psi,
-    )
-    pursuits = dict(zip(shares, found, strict=True))
-    indices = in_turns({c: pursuit.support for c, pursuit in pursuits.items()}, queries.y)
-    weights = torch.zeros(len(pool), dtype=torch.float64)
-    for pursuit in found:
-        weights[pursuit.support] = pursuit.weights.double()
-    squares = {c: float(target.square().sum()) for c, target in targets.items()}
-    fractions = {c: pursuits[c].residual ** 2 if c in pursuits else 1.0 for c in classes}
-    total = sum(squares.values())
-    residual = math.sqrt(sum(squares[c] * fractions[c] for c in classes) / total) if total else 0.0
-    return Selection(indices, weights[indices].float(), {"relative_residual": residual})
+        clusters = self.n_clusters if self.targets == "clusters" else 1
+        matching = Matching(self.ridge, self.relative, n_clusters=clusters, rest=self.rest, seed=part_seed(seed))
+        return match_by_class(pool, queries, budget, matching)

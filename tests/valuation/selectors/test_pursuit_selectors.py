@@ -5,13 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from naive_pursuit import best_weights, naive_pursuit
 from scipy.optimize import nnls
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from lit_core.errors import UserError
 from lit_valuation.functional.gradients import last_layer_gradients
+from lit_valuation.functional.k_means import k_means
 from lit_valuation.selectors import FuncFeatSelector, GradientMatchingSelector, Pool
+from lit_valuation.selectors.base import split_budget
 from lit_valuation.selectors.func_feat import psi_by_class
 
 
@@ -112,3 +115,113 @@ def test_penalties_below_zero_and_missing_gradients_are_refused(sides):
         FuncFeatSelector(psi_ridge=math.nan)
     with pytest.raises(UserError, match="queries came without gradients"):
         GradientMatchingSelector().select(pool, Pool(queries.y, features=queries.features), 4)
+
+
+def penalties_of(atoms, ridge=0.01):
+    return np.full(len(atoms), ridge * np.square(atoms).sum(1).mean())
+
+
+def test_a_pursuit_that_ends_early_has_the_best_weights_over_all_samples(sides):
+    pool, queries, atoms, asked = sides
+    selection = GradientMatchingSelector().select(pool, queries, 60)
+    assert len(selection.indices) < 60
+    given = torch.zeros(len(pool))
+    given[selection.indices] = selection.weights
+    for c in (3, 8):
+        mine = (pool.y == c).numpy()
+        target = asked[(queries.y == c).numpy()].sum(0)
+        np.testing.assert_allclose(given[mine], best_weights(atoms[mine], target, penalties_of(atoms[mine])), atol=1e-5)
+
+
+def rounds_of(atoms, free, target, budget, penalties, fill):
+    """Choose by pursuits as they are written down, each with the samples that are left."""
+    found = []
+    while sum(len(support) for support, _ in found) < budget:
+        left = budget - sum(len(support) for support, _ in found)
+        support, weights, _ = naive_pursuit(atoms[free], target, left, penalties[free])
+        if not support:
+            break
+        chosen = np.array(free)[support].tolist()
+        found.append((chosen, weights))
+        free = [i for i in free if i not in chosen]
+        if not fill:
+            break
+    return found, free
+
+
+def test_further_rounds_spend_the_budget_on_the_same_target(sides):
+    pool, queries, atoms, asked = sides
+    selection = GradientMatchingSelector(rest="fill").select(pool, queries, 50)
+    left = GradientMatchingSelector().select(pool, queries, 50)
+    counts = [selection.facts[f"selected_in_round_{number}"] for number in (1, 2)]
+    assert sum(v for k, v in selection.facts.items() if k.startswith("selected")) == len(selection.indices) == 50
+    assert counts[0] == len(left.indices) and counts[1] > 0
+    squares = whole = 0.0
+    for c in (3, 8):
+        mine = (pool.y == c).nonzero().squeeze(1).tolist()
+        target = asked[(queries.y == c).numpy()].sum(0)
+        budget = int((pool.y[selection.indices] == c).sum())
+        penalties = np.zeros(len(atoms))
+        penalties[mine] = penalties_of(atoms[mine])
+        rounds, _ = rounds_of(atoms, mine, target, budget, penalties, fill=True)
+        assert len(rounds) > 1
+        rows = [i for support, _ in rounds for i in support]
+        weights = np.concatenate([of_round for _, of_round in rounds]) / len(rounds)
+        ours = [i for i in selection.indices.tolist() if pool.y[i] == c]
+        assert ours == rows
+        given = dict(zip(selection.indices.tolist(), selection.weights.tolist(), strict=True))
+        np.testing.assert_allclose([given[i] for i in rows], weights, rtol=1e-4, atol=1e-6)
+        squares += np.square(target - weights @ atoms[rows]).sum()
+        whole += target @ target
+    assert selection.facts["relative_residual"] == pytest.approx(math.sqrt(squares / whole), rel=1e-6)
+
+
+def test_no_round_chooses_a_sample_that_points_away_from_the_target(sides):
+    pool, queries, atoms, asked = sides
+    everything = GradientMatchingSelector(rest="fill").select(pool, queries, len(pool))
+    for c in (3, 8):
+        target = asked[(queries.y == c).numpy()].sum(0)
+        left = sorted(set((pool.y == c).nonzero().squeeze(1).tolist()) - set(everything.indices.tolist()))
+        assert (atoms[left] @ target <= 1e-9).all()
+
+
+@pytest.mark.parametrize("rest", ["leave", "fill"])
+def test_clusters_are_targets_of_their_own_which_share_the_budget_and_no_sample(sides, rest):
+    pool, queries, atoms, asked = sides
+    selection = GradientMatchingSelector(targets="clusters", n_clusters=3, rest=rest).select(pool, queries, 20, seed=5)
+    assert len(set(selection.indices.tolist())) == len(selection.indices) <= 20
+    shares = split_budget(20, pool.y, queries.y)
+    given = dict(zip(selection.indices.tolist(), selection.weights.tolist(), strict=True))
+    left = whole = 0.0
+    expected = []
+    for c in (3, 8):
+        free = (pool.y == c).nonzero().squeeze(1).tolist()
+        penalties = np.zeros(len(atoms))
+        penalties[free] = penalties_of(atoms[free])
+        rows = asked[(queries.y == c).numpy()]
+        labels = k_means(torch.tensor(rows), 3, seed=5).numpy()
+        sizes = [int((labels == k).sum()) for k in range(labels.max() + 1)]
+        parts = [0] * len(sizes)
+        for _ in range(shares[c]):  # Sainte-Laguë: each sample to the cluster with the largest quotient
+            parts[max(range(len(sizes)), key=lambda k: (sizes[k] / (2 * parts[k] + 1), -k))] += 1
+        for k, part in enumerate(parts):
+            target = rows[labels == k].sum(0)
+            rounds, free = rounds_of(atoms, free, target, part, penalties, rest == "fill")
+            support = [i for chosen, _ in rounds for i in chosen]
+            weights = np.concatenate([np.zeros(0), *[of_round for _, of_round in rounds]]) / max(1, len(rounds))
+            np.testing.assert_allclose([given[i] for i in support], weights, rtol=1e-4, atol=1e-6)
+            left += np.square(target - weights @ atoms[support]).sum()
+            whole += target @ target
+            expected += support
+    assert sorted(expected) == sorted(selection.indices.tolist())
+    assert selection.facts["relative_residual"] == pytest.approx(math.sqrt(left / whole), rel=1e-6)
+
+
+def test_choices_that_are_not_known_are_refused():
+    for argument, words in [
+        ({"targets": "clases"}, "targets is 'clases', but must be class or clusters"),
+        ({"rest": "drop"}, "rest is 'drop', but must be leave or fill"),
+        ({"n_clusters": 0}, "n_clusters is 0"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            GradientMatchingSelector(**argument)
