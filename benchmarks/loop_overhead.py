@@ -321,7 +321,8 @@ def main() -> None:
     result, todo = new_result("loop_overhead", options, ("torch", "lightning")), cases(options.quick)
     with tempfile.TemporaryDirectory() as name, quiet_lightning():
         with contextlib.redirect_stdout(None):
-            prepare(name, [Stdlib("packages", 50), Austen()], tokenizer="bytes", max_bytes=200_000)
+            files, size = (20, 40_000) if options.quick else (50, 200_000)
+            prepare(name, [Stdlib("packages", files), Austen()], tokenizer="bytes", max_bytes=size)
         for index, case in enumerate(todo, start=1):
             progress(f"[{index}/{len(todo)}] d_model {case.d_model}, {case.sequences} × {case.length} tokens")
             result["cases"].append(run(case, Path(name), result["rounds"], result["warm_up"]))

@@ -17,7 +17,7 @@ class ByteWindows:
     """Windows over the bytes of a text, as a source of samples."""
 
     def __init__(self, text, length=16, limit=None):
-        self.rows = torch.tensor(list(text.encode()))
+        self.rows = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long()
         self.length = length
         self.size = min((len(self.rows) - 1) // length, limit or len(self.rows))
 

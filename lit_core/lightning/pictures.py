@@ -119,14 +119,18 @@ def add_figure(trainer: Trainer, key: str, figure: Figure, step: int) -> None:
         figure: Made without pyplot, so that nothing has to be closed.
         step: Optimizer step it belongs to.
     """
+    if shows_pictures(trainer):
+        add_images(trainer, key, [pixels(figure)], step)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Return a matplotlib figure drawn, as bytes of shape ``(height, width, 3)``."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    if not shows_pictures(trainer):
-        return
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    add_images(trainer, key, [np.asarray(canvas.buffer_rgba())[..., :3].copy()], step)
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def add_images(trainer: Trainer, key: str, images: Sequence[np.ndarray], step: int) -> None:

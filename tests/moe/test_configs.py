@@ -42,16 +42,6 @@ def fit(*configs, small, run):
     return main(["fit", *named, *small, "--run", run])
 
 
-def test_pretrain_then_both_continuations(small):
-    before = "runs/moe/before/checkpoints/last.ckpt"
-    assert fit("quickstart/pretrain.yaml", small=[*small, *FEW], run="before") == 0
-    for replay in ("replay_30", "replay_0"):
-        branch = [*small, "--branch_from", before]
-        assert fit("quickstart/continue.yaml", f"quickstart/{replay}.yaml", small=branch, run=replay) == 0
-    config = yaml.safe_load(Path("runs/moe/replay_30/config.yaml").read_text())
-    assert config["model"]["init_args"]["decoder"]["feed_forward"] == "granular"  # from the branch's checkpoint
-
-
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
 def test_a_part_replaces_that_of_the_base(path, small):
     assert fit("quickstart/pretrain.yaml", f"{path.parent.name}/{path.name}", small=[*small, *FEW], run="run") == 0
@@ -73,6 +63,15 @@ def quickstart(tmp_path_factory, token_root):
         configs = ("quickstart/continue.yaml", "quickstart/replay_30.yaml")
         assert fit(*configs, small=small, run="quickstart-replay-30") == 0
         return Path.cwd()
+
+
+def test_pretrain_then_both_continuations(quickstart, small):
+    shutil.copytree(quickstart / "runs", "runs")  # which has the continuation with replay
+    branch = [*small, "--branch_from", "runs/moe/quickstart-pretrain/checkpoints/last.ckpt"]
+    assert fit("quickstart/continue.yaml", "quickstart/replay_0.yaml", small=branch, run="quickstart-replay-0") == 0
+    for replay in ("30", "0"):
+        config = yaml.safe_load(Path(f"runs/moe/quickstart-replay-{replay}/config.yaml").read_text())
+        assert config["model"]["init_args"]["decoder"]["feed_forward"] == "granular"  # from the branch's checkpoint
 
 
 def callbacks():

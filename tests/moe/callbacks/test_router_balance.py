@@ -10,6 +10,9 @@ from lit_core.errors import UserError
 from lit_moe.callbacks import ReplayMixing, RouterBalance
 from lit_moe.nn import PenaltyRouter, SinkhornRouter, TopKRouter
 
+#: Its pictures are drawn.
+DRAWN = True
+
 
 class Recorder(Callback):
     """Keeps what each router really got and chose, by hooks, without looking at its statistics."""

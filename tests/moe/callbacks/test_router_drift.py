@@ -3,12 +3,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_core.data import ResumeStream
 from lit_core.errors import UserError
 from lit_moe.callbacks import RouterDrift
 from lit_moe.nn import BiasRouter, PenaltyRouter, SinkhornRouter
+
+#: Its pictures are drawn.
+DRAWN = True
 
 
 class Recorder(Callback):
@@ -30,11 +34,12 @@ class Recorder(Callback):
         self.batches.append((dataloader_idx, ids, [indices[mask].tolist() for indices in self.seen]))
 
 
-@pytest.fixture
-def routed_model(byte_model):
+@pytest.fixture(scope="module")
+def routed_model():
     """Somebody else's LightningModule that can be compared."""
+    from byte_run import ByteModel
 
-    class Routed(byte_model):
+    class Routed(ByteModel):
         config = SimpleNamespace(vocab_size=256)
 
         def routing_step(self, batch):
@@ -43,13 +48,17 @@ def routed_model(byte_model):
     return Routed
 
 
-@pytest.fixture
-def before(routed_model, byte_data, make_trainer, tmp_path):
+@pytest.fixture(scope="module")
+def before(routed_model, tmp_path_factory):
     """The path of a checkpoint of a model that has learnt a little."""
-    trainer = make_trainer(name="before", max_steps=8)
-    trainer.fit(routed_model(), datamodule=byte_data(replay=False))
-    trainer.save_checkpoint(tmp_path / "before.ckpt")
-    return str(tmp_path / "before.ckpt")
+    from byte_run import ByteData
+
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator="cpu", max_steps=8, limit_val_batches=0, callbacks=[ResumeStream()], **quiet)
+    trainer.fit(routed_model(), datamodule=ByteData(replay=False))
+    path = tmp_path_factory.mktemp("before") / "before.ckpt"
+    trainer.save_checkpoint(path)
+    return str(path)
 
 
 def test_a_test_compares_whole_sources_and_no_padding(routed_model, byte_data, make_trainer, before):

@@ -53,8 +53,13 @@ def guessed(model, layout):
     return StepMemory(model.decoder, layout, *optimizer_memory(model, layout)).moments
 
 
+def stepped(optimizer):
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def tracked(model, layout):
-    """Return the most that real steps of training hold, and what a forward pass leaves behind, in bytes."""
+    """Return the most that a real step of training holds, and what a forward pass leaves behind, in bytes."""
     if layout.stored == 2:
         model.to(torch.bfloat16)
     optimizer = model.configure_optimizers()
@@ -63,16 +68,17 @@ def tracked(model, layout):
     tracker = MemTracker()
     tracker.track_external(model, optimizer)
     with tracker:
-        for _ in range(2):  # the first makes the optimizer's states
-            for _ in range(layout.accumulation):
-                tracker.reset_mod_stats()
-                with torch.autocast("cpu", torch.bfloat16, enabled=layout.mixed):
-                    loss = model.training_step(batch, 0)
-                [now] = tracker.get_tracker_snapshot("current").values()
-                loss.backward()
-                del loss
-            optimizer.step()
-            optimizer.zero_grad()
+        for weight in model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        stepped(optimizer)  # which makes the optimizer's states
+        for _ in range(layout.accumulation):
+            tracker.reset_mod_stats()
+            with torch.autocast("cpu", torch.bfloat16, enabled=layout.mixed):
+                loss = model.training_step(batch, 0)
+            [now] = tracker.get_tracker_snapshot("current").values()
+            loss.backward()
+            del loss
+        stepped(optimizer)
     [peak] = tracker.get_tracker_snapshot("peak").values()
     states = [value for state in optimizer.state.values() for value in state.values()]
     return peak["Total"], now["Total"] - sum(value.nbytes for value in states)
