@@ -25,6 +25,7 @@ from lit_core.references import resolved
 from lit_core.size_limit import sized_as
 from lit_core.trust import is_own, note_typed
 from lit_valuation.contract import FAULTS
+from lit_valuation.task import SampleTask
 
 #: What a user says of a model: its import path, a YAML file, or a mapping, with class_path and init_args.
 Description = dict[str, str | int | float | bool | list | dict | None] | str
@@ -74,7 +75,15 @@ class SavedModel:
                     "fit, or name the class of your LightningModule by --model."
                 )
             kept = checkpoint[_KEY]
-            return cls(path, checkpoint, kept.get(CLASS_PATH) or _OURS, _without_notes(kept))
+            class_path = kept.get(CLASS_PATH) or _OURS
+            kind = pydoc.locate(class_path)
+            if not isinstance(kind, type) or (issubclass(kind, CheckpointModule) and not issubclass(kind, SampleTask)):
+                what = "which cannot be imported" if kind is None else "which is not a model of samples"
+                raise UserError(
+                    f"--ckpt_path is {path}, which holds a {class_path}, {what}; give a checkpoint of lit-valuation "
+                    "fit, or name the class of your LightningModule by --model."
+                )
+            return cls(path, checkpoint, class_path, _without_notes(kept))
         class_path, given = described(model).values()
         kind = _imported(class_path)
         checkpoint = read_checkpoint_file(path)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_valuation.data.labelled_sets import LabelledSet
 
-pytestmark = [pytest.mark.slow, pytest.mark.cold]
+pytestmark = pytest.mark.slow
 
 
 def train(module, data, path, quiet):

@@ -206,3 +206,16 @@ def test_a_training_without_our_parts_gives_such_a_checkpoint(quiet):
     trainer.save_checkpoint("own.ckpt")
     recipe = TrainingRecipe.from_checkpoint("own.ckpt", "own_digits.Digits", batch_size=32)
     assert recipe.steps == 6 and set(recipe.weights) == set(Digits().state_dict())
+
+
+@pytest.mark.parametrize("path", ["lit_moe.MoELanguageModel", "lit_detect.DetectorTask"])
+def test_a_model_of_something_else_is_not_built(path):
+    saved(Digits(), _class_path=path)
+    with pytest.raises(UserError, match=rf"which holds a {path}, which is not a model of samples; give"):
+        load_task("own.ckpt")
+
+
+def test_a_class_that_the_checkpoint_itself_tells_needs_no_other_word_once_it_is_trusted():
+    saved(Digits(width=5), _class_path="own_digits.Digits", width=5)
+    load_task("own.ckpt", "own_digits.Digits")  # which is typed, and so trusted from now on
+    assert load_task("own.ckpt").hparams.width == 5
