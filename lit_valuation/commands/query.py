@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 from lit_core.errors import UserError, check_at_least, checked_first
@@ -18,19 +19,38 @@ from lit_valuation.exchange import limits
 from lit_valuation.exchange.folder import anonymized, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Attachment, Contents, EncoderStamp, Query, digest, public_name
-from lit_valuation.exchange.sheet import check_sheet, disclosure, write_sheet
+from lit_valuation.exchange.probe import PROBE, ProbeOptions, make_probe, spent_privacy
+from lit_valuation.exchange.sheet import check_sheet, disclosure, probe_disclosure, write_probe_sheet, write_sheet
 from lit_valuation.exchange.trainer_model import MODEL, trainer_model
 from lit_valuation.last_layer import check_module
 from lit_valuation.training.loading import Description, load_task
 from lit_valuation.training.retrain import predict_logits
 
 #: At whose model owners compute gradients.
-Gradients = Literal["owner", "trainer"]
+Gradients = Literal["owner", "trainer", "probe"]
 
 
-def _check(per_class: int, budget: int, seed: int | None, limit: int | None, total_limit: int | None) -> None:
+def _check(
+    per_class: int,
+    budget: int,
+    seed: int | None,
+    limit: int | None,
+    total_limit: int | None,
+    clusters: int,
+    fewest: int,
+    clip: float | None,
+    epsilon: float | None,
+    delta: float,
+) -> None:
+    ProbeOptions(clusters, fewest, clip, epsilon, delta)
     check_at_least(1, budget=budget, per_class=per_class, limit=limit, total_limit=total_limit)
     part_seed(seed)
+
+
+def _changed(options: ProbeOptions) -> str:
+    """Return the first option of a probe that is not at its default."""
+    usual = asdict(ProbeOptions())
+    return next(name for name, value in asdict(options).items() if value != usual[name])
 
 
 @checked_first(_check)
@@ -45,6 +65,11 @@ def query(
     classes: list[str] | None = None,
     encoder: Encoder | None = None,
     gradients: Gradients = "owner",
+    clusters: int = 1,
+    fewest: int = 4,
+    clip: float | None = None,
+    epsilon: float | None = None,
+    delta: float = 1e-5,
     seed: int | None = None,
     ledger: str | None = None,
     limit: int | None = None,
@@ -66,8 +91,16 @@ def query(
         budget: Most samples that an owner's answer may hold, 1 or more.
         classes: Names of the classes to ask for; null takes every class with a mistake.
         encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
-        gradients: At whose model owners compute gradients: at one of their own (owner), or at yours, which is then sent
-            as well (trainer).
+        gradients: At whose model owners compute gradients: at one of their own (owner); at yours, which is then sent as
+            well (trainer); or at a linear head on the encoder's features of your train, which is sent with sums of the
+            hard cases' gradients in place of the cases (probe).
+        clusters: Of a probe: most sums of a class, each over hard cases with similar gradients, 1 or more.
+        fewest: Of a probe: fewest hard cases of a sum, 2 or more; classes with fewer are left out.
+        clip: Of a probe: largest norm of a hard case's gradient, above 0; longer ones are scaled to it. Null scales
+            none.
+        epsilon: Of a probe: ε of Gaussian noise in the sums, above 0, which needs clip; null adds none. Replacing a
+            hard case by another of its class changes the probability of no outcome by more than a factor e^ε, and δ.
+        delta: Of a probe: δ of that noise, above 0 and below 1.
         seed: Seed of the draw of hard cases, 0 or more; null takes 0.
         ledger: Your ledger; null is ledger.jsonl in the folder of your data.
         limit: Most different samples of yours that each of these owners may ever be given, all queries together, 1 or
@@ -85,7 +118,12 @@ def query(
     folder = new_folder(output)
     if dry_run:
         check_sheet(folder)
-    _check(per_class, budget, seed, limit, total_limit)
+    _check(per_class, budget, seed, limit, total_limit, clusters, fewest, clip, epsilon, delta)
+    options = ProbeOptions(clusters, fewest, clip, epsilon, delta)
+    if gradients == "probe" and encoder is None:
+        raise UserError("gradients is probe, but there is no encoder for its features; give --encoder.")
+    if gradients != "probe" and options != ProbeOptions():
+        raise UserError(f"gradients is {gradients}, but {_changed(options)} is for probes; leave it out.")
     seed = part_seed(seed)
     if classes == []:
         raise UserError("classes is empty; name the classes to ask for, or leave it out for all with a mistake.")
@@ -105,24 +143,42 @@ def query(
         f"{mistakes} mistakes: {len(cases.queries)} are to be sent, in {len(cases.classes)} classes; "
         f"{len(cases.held_out)} are held out."
     )
-    own_model = trainer_model(ckpt_path, model) if gradients == "trainer" else None
-    for line in disclosure(cases.queries, None if own_model is None else task):
+    made = sent_model = None
+    if gradients == "probe":
+        assert encoder is not None
+        train = LabelledSet(home / "train").load().renumbered(samples.classes)
+        made = make_probe(train, cases, encoder, options)
+        cases = made.cases
+    elif gradients == "trainer":
+        sent_model = trainer_model(ckpt_path, model)
+    told = disclosure(cases.queries, task if sent_model else None) if made is None else probe_disclosure(made, options)
+    for line in told:
         say(line)
     if dry_run:
-        say(f"Nothing was sent. Look at {write_sheet(folder, cases.queries, cases.queries.keys, columns)}")
+        if made is None:
+            sheet = write_sheet(folder, cases.queries, cases.queries.keys, columns)
+        else:
+            sheet = write_probe_sheet(folder, made, options.deviation)
+        say(f"Nothing was sent. Look at {sheet}")
         return
 
     stamp = None if encoder is None else EncoderStamp(public_name(encoder.name), encoder.sha256)
+    names = None if columns is None else tuple(columns)
+    file = None if sent_model is None else Attachment.of(MODEL, sent_model)
 
-    def describe(contents: Contents) -> Query:
-        names = None if columns is None else tuple(columns)
-        return Query(contents, names, budget, stamp, None if own_model is None else Attachment.of(MODEL, own_model))
+    def describe(contents: Contents | None) -> Query:
+        if contents is None:
+            contents = Contents(validation.kind, validation.shape, cases.queries.counts(), "", ())
+        return Query(contents, names, budget, stamp, file, None if made is None else made.manifest)
 
-    licence, sent = validation.shards.index["licence"], named_fingerprints(cases.queries, cases.queries.keys)
+    licence, keys = validation.shards.index["licence"], list(cases.queries.keys)
+    sent = named_fingerprints(cases.queries, keys) if made is None else {}
     notes = {"held_out": list(cases.held_out.keys), "per_class": per_class, "seed": seed, "record": new_record()}
-    notes |= {} if own_model is None else {"gradients": gradients, "model": Attachment.of(MODEL, own_model).sha256}
-    attached = {} if own_model is None else {MODEL: own_model}
-    queries = anonymized(cases.queries)
+    notes |= {} if gradients == "owner" else {"gradients": gradients}
+    notes |= {} if file is None else {"model": file.sha256}
+    notes |= {} if made is None else {"queries": keys, **made.notes}
+    attached = {MODEL: sent_model} if sent_model else {PROBE: made.content} if made else {}
+    queries = anonymized(cases.queries) if made is None else None
     sending = outgoing(folder, queries, validation.kind, licence, describe, book.staged, attached)
     with book.locked(), sending as manifest:
         most = limits.total_limit(book, total_limit)
@@ -130,7 +186,14 @@ def query(
             limits.check_limit(book, party, of_party, sent.values(), "per_class")
         notes |= {} if most is None else {"total_limit": most}
         book.append(*(Entry("query", name, digest(manifest), budget, sent, notes) for name in to))
-    say("", f"To be sent   {folder}  ({len(cases.queries)} samples; to {', '.join(to)})")
+    if made is not None and epsilon is not None:
+        say(
+            "All probes with noise that your ledger has recorded have ε = {:g} and δ = {:g}.".format(
+                *spent_privacy(book)
+            )
+        )
+    what = "samples" if made is None else f"hard cases in {len(made.manifest.targets)} sums"
+    say("", f"To be sent   {folder}  ({len(cases.queries)} {what}; to {', '.join(to)})")
     say(f"Read it out  {digest(manifest)}")
     say(f"Recorded in  {book.path}")
     say(f"Their turn   lit-valuation select --query {quoted(folder.name)} --expect_digest {digest(manifest)[:16]} …")

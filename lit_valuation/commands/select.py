@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import torch
+
 from lit_core.errors import RunFailure, UserError, check_at_least, checked_first
 from lit_core.files.outputs import new_folder
 from lit_core.files.paths import resolve_data_path
@@ -19,16 +21,19 @@ from lit_valuation.exchange.answering import (
     check_budget,
     check_encoder,
     check_inputs,
+    check_selector,
     describe_choice,
     find_checkpoint,
     make_pool,
+    probe_pools,
     shareable_samples,
 )
 from lit_valuation.exchange.echo import check_near
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Contents, Query, digest
-from lit_valuation.exchange.query_copies import find_copies
+from lit_valuation.exchange.probe import load_probe
+from lit_valuation.exchange.query_copies import QueryCopies, find_copies
 from lit_valuation.exchange.sheet import check_sheet, write_sheet
 from lit_valuation.exchange.trainer_model import load_trainer_model
 from lit_valuation.last_layer import check_module
@@ -110,16 +115,19 @@ def select(
     askers = book.answered(received.digest) - {to}
     budget = check_budget(budget, received.manifest, limit)
     stamp = check_encoder(selector, encoder, received.manifest)
+    check_selector(selector, received.manifest)
     checkpoint = find_checkpoint(selector, ckpt_path, received, model)
     samples = shareable_samples(owned, received.manifest, withhold or [])
-    is_given = received.manifest.model is not None
-    task = None if checkpoint is None else load_trainer_model(received) if is_given else load_task(checkpoint, model)
+    probe = None if received.manifest.probe is None else load_probe(received)
+    if checkpoint is None or probe is not None:
+        task = None
+    else:
+        task = load_trainer_model(received) if received.manifest.model else load_task(checkpoint, model)
     classes = samples.classes if task is None else class_names(task, owned.classes)
+    classes = classes if received.manifest.probe is None else received.manifest.probe.classes
     samples = samples.renumbered(classes)
     if task is not None:
         check_module(task, samples)
-    known = [name for name in received.samples.classes if name in classes]
-    queries = received.samples.of_classes(known).renumbered(classes)
 
     fabric = trainer.launch()
     if fabric.is_global_zero:
@@ -131,8 +139,14 @@ def select(
             + (f" (you have none of {', '.join(missing)})" if missing else "")
             + "."
         )
-    pool, query_pool = (make_pool(part, selector, encoder, task, fabric) for part in (samples, queries))
-    copies = find_copies(samples, received.samples, near, None if pool.features is None else encoder, pool.features)
+    if probe is None:
+        known = [name for name in received.samples.classes if name in classes]
+        queries = received.samples.of_classes(known).renumbered(classes)
+        pool, query_pool = (make_pool(part, selector, encoder, task, fabric) for part in (samples, queries))
+        copies = find_copies(samples, received.samples, near, None if pool.features is None else encoder, pool.features)
+    else:  # which has no queries that could be copied
+        pool, query_pool = probe_pools(samples, selector, encoder, probe, fabric)
+        copies = QueryCopies(torch.arange(len(samples)), 0, 0)
     if fabric.is_global_zero and copies.note:
         say(copies.note)
     samples, pool = samples.take(copies.others), pool.take(copies.others)
@@ -154,7 +168,9 @@ def select(
         def describe(contents: Contents) -> Answer:
             keys = tuple(f"{index:06d}" for index in range(len(shared)))
             weights = tuple(float(weight) for weight in selection.weights)
-            choice = describe_choice(selector, stamp, task, checkpoint, selection)
+            choice = describe_choice(
+                selector, stamp, task, checkpoint, selection, probe is not None and checkpoint is not None
+            )
             return Answer(received.digest, contents, budget, keys, weights, total, choice)
 
         licence = owned.shards.index["licence"]

@@ -70,7 +70,10 @@ def load_trainer_data(
     loaded = {split: LabelledSet(folder / split).load().renumbered(classes) for split in splits}
     index_of = {key: index for index, key in enumerate(loaded["val"].keys)}
     hard_cases = {}
-    for part, keys in (("queries", list(entry.samples)), ("held_out", list(entry.notes["held_out"]))):
+    for part, keys in (
+        ("queries", list(entry.notes.get("queries", entry.samples))),
+        ("held_out", list(entry.notes["held_out"])),
+    ):
         missing = [key for key in keys if key not in index_of]
         if missing:
             raise UserError(
@@ -103,7 +106,7 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
 
     def check(given: Answer) -> None:
         foreign = sorted(set(given.contents.classes) - set(wanted.contents.classes))
-        model, used = wanted.model, given.choice.checkpoint
+        model, used = wanted.given, given.choice.checkpoint
         encoder, n = given.choice.encoder, given.contents.samples
         rules = [
             (given.query == query.digest, "answers another query"),

@@ -19,6 +19,7 @@ from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Choice, EncoderStamp, Plain, Query, public_name
+from lit_valuation.exchange.probe import ReceivedProbe
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.last_layer import gather_gradients
 from lit_valuation.samples import Samples, as_inputs
@@ -68,7 +69,8 @@ def check_encoder(selector: Selector, encoder: Encoder | None, query: Query) -> 
     Raises:
         UserError: If an encoder is missing or not used, or the query asks for another one.
     """
-    if "features" not in selector.needs:
+    is_probe = query.probe is not None and "gradients" in selector.needs
+    if "features" not in selector.needs and not is_probe:
         if encoder is not None:
             raise UserError(f"encoder is {encoder.name}, but {type(selector).__name__} uses no features; leave it out.")
         return None
@@ -102,12 +104,11 @@ def find_checkpoint(
     Raises:
         UserError: If no path is given or it is not used, or the run folder has no checkpoint of a step.
     """
-    given = query.manifest.model
+    given = query.manifest.given
     for name, value in (("ckpt_path", ckpt_path), ("model", model)):
         if given is not None and value is not None:
             raise UserError(
-                f"{name} is {value}, but the query holds the trainer's model, at which it asks for gradients; leave it "
-                "out."
+                f"{name} is {value}, but the query holds the model at which it asks for gradients; leave it out."
             )
     if "gradients" not in selector.needs:
         for name, value in (("ckpt_path", ckpt_path), ("model", model)):
@@ -133,6 +134,48 @@ def find_checkpoint(
             "RunCheckpoint and its every_n_train_steps and save_top_k -1."
         )
     return files[min(steps)]
+
+
+def check_selector(selector: Selector, query: Query) -> None:
+    """Refuse a selector that compares samples with hard cases, where the query does not hold them.
+
+    Raises:
+        UserError: If it does.
+    """
+    if query.probe is not None and selector.needs - {"gradients"}:
+        raise UserError(
+            f"{type(selector).__name__} compares your samples with the hard cases, but the query holds only sums of "
+            "their gradients; use GradientMatchingSelector."
+        )
+
+
+def probe_pools(
+    samples: Samples, selector: Selector, encoder: Encoder | None, probe: ReceivedProbe, fabric: Fabric
+) -> tuple[Pool, Pool]:
+    """Compute what a selector needs to know of an owner's samples and of the hard cases that a probe sums.
+
+    Args:
+        samples: The samples, numbered by the classes of the probe's head.
+        selector: The selector.
+        encoder: The probe's encoder; needed only by selectors that use gradients.
+        probe: The probe.
+        fabric: The processes; each encodes a share.
+
+    Raises:
+        UserError: If the encoder's features are not as wide as the head's.
+    """
+    if "gradients" not in selector.needs:
+        return Pool(samples.y), Pool(probe.labels.repeat_interleave(torch.tensor(probe.counts)))
+    assert encoder is not None
+    n, width = len(samples), probe.weight.shape[1]
+    own = samples.take(share(n, fabric.global_rank, fabric.world_size))
+    features = embed(encoder, own.x) if len(own) else torch.empty(0, width)
+    if features.shape[1] != width:
+        raise UserError(
+            f"The query's head takes features of width {width}, but {encoder.name} makes {features.shape[1]}; ask its "
+            "sender for it again."
+        )
+    return probe.pools(gather_shares(fabric, features, n), samples.y)
 
 
 def shareable_samples(owned: LabelledSet, query: Query, withhold: list[str]) -> Samples:
@@ -204,14 +247,16 @@ def describe_choice(
     task: LightningModule | None,
     checkpoint: Path | None,
     selection: Selection,
+    is_probe: bool = False,
 ) -> Choice:
     """Return how an answer was chosen, without any name that could tell who chose it, as that of an own class could."""
     network = getattr(task, "network", None)
+    of_task = network if isinstance(network, nn.Module) else task
     return Choice(
         selector=_class_path(selector),
         settings={key: _plain(value) for key, value in vars(selector).items() if not key.startswith("_")},
         encoder=encoder,
-        model=None if task is None else _class_path(network if isinstance(network, nn.Module) else task),
+        model=_class_path(of_task) if task is not None else "probe" if is_probe else None,
         checkpoint=None if checkpoint is None else file_sha256(checkpoint),
         facts={name: float(value) for name, value in selection.facts.items()},
     )

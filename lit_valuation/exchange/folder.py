@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic
 
+import torch
+
 from lit_core.data.shards import INDEX
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_write, file_sha256, make_folder, sync_folder
@@ -28,6 +30,7 @@ from lit_valuation.exchange.manifest import (
     Attachment,
     Contents,
     Manifest,
+    Query,
     Shard,
     digest,
     from_bytes,
@@ -71,10 +74,10 @@ def anonymized(samples: Samples) -> Samples:
 @contextmanager
 def outgoing(
     folder: Path,
-    samples: Samples,
+    samples: Samples | None,
     kind: str,
     licence: str,
-    describe: Callable[[Contents], Any],
+    describe: Callable[[Any], Any],
     stage: Callable[[Path], AbstractContextManager[Path]] | None = None,
     attached: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[Any]:
@@ -82,10 +85,10 @@ def outgoing(
 
     Args:
         folder: Its path.
-        samples: Samples to send, as `anonymized` returns them.
+        samples: Samples to send, as `anonymized` returns them; None for a query without samples.
         kind: ``image``, ``table`` or ``embedding``.
         licence: Licence of the data.
-        describe: Makes the manifest from the contents.
+        describe: Makes the manifest from the contents of samples, and from None without any.
         stage: Makes the folder to write in, as `SharingLedger.staged` does; None for one that no ledger records.
         attached: Contents of the manifest's attachments by name.
 
@@ -95,10 +98,11 @@ def outgoing(
     make_folder(folder.parent)
     with temporary(folder, folder=True) if stage is None else stage(folder) as work:
         os.chmod(work, 0o755)
-        write_labelled(work, samples, source="", split="", licence=licence, origin="", meta={"input": kind})
+        if samples is not None:
+            write_labelled(work, samples, source="", split="", licence=licence, origin="", meta={"input": kind})
         for name, content in attached.items():
             atomic_write(work / name, content)
-        manifest = describe(_contents(work, samples, kind))
+        manifest = describe(None if samples is None else _contents(work, samples, kind))
         atomic_write(work / MANIFEST, to_bytes(manifest))
         yield manifest
         os.rename(work, folder)
@@ -168,8 +172,12 @@ def _read(
         )
     check(manifest)
     contents: Contents = manifest.contents
-    _check_sizes(folder, contents, manifest.attachments)
-    _check_files(folder, contents, manifest.attachments, present)
+    is_probe = isinstance(manifest, Query) and manifest.probe is not None
+    _check_sizes(folder, contents, manifest.attachments, 0 if is_probe else contents.samples)
+    _check_files(folder, contents, manifest.attachments, present, is_probe)
+    if is_probe:
+        nothing = torch.empty(0, dtype=torch.int64)
+        return Received(manifest, sha256, Samples(nothing, nothing, tuple(contents.classes), ()), folder)
     labelled = LabelledSet(folder, verify=False)  # the checks have hashed the files; it opens those of the index
     _check_index(folder, contents, labelled)
     samples = labelled.load()
@@ -197,29 +205,34 @@ def _plain_files(folder: Path) -> set[str]:
     return set(present)
 
 
-def _check_sizes(folder: Path, contents: Contents, attachments: Sequence[Attachment]) -> None:
-    """Refuse a manifest whose files are larger than its samples can be, before one of them is read."""
+def _check_sizes(folder: Path, contents: Contents, attachments: Sequence[Attachment], held: int) -> None:
+    """Refuse a manifest whose files are larger than the samples that it holds, before one of them is read."""
     counts = list(contents.classes.values())
     _require(bool(counts) and min(counts) >= 1, folder, "names a class without samples")
     _require(bool(contents.shape) and min(contents.shape) >= 1, folder, "names an input without values")
     members = sum(len(shard.members) for shard in contents.shards)
-    _require(members == 2 * contents.samples, folder, f"lists {members} members for {contents.samples} samples")
-    most = contents.samples * (4 * math.prod(contents.shape) + _MOST_AROUND) + len(contents.shards) * _MOST_AROUND
+    _require(members == 2 * held, folder, f"lists {members} members for {held} samples")
+    most = held * (4 * math.prod(contents.shape) + _MOST_AROUND) + len(contents.shards) * _MOST_AROUND
     size = sum(shard.size for shard in contents.shards)
     for one in attachments:
         _require(one.size <= _MOST_ATTACHED, folder, f"lists {one.size:,} bytes of {one.file}")
-    _require(size <= most, folder, f"lists {size:,} bytes for {contents.samples} samples of shape {contents.shape}")
+    _require(size <= most, folder, f"lists {size:,} bytes for {held} samples of shape {contents.shape}")
 
 
-def _check_files(folder: Path, contents: Contents, attachments: Sequence[Attachment], present: set[str]) -> None:
-    """Compare every file, and every member of every tar file, with the manifest's list."""
+def _check_files(
+    folder: Path, contents: Contents, attachments: Sequence[Attachment], present: set[str], is_probe: bool
+) -> None:
+    """Compare every file, and every member of every tar file, with the manifest's list; a probe has no tar files."""
     described: list[Shard | Attachment] = [*contents.shards, *attachments]
-    listed = {MANIFEST, INDEX, *(one.file for one in described)}
+    own = {MANIFEST} if is_probe else {MANIFEST, INDEX}
+    listed = {*own, *(one.file for one in described)}
     unlisted = sorted(present - listed)
-    _require(len(described) == len(listed) - 2, folder, "lists a file twice")
+    _require(len(described) == len(listed) - len(own), folder, "lists a file twice")
+    _require(not is_probe or (contents.index, contents.shards) == ("", ()), folder, "lists samples beside a probe")
     _require(not unlisted, folder, f"holds {', '.join(unlisted[:1])}, which its manifest does not list as a file")
     _require(listed == present, folder, f"lacks {min(listed - present, default='')}")
-    _require(file_sha256(folder / INDEX) == contents.index, folder, f"has another {INDEX} than its manifest says")
+    same_index = is_probe or file_sha256(folder / INDEX) == contents.index
+    _require(same_index, folder, f"has another {INDEX} than its manifest says")
     for one in described:
         path = folder / one.file
         same = path.stat().st_size == one.size and file_sha256(path) == one.sha256

@@ -19,8 +19,8 @@ from lit_core.files.json_files import checked, parse_json
 
 FORMAT, MANIFEST = "litshift-exchange", "manifest.json"
 
-#: What a query of the first version does not have; one without it is still written as such.
-_LATER = ("model",)
+#: What a query of the second version may have; one that has neither is of the first.
+_LATER = ("model", "probe")
 
 Plain = bool | int | float | str | None
 
@@ -100,6 +100,42 @@ class Attachment:
 
 
 @dataclass(frozen=True)
+class TargetSum:
+    """A target of a probe: the sum of the gradients of some hard cases of a class.
+
+    Args:
+        label: Name of the class.
+        queries: Number of hard cases.
+    """
+
+    label: str
+    queries: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear head on a public encoder's features, and sums of the hard cases' gradients at it, in place of them.
+
+    Args:
+        file: The head and the sums.
+        classes: Names of the classes of the head, in the order of its outputs.
+        targets: The sums, in the order of the file.
+        fewest: Fewest hard cases of a sum.
+        clip: Largest norm of a hard case's gradient, which longer ones are scaled to; None if they are not.
+        epsilon: ε of the noise that was added to the sums; None if there is none.
+        delta: δ of that noise.
+    """
+
+    file: Attachment
+    classes: tuple[str, ...]
+    targets: tuple[TargetSum, ...]
+    fewest: int
+    clip: float | None
+    epsilon: float | None
+    delta: float | None
+
+
+@dataclass(frozen=True)
 class Query:
     """Manifest of a query: the trainer asks for samples like these hard cases, of their classes.
 
@@ -110,6 +146,7 @@ class Query:
         encoder: The encoder that an owner must use if its selector uses one; None lets the owner decide.
         model: The trainer's model, at which an owner must compute gradients if its selector uses them; None lets the
             owner use a model of its own.
+        probe: A head and sums of gradients in place of the hard cases and of a model; None for a query with hard cases.
     """
 
     contents: Contents
@@ -117,11 +154,17 @@ class Query:
     budget: int
     encoder: EncoderStamp | None
     model: Attachment | None = None
+    probe: Probe | None = None
+
+    @property
+    def given(self) -> Attachment | None:
+        """The file at whose model owners compute gradients; None if it is one of their own."""
+        return self.model if self.probe is None else self.probe.file
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:
-        """The files that lie beside the samples."""
-        return () if self.model is None else (self.model,)
+        """The files that lie beside the samples, or in place of them."""
+        return () if self.given is None else (self.given,)
 
 
 @dataclass(frozen=True)
@@ -183,11 +226,9 @@ def to_bytes(manifest: Query | Answer) -> bytes:
         UserError: If a number in it is not finite, or a name is not valid text.
     """
     content = dataclasses.asdict(manifest)
-    is_first = not any(content.get(key) for key in _LATER)
-    head = {**stamp(FORMAT), "kind": type(manifest).__name__.lower()}
-    if is_first:
-        head["version"] = 1
-        content = {key: value for key, value in content.items() if key not in _LATER}
+    content = {key: value for key, value in content.items() if key not in _LATER or value is not None}
+    version = {} if content.keys() & set(_LATER) else {"version": 1}
+    head = {**stamp(FORMAT), **version, "kind": type(manifest).__name__.lower()}
     try:
         return _canonical(head | content)
     except ValueError as error:
@@ -215,12 +256,12 @@ def from_bytes(kind: type[Manifest], content: bytes, where: str) -> Manifest:
     """
     remedy = "ask its sender for it again"
     plain = parse_json(content, where, remedy=remedy)
-    version = check_format(FORMAT, plain, where, remedy)
+    check_format(FORMAT, plain, where, remedy)
     given, wanted = plain.get("kind"), kind.__name__.lower()
     if given != wanted:
         raise UserError(f'{where}: "kind" is {given!r}, but must be {wanted!r}; ask its sender for it again.')
     plain = {key: value for key, value in plain.items() if key not in ("format", "version", "kind")}
-    if version == 1 and kind is Query:
+    if kind is Query:
         plain = dict.fromkeys(_LATER) | plain
     manifest: Manifest = checked(kind, plain, where, remedy)
     if to_bytes(manifest) != content:

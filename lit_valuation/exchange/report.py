@@ -236,6 +236,11 @@ def _page(ranking: Ranking, table: Sequence[Sequence[str]], pictures: Sequence[t
     score, unit = _SCORE[ranking.target]
     seconds = sum(row.seconds for row in ranking.rows)
     samples = sum(row.answer.contents.samples for row in ranking.rows if row.answer)
+    sent = (
+        str(query.contents.samples)
+        if query.probe is None
+        else f"none, but {len(query.probe.targets)} sums of gradients,"
+    )
     choices = [
         f"<li>{html_text(row.name)}: {html_text(row.answer.choice.selector.rpartition('.')[2])}"
         f"{html_text(', ' + row.answer.choice.encoder.name) if row.answer.choice.encoder else ''}</li>"
@@ -268,8 +273,8 @@ most 0.05 after Holm's correction for the number of comparisons; p is that of th
 scores need no training. The relative residual is the part of the queries' gradient that the answer's gradients do not
 match; lower is better. Mean psi is the distance of the answer's features from those of the queries; lower is
 nearer.</small></p>
-<h2>Cost</h2><p>{html_text(samples)} samples disclosed by the owners, {query.contents.samples} by the trainer to each of
-them; {seconds:.0f} seconds of training.</p>
+<h2>Cost</h2><p>{html_text(samples)} samples disclosed by the owners, {sent} by the trainer to each of them;
+{seconds:.0f} seconds of training.</p>
 <h2>How they chose</h2><ul>{"".join(choices)}</ul>
 {f"<h2>Refused</h2><ul>{refused}</ul>" if refused else ""}
 {f"<h2>To be noted</h2><ul>{notes}</ul>" if notes else ""}

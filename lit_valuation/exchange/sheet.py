@@ -16,6 +16,7 @@ from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter
 from lit_core.screen import on_screen
 from lit_valuation.data.images import pillow_image
+from lit_valuation.exchange.probe import MadeProbe, ProbeOptions
 from lit_valuation.samples import Samples
 
 #: Endings of its names.
@@ -57,6 +58,47 @@ def disclosure(samples: Samples, model: LightningModule | None) -> list[str]:
             "it was trained on."
         )
     return lines
+
+
+def probe_disclosure(made: MadeProbe, options: ProbeOptions) -> list[str]:
+    """Return what a probe would disclose to the owners, as lines to be printed."""
+    probe, n_cases = made.manifest, len(made.cases.queries)
+    sums = f"{len(probe.targets)} sums of gradients over {n_cases} hard cases, {probe.fewest} or more in each"
+    lines = [
+        f"Disclosed to each owner: {sums}, their classes and numbers; and a linear head of the encoder's features for "
+        f"{len(probe.classes)} classes, which was fitted to your train. No hard case is sent."
+    ]
+    if options.deviation:
+        lines.append(
+            f"Gradients are clipped to {options.clip:g}, and the sums have Gaussian noise of deviation "
+            f"{options.deviation:.4g} in each number, for ε = {options.epsilon:g} and δ = {options.delta:g}. The head "
+            "has none."
+        )
+    if made.left_out:
+        classes = ", ".join(f"{name} ({count})" for name, count in made.left_out.items())
+        lines.append(f"Left out, since a sum needs {probe.fewest} hard cases: {classes}.")
+    return lines
+
+
+def write_probe_sheet(output: Path, made: MadeProbe, deviation: float) -> Path:
+    """Write a preview of a probe for the trainer: the sums, their norms without noise, and the noise.
+
+    Args:
+        output: Path of the file without its suffix.
+        made: The probe.
+        deviation: Standard deviation of the noise in each number of a sum.
+
+    Returns:
+        Path of the CSV file.
+    """
+    path = output.with_name(f"{output.name}{_TABLE}")
+    text = io.StringIO()
+    writer = CsvWriter(text)
+    writer.row(["class", "hard cases", "norm of their sum", "noise in each number"])
+    for target, norm in zip(made.manifest.targets, made.norms, strict=True):
+        writer.row([target.label, str(target.queries), f"{norm:.4g}", f"{deviation:.4g}"])
+    atomic_write(path, text.getvalue())
+    return path
 
 
 def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: Sequence[str] | None) -> Path:

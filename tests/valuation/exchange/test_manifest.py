@@ -47,7 +47,7 @@ def test_no_query_has_two_forms():
         second | {"version": 1},
     ):
         content = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        with pytest.raises(UserError, match=r"was altered|has no model"):
+        with pytest.raises(UserError, match="was altered"):
             from_bytes(Query, content, "x")
 
 
