@@ -189,7 +189,8 @@ class ReceivedProbe:
         rows_of = torch.tensor(self.counts) * repeats
         queries = LastLayerGradients(torch.cat(delta), torch.cat(hidden), bias=False)
         own = _gradients(self.weight, self.bias, features, y)
-        return Pool(y, gradients=own), Pool(self.labels.repeat_interleave(rows_of), gradients=queries)
+        sums = torch.arange(len(self.counts)).repeat_interleave(rows_of)
+        return Pool(y, gradients=own), Pool(self.labels[sums], gradients=queries, sums=sums)
 
 
 def load_probe(query: Received[Query]) -> ReceivedProbe:

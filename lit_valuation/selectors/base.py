@@ -26,6 +26,8 @@ class Pool:
         features: Features by a public encoder, ``(n, width)``; None if not needed.
         gradients: Last-layer gradient of each sample; None if not needed.
         values: Labels or values of each sample, ``(n, k)``; None where targets are classes.
+        sums: Of queries that stand for sums of gradients: which sum each belongs to, int64 of shape ``(n,)``; None for
+            queries that stand for themselves.
     """
 
     y: Tensor
@@ -33,6 +35,7 @@ class Pool:
     features: Tensor | None = None
     gradients: LastLayerGradients | None = None
     values: Tensor | None = None
+    sums: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -46,6 +49,7 @@ class Pool:
             None if features is None else features[indices],
             None if gradients is None else gradients.take(indices),
             None if values is None else values[indices],
+            None if self.sums is None else self.sums[indices],
         )
 
 

@@ -26,8 +26,9 @@ class GradientMatchingSelector(Selector):
             absolute value of 0.5.
         targets: What is matched: ``class``, as in the paper, the sum over all queries of a class; ``clusters``, the
             sums over clusters of them, one after the other from the largest, each with the samples that are left.
-        n_clusters: Most clusters of a class, 1 or more, by k-means of the queries' gradients. They share the class's
-            budget in proportion to their number of queries.
+        n_clusters: Most clusters of a class, 1 or more, by k-means of the queries' gradients; 2 or more are the sums of
+            a query that holds sums in place of cases. They share the class's budget in proportion to their number of
+            queries.
         rest: What becomes of a budget that a pursuit leaves: ``leave`` it, as in the paper; ``fill`` it by rounds that
             match the same target with the samples that are left, until it is spent or no product is positive. Weights
             of several rounds are divided by their number, so that all of them together match the target.

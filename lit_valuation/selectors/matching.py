@@ -111,6 +111,14 @@ def match_by_class(pool: Pool, queries: Pool, budget: int, matching: Matching) -
     return Selection(indices, weights[indices].float(), facts)
 
 
+def _by_size(sums: Tensor) -> Tensor:
+    """Number the sums of queries from the one with the most queries on, of equal ones from the first."""
+    names, counts = sums.unique(return_counts=True)
+    rank = torch.empty_like(names)
+    rank[counts.argsort(descending=True, stable=True)] = torch.arange(len(names))
+    return rank[torch.searchsorted(names, sums)]
+
+
 def _match_class(pool: Pool, queries: Pool, c: int, share: int, matching: Matching) -> tuple[Tensor, list[_Match]]:
     """Match the targets of a class; return its samples, the most wanted first, and the matches."""
     assert pool.gradients is not None and queries.gradients is not None
@@ -118,7 +126,10 @@ def _match_class(pool: Pool, queries: Pool, c: int, share: int, matching: Matchi
     free = pool.y == c
     labels = torch.zeros(len(of_queries), dtype=torch.int64)
     if matching.n_clusters > 1:
-        labels = k_means(points_of_gram(of_queries.gram(of_queries)), matching.n_clusters, matching.seed)
+        if queries.sums is None:
+            labels = k_means(points_of_gram(of_queries.gram(of_queries)), matching.n_clusters, matching.seed)
+        else:
+            labels = _by_size(queries.sums[queries.y == c])
     parts = split_budget(share, labels.unique().repeat_interleave(share), labels) if share else {}
     options = matching.options(pool.gradients.take(free.nonzero().squeeze(1))) if share else PursuitOptions()
     matches = []

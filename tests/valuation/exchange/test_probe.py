@@ -121,6 +121,27 @@ def test_a_selector_sees_the_sums_and_budgets_by_number(data, tmp_path):
     assert torch.equal(GradientMatchingSelector().select(pool, queries, 20, 0).indices, wanted.indices)
 
 
+def test_clusters_of_a_selector_are_the_sums_that_were_sent(data, tmp_path):
+    train, cases = data
+    made = make_probe(train, cases, Identity(), ProbeOptions(2, 4))
+    stack, targets = stack_of(made, tmp_path), made.manifest.targets
+    labels = torch.tensor([int(one.label) for one in targets])
+    probe = ReceivedProbe(stack[0, :, :-1], stack[0, :, -1], stack[1:], labels, tuple(one.queries for one in targets))
+    owner = Digits().samples().take(range(300, 700))
+    pool, queries = probe.pools(embed(Identity(), owner.x), owner.y)
+    one_class = queries.take((queries.y == 2).nonzero().squeeze(1))
+    found = GradientMatchingSelector(targets="clusters", n_clusters=4).select(pool, one_class, 8, 0)
+    of_class = [index for index, one in enumerate(targets) if one.label == "2"]
+    wanted, free = [], pool.y == 2
+    for target in sorted(of_class, key=lambda index: -targets[index].queries):  # of 5 and of 4 cases
+        single = queries.take((queries.sums == target).nonzero().squeeze(1))
+        allowed = free.nonzero().squeeze(1)
+        picked = allowed[GradientMatchingSelector().select(pool.take(allowed), single, 4, 0).indices]
+        free[picked] = False
+        wanted += picked.tolist()
+    assert sorted(found.indices.tolist()) == sorted(wanted)
+
+
 @pytest.fixture
 def asked(place):
     ask(place, output=str(place / "probe"), **GIVEN)
