@@ -90,9 +90,9 @@ class Calibration:
         golden: Scores of the texts of `lit_detect.golden`; empty to compare none.
         strictest: Whether a text is compared with every group, whatever its own, and is a machine's only if each says
             so. The rate then holds for human texts of any mixture of the groups.
-        in_english: Whether hardly a human text is not in English, so that no other text is judged by them.
+        in_english: Whether hardly a human text of any group is not in English, so that no other text is judged by them.
         most_repeated: Share of repeated triples of words, of a text or a window, above which no text is judged, since
-            hardly a human text had more; None for no limit.
+            hardly a human text of any group had more; None for no limit.
     """
 
     fpr: float

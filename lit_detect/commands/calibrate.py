@@ -97,13 +97,14 @@ def calibrate(
     texts, groups = ([one for one, long in zip(values, are_long, strict=True) if long] for values in (texts, groups))
     if not all(are_long):
         say(f"{are_long.count(False):,} texts of fewer than {judge.least_tokens} tokens are left out.")
-    measured, enough = {}, groups_with_enough(groups, fpr, confidence, by)
+    enough = groups_with_enough(groups, fpr, confidence, by)
     if few := sorted({*groups} - {*enough}):
         names = ", ".join(few[:5]) + (", …" if len(few) > 5 else "")
         say(f"Left out, with fewer than {needed:,} human texts: {by} {names} ({len(few):,} in all).")
-    for name in enough:
-        own = [text for text, group in zip(texts, groups, strict=True) if group == name]
-        measured[name] = Beginnings.of(own, judge.least_tokens, needed, judge.count_tokens)
+    members = {name: [text for text, own in zip(texts, groups, strict=True) if own == name] for name in enough}
+    measured = {
+        name: Beginnings.of(own, judge.least_tokens, needed, judge.count_tokens) for name, own in members.items()
+    }
     machine_texts = [text for text, long in zip(machine_texts, judge.long_enough(machine_texts), strict=True) if long]
     golden, both = golden_texts(), [texts, machine_texts] if machine is not None else []
     asked = list(chain(golden, *measured.values(), *both))
@@ -123,8 +124,8 @@ def calibrate(
         window_tokens=judge.window_tokens,
         golden=tuple(score[text] for text in golden),
         strictest=strictest,
-        in_english=mostly_english(judge.are_english(texts)),
-        most_repeated=most_repeated(judge.repeated_shares(texts)),
+        in_english=all(mostly_english(judge.are_english(own)) for own in members.values()),
+        most_repeated=max(most_repeated(judge.repeated_shares(own)) for own in members.values()),
     )
     bad.write(bad_rows)
     calibration.save(target)

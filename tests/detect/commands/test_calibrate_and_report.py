@@ -134,6 +134,16 @@ def test_a_group_of_few_texts_is_left_out(fitted, tmp_path, capsys):
     assert "Left out, with fewer than 30 human texts: writer b (1 in all)." in capsys.readouterr().out
 
 
+def test_a_small_group_in_another_language_is_judged_too(fitted, tmp_path):
+    english = [{"text": text, "kind": "prose"} for text in passages(80)]
+    german = [{"text": f"Der {n}. Server wird neu gestartet.", "kind": "German"} for n in range(4)]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*english, *german]))
+    for by, expected in (("kind", False), (None, True)):
+        calibrate(str(tmp_path / "h.jsonl"), checkpoint(fitted), fpr=0.75, by=by, output=str(tmp_path / f"{by}.json"))
+        found = Calibration.load(tmp_path / f"{by}.json")
+        assert len(found.groups) == (2 if by else 1) and found.in_english is expected
+
+
 def test_a_map_to_probabilities_that_falls_is_refused_and_nothing_is_written(fitted, tmp_path):
     machine, human = tmp_path / "machine.txt", tmp_path / "human.txt"
     originals, others = passages(40), [shuffled(text) for text in passages(40)]
