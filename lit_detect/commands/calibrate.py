@@ -141,14 +141,15 @@ def calibrate(
         )
         found = share_interval(torch.tensor([one.is_machine for one in verdicts if one.is_machine is not None]))
         say(f"Of {found.n:,} machine texts of these lengths and this kind it calls machine {found} (95 % interval).")
-    if detector == DEFAULT:
-        say(f"Use it: lit-detect predict --input FILE --model.init_args.calibration {quoted(target)}")
-    elif ckpt_path is None:
-        say(f"Use it: lit_detect.load({detector!r}, calibration={str(target)!r}).judge(texts)")
+    groups_by = None if strictest else by
+    if detector in (None, DEFAULT):
+        named = "" if ckpt_path is None else f" --ckpt_path {quoted(ckpt_path)}"
+        grouped = "" if groups_by is None else f" --data.init_args.group_column {quoted(groups_by)}"
+        calibrated = f"--model.init_args.calibration {quoted(target)}"
+        say(f"Use it: lit-detect predict{named} --input FILE {calibrated}{grouped}")
     else:
-        say(
-            f"Use it: lit-detect predict --ckpt_path {quoted(ckpt_path)} --model.init_args.calibration {quoted(target)}"
-        )
+        grouped = "" if groups_by is None else ", groups"
+        say(f"Use it: lit_detect.load({detector!r}, calibration={str(target)!r}).judge(texts{grouped})")
 
 
 def platt_of(detector: str, human: Sequence[float], machine: Sequence[float]) -> Platt:

@@ -131,7 +131,10 @@ def test_a_group_of_few_texts_is_left_out(fitted, tmp_path, capsys):
     (tmp_path / "h.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     calibrate(str(tmp_path / "h.jsonl"), checkpoint(fitted), fpr=0.1, by="writer", output=str(tmp_path / "c.json"))
     assert [*Calibration.load(tmp_path / "c.json").groups] == ["a"]
-    assert "Left out, with fewer than 30 human texts: writer b (1 in all)." in capsys.readouterr().out
+    assert "Left out, with fewer than 30 human texts: writer b (1 in all)." in (said := capsys.readouterr().out)
+    assert (
+        f"--input FILE --model.init_args.calibration {tmp_path / 'c.json'} --data.init_args.group_column writer" in said
+    )
 
 
 def test_a_small_group_in_another_language_is_judged_too(fitted, tmp_path):
