@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,17 +96,38 @@ def merge_adapters(network: nn.Module) -> None:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    wrapped = [name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)]
-    outermost = [name for name in wrapped if not any(name.startswith(f"{other}.") for other in wrapped)]
-    for name in outermost:
-        layer: Any = network.get_submodule(name)
+    while wrapped := [name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)]:
+        layer: Any = network.get_submodule(wrapped[0])  # which may hold others, that come next
         while isinstance(layer, BaseTunerLayer):  # one in another, where a module has several parameters with adapters
             layer.merge()
             layer = layer.base_layer  # type: ignore[attr-defined]
-        parent, _, leaf = name.rpartition(".")
+        parent, _, leaf = wrapped[0].rpartition(".")
         setattr(network.get_submodule(parent), leaf, layer)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
+
+
+def never_called(network: nn.Module, run: Callable[[], object]) -> list[str]:
+    """Return the layers with adapters that a run does not call, whose adapters would learn nothing.
+
+    A network calls no layer whose weight it reads instead. Experts in a list are called for some tokens only and are
+    left out.
+
+    Args:
+        network: A network of `add_adapters`.
+        run: Runs the network.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {module: name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
+    called: set[nn.Module] = set()
+    hooks = [layer.register_forward_pre_hook(lambda module, _: called.add(module)) for layer in layers]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for layer, name in layers.items() if layer not in called and not re.search(r"\bexperts\.\d+\.", name)]
 
 
 def without_adapters(name: str) -> str:

@@ -23,6 +23,7 @@ from lit_core.lm.language_model import HuggingFaceLM, divides
 from lit_core.lm.pretrained import smollm2
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.screen import rank_zero_warn
+from lit_moe.nn.adapters import never_called, without_adapters
 from lit_moe.nn.gates import say_frozen_biases, watch_gates
 from lit_moe.nn.hf_bias import exact_biases
 from lit_moe.nn.hf_config import LOSSES, HFConfig
@@ -213,21 +214,30 @@ class HFDecoder(ExactBuffers):
             say_frozen_biases(self.model, self.watched)
 
     def check_adapters(self) -> None:
-        """Check that the model runs with the adapters that were added; nothing is computed on the meta device.
+        """Check that the model uses the adapters that were added; nothing is computed on the meta device.
 
         Raises:
-            UserError: If it does not, as where it reads the weights of a layer beside the call of that layer.
+            UserError: If it does not run with them, or reads the weights of a layer without a call of that layer.
         """
         if self.model.get_input_embeddings().weight.is_meta:
             return
-        try:
+
+        def run() -> None:
             with few_tokens(self.model):
                 pass
+
+        try:
+            idle = never_called(self.model, run)
         except Exception as error:  # whatever a model of transformers raises
             raise UserError(
                 f"`adapter.targets` names weights of a {type(self.model).__name__} that cannot have an adapter "
                 f"({reason_of(error)}); name others."
             ) from error
+        if idle:
+            raise UserError(
+                f"`adapter.targets` names {without_adapters(idle[0])}, but a {type(self.model).__name__} reads its "
+                "weight without a call of that layer, so an adapter would not be trained; name others."
+            )
 
     def check_sharded(self, precision: str) -> None:
         """Check that FSDP2 can divide the weights, of which it takes one number format per layer.

@@ -18,7 +18,7 @@ from lit_moe.interop.exporting import export_model
 from lit_moe.lm import load_module
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import AdapterConfig, DecoderConfig, HFConfig, PenaltyRouter
-from lit_moe.nn.adapters import without_adapters
+from lit_moe.nn.adapters import add_adapters, merge_adapters, without_adapters
 from lit_moe.parallel.strategy import ShardedStrategy
 
 transformers = pytest.importorskip("transformers")
@@ -96,6 +96,9 @@ def test_what_cannot_have_an_adapter_is_said():
     read_beside = Specimen(small_config("dbrx"), seed=0)
     with pytest.raises(UserError, match=r"names weights of a DbrxForCausalLM that cannot have an adapter \(.*'v1'"):
         read_beside.module(adapter=AdapterConfig(["experts.mlp.w1"]))
+    read_alone = Specimen(small_config("longcat_flash"), seed=0)
+    with pytest.raises(UserError, match=r"names model.layers.0.mlp.router.classifier, but .* would not be trained"):
+        read_alone.module(adapter=AdapterConfig(["q_b_proj", "router"]))
     with pytest.raises(UserError, match="targets` is empty"):
         AdapterConfig([])
     sharded = module("ours")
@@ -128,6 +131,32 @@ def test_adapters_are_on_the_named_weights_and_on_no_other(target):
     named = {name.strip(".") for name in weights if f".{target}." in name}
     stacked = {name.rpartition(".")[0] for name in named if ".experts." in name}
     assert adapted == (stacked or {name.removesuffix(".weight") for name in named})
+
+
+class Nested(torch.nn.Module):
+    """A layer with two matrices of its own beside another layer, of which all can have adapters."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 4)
+        self.first = torch.nn.Parameter(torch.randn(4, 4))
+        self.second = torch.nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return self.inner(x @ self.first) @ self.second
+
+
+def test_merging_leaves_no_adapter_also_where_layers_hold_layers():
+    network = torch.nn.Sequential(Nested(), torch.nn.Linear(4, 4))
+    names, x = set(network.state_dict()), torch.randn(3, 4)
+    add_adapters(network, AdapterConfig(["*"], rank=2))
+    for name, weight in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    expected = network(x)
+    merge_adapters(network)
+    assert set(network.state_dict()) == names
+    torch.testing.assert_close(network(x), expected)
 
 
 def test_a_run_with_adapters_starts_from_weights_without(make_trainer, token_root, tmp_path):
