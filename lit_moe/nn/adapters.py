@@ -119,7 +119,9 @@ def never_called(network: nn.Module, run: Callable[[], object]) -> list[str]:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {module: name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers: dict[nn.Module, str] = {
+        module: name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)
+    }
     called: set[nn.Module] = set()
     hooks = [layer.register_forward_pre_hook(lambda module, _: called.add(module)) for layer in layers]
     try:
