@@ -60,6 +60,8 @@ class RunProgress(TQDMProgressBar):
     ) -> None:
         """Advance the bar."""
         bar = self.train_progress_bar
+        if bar.disable:  # as on further ranks; such a bar does not even know where it began
+            return
         bar.set_postfix_str(self._beside(trainer, bar), refresh=False)
         bar.update((trainer.global_step if trainer.max_steps > 0 else self._batches_done) - bar.n)
 

@@ -119,17 +119,16 @@ def never_called(network: nn.Module, run: Callable[[], object]) -> list[str]:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers: dict[nn.Module, str] = {
-        module: name for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)
-    }
+    kind: Any = BaseTunerLayer  # a mixin, which each of its layers combines with a module
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
     called: set[nn.Module] = set()
-    hooks = [layer.register_forward_pre_hook(lambda module, _: called.add(module)) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda module, _: called.add(module)) for _, layer in layers]
     try:
         run()
     finally:
         for hook in hooks:
             hook.remove()
-    return [name for layer, name in layers.items() if layer not in called and not re.search(r"\bexperts\.\d+\.", name)]
+    return [name for name, layer in layers if layer not in called and not re.search(r"\bexperts\.\d+\.", name)]
 
 
 def without_adapters(name: str) -> str:
