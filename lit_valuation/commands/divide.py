@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_core import __version__
-from lit_core.data.prepared import check_prepared, index_hashes, is_whole
+from lit_core.data.prepared import check_prepared, is_whole
 from lit_core.data.shards import INDEX
 from lit_core.errors import UserError, check_at_least, checked_first, refuse_unused
-from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, remove_folder, replace_whole, resolve_data_path
+from lit_core.files.paths import resolve_data_path
 from lit_core.files.tables import text_table
-from lit_core.files.working_folder import PREPARED, RECORD, WORK, is_prepared, read_prepared, root_to_prepare, workplace
-from lit_core.record import shown, versions
+from lit_core.files.working_folder import RECORD, is_prepared, read_prepared, root_to_prepare
+from lit_core.record import shown
 from lit_core.screen import quoted, say
 from lit_core.seeds import checked_seed
 from lit_valuation.data.division import Division, remove_duplicates
+from lit_valuation.data.filled_root import fill_root, write_root_record
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.noise import Noise
 from lit_valuation.data.planting import Planting
@@ -98,17 +96,13 @@ def divide(
         }
     )
     settings = shown(settings)
-    with workplace(folder, f"ready/{RECORD}") as work:
-        ready = work / "ready"
-        new = all(path.name == WORK for path in folder.iterdir())
-        if (ready / RECORD).is_file():  # a killed run had begun to move them into the root
-            is_prepared(ready, settings, shown)
-        elif new or not (is_prepared(folder, settings, shown) and is_whole(folder)):
-            remove_folder(work)
-            _write(ready, source, planting, division, noise, settings)
-        for part in _PARTS:
-            if (ready / part).exists():
-                replace_whole(folder / part, ready / part)
+    fill_root(
+        folder,
+        _PARTS,
+        settings,
+        is_done=lambda: is_prepared(folder, settings, shown) and is_whole(folder),
+        write=lambda ready: _write(ready, source, planting, division, noise, settings),
+    )
     summary = _summary(folder)
     _print(summary, division.hard)
     place = root if resolve_data_path(root) == folder else folder
@@ -152,16 +146,7 @@ def _write(
             meta=meta,
             shard_size=int(settings["shard_size"]),
         )
-    content = {
-        **stamp(PREPARED),
-        "release": __version__,
-        "versions": versions(),
-        "settings": settings,
-        "samples": {"found": len(all_samples), "copies_left_out": len(all_samples) - len(samples)},
-        "corrupted": corrupted,
-        "sets": index_hashes(ready),
-    }
-    atomic_write(ready / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_root_record(ready, settings, len(all_samples), len(samples), corrupted=corrupted)
 
 
 def _verify(root: Path) -> Summary:

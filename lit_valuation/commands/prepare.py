@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lit_core import __version__
-from lit_core.data.prepared import check_prepared, index_hashes, is_whole
+from lit_core.data.prepared import check_prepared, is_whole
 from lit_core.data.shards import splits_of
 from lit_core.errors import UserError, check_at_least, checked_first, refuse_unused, require
-from lit_core.files.formats import stamp
 from lit_core.files.json_files import plain
 from lit_core.files.outputs import output_folder
-from lit_core.files.paths import atomic_write, file_sha256, remove_folder, replace_whole, resolve_data_path
+from lit_core.files.paths import atomic_write, file_sha256, resolve_data_path
 from lit_core.files.tables import CsvWriter, text_table
-from lit_core.files.working_folder import (
-    PREPARED,
-    RECORD,
-    WORK,
-    is_prepared,
-    read_prepared,
-    root_to_prepare,
-    workplace,
-)
-from lit_core.record import shown, versions
+from lit_core.files.working_folder import RECORD, is_prepared, read_prepared, root_to_prepare
+from lit_core.record import shown
 from lit_core.screen import quoted, say
 from lit_core.seeds import checked_seed
 from lit_valuation.data.class_map import read_class_map, with_shared_names
 from lit_valuation.data.division import remove_duplicates
+from lit_valuation.data.filled_root import fill_root, write_root_record
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.splitting import split
 from lit_valuation.exchange.ledger import LEDGER
@@ -121,18 +111,14 @@ def prepare(
         }
     )
     settings = shown(settings)
-    with workplace(folder, f"ready/{RECORD}") as work:
-        ready = work / "ready"
-        new = all(path.name in (WORK, LEDGER) for path in folder.iterdir())
-        if (ready / RECORD).is_file():  # a killed run had begun to move them into the root
-            is_prepared(ready, settings, shown)
-        elif new or not (_is_prepared(folder, settings) and _is_whole(folder)):
-            remove_folder(work)
-            own = _own(sources, shared, classes)
-            _write(ready, own, fractions, settings)
-        for part in _PARTS:
-            if (ready / part).exists():
-                replace_whole(folder / part, ready / part)
+    fill_root(
+        folder,
+        _PARTS,
+        settings,
+        is_done=lambda: _is_prepared(folder, settings) and _is_whole(folder),
+        write=lambda ready: _write(ready, _own(sources, shared, classes), fractions, settings),
+        beside=LEDGER,
+    )
     summary = _summary(folder)
     _print(summary)
     place = root if resolve_data_path(root) == folder else folder
@@ -268,16 +254,7 @@ def _write(ready: Path, own: _Own, fractions: Mapping[str, float], settings: Map
             writer.row([key, name, samples.classes[y], own.places.get(key, "")])
     atomic_write(ready / NAMES, text.getvalue())
     kept = sum(map(len, own.samples.values()))
-    content = {
-        **stamp(PREPARED),
-        "release": __version__,
-        "versions": versions(),
-        "settings": settings,
-        "samples": {"found": own.found, "copies_left_out": own.found - kept},
-        "sets": index_hashes(ready),
-        "names_sha256": file_sha256(ready / NAMES),
-    }
-    atomic_write(ready / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_root_record(ready, settings, own.found, kept, names_sha256=file_sha256(ready / NAMES))
 
 
 def _verify(root: Path) -> Summary:

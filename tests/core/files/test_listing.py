@@ -53,7 +53,7 @@ OWN = {
     "lit_moe/interop/exporting.py": "the folder that is written",
     "lit_moe/study/texts.py": "a prepared root",
     "lit_valuation/commands/divide.py": "a prepared root",
-    "lit_valuation/commands/prepare.py": "a prepared root",
+    "lit_valuation/data/filled_root.py": "a prepared root",
     "lit_valuation/exchange/answering.py": "a run folder",
     "lit_valuation/exchange/folder.py": "each file is looked at by lstat",
     "lit_valuation/sources/hugging_face.py": "patterns that the user typed",

@@ -161,6 +161,7 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path):
 SCRIPT = """
 import os, sys
 import lit_valuation.commands.divide as module
+import lit_valuation.data.filled_root as filled
 from lit_valuation.data.noise import Noise
 from lit_valuation.data.division import Division
 from lit_valuation.data.planting import PlantedBackground
@@ -178,19 +179,21 @@ KILLS = {
     "    if calls[0] == 5: os.kill(os.getpid(), 9)\n"
     "    original(*args, **kwargs)\n"
     "module.write_labelled = write",
-    "moving": "calls, original = [0], module.replace_whole\n"
+    "moving": "calls, original = [0], filled.replace_whole\n"
     "def move(*paths):\n"
     "    calls[0] += 1\n"
     "    if calls[0] == 2: os.kill(os.getpid(), 9)\n"
     "    original(*paths)\n"
-    "module.replace_whole = move",
+    "filled.replace_whole = move",
 }
 
 
 @pytest.mark.parametrize(("name", "call"), [("write_labelled", 5), ("replace_whole", 2)])
 def test_interrupted_it_goes_on_and_ends_the_same(name, call, prepared, tmp_path, monkeypatch):
-    import lit_valuation.commands.divide as module
+    import lit_valuation.commands.divide as writing
+    import lit_valuation.data.filled_root as moving
 
+    module = writing if name == "write_labelled" else moving
     original, calls = getattr(module, name), itertools.count(1)
 
     def interrupt(*args, **kwargs):
