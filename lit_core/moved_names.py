@@ -98,6 +98,23 @@ MOVED_ARGUMENTS = {
 }
 
 
+def current_arguments(kept: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a module that a checkpoint keeps without those that are refused, and had no effect.
+
+    Args:
+        kept: The arguments. Beside ``hugging_face``, lit_moe's language model took any ``decoder`` and ``router``.
+    """
+    if not kept.get("hugging_face"):
+        return kept
+    decoder = kept.get("decoder")
+    changed: dict[str, Any] = {}
+    if isinstance(decoder, dict):
+        changed["decoder"] = {key: value for key, value in decoder.items() if key == "vocab_size"}
+    if kept.get("router"):
+        changed["router"] = {"class_path": "lit_moe.nn.SinkhornRouter"}  # the default
+    return kept | changed
+
+
 def current_path(path: str) -> str:
     """Return the present import path for a former one; any other string is returned unchanged.
 

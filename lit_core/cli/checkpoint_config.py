@@ -15,7 +15,7 @@ from lit_core.lightning.checkpoint import checkpoint_facts
 from lit_core.lightning.foreign import LEFT_OUT
 from lit_core.lightning.hyperparameters import usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
-from lit_core.moved_names import current_paths
+from lit_core.moved_names import current_arguments, current_paths
 from lit_core.origin import unkept
 from lit_core.references import settled
 from lit_core.screen import rank_zero_warn
@@ -142,11 +142,15 @@ def _run_config(
     checkpoint = checkpoint_facts(path, argument)
     left_out = checkpoint.get(LEFT_OUT, {})
     if "model" in checkpoint.get("config", {}):
-        return dict(checkpoint["config"]), left_out
+        config = dict(checkpoint["config"])
+        typed = config["model"]
+        if isinstance(typed, dict) and isinstance(typed.get("init_args"), dict):
+            config["model"] = {**typed, "init_args": current_arguments(typed["init_args"])}
+        return config, left_out
     config = {}
     model, data = (dict(checkpoint.get(key, {})) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
     if model:
-        parameters = usable_hyperparameters(model, path, argument, _given_to("model", args))
+        parameters = usable_hyperparameters(current_arguments(model), path, argument, _given_to("model", args))
         config["model"] = _as_config({CLASS_PATH: model_class, **parameters})
     if CLASS_PATH in data and not any(unkept(data)):
         config["data"] = _as_config(data)

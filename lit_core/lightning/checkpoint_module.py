@@ -24,7 +24,7 @@ from lit_core.lightning.foreign import vetted
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, trainer_of, unwrapped
 from lit_core.lightning.python_record import PythonRecord
-from lit_core.moved_names import current_paths
+from lit_core.moved_names import current_arguments, current_paths
 from lit_core.origin import described
 from lit_core.parser_messages import parser_sentence
 from lit_core.record import KEY, note_input
@@ -100,7 +100,7 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         if isinstance(checkpoint_path, str | Path):
             note_input(checkpoint_path, step=checkpoint.get("global_step"))
         saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
-        kept = current_paths(dict(saved))
+        kept = current_arguments(current_paths(dict(saved)))
         usable = usable_hyperparameters(resolved(kept), checkpoint_path, "checkpoint_path", options)
         kind = pydoc.locate(str(kept.get(CLASS_PATH)))
         if not isinstance(kind, type) or not issubclass(kind, cls):

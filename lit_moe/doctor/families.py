@@ -22,7 +22,10 @@ _NUMBER = re.compile(r"(moe_)?(num_|n_)(local_|routed_)?experts")
 #: What a model needs, though its class has no value for it, and parts of published models that its class leaves out.
 _NEEDED: dict[str, dict[str, Any]] = {
     "cohere2_moe": {"num_shared_experts": 1},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
+    "dbrx": {
+        "attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"moe_num_experts": 16, "moe_top_k": 4},
+    },
     "dots1": {"n_shared_experts": 2},
     "granitemoehybrid": {
         "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"] * 8

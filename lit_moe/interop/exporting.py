@@ -30,6 +30,7 @@ from lit_moe.interop.tensor_map import Piece, pieces_of
 from lit_moe.lm import load_module
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, DecoderConfig, HFDecoder, moe_layers
+from lit_moe.nn.adapters import without_adapters
 
 Tensors = dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]]
 """Shape, number format and content of each tensor by its name; the content is computed when it is written."""
@@ -133,7 +134,7 @@ def _merged(ckpt_path: str) -> MoELanguageModel:
     """Return a module with its adapters merged, each weight in the number format in which it was trained."""
     module, checkpoint = load_module(ckpt_path)
     module.merge_adapters()
-    formats = {name.replace(".base_layer", ""): tensor.dtype for name, tensor in checkpoint["state_dict"].items()}
+    formats = {without_adapters(name): tensor.dtype for name, tensor in checkpoint["state_dict"].items()}
     for name, tensor in module.state_dict(keep_vars=True).items():
         tensor.data = tensor.data.to(formats[name])
     return module

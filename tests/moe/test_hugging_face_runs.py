@@ -12,6 +12,7 @@ from bad_input import said
 
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.screen import on_screen
+from lit_core.trust import sign
 from lit_moe.callbacks import RouterBalance
 from lit_moe.cli import main
 from lit_moe.data import TokenDataModule
@@ -154,6 +155,22 @@ def test_losses_of_steps_and_sequences_and_biases_are_those_of_one_process(
     assert ranges[0] == 0 and ranges[-1] > 0.001  # before the first move and before the last
     for key in ("train/auxiliary_loss", "train/router/balance_loss/layer_01", "train/router/bias_range/layer_01"):
         assert [value for _, value in two[key]] == pytest.approx([value for _, value in one[key]], rel=1e-4), key
+
+
+def test_a_checkpoint_that_describes_a_decoder_as_well_is_still_read(place, token_root):
+    """Such fields had no effect; they are refused now."""
+    assert main(["fit", "--config", "run.yaml", "--run", "hf", "--trainer.max_steps", "1"]) == 0
+    last = Path("runs/moe/hf/checkpoints/last.ckpt")
+    checkpoint = torch.load(last, weights_only=True)
+    router = {"class_path": "lit_moe.nn.PenaltyRouter", "init_args": {"balance_weight": 0.5}}
+    checkpoint["hyper_parameters"] |= {"router": router}
+    checkpoint["hyper_parameters"]["decoder"] = {"vocab_size": 384, "n_layers": 2, "feed_forward": "granular"}
+    checkpoint["config"]["model"]["init_args"] |= {"decoder": {"n_layers": 2}, "router": router}
+    sign(checkpoint)
+    torch.save(checkpoint, last)
+    model = MoELanguageModel.load_from_checkpoint(last, weights_only=True)
+    assert torch.equal(model.decoder.model.lm_head.weight, checkpoint["state_dict"]["decoder.model.lm_head.weight"])
+    assert main(["fit", "--ckpt_path", str(last), "--trainer.max_steps", "2"]) == 0
 
 
 def test_data_of_another_tokenizer_are_refused_in_one_sentence(place, byte_root):

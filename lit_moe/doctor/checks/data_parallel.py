@@ -1,4 +1,4 @@
-"""Two processes train as one that accumulates all rows of each global batch."""
+"""Two processes train as one that accumulates all rows of each global batch, with all auxiliary losses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from lit_moe.doctor.check import Finding
 from lit_moe.doctor.examine import found
+from lit_moe.doctor.losses import FACTORS, StepLosses
+from lit_moe.doctor.routing import routed
 from lit_moe.doctor.specimen import Specimen
 from lit_moe.doctor.training import SpecimenData, small_trainer
 from lit_moe.functional.token_nll import IGNORED
@@ -28,7 +31,9 @@ _TOLERANCE = 1e-3
 
 
 def check(specimen: Specimen) -> Finding:
-    """Compare two processes with a loop over torch's gradients of the mean over all scored tokens of a step.
+    """Compare the weights of two processes, after each optimizer step, with those of a loop over torch's gradients.
+
+    The loop's loss is the mean over all scored tokens of a step, and its auxiliary losses are those of their formulas.
 
     Args:
         specimen: The small model.
@@ -38,12 +43,17 @@ def check(specimen: Specimen) -> Finding:
         if finding.verdict != "pass":
             return finding
         trained = torch.load(Path(home, "weights.pt"), weights_only=True)
-    begun, expected = _reference(specimen)
-    moved = max(float((expected[name] - begun[name]).abs().max()) for name in expected)
-    apart = {name: float((trained[name] - expected[name]).abs().max()) for name in expected}
-    worst = max(apart, key=lambda name: apart[name])
-    if apart[worst] > _TOLERANCE * moved:
-        return Finding("fail", f"{worst} differs by {apart[worst]:.3g}, where training moves weights by {moved:.3g}.")
+    begun, *expected = _reference(specimen)
+    for step, (ours, theirs) in enumerate(zip(trained, expected, strict=True), 1):
+        moved = max(float((theirs[name] - begun[name]).abs().max()) for name in theirs)
+        apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in theirs}
+        worst = max(apart, key=lambda name: apart[name])
+        if apart[worst] > _TOLERANCE * moved:
+            return Finding(
+                "fail",
+                f"After step {step}, {worst} differs by {apart[worst]:.3g}, where training moved weights by "
+                f"{moved:.3g}.",
+            )
     return Finding("pass")
 
 
@@ -51,28 +61,54 @@ def _sgd(parameters: Any) -> torch.optim.SGD:
     return torch.optim.SGD(parameters, lr=_RATE)
 
 
-def _reference(specimen: Specimen) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the parameters before and after training by transformers' logits and torch alone."""
-    model = specimen.decoder().model
-    model.train()
-    begun = {name: value.detach().clone() for name, value in model.named_parameters()}
-    optimizer = _sgd(model.parameters())
-    for batch in _batches(specimen):
-        scored = (batch["labels"] != IGNORED).sum()
-        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-            logits = model(input_ids=ids[None], use_cache=False).logits[0]
-            nats = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-            (nats / scored).backward()
+def _weights(decoder: HFDecoder) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in decoder.model.named_parameters()}
+
+
+def _reference(specimen: Specimen) -> list[dict[str, Tensor]]:
+    """Return the weights before training and after each step, by transformers' logits, formulas and torch alone."""
+    decoder = specimen.decoder().train()
+    losses, optimizer, found = StepLosses(decoder), _sgd(decoder.model.parameters()), [_weights(decoder)]
+    data = SpecimenData(specimen, micro_batch_size=1)
+    sizes = {"global_batch_size": data.global_batch_size, "micro_batch_size": 1, "seed": specimen.seed}
+    streams = [data.stream_of(rank=rank, world_size=_RANKS, **sizes) for rank in range(_RANKS)]
+    each = data.global_batch_size // _RANKS
+    for step in range(_STEPS):
+        batches = [[stream.micro_batch(step * each + part) for stream in streams] for part in range(each)]
+        scored = sum((batch["labels"] != IGNORED).sum() for batches_of_ranks in batches for batch in batches_of_ranks)
+        for batches_of_ranks in batches:
+            _accumulate(decoder, losses, batches_of_ranks, scored)
         optimizer.step()
         optimizer.zero_grad()
-    return begun, {name: value.detach() for name, value in model.named_parameters()}
+        losses.end_step()
+        found.append(_weights(decoder))
+    return found
 
 
-def _batches(specimen: Specimen) -> list[dict[str, Tensor]]:
-    """Return the global batch of each step."""
-    data = SpecimenData(specimen)
-    stream = data.stream_of(global_batch_size=4, micro_batch_size=4, rank=0, world_size=1, seed=specimen.seed)
-    return [stream.micro_batch(step) for step in range(_STEPS)]
+def _accumulate(decoder: HFDecoder, losses: StepLosses, batches: list[dict[str, Tensor]], scored: Any) -> None:
+    """Add the gradients of the rows that the ranks run at once, each divided by all scored tokens of the step."""
+    nats, calls, total = [], [], torch.zeros(())
+    for batch in batches:
+        with routed(decoder.model, losses.gates) as seen:
+            logits = decoder.model(input_ids=batch["input_ids"], use_cache=False).logits[0]
+        labels = batch["labels"][0]
+        nats.append(nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum"))
+        calls.append(seen)
+    for batch, row_nats, auxiliary in zip(batches, nats, losses.of(calls, rows=1), strict=True):
+        total = total + row_nats + auxiliary * (batch["labels"] != IGNORED).sum()
+    (total / scored).backward()
+
+
+class _KeptSteps(Callback):
+    """Keeps the weights after each optimizer step."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Keep them, where the batch was the last of a step."""
+        if trainer.global_step > len(self.weights):
+            self.weights.append(_weights(pl_module.decoder))
 
 
 def _train_on_ranks(specimen: Specimen, home: Path) -> Finding:
@@ -120,13 +156,11 @@ def _rank(rank: int, port: int, specimen: Specimen, home: Path, end: Any) -> Non
 
 def _fit(specimen: Specimen, home: Path) -> Finding:
     strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=_SECONDS))
-    module = specimen.module(optimizer=_sgd)
-    trainer = small_trainer(home, _STEPS, devices=_RANKS, strategy=strategy)
-    trainer.fit(module, datamodule=SpecimenData(specimen, micro_batch_size=1))
+    factors: dict[str, Any] = dict(FACTORS) if specimen.decoder().watched else {}
+    kept = _KeptSteps()
+    trainer = small_trainer(home, _STEPS, kept, devices=_RANKS, strategy=strategy, enable_checkpointing=False)
+    trainer.fit(specimen.module(factors, optimizer=_sgd), datamodule=SpecimenData(specimen, micro_batch_size=1))
     if trainer.is_global_zero:
-        assert isinstance(module.decoder, HFDecoder)
-        torch.save(
-            {name: value.detach() for name, value in module.decoder.model.named_parameters()}, home / "weights.pt"
-        )
+        torch.save(kept.weights, home / "weights.pt")
     trainer.strategy.barrier()
     return Finding("pass")

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from lit_moe.doctor.families import build, holds_mixture, mixture_families, small_config, unbuilt
 from lit_moe.doctor.shrink import shrink
 from lit_moe.doctor.specimen import Specimen
+from lit_moe.nn import watch_gates
 
 FEW = ["gpt_oss", "deepseek_v3"]
 
@@ -48,6 +49,20 @@ def test_a_small_model_is_small_and_routes_by_token(model_type):
     assert not any(torch.equal(state[name], other[name]) for name in state)
     module = specimen.module()
     assert all(torch.equal(state[name], value) for name, value in module.decoder.state_dict().items())
+
+
+@pytest.mark.slow  # a gate of each family is found
+def test_a_small_model_chooses_several_experts_where_the_real_one_does():
+    one = {"llama4_text", "zaya"}  # of which transformers' own and the published configs choose one
+    for model_type in mixture_families():
+        with torch.device("meta"):
+            gates = watch_gates(build(small_config(model_type)))
+        expected = {1} if model_type in one else {2} if gates else set()
+        assert {gate.router.top_k for gate in gates.values()} == expected, model_type
+
+
+def test_a_small_dbrx_chooses_several_experts():
+    assert small_config("dbrx").ffn_config.moe_top_k == 2 and small_config("dbrx").ffn_config.moe_num_experts == 16
 
 
 def test_selection_biases_are_random_and_change_the_choice():
