@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.strategies import Strategy
 from torch import nn
@@ -17,6 +16,7 @@ from torch import nn
 import lit_core.cli.lit_cli
 from lit_core.callbacks import ReplaySchedule
 from lit_core.corpora import Corpus
+from lit_core.files.yaml_files import parse_yaml
 from lit_core.lightning.schedules import StepSchedule
 from lit_core.study import Criterion
 from lit_detect import DetectorTask
@@ -79,7 +79,7 @@ class Kind:
 @cache
 def content(path):
     """Return what a config says, read once for all kinds."""
-    return yaml.safe_load(path.read_text())
+    return parse_yaml(path.read_text(), str(path))
 
 
 def argument(owner, name):

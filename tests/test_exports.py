@@ -4,12 +4,12 @@ import pydoc
 from pathlib import Path
 
 import pytest
-import yaml
 from jsonargparse import ArgumentParser
 from kinds import CONFIGS, KINDS, entries, exports, forgotten, made_in_code, unfinished
 from torch import nn
 
 import lit_moe.nn
+from lit_core.files.yaml_files import parse_yaml
 from lit_moe.nn import Router
 
 
@@ -17,7 +17,7 @@ def named_by(kind, path):
     """Return the classes that a config names."""
     text = path.read_text().replace("${trainer.max_steps}", "100")
     found = set()
-    for entry in entries(yaml.safe_load(text), kind.key):
+    for entry in entries(parse_yaml(text, str(path)), kind.key):
         name = entry["class_path"]
         if kind.own:
             parser = ArgumentParser(exit_on_error=False)

@@ -13,16 +13,18 @@ from lit_detect.nn.encoders import load_encoder
 
 ROOT = Path(__file__).parents[1]
 BERT = ROOT / "tests" / "fixtures" / "before_the_move" / "bert"
+READERS = ("from_pretrained", "from_config")
 
 
 def calls():
     """Yield each call that reads or builds a model, tokenizer or config of transformers, with its place."""
     for package in ("lit_core", "lit_moe", "lit_valuation", "lit_detect"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            text = path.read_text()
+            for node in ast.walk(ast.parse(text)) if any(name in text for name in READERS) else ():
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                     owner = getattr(node.func.value, "id", "")
-                    if node.func.attr in ("from_pretrained", "from_config") and owner.startswith(("Auto", "kind")):
+                    if node.func.attr in READERS and owner.startswith(("Auto", "kind")):
                         yield pytest.param(node, id=f"{path.relative_to(ROOT)}:{node.lineno}")
 
 
