@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 from lit_core.errors import check_above, check_at_least
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_moe.functional.routing import balance_bias, sequence_balance_loss
-from lit_moe.nn.router import Router, sequences_known
+from lit_moe.nn.router import RoutedTokens, Router, sequences_known
 
 
 class BiasRouter(ExactBuffers, Router):
@@ -71,21 +71,13 @@ class BiasRouter(ExactBuffers, Router):
         ranked_TE = biased_TE.argsort(dim=-1, descending=True, stable=True)
         return by_logit_TE.gather(-1, ranked_TE[:, : self.top_k])
 
-    def more_balance(
-        self,
-        logits_TE: Tensor,
-        probs_TE: Tensor,
-        indices_Tk: Tensor,
-        counts_E: Tensor,
-        mask_T: Tensor | None,
-        sequences: int | None,
-    ) -> Tensor | None:
+    def more_balance(self, routed: RoutedTokens) -> Tensor | None:
         """Return the balance loss of each sequence by itself, scaled; None if its factor is 0."""
         if not self.sequence_weight:
             return None
-        shares_TE = logsigmoid(logits_TE).softmax(-1)  # the scores divided by their sum
-        rows = sequences_known(sequences, self.sequence_weight)
-        return self.sequence_weight * sequence_balance_loss(shares_TE, indices_Tk, rows, mask_T)
+        shares_TE = logsigmoid(routed.logits_TE).softmax(-1)  # the scores divided by their sum
+        rows = sequences_known(routed.sequences, self.sequence_weight)
+        return self.sequence_weight * sequence_balance_loss(shares_TE, routed.indices_Tk, rows, routed.mask_T)
 
     @property
     def moved_bias(self) -> Tensor:

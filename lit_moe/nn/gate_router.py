@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import check_above
+from lit_moe.functional.routing import count_experts
 from lit_moe.nn.gate_scores import probabilities
 from lit_moe.nn.hf_bias import SelectionBias
 from lit_moe.nn.penalty_router import PenaltyRouter
-from lit_moe.nn.router import RouterStats
+from lit_moe.nn.router import RoutedTokens, RouterStats
 
 
 class GateRouter(PenaltyRouter):
@@ -74,7 +75,8 @@ class GateRouter(PenaltyRouter):
         """
         logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
         probs_TE = torch.full_like(logits_TE, torch.nan) if score is None else probabilities(score, logits_TE)
-        return self._stats(logits_TE, probs_TE, indices_Tk, indices_Tk, mask_T, sequences)
+        counts_E = count_experts(indices_Tk, self.n_experts, mask_T)
+        return self._stats(RoutedTokens(logits_TE, probs_TE, indices_Tk, counts_E, mask_T, sequences), counts_E)
 
     def losses(self, raw_balance: Tensor, raw_z: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return the losses that are switched on, scaled."""

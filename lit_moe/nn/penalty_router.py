@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
 from lit_moe.functional.routing import balance_loss, jitter, masked_mean, sequence_balance_loss
-from lit_moe.nn.router import Router, recomputing, sequences_known, sum_over_devices
+from lit_moe.nn.router import RoutedTokens, Router, recomputing, sequences_known, sum_over_devices
 
 
 class PenaltyRouter(Router):
@@ -102,23 +102,16 @@ class PenaltyRouter(Router):
             self._counts_of_all = sum_over_devices(self.step_counts)
         return self._counts_of_all
 
-    def more_balance(
-        self,
-        logits_TE: Tensor,
-        probs_TE: Tensor,
-        indices_Tk: Tensor,
-        counts_E: Tensor,
-        mask_T: Tensor | None,
-        sequences: int | None,
-    ) -> Tensor | None:
+    def more_balance(self, routed: RoutedTokens) -> Tensor | None:
         """Return the balance losses of `sequence_weight` and `global_weight`, where one is not 0."""
         losses = []
         if self.sequence_weight:
-            rows = sequences_known(sequences, self.sequence_weight)
-            losses.append(self.sequence_weight * sequence_balance_loss(probs_TE, indices_Tk, rows, mask_T))
+            rows = sequences_known(routed.sequences, self.sequence_weight)
+            of_rows = sequence_balance_loss(routed.probs_TE, routed.indices_Tk, rows, routed.mask_T)
+            losses.append(self.sequence_weight * of_rows)
         if self.global_weight:
-            step_E = self._step_counts(counts_E)
-            mean_E = masked_mean(probs_TE, mask_T)
+            step_E = self._step_counts(routed.counts_E)
+            mean_E = masked_mean(routed.probs_TE, routed.mask_T)
             losses.append(self.global_weight * balance_loss(mean_E, step_E, step_E.sum() // self.top_k, self.top_k))
         return torch.stack(losses).sum() if losses else None
 

@@ -25,6 +25,27 @@ WATCH = "_lit_moe_watch"
 
 
 @dataclass
+class RoutedTokens:
+    """The tokens of one call of a router, and where they go.
+
+    Attributes:
+        logits_TE: Logits in float32, with their graph.
+        probs_TE: Routing probabilities, whose mean the balance losses take, with their graph.
+        indices_Tk: Chosen experts, shape ``(tokens, k)``, int64.
+        counts_E: Tokens that count and are sent to each expert, shape ``(experts,)``, int64.
+        mask_T: True for tokens that count; None for all.
+        sequences: Number of sequences of equal length that the tokens make up; None if it is not known.
+    """
+
+    logits_TE: Tensor
+    probs_TE: Tensor
+    indices_Tk: Tensor
+    counts_E: Tensor
+    mask_T: Tensor | None
+    sequences: int | None
+
+
+@dataclass
 class RouterStats:
     """Statistics of one call of a router, as plain tensors. Masked tokens are only in `indices`.
 
@@ -203,24 +224,11 @@ class Router(nn.Module, ABC):
         """
         return None, None
 
-    def more_balance(
-        self,
-        logits_TE: Tensor,
-        probs_TE: Tensor,
-        indices_Tk: Tensor,
-        counts_E: Tensor,
-        mask_T: Tensor | None,
-        sequences: int | None,
-    ) -> Tensor | None:
+    def more_balance(self, routed: RoutedTokens) -> Tensor | None:
         """Return further balance losses, scaled and summed, which are added to that of `losses`; by default None.
 
         Args:
-            logits_TE: Logits in float32.
-            probs_TE: Routing probabilities, with their graph.
-            indices_Tk: Chosen experts, shape ``(tokens, k)``.
-            counts_E: Tokens of this call sent to each expert, shape ``(experts,)``.
-            mask_T: True for tokens that count; None for all.
-            sequences: Number of sequences of equal length that the tokens make up; None if it is not known.
+            routed: The tokens of this call.
         """
         return None
 
@@ -260,34 +268,29 @@ class Router(nn.Module, ABC):
             weights_Tk = logarithms_Tk.clamp(min=torch.finfo(logarithms_Tk.dtype).min).softmax(-1)  # not NaN for -inf
         else:
             weights_Tk = scores_TE.gather(-1, indices_Tk)
-        stats = self._stats(logits_TE, probs_TE, indices_Tk, raw_Tk, mask_T, sequences)
-        return RouterOutput(indices_Tk, weights_Tk, stats)
-
-    def _stats(
-        self,
-        logits_TE: Tensor,
-        probs_TE: Tensor,
-        indices_Tk: Tensor,
-        raw_Tk: Tensor,
-        mask_T: Tensor | None,
-        sequences: int | None,
-    ) -> RouterStats:
         counts_E = F.count_experts(indices_Tk, self.n_experts, mask_T)
+        raw_E = counts_E if raw_Tk is indices_Tk else F.count_experts(raw_Tk, self.n_experts, mask_T)
+        routed = RoutedTokens(logits_TE, probs_TE, indices_Tk, counts_E, mask_T, sequences)
+        return RouterOutput(indices_Tk, weights_Tk, self._stats(routed, raw_E))
+
+    def _stats(self, routed: RoutedTokens, raw_E: Tensor) -> RouterStats:
+        """Return the statistics of a call; ``raw_E`` are the tokens that inference would send to each expert."""
+        logits_TE, mask_T, counts_E = routed.logits_TE, routed.mask_T, routed.counts_E
         tokens = torch.full((), len(logits_TE), device=logits_TE.device) if mask_T is None else mask_T.sum()
         if self.training and self.counts_steps and not recomputing():
             self.step_counts = counts_E if self.step_counts is None else self.step_counts + counts_E
-        probs_mean_E = F.masked_mean(probs_TE, mask_T)
+        probs_mean_E = F.masked_mean(routed.probs_TE, mask_T)
         balance_E = self.balance_counts(counts_E)
         raw_balance = F.balance_loss(probs_mean_E, balance_E, balance_E.sum() // self.top_k, self.top_k)
         raw_z = F.z_loss(logits_TE, mask_T)
         balance, z = self.losses(raw_balance, raw_z)
-        more = self.more_balance(logits_TE, probs_TE, indices_Tk, counts_E, mask_T, sequences)
+        more = self.more_balance(routed)
         if more is not None:
             balance = more if balance is None else balance + more
         return RouterStats(
-            indices=indices_Tk,
+            indices=routed.indices_Tk,
             counts=counts_E,
-            raw_counts=counts_E if raw_Tk is indices_Tk else F.count_experts(raw_Tk, self.n_experts, mask_T),
+            raw_counts=raw_E,
             tokens=tokens,
             probs_mean=probs_mean_E.detach(),
             balance_loss=balance,
