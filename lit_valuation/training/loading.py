@@ -28,7 +28,7 @@ from lit_valuation.contract import FAULTS
 from lit_valuation.task import SampleTask
 
 #: What a user says of a model: its import path, a YAML file, or a mapping, with class_path and init_args.
-Description = dict[str, str | int | float | bool | list | dict | None] | str
+Description = dict[str, str | dict | None] | str
 
 _OURS = "lit_valuation.module.ClassifierTask"
 #: Arguments of a task that its checkpoint has as plain values, since they come from the data.
