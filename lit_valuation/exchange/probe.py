@@ -128,7 +128,7 @@ def make_probe(train: Samples, cases: HardCases, encoder: Encoder, options: Prob
             f"{max(counts.values())}); raise per_class, or use a larger validation split."
         )
     queries, held_out = queries.of_classes(kept), cases.held_out.of_classes(kept)
-    gradients = _clipped(_gradients(weight, bias, embed(encoder, queries.x), queries.y), options.clip)
+    gradients = _clipped(head_gradients(weight, bias, embed(encoder, queries.x), queries.y), options.clip)
     generator = torch.Generator().manual_seed(secrets.randbits(63))  # whoever could guess it could subtract the noise
     sums, targets, norms = [], [], []
     for c in queries.y.unique().tolist():
@@ -188,7 +188,7 @@ class ReceivedProbe:
             hidden.append(torch.cat([total, torch.zeros(rows, total.shape[1])]))
         rows_of = torch.tensor(self.counts) * repeats
         queries = LastLayerGradients(torch.cat(delta), torch.cat(hidden), bias=False)
-        own = _gradients(self.weight, self.bias, features, y)
+        own = head_gradients(self.weight, self.bias, features, y)
         sums = torch.arange(len(self.counts)).repeat_interleave(rows_of)
         return Pool(y, gradients=own), Pool(self.labels[sums], gradients=queries, sums=sums)
 
@@ -240,8 +240,15 @@ def spent_privacy(ledger: SharingLedger) -> tuple[float, float]:
     return sum(one["epsilon"] for one in noisy.values()), sum(one["delta"] for one in noisy.values())
 
 
-def _gradients(weight: Tensor, bias: Tensor, features: Tensor, y: Tensor) -> LastLayerGradients:
-    """Return the gradients by weight and bias at a head, with the bias as a feature of 1."""
+def head_gradients(weight: Tensor, bias: Tensor, features: Tensor, y: Tensor) -> LastLayerGradients:
+    """Return the gradients of samples by weight and bias at a linear head, with the bias as a feature of 1.
+
+    Args:
+        weight: Weight of the head, ``(C, d)``.
+        bias: Bias of the head, ``(C,)``.
+        features: Features of the samples, ``(n, d)``.
+        y: Class indices of the samples.
+    """
     found = last_layer_gradients(features @ weight.T + bias, features, y)
     return LastLayerGradients(found.delta, torch.cat([features, torch.ones(len(features), 1)], dim=1), bias=False)
 

@@ -21,12 +21,14 @@ from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
 from lit_valuation.selectors import FullInformation, Selection
 from lit_valuation.study.options import ExchangeOptions
-from lit_valuation.study.pools import query_distances, shared_encoder, view_pools
+from lit_valuation.study.pools import Views, query_distances, shared_encoder
 from lit_valuation.study.rows import (
     FULL,
     NONE,
+    ORACLE,
     Key,
     OwnerData,
+    best_selection,
     digest,
     proxy_scores,
     rankings,
@@ -60,7 +62,7 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
     )
     cases = hard_cases(val, predict_logits(baseline, val).argmax(1), options.queries_per_class, seed, asked)
     encoder = shared_encoder(options.encoder)
-    look = partial(view_pools, recipe, cases, encoder, seed, options.checkpoint, options.features)
+    look = Views(recipe, train, baseline, cases, encoder, seed, options).pools
     share = options.noise_share
     corrupt = Noise(labels=share * (options.noise == "labels"), inputs=share * (options.noise == "inputs"))
     spared: dict[str, set[str]] = {name: set() for name in names}
@@ -80,9 +82,13 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
         everything = FullInformation().select(pool, queries, len(pool), seed)
         for budget in options.budgets:
             selections[name, FULL, budget] = everything
+            selections[name, ORACLE, budget] = best_selection(pool, queries, owners[name].useful, budget, seed)
             for title, selector in selectors.items():
                 selections[name, title, budget] = selector.select(pool, queries, budget, seed)
-    rows = [selection_row(owners[key[0]], key, selection) for key, selection in selections.items()]
+    best = {(name, budget): selection for (name, title, budget), selection in selections.items() if title == ORACLE}
+    rows = [
+        selection_row(owners[key[0]], key, selection, best[key[0], key[2]]) for key, selection in selections.items()
+    ]
     if options.retraining:
         sets = {
             "queries": cases.queries,

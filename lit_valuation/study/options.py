@@ -34,6 +34,8 @@ class ExchangeOptions:
         batch_size: Samples per step.
         learning_rate: Learning rate of SGD with momentum 0.9 and a cosine schedule; models are fine-tuned with a fifth.
         checkpoint: When the owners' models are used for selecting, as a share of their training, from 0 to 1.
+        gradients: At whose model owners compute gradients: their own at ``checkpoint``, the trainer's, or a linear head
+            on the encoder's features of the trainer's samples (probe).
         features: What selectors compare: features of the encoder, or of the owner's model.
         mode: Whether the trainer trains from scratch or fine-tunes.
         noise: What of the owners' data is corrupted.
@@ -62,6 +64,7 @@ class ExchangeOptions:
     batch_size: int = 64
     learning_rate: float = 0.05
     checkpoint: float = 0.2
+    gradients: Literal["owner", "trainer", "probe"] = "owner"
     features: Literal["encoder", "task"] = "encoder"
     mode: Mode = "scratch"
     noise: Literal["none", "labels", "inputs"] = "none"

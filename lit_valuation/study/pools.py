@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -14,10 +15,15 @@ from lit_core.study.parts import Part
 from lit_valuation.data.hard_cases import HardCases
 from lit_valuation.encoders import Encoder, TaskFeatures, embed
 from lit_valuation.encoders.base import Inputs
+from lit_valuation.exchange.probe import head_gradients
+from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.linear_head import fit_linear_head
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.last_layer import gather_gradients
+from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
 from lit_valuation.selectors import Pool
+from lit_valuation.study.options import ExchangeOptions
 from lit_valuation.training.retrain import TrainingRecipe
 from lit_valuation.training.retrain_many import retrain_many
 
@@ -28,38 +34,62 @@ def shared_encoder(encoder: Part[Encoder]) -> Encoder:
     return _RememberingEncoder(encoder.build())
 
 
-def view_pools(
-    recipe: TrainingRecipe,
-    cases: HardCases,
-    encoder: Encoder,
-    seed: int,
-    checkpoint: float,
-    features: str,
-    owners: Mapping[str, Samples],
-) -> dict[str, tuple[Pool, Pool]]:
-    """Return pool and queries as each owner sees them: with its own model, trained up to the checkpoint.
+@dataclass(frozen=True)
+class Views:
+    """How the owners of a simulated exchange see their samples and the queries.
 
     Args:
-        recipe: How the owners train.
+        recipe: How all parties train.
+        train: The trainer's samples.
+        baseline: The trainer's model.
         cases: The hard cases of the trainer.
         encoder: The public encoder.
         seed: Seed of the owners' training.
-        checkpoint: When the owners' models are used, as a share of their training.
-        features: ``encoder`` or ``task``, whose features the pools hold.
-        owners: Samples of the owners by name.
+        options: The options of the cell.
     """
-    moment = max(1, round(checkpoint * recipe.steps))
-    nobody = cases.queries.take([])
-    trained = retrain_many(recipe, nobody, list(owners.values()), seed, steps=[moment])
-    seen = {}
-    for (name, samples), task in zip(owners.items(), trained, strict=True):
-        view = TaskFeatures(task) if features == "task" else encoder
-        pools = []
-        for part in (samples, cases.queries):
-            gradients = gather_gradients(task, [(part.inputs(), part.y)])
-            pools.append(Pool(part.y, part.inputs().flatten(1), embed(view, part.x), gradients.gradients))
-        seen[name] = (pools[0], pools[1])
-    return seen
+
+    recipe: TrainingRecipe
+    train: Samples
+    baseline: ClassifierTask
+    cases: HardCases
+    encoder: Encoder
+    seed: int
+    options: ExchangeOptions
+
+    def pools(self, owners: Mapping[str, Samples]) -> dict[str, tuple[Pool, Pool]]:
+        """Return pool and queries as each owner sees them: at its own model, the trainer's, or a probe.
+
+        Args:
+            owners: Samples of the owners by name.
+        """
+        moment = max(1, round(self.options.checkpoint * self.recipe.steps))
+        nobody, samples = self.cases.queries.take([]), list(owners.values())
+        own_models: list[ClassifierTask | None] = [None] * len(samples)
+        if self.options.gradients == "owner" or self.options.features == "task":
+            own_models = [*retrain_many(self.recipe, nobody, samples, self.seed, steps=[moment])]
+        return {
+            name: (self._pool(part, task), self._pool(self.cases.queries, task))
+            for (name, part), task in zip(owners.items(), own_models, strict=True)
+        }
+
+    def _pool(self, part: Samples, task: ClassifierTask | None) -> Pool:
+        if self.options.features == "task":
+            assert task is not None
+            features = embed(TaskFeatures(task), part.x)
+        else:
+            features = embed(self.encoder, part.x)
+        return Pool(part.y, part.inputs().flatten(1), features, self._gradients(part, task))
+
+    def _gradients(self, part: Samples, task: ClassifierTask | None) -> LastLayerGradients:
+        if self.options.gradients == "probe":
+            return head_gradients(*self._head, embed(self.encoder, part.x), part.y)
+        model = self.baseline if self.options.gradients == "trainer" else task
+        assert model is not None
+        return gather_gradients(model, [(part.inputs(), part.y)]).gradients
+
+    @cached_property
+    def _head(self) -> tuple[Tensor, Tensor]:
+        return fit_linear_head(embed(self.encoder, self.train.x), self.train.y, len(self.train.classes))
 
 
 def query_distances(pool: Pool, queries: Pool) -> Tensor:

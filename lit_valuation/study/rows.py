@@ -19,15 +19,16 @@ from lit_valuation.exchange.proxy_scores import relative_residual
 from lit_valuation.functional.mass import Weights, sample_weights
 from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
-from lit_valuation.selectors import Selection
+from lit_valuation.selectors import Pool, Selection
+from lit_valuation.selectors.by_class import select_by_class
 from lit_valuation.study.options import ExchangeOptions
 from lit_valuation.training.retrain import TrainingRecipe, accuracies
 from lit_valuation.training.retrain_many import retrain_many
 
 #: Owner, selector and budget.
 Key = tuple[str, str, int]
-#: Selector in the rows without sharing, and in those with everything shared.
-NONE, FULL = "nothing", "FullInformation"
+#: Selector in the rows without sharing, in those with everything shared, and in those with the best choice there is.
+NONE, FULL, ORACLE = "nothing", "FullInformation", "Oracle"
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,32 @@ class OwnerData:
     share: float
 
 
-def selection_row(owner: OwnerData, key: Key, selection: Selection) -> dict[str, Any]:
-    """Return the row of a selection: whose it is, and how much of it helps."""
+def best_selection(pool: Pool, queries: Pool, useful: Tensor, budget: int, seed: int) -> Selection:
+    """Return the choice of an oracle who knows which samples help, drawn at random among equal ones.
+
+    Args:
+        pool: The owner's samples.
+        queries: The hard cases.
+        useful: Whether each sample helps, bool of shape ``(n,)``.
+        budget: Most samples to choose.
+        seed: Seed of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def order(candidates: Tensor, of_queries: Tensor, share: int) -> Tensor:
+        drawn = candidates[torch.randperm(len(candidates), generator=generator)]
+        return torch.cat([drawn[useful[drawn]], drawn[~useful[drawn]]])
+
+    return select_by_class(pool, queries, budget, order)
+
+
+def selection_row(owner: OwnerData, key: Key, selection: Selection, best: Selection) -> dict[str, Any]:
+    """Return the row of a selection: whose it is, how much of it helps, and how much of the best choice does."""
     name, selector, budget = key
     row: dict[str, Any] = {"owner": name.partition("/")[2], "selector": selector, "budget": budget}
-    picked = owner.useful[selection.indices]
-    row |= {"known_share": owner.share, "selected": float(len(picked)), "useful": float(picked.float().mean())}
+    useful, attainable = (float(owner.useful[one.indices].float().mean()) for one in (selection, best))
+    row |= {"known_share": owner.share, "selected": float(len(selection.indices)), "useful": useful}
+    row |= {"attainable": attainable} | ({"of_attainable": useful / attainable} if attainable else {})
     return row | {fact: float(value) for fact, value in selection.facts.items()}
 
 

@@ -19,7 +19,14 @@ from lit_valuation.exchange.acceptance import accept
 from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Attachment, Query
-from lit_valuation.exchange.probe import ProbeOptions, ReceivedProbe, _gradients, load_probe, make_probe, spent_privacy
+from lit_valuation.exchange.probe import (
+    ProbeOptions,
+    ReceivedProbe,
+    head_gradients,
+    load_probe,
+    make_probe,
+    spent_privacy,
+)
 from lit_valuation.selectors import FeatureSimilaritySelector, GradientMatchingSelector, Pool, RandomSelector
 from lit_valuation.sources import Digits
 
@@ -116,7 +123,7 @@ def test_a_selector_sees_the_sums_and_budgets_by_number(data, tmp_path):
         torch.testing.assert_close(queries.gradients.take(rows).sum(), stack[1 + number])
         assert len(rows) / len(queries) == pytest.approx(one.queries / 34)
     raw = made.cases.queries
-    direct = Pool(raw.y, gradients=_gradients(probe.weight, probe.bias, embed(Identity(), raw.x), raw.y))
+    direct = Pool(raw.y, gradients=head_gradients(probe.weight, probe.bias, embed(Identity(), raw.x), raw.y))
     wanted = GradientMatchingSelector().select(pool, direct, 20, 0)
     assert torch.equal(GradientMatchingSelector().select(pool, queries, 20, 0).indices, wanted.indices)
 

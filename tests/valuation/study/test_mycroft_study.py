@@ -66,6 +66,22 @@ def test_mass_and_weights_change_the_trainings_and_nothing_else(setting):
     assert matched[0] != matched[1]
 
 
+def test_whose_gradients_choose_and_how_much_of_the_best_choice_they_get(setting):
+    grid = setting["selection"]["arguments"] | {"steps": 12, "budgets": [8], "retraining": False}
+    grid["selectors"] = {name: grid["selectors"][name] for name in ("GradientMatching", "Random")}
+    found = {kind: run(simulate, seed=0, **grid, gradients=kind) for kind in ("owner", "trainer", "probe")}
+    for rows in found.values():
+        for row in rows:
+            assert (
+                row["of_attainable"] == pytest.approx(row["useful"] / row["attainable"]) if row["attainable"] else True
+            )
+        for one in rows_of(rows, selector="Oracle"):
+            assert one["useful"] == one["attainable"] and one["selected"] == 8
+        assert rows_of(rows, selector="Random") == rows_of(found["owner"], selector="Random")
+    matched = [rows_of(rows, selector="GradientMatching") for rows in found.values()]
+    assert all(a != b for a, b in [matched[:2], matched[1:], matched[::2]])
+
+
 def test_noise_makes_useful_samples_useless_unless_they_are_spared(setting):
     grid = setting["noise"]["arguments"] | {"retraining": False, "budgets": [16], "noise": "labels"}
     useful = {}
