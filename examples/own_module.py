@@ -1,7 +1,8 @@
 """A LightningModule of one's own around torchvision's ResNet-18, for `lit-valuation query`, `select` and `rank`.
 
 `python examples/own_module.py PREPARED own.ckpt` trains it on images that `lit-valuation prepare` wrote to the folder
-PREPARED, with a Trainer and loaders that know nothing of us. Then, with this folder on PYTHONPATH:
+PREPARED, with a Trainer and loaders that know nothing of us. It needs torchvision, which none of our extras
+brings. Then, with this folder on PYTHONPATH:
 
     lit-valuation query --model own_module.ResNet --ckpt_path own.ckpt --data PREPARED --to '[north]' --output query
 """
