@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_core.errors import UserError
 from lit_core.lightning.evaluation_mode import evaluating
 from lit_valuation.batches import as_batch
-from lit_valuation.contract import logits_of, loss_of, smoothing_of
+from lit_valuation.contract import class_names, logits_of, loss_of, smoothing_of
 from lit_valuation.functional.gradients import LastLayerGradients, Loss, last_layer_gradients
 from lit_valuation.functional.losses import sample_losses
 from lit_valuation.samples import NAMED, Samples
@@ -142,6 +142,27 @@ def check_module(module: nn.Module, samples: Samples) -> None:
             f"{name} has the loss cross_entropy, but the data have {NAMED[samples.target]}; set its attribute `loss` "
             f"to {'logistic' if samples.target == 'labels' else 'squared'}, if it was trained on these."
         )
+
+
+def fitted(samples: Samples, module: nn.Module) -> Samples:
+    """Return samples with the class indices or target columns of a module, which is checked on one of them.
+
+    Args:
+        samples: The samples, one or more.
+        module: The module.
+
+    Raises:
+        UserError: If the module learns another kind of targets, has not their classes or columns, or fails on them.
+    """
+    target = getattr(module, "target", samples.target)
+    if target != samples.target:
+        raise UserError(
+            f"The samples have the target {samples.target}, but {type(module).__name__} learns {target}; use a model "
+            "of such data."
+        )
+    numbered = samples.renumbered(class_names(module, samples.classes))
+    check_module(module, numbered)
+    return numbered
 
 
 def gather_gradients(

@@ -134,7 +134,7 @@ def labelled(kind):
         def read():
             one = LabelledSet(folder, verify=False)  # which the hash would hide
             one.load()
-            one.labels()
+            one.targets()
 
         return read
 

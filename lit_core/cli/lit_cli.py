@@ -80,9 +80,11 @@ class LitCLI(CommandLine):
 
     Attributes:
         best: Metrics of the validations that are shown after ``fit``, with ``min`` or ``max`` for what is best.
+        unnamed_model: Import path of the model of a checkpoint that does not name its class; None takes model_class.
     """
 
     best: ClassVar[Mapping[str, Callable[[Iterable[float]], float]]] = {"loss": min}
+    unnamed_model: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -135,8 +137,8 @@ class LitCLI(CommandLine):
         if command is not None:
             located = arguments.configs_first(located, located.index(command) + 1)
         if command is not None and "--help" not in located and "-h" not in located:
-            links, model = list(self.links.values()), import_path(self.model_class)
-            config = checkpoint_config.checkpoint_config(located, command, links, str(model))
+            links, model = list(self.links.values()), self.unnamed_model or str(import_path(self.model_class))
+            config = checkpoint_config.checkpoint_config(located, command, links, model)
             located = checkpoint_config.insert_config(located, command, config)
         if command in ("validate", "test") and not arguments.option(located, "--verbose"):
             # Lightning prints all metrics once per source; `score_table` prints each once

@@ -1,4 +1,4 @@
-"""A table of a classifier's predictions, as CSV."""
+"""A table of a model's predictions, as CSV."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter
 from lit_core.lightning.step_logging import rows_of_all_ranks
+from lit_valuation.samples import Target
 
 
 class PredictionTable(Callback):
-    """Writes a CSV with index, predicted class and probabilities of each sample, sorted by index.
+    """Writes a CSV with index, prediction and probabilities of each sample, sorted by index.
 
-    Works on any LightningModule with ``classes``, the names of the classes, whose ``predict_step`` returns a mapping
-    with ``probabilities`` ``(batch, classes)`` and perhaps ``index`` ``(batch,)``. The file has all devices' rows.
+    Works on any LightningModule with ``classes``, the names of the classes, labels or target columns, whose
+    ``predict_step`` returns a mapping with ``probabilities`` or ``values``, ``(batch, k)``, and perhaps ``index``
+    ``(batch,)``. The column ``class`` has the most probable class; if the module's ``target`` is ``labels``, the column
+    ``labels`` has those with a probability above 0.5, between semicolons. Values have no such column. The file has all
+    devices' rows.
 
     Args:
         path: Path of the file, which is written whole or not at all. It must not exist.
@@ -58,10 +62,11 @@ class PredictionTable(Callback):
     ) -> None:
         """Store the predictions of a batch."""
         classes, name = len(pl_module.classes), type(pl_module).__name__  # type: ignore[arg-type]
-        probabilities = outputs.get("probabilities") if isinstance(outputs, Mapping) else None
+        key = "values" if _target(pl_module) == "values" else "probabilities"
+        probabilities = outputs.get(key) if isinstance(outputs, Mapping) else None
         if not isinstance(probabilities, Tensor) or probabilities.shape[1:] != (classes,):
             raise UserError(
-                "PredictionTable needs a predict_step that returns a mapping with `probabilities` of shape (batch, "
+                f"PredictionTable needs a predict_step that returns a mapping with `{key}` of shape (batch, "
                 f"{classes}), but that of {name} does not; return them, or leave the callback out."
             )
         index = outputs.get("index")
@@ -81,8 +86,18 @@ class PredictionTable(Callback):
             return
         text = io.StringIO()
         table = CsvWriter(text)
-        table.row(["index", "class", *classes])
+        target = _target(pl_module)
+        named = {"class": ["class"], "labels": ["labels"], "values": []}[target]
+        table.row(["index", *named, *classes])
         for position in index.argsort().tolist():
             row = probabilities[position]
-            table.row([int(index[position]), classes[int(row.argmax())], *(f"{value:.6g}" for value in row.tolist())])
+            predicted = [classes[int(row.argmax())]] if target == "class" else []
+            if target == "labels":
+                predicted = ["; ".join(name for name, p in zip(classes, row.tolist(), strict=True) if p > 0.5)]
+            table.row([int(index[position]), *predicted, *(f"{value:.6g}" for value in row.tolist())])
         atomic_write(self.path, text.getvalue())
+
+
+def _target(module: LightningModule) -> Target:
+    target: Target = getattr(module, "target", "class")
+    return target

@@ -1,4 +1,4 @@
-"""What `test` and `validate` answer on the screen: accuracy on all and on hard cases, beside that before the branch."""
+"""What `test` and `validate` answer on the screen: accuracy or r2 on all and on hard cases, beside those before."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def answer_lines(metrics: Mapping[str, float], before: Mapping[str, float], wher
         before: Those of the test with which they are compared; empty if there is none.
         where: Sentences that say where those come from, or how to get some.
     """
-    scores = {key: value for key, value in metrics.items() if key.endswith(("/accuracy", "/hard_accuracy"))}
-    rows = [["accuracy, 0 to 1", *(["before", "after", "difference"] if before else ["after"])]]
+    scores = {key: value for key, value in metrics.items() if key.endswith(("/accuracy", "/hard_accuracy", "/r2"))}
+    head = "r2, share of variance explained" if any(key.endswith("/r2") for key in scores) else "accuracy, 0 to 1"
+    rows = [[head, *(["before", "after", "difference"] if before else ["after"])]]
     for key, after in list(scores.items())[:_SHOWN]:
         source, metric = key.split("/")[1:]
         name = "all samples" if source == "all" else f"those of group {source}"

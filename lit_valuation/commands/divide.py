@@ -122,6 +122,11 @@ def _write(
     """Write the contents of the root, the record last."""
     seed = int(settings["seed"])
     all_samples = source.samples()
+    if all_samples.target != "class":
+        raise UserError(
+            f"The samples of {source.name} have {all_samples.target}, but divide goes by classes; prepare each party's "
+            "data by `lit-valuation prepare`."
+        )
     samples = remove_duplicates(all_samples)
     if planting is not None:
         samples = planting.plant(samples, seed)
@@ -171,7 +176,8 @@ def _sets(root: Path) -> dict[str, Path]:
 def _summary(root: Path) -> Summary:
     summary: Summary = {}
     for name, folder in _sets(root).items():
-        counts = Counter(LabelledSet(folder).labels())
+        targets = LabelledSet(folder).targets()
+        counts = Counter(zip(targets.described(), targets.groups or [None] * len(targets), strict=True))
         summary[name] = {}
         for (label, group), count in sorted(counts.items(), key=lambda item: (item[0][0], item[0][1] or "")):
             summary[name].setdefault(label, {})[group or ""] = count

@@ -10,13 +10,17 @@ from lit_core.cli.lit_cli import LitCLI
 from lit_valuation.callbacks import PredictionTable
 from lit_valuation.commands.answer import answer
 from lit_valuation.data.module import OwnersDataModule  # noqa: F401  # so that its short name is known
-from lit_valuation.module import ClassifierTask
+from lit_valuation.module import ClassifierTask  # noqa: F401
+from lit_valuation.multi_label import MultiLabelTask  # noqa: F401
+from lit_valuation.regression import RegressionTask  # noqa: F401
+from lit_valuation.task import SampleTask
 
 
 class ClassifierCLI(LitCLI):
     """The shared command line: tests stand beside those before the branch, and ``predict`` writes a table."""
 
-    best: ClassVar = {"accuracy": max, "hard_accuracy": max}
+    best: ClassVar = {"accuracy": max, "hard_accuracy": max, "f1_macro": max, "r2": max}
+    unnamed_model = "lit_valuation.module.ClassifierTask"
 
     def answer(self) -> list[str]:
         """Return the lines of a test."""
@@ -38,4 +42,4 @@ def commands(args: list[str]) -> LitCLI:
         "data.classes": "model.init_args.classes",
         "data.input_shape": "model.init_args.input_shape",
     }
-    return ClassifierCLI("valuation", ClassifierTask, LightningDataModule, links, args)
+    return ClassifierCLI("valuation", SampleTask, LightningDataModule, links, args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from lit_valuation.data.filled_root import fill_root, write_root_record
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.splitting import split
 from lit_valuation.exchange.ledger import LEDGER
-from lit_valuation.samples import Samples, merge_samples
+from lit_valuation.samples import NAMED, Samples, merge_samples
 from lit_valuation.sources import LabelledSource
 
 #: Table of the samples: their names, splits and classes, and where they come from.
@@ -67,6 +66,8 @@ def prepare(
 ) -> Summary:
     """Write a party's own samples as labelled shards with the splits train, val and test, for all other commands.
 
+    A sample's target is its class, several labels, or numbers to be predicted, as the source says.
+
     Exact copies of a sample are left out, whatever their class; if val or test hold a copy of a sample, train does not.
     The root changes only at the end. Equal arguments give equal files.
 
@@ -78,14 +79,15 @@ def prepare(
         test: Your samples of the split test, by class name; null takes a fraction of the source.
         val_fraction: Fraction of each class for val, from 0, without val; null takes 0.2.
         test_fraction: Fraction of each class for test, from 0, without test; null takes 0.1.
-        classes: Path of a class map, a CSV file with the columns class and shared: your names of classes, and those on
-            which all parties have agreed. A class without a shared name is left out; null takes your names.
+        classes: Path of a class map, a CSV file with the columns class and shared: your names of classes, labels or
+            target columns, and those on which all parties have agreed. One without a shared name is left out; null
+            takes your names.
         seed: Seed of the draw of the splits, 0 or more.
         shard_size: Samples per shard, 1 or more.
         verify: Whether to only compare the files in the root with their recorded hashes.
 
     Returns:
-        Number of samples by split and class.
+        Number of samples by split and class; with each label; or by target column.
 
     Raises:
         UserError: If an argument or the source is wrong, or the root holds other files.
@@ -120,7 +122,6 @@ def prepare(
         beside=LEDGER,
     )
     summary = _summary(folder)
-    _print(summary)
     place = root if resolve_data_path(root) == folder else folder
     say("", f"In           {folder}")
     say(f"Names        {folder / NAMES} tells where each sample comes from; keep it to yourself")
@@ -204,9 +205,9 @@ def _own(sources: Mapping[str, LabelledSource], shared: Mapping[str, str] | None
     of = {key: name for name, samples in read.items() for key in samples.keys}
     split_of = [of[key] for key in kept.keys]
     parts = {name: kept.take([i for i, other in enumerate(split_of) if other == name]) for name in read}
-    trained = {kept.classes[c] for c in parts["train"].y.unique().tolist()}
+    trained = parts["train"].counts()
     for name, part in parts.items():
-        foreign = sorted({kept.classes[c] for c in part.y.unique().tolist()} - trained)
+        foreign = sorted(part.counts().keys() - trained.keys())
         if foreign:
             raise UserError(
                 f"{name} holds the class {foreign[0]!r}, of which the source has no sample; add some, or give both the "
@@ -218,11 +219,12 @@ def _own(sources: Mapping[str, LabelledSource], shared: Mapping[str, str] | None
 
 
 def _check_alike(source: LabelledSource, samples: Samples, other: LabelledSource, others: Samples, name: str) -> None:
-    """Refuse a given split whose inputs are of another kind than those of the source."""
+    """Refuse a given split whose inputs or targets are of another kind than those of the source."""
     for what, one, two in (
         ("inputs", source.input, other.input),
         ("inputs of the shape", tuple(samples.x.shape[1:]), tuple(others.x.shape[1:])),
         ("the columns", source.columns, other.columns),
+        ("the target", samples.target, others.target),
     ):
         if one != two:
             raise UserError(f"{name} holds {what} {two}, but the source {one}; give both alike.")
@@ -234,7 +236,7 @@ def _write(ready: Path, own: _Own, fractions: Mapping[str, float], settings: Map
     drawn = split(own.samples["train"], fractions, int(settings["seed"]))
     text = io.StringIO()
     writer = CsvWriter(text)
-    writer.row(["name", "split", "class", "from"])
+    writer.row(["name", "split", "class" if own.samples["train"].target == "class" else "target", "from"])
     for name, samples in {**own.samples, **drawn}.items():
         of_split = own.sources.get(name, source)
         meta: dict[str, Any] = {"input": source.input}
@@ -250,8 +252,8 @@ def _write(ready: Path, own: _Own, fractions: Mapping[str, float], settings: Map
             meta=meta,
             shard_size=int(settings["shard_size"]),
         )
-        for key, y in zip(samples.keys, samples.y.tolist(), strict=True):
-            writer.row([key, name, samples.classes[y], own.places.get(key, "")])
+        for key, target in zip(samples.keys, samples.described(), strict=True):
+            writer.row([key, name, target, own.places.get(key, "")])
     atomic_write(ready / NAMES, text.getvalue())
     kept = sum(map(len, own.samples.values()))
     write_root_record(ready, settings, own.found, kept, names_sha256=file_sha256(ready / NAMES))
@@ -264,23 +266,24 @@ def _verify(root: Path) -> Summary:
     check_prepared(root)
     _check_names(root)
     summary = _summary(root)
-    _print(summary)
     say("", f"All shards of {root} match their recorded hashes.")
     return summary
 
 
 def _summary(root: Path) -> Summary:
-    counts = {name: Counter(label for label, _ in LabelledSet(root / name).labels()) for name in splits_of(root)}
-    return {name: dict(sorted(of_split.items())) for name, of_split in counts.items()}
-
-
-def _print(summary: Summary) -> None:
-    """Print a line per split: its samples, and those of the first classes."""
-    names = list(dict.fromkeys(name for classes in summary.values() for name in classes))
+    """Print a line per split: its samples, and those of the first classes or labels, or means and deviations."""
+    sets = {name: LabelledSet(root / name).targets() for name in splits_of(root)}
+    counts = {name: dict(sorted(samples.counts().items())) for name, samples in sets.items()}
+    names = list(dict.fromkeys(name for of_split in counts.values() for name in of_split))
     shown_names = names[:_COLUMNS]
     lines = [["split", "samples", *(name[:12] for name in shown_names)]]
-    for name, of_split in summary.items():
-        lines.append([name, f"{sum(of_split.values()):,}", *(f"{of_split.get(one, 0):,}" for one in shown_names)])
+    for name, samples in sets.items():
+        cells = [f"{counts[name].get(one, 0):,}" for one in shown_names]
+        if samples.target == "values":
+            columns = [samples.y[:, samples.classes.index(one)].double() for one in shown_names]
+            cells = [f"{float(column.mean()):.4g} ± {float(column.std(correction=0)):.4g}" for column in columns]
+        lines.append([name, f"{len(samples):,}", *cells])
     say("", *text_table(lines))
     if len(names) > len(shown_names):
-        say(f"{len(shown_names)} of {len(names):,} classes are shown.")
+        say(f"{len(shown_names)} of {len(names):,} {NAMED[next(iter(sets.values())).target]} are shown.")
+    return counts

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
-from lit_core.errors import UserError, check_at_least, checked_first
+from lightning.pytorch import LightningModule
+
+from lit_core.errors import UserError, check_at_least, checked_first, require
 from lit_core.files.outputs import new_folder
 from lit_core.files.paths import resolve_data_path
 from lit_core.record import new_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
-from lit_valuation.contract import class_names
-from lit_valuation.data.hard_cases import hard_cases
+from lit_valuation.data.hard_cases import HardCases, hard_cases, worst_cases
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange import limits
@@ -22,9 +24,11 @@ from lit_valuation.exchange.manifest import Attachment, Contents, EncoderStamp, 
 from lit_valuation.exchange.probe import PROBE, ProbeOptions, make_probe, spent_privacy
 from lit_valuation.exchange.sheet import check_sheet, disclosure, probe_disclosure, write_probe_sheet, write_sheet
 from lit_valuation.exchange.trainer_model import MODEL, trainer_model
-from lit_valuation.last_layer import check_module
+from lit_valuation.functional.losses import WORST
+from lit_valuation.last_layer import fitted
+from lit_valuation.samples import Samples
 from lit_valuation.training.loading import Description, load_task
-from lit_valuation.training.retrain import predict_logits
+from lit_valuation.training.retrain import case_losses, predict_logits
 
 #: At whose model owners compute gradients.
 Gradients = Literal["owner", "trainer", "probe"]
@@ -32,6 +36,7 @@ Gradients = Literal["owner", "trainer", "probe"]
 
 def _check(
     per_class: int,
+    worst: float,
     budget: int,
     seed: int | None,
     limit: int | None,
@@ -42,6 +47,7 @@ def _check(
     epsilon: float | None,
     delta: float,
 ) -> None:
+    require(0 < worst <= 1, "worst", worst, "above 0 and up to 1")
     ProbeOptions(clusters, fewest, clip, epsilon, delta)
     check_at_least(1, budget=budget, per_class=per_class, limit=limit, total_limit=total_limit)
     part_seed(seed)
@@ -61,6 +67,7 @@ def query(
     output: str,
     model: Description | None = None,
     per_class: int = 8,
+    worst: float = WORST,
     budget: int = 64,
     classes: list[str] | None = None,
     encoder: Encoder | None = None,
@@ -81,13 +88,16 @@ def query(
 
     Args:
         ckpt_path: Checkpoint of your ``lit-valuation fit``, or of a LightningModule of your own.
-        data: Folder of your own data, with the labelled shard sets train and val; the hard cases are mistakes on val.
+        data: Folder of your own data, with the labelled shard sets train and val. The hard cases are mistakes on val,
+            or, where targets are labels or values, the samples of val with the largest losses.
         to: Names by which your ledger knows the owners that you will send the query to.
         output: Folder to be written and sent.
         model: Import path of a LightningModule of your own whose checkpoint it is, or its class_path and init_args as a
             mapping or a YAML file; arguments that you leave out are the checkpoint's hyperparameters. Null for a
             checkpoint of ``lit-valuation fit``.
-        per_class: Most hard cases of a class to send, 1 or more; half of its mistakes, rounded down, are held out.
+        per_class: Most hard cases of a class to send, or of all where targets are not classes, 1 or more; half of its
+            mistakes, rounded down, are held out.
+        worst: Share of val that is hard where targets are labels or values, by the largest losses, above 0 and up to 1.
         budget: Most samples that an owner's answer may hold, 1 or more.
         classes: Names of the classes to ask for; null takes every class with a mistake.
         encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
@@ -118,7 +128,7 @@ def query(
     folder = new_folder(output)
     if dry_run:
         check_sheet(folder)
-    _check(per_class, budget, seed, limit, total_limit, clusters, fewest, clip, epsilon, delta)
+    _check(per_class, worst, budget, seed, limit, total_limit, clusters, fewest, clip, epsilon, delta)
     options = ProbeOptions(clusters, fewest, clip, epsilon, delta)
     if gradients == "probe" and encoder is None:
         raise UserError("gradients is probe, but there is no encoder for its features; give --encoder.")
@@ -132,20 +142,17 @@ def query(
     to = book.recorded_names(to, "to", new_party)
     task = load_task(ckpt_path, model)
     validation = LabelledSet(home / "val")
-    samples = validation.load().renumbered(class_names(task, validation.classes))
-    check_module(task, samples)
-    say(f"Classifying {len(samples)} samples of {home / 'val'}.")
-    predicted = predict_logits(task, samples).argmax(1)
-    cases = hard_cases(samples, predicted, per_class, seed, classes)
+    samples = fitted(validation.load(), task)
+    cases = _find(task, samples, home / "val", per_class, worst, seed, classes)
     columns = validation.meta.get("columns")
-    mistakes = int((predicted != samples.y).sum())
-    say(
-        f"{mistakes} mistakes: {len(cases.queries)} are to be sent, in {len(cases.classes)} classes; "
-        f"{len(cases.held_out)} are held out."
-    )
     made = sent_model = None
     if gradients == "probe":
         assert encoder is not None
+        if samples.target != "class":
+            raise UserError(
+                f"gradients is probe, but the samples of {home / 'val'} have {samples.target}, and the head of a probe "
+                "classifies; take owner or trainer."
+            )
         train = LabelledSet(home / "train").load().renumbered(samples.classes)
         made = make_probe(train, cases, encoder, options)
         cases = made.cases
@@ -197,3 +204,33 @@ def query(
     say(f"Read it out  {digest(manifest)}")
     say(f"Recorded in  {book.path}")
     say(f"Their turn   lit-valuation select --query {quoted(folder.name)} --expect_digest {digest(manifest)[:16]} …")
+
+
+def _find(
+    task: LightningModule,
+    samples: Samples,
+    folder: Path,
+    per_class: int,
+    worst: float,
+    seed: int,
+    classes: list[str] | None,
+) -> HardCases:
+    """Return the hard cases of a validation split, and say how many there are."""
+    if samples.target == "class":
+        say(f"Classifying {len(samples)} samples of {folder}.")
+        predicted = predict_logits(task, samples).argmax(1)
+        cases = hard_cases(samples, predicted, per_class, seed, classes)
+        found, among = f"{int((predicted != samples.y).sum())} mistakes", f", in {len(cases.classes)} classes"
+    elif classes is not None:
+        raise UserError(
+            f"classes is {', '.join(classes)}, but the samples of {folder} have {samples.target}, for which all are "
+            "asked; leave it out."
+        )
+    else:
+        say(f"Predicting {len(samples)} samples of {folder}.")
+        losses = case_losses(task, samples)
+        cases = worst_cases(samples, losses, per_class, worst, seed)
+        n_hard = len(cases.queries) + len(cases.held_out)
+        found, among = f"{n_hard} samples with a loss of {losses.topk(n_hard).values.min():.4g} or more", ""
+    say(f"{found}: {len(cases.queries)} are to be sent{among}; {len(cases.held_out)} are held out.")
+    return cases

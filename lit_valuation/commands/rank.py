@@ -18,8 +18,6 @@ from lit_core.record import check_same_work, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_valuation.batches import check_takes_weights
-from lit_valuation.contract import class_names
-from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, load_trainer_data
 from lit_valuation.exchange.comparison import rank_owners
@@ -33,7 +31,6 @@ from lit_valuation.exchange.parties import canonical_name, recorded_names
 from lit_valuation.exchange.report import RESULTS, Ranking, RankingRow, check_plotting, write_report
 from lit_valuation.exchange.trainings import TrainingResult, TrainingRuns, stack_scores
 from lit_valuation.functional.mass import Weights, check_mass
-from lit_valuation.last_layer import check_module
 from lit_valuation.training.loading import Description, described, load_task
 from lit_valuation.training.retrain import Mode, TrainingRecipe
 from lit_valuation.training.trial import tried
@@ -136,8 +133,7 @@ def rank(
     is_weighted = (mass, weights) != (None, "equal")
     if is_weighted:
         check_takes_weights(task, "weights" if mass is None else "mass")
-    own = load_trainer_data(home, book, sent, class_names(task, LabelledSet(home / "val", verify=False).classes))
-    check_module(task, own.train)
+    own = load_trainer_data(home, book, sent, task)
     recipe = TrainingRecipe.from_checkpoint(ckpt_path, model, batch_size, **trainer.arguments())
     recipe = tried(recipe, own.train)
     is_main = getattr(rank_zero_only, "rank", 0) == 0

@@ -13,7 +13,6 @@ from lit_core.lightning.devices import Devices
 from lit_core.record import new_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
-from lit_valuation.contract import class_names
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange import limits
@@ -36,7 +35,7 @@ from lit_valuation.exchange.probe import load_probe
 from lit_valuation.exchange.query_copies import QueryCopies, find_copies
 from lit_valuation.exchange.sheet import check_sheet, write_sheet
 from lit_valuation.exchange.trainer_model import load_trainer_model
-from lit_valuation.last_layer import check_module
+from lit_valuation.last_layer import fitted
 from lit_valuation.selectors import Selection, Selector
 from lit_valuation.training.loading import Description, load_task
 
@@ -123,19 +122,19 @@ def select(
         task = None
     else:
         task = load_trainer_model(received) if received.manifest.model else load_task(checkpoint, model)
-    classes = samples.classes if task is None else class_names(task, owned.classes)
-    classes = classes if received.manifest.probe is None else received.manifest.probe.classes
-    samples = samples.renumbered(classes)
-    if task is not None:
-        check_module(task, samples)
+    samples = samples if task is None else fitted(samples, task)
+    if received.manifest.probe is not None:
+        samples = samples.renumbered(received.manifest.probe.classes)
+    classes = samples.classes
 
     fabric = trainer.launch()
     if fabric.is_global_zero:
         if askers:
             say(f"You answered this very query for {', '.join(sorted(askers))} before: make sure that {to} asks it.")
-        missing = sorted(set(received.manifest.contents.classes) - {classes[c] for c in samples.y.unique().tolist()})
+        missing = sorted(set(received.manifest.contents.classes) - samples.counts().keys())
         say(
-            f"Looking at {len(samples)} samples of the classes asked for"
+            f"Looking at {len(samples)} samples"
+            + (" of the classes asked for" if samples.target == "class" else "")
             + (f" (you have none of {', '.join(missing)})" if missing else "")
             + "."
         )

@@ -54,15 +54,18 @@ def read_class_map(path: str | Path) -> dict[str, str]:
 def with_shared_names(samples: Samples, shared: Mapping[str, str], path: str | Path) -> Samples:
     """Return samples whose classes have their shared names, without those of classes that have none.
 
+    Labels and target columns are renamed likewise, and those without a shared name are left out. A sample has a shared
+    label if it has any of those that become it; a label of the map that no sample has stays.
+
     Args:
         samples: Samples of the party's own classes.
         shared: Shared names by own names, as `read_class_map` returns them.
         path: Path of the class map, for messages.
 
     Raises:
-        UserError: If the map does not know a class, or leaves all out.
+        UserError: If the map does not know a class, or leaves all out, or two target columns become one.
     """
-    own = [samples.classes[index] for index in samples.y.unique().tolist()]
+    own = [name for name in samples.classes if name in samples.counts()]
     for name in own:
         if name not in shared:
             raise UserError(
@@ -72,10 +75,29 @@ def with_shared_names(samples: Samples, shared: Mapping[str, str], path: str | P
     unused = [name for name in shared if name not in own]
     if unused:
         say(f"Note: {len(unused):,} classes of {path} have no samples, such as {unused[0]}.", error=True)
-    targets = tuple(sorted({shared[name] for name in own} - {""}))
+    named = shared if samples.target == "labels" else own
+    targets = tuple(sorted({shared[name] for name in named} - {""}))
     if not targets:
         raise UserError(f"{path} gives no class of the samples a shared name, so all are left out; add some.")
+    if samples.target != "class":
+        return _with_shared_columns(samples, shared, targets, path)
     number = {name: index for index, name in enumerate(targets)}
     new = torch.tensor([number.get(shared.get(name, ""), -1) for name in samples.classes], dtype=torch.int64)[samples.y]
     kept = (new >= 0).nonzero().squeeze(1)
     return replace(samples.take(kept), y=new[kept], classes=targets)
+
+
+def _with_shared_columns(
+    samples: Samples, shared: Mapping[str, str], targets: tuple[str, ...], path: str | Path
+) -> Samples:
+    """Return samples whose labels or target columns have their shared names."""
+    columns = {name: [i for i, own in enumerate(samples.classes) if shared[own] == name] for name in targets}
+    for name, found in columns.items():
+        if len(found) > 1 and samples.target == "values":
+            both = ", ".join(samples.classes[i] for i in found)
+            raise UserError(f"{path} gives the target columns {both} the one name {name!r}; give each its own.")
+    if samples.target == "values":
+        y = samples.y[:, [found[0] for found in columns.values()]]
+    else:
+        y = torch.stack([samples.y[:, found].sum(1).clamp(max=1) for found in columns.values()], dim=1)
+    return replace(samples, y=y, classes=targets)

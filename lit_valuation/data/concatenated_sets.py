@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.samples import Samples
+from lit_valuation.samples import NAMED, Samples
 
 #: Sets of up to this many bytes as float32 stay in memory once read; larger sets are decoded when needed.
 IN_MEMORY = 2**30
@@ -28,7 +28,8 @@ class ConcatenatedSets:
         weights: Weight of each sample in the loss, of shape ``(n,)``, which batches then have; None for 1 each.
 
     Raises:
-        UserError: If a set has inputs of another shape, or a sample of a class that is not among the classes.
+        UserError: If a set has inputs of another shape, another kind of targets, a sample of a class that is not among
+            the classes, or other target columns.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ConcatenatedSets:
     ) -> None:
         self.weights = weights
         self.sets, self.classes = list(sets), tuple(sets[0].classes if classes is None else classes)
+        self.target = sets[0].target
         self._starts = np.cumsum([0, *(len(each) for each in self.sets)])
         self._in_memory: dict[int, Samples] = {}
         self._class_maps = []
@@ -46,8 +48,16 @@ class ConcatenatedSets:
                     f"{each.folder} holds inputs of shape {each.shape}, but {self.sets[0].folder} of shape "
                     f"{self.sets[0].shape}; give sets with inputs of one shape."
                 )
+            if each.target != self.target:
+                raise UserError(
+                    f"{each.folder} has the target {each.target}, but {self.sets[0].folder} has {self.target}; give "
+                    "sets of one kind of target."
+                )
+            if self.target != "class":
+                self._class_maps.append(_columns(each, self.classes))
+                continue
             unknown = set(each.classes) - set(self.classes)
-            for name in sorted(unknown & {label for label, _ in each.labels()} if unknown else ()):
+            for name in sorted(unknown & each.targets().counts().keys() if unknown else ()):
                 raise UserError(
                     f"{each.folder} holds samples of the class {name!r}, which is not among those of "
                     f"{self.sets[0].folder}: {', '.join(self.classes)}; remove these samples."
@@ -71,13 +81,15 @@ class ConcatenatedSets:
         rows = np.asarray(indices, dtype=np.int64)
         set_of_row = np.searchsorted(self._starts, rows, side="right") - 1
         x = torch.empty(len(indices), *self.sets[0].shape)
-        y = torch.empty(len(indices), dtype=torch.int64)
+        of_class = self.target == "class"
+        y = torch.empty(len(indices), dtype=torch.int64) if of_class else torch.empty(len(indices), len(self.classes))
         for number in np.unique(set_of_row):
             positions = np.flatnonzero(set_of_row == number)
             # a batch that ends an epoch and begins the next may hold a sample twice
             different, inverse = np.unique(rows[positions] - self._starts[number], return_inverse=True)
             samples = self._read(int(number), different)
-            x[positions], y[positions] = samples.inputs()[inverse], self._class_maps[number][samples.y[inverse]]
+            targets, own = samples.y[inverse], self._class_maps[number]
+            x[positions], y[positions] = samples.inputs()[inverse], own[targets] if of_class else targets[:, own]
         index = torch.from_numpy(rows)
         batch = {"x": x, "y": y, "index": index}
         return batch if self.weights is None else batch | {"weight": self.weights[index]}
@@ -93,3 +105,14 @@ class ConcatenatedSets:
         if number not in self._in_memory:
             self._in_memory[number] = each.load()
         return self._in_memory[number].take(rows.tolist())
+
+
+def _columns(each: LabelledSet, names: Sequence[str]) -> Tensor:
+    """Return where a set has each of the named target columns, int64 of shape ``(k,)``."""
+    if set(each.classes) != set(names):
+        named = NAMED[each.target]
+        raise UserError(
+            f"{each.folder} has the {named} {', '.join(each.classes)}, but {', '.join(names)} are wanted; give sets of "
+            f"the same {named}."
+        )
+    return torch.tensor([each.classes.index(name) for name in names], dtype=torch.int64)

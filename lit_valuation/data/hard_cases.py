@@ -1,4 +1,4 @@
-"""Hard cases: a model's mistakes on its validation split, divided into queries and held-out cases.
+"""Hard cases: a model's mistakes or largest losses on its validation split, divided into queries and held-out cases.
 
 After Sarwar et al. 2024, Mycroft, arXiv 2410.08432. The queries are sent to the owners; the held-out cases measure
 generalisation.
@@ -14,16 +14,17 @@ from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least, did_you_mean
 from lit_core.seeds import part_seed
+from lit_valuation.functional.losses import WORST
 from lit_valuation.samples import Samples
 
 
 @dataclass(frozen=True)
 class HardCases:
-    """A model's mistakes on a validation split.
+    """A model's mistakes on a validation split, or the samples with the largest losses where targets are not classes.
 
     Args:
-        queries: The mistakes that are sent to the owners.
-        held_out: The other mistakes of the same classes, which the owners never see.
+        queries: The hard cases that are sent to the owners.
+        held_out: The other ones of the same classes, which the owners never see.
     """
 
     queries: Samples
@@ -31,8 +32,8 @@ class HardCases:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the queries' classes, in the model's order."""
-        return tuple(name for c, name in enumerate(self.queries.classes) if (self.queries.y == c).any())
+        """Names of the queries' classes, in the model's order; of all labels or target columns."""
+        return tuple(self.queries.counts())
 
 
 def hard_cases(
@@ -88,6 +89,50 @@ def perfect_hard_cases(
     )
 
 
+def worst_cases(
+    samples: Samples, losses: Tensor, most: int, share: float = WORST, seed: int | None = None
+) -> HardCases:
+    """Divide the samples with the largest losses into queries and held-out hard cases.
+
+    At least half of them, rounded down, are held out. The queries of a smaller ``most`` are among those of a larger
+    one.
+
+    Args:
+        samples: A validation split that the model was not trained on.
+        losses: Loss of each sample, ``(n,)``; of equal ones the first count as larger.
+        most: Most queries, 1 or more.
+        share: Share of the samples that is hard, above 0 and up to 1.
+        seed: Seed of the draw, 0 or more; None takes that of the run.
+
+    Raises:
+        UserError: If an argument is out of range, or there are fewer than two hard cases.
+    """
+    check_at_least(1, most=most)
+    if losses.shape != (len(samples),) or not bool(losses.isfinite().all()):
+        raise UserError(
+            f"losses has the shape {tuple(losses.shape)} for {len(samples)} samples, or holds a loss that is not "
+            "finite; give one finite loss per sample."
+        )
+    if not 0 < share <= 1:
+        raise UserError(f"share is {share}, but must be above 0 and up to 1; 0.1 takes the worst tenth.")
+    n_hard = round(share * len(samples))
+    if n_hard < 2:
+        raise UserError(
+            f"A share of {share:g} of {len(samples)} samples are {n_hard} hard cases, but one is to be sent and one to "
+            "be held out; give a larger share, or use a larger validation split."
+        )
+    hard = losses.argsort(descending=True, stable=True)[:n_hard].sort().values
+    queries, held_out = _drawn(hard, most, torch.Generator().manual_seed(part_seed(seed)))
+    return HardCases(samples.take(queries), samples.take(held_out))
+
+
+def _drawn(hard: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return at most ``most`` of some indices at random, in the order of the draw, and the others in order."""
+    order = torch.randperm(len(hard), generator=generator)
+    n_sent = min(most, (len(hard) + 1) // 2)
+    return hard[order[:n_sent]], hard[order[n_sent:]].sort().values
+
+
 def _check(samples: Samples, predicted: Tensor, name: str) -> None:
     if predicted.shape != samples.y.shape:
         raise UserError(
@@ -108,10 +153,9 @@ def _divide(samples: Samples, mistake: Tensor, per_class: int, seed: int, classe
             continue
         mistakes = (mistake & (samples.y == c)).nonzero().squeeze(1)
         generator = torch.Generator().manual_seed(seed * len(samples.classes) + c)
-        order = torch.randperm(len(mistakes), generator=generator)
-        n_sent = min(per_class, (len(mistakes) + 1) // 2)
-        queries.append(mistakes[order[:n_sent]])
-        held_out.append(mistakes[order[n_sent:]].sort().values)
+        sent, kept = _drawn(mistakes, per_class, generator)
+        queries.append(sent)
+        held_out.append(kept)
     cases = HardCases(samples.take(torch.cat(queries)), samples.take(torch.cat(held_out)))
     if not len(cases.queries):
         raise UserError(

@@ -1,8 +1,9 @@
 """Labelled shard sets: the format of a party's samples on disk.
 
 A sample is a member ``<key>.png`` (uint8 images of 1, 3 or 4 channels) or ``<key>.npy`` (all other inputs, as float32)
-and a member ``<key>.json`` with the name of its class and, if known, of its group. Classes are stored by name, so
-parties whose class indices differ can exchange samples. JPEG members are read, but not written.
+and a member ``<key>.json`` with its target and, if known, the name of its group. The target is ``label``, the name of a
+class; ``labels``, the names of the labels that it has; or ``values``, a number by target column. Targets are stored by
+name, so parties whose class indices differ can exchange samples. JPEG members are read, but not written.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,11 +20,16 @@ from torch import Tensor
 from lit_core.data.shards import ShardSet, write_index, write_shard
 from lit_core.errors import RunFailure, UserError
 from lit_valuation.data.images import decoded_image, pillow_image
-from lit_valuation.samples import Samples
+from lit_valuation.samples import Samples, Target
 
 KIND = "labelled"
 #: Kinds of inputs.
 INPUTS = ("image", "table", "embedding")
+_TARGETS = get_args(Target)
+#: Largest number of float32.
+_LARGEST = float(np.finfo(np.float32).max)
+#: A sample's target, as a class index or a number per column, and its group.
+_Label = tuple[int | list[float], str | None]
 _MODES: dict[int, Literal["L", "RGB", "RGBA"]] = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -68,13 +74,15 @@ def write_labelled(
         "classes": list(samples.classes),
         "shape": shape,
     }
+    if samples.target != "class":
+        stored["target"] = samples.target
     write_index(folder, entries, kind=KIND, source=source, split=split, licence=licence, origin=origin, meta=stored)
 
 
 class LabelledSet:
     """A labelled shard set, read sample by sample.
 
-    Sample i is a mapping with ``x`` (float32, images in [0, 1]), ``y`` (the index of its class in ``classes``) and
+    Sample i is a mapping with ``x`` (float32, images in [0, 1]), ``y`` (its target, as `Samples` describes) and
     ``index`` (i). It is safe to use in data-loading processes.
 
     Args:
@@ -82,7 +90,8 @@ class LabelledSet:
         verify: Whether the shards are compared with their SHA-256.
 
     Attributes:
-        classes: Names of the classes, in the order of their indices.
+        classes: Names of the classes, in the order of their indices; of the labels; or of the target columns.
+        target: Kind of the targets.
         shape: Shape of one input.
         kind: Kind of the inputs: ``image``, ``table`` or ``embedding``.
         meta: Plain values that the index stores.
@@ -101,6 +110,7 @@ class LabelledSet:
         self.classes = tuple(self._meta("classes", _names, "a list of different names"))
         self.shape = tuple(self._meta("shape", _sizes, "a list of sizes"))
         self.kind = str(self._meta("input", INPUTS.__contains__, f"one of {', '.join(INPUTS)}"))
+        self.target: Target = self._meta("target", _TARGETS.__contains__, f"one of {', '.join(_TARGETS)}", "class")
         self._class_index = {name: index for index, name in enumerate(self.classes)}
 
     def __len__(self) -> int:
@@ -137,36 +147,61 @@ class LabelledSet:
         """
         chosen = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
         rows = [self._row(index) for index in chosen]
-        groups = tuple(group for _, (_, group), _ in rows)
-        known = [group for group in groups if group is not None]
-        if known and len(known) < len(rows):
-            raise self._damaged(rows[groups.index(None)][0], "it has no group, but other samples have one")
         for key, _, x in rows:
             if x.dtype != rows[0][2].dtype:
                 raise self._damaged(key, "its input is stored in another way than the inputs of other samples")
         x = torch.stack([x for _, _, x in rows]) if rows else torch.empty(0, *self.shape)
-        y = torch.tensor([self._class_index[label] for _, (label, _), _ in rows], dtype=torch.int64)
-        keys = tuple(key for key, _, _ in rows)
-        return Samples(x, y, self.classes, keys, tuple(known) if known else None)
+        return self._samples(x, [(key, label) for key, label, _ in rows])
 
-    def labels(self) -> list[tuple[str, str | None]]:
-        """Return the names of class and group of each sample, without reading the inputs.
+    def targets(self) -> Samples:
+        """Return all samples without their inputs: ``x`` has the shape ``(n, 0)``.
 
         Raises:
             RunFailure: If a file is damaged.
         """
         rows = (self.shards.read(index, ("json",)) for index in range(len(self)))
-        return [self._label(row["__key__"], row.get("json")) for row in rows]
+        labels = [(row["__key__"], self._label(row["__key__"], row.get("json"))) for row in rows]
+        return self._samples(torch.empty(len(labels), 0), labels)
 
-    def _label(self, key: str, label: Any) -> tuple[str, str | None]:
-        """Return the names of class and group from the content of a label member."""
-        if not isinstance(label, dict) or str(label.get("label")) not in self._class_index:
-            raise self._damaged(key, f"its label is {label!r}, but must name a class of the index")
+    def _samples(self, x: Tensor, labels: Sequence[tuple[str, _Label]]) -> Samples:
+        keys, groups = tuple(key for key, _ in labels), tuple(group for _, (_, group) in labels)
+        known = [group for group in groups if group is not None]
+        if known and len(known) < len(labels):
+            raise self._damaged(keys[groups.index(None)], "it has no group, but other samples have one")
+        targets = [target for _, (target, _) in labels]
+        if self.target == "class":
+            y = torch.tensor(targets, dtype=torch.int64)
+        else:
+            y = torch.tensor(targets, dtype=torch.float32).reshape(len(targets), len(self.classes))
+        return Samples(x, y, self.classes, keys, tuple(known) if known else None, self.target)
+
+    def _label(self, key: str, label: Any) -> _Label:
+        """Return target and group from the content of a label member."""
+        if not isinstance(label, dict):
+            raise self._damaged(key, f"its target is {label!r}, but must be an object with a class, labels or values")
         if not isinstance(label.get("group", ""), str):
             raise self._damaged(key, f"its group is {label['group']!r}, but must be a name")
-        return str(label["label"]), label.get("group")
+        return self._target(key, label), label.get("group")
 
-    def _row(self, index: int) -> tuple[str, tuple[str, str | None], Tensor]:
+    def _target(self, key: str, label: Mapping[str, Any]) -> int | list[float]:
+        if self.target == "class":
+            if str(label.get("label")) not in self._class_index:
+                raise self._damaged(key, f"its label is {label!r}, but must name a class of the index")
+            return self._class_index[str(label["label"])]
+        if self.target == "labels":
+            names = label.get("labels")
+            if not isinstance(names, list) or not all(str(name) in self._class_index for name in names):
+                raise self._damaged(key, f"its labels are {names!r}, but must be names of labels of the index")
+            return [float(name in names) for name in self.classes]
+        values = label.get("values")
+        if not isinstance(values, dict) or values.keys() != self._class_index.keys():
+            raise self._damaged(key, f"its values are {values!r}, but must be a number by target column of the index")
+        for name, value in values.items():
+            if type(value) not in (int, float) or not abs(value) <= _LARGEST:
+                raise self._damaged(key, f"its {name} is {value!r}, but must be a finite float32")
+        return [float(values[name]) for name in self.classes]
+
+    def _row(self, index: int) -> tuple[str, _Label, Tensor]:
         sample = self.shards[index]
         key = sample["__key__"]
         label = self._label(key, sample.get("json"))
@@ -194,8 +229,8 @@ class LabelledSet:
     def _damaged(self, key: str, fault: str) -> RunFailure:
         return RunFailure(f"{self.folder} is damaged at sample {key}: {fault}. Restore the set or prepare it again.")
 
-    def _meta(self, key: str, holds: Any, rule: str) -> Any:
-        value = self.meta.get(key)
+    def _meta(self, key: str, holds: Any, rule: str, default: Any = None) -> Any:
+        value = self.meta.get(key, default)
         if not holds(value):
             raise UserError(
                 f'{self.folder}/index.json is malformed: "{key}" in "meta" must be {rule}; prepare the set again.'
@@ -207,12 +242,20 @@ def _rows(samples: Samples, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Yield samples as members of a shard."""
     is_image = samples.x.dtype == torch.uint8 and samples.x.ndim == 4 and samples.x.shape[1] in _MODES
     for index in range(start, min(stop, len(samples))):
-        label = {"label": samples.classes[int(samples.y[index])]}
+        label = _stored_target(samples, index)
         if samples.groups is not None:
             label["group"] = samples.groups[index]
         x = samples.x[index]
         content = {"png": _png(x)} if is_image else {"npy": x.float().numpy()}
         yield {"__key__": samples.keys[index], **content, "json": label}
+
+
+def _stored_target(samples: Samples, index: int) -> dict[str, Any]:
+    """Return the target of a sample as its label member holds it."""
+    if samples.target == "class":
+        return {"label": samples.classes[int(samples.y[index])]}
+    row = dict(zip(samples.classes, samples.y[index].tolist(), strict=True))
+    return {"values": row} if samples.target == "values" else {"labels": [name for name, has in row.items() if has]}
 
 
 def _png(x: Tensor) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from lit_core.data import ShardStream, StreamLoader
 from lit_core.data.module import SourceSubset, StreamDataModule
 from lit_core.data.stream import SampleSource
@@ -16,16 +18,17 @@ from lit_valuation.data.answer_weights import training_weights
 from lit_valuation.data.concatenated_sets import ConcatenatedSets
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.functional.mass import Weights, check_mass
+from lit_valuation.samples import Target, target_statistics
 
 
 class OwnersDataModule(StreamDataModule):
     """Streams labelled samples of one party, as ``lit-valuation prepare`` or ``divide`` wrote them.
 
-    A batch has ``x``, float32 with images in [0, 1], ``y`` and ``index``. With ``mass`` or ``weights``, one of training
-    has ``weight`` too, the weight of each sample in the loss, whose mean over the set is 1. Evaluation reads named
-    sets: ``all``, and if groups are known, one set per group, such as ``usual`` and ``hard``. So the samples of a group
-    are in two sets. Rows with an ``index`` of -1 pad the last batch of a set. Gradient accumulation follows from the
-    batch sizes and the number of devices. Resuming needs the callback `ResumeStream`.
+    A batch has ``x``, float32 with images in [0, 1], the targets ``y`` and ``index``. With ``mass`` or ``weights``, one
+    of training has ``weight`` too, the weight of each sample in the loss, whose mean over the set is 1. Evaluation
+    reads named sets: ``all``, and if groups are known, one per group, such as ``usual`` and ``hard``. So the samples of
+    a group are in two sets. Rows with an ``index`` of -1 pad the last batch of a set. Gradient accumulation follows
+    from the batch sizes and the number of devices. Resuming needs the callback `ResumeStream`.
 
     Args:
         root: Folder of a party's own data, or of the parties of ``divide``: absolute, or relative to the working
@@ -78,12 +81,25 @@ class OwnersDataModule(StreamDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their indices; linked to the model."""
+        """Names of the classes, in the order of their indices, or of labels or target columns; linked to the model."""
         return self._own.classes
 
     @property
+    def target(self) -> Target:
+        """Kind of the targets."""
+        return self._own.target
+
+    def target_statistics(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each target column of the party's own training set.
+
+        Raises:
+            UserError: If all values of a column are equal.
+        """
+        return target_statistics(self._own.targets().y, self.classes)
+
+    @property
     def n_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, labels or target columns."""
         return len(self.classes)
 
     @property
@@ -130,9 +146,9 @@ class OwnersDataModule(StreamDataModule):
             )
         whole = ConcatenatedSets([self._open(self.folder / split)], self.classes)
         sets: dict[str, SampleSource] = {"all": whole}
-        groups = [group for _, group in whole.sets[0].labels()]
         if stage != "predict":
-            for group in sorted({group for group in groups if group is not None}):
+            groups = whole.sets[0].targets().groups or ()
+            for group in sorted(set(groups)):
                 sets[group] = SourceSubset(whole, [index for index, name in enumerate(groups) if name == group])
         return sets
 

@@ -1,4 +1,4 @@
-"""Splits of one party's own samples: train, val and test, class by class."""
+"""Splits of one party's own samples: train, val and test, class by class where there are classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED = 3
 
 
 def split(samples: Samples, fractions: Mapping[str, float], seed: int) -> dict[str, Samples]:
-    """Split samples at random, class by class.
+    """Split samples at random, class by class, or all together where targets are not classes.
 
     Each class has its share in each split as exactly as whole samples allow, and at least one sample in ``train``.
 
@@ -34,10 +34,10 @@ def split(samples: Samples, fractions: Mapping[str, float], seed: int) -> dict[s
     wanted = {name: fraction for name, fraction in fractions.items() if fraction}
     indices: dict[str, list[int]] = {name: [] for name in ("train", *wanted)}
     missing: dict[str, list[str]] = {name: [] for name in wanted}
-    y = samples.y.numpy()
-    by_class = np.split(np.argsort(y, kind="stable"), np.cumsum(np.bincount(y, minlength=len(samples.classes)))[:-1])
+    y, names = samples.strata().numpy(), samples.classes if samples.target == "class" else (samples.target,)
+    by_class = np.split(np.argsort(y, kind="stable"), np.cumsum(np.bincount(y, minlength=len(names)))[:-1])
     divisible = 0
-    for name, own in zip(samples.classes, by_class, strict=True):
+    for name, own in zip(names, by_class, strict=True):
         if not len(own):
             continue
         drawn = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(own).tolist()
@@ -56,12 +56,14 @@ def split(samples: Samples, fractions: Mapping[str, float], seed: int) -> dict[s
 
 def _check(samples: Samples, indices: Mapping[str, list[int]], missing: Mapping[str, list[str]]) -> None:
     """Refuse a split without samples, and tell which classes it does not hold."""
-    n_classes = len(samples.y.unique())
+    n_classes, of_class = len(samples.strata().unique()), samples.target == "class"
     for part, names in missing.items():
         if not indices[part]:
+            among = f"in {n_classes:,} classes, of which no class can spare" if of_class else "which cannot spare"
+            check = "check that the label names a class, " if of_class else ""
             raise UserError(
-                f"There are {len(samples):,} samples in {n_classes:,} classes, of which no class can spare one for "
-                f"{part}; add samples, check that the label names a class, or set {part}_fraction to 0."
+                f"There are {len(samples):,} samples {among} one for {part}; add samples, {check}or set "
+                f"{part}_fraction to 0."
             )
         if names:
             further = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""

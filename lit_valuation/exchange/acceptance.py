@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.pytorch import LightningModule
+
 from lit_core.errors import UserError
 from lit_core.files.paths import file_sha256
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Query, digest
-from lit_valuation.samples import Samples, merge_samples
+from lit_valuation.last_layer import fitted
+from lit_valuation.samples import NAMED, Samples, merge_samples
 
 #: A key as LitShift writes it; each goes into the trainer's ledger.
 _KEY = re.compile("[0-9]{6,9}")
@@ -47,7 +50,7 @@ class TrainerData:
 
 
 def load_trainer_data(
-    folder: Path, ledger: SharingLedger, received: Received[Query], classes: tuple[str, ...]
+    folder: Path, ledger: SharingLedger, received: Received[Query], task: LightningModule
 ) -> TrainerData:
     """Load the trainer's sets and split its hard cases into sent and held-out ones, as the ledger recorded them.
 
@@ -55,10 +58,11 @@ def load_trainer_data(
         folder: The trainer's data, with ``train``, ``val`` and perhaps ``test``.
         ledger: The ledger that recorded the query.
         received: The query.
-        classes: Names of the model's classes, by which all samples are numbered.
+        task: The trainer's model, by whose classes all samples are numbered.
 
     Raises:
-        UserError: If the ledger does not know the query, or a hard case is no longer in ``val``.
+        UserError: If the ledger does not know the query, a hard case is no longer in ``val``, or the model does not
+            fit the data.
     """
     entry = ledger.find("query", received.digest)
     if entry is None:
@@ -67,7 +71,9 @@ def load_trainer_data(
             f"digest {received.digest}; give the query's own folder and the ledger that recorded it."
         )
     splits = ["train", "val", *(["test"] if (folder / "test").exists() else [])]
-    loaded = {split: LabelledSet(folder / split).load().renumbered(classes) for split in splits}
+    loaded = {split: LabelledSet(folder / split).load() for split in splits}
+    loaded["train"] = fitted(loaded["train"], task)
+    loaded = {split: samples.renumbered(loaded["train"].classes) for split, samples in loaded.items()}
     index_of = {key: index for index, key in enumerate(loaded["val"].keys)}
     hard_cases = {}
     for part, keys in (
@@ -111,7 +117,15 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
         rules = [
             (given.query == query.digest, "answers another query"),
             (digest(given) not in withdrawn, "was withdrawn by its owner"),
+            (
+                given.contents.kind == wanted.contents.kind,
+                f"has the target {given.contents.kind}, but {wanted.contents.kind} was asked for",
+            ),
             (not foreign, f"holds samples of {', '.join(foreign)}, which was not asked for"),
+            (
+                given.contents.target is None or len(given.contents.classes) == len(wanted.contents.classes),
+                f"does not have all {NAMED[given.contents.kind]} that were asked for",
+            ),
             (given.budget <= wanted.budget, f"names a budget of {given.budget}, but {wanted.budget} was asked for"),
             (n <= given.budget, f"holds {n} samples, above its budget {given.budget}"),
             (len(set(given.keys)) == len(given.keys), "names a sample twice"),

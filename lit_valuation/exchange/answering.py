@@ -47,9 +47,14 @@ def check_inputs(owned: LabelledSet, query: Query) -> None:
     """Refuse data whose inputs are not of the kind that a query asks for.
 
     Raises:
-        UserError: If kind, shape or columns differ.
+        UserError: If kind, shape, columns or the kind of targets differ.
     """
     contents, columns = query.contents, query.columns
+    if owned.target != contents.kind:
+        raise UserError(
+            f"The query asks for samples whose target is {contents.kind} ({', '.join(contents.classes)}), but those of "
+            f"{owned.folder} have the target {owned.target}; prepare your data with that target."
+        )
     if (owned.kind, owned.shape) != (contents.input, contents.shape):
         raise UserError(
             f"The query asks for inputs {contents.input} {contents.shape}, but {owned.folder} holds {owned.kind} "
@@ -193,12 +198,13 @@ def shareable_samples(owned: LabelledSet, query: Query, withhold: list[str]) -> 
     unknown = sorted(set(withhold) - set(samples.keys))
     if unknown:
         raise UserError(f"withhold names {unknown[0]}, which is not a sample of {owned.folder}; correct it.")
-    wanted = [name for name in samples.classes if name in query.contents.classes]
-    samples = samples.of_classes(wanted)
+    asked = query.contents.classes
+    samples = samples.of_classes(
+        [name for name in samples.classes if name in asked] if samples.target == "class" else list(asked)
+    )
     if not len(samples):
         raise UserError(
-            f"{owned.folder} has no sample of the classes asked for ({', '.join(query.contents.classes)}), so "
-            "there is nothing to share."
+            f"{owned.folder} has no sample of the classes asked for ({', '.join(asked)}), so there is nothing to share."
         )
     allowed = [index for index, key in enumerate(samples.keys) if key not in set(withhold)]
     if not allowed:

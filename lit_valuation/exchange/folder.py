@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Received(Generic[Manifest]):
 
 def anonymized(samples: Samples) -> Samples:
     """Return samples as they may be sent: with keys 000000, 000001, …, without groups, with their own classes only."""
-    present = [name for c, name in enumerate(samples.classes) if (samples.y == c).any()]
+    present = list(samples.counts())
     keys = tuple(f"{index:06d}" for index in range(len(samples)))
     return dataclasses.replace(samples, keys=keys, groups=None).renumbered(present)
 
@@ -181,10 +180,10 @@ def _read(
     labelled = LabelledSet(folder, verify=False)  # the checks have hashed the files; it opens those of the index
     _check_index(folder, contents, labelled)
     samples = labelled.load()
-    counts = Counter(samples.classes[number] for number in samples.y.tolist())
     rules = {
         "has samples of another shape than its manifest says": tuple(samples.x.shape[1:]) == contents.shape,
-        "has samples of other classes than its manifest says": dict(counts) == contents.classes,
+        "has samples of other classes than its manifest says": samples.counts() == contents.classes,
+        "holds another number of samples than its manifest says": len(samples) == contents.samples,
         "holds no sample": len(samples) > 0,
         "repeats a sample": len(set(fingerprints(samples))) == len(samples),
         "has groups": samples.groups is None,
@@ -208,7 +207,8 @@ def _plain_files(folder: Path) -> set[str]:
 def _check_sizes(folder: Path, contents: Contents, attachments: Sequence[Attachment], held: int) -> None:
     """Refuse a manifest whose files are larger than the samples that it holds, before one of them is read."""
     counts = list(contents.classes.values())
-    _require(bool(counts) and min(counts) >= 1, folder, "names a class without samples")
+    _require(bool(counts) and min(counts) >= (contents.target is None), folder, "names a class without samples")
+    _require(contents.samples >= 1, folder, "names no sample")
     _require(bool(contents.shape) and min(contents.shape) >= 1, folder, "names an input without values")
     members = sum(len(shard.members) for shard in contents.shards)
     _require(members == 2 * held, folder, f"lists {members} members for {held} samples")
@@ -245,6 +245,7 @@ def _check_files(
 def _check_index(folder: Path, contents: Contents, labelled: LabelledSet) -> None:
     """Compare the index with the manifest, before a sample is read."""
     _require(labelled.kind == contents.input, folder, "has inputs of another kind than its manifest says")
+    _require(labelled.target == contents.kind, folder, "has targets of another kind than its manifest says")
     _require(labelled.shape == contents.shape, folder, "has inputs of another shape than its manifest says")
     shards = labelled.shards.index["shards"]
     indexed = [(shard["file"], [member["name"] for member in shard["members"]]) for shard in shards]
@@ -258,12 +259,13 @@ def _require(holds: bool, folder: Path, fault: str) -> None:
 
 
 def _contents(folder: Path, samples: Samples, kind: str) -> Contents:
-    counts = Counter(samples.classes[number] for number in samples.y.tolist())
     shards = [
         Shard(path.name, file_sha256(path), path.stat().st_size, tuple(_members(path)))
         for path in sorted(folder.glob("*.tar"))
     ]
-    return Contents(kind, tuple(samples.x.shape[1:]), dict(counts), file_sha256(folder / INDEX), tuple(shards))
+    shape, index = tuple(samples.x.shape[1:]), file_sha256(folder / INDEX)
+    target, count = (None, None) if samples.target == "class" else (samples.target, len(samples))
+    return Contents(kind, shape, samples.counts(), index, tuple(shards), target, count)
 
 
 def _members(path: Path) -> list[str]:

@@ -330,10 +330,10 @@ def open_ledger(data: Path, ledger: str | None) -> SharingLedger:
 
 
 def fingerprints(samples: Samples) -> tuple[str, ...]:
-    """Return the SHA-256 of each sample's content and label; names of samples do not count."""
+    """Return the SHA-256 of each sample's content and target; names of samples do not count."""
     hashes = []
-    for x, y in zip(samples.x, samples.y.tolist(), strict=True):
-        head = f"{x.dtype} {tuple(x.shape)} {samples.classes[y]}\n".encode()
+    for x, target in zip(samples.x, samples.described(), strict=True):
+        head = f"{x.dtype} {tuple(x.shape)} {target}\n".encode()
         hashes.append(hashlib.sha256(head + x.contiguous().numpy().tobytes()).hexdigest())
     return tuple(hashes)
 

@@ -11,16 +11,17 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from lit_core.errors import UserError
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.json_files import checked, parse_json
+from lit_valuation.samples import Target
 
 FORMAT, MANIFEST = "litshift-exchange", "manifest.json"
 
-#: What a query of the second version may have; one that has neither is of the first.
-_LATER = ("model", "probe")
+#: What a query, and the contents of either manifest, may have in the second version; one with none is of the first.
+_LATER, _LATER_CONTENTS = ("model", "probe"), ("target", "count")
 
 Plain = bool | int | float | str | None
 
@@ -62,9 +63,11 @@ class Contents:
     Args:
         input: Kind of the inputs: ``image``, ``table`` or ``embedding``.
         shape: Shape of one input.
-        classes: Number of samples by name of class.
+        classes: Number of samples by name of class; with each label; or, all the same, by target column.
         index: SHA-256 of ``index.json``.
         shards: The tar files.
+        target: Kind of the targets, ``labels`` or ``values``; None means classes.
+        count: Number of samples where the targets are not classes.
     """
 
     input: str
@@ -72,11 +75,25 @@ class Contents:
     classes: dict[str, int]
     index: str
     shards: tuple[Shard, ...]
+    target: str | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.target not in (None, "labels", "values") or (self.target is None) != (self.count is None):
+            raise UserError(
+                f"The manifest has the target {self.target!r} and the count {self.count!r}, but must have neither, or "
+                "labels or values with the number of samples; ask its sender for it again."
+            )
 
     @property
     def samples(self) -> int:
         """Number of samples."""
-        return sum(self.classes.values())
+        return sum(self.classes.values()) if self.count is None else self.count
+
+    @property
+    def kind(self) -> Target:
+        """Kind of the targets: ``class``, ``labels`` or ``values``."""
+        return cast(Target, self.target or "class")
 
 
 @dataclass(frozen=True)
@@ -227,8 +244,11 @@ def to_bytes(manifest: Query | Answer) -> bytes:
     """
     content = dataclasses.asdict(manifest)
     content = {key: value for key, value in content.items() if key not in _LATER or value is not None}
-    version = {} if content.keys() & set(_LATER) else {"version": 1}
-    head = {**stamp(FORMAT), **version, "kind": type(manifest).__name__.lower()}
+    if manifest.contents.target is None:
+        for key in _LATER_CONTENTS:
+            del content["contents"][key]
+    is_later = content.keys() & set(_LATER) or manifest.contents.target is not None
+    head = {**stamp(FORMAT), **({} if is_later else {"version": 1}), "kind": type(manifest).__name__.lower()}
     try:
         return _canonical(head | content)
     except ValueError as error:
@@ -263,6 +283,8 @@ def from_bytes(kind: type[Manifest], content: bytes, where: str) -> Manifest:
     plain = {key: value for key, value in plain.items() if key not in ("format", "version", "kind")}
     if kind is Query:
         plain = dict.fromkeys(_LATER) | plain
+    if isinstance(plain.get("contents"), dict):
+        plain["contents"] = dict.fromkeys(_LATER_CONTENTS) | plain["contents"]
     manifest: Manifest = checked(kind, plain, where, remedy)
     if to_bytes(manifest) != content:
         raise UserError(f"{where} was altered: its bytes are not as LitShift writes them; ask its sender for it again.")

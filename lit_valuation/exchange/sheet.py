@@ -17,7 +17,7 @@ from lit_core.files.tables import CsvWriter
 from lit_core.screen import on_screen
 from lit_valuation.data.images import pillow_image
 from lit_valuation.exchange.probe import MadeProbe, ProbeOptions
-from lit_valuation.samples import Samples
+from lit_valuation.samples import NAMED, Samples
 
 #: Endings of its names.
 _IMAGES, _TABLE = ".png", ".csv"
@@ -47,15 +47,17 @@ def disclosure(samples: Samples, model: LightningModule | None) -> list[str]:
         samples: The hard cases that are sent.
         model: The model that is sent; None if there is none.
     """
-    classes = ", ".join(f"{name} ({count})" for name, count in samples.counts().items())
-    lines = [f"Disclosed to each owner: {len(samples)} hard cases with their labels: {classes}."]
+    of = "targets" if samples.target == "values" else "labels"
+    names = samples.counts()
+    named = ", ".join(names if samples.target == "values" else (f"{name} ({count})" for name, count in names.items()))
+    lines = [f"Disclosed to each owner: {len(samples)} hard cases with their {of}: {named}."]
     if model is not None:
         size = sum(parameter.numel() for parameter in model.parameters())
         classes_known: tuple[str, ...] = model.classes  # type: ignore[assignment]
         lines.append(
             f"Also your model: the network {type(getattr(model, 'network', model)).__name__} of {size:,} numbers, and "
-            f"the names of its {len(classes_known)} classes. Whoever has it can use it, copy it, and try which samples "
-            "it was trained on."
+            f"the names of its {len(classes_known)} {NAMED[samples.target]}. Whoever has it can use it, copy it, and "
+            "try which samples it was trained on."
         )
     return lines
 
@@ -113,7 +115,7 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
     Returns:
         Path of the file: a PNG for images, otherwise a CSV.
     """
-    labels = [samples.classes[number] for number in samples.y.tolist()]
+    labels = samples.described()
     if samples.x.ndim == 4 and samples.x.shape[1] in (1, 3, 4):
         path = output.with_name(f"{output.name}{_IMAGES}")
         atomic_write(path, _contact_sheet(samples, list(zip(labels, names, strict=True))))
@@ -122,7 +124,13 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
     rows = samples.x.flatten(1)
     text = io.StringIO()
     writer = CsvWriter(text)
-    writer.row(["name", "class", *(columns or [f"x{number}" for number in range(rows.shape[1])])])
+    writer.row(
+        [
+            "name",
+            "class" if samples.target == "class" else "target",
+            *(columns or [f"x{number}" for number in range(rows.shape[1])]),
+        ]
+    )
     for name, label, row in zip(names, labels, rows.tolist(), strict=True):
         writer.row([name, label, *(f"{value:.7g}" for value in row)])
     atomic_write(path, text.getvalue())

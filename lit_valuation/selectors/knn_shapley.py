@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lit_core.errors import check_at_least
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.knn_shapley import knn_shapley
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import features_of, select_by_class
@@ -14,7 +14,8 @@ class KNNShapleySelector(Selector):
     """Takes the samples with the highest Shapley values in a k-nearest-neighbour classifier (Jia et al. 2019).
 
     The values are computed over the whole pool. Samples of other classes lower the values of samples that are farther
-    from the queries than they are. The selector reports ``value_of_pool``, the sum of all values.
+    from the queries than they are. Targets that are not classes are refused. The selector reports ``value_of_pool``,
+    the sum of all values.
 
     Args:
         k: Number of neighbours of the classifier, 1 or more.
@@ -31,6 +32,11 @@ class KNNShapleySelector(Selector):
 
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
+        if pool.values is not None or queries.values is not None:
+            raise UserError(
+                "KNNShapleySelector values samples by their classes, but the targets are labels or values; take "
+                "another selector, such as FeatureSimilaritySelector or GradientMatchingSelector."
+            )
         features, query_features = features_of(pool, queries)
         values = knn_shapley(features, pool.y, query_features, queries.y, self.k)
         facts = {"value_of_pool": float(values.sum())}

@@ -12,8 +12,9 @@ from torch import Tensor
 from lit_core.errors import UserError, check_above
 from lit_core.files.arrays import map_npy, read_npz
 from lit_core.files.paths import files_facts
-from lit_valuation.samples import Samples
+from lit_valuation.samples import Samples, Target
 from lit_valuation.sources.base import LARGEST, LabelledSource, label_of, name_of, to_samples
+from lit_valuation.sources.targets import with_columns
 
 #: Numbers of channels that an image may have.
 _CHANNELS = (1, 3, 4)
@@ -30,7 +31,10 @@ class Arrays(LabelledSource):
         name: Name of the source; None takes that of the file.
         labels: Path of the .npy file of the labels; None takes the array `y` of the .npz file.
         x: Name of the inputs in the .npz file.
-        y: Name of the labels in the .npz file, ``(n,)``: numbers of classes, or their names.
+        y: Name of the labels in the .npz file, ``(n,)``: numbers of classes, or their names; or, as `target` says,
+            ``(n, k)``.
+        target: What the labels are: the class of each sample; labels, 0 or 1 per column; or values, numbers to predict.
+        names: Names of the k labels or target columns; None takes y0, y1, … or, of one, y.
         channels_last: Whether the channels of images are the last dimension; None finds them by their number.
         white: Value of a white pixel, above 0; None takes 255 for bytes, 65535 for 16 bits, and 1 for floats.
         licence: Licence of the data, for the record.
@@ -46,6 +50,8 @@ class Arrays(LabelledSource):
         labels: str | None = None,
         x: str = "x",
         y: str = "y",
+        target: Target = "class",
+        names: list[str] | None = None,
         channels_last: bool | None = None,
         white: float | None = None,
         licence: str = "unknown",
@@ -63,6 +69,12 @@ class Arrays(LabelledSource):
                 f"path of the source {self.name} is {path} and labels is {labels}, but they must be one .npz file, or "
                 "a .npy file and the .npy file of its labels; give these."
             )
+        if names is not None and (target == "class" or len(set(names)) < len(names)):
+            raise UserError(
+                f"names of the source {self.name} is {names} and target is {target}, but they name the columns of "
+                "labels or values, each once; correct them."
+            )
+        self.target, self.names = target, names
         self.x, self.y, self.channels_last, self.white = x, y, channels_last, white
         self.licence, self.origin = licence, "arrays"
         self.input = "table" if self._inputs().ndim == 2 else "image"
@@ -76,6 +88,8 @@ class Arrays(LabelledSource):
         """
         inputs = self._inputs()
         labels = read_npz(self.path, self.y) if self.labels is None else np.asarray(map_npy(self.labels))
+        if self.target != "class":
+            return self._with_columns(inputs, labels)
         if labels.shape != inputs.shape[:1]:
             raise UserError(
                 f"The labels of {self.path} have the shape {labels.shape}, but the inputs {inputs.shape}; give one "
@@ -87,9 +101,27 @@ class Arrays(LabelledSource):
         self.places = tuple(f"index {index}" for index in range(len(names)))
         return to_samples(self.name, self._images(inputs) if inputs.ndim > 2 else self._rows(inputs), names)
 
+    def _with_columns(self, inputs: np.ndarray, targets: np.ndarray) -> Samples:
+        columns = targets[:, None] if targets.ndim == 1 else targets
+        if columns.ndim != 2 or len(columns) != len(inputs) or not len(inputs) or columns.dtype.kind not in "biuf":
+            raise UserError(
+                f"The labels of {self.path} are {targets.dtype} of the shape {targets.shape}, but {self.target} of "
+                f"inputs {inputs.shape} are numbers (n,) or (n, columns); reshape them."
+            )
+        n_columns = columns.shape[1]
+        names = self.names or ([self.y] if n_columns == 1 else [f"{self.y}{index}" for index in range(n_columns)])
+        if len(names) != n_columns:
+            raise UserError(f"names has {len(names)} names, but {self.path} has {n_columns} columns; give one each.")
+        wrong = ~np.isin(columns, (0, 1)) if self.target == "labels" else ~(np.abs(columns.astype(float)) <= LARGEST)
+        self._refuse(wrong, columns, "is not 0 or 1" if self.target == "labels" else "is not a finite float32")
+        self.places = tuple(f"index {index}" for index in range(len(columns)))
+        x = self._images(inputs) if inputs.ndim > 2 else self._rows(inputs)
+        return with_columns(self.name, x, columns, names, self.target)
+
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and the names, sizes and modification times of the files."""
         given = {key: getattr(self, key) for key in ("x", "y", "channels_last", "white")}
+        given |= {} if self.target == "class" else {"target": self.target, "names": self.names}
         return {**given, **files_facts([self.path, *([self.labels] if self.labels else [])])}
 
     def _inputs(self) -> np.ndarray:

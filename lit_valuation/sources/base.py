@@ -99,7 +99,8 @@ def _refuse_measurements(name: str, labels: Sequence[str]) -> None:
     if fractions:
         raise UserError(
             f"The labels of the source {name} are {len(different):,} different numbers, such as {fractions[0]}, but a "
-            "label names a class; give another column, or divide the numbers into ranges."
+            "label names a class; give another column, divide the numbers into ranges, or, to predict the numbers "
+            "themselves, name their column in `values`."
         )
 
 

@@ -12,8 +12,9 @@ from lit_core.errors import UserError, did_you_mean
 from lit_core.files.paths import files_facts
 from lit_core.screen import say
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, label_of, name_of, number_of, to_samples
+from lit_valuation.sources.base import LabelledSource, label_of, name_of, number_of
 from lit_valuation.sources.rows import cell_of, table_path, table_rows
+from lit_valuation.sources.targets import TargetColumns
 
 #: Absolute value above which a column trains badly beside others.
 _WIDE = 100
@@ -25,8 +26,10 @@ class Table(LabelledSource):
     Args:
         path: Path of a .csv, .parquet or .jsonl file.
         name: Name of the source; None takes that of the file.
-        label: Column of the classes.
-        columns: Columns of the inputs; None takes all except label and group.
+        label: Column of the classes. In JSONL it may hold lists, the labels of each row by name.
+        labels: Columns of 0 and 1, one per label, in place of classes; None if there are none.
+        values: Columns of numbers that are to be predicted, in place of classes; None if there are none.
+        columns: Columns of the inputs; None takes all except those of targets and groups.
         group: Column of the groups; None if there are no groups.
         separator: Character between the cells of a CSV.
         licence: Licence of the data, for the record.
@@ -42,6 +45,8 @@ class Table(LabelledSource):
         path: str,
         name: str | None = None,
         label: str = "label",
+        labels: list[str] | None = None,
+        values: list[str] | None = None,
         columns: list[str] | None = None,
         group: str | None = None,
         separator: str = ",",
@@ -54,7 +59,8 @@ class Table(LabelledSource):
                 f"separator of the source {self.name} is {separator!r}, but must be one character, such as ;."
             )
         self.licence, self.origin = licence, "a table"
-        self.label, self.group, self.given, self.separator = label, group, columns, separator
+        self.targets = TargetColumns(label, labels, values)
+        self.group, self.given, self.separator = group, columns, separator
 
     def samples(self) -> Samples:
         """Return the rows in order.
@@ -62,7 +68,7 @@ class Table(LabelledSource):
         Raises:
             UserError: If a column is missing, or a cell is empty or not a number. The message names the place.
         """
-        labels_and_groups = [self.label] if self.group is None else [self.label, self.group]
+        labels_and_groups = [*self.targets.columns, *([] if self.group is None else [self.group])]
         needed = None if self.given is None else [*labels_and_groups, *self.given]
         inputs: list[str] | None = self.given
         x: list[list[float]] = []
@@ -75,7 +81,7 @@ class Table(LabelledSource):
             if not inputs:
                 raise UserError(f"{self.path} has no columns except {', '.join(labels_and_groups)}; add the inputs.")
             x.append([self._number(cell_of(row, column, where), where, column) for column in inputs])
-            labels.append(label_of(cell_of(row, self.label, where), f"{where}, column {self.label}"))
+            labels.append(self.targets.read(row, where))
             if self.group is not None:
                 groups.append(label_of(cell_of(row, self.group, where), f"{where}, column {self.group}"))
             places.append(where.removeprefix(f"{self.path}, "))
@@ -85,12 +91,12 @@ class Table(LabelledSource):
         values = np.array(x, dtype=np.float32)
         self._note_scales(values, columns)
         self.places = tuple(places)
-        return to_samples(self.name, values, labels, groups or None)
+        return self.targets.samples(self.name, values, labels, groups or None)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and the name, size and modification time of the file."""
-        given = {"label": self.label, "columns": self.given, "group": self.group, "separator": self.separator}
-        return {**given, **files_facts([self.path])}
+        given = {"label": self.targets.label, "columns": self.given, "group": self.group, "separator": self.separator}
+        return {**given, **self.targets.facts(), **files_facts([self.path])}
 
     def _note_scales(self, values: np.ndarray, columns: Sequence[str]) -> None:
         """Print a note if a column's values are so large that a network trains badly on them."""

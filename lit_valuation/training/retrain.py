@@ -32,7 +32,7 @@ from lit_valuation.contract import logits_of, loss_of
 from lit_valuation.functional.gradients import Loss
 from lit_valuation.functional.losses import sample_losses, sample_scores
 from lit_valuation.last_layer import wanted_outputs
-from lit_valuation.samples import Samples, Target, as_inputs
+from lit_valuation.samples import Samples, Target, as_inputs, target_statistics
 from lit_valuation.training.loading import Description, SavedModel
 
 Mode = Literal["scratch", "finetune"]
@@ -142,6 +142,11 @@ def retrain(
     """
     seed = part_seed(seed)
     sets = [train] if shared is None or not len(shared) else [train, shared.renumbered(train.classes)]
+    if len(sets) > 1 and sets[1].target != train.target:
+        raise UserError(
+            f"The shared samples have the target {sets[1].target}, the training set's is {train.target}; share samples "
+            "of that kind."
+        )
     if len(sets) > 1 and sets[1].x.shape[1:] != train.x.shape[1:]:
         raise UserError(
             f"The shared samples have the shape {tuple(sets[1].x.shape[1:])}, the training set's "
@@ -296,6 +301,15 @@ class _InMemory(LightningDataModule):
     ) -> None:
         super().__init__()
         self.sets, self.weights, self.recipe, self.seed, self.has_epochs = sets, weights, recipe, seed, has_epochs
+
+    @property
+    def target(self) -> Target:
+        """Kind of the targets."""
+        return self.sets[0].target
+
+    def target_statistics(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each target column of the trainer's own training set."""
+        return target_statistics(self.sets[0].y, self.sets[0].classes)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the whole training, or those of an epoch."""

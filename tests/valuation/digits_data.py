@@ -18,8 +18,9 @@ def digits():
 class Part:
     """Some of the digits as a source of samples."""
 
-    def __init__(self, start, stop):
-        self.x, self.y = (tensor[start:stop] for tensor in digits())
+    def __init__(self, start, stop, targets=lambda x, y: y):
+        x, y = (tensor[start:stop] for tensor in digits())
+        self.x, self.y = x, targets(x, y)
 
     def __len__(self):
         return len(self.y)
@@ -56,7 +57,7 @@ class DigitsData(pl.LightningDataModule):
         trainer = self.trainer
         self.layout = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         self.stream = ShardStream(
-            Part(0, 300),
+            self.part(0, 300),
             "digits",
             global_batch_size=self.batch_size,
             micro_batch_size=self.micro_batch_size,
@@ -65,11 +66,14 @@ class DigitsData(pl.LightningDataModule):
         if stage == "fit":
             trainer.accumulate_grad_batches = self.stream.accumulation
 
+    def part(self, start, stop):
+        return Part(start, stop)
+
     def train_dataloader(self):
         return StreamLoader(self.stream, num_workers=self.num_workers)
 
     def evaluation(self, start, stop):
-        return StreamLoader(EvalStream(Part(start, stop), 64, **self.layout))
+        return StreamLoader(EvalStream(self.part(start, stop), 64, **self.layout))
 
     def val_dataloader(self):
         return {"held_out": self.evaluation(300, 503)}
@@ -82,6 +86,36 @@ class DigitsData(pl.LightningDataModule):
 
     def selection_dataloader(self):
         return self.evaluation(0, 300)
+
+
+class DigitValues(DigitsData):
+    """The same digits, whose targets are the ink and the number itself."""
+
+    target = "values"
+
+    def __init__(self, batch_size: int = 32, micro_batch_size: int = 16) -> None:
+        super().__init__(batch_size, micro_batch_size)
+        self.classes = ("ink", "digit")
+
+    def part(self, start, stop):
+        return Part(start, stop, lambda x, y: torch.stack([x.sum((1, 2, 3)), y.float()], 1))
+
+    def target_statistics(self):
+        y = self.part(0, 300).y
+        return y.mean(0), y.std(0)
+
+
+class DigitLabels(DigitsData):
+    """The same digits, whose labels are even and large."""
+
+    target = "labels"
+
+    def __init__(self, batch_size: int = 32, micro_batch_size: int = 16) -> None:
+        super().__init__(batch_size, micro_batch_size)
+        self.classes = ("even", "large")
+
+    def part(self, start, stop):
+        return Part(start, stop, lambda x, y: torch.stack([y % 2 == 0, y > 4], 1).float())
 
 
 class PlainDigits(pl.LightningDataModule):

@@ -54,3 +54,18 @@ def test_few_columns_or_rows_tell_nothing():
 def test_holms_correction():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1, 1] and holm([]) == []
+
+
+def test_of_real_values_of_uneven_size_equal_trainings_are_told_apart_no_more_often_than_stated():
+    """Differences of squared errors of like trainings: cases differ in difficulty, seeds in what they learn."""
+    generator = np.random.default_rng(0)
+
+    def errors(hard, seeds=5, cases=20):
+        of_case, of_seed = generator.normal(0, 0.3, (1, cases)), generator.normal(0, 0.2, (seeds, 1))
+        return (hard * (1 + of_case) + of_seed + generator.normal(0, 0.3, (seeds, cases))) ** 2
+
+    found = []
+    for _ in range(400):
+        hard = generator.lognormal(0, 0.5, 20)
+        found.append(crossed_mean((errors(hard) - errors(hard)).tolist()).p <= 0.05)
+    assert np.mean(found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)

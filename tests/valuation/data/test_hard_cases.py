@@ -3,7 +3,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from lit_core.errors import UserError
-from lit_valuation.data.hard_cases import hard_cases, perfect_hard_cases
+from lit_valuation.data.hard_cases import hard_cases, perfect_hard_cases, worst_cases
 from lit_valuation.samples import Samples
 
 
@@ -77,3 +77,33 @@ def test_bad_input(digits, predicted, change, sentence):
     )
     with pytest.raises(UserError, match=sentence):
         hard_cases(digits, **given)
+
+
+def regression_samples(n=40):
+    keys = tuple(f"k{i:02d}" for i in range(n))
+    return Samples(torch.zeros(n, 1), torch.arange(n)[:, None].float(), ("price",), keys, target="values")
+
+
+def test_without_classes_the_largest_losses_are_hard_and_half_of_them_are_held_out():
+    of, losses = regression_samples(), torch.rand(40, generator=torch.Generator().manual_seed(1))
+    cases = worst_cases(of, losses, most=3, share=0.25, seed=0)
+    hard = {of.keys[i] for i in sorted(range(40), key=lambda i: -float(losses[i]))[:10]}
+    assert len(cases.queries) == 3 and len(cases.held_out) == 7
+    assert {*cases.queries.keys, *cases.held_out.keys} == hard and cases.classes == ("price",)
+    more = worst_cases(of, losses, most=99, share=0.25, seed=0)
+    assert len(more.queries) == 5 and more.queries.keys[:3] == cases.queries.keys
+    assert worst_cases(of, losses, 3, 0.25, seed=1).queries.keys != cases.queries.keys
+
+
+@pytest.mark.parametrize(
+    ("losses", "given", "reason"),
+    [
+        (torch.zeros(40), {"share": 0.02}, "1 hard cases"),
+        (torch.zeros(40), {"share": 0.0}, "above 0"),
+        (torch.zeros(39), {}, "shape"),
+        (torch.full((40,), torch.nan), {}, "not finite"),
+    ],
+)
+def test_too_few_or_undefined_losses_are_refused(losses, given, reason):
+    with pytest.raises(UserError, match=reason):
+        worst_cases(regression_samples(), losses, most=3, **given)
