@@ -19,7 +19,7 @@ def table(folder):
 
 
 def outcomes(folder):
-    return {path.name: json.loads(path.read_bytes())["correct"] for path in folder.glob("trainings/*.json")}
+    return {path.name: json.loads(path.read_bytes())["scores"] for path in folder.glob("trainings/*.json")}
 
 
 def test_a_killed_ranking_ends_as_one_that_never_was(place, monkeypatch):
@@ -39,7 +39,7 @@ def test_a_killed_ranking_ends_as_one_that_never_was(place, monkeypatch):
     assert process.wait() == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in killed.glob("trainings/*.json")}
     assert 2 <= len(kept) < 9 and {path.name for path in killed.iterdir()} == {"trainings"}  # no report of a part
-    assert all(json.loads(path.read_bytes())["correct"].keys() >= {"held_out", "queries"} for path in kept)
+    assert all(json.loads(path.read_bytes())["scores"].keys() >= {"held_out", "queries"} for path in kept)
     assert files(place / "data") == before  # nor a line in the ledger
 
     assert main([*rank, "--output", str(killed)]) == 0

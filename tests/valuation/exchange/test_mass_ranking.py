@@ -39,7 +39,7 @@ def trainings(folder):
 def own_data(place):
     asked = incoming(place / "query", Query)
     book, task = SharingLedger(place / "data/trainer/ledger.jsonl"), load_task(checkpoint(place))
-    return load_trainer_data(place / "data/trainer", book, asked, tuple(task.classes))
+    return load_trainer_data(place / "data/trainer", book, asked, task)
 
 
 def matched(place, name="matched"):
