@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_core.errors import UserError, check_above
+from lit_core.errors import UserError, check_above, check_finite_numbers
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable
 from lit_valuation.batches import as_batch
 from lit_valuation.metrics import RegressionScores
@@ -82,6 +82,10 @@ class RegressionTask(SampleTask):
         augmentation: nn.Module | None = None,
         seed: int | None = None,
     ) -> None:
+        for value in () if target_mean is None else target_mean:
+            check_finite_numbers(target_mean=value)
+        for value in () if target_scale is None else target_scale:
+            check_above(0, target_scale=value)
         super().__init__(network, classes, input_shape, optimizer, scheduler, augmentation, seed)
         given = {"target_mean": target_mean, "target_scale": target_scale}
         for name, values in given.items():
@@ -89,11 +93,8 @@ class RegressionTask(SampleTask):
                 raise UserError(
                     f"`{name}` has {len(values)} values, but there are {self.n_classes} target columns; give one each."
                 )
-            if name == "target_scale":
-                for value in values or ():
-                    check_above(0, target_scale=value)
-            unknown = [float("nan")] * self.n_classes
-            self.register_buffer(name, torch.tensor(list(unknown if values is None else values)))
+            known = [float("nan")] * self.n_classes if values is None else [float(value) for value in values]
+            self.register_buffer(name, torch.tensor(known))
 
     def setup(self, stage: str) -> None:
         """Check the data, and take mean and scale of the targets from the training set where they are not given.

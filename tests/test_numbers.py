@@ -56,7 +56,11 @@ NEEDED = {
     "MLP": {"input_shape": [4], "n_classes": 2},
     "MoELanguageModel": {"lr_factors": {"weight": 1.0}},
     "MoEConfig": {"n_experts": 4, "top_k": 2, "expert_width": 8},
+    "MultiLabelTask": {"network": ..., "classes": ["a", "b"], "input_shape": [4]},
     "PlantedBackground": {"classes": ["a", "b"]},
+    "RegressionTask": {
+        **{"network": ..., "classes": ["a"], "input_shape": [4], "target_mean": [0.5], "target_scale": [0.5]},
+    },
     "ReplayMixing": {"fraction": 0.5},
     "SampleText": {"prompts": [""]},
     "TokenDataModule": {"root": "tokens", "sources": {"austen": 1.0}, "replay": {"stdlib": 1.0}},
@@ -70,6 +74,7 @@ MINUS_ONE = {
     **{("Devices", "devices"): "all", ("MaskedSynonym", "min_cosine"): "any word"},
     **{(name, "min_similarity"): "any window" for name in ("DFTFooler", "RandomPerturbation", "TextFooler")},
     **{("TextFooler", "threshold"): "a score", ("WordVectors", "min_cosine"): "any word"},
+    ("RegressionTask", "target_mean"): "a value of the column",
     **{(name, "above"): "a limit" for name in ("PairedGain", "Correlation", "Level")},
     **{(name, "below"): "a limit" for name in ("Correlation", "Level")},
 }

@@ -28,7 +28,7 @@ from lit_moe.doctor.families import small_config
 from lit_moe.doctor.specimen import Specimen
 from lit_moe.lm import DecoderLM
 from lit_moe.nn import DecoderConfig
-from lit_valuation import ClassifierTask
+from lit_valuation import ClassifierTask, MultiLabelTask, RegressionTask
 from lit_valuation.callbacks import GradientMatching
 from lit_valuation.data.module import OwnersDataModule
 from lit_valuation.nn import MLP
@@ -54,6 +54,10 @@ MAKE = {
     TokenDataModule: lambda **seed: TokenDataModule("tokens", {"austen": 1.0}, **seed),
     SampleText: lambda **seed: SampleText([""], **seed),
     ClassifierTask: lambda **seed: ClassifierTask(lambda shape, n: MLP(shape, n), ["a", "b"], [4], **seed),
+    MultiLabelTask: lambda **seed: MultiLabelTask(lambda shape, n: MLP(shape, n), ["a", "b"], [4], **seed),
+    RegressionTask: lambda **seed: RegressionTask(
+        lambda shape, n: MLP(shape, n), ["a"], [4], target_mean=[0.0], target_scale=[1.0], **seed
+    ),
     GradientMatching: GradientMatching,
     OwnersDataModule: lambda **seed: OwnersDataModule("owners", **seed),
     TextDataModule: lambda **seed: TextDataModule("texts", **seed),

@@ -17,7 +17,7 @@ from lit_detect import DetectorTask
 from lit_detect.detectors import TrainedDetector
 from lit_moe import MoELanguageModel, ShardedStrategy
 from lit_moe.nn import DecoderConfig, MoEConfig, PenaltyRouter, auxiliary_losses
-from lit_valuation import ClassifierTask
+from lit_valuation import ClassifierTask, MultiLabelTask, RegressionTask
 
 sys.path.append(str(Path(__file__).parent / "moe"))
 from ranks import on_ranks
@@ -87,10 +87,19 @@ class Classifier:
         network = nn.Linear(4, 3)
         nn.init.normal_(network.weight, generator=torch.Generator().manual_seed(0))
         nn.init.zeros_(network.bias)
+        return self.task(network)
+
+    def task(self, network):
         return ClassifierTask(network, "abc", (4,), sgd, label_smoothing=0.1)
 
+    def targets(self, seed):
+        return draw(16, seed=seed, below=3)
+
+    def losses(self, outputs, y):
+        return F.cross_entropy(outputs, y, label_smoothing=0.1, reduction="none")
+
     def batch(self, number, count):
-        x, y = draw(16, 4, seed=number, below=9).float(), draw(16, seed=number + 100, below=3)
+        x, y = draw(16, 4, seed=number, below=9) / 8, self.targets(number + 100)
         index = torch.arange(16)
         batch = {"x": x, "y": y, "index": index}
         if self.mask == "size":  # batches of other sizes, with nothing to mask
@@ -103,9 +112,36 @@ class Classifier:
 
     def total(self, model, batch):
         rows = [i for i, y in enumerate(batch["y"].tolist()) if y != IGNORED and batch["index"][i] >= 0]
-        each = F.cross_entropy(model(batch["x"][rows]), batch["y"][rows], label_smoothing=0.1, reduction="none")
+        each = self.losses(model(batch["x"][rows]), batch["y"][rows])
         total = (each * batch["weight"][rows]).sum() if self.weighted else each.sum()
         return total, total
+
+
+class MultiLabel(Classifier):
+    def task(self, network):
+        return MultiLabelTask(network, "abc", (4,), sgd)
+
+    def targets(self, seed):
+        return draw(16, 3, seed=seed, below=2).float()
+
+    def losses(self, outputs, y):
+        """Nats of each label's probability, summed over the labels."""
+        return -torch.where(y == 1, outputs.sigmoid(), 1 - outputs.sigmoid()).log().sum(1)
+
+
+class Regression(Classifier):
+    mean, scale = [4.0, 5.0, 3.0], [2.0, 3.0, 4.0]
+
+    def task(self, network):
+        return RegressionTask(network, "abc", (4,), sgd, target_mean=self.mean, target_scale=self.scale)
+
+    def targets(self, seed):
+        return draw(16, 3, seed=seed, below=9).float()
+
+    def losses(self, outputs, y):
+        """Half the squared error in the units of the columns, each over its squared scale."""
+        scale = torch.tensor(self.scale)
+        return ((outputs * scale + torch.tensor(self.mean) - y) ** 2 / scale**2).sum(1) / 2
 
 
 class Detector:
@@ -133,6 +169,8 @@ TASKS = {
     "padded and weighted": Classifier(),
     "unlabelled": Classifier("label", weighted=False),
     "of other sizes": Classifier("size"),
+    "several labels": MultiLabel(),
+    "numbers": Regression(),
     "detector": Detector(),
 }
 STRATEGIES = {
@@ -218,8 +256,13 @@ def check(found, expected, read_metrics):
 
 
 def test_all_tasks_that_train_are_here():
-    ours = {kind for kind in EvaluationTask.__subclasses__() if kind.__module__.startswith("lit_")}
-    assert {type(task.model()) for task in TASKS.values()} == ours
+    assert {type(task.model()) for task in TASKS.values()} == set(without_subclasses(EvaluationTask))
+
+
+def without_subclasses(kind):
+    """Yield the classes of ours at the ends of a tree: a base such as `SampleTask` trains nothing by itself."""
+    ours = [one for one in kind.__subclasses__() if one.__module__.startswith("lit_")]
+    yield from (found for one in ours for found in without_subclasses(one)) if ours else [kind]
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

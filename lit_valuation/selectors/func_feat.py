@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_core.errors import UserError, check_at_least
+from lit_core.seeds import part_seed
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.functional.pursuit import Rule
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
@@ -47,7 +48,7 @@ class FuncFeatSelector(Selector):
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         distances, scaled = psi_by_class(pool, queries)
-        matching = Matching(self.ridge, self.relative, scaled, self.psi_ridge, self.rule)
+        matching = Matching(self.ridge, self.relative, part_seed(seed), scaled, self.psi_ridge, self.rule)
         selection = match_by_class(pool, queries, budget, matching)
         if not len(selection.indices):
             return selection

@@ -58,5 +58,5 @@ class GradientMatchingSelector(Selector):
     def select(self, pool: Pool, queries: Pool, budget: int, seed: int | None = None) -> Selection:
         """Choose at most ``budget`` samples; see `Selector.select`."""
         clusters = self.n_clusters if self.targets == "clusters" else 1
-        matching = Matching(self.ridge, self.relative, n_clusters=clusters, rest=self.rest, seed=part_seed(seed))
+        matching = Matching(self.ridge, self.relative, part_seed(seed), n_clusters=clusters, rest=self.rest)
         return match_by_class(pool, queries, budget, matching)

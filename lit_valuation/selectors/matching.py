@@ -27,22 +27,22 @@ class Matching:
     Args:
         ridge: λ, 0 or more.
         relative: Whether the penalties are multiples of the mean squared norm of a class's gradients.
+        seed: Seed of the clusters, 0 or more.
         psi: ψ of each sample of the pool, ``(n,)``; None for none.
         psi_ridge: μ, 0 or more.
         rule: Criterion of the next sample; see :func:`matching_pursuits`.
         n_clusters: Most targets of a class, the sums over clusters of its queries; 1 sums over all of them.
         rest: Whether a pursuit that ends before its budget is spent leaves the rest, or fills it by further rounds.
-        seed: Seed of the clusters, 0 or more.
     """
 
     ridge: float
     relative: bool
+    seed: int
     psi: Tensor | None = None
     psi_ridge: float = 0.0
     rule: Rule = "residual"
     n_clusters: int = 1
     rest: Rest = "leave"
-    seed: int = 0
 
     def options(self, atoms: LastLayerGradients) -> PursuitOptions:
         """Return the options of pursuits over samples of a class.
