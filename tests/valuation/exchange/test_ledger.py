@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 
 from lit_core.errors import UserError
 from lit_valuation.exchange.acceptance import load_trainer_data
@@ -117,4 +118,4 @@ def test_a_last_line_whose_end_an_editor_took_away_is_whole(ledger):
 def test_a_ledger_that_is_not_there_is_called_that(tmp_path):
     ledger, query = SharingLedger(tmp_path / "ledger.jsonl"), SimpleNamespace(digest="d1")
     with pytest.raises(UserError, match=r"ledger\.jsonl is not there, but should know a query with the digest d1"):
-        load_trainer_data(tmp_path, ledger, query, ())
+        load_trainer_data(tmp_path, ledger, query, LightningModule())

@@ -58,9 +58,10 @@ def judged(place):
     def judge_all(near=0.25, fewest=1, **answers):
         book, task = SharingLedger(place / "data/trainer/ledger.jsonl"), load_task(checkpoint(place))
         query = incoming(place / "query", Query)
-        own = load_trainer_data(place / "data/trainer", book, query, tuple(task.classes))
+        own = load_trainer_data(place / "data/trainer", book, query, task)
         paths = {name: str(place / folder) for name, folder in answers.items()}
-        found = judge(paths, query, own, book, task, digests={}, near=near, fewest=fewest, encoder=None)
+        given = {"digests": {}, "near": near, "fewest": fewest, "encoder": None, "weights": "equal"}
+        found = judge(paths, query, own, book, task, **given)
         found.record(book, query)
         return found
 
