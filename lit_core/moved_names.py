@@ -60,8 +60,10 @@ MOVED_NAMES = {
     "lit_valuation.exchange.rank.Home": "lit_valuation.exchange.acceptance.TrainerData",
     "lit_valuation.parties.without_copies": "lit_valuation.data.division.remove_duplicates",
     "lit_valuation.retrain.Recipe": "lit_valuation.training.retrain.TrainingRecipe",
+    "lit_valuation.retrain.load_task": "lit_valuation.training.loading.load_task",
     "lit_valuation.subset.Rows": "lit_valuation.data.weighted_subset.LoaderRows",
     "lit_valuation.subset.Subset": "lit_valuation.data.weighted_subset.WeightedSubset",
+    "lit_valuation.training.retrain.load_task": "lit_valuation.training.loading.load_task",
 }
 #: Packaged configs, relative to their folder.
 MOVED_CONFIGS = {

@@ -211,7 +211,7 @@ def test_a_module_of_a_users_own_is_built_again_with_its_own_arguments(place):
         again = kind.load_from_checkpoint(path, weights_only=True)
         assert isinstance(again, Wider) and again.label_smoothing == 0.1 and again.optimizer.keywords == {"lr": 0.1}
         assert again.network.head.in_features == 8
-    assert isinstance(lit_valuation.training.retrain.load_task(path), Wider)
+    assert isinstance(lit_valuation.training.loading.load_task(path), Wider)
 
 
 def test_arguments_that_a_subclass_hands_on_by_position_are_kept(place):
@@ -301,7 +301,7 @@ def test_what_cannot_be_kept_is_said_where_it_is_needed(place, capsys):
     with pytest.raises(UserError, match=r"how to build `network`.*load_from_checkpoint\(path, network=\.\.\.\)"):
         ClassifierTask.load_from_checkpoint(path, weights_only=True)
     with pytest.raises(UserError, match=r"--ckpt_path is .*how to build `network`"):
-        lit_valuation.training.retrain.load_task(path)
+        lit_valuation.training.loading.load_task(path)
     run(lit_valuation.cli.main, "test", "--ckpt_path", path, code=2)
     assert "how to build `network`" in capsys.readouterr().err
     fresh = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

@@ -65,6 +65,6 @@ def with_code(tmp_path, monkeypatch):
     ids=["language model", "encoder"],
 )
 def test_the_folder_s_own_code_is_not_run(load, with_code, tmp_path):
-    with pytest.raises(UserError, match="custom code"):
+    with pytest.raises(UserError, match="model_type own has code of its own, which is never run here"):
         load(with_code)
     assert not (tmp_path / "ran").exists()

@@ -15,6 +15,7 @@ from lit_core.files.formats import stamp
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lightning.internals import CLASS_PATH
 from lit_core.references import resolved
+from lit_core.screen import quoted
 from lit_core.trust import KNOWN, OWN
 from lit_valuation.exchange.folder import Received, blamed_on
 from lit_valuation.exchange.manifest import Query, public_name
@@ -50,14 +51,14 @@ def trainer_model(path: str | Path, model: Description | None = None) -> bytes:
     for class_path in _class_paths(kept):
         if not class_path.startswith((*KNOWN, *OWN)):
             raise UserError(
-                f"--gradients is trainer, but the model of --ckpt_path {path} is built from {class_path}, which owners "
-                f"do not have; {remedy}."
+                f"--gradients is trainer, but the model of --ckpt_path {quoted(path)} is built from {class_path}, "
+                f"which owners do not have; {remedy}."
             )
     for text in _texts(kept):
         if public_name(text) != text:
             raise UserError(
-                f"--gradients is trainer, but the description of the model in --ckpt_path {path} holds {text}, which "
-                f"would tell owners of your folders; {remedy}."
+                f"--gradients is trainer, but the description of the model in --ckpt_path {quoted(path)} holds {text}, "
+                f"which would tell owners of your folders; {remedy}."
             )
     content = {
         **stamp("litshift-checkpoint"),

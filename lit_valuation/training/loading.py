@@ -22,6 +22,7 @@ from lit_core.lightning.hyperparameters import usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, INSTANTIATOR
 from lit_core.parser_messages import parser_sentence
 from lit_core.references import resolved
+from lit_core.screen import quoted
 from lit_core.size_limit import sized_as
 from lit_core.trust import is_own, note_typed
 from lit_valuation.contract import FAULTS
@@ -146,8 +147,8 @@ class SavedModel:
                 "give a checkpoint of lit-valuation fit, or name the class of your LightningModule by --model."
             )
         return (
-            f"{self.class_path}, whose weights --ckpt_path {self.path} holds, cannot be built ({reason}); give its "
-            f"arguments, as in --model '{{class_path: {self.class_path}, init_args: {{NAME: VALUE}}}}'."
+            f"{self.class_path}, whose weights --ckpt_path {quoted(self.path)} holds, cannot be built ({reason}); give "
+            f"its arguments, as in --model '{{class_path: {self.class_path}, init_args: {{NAME: VALUE}}}}'."
         )
 
 
@@ -173,7 +174,7 @@ def described(model: Description) -> dict[str, Any]:
     Raises:
         UserError: If it lacks a class path, or says something else.
     """
-    where = f"--model {model}" if isinstance(model, str) else "--model"
+    where = f"--model {quoted(model)}" if isinstance(model, str) else "--model"
     if isinstance(model, str) and Path(model).suffix in (".yaml", ".yml"):
         model = read_mapping(Path(model), where)
     given: Mapping[str, Any] = {"class_path": model} if isinstance(model, str) else model
