@@ -217,6 +217,10 @@ def _find(
 ) -> HardCases:
     """Return the hard cases of a validation split, and say how many there are."""
     if samples.target == "class":
+        if worst != WORST:
+            raise UserError(
+                f"worst is {worst}, but the samples of {folder} have classes, and all mistakes are hard; leave it out."
+            )
         say(f"Classifying {len(samples)} samples of {folder}.")
         predicted = predict_logits(task, samples).argmax(1)
         cases = hard_cases(samples, predicted, per_class, seed, classes)

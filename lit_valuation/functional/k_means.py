@@ -28,6 +28,7 @@ def k_means(points: Tensor, n_clusters: int, seed: int | None = None, restarts: 
     """
     check_at_least(1, n_clusters=n_clusters, restarts=restarts)
     points = points.double()
+    points = points - points.mean(0)  # so that no column's offset takes the digits of the spread
     generator = torch.Generator().manual_seed(part_seed(seed))
     n_clusters = min(n_clusters, len(points.unique(dim=0)))
     found = [lloyd(points, _drawn(points, n_clusters, generator)) for _ in range(restarts)]
@@ -51,12 +52,12 @@ def lloyd(points: Tensor, centres: Tensor, most: int = 300) -> tuple[Tensor, Ten
     Returns:
         Centre of each point, int64 of shape ``(n,)``, and the centres. A centre without points stays where it is.
     """
-    labels = torch.cdist(points, centres).argmin(1)
+    labels = _distances(points, centres).argmin(1)
     for _ in range(most):
         centres = torch.stack(
             [points[labels == k].mean(0) if (labels == k).any() else centres[k] for k in range(len(centres))]
         )
-        nearest = torch.cdist(points, centres).argmin(1)
+        nearest = _distances(points, centres).argmin(1)
         if torch.equal(nearest, labels):
             break
         labels = nearest
@@ -76,10 +77,15 @@ def points_of_gram(gram: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt()
 
 
+def _distances(points: Tensor, centres: Tensor) -> Tensor:
+    """Return distances from differences: products lose them where columns have an offset."""
+    return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _drawn(points: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
     """Draw centres among the points, each in proportion to its squared distance from those drawn before."""
     chosen = torch.randint(len(points), (1,), generator=generator)
     for _ in range(n_clusters - 1):
-        distances = torch.cdist(points, points[chosen]).amin(1).square()
+        distances = _distances(points, points[chosen]).amin(1).square()
         chosen = torch.cat([chosen, torch.multinomial(distances, 1, generator=generator)])
     return points[chosen]

@@ -26,7 +26,8 @@ def fit_linear_head(features: Tensor, y: Tensor, n_classes: int, steps: int = 10
     Raises:
         RunFailure: If the loss is not finite.
     """
-    x = features.double()
+    mean = features.double().mean(0)
+    x = features.double() - mean  # the optimum is the same, and is found where columns have an offset
     weight = torch.zeros(n_classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -43,8 +44,8 @@ def fit_linear_head(features: Tensor, y: Tensor, n_classes: int, steps: int = 10
         optimizer.step(loss)
     if not bool(weight.isfinite().all() and bias.isfinite().all()):
         raise RunFailure("The loss of the linear head became infinite; check the encoder's features.")
-    centred = bias - bias.mean()  # which changes no probability
-    return weight.detach().float(), centred.detach().float()
+    weight, bias = weight.detach(), bias.detach() - weight.detach() @ mean
+    return weight.float(), (bias - bias.mean()).float()  # a shift of all biases changes no probability
 
 
 def principal_groups(gram: Tensor, most: int, fewest: int) -> Tensor:

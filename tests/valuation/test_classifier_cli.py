@@ -2,19 +2,18 @@
 
 import csv
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from metric_keys import documented, logged
 
 from lit_core.files.paths import locked_path
 from lit_valuation.cli import main
 
 HERE = Path(__file__).parent
-DOCS = HERE.parents[1] / "docs" / "contracts.md"
 LAST = "runs/valuation/first/checkpoints/last.ckpt"
 CONFIG = """
 data: {class_path: digits_data.DigitsData}
@@ -58,14 +57,6 @@ def rows(path):
         return list(csv.reader(file))
 
 
-def documented():
-    keys = set()
-    for line in DOCS.read_text().split("## Metric keys of lit-valuation")[1].split("\n## ")[0].splitlines():
-        if line.startswith("| `"):
-            keys |= set(re.findall(r"`([^`]+)`", line.split("|")[1]))
-    return keys
-
-
 def test_fit_test_and_predict_need_no_more_than_the_checkpoint(capsys):
     assert main(["fit", "--config", "tiny.yaml", "--run", "first"]) == 0
     assert main(["test", "--ckpt_path", LAST]) == 0
@@ -88,9 +79,9 @@ def test_fit_test_and_predict_need_no_more_than_the_checkpoint(capsys):
     checkpoint = torch.load(LAST, weights_only=True)
     assert checkpoint["classes"] == list("0123456789") and checkpoint["input_shape"] == [1, 8, 8]
 
-    keys = set(rows("runs/valuation/first/metrics.csv")[0]) - {"step", "epoch"}
+    keys = logged("runs/valuation/first/metrics.csv")
     keys = {key.replace("/held_out/", "/{source}/").replace("recall/8", "recall/{class}") for key in keys}
-    assert keys == documented()
+    assert keys == documented("ClassifierTask", "GradientMatching")
 
 
 def test_a_foreign_network_is_given_whole():

@@ -31,9 +31,9 @@ def test_owners_are_ranked_beside_the_training_without_any():
     correct = {"an-owner-with-a-long-name": trained(0.9), "bob": trained(0.25)}
     owners = rank_owners(correct, trained(0.25))
     scores = {"an-owner-with-a-long-name": 0.9, "bob": 0.25, "(nothing shared)": 0.25}
-    rows = [RankingRow(name, None, 0, {"held_out": score}, None, None, 1.0) for name, score in scores.items()]
+    rows = [RankingRow(name, None, 0, None, {"held_out": score}, None, None, 1.0) for name, score in scores.items()]
     query = SimpleNamespace(digest="", manifest=None)
-    lines = screen_lines(Ranking(query, owners, rows, {"eve": "a copy"}, {}, 4, "scratch", 20))
+    lines = screen_lines(Ranking(query, owners, rows, {"eve": "a copy"}, {}, 4, "scratch", 20, None, "equal", {}))
     table = [line.split() for line in lines[:5]]
     # 13 of 20 cases more, in each of the seeds: 0.65 ± 2.093 · 0.4894 / √20
     assert table[1][:4] == ["an-owner-with-…", "1", "0.900", "+0.650"]

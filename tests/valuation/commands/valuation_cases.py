@@ -12,7 +12,7 @@ PREPARE = {
     "root": "new",
     "source": "Digits",
     "planting": {"class_path": "PlantedBackground", "init_args": {"classes": ["3", "8"], "hard_fraction": 0.3}},
-    "division": {"train": 60, "val": 60, "test": 60, "owners": OWNERS, "owner_samples": 60},
+    "division": {"train": 60, "val": 120, "test": 60, "owners": OWNERS, "owner_samples": 60},
     "noise": {"labels": 0.2},
 }
 FIT = {
@@ -30,6 +30,7 @@ QUERY = {
     "to": ["alice", "bob"],
     "ledger": "own.jsonl",
 }
+PROBE = {"gradients": "probe", "encoder": "Identity", "per_class": 8, "fewest": 2}
 SELECT = {"query": "query", "data": "data/owners/owner_1", "to": "trainer", "limit": 50, "ledger": "own_1.jsonl"}
 GRADIENTS = {"selector": "GradientMatchingSelector", "ckpt_path": CHECKPOINT.format("owner_1")}
 NO_DEVICE = {"trainer.accelerator": "none", "trainer.strategy": "none", "trainer.devices": 0}
@@ -53,8 +54,11 @@ CASES = {
         {**QUERY, "output": "new", "per_class": 2, "budget": 9},
         {"ckpt_path": CHECKPOINT.format("owner_1"), "data": "data/owners/owner_1", "to": ["carol"], "output": "other"}
         | {"classes": ["3"], "encoder": "Identity", "seed": 1, "ledger": "other.jsonl", "new_party": False}
-        | {"limit": 3, "total_limit": 3, "model": "mine.Module"},
-        under={"new_party": {"to": ["carol"], "new_party": True}},
+        | {"limit": 3, "total_limit": 3, "model": "mine.Module", "clip": 0.01, "epsilon": 2.0, "clusters": 2}
+        | {"fewest": 3},
+        under={"new_party": {"to": ["carol"], "new_party": True}}
+        | dict.fromkeys(("clusters", "fewest", "clip"), PROBE)
+        | dict.fromkeys(("epsilon", "delta"), PROBE | {"clip": 1.0, "epsilon": 1.0}),
     ),
     "select": Case(
         {**SELECT, "selector": "RandomSelector", "output": "new"},

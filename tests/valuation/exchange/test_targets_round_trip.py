@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
+from metric_keys import documented, logged
 from sklearn.datasets import load_diabetes
 
 from lit_core.errors import UserError
@@ -17,7 +19,8 @@ data: {class_path: OwnersDataModule, init_args: {root: ./trainer, batch_size: 32
 model:
   class_path: TASK
   init_args: {network: {class_path: lit_valuation.nn.MLP, init_args: {hidden: [16]}}}
-trainer: {max_steps: 40, accelerator: cpu, devices: 1, enable_progress_bar: false, enable_model_summary: false}
+trainer:
+  {max_steps: 40, log_every_n_steps: 20, accelerator: cpu, devices: 1, enable_progress_bar: false}
 """
 KINDS = {"values": ("RegressionTask", ["progression"]), "labels": ("MultiLabelTask", ["high", "heavy"])}
 
@@ -55,6 +58,8 @@ def test_answers_of_that_kind_are_ranked(kind, tmp_path, monkeypatch, capsys):
     run("fit", "--config", "fit.yaml", "--run", "m")
     model = ["--ckpt_path", "runs/valuation/m/checkpoints/last.ckpt"]
     run("test", *model)
+    keys = {re.sub(r"^(val|test)/\w+/", r"\1/{source}/", key) for key in logged("runs/valuation/m/metrics.csv")}
+    assert {key.replace("progression", "{column}") for key in keys} == documented(task)
     run("predict", *model)
     with open("runs/valuation/m/predictions.csv") as file:
         header = next(csv.reader(file))

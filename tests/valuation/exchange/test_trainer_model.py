@@ -22,6 +22,7 @@ from lit_valuation.selectors import GradientMatchingSelector, Pool, RandomSelect
 from lit_valuation.training.loading import load_task
 
 MATCHING = {"selector": GradientMatchingSelector(), "encoder": None, "limit": 60, "near": 0.0}
+HOLDS = "but the query holds the model at which it asks for gradients"
 
 
 @pytest.fixture
@@ -79,8 +80,14 @@ def test_the_summary_says_that_the_model_leaves(place, capsys):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"ckpt_path": "own.ckpt"}, "ckpt_path is own.ckpt, but the query holds the trainer's model"),
-        ({"selector": RandomSelector(), "ckpt_path": "own.ckpt"}, "but the query holds the trainer's model"),
+        (
+            {"ckpt_path": "own.ckpt"},
+            f"ckpt_path is own.ckpt, {HOLDS}",
+        ),
+        (
+            {"selector": RandomSelector(), "ckpt_path": "own.ckpt"},
+            HOLDS,
+        ),
     ],
 )
 def test_a_model_of_ones_own_is_not_taken_in_silence(asked, changes, words):

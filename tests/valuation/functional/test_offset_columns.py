@@ -15,7 +15,9 @@ from lit_valuation.encoders import Identity
 from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.functional.binning import binning_distance
 from lit_valuation.functional.coresets import facility_location_mi, k_center
+from lit_valuation.functional.k_means import k_means, lloyd
 from lit_valuation.functional.knn_shapley import knn_shapley
+from lit_valuation.functional.linear_head import fit_linear_head
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.functional.search import nearest
 from lit_valuation.samples import Samples
@@ -28,13 +30,17 @@ _OTHERS = {
     "functional/active_set.py": "products of gradients",
     "functional/atoms.py": "products of gradients",
     "functional/gradients.py": "products of gradients",
+    "functional/losses.py": "distances of outputs from targets, by differences",
     "functional/pursuit_problem.py": "products of gradients",
+    "exchange/mass_choice.py": "a weighted sum of scores",
+    "exchange/probe.py": "outputs of a linear head, lengths of gradients",
     "exchange/proxy_scores.py": "lengths of gradients",
     "callbacks/coreset.py": "lengths of gradients",
     "encoders/base.py": "scales features to length 1, row by row",
     "exchange/parties.py": "normalises names",
     "selectors/func_feat.py": "scales features to length 1, row by row",
-    "selectors/gradient_matching.py": "lengths of gradients",
+    "selectors/matching.py": "lengths of gradients",
+    "metrics.py": "errors of outputs, and squares of targets in training deviations from their training mean",
 }
 
 
@@ -128,6 +134,22 @@ def test_shapley_values(sides):
     torch.testing.assert_close(knn_shapley(pool, y[20:], queries, y[:20]), values, atol=1e-12, rtol=0)
 
 
+def test_clusters():
+    moved, rows = digits(1e9, torch.float64)
+    assert torch.equal(k_means(moved, 8, seed=0, restarts=2), k_means(rows, 8, seed=0, restarts=2))
+    assert torch.equal(lloyd(moved, moved[:8])[0], lloyd(rows, rows[:8])[0])
+
+
+def test_a_linear_head():
+    moved, rows = digits(10_000)
+    y = torch.tensor(load_digits().target[:60])
+    (weight, bias), (expected, shift) = (fit_linear_head(part[:60, :12], y, 10) for part in (moved, rows))
+    torch.testing.assert_close(weight, expected, atol=1e-5, rtol=1e-4)
+    logits, wanted = (part[:60, :12].double() @ weight.double().T for part in (moved, rows))
+    wanted = (wanted + shift).softmax(1)
+    torch.testing.assert_close((logits + bias.double()).softmax(1), wanted, atol=1e-2, rtol=0)  # float32 weights
+
+
 def test_centres():
     moved, rows = digits(1e9, torch.float64)
     assert k_center(moved, 30)[0].tolist() == k_center(rows, 30)[0].tolist()
@@ -206,6 +228,6 @@ def test_every_place_that_measures_is_tried_here():
                 measuring.add(path.relative_to(root).as_posix())
     others = {name for name in measuring if name.startswith(tuple(_OTHERS))}
     assert all(any(name.startswith(other) for name in others) for other in _OTHERS), "a reason for nothing"
-    tried = {"search", "knn_shapley", "coresets", "median", "near_index"}
+    tried = {"search", "knn_shapley", "coresets", "median", "near_index", "k_means", "linear_head"}
     tried_files = {f"functional/{name}.py" for name in tried} | {"exchange/echo.py"}
     assert measuring - others == tried_files
