@@ -156,15 +156,15 @@ def _finite(value: float | None) -> str:
     return "" if value is None or math.isfinite(value) else " and finite"
 
 
-def checked_first(check: Callable[..., None]) -> Callable[[Verb], Verb]:
+def checked_first(*checks: Callable[..., object]) -> Callable[[Verb], Verb]:
     """Let the command line check the numbers of a verb before it builds the parts that other arguments describe.
 
     Args:
-        check: The check, whose arguments are some of the verb's; the verb calls it too, before it reads anything.
+        checks: The checks, whose arguments are some of the verb's; the verb calls them too, before it reads anything.
     """
 
     def mark(verb: Verb) -> Verb:
-        verb.check = check  # type: ignore[attr-defined]
+        verb.checks = checks  # type: ignore[attr-defined]
         return verb
 
     return mark

@@ -123,8 +123,7 @@ def run_verb(program: str, name: str, function: Callable[..., Any], args: list[s
         record.set_arguments(typed, {"seed": seed or 0} if "seed" in config else {})
         # of what draws from the global generators, and of the parts of the verb that have no seed of their own
         seed_generators(checked_seed("seed", seed) if isinstance(seed, int) else 0)
-        check = getattr(function, "check", None)
-        if check is not None:
+        for check in getattr(function, "checks", ()):
             check(**{name: config[name] for name in inspect.signature(check).parameters})
         code = function(**parser.instantiate(config))
         return code if type(code) is int and code in (FAILED, LEFT_OUT) else OK

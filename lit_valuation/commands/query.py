@@ -41,14 +41,8 @@ def _check(
     seed: int | None,
     limit: int | None,
     total_limit: int | None,
-    clusters: int,
-    fewest: int,
-    clip: float | None,
-    epsilon: float | None,
-    delta: float,
 ) -> None:
     require(0 < worst <= 1, "worst", worst, "above 0 and up to 1")
-    ProbeOptions(clusters, fewest, clip, epsilon, delta)
     check_at_least(1, budget=budget, per_class=per_class, limit=limit, total_limit=total_limit)
     part_seed(seed)
 
@@ -59,7 +53,7 @@ def _changed(options: ProbeOptions) -> str:
     return next(name for name, value in asdict(options).items() if value != usual[name])
 
 
-@checked_first(_check)
+@checked_first(_check, ProbeOptions)
 def query(
     ckpt_path: str,
     data: str,
@@ -128,7 +122,7 @@ def query(
     folder = new_folder(output)
     if dry_run:
         check_sheet(folder)
-    _check(per_class, worst, budget, seed, limit, total_limit, clusters, fewest, clip, epsilon, delta)
+    _check(per_class, worst, budget, seed, limit, total_limit)
     options = ProbeOptions(clusters, fewest, clip, epsilon, delta)
     if gradients == "probe" and encoder is None:
         raise UserError("gradients is probe, but there is no encoder for its features; give --encoder.")

@@ -1,11 +1,11 @@
-"""Options of a cell of the study of Mycroft on images."""
+"""Options of a cell of the study of Mycroft, on images and on rows of a table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_core.errors import UserError, check_above, check_at_least, check_shares
+from lit_core.errors import UserError, check_above, check_at_least, check_shares, require
 from lit_core.study.parts import Part
 from lit_valuation.data.division import Division
 from lit_valuation.data.planting import Planting
@@ -15,6 +15,7 @@ from lit_valuation.module import NetworkCallable
 from lit_valuation.selectors import Selector
 from lit_valuation.sources.base import LabelledSource
 from lit_valuation.training.retrain import Mode
+from lit_valuation.training.trees import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,54 @@ class ExchangeOptions:
     retraining: bool = True
 
     def __post_init__(self) -> None:
-        if not self.budgets:
-            raise UserError("budgets is empty, but must have one number or more; name them.")
-        check_at_least(1, budgets=min(self.budgets), queries_per_class=self.queries_per_class)
+        _check_budgets(self.budgets)
+        check_at_least(1, queries_per_class=self.queries_per_class)
         check_above(0, learning_rate=self.learning_rate)
         check_at_least(1, steps=self.steps, batch_size=self.batch_size)
         check_mass(self.mass)
         check_shares(checkpoint=self.checkpoint, noise_share=self.noise_share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """What a simulated exchange of rows of a table varies, and what its cells share.
+
+    Args:
+        table: The source of the rows.
+        normal: Names of the classes that are normal; the others are kinds of attack.
+        attack: The kind of attack that the trainer wants to detect.
+        selectors: Selectors by the name under which they are reported.
+        budgets: Rows that the owner may share.
+        queries: Rows of the attack that the trainer has.
+        most_per_class: Most rows of a class that are used.
+        models: Kinds of trees; None for a single tree and a forest.
+        false_positives: Share of normal validation rows above the threshold at which recall is measured.
+        mass: Share of the trainer's loss that the shared rows get together, above 0 and below 1; None is their share
+            by number.
+
+    Raises:
+        UserError: If a number is out of its range.
+    """
+
+    table: Part[LabelledSource]
+    normal: list[str]
+    attack: str
+    selectors: dict[str, Part[Selector]]
+    budgets: list[int]
+    queries: int = 20
+    most_per_class: int = 2000
+    models: list[Kind] | None = None
+    false_positives: float = 0.01
+    mass: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_budgets(self.budgets)
+        check_at_least(1, queries=self.queries, most_per_class=self.most_per_class)
+        require(0 <= self.false_positives < 1, "false_positives", self.false_positives, "from 0 to below 1")
+        check_mass(self.mass)
+
+
+def _check_budgets(budgets: list[int]) -> None:
+    if not budgets:
+        raise UserError("budgets is empty, but must have one number or more; name them.")
+    check_at_least(1, budgets=min(budgets))

@@ -194,7 +194,7 @@ def test_a_run_from_the_config_trains_adapters(token_root, tmp_path, monkeypatch
     root = os.getcwd()
     monkeypatch.chdir(tmp_path)
     base = [
-        f"--config={root}/configs/moe/hugging_face/base.yaml",
+        f"--config={root}/configs/moe/quickstart/hugging_face.yaml",
         f"--config={root}/configs/moe/hugging_face/lora.yaml",
     ]
     small = [f"--data.root={token_root}", "--data.sources={austen: 1.0}", "--data.sequence_length=32"]

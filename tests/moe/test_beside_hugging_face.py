@@ -170,8 +170,8 @@ def test_each_field_of_the_decoder_is_refused_and_its_default_is_not():
 )
 def test_an_argument_without_effect_is_named_on_the_command_line(given, name, tmp_path, monkeypatch, token_root):
     monkeypatch.chdir(tmp_path)
-    files = ["base.yaml", "mixtral.yaml"]
-    base = [part for file in files for part in ("--config", f"configs/moe/hugging_face/{file}")]
+    files = ["quickstart/hugging_face.yaml", "hugging_face/mixtral.yaml"]
+    base = [part for file in files for part in ("--config", f"configs/moe/{file}")]
     code, lines = said(["fit", *base, "--data.root", str(token_root), "--run", "x", *given])
     assert code == 2 and len(lines) == 1 and name in lines[0], lines
 

@@ -184,7 +184,7 @@ def test_the_packaged_configs_run_and_parse(token_root, tmp_path, monkeypatch, c
     small = ["--data.init_args.root", str(token_root), "--data.init_args.sequence_length", "16"]
     small += ["--data.init_args.global_batch_size", "2", "--data.init_args.micro_batch_size", "2"]
     small += ["--data.init_args.validation_samples", "2", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu"]
-    base = ["--config", "configs/moe/hugging_face/base.yaml", "--config", "configs/moe/hugging_face/mixtral.yaml"]
+    base = ["--config", "configs/moe/quickstart/hugging_face.yaml", "--config", "configs/moe/hugging_face/mixtral.yaml"]
     assert main(["fit", *base, *small, "--run", "mixtral", "--trainer.enable_progress_bar", "false"]) == 0
     model = MoELanguageModel.load_from_checkpoint("runs/moe/mixtral/checkpoints/last.ckpt", weights_only=True)
     assert len(moe_layers(model)) == 3 and model.config.vocab_size == 384
@@ -195,7 +195,7 @@ def test_the_packaged_configs_run_and_parse(token_root, tmp_path, monkeypatch, c
     chosen = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["hugging_face"]
     assert yaml.safe_load(path.read_text())["model"]["init_args"]["hugging_face"].items() <= chosen.items()
     assert {path.name for path in CONFIGS.glob("*.yaml")} == {
-        *("base.yaml", "deepseek.yaml", "lora.yaml", "mixtral.yaml", "olmoe.yaml")
+        *("deepseek.yaml", "lora.yaml", "mixtral.yaml", "olmoe.yaml")
     }
 
 
@@ -208,7 +208,12 @@ def test_a_selection_bias_moves_through_the_command_line(token_root, tmp_path, m
     small += ["--data.init_args.global_batch_size", "4", "--data.init_args.micro_batch_size", "2"]
     small += ["--data.init_args.validation_samples", "2", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
     small += ["--trainer.precision", "bf16-true", "--trainer.enable_progress_bar", "false"]
-    base = ["--config", "configs/moe/hugging_face/base.yaml", "--config", "configs/moe/hugging_face/deepseek.yaml"]
+    base = [
+        "--config",
+        "configs/moe/quickstart/hugging_face.yaml",
+        "--config",
+        "configs/moe/hugging_face/deepseek.yaml",
+    ]
     assert main(["fit", *base, *small, "--run", "moved"]) == 0
     checkpoint = "runs/moe/moved/checkpoints/last.ckpt"
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
