@@ -48,6 +48,7 @@ NEEDED = {
     "DetectionOptions": {"lengths": [8]},
     "Division": {"owners": {}},
     "ExchangeOptions": {"budgets": [4]},
+    "TableOptions": {"budgets": [4]},
     "HFConfig": {"model": "smollm2"},
     "HuggingFaceSamples": {"path": "x", "name": "x", "columns": ["a"]},
     "Level": {"above": 0.1},
@@ -260,7 +261,8 @@ def test_a_verb_names_a_number_before_files_that_are_missing(verb, name, monkeyp
 def test_a_verb_refuses_0_or_its_help_says_that_it_takes_it(verb, name):
     given = {key: one.default for key, one in inspect.signature(verb).parameters.items()} | calling(verb, name, 0)
     try:
-        verb.check(**{key: given[key] for key in inspect.signature(verb.check).parameters})
+        for check in verb.checks:
+            check(**{key: given[key] for key in inspect.signature(check).parameters})
     except UserError as error:
         assert re.search(rf"\b{name}\b", str(error))
     else:

@@ -97,7 +97,8 @@ class TableOptions:
         queries: Rows of the attack that the trainer has.
         most_per_class: Most rows of a class that are used.
         models: Kinds of trees; None for a single tree and a forest.
-        false_positives: Share of normal validation rows above the threshold at which recall is measured.
+        false_positives: Share of normal validation rows above the threshold at which recall is measured, from 0
+            to below 1.
         mass: Share of the trainer's loss that the shared rows get together, above 0 and below 1; None is their share
             by number.
 
