@@ -158,7 +158,6 @@ def _warn_of_rank(network: nn.Module, rank: int, names: list[str]) -> None:
 def _can_have_one(network: nn.Module, name: str) -> bool:
     path, _, leaf = name.rpartition(".")
     is_other = isinstance(network.get_submodule(path), (nn.Embedding, nn.modules.conv._ConvNd))
-    weight = network.get_parameter(
-        name
-    )  # frozen before is what gets no gradient, which its adapter would not get either
+    weight = network.get_parameter(name)
+    # What is frozen before gets no gradient, and its adapter would not get one either.
     return weight.dim() in (2, 3) and weight.requires_grad and "bias" not in leaf and not is_other
