@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lit_core.errors import FAILED, OK, UserError, checked_first, did_you_mean
 from lit_core.files.paths import atomic_write
-from lit_core.record import output_with_record, write_record
+from lit_core.record import inputs, output_with_record, read_so_far, write_record
 from lit_core.screen import progress_bar, say
 from lit_core.seeds import part_seed
 from lit_moe.doctor.check import Check, Finding, purposes
@@ -66,6 +66,7 @@ def doctor(
     walks = models == [_ALL]
     names = mixture_families() if walks else models
     configs = {name: small_config(name) if walks else small_model(name) for name in names}
+    described = read_so_far()  # the checks also read what they have written themselves
     findings: dict[str, dict[str, Finding]] = {}
     bar = progress_bar(total=len(configs) * len(chosen), desc="doctor", with_rate=False)
     with bar:
@@ -78,7 +79,7 @@ def doctor(
     for model, reason in without.items():
         say(f"{model}: no small copy can be built: {reason}")
     if target is not None:
-        write_record(target)
+        write_record(target, inputs=inputs(among=described))
         atomic_write(target, _text(target, findings, without, seed or 0))
         say(f"Wrote {target}")
     every = [(f"{name} of {model}", one) for model, row in findings.items() for name, one in row.items()]

@@ -14,6 +14,7 @@ from lit_core.files.json_files import read_json
 from lit_core.files.paths import resolve_data_path, says_where
 from lit_core.lm.model_files import check_model_folder, open_weights, weight_files
 from lit_core.lm.transformers_loading import check_type, loading, quiet_transformers
+from lit_core.record import note_input
 from lit_moe.doctor.families import build, holds_mixture, numbers_of_experts, small_config
 from lit_moe.doctor.shrink import shrink
 
@@ -74,11 +75,13 @@ def _values(model: str, path: Path, subject: str) -> dict[str, Any]:
     if not path.exists() and (says_where(model) or path.suffix == ".json"):
         raise UserError(f"{subject}, but there is no such file or folder; {_REMEDY}.")
     if path.is_file():
+        note_input(path)
         return dict(read_json(path, dict, "give the config.json of a model", lenient=True))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"{subject}, a folder without config.json; fetch the model again, or give another.")
         check_model_folder(path)
+        note_input(path / "config.json")
         return dict(read_json(path / "config.json", dict, "fetch the model again", lenient=True))
     with loading(subject, _REMEDY, model):
         values, _ = PretrainedConfig.get_config_dict(model)
