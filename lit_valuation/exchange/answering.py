@@ -244,7 +244,7 @@ def make_pool(
         gradients = LastLayerGradients(delta, hidden, own_gradients.bias)
     rows = samples.x.flatten(1).float() if "x" in selector.needs else None
     values = None if samples.target == "class" else samples.y
-    return Pool(samples.strata(), rows, features, gradients, values)
+    return Pool(samples.strata(), rows, features, gradients, values, target=samples.target)
 
 
 def describe_choice(

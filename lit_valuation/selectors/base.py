@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.samples import Target
 
 Need = Literal["x", "features", "gradients"]
 
@@ -28,6 +29,7 @@ class Pool:
         values: Labels or values of each sample, ``(n, k)``; None where targets are classes.
         sums: Of queries that stand for sums of gradients: which sum each belongs to, int64 of shape ``(n,)``; None for
             queries that stand for themselves.
+        target: Kind of the targets.
     """
 
     y: Tensor
@@ -36,6 +38,7 @@ class Pool:
     gradients: LastLayerGradients | None = None
     values: Tensor | None = None
     sums: Tensor | None = None
+    target: Target = "class"
 
     def __len__(self) -> int:
         return len(self.y)
@@ -50,6 +53,7 @@ class Pool:
             None if gradients is None else gradients.take(indices),
             None if values is None else values[indices],
             None if self.sums is None else self.sums[indices],
+            self.target,
         )
 
 

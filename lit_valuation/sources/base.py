@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -112,8 +112,10 @@ def label_of(cell: Any, where: str) -> str:
         where: File, line and column, for the message.
 
     Raises:
-        UserError: If it is empty, or not a number (NaN).
+        UserError: If it is empty, not a number (NaN), or holds several values.
     """
+    if isinstance(cell, Mapping | list | tuple | bytes | np.ndarray):
+        raise UserError(f"{where}: the cell is {type(cell).__name__}, but must be a name; name another column.")
     name = "" if cell is None else str(cell).strip()
     if not name or name.lower() == "nan":
         raise UserError(f"{where}: the cell is {'NaN' if name else 'empty'}; fill it or remove the row.")

@@ -9,15 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lit_core.errors import UserError, check_above, check_at_least, did_you_mean
+from lit_core.errors import UserError, check_above, check_at_least
 from lit_core.fetch.hub import load_rows, need_datasets
 from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
 from lit_valuation.data.images import Ground
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LARGEST, LabelledSource, label_of, name_of, to_samples
+from lit_valuation.sources.base import LARGEST, LabelledSource, label_of, name_of
 from lit_valuation.sources.image_folder import as_square
+from lit_valuation.sources.rows import cell_of
+from lit_valuation.sources.targets import TargetColumns
 
 #: How images become squares where nothing else is given.
 _SQUARE: dict[str, Any] = {"channels": 3, "white": None, "ground": "white"}
@@ -32,7 +34,9 @@ class HuggingFaceSamples(LabelledSource):
         path: Name on the hub, the folder of a dataset that was saved by `save_to_disk`, or csv, json, parquet,
             imagefolder and so on together with data_files.
         name: Name of the source; None takes the last part of path.
-        label: Column of the classes.
+        label: Column of the classes, or of lists of labels by name.
+        labels: Columns of 0 and 1, one per label, in place of classes; None if there are none.
+        values: Columns of numbers that are to be predicted, in place of classes; None if there are none.
         image: Column of images, which are scaled and cropped to squares.
         columns: Columns of numbers.
         text: Column of texts, which need an encoder.
@@ -58,6 +62,8 @@ class HuggingFaceSamples(LabelledSource):
         path: str,
         name: str | None = None,
         label: str = "label",
+        labels: list[str] | None = None,
+        values: list[str] | None = None,
         image: str | None = None,
         columns: list[str] | None = None,
         text: str | None = None,
@@ -88,6 +94,7 @@ class HuggingFaceSamples(LabelledSource):
         self.input = "image" if image else "table" if columns else "embedding"
         self.columns = tuple(columns) if columns else None
         self.encoder = encoder
+        self.targets = TargetColumns(label, labels, values)
         self.given: dict[str, Any] = {
             **inputs,
             "label": label,
@@ -118,15 +125,20 @@ class HuggingFaceSamples(LabelledSource):
             from datasets import Image
 
             rows = rows.cast_column(self.given["image"], Image(decode=False))  # so that a damaged one can be named
+        group = self.given["group"]
+        by_name = [*self.targets.columns, *([] if group is None else [group])]
         inputs: list[Any] = []
-        labels, groups, places = [], [], []
+        targets, groups, places = [], [], []
         for number, row in enumerate(rows if limit is None else rows.take(limit)):
             where = f"{self.origin}, row {number}"
             places.append(f"row {number}")
             inputs.append(self._input(row, where))
-            labels.append(_name(features, row, self.given["label"], where))
-            if self.given["group"]:
-                groups.append(_name(features, row, self.given["group"], where))
+            named = {
+                column: _named(features.get(column), cell_of(row, column, where), where, column) for column in by_name
+            }
+            targets.append(self.targets.read(named, where))
+            if group is not None:
+                groups.append(label_of(named[group], f"{where}, column {group}"))
         if not inputs:
             raise UserError(f"The source {self.name} has no rows in {self.origin}; choose another split.")
         self.places = tuple(places)
@@ -134,7 +146,7 @@ class HuggingFaceSamples(LabelledSource):
             x = embed(self.encoder, inputs)
         else:
             x = torch.stack(inputs)
-        return to_samples(self.name, x, labels, groups or None)
+        return self.targets.samples(self.name, x, targets, groups or None)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and the names, sizes and modification times of local files."""
@@ -145,11 +157,11 @@ class HuggingFaceSamples(LabelledSource):
         local += [file for file in listed(folder, "**/*") if file.is_file()] if folder.is_dir() else []
         encoder = {} if self.encoder is None else {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
         changed = {key: value for key, value in self.square.items() if value != _SQUARE[key]}  # new in the records
-        return {**self.given, **changed, **self.hub, **encoder, **files_facts(local)}
+        return {**self.given, **self.targets.facts(), **changed, **self.hub, **encoder, **files_facts(local)}
 
     def _input(self, row: dict[str, Any], where: str) -> Tensor | str:
         if self.given["image"]:
-            image = _cell(row, self.given["image"], where)
+            image = cell_of(row, self.given["image"], where)
             if isinstance(image, dict) and {"bytes", "path"} <= {*image}:
                 image = image["bytes"] or Path(image["path"])
             if not isinstance(image, bytes | Path) and not hasattr(image, "convert"):
@@ -161,31 +173,25 @@ class HuggingFaceSamples(LabelledSource):
             except ValueError as error:
                 raise UserError(f"{where}: the image cannot be decoded ({error}); leave it out.") from error
         if self.given["text"]:
-            text = _cell(row, self.given["text"], where)
+            text = cell_of(row, self.given["text"], where)
             if not isinstance(text, str):
                 raise UserError(f"{where}: {self.given['text']} is {type(text).__name__}, not a text; name another.")
             return text
-        numbers = {column: _cell(row, column, where) for column in self.columns or ()}
+        numbers = {column: cell_of(row, column, where) for column in self.columns or ()}
         for column, number in numbers.items():
             if not isinstance(number, (int, float)) or not abs(number) <= LARGEST:  # nor nan
                 raise UserError(f"{where}, column {column}: {number!r} is not a finite float32; leave it out.")
         return torch.tensor(list(numbers.values()), dtype=torch.float32)
 
 
-def _cell(row: dict[str, Any], column: str, where: str) -> Any:
-    if column not in row:
-        hint = did_you_mean(column, row)
-        raise UserError(f"{where}: there is no column {column} among {', '.join(map(str, row))}.{hint}")
-    return row[column]
-
-
-def _name(features: Any, row: dict[str, Any], column: str, where: str) -> str:
-    """Return the name of a class or group; an integer gets the name that the dataset defines, if it does."""
-    value = _cell(row, column, where)
-    names = getattr(features.get(column), "names", None)
-    name = label_of(value, f"{where}, column {column}")
-    if not names or not isinstance(value, int):
-        return name
-    if not 0 <= value < len(names):  # -1 stands for no label
-        raise UserError(f"{where}, column {column}: {value} is none of the {len(names)} classes; leave the row out.")
-    return str(names[value])
+def _named(feature: Any, cell: Any, where: str, column: str) -> Any:
+    """Return a cell with names in place of the integers for which the dataset defines them, also inside a list."""
+    if isinstance(cell, list):
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        return [_named(inner, one, where, column) for one in cell]
+    names = getattr(feature, "names", None)
+    if not names or not isinstance(cell, int):
+        return cell
+    if not 0 <= cell < len(names):  # -1 stands for no label
+        raise UserError(f"{where}, column {column}: {cell} is none of the {len(names)} classes; leave the row out.")
+    return str(names[cell])

@@ -1,9 +1,7 @@
-"""Images in the user's own folders, one folder per class."""
+"""Images in the user's own folders, one folder per class, or with a table of their targets."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,36 +10,24 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, check_above, check_at_least
-from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
 from lit_core.screen import say
 from lit_valuation.data.images import Ground, decoded_image, pillow_image
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LabelledSource, name_of, refuse_faults, to_samples
+from lit_valuation.sources.base import LabelledSource, name_of, refuse_faults
+from lit_valuation.sources.picture_files import PictureFile, found_metadata, pictures_by_class, pictures_of_table
+from lit_valuation.sources.rows import table_path
+from lit_valuation.sources.targets import TargetColumns
 
-_SUFFIXES = frozenset(
-    {
-        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-        *(".pgm", ".ppm", ".pnm", ".tga", ".ico", ".pcx"),
-    }
-)
-#: Endings of pictures that are not read, which must not be left out without a word.
-_OTHER_PICTURES = frozenset(
-    {
-        *(".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".xcf", ".eps", ".exr", ".hdr", ".dcm", ".nii", ".fits"),
-        *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".mp4", ".mov", ".avi", ".npy"),
-    }
-)
-#: Folders that systems and programs put beside those of the user.
-_OF_SYSTEMS = frozenset(
-    {"__MACOSX", "@eaDir", "__pycache__", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
-)
 #: Brightest pixel, of 255, of a folder that is called dark.
 _DARK = 16
 
 
 class ImageFolder(LabelledSource):
-    """Images in a folder per class: ``<folder>/<class>/…``, or ``<folder>/<class>/<group>/…``.
+    """Images in a folder per class, ``<folder>/<class>/…``, or in a folder with a table of their targets.
+
+    Without `table`, `label`, `labels` and `values`, the folder in which an image lies names its class. A table has a
+    row per image: the path of its file from the folder on, and its target. Images without a row are left out.
 
     Each image is turned as its EXIF orientation says, scaled until its shorter side fits, then cropped to its central
     square. Hidden files and folders and files that are not pictures are left out.
@@ -52,6 +38,12 @@ class ImageFolder(LabelledSource):
         size: Height and width of the samples in pixels, 1 or more.
         channels: 1 for grey, 3 for colour.
         groups: Whether the folders inside a class's folder name groups, such as snow and grass.
+        table: Path of the table, a .csv, .jsonl or .parquet file; None takes ``metadata.csv``, ``.jsonl`` or
+            ``.parquet`` of the folder if one of the next three arguments is given.
+        label: Column of the classes, or in JSONL of lists of labels by name; None takes the column ``label``.
+        labels: Columns of 0 and 1, one per label, in place of classes; None if there are none.
+        values: Columns of numbers that are to be predicted, in place of classes; None if there are none.
+        file: Column of the files' paths in the table.
         white: Value of a white pixel in images of more than 8 bits, above 0, such as 4095 for 12 bits; None takes 65535
             for 16 bits, and refuses images of floats or of 32 bits.
         ground: What is behind transparent pixels: white or black.
@@ -70,6 +62,11 @@ class ImageFolder(LabelledSource):
         size: int = 64,
         channels: Literal[1, 3] = 3,
         groups: bool = False,
+        table: str | None = None,
+        label: str | None = None,
+        labels: list[str] | None = None,
+        values: list[str] | None = None,
+        file: str = "file_name",
         white: float | None = None,
         ground: Ground = "white",
         licence: str = "unknown",
@@ -84,6 +81,10 @@ class ImageFolder(LabelledSource):
         check_at_least(1, size=size)
         check_above(0, white=white)
         self.licence, self.origin = licence, "a folder of pictures"
+        self.targets, self.file = TargetColumns(label or "label", labels, values), file
+        self.table = self._table(table, label)
+        if groups and self.table is not None:
+            raise UserError("groups is true, but a table gives the targets of the images; leave out one of them.")
         self.size, self.channels, self.groups, self.white, self.ground = size, channels, groups, white, ground
 
     def samples(self) -> Samples:
@@ -95,11 +96,11 @@ class ImageFolder(LabelledSource):
         files = self._files()
         images: list[Tensor] = []
         faults: list[str] = []
-        for path, _, _ in files:
+        for picture in files:
             try:
-                images.append(as_square(path, self.size, self.channels, self.white, self.ground))
+                images.append(as_square(picture.path, self.size, self.channels, self.white, self.ground))
             except ValueError as error:
-                faults.append(f"{path} ({error})")
+                faults.append(f"{picture.path} ({error})")
         refuse_faults(faults, len(files), "images")
         x = torch.stack(images)
         if int(x.max()) <= _DARK:
@@ -108,59 +109,38 @@ class ImageFolder(LabelledSource):
                 "fewer, give `white`, such as 4095 for 12 bits.",
                 error=True,
             )
-        self.places = tuple(str(path.relative_to(self.folder)) for path, _, _ in files)
-        groups = [group for _, _, group in files] if self.groups else None
-        return to_samples(self.name, x, [label for _, label, _ in files], groups)
+        self.places = tuple(str(picture.path.relative_to(self.folder)) for picture in files)
+        groups = [picture.group for picture in files] if self.groups else None
+        return self.targets.samples(self.name, x, [picture.target for picture in files], groups)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and the names, sizes and modification times of the files."""
         given: dict[str, Any] = {"size": self.size, "channels": self.channels, "groups": self.groups}
         given |= {} if self.white is None else {"white": self.white}  # which former records do not have
         given |= {} if self.ground == "white" else {"ground": self.ground}
-        return {**given, **files_facts([path for path, _, _ in self._files(quiet=True)])}
+        files = [picture.path for picture in self._files(quiet=True)]
+        if self.table is not None:
+            given |= {"label": self.targets.label, "file": self.file, **self.targets.facts()}
+            files.append(self.table)
+        return {**given, **files_facts(files)}
 
-    def _files(self, quiet: bool = False) -> list[tuple[Path, str, str]]:
-        """Return each image's path with the names of its class and group."""
-        inside = [path for path in listed(self.folder) if path.name not in _OF_SYSTEMS]
-        loose = [path for path in inside if path.is_file() and _is_picture(path)]
-        if loose:
+    def _table(self, path: str | None, label: str | None) -> Path | None:
+        if path is not None:
+            return table_path(path, self.name, "table")
+        if label is None and not self.targets.facts():
+            return None
+        found = found_metadata(self.folder)
+        if found is None:
             raise UserError(
-                f"{loose[0]} is in the folder of no class, but the folder in which an image lies names its class; move "
-                "it into one."
+                f"{', '.join(self.targets.columns)} of the source {self.name} is to be a column, but there is no "
+                f"table; give `table`, or put metadata.csv into {self.folder}."
             )
-        classes = [path for path in inside if path.is_dir()]
-        if not classes:
-            raise UserError(f"{self.folder} has no folders, but needs one per class; move the images into them.")
-        found: list[tuple[Path, str, str]] = []
-        others: list[Path] = []
-        for folder in classes:
-            inner = [path for path in listed(folder, "**/*") if not _OF_SYSTEMS & {*path.relative_to(folder).parts}]
-            files = [path for path in inner if path.is_file()]
-            found += self._of_class(folder, [path for path in files if path.suffix.lower() in _SUFFIXES])
-            others += [path for path in files if path.suffix.lower() not in _SUFFIXES]
-        unread = [path for path in others if _is_picture(path)]
-        faults = [f"{path} ({path.suffix.lower()} is not read; convert it to PNG or JPEG)" for path in unread]
-        refuse_faults(faults, len(found) + len(unread), "images")
-        if others and not quiet:
-            kinds = ", ".join(kind or "no ending" for kind, _ in Counter(path.suffix for path in others).most_common(3))
-            say(f"Left out as not pictures: {len(others):,} of the files ({kinds}), such as {others[0]}.", error=True)
         return found
 
-    def _of_class(self, folder: Path, images: Sequence[Path]) -> Iterator[tuple[Path, str, str]]:
-        if not images:
-            raise UserError(f"{folder} has no images, but is the folder of a class; fill it or remove it.")
-        for path in images:
-            inner = path.relative_to(folder).parts
-            if self.groups and len(inner) < 2:
-                raise UserError(
-                    f"{path} is not in the folder of a group, but `groups` is true; move it into one, or set groups to "
-                    "false."
-                )
-            yield path, folder.name, inner[0]
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES | _OTHER_PICTURES
+    def _files(self, quiet: bool = False) -> list[PictureFile]:
+        if self.table is None:
+            return pictures_by_class(self.folder, self.groups, quiet)
+        return pictures_of_table(self.folder, self.table, self.file, self.targets, quiet)
 
 
 def as_square(image: Any, size: int, channels: int, white: float | None = None, ground: Ground = "white") -> Tensor:

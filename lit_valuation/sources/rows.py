@@ -15,18 +15,23 @@ from lit_core.files.rows import csv_rows
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
-def table_path(path: str, name: str) -> Path:
+def table_path(path: str, name: str, argument: str = "path") -> Path:
     """Return the path of a source's table after a check.
+
+    Args:
+        path: The path as the user gives it.
+        name: Name of the source.
+        argument: Name of the argument, for the message.
 
     Raises:
         UserError: If there is no such file, or it is of another kind.
     """
     found = Path(path).expanduser()
     if not found.is_file():
-        raise UserError(f"path of the source {name} is {path}, but there is no such file; correct the path.")
+        raise UserError(f"{argument} of the source {name} is {path}, but there is no such file; correct the path.")
     if found.suffix not in ENDINGS:
         kinds = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-        raise UserError(f"path of the source {name} is {path}, but must end in {kinds}; convert the file.")
+        raise UserError(f"{argument} of the source {name} is {path}, but must end in {kinds}; convert the file.")
     return found
 
 

@@ -19,26 +19,32 @@ from lit_core.files.paths import files_facts
 from lit_valuation.data.images import Ground, pillow_image
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
-from lit_valuation.sources.base import LARGEST, LabelledSource, label_of, name_of, refuse_faults, to_samples
+from lit_valuation.sources.base import LARGEST, LabelledSource, name_of, refuse_faults
 from lit_valuation.sources.image_folder import as_square
+from lit_valuation.sources.targets import TargetColumns
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
 #: Largest member that is read, in bytes.
 _LARGEST = 1 << 28
+#: Ending of members whose targets have keys.
+_JSON = "json"
 
 
 class WebDataset(LabelledSource):
     """Webdataset shards: tar files in which the members of a sample share their name up to its first dot.
 
     A sample has one member of inputs, which is an image, an array (``npy``) or a text (``txt``), and one with its
-    label, which is a text (``cls``) or in an object (``json``).
+    target, which is a text (``cls``) or in an object (``json``).
 
     Args:
         path: A .tar file, or a folder of them.
         name: Name of the source; None takes that of the file or folder.
         inputs: Ending of the members with inputs, such as jpg; None takes images.
-        label: Ending of the members with labels.
-        field: Key of the label in a member that is JSON; None takes the member's text.
+        label: Ending of the members with targets.
+        field: Key of the class, or of a list of labels, in a member that is JSON; None takes the member's text.
+        labels: Keys of 0 and 1 in a member that is JSON, one per label, in place of classes; None if there are none.
+        values: Keys of numbers that are to be predicted in a member that is JSON, in place of classes, or one name for
+            the number that is the text of another member; None if there are none.
         size: Height and width of images in pixels, to which they are scaled and cropped, 1 or more.
         channels: 1 for grey, 3 for colour.
         white: Value of a white pixel in images of more than 8 bits, above 0; None takes 65535 for 16 bits.
@@ -57,6 +63,8 @@ class WebDataset(LabelledSource):
         inputs: str | None = None,
         label: str = "cls",
         field: str | None = None,
+        labels: list[str] | None = None,
+        values: list[str] | None = None,
         size: int = 64,
         channels: Literal[1, 3] = 3,
         white: float | None = None,
@@ -76,6 +84,8 @@ class WebDataset(LabelledSource):
         self.licence, self.origin = licence, "webdataset shards"
         self.endings = _IMAGES if inputs is None else (inputs,)
         self.label, self.field, self.encoder = label, field, encoder
+        self.targets = TargetColumns(label if field is None else field, labels, values)
+        self.has_keys = self._has_keys()
         self.size, self.channels, self.white, self.ground = size, channels, white, ground
         if self._are_images():
             pillow_image()  # refuses here if Pillow is missing
@@ -88,17 +98,18 @@ class WebDataset(LabelledSource):
             UserError: If a shard is damaged, or samples lack a member or cannot be read. The message names them.
         """
         inputs: list[Any] = []
-        labels: list[str] = []
+        targets: list[Any] = []
         places: list[str] = []
         faults: list[str] = []
         for where, members in self._members():
             try:
                 inputs.append(self._input(members, where))
-                labels.append(self._label(members, where))
+                targets.append(self._target(members, where))
                 places.append(where)
             except ValueError as error:
-                faults.append(str(error) if str(error).startswith(where) else f"{where} ({error})")
-        refuse_faults(faults, len(faults) + len(labels), "samples")
+                said = str(error).rstrip(".")
+                faults.append(said if said.startswith(where) else f"{where} ({said})")
+        refuse_faults(faults, len(faults) + len(targets), "samples")
         if not inputs:
             raise UserError(f"{self.files[0]} has no samples; correct the path.")
         self.places = tuple(places)
@@ -110,14 +121,29 @@ class WebDataset(LabelledSource):
                 (shape, where), (other, place) = list(shapes.items())[:2]
                 raise UserError(f"{where} is of shape {shape}, but {place} of {other}; give inputs of one shape.")
             x = torch.stack(inputs)
-        return to_samples(self.name, x, labels)
+        return self.targets.samples(self.name, x, targets, None)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments, and the names, sizes and modification times of the shards."""
         given: dict[str, Any] = {key: getattr(self, key) for key in ("label", "field", "size", "channels", "white")}
         given |= {"inputs": list(self.endings), "ground": self.ground}
         encoder = {} if self.encoder is None else {"encoder": self.encoder.name, "encoder_sha256": self.encoder.sha256}
-        return {**given, **encoder, **files_facts(self.files)}
+        return {**given, **self.targets.facts(), **encoder, **files_facts(self.files)}
+
+    def _has_keys(self) -> bool:
+        """Return whether the members with targets are objects with keys, after a check of what names these."""
+        keys = self.targets.labels or self.targets.values
+        if keys is None:
+            return self.field is not None
+        name = "labels" if self.targets.labels else "values"
+        if self.field is not None:
+            raise UserError(f"field is {self.field} and {name} is {', '.join(keys)}; give one of them.")
+        if self.label != _JSON and len(keys) > 1:
+            raise UserError(
+                f"{name} is {', '.join(keys)}, but label is {self.label}, whose members hold one text; give `label: "
+                "json` if these are keys in JSON."
+            )
+        return self.label == _JSON
 
     def _are_images(self) -> bool:
         return self.endings[0] in _IMAGES
@@ -172,16 +198,15 @@ class WebDataset(LabelledSource):
             raise ValueError("its array holds a number that is not a finite float32")
         return torch.from_numpy(array.astype(np.float32)).flatten()
 
-    def _label(self, members: dict[str, bytes], where: str) -> str:
+    def _target(self, members: dict[str, bytes], where: str) -> Any:
         if self.label not in members:
-            raise ValueError(f"it has no member {self.label} with its label")
-        content: Any = members[self.label].decode()
-        if self.field is not None:
-            row = parse_json(content.encode(), where, dict, "correct the member", lenient=True)
-            if self.field not in row:
-                raise ValueError(f"its {self.label} has no key {self.field}")
-            content = row[self.field]
-        return label_of(content, f"{where}, {self.label}")
+            raise ValueError(f"it has no member {self.label} with its target")
+        content: Any = members[self.label]
+        if self.has_keys:
+            row = parse_json(content, where, dict, "correct the member", lenient=True)
+        else:
+            row = {self.targets.columns[0]: content.decode()}
+        return self.targets.read(row, f"{where}, {self.label}")
 
 
 def _check_end(path: Path) -> None:

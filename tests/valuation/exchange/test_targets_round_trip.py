@@ -5,13 +5,10 @@ import json
 import re
 
 import pytest
-import torch
 from metric_keys import documented, logged
 from sklearn.datasets import load_diabetes
 
-from lit_core.errors import UserError
 from lit_valuation.cli import main
-from lit_valuation.selectors import KNNShapleySelector, Pool
 
 FIT = """
 seed_everything: 0
@@ -72,6 +69,8 @@ def test_answers_of_that_kind_are_ranked(kind, tmp_path, monkeypatch, capsys):
     for party in ("alice", "bob"):
         answer = ["select", "--query", "query", "--data", f"./{party}", "--to", "trainer", "--new_party", "true"]
         run(*answer, "--limit", 10, "--selector", "GradientMatchingSelector", "--output", f"from_{party}")
+    shapley = [*answer, "--limit", 10, "--selector", "KNNShapleySelector", "--encoder", "Identity", "--dry_run", "true"]
+    assert "Nothing was sent" in run(*shapley, "--output", "shapley")
     answers = json.dumps({"alice": "from_alice", "bob": "from_bob"})
     said = run("rank", "--query", "query", "--answers", answers, *model, "--data", "./trainer", "--output", "ranking")
     score = "minus the squared error" if kind == "values" else "share of right labels"
@@ -100,9 +99,3 @@ def test_answers_of_that_kind_are_ranked(kind, tmp_path, monkeypatch, capsys):
     ]
     assert main([*wrong, "--selector", "RandomSelector", "--output", "x"]) == 2
     assert f"target is {kind}" in capsys.readouterr().err
-
-
-def test_shapley_values_of_classes_are_not_computed_of_values():
-    pool = Pool(torch.zeros(4, dtype=torch.int64), features=torch.rand(4, 2), values=torch.rand(4, 1))
-    with pytest.raises(UserError, match="by their classes"):
-        KNNShapleySelector().select(pool, pool, 2)
