@@ -133,9 +133,7 @@ def _write(
     corrupted = {}
     for (party, split), of_party in division.divide(samples, seed).items():
         name = party.split("/")[-1]
-        meta: dict[str, Any] = {"input": source.input, "hard": list(division.hard)}
-        if source.columns is not None:
-            meta["columns"] = list(source.columns)
+        meta: dict[str, Any] = {**source.meta(), "hard": list(division.hard)}
         if party != "trainer" and (noise.owners is None or name in noise.owners):
             of_party, keys = noise.corrupt(of_party, zlib.crc32(f"{seed} {party} {split}".encode()))
             if any(keys.values()):

@@ -223,6 +223,7 @@ def _check_alike(source: LabelledSource, samples: Samples, other: LabelledSource
     for what, one, two in (
         ("inputs", source.input, other.input),
         ("inputs of the shape", tuple(samples.x.shape[1:]), tuple(others.x.shape[1:])),
+        ("embeddings by", source.made_by, other.made_by),
         ("the columns", source.columns, other.columns),
         ("the target", samples.target, others.target),
     ):
@@ -239,9 +240,6 @@ def _write(ready: Path, own: _Own, fractions: Mapping[str, float], settings: Map
     writer.row(["name", "split", "class" if own.samples["train"].target == "class" else "target", "from"])
     for name, samples in {**own.samples, **drawn}.items():
         of_split = own.sources.get(name, source)
-        meta: dict[str, Any] = {"input": source.input}
-        if source.columns is not None:
-            meta["columns"] = list(source.columns)
         write_labelled(
             ready / name,
             samples,
@@ -249,7 +247,7 @@ def _write(ready: Path, own: _Own, fractions: Mapping[str, float], settings: Map
             split=name,
             licence=of_split.licence,
             origin=of_split.origin,
-            meta=meta,
+            meta=of_split.meta(),
             shard_size=int(settings["shard_size"]),
         )
         for key, target in zip(samples.keys, samples.described(), strict=True):

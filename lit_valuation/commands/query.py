@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +16,11 @@ from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_valuation.data.hard_cases import HardCases, hard_cases, worst_cases
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.encoders import Encoder
+from lit_valuation.encoders import Encoder, EncoderStamp
 from lit_valuation.exchange import limits
 from lit_valuation.exchange.folder import anonymized, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
-from lit_valuation.exchange.manifest import Attachment, Contents, EncoderStamp, Query, digest, public_name
+from lit_valuation.exchange.manifest import Attachment, Contents, Query, digest
 from lit_valuation.exchange.probe import PROBE, ProbeOptions, make_probe, spent_privacy
 from lit_valuation.exchange.sheet import check_sheet, disclosure, probe_disclosure, write_probe_sheet, write_sheet
 from lit_valuation.exchange.trainer_model import MODEL, trainer_model
@@ -163,13 +163,14 @@ def query(
         say(f"Nothing was sent. Look at {sheet}")
         return
 
-    stamp = None if encoder is None else EncoderStamp(public_name(encoder.name), encoder.sha256)
+    stamp = None if encoder is None else EncoderStamp.of(encoder)
     names = None if columns is None else tuple(columns)
     file = None if sent_model is None else Attachment.of(MODEL, sent_model)
 
     def describe(contents: Contents | None) -> Query:
         if contents is None:
             contents = Contents(validation.kind, validation.shape, cases.queries.counts(), "", ())
+        contents = replace(contents, encoder=validation.encoder)
         return Query(contents, names, budget, stamp, file, None if made is None else made.manifest)
 
     licence, keys = validation.shards.index["licence"], list(cases.queries.keys)

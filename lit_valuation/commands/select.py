@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import torch
 
@@ -24,6 +25,7 @@ from lit_valuation.exchange.answering import (
     describe_choice,
     find_checkpoint,
     make_pool,
+    note_encoder,
     probe_pools,
     shareable_samples,
 )
@@ -129,6 +131,8 @@ def select(
 
     fabric = trainer.launch()
     if fabric.is_global_zero:
+        if note := note_encoder(owned, received.manifest):
+            say(note, error=True)
         if askers:
             say(f"You answered this very query for {', '.join(sorted(askers))} before: make sure that {to} asks it.")
         missing = sorted(set(received.manifest.contents.classes) - samples.counts().keys())
@@ -170,6 +174,7 @@ def select(
             choice = describe_choice(
                 selector, stamp, task, checkpoint, selection, probe is not None and checkpoint is not None
             )
+            contents = replace(contents, encoder=owned.encoder)
             return Answer(received.digest, contents, budget, keys, weights, total, choice)
 
         licence = owned.shards.index["licence"]

@@ -20,6 +20,7 @@ from torch import Tensor
 from lit_core.data.shards import ShardSet, write_index, write_shard
 from lit_core.errors import RunFailure, UserError
 from lit_valuation.data.images import decoded_image, pillow_image
+from lit_valuation.encoders import EncoderStamp
 from lit_valuation.samples import Samples, Target
 
 KIND = "labelled"
@@ -54,7 +55,8 @@ def write_labelled(
         licence: Licence of the data.
         origin: Where the data come from.
         meta: Plain values to store in the index. ``input`` is the kind of the inputs, by default ``image`` for samples
-            of three dimensions and ``table`` for others; ``columns`` names the columns of a table.
+            of three dimensions and ``table`` for others; ``columns`` names the columns of a table,
+            ``encoder`` the encoder of embeddings.
         shard_size: Samples per shard, 1 or more.
 
     Raises:
@@ -94,6 +96,7 @@ class LabelledSet:
         target: Kind of the targets.
         shape: Shape of one input.
         kind: Kind of the inputs: ``image``, ``table`` or ``embedding``.
+        encoder: The encoder that made the inputs if they are embeddings; None if the index does not tell.
         meta: Plain values that the index stores.
 
     Raises:
@@ -111,6 +114,8 @@ class LabelledSet:
         self.shape = tuple(self._meta("shape", _sizes, "a list of sizes"))
         self.kind = str(self._meta("input", INPUTS.__contains__, f"one of {', '.join(INPUTS)}"))
         self.target: Target = self._meta("target", _TARGETS.__contains__, f"one of {', '.join(_TARGETS)}", "class")
+        encoder = self._meta("encoder", _stamp, "the name and sha256 of an encoder")
+        self.encoder = None if encoder is None else EncoderStamp(**encoder)
         self._class_index = {name: index for index, name in enumerate(self.classes)}
 
     def __len__(self) -> int:
@@ -268,6 +273,13 @@ def _png(x: Tensor) -> bytes:
 def _names(value: Any) -> bool:
     named = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
     return bool(named) and len(set(value)) == len(value)
+
+
+def _stamp(value: Any) -> bool:
+    if value is None:
+        return True
+    is_stamp = isinstance(value, dict) and value.keys() == {"name", "sha256"}
+    return is_stamp and isinstance(value["name"], str) and isinstance(value["sha256"], str | None)
 
 
 def _sizes(value: Any) -> bool:

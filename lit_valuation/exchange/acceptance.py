@@ -139,6 +139,12 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
                 "has inputs of another kind or shape than the query",
             ),
             (
+                None in (given.contents.encoder, wanted.contents.encoder)
+                or given.contents.encoder == wanted.contents.encoder,
+                f"holds embeddings by {given.contents.encoder}, but those of the query are by "
+                f"{wanted.contents.encoder}",
+            ),
+            (
                 wanted.encoder is None or encoder is None or encoder == wanted.encoder,
                 f"was chosen with the encoder {encoder and encoder.name}, but another name or hash was asked for",
             ),

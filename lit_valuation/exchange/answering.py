@@ -16,9 +16,10 @@ from lit_core.files.paths import file_sha256
 from lit_core.lightning.devices import gather_shares, share
 from lit_core.trust import KNOWN
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.encoders import Encoder, embed
+from lit_valuation.encoders import Encoder, EncoderStamp, embed
+from lit_valuation.encoders.stamp import public_name
 from lit_valuation.exchange.folder import Received
-from lit_valuation.exchange.manifest import Choice, EncoderStamp, Plain, Query, public_name
+from lit_valuation.exchange.manifest import Choice, Plain, Query
 from lit_valuation.exchange.probe import ReceivedProbe
 from lit_valuation.functional.gradients import LastLayerGradients
 from lit_valuation.last_layer import gather_gradients
@@ -47,7 +48,7 @@ def check_inputs(owned: LabelledSet, query: Query) -> None:
     """Refuse data whose inputs are not of the kind that a query asks for.
 
     Raises:
-        UserError: If kind, shape, columns or the kind of targets differ.
+        UserError: If kind, shape, columns, the kind of targets or the encoder of embeddings differ.
     """
     contents, columns = query.contents, query.columns
     if owned.target != contents.kind:
@@ -66,6 +67,19 @@ def check_inputs(owned: LabelledSet, query: Query) -> None:
             f"The query asks for the columns {', '.join(columns)}, but {owned.folder} has {', '.join(own_columns)}; "
             "prepare your table with the same columns in the same order."
         )
+    if None not in (contents.encoder, owned.encoder) and contents.encoder != owned.encoder:
+        raise UserError(
+            f"The query holds embeddings by {contents.encoder}, but those of {owned.folder} are by {owned.encoder}; "
+            "prepare your data with that encoder."
+        )
+
+
+def note_encoder(owned: LabelledSet, query: Query) -> str:
+    """Return a note where nothing tells whether the embeddings of both sides are by one encoder; else empty."""
+    if query.contents.input != "embedding" or None not in (query.contents.encoder, owned.encoder):
+        return ""
+    silent = "The query" if query.contents.encoder is None else str(owned.folder)
+    return f"Note: {silent} does not tell which encoder made its embeddings; make sure that both sides used the same."
 
 
 def check_encoder(selector: Selector, encoder: Encoder | None, query: Query) -> EncoderStamp | None:
@@ -83,12 +97,9 @@ def check_encoder(selector: Selector, encoder: Encoder | None, query: Query) -> 
     if encoder is None:
         which = "EfficientNetLite0 or another" if wanted is None else wanted.name
         raise UserError(f"{type(selector).__name__} needs features, but there is no encoder; give --encoder {which}.")
-    stamp = EncoderStamp(public_name(encoder.name), encoder.sha256)
+    stamp = EncoderStamp.of(encoder)
     if wanted is not None and stamp != wanted:
-        raise UserError(
-            f"encoder is {stamp.name} ({(stamp.sha256 or 'no weights')[:12]}), but the query asks for {wanted.name} "
-            f"({(wanted.sha256 or 'no weights')[:12]}); use that one."
-        )
+        raise UserError(f"encoder is {stamp}, but the query asks for {wanted}; use that one.")
     return stamp
 
 

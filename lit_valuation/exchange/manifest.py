@@ -9,34 +9,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from lit_core.errors import UserError
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.json_files import checked, parse_json
+from lit_valuation.encoders import EncoderStamp
 from lit_valuation.samples import Target
 
 FORMAT, MANIFEST = "litshift-exchange", "manifest.json"
 
 #: What a query, and the contents of either manifest, may have in the second version; one with none is of the first.
-_LATER, _LATER_CONTENTS = ("model", "probe"), ("target", "count")
+_LATER, _LATER_CONTENTS = ("model", "probe"), ("target", "count", "encoder")
 
 Plain = bool | int | float | str | None
-
-
-@dataclass(frozen=True)
-class EncoderStamp:
-    """Identity of a public encoder that both sides use.
-
-    Args:
-        name: Name of the encoder.
-        sha256: Hash of its weights; None for an encoder without weights.
-    """
-
-    name: str
-    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +55,7 @@ class Contents:
         shards: The tar files.
         target: Kind of the targets, ``labels`` or ``values``; None means classes.
         count: Number of samples where the targets are not classes.
+        encoder: The encoder that made the inputs if they are embeddings; None if that is not known.
     """
 
     input: str
@@ -77,6 +65,7 @@ class Contents:
     shards: tuple[Shard, ...]
     target: str | None = None
     count: int | None = None
+    encoder: EncoderStamp | None = None
 
     def __post_init__(self) -> None:
         if self.target not in (None, "labels", "values") or (self.target is None) != (self.count is None):
@@ -244,10 +233,11 @@ def to_bytes(manifest: Query | Answer) -> bytes:
     """
     content = dataclasses.asdict(manifest)
     content = {key: value for key, value in content.items() if key not in _LATER or value is not None}
-    if manifest.contents.target is None:
-        for key in _LATER_CONTENTS:
-            del content["contents"][key]
-    is_later = content.keys() & set(_LATER) or manifest.contents.target is not None
+    contents = content["contents"]
+    content["contents"] = {
+        key: value for key, value in contents.items() if key not in _LATER_CONTENTS or value is not None
+    }
+    is_later = content.keys() & set(_LATER) or content["contents"].keys() & set(_LATER_CONTENTS)
     head = {**stamp(FORMAT), **({} if is_later else {"version": 1}), "kind": type(manifest).__name__.lower()}
     try:
         return _canonical(head | content)
@@ -289,11 +279,6 @@ def from_bytes(kind: type[Manifest], content: bytes, where: str) -> Manifest:
     if to_bytes(manifest) != content:
         raise UserError(f"{where} was altered: its bytes are not as LitShift writes them; ask its sender for it again.")
     return manifest
-
-
-def public_name(text: str) -> str:
-    """Return a name without folders of this machine: of each path in it, only the part after the last slash."""
-    return re.sub(r"(?<![\w.-])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\[\]\s]*[/\\])?", "", text)
 
 
 def _canonical(value: Any) -> bytes:

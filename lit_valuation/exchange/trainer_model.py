@@ -17,8 +17,9 @@ from lit_core.lightning.internals import CLASS_PATH
 from lit_core.references import resolved
 from lit_core.screen import quoted
 from lit_core.trust import KNOWN, OWN
+from lit_valuation.encoders.stamp import public_name
 from lit_valuation.exchange.folder import Received, blamed_on
-from lit_valuation.exchange.manifest import Query, public_name
+from lit_valuation.exchange.manifest import Query
 from lit_valuation.training.loading import Description, described, load_task
 
 #: Its name in the folder of a query.

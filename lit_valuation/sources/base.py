@@ -7,6 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from lit_core.corpora.described import Described
 from lit_core.errors import UserError
+from lit_valuation.encoders import EncoderStamp
 from lit_valuation.samples import Samples
 
 #: The largest number that a table may hold: that of float32.
@@ -44,6 +46,17 @@ class LabelledSource(Described):
     input: str
     columns: tuple[str, ...] | None = None
     places: tuple[str, ...] | None = None
+
+    @property
+    def made_by(self) -> EncoderStamp | None:
+        """The encoder that made the inputs if they are embeddings; None if that is not known."""
+        encoder = getattr(self, "encoder", None)
+        return None if encoder is None else EncoderStamp.of(encoder)
+
+    def meta(self) -> dict[str, Any]:
+        """Return what the index of a labelled set tells of its inputs; `samples` must have been called before."""
+        columns = {} if self.columns is None else {"columns": list(self.columns)}
+        return {"input": self.input, **columns, **({} if self.made_by is None else {"encoder": asdict(self.made_by)})}
 
     @abstractmethod
     def samples(self) -> Samples:

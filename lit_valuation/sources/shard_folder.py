@@ -8,6 +8,7 @@ from lit_core.errors import UserError
 from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts, resolve_data_path
 from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.encoders import EncoderStamp
 from lit_valuation.samples import Samples, merge_samples
 from lit_valuation.sources.base import LabelledSource, name_of
 
@@ -39,10 +40,20 @@ class ShardFolder(LabelledSource):
                     f"{other.folder} holds inputs ({other.kind}) of shape {other.shape}, but {first.folder} "
                     f"({first.kind}) of shape {first.shape}; name a folder with sets of one kind and shape."
                 )
+            if other.encoder != first.encoder:
+                raise UserError(
+                    f"{other.folder} holds embeddings by {other.encoder or 'an unknown encoder'}, but {first.folder} "
+                    f"by {first.encoder or 'an unknown encoder'}; name a folder with sets of one encoder."
+                )
         self.input = first.kind
         self.columns = tuple(first.meta["columns"]) if "columns" in first.meta else None
         index = first.shards.index
         self.licence, self.origin = index["licence"], index["origin"]
+
+    @property
+    def made_by(self) -> EncoderStamp | None:
+        """The encoder of embeddings, as the index tells it."""
+        return self.sets[0].encoder
 
     def samples(self) -> Samples:
         """Return the samples of all sets, in the order of the sets' paths.

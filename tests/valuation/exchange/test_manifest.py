@@ -4,17 +4,17 @@ import json
 import pytest
 
 from lit_core.errors import UserError
+from lit_valuation.encoders import EncoderStamp
+from lit_valuation.encoders.stamp import public_name
 from lit_valuation.exchange.manifest import (
     Answer,
     Attachment,
     Choice,
     Contents,
-    EncoderStamp,
     Query,
     Shard,
     digest,
     from_bytes,
-    public_name,
     to_bytes,
 )
 

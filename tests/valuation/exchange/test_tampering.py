@@ -12,11 +12,11 @@ from crossing import answer, ask, checkpoint, files
 from lit_core.errors import RunFailure, UserError
 from lit_core.files.outputs import command_outputs
 from lit_valuation.commands.rank import rank
-from lit_valuation.encoders import Identity
+from lit_valuation.encoders import EncoderStamp, Identity
 from lit_valuation.exchange.acceptance import accept
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.ledger import SharingLedger
-from lit_valuation.exchange.manifest import Answer, EncoderStamp, Query, digest
+from lit_valuation.exchange.manifest import Answer, Query, digest
 from lit_valuation.selectors import RandomSelector, Selection, Selector
 
 
