@@ -25,10 +25,10 @@ from lit_valuation.exchange.probe import PROBE, ProbeOptions, make_probe, spent_
 from lit_valuation.exchange.sheet import check_sheet, disclosure, probe_disclosure, write_probe_sheet, write_sheet
 from lit_valuation.exchange.trainer_model import MODEL, trainer_model
 from lit_valuation.functional.losses import WORST
-from lit_valuation.last_layer import fitted
 from lit_valuation.samples import Samples
 from lit_valuation.training.loading import Description, load_task
 from lit_valuation.training.retrain import case_losses, predict_logits
+from lit_valuation.training.step_loss import fitted_to
 
 #: At whose model owners compute gradients.
 Gradients = Literal["owner", "trainer", "probe"]
@@ -136,7 +136,7 @@ def query(
     to = book.recorded_names(to, "to", new_party)
     task = load_task(ckpt_path, model)
     validation = LabelledSet(home / "val")
-    samples = fitted(validation.load(), task)
+    samples = fitted_to(task, validation.load())
     cases = _find(task, samples, home / "val", per_class, worst, seed, classes)
     columns = validation.meta.get("columns")
     made = sent_model = None

@@ -37,9 +37,9 @@ from lit_valuation.exchange.probe import load_probe
 from lit_valuation.exchange.query_copies import QueryCopies, find_copies
 from lit_valuation.exchange.sheet import check_sheet, write_sheet
 from lit_valuation.exchange.trainer_model import load_trainer_model
-from lit_valuation.last_layer import fitted
 from lit_valuation.selectors import Selection, Selector
 from lit_valuation.training.loading import Description, load_task
+from lit_valuation.training.step_loss import fitted_to
 
 
 def _check(limit: int, budget: int | None, seed: int | None, total_limit: int | None, near: float) -> None:
@@ -124,7 +124,7 @@ def select(
         task = None
     else:
         task = load_trainer_model(received) if received.manifest.model else load_task(checkpoint, model)
-    samples = samples if task is None else fitted(samples, task)
+    samples = samples if task is None else fitted_to(task, samples)
     if received.manifest.probe is not None:
         samples = samples.renumbered(received.manifest.probe.classes)
     classes = samples.classes

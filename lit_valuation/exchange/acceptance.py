@@ -16,8 +16,8 @@ from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.exchange.folder import Received, incoming
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Query, digest
-from lit_valuation.last_layer import fitted
 from lit_valuation.samples import NAMED, Samples, merge_samples
+from lit_valuation.training.step_loss import fitted_to
 
 #: A key as LitShift writes it; each goes into the trainer's ledger.
 _KEY = re.compile("[0-9]{6,9}")
@@ -72,7 +72,7 @@ def load_trainer_data(
         )
     splits = ["train", "val", *(["test"] if (folder / "test").exists() else [])]
     loaded = {split: LabelledSet(folder / split).load() for split in splits}
-    loaded["train"] = fitted(loaded["train"], task)
+    loaded["train"] = fitted_to(task, loaded["train"])
     loaded = {split: samples.renumbered(loaded["train"].classes) for split, samples in loaded.items()}
     index_of = {key: index for index, key in enumerate(loaded["val"].keys)}
     hard_cases = {}
