@@ -52,8 +52,9 @@ class Comparable:
 class CopyFinder:
     """Finds samples that lie much nearer to others than different samples naturally do.
 
-    The natural distance is the median distance of a case from the nearest sample of one's own that is not equal to it.
-    Values are compared: images without brightness and contrast, columns of tables in standard deviations of one's own
+    The natural distance is the median distance of one's own samples from the nearest of them that is not equal. Where
+    cases are given it is at most their median distance from the nearest own sample or other case: hard cases may be far
+    from all training data, and near to each other. Values are compared: images without brightness and contrast, columns of tables in standard deviations of one's own
     samples. With features these are compared too; those of an encoder change little under shifts, flips and changes of
     colour that change every pixel. One's own samples may be many: they are indexed, and read block by block.
 
@@ -63,7 +64,7 @@ class CopyFinder:
 
     Args:
         own: Samples of one's own, the more the better.
-        cases: Samples whose distance from the own ones is natural, such as hard cases; None takes some of the own ones.
+        cases: Further samples of one's own, whose distances are natural too, such as hard cases; None if there are none.
         fraction: Fraction of the natural distance within which a sample counts as a copy, from 0 to below 1; 0 finds
             exact copies only.
         encoder: Encoder whose features are compared too; None compares values only.
@@ -81,14 +82,9 @@ class CopyFinder:
         self._encoder, self._fraction = encoder, fraction
         self._scale = None if own.x.ndim == 4 or not fraction else _deviations(own)
         self.own = self.prepare(own, features)
-        few = torch.arange(min(_CASES, len(own if cases is None else cases)))
-        few = few * len(own if cases is None else cases) // max(1, len(few))
-        compared = self.own if cases is None else self.prepare(cases.take(few))
-        self.distances = []
-        for space, index in enumerate(self.own.indexes if fraction else []):
-            others = index.nearest_other(compared.rows(space, few if cases is None else None))
-            others = others[others.isfinite()]
-            self.distances.append(fraction * float(others.median()) if len(others) else 0.0)
+        known = None if cases is None else self.prepare(cases.take(_few(cases)))
+        spaces = range(len(self.own.spaces)) if fraction else ()
+        self.distances = [fraction * self._natural_distance(space, known) for space in spaces]
 
     def prepare(self, samples: Samples, features: Tensor | None = None) -> Comparable:
         """Return samples that can be compared.
@@ -123,6 +119,16 @@ class CopyFinder:
             is_copy[found] = True
         return is_copy
 
+    def _natural_distance(self, space: int, cases: Comparable | None) -> float:
+        """Return the natural distance in a space; 0 if all samples are equal."""
+        index = self.own.indexes[space]
+        found = [index.nearest_other(self.own.rows(space, _few(self.own.samples)))]
+        if cases is not None and len(cases.samples):
+            rows = cases.rows(space)
+            found.append(torch.minimum(index.nearest_other(rows), cases.indexes[space].nearest_other(rows)))
+        finite = [distances[distances.isfinite()] for distances in found]
+        return min((float(distances.median()) for distances in finite if len(distances)), default=0.0)
+
     def _values(self, x: Tensor, indices: Tensor) -> Tensor:
         """Return rows to compare: images without brightness and contrast (mean 0, length 1), columns in deviations."""
         rows = as_inputs(x[indices]).flatten(1).double()
@@ -130,6 +136,12 @@ class CopyFinder:
             return rows / self._scale
         rows -= rows.mean(1, keepdim=True)
         return torch.nn.functional.normalize(rows, dim=1)
+
+
+def _few(samples: Samples) -> Tensor:
+    """Return the indices of some of the samples, evenly spaced."""
+    count = min(_CASES, len(samples))
+    return torch.arange(count) * len(samples) // max(1, count)
 
 
 def check_near(near: float) -> None:

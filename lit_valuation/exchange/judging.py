@@ -132,7 +132,8 @@ def judge(
         result.received[name] = answer, samples, owned
         notes = [note for note in (result.overlaps[name].note, *owned.notes) if note]
         with _refusing(result, name, answers[name]):
-            _check_size(answers[name], int(owned.counts.sum()), fewest, notes, bool(owned.notes))
+            nearly = any(result.overlaps[name].near.values())
+            _check_size(answers[name], int(owned.counts.sum()), fewest, notes, nearly, bool(owned.notes))
             counted = samples.take(owned.counts.nonzero().squeeze(1)).renumbered(own.train.classes)
             within = _within(answer.manifest, counted.keys, weights, answers[name])
             residual = relative_residual(task, counted, own.queries)
@@ -144,13 +145,23 @@ def judge(
     return result
 
 
-def _check_size(path: str, count: int, fewest: int, notes: Sequence[str], others: bool) -> None:
-    """Refuse an answer of which too few samples count; ``others`` says whether samples are those of other owners."""
+def _check_size(path: str, count: int, fewest: int, notes: Sequence[str], nearly: bool, others: bool) -> None:
+    """Refuse an answer of which too few samples count.
+
+    Args:
+        path: Its folder.
+        count: Number of samples that count.
+        fewest: Fewest samples that must count.
+        notes: Why others do not.
+        nearly: Whether some of them nearly equal samples of the trainer.
+        others: Whether some are those of other owners.
+    """
     if count >= fewest:
         return
     left = f"has only {count} samples that count, but --fewest is {fewest}" if count else "has no sample that counts"
     whose = "find out whose they are and record it by SharingLedger.credit, see docs/exchange.md"
-    remedy = whose if others else "ask its owner for another answer"
+    lower = "lower --near if nearly equal ones are different samples, or " if nearly else ""
+    remedy = whose if others else f"{lower}ask its owner for another answer"
     raise UserError(f"{path} {left}{': ' if notes else ''}{'; '.join(notes)}; {remedy}.")
 
 

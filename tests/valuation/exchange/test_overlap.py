@@ -7,17 +7,19 @@ import json
 import pytest
 import torch
 from crossing import answer, checkpoint
+from sklearn.datasets import load_digits
 from test_tampering import forge
 
 from lit_core.errors import UserError
 from lit_valuation.commands.rank import rank
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.acceptance import load_trainer_data
+from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.judging import judge
 from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.manifest import Answer, Query
-from lit_valuation.samples import merge_samples
+from lit_valuation.samples import Samples, merge_samples
 from lit_valuation.selectors import RandomSelector
 from lit_valuation.training.loading import load_task
 
@@ -180,3 +182,17 @@ def test_near_clones_and_parts_are_named(place, parts, judged):
     assert "it and the answer of eve are near clones" in found.refused["alice"]
     assert "it has all of the answer of carl" in found.refused["alice"]
     assert "all of it is in the answer of alice" in found.refused["carl"]
+
+
+@pytest.mark.parametrize("n_cases", [2, 40])
+def test_hard_cases_far_from_all_training_data_do_not_make_honest_samples_copies(n_cases):
+    digits = torch.from_numpy(load_digits().images).float()[:, None] / 16
+    own, cases, honest = digits[:400], 1 - digits[400 : 400 + n_cases], 1 - digits[500:700]
+    changed = cases * 0.9 + 0.01 * torch.randn(cases.shape, generator=torch.Generator().manual_seed(0))
+
+    def samples(x):
+        return Samples(x, torch.zeros(len(x), dtype=torch.int64), ("any",), tuple(map(str, range(len(x)))))
+
+    finder = CopyFinder(samples(own), samples(cases), 0.25)
+    found = finder.all(finder.prepare(samples(torch.cat([changed, honest]))), finder.prepare(samples(cases)))
+    assert found[:n_cases].all() and not found[n_cases:].any()
