@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -159,6 +160,14 @@ class Samples:
     def inputs(self) -> Tensor:
         """Return ``x`` as float32, uint8 images scaled to [0, 1]."""
         return as_inputs(self.x)
+
+
+def composed(name: str) -> str:
+    """Return a name of a class or label in the one form in which parties compare it: composed Unicode (NFC).
+
+    File systems and programs write ü as one character or as two, which look the same.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def as_inputs(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from lit_core.files.working_folder import RECORD, is_prepared, read_prepared, ro
 from lit_core.record import shown
 from lit_core.screen import quoted, say
 from lit_core.seeds import checked_seed
-from lit_valuation.data.class_map import read_class_map, with_shared_names
+from lit_valuation.data.class_map import note_alike, read_class_map, with_shared_names
 from lit_valuation.data.division import remove_duplicates
 from lit_valuation.data.filled_root import fill_root, write_root_record
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
@@ -199,6 +199,7 @@ def _own(sources: Mapping[str, LabelledSource], shared: Mapping[str, str] | None
     together = together.renumbered(tuple(dict.fromkeys((*read["train"].classes, *together.classes))))
     if shared is not None and classes is not None:
         together = with_shared_names(together, shared, classes)
+    note_alike(list(together.counts()), NAMED[together.target])
     kept = remove_duplicates(together)
     if len(kept) < len(together):
         say(f"Left out: {len(together) - len(kept):,} exact copies of other samples.")

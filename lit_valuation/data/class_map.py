@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.rows import csv_rows
 from lit_core.screen import say
-from lit_valuation.samples import Samples
+from lit_valuation.samples import Samples, composed
 
 #: Columns of the file.
 OWN, SHARED = "class", "shared"
@@ -37,7 +39,7 @@ def read_class_map(path: str | Path) -> dict[str, str]:
     for where, row in csv_rows(file):
         if set(row) != {OWN, SHARED}:
             raise UserError(f"{file}, line 1 must be {OWN},{SHARED}, but is {','.join(row)}; fix the line.")
-        own, target = row[OWN].strip(), row[SHARED].strip()
+        own, target = (composed(row[column].strip()) for column in (OWN, SHARED))
         if not own:
             raise UserError(f"{where}: the column {OWN} is empty; name a class of yours, or remove the line.")
         if shared.get(own, target) != target:
@@ -85,6 +87,31 @@ def with_shared_names(samples: Samples, shared: Mapping[str, str], path: str | P
     new = torch.tensor([number.get(shared.get(name, ""), -1) for name in samples.classes], dtype=torch.int64)[samples.y]
     kept = (new >= 0).nonzero().squeeze(1)
     return replace(samples.take(kept), y=new[kept], classes=targets)
+
+
+def note_alike(names: Sequence[str], what: str) -> None:
+    """Print a note on names that differ in nothing but case, blanks, compatible characters or the form of a number.
+
+    Args:
+        names: Names of classes, labels or target columns.
+        what: Which of them they are.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_folded(name), []).append(name)
+    for of_one in alike.values():
+        if len(of_one) > 1:
+            say(
+                f"Note: the {what} {', '.join(map(repr, of_one))} count as different; if they are one, give them one "
+                "name by `classes`.",
+                error=True,
+            )
+
+
+def _folded(name: str) -> str:
+    with suppress(ValueError):
+        return repr(float(name))
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _with_shared_columns(

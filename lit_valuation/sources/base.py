@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_core.corpora.described import Described
 from lit_core.errors import UserError
 from lit_valuation.encoders import EncoderStamp
-from lit_valuation.samples import Samples
+from lit_valuation.samples import Samples, composed
 
 #: The largest number that a table may hold: that of float32.
 LARGEST = float(np.finfo(np.float32).max)
@@ -89,7 +89,7 @@ def to_samples(
     Raises:
         UserError: If the labels are measured numbers, not names of classes.
     """
-    names = [str(label) for label in labels]
+    names = [composed(str(label)) for label in labels]
     _refuse_measurements(name, names)
     order = tuple(classes) if classes is not None else tuple(sorted(set(names)))
     class_index = {label: index for index, label in enumerate(order)}
@@ -129,6 +129,8 @@ def label_of(cell: Any, where: str) -> str:
     """
     if isinstance(cell, Mapping | list | tuple | bytes | np.ndarray):
         raise UserError(f"{where}: the cell is {type(cell).__name__}, but must be a name; name another column.")
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)  # 1.0 and 1 name the same class
     name = "" if cell is None else str(cell).strip()
     if not name or name.lower() == "nan":
         raise UserError(f"{where}: the cell is {'NaN' if name else 'empty'}; fill it or remove the row.")
@@ -147,8 +149,8 @@ def number_of(cell: Any, where: str, remedy: str) -> float:
         UserError: If it is not a finite float32.
     """
     try:
-        number = float(cell)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(cell, str) and "_" in cell else float(cell)  # float reads 2020_01 as 202001
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= LARGEST:  # nor nan
         raise UserError(f"{where}: {cell!r} is not a finite float32; {remedy}.")

@@ -60,6 +60,7 @@ class Table(LabelledSource):
             )
         self.licence, self.origin = licence, "a table"
         self.targets = TargetColumns(label, labels, values)
+        self.targets.check_inputs(columns or ())
         self.group, self.given, self.separator = group, columns, separator
 
     def samples(self) -> Samples:
@@ -78,6 +79,12 @@ class Table(LabelledSource):
                 inputs = [column for column in row if column not in labels_and_groups]
             if not x:
                 self._check_columns(row, [*labels_and_groups, *inputs])
+            further = row.keys() - {*labels_and_groups, *inputs} if self.given is None else ()
+            for column in sorted(further):
+                raise UserError(
+                    f"{where} has {column}, but the first row has no such column; complete the rows, or name the "
+                    "inputs in `columns`."
+                )
             if not inputs:
                 raise UserError(f"{self.path} has no columns except {', '.join(labels_and_groups)}; add the inputs.")
             x.append([self._number(cell_of(row, column, where), where, column) for column in inputs])

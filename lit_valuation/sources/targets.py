@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_valuation.samples import Samples, Target
+from lit_valuation.samples import Samples, Target, composed
 from lit_valuation.sources.base import label_of, number_of, to_samples
 from lit_valuation.sources.rows import cell_of
+
+
+#: Share of a column's deviation that float32 may lose.
+_LOST = 0.001
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,21 @@ class TargetColumns:
     def columns(self) -> list[str]:
         """The columns that hold the targets."""
         return self.values or self.labels or [self.label]
+
+    def check_inputs(self, columns: Sequence[str]) -> None:
+        """Refuse inputs among which is a target, which a model would only have to copy.
+
+        Args:
+            columns: Columns or keys of the inputs, as the user names them.
+
+        Raises:
+            UserError: If one is a target, or is named twice.
+        """
+        for column in columns:
+            if column in self.columns:
+                raise UserError(f"The column {column} is named as an input and as a target; leave it out of one.")
+        if len(set(columns)) < len(columns):
+            raise UserError(f"columns is {', '.join(columns)}, but must name different columns; correct it.")
 
     def facts(self) -> dict[str, Any]:
         """Return the further arguments where they are given; sources without them are described as before."""
@@ -95,7 +114,8 @@ class TargetColumns:
             raise UserError(
                 f"The column {self.label} of the source {name} holds lists and single names; make all of them lists."
             )
-        names = self.labels or sorted({label for row in targets for label in row})
+        targets = [list(map(composed, row)) for row in targets]
+        names = [composed(one) for one in self.labels or ()] or sorted({label for row in targets for label in row})
         rows = [[float(label in row) for label in names] for row in targets]
         return with_columns(name, x, rows, names, "labels", groups)
 
@@ -117,7 +137,14 @@ def with_columns(
         columns: Names of the k labels or target columns.
         target: ``labels`` or ``values``.
         groups: Group of each sample; None if there are no groups.
+
+    Raises:
+        UserError: If two columns have one name, or differences of values are lost in float32.
     """
+    columns = [composed(column) for column in columns]
+    if len(set(columns)) < len(columns):
+        raise UserError(f"The source {name} has the columns {', '.join(columns)}; give each a name of its own.")
+    _refuse_rounding(name, np.asarray(rows, dtype=np.float64), columns)
     y = torch.from_numpy(np.asarray(rows, dtype=np.float32))
     x = torch.from_numpy(np.array(x)) if isinstance(x, np.ndarray) else x
     return Samples(
@@ -128,6 +155,17 @@ def with_columns(
         None if groups is None else tuple(groups),
         target,
     )
+
+
+def _refuse_rounding(name: str, rows: np.ndarray, columns: Sequence[str]) -> None:
+    """Refuse values that differ too little for float32, such as times in seconds since 1970."""
+    lost, spread = (rows - rows.astype(np.float32)).std(0), (rows - rows[:1]).std(0)
+    for column, gap, deviation, first in zip(columns, lost, spread, rows[0], strict=True):
+        if deviation > 0 and gap > _LOST * deviation:
+            raise UserError(
+                f"The target column {column} of the source {name} has values such as {first:.17g} with a deviation of "
+                f"{deviation:.3g}, which float32 cannot tell apart; subtract a fixed number from all of them."
+            )
 
 
 def _named(cell: Any, where: str) -> str | list[str]:

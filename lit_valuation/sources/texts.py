@@ -53,6 +53,7 @@ class Texts(LabelledSource):
         self.path = table_path(path, self.name)
         self.licence, self.origin = licence, "a file of texts"
         self.targets = TargetColumns(label, labels, values)
+        self.targets.check_inputs([text])
         self.encoder, self.text, self.group = encoder, text, group
 
     def samples(self) -> Samples:

@@ -49,6 +49,10 @@ def test_bad_maps_are_one_sentence(tmp_path, lines, words):
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value), error.value
 
 
+def test_a_name_may_be_written_with_composed_or_separate_marks(tmp_path):
+    assert mapped(tmp_path, "Mu\u0308ll,Gru\u0308n\n", "M\u00fcll").classes == ("Gr\u00fcn",)
+
+
 def test_two_equal_lines_are_one(tmp_path):
     assert mapped(tmp_path, "hund,dog\nhund,dog\n", "hund").classes == ("dog",)
 

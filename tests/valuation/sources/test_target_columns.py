@@ -119,6 +119,11 @@ def broken(**cells):
     return write("csv", content)
 
 
+def times():
+    """Rows whose prices are seconds since 1970."""
+    return [row | {"price": 1_700_000_000 + 10 * i} for i, row in enumerate(rows())]
+
+
 @pytest.mark.parametrize(
     ("read", "reason"),
     [
@@ -129,6 +134,14 @@ def broken(**cells):
         (lambda: Table(broken(), values=["cost"]), r"no column cost"),
         (lambda: Table(broken(), values=["price"], labels=["even"]), r"one kind of target"),
         (lambda: Table(broken(), values=["price", "price"]), r"different columns"),
+        (lambda: Table(broken(price="1_5"), values=["price"]), r"line 4, column price: '1_5' is not a finite"),
+        (lambda: Table(broken(), values=["price"], columns=["a", "price"]), r"price is named as an input and as a t"),
+        (lambda: Table(broken(), labels=["even"], columns=["even", "b"]), r"even is named as an input and as a target"),
+        (lambda: Texts(broken(), Identity(), text="a", label="a"), r"a is named as an input and as a target"),
+        (lambda: Table(broken(), values=["price"], columns=["a", "a"]), r"a, a, but must name different columns"),
+        (lambda: Table(write("jsonl", [{"a": 1, "label": 1}, {"a": 2, "label": 1, "b": 3}])), r"d.jsonl, line 2 has b"),
+        (lambda: Table(broken(price=1.7e9), values=["price"]), None),
+        (lambda: Table(write("csv", times()), values=["price"]), r"price of .* float32 cannot tell apart; subtract"),
         (lambda: Table(broken(), label="price", columns=["a"]), None),
         (lambda: Table(write("jsonl", [{"a": 1, "label": "x"}, {"a": 2, "label": ["x"]}])), r"lists and single names"),
         (lambda: Table(write("jsonl", [{"a": 1, "label": ["x", "x"]}])), r"names a label twice"),
@@ -137,7 +150,7 @@ def broken(**cells):
 )
 def test_what_is_wrong_is_named_by_file_and_line(read, reason):
     if reason is None:  # few numbers may be names of classes
-        assert read().samples().target == "class"
+        assert len(read().samples()) == N
         return
     with pytest.raises(UserError, match=reason):
         read().samples()
@@ -162,3 +175,20 @@ def test_wrong_targets_in_arrays_are_named_by_index(y, given, reason):
 def test_divide_takes_classes_only():
     with pytest.raises(UserError, match="have values, but divide goes by classes"):
         divide("./all", Table(write("csv", rows()), values=["price"], columns=["a", "b"]))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_class_has_one_name_however_it_is_stored(kind, capsys):
+    same = [1, 1.0, "1", "M\u00fcll", "Mu\u0308ll"] if kind == "jsonl" else ["M\u00fcll", "Mu\u0308ll", "1", "1", "1"]
+    names = [*same, *same, "1.0", "m\u00fcll"]
+    content = [{"a": float(i), "label": name} for i, name in enumerate(names)]
+    source = Table(write(kind, content))
+    assert source.samples().classes == ("1", "1.0", "M\u00fcll", "m\u00fcll")
+    prepare("./own", source, val_fraction=0, test_fraction=0)
+    said = capsys.readouterr().err
+    assert "the classes '1', '1.0' count as different" in said and "'M\u00fcll', 'm\u00fcll' count as" in said
+    np.savez("d.npz", x=X[:3], y=np.array([0.0, 1.0, 0.0]))
+    assert Arrays("d.npz").samples().classes == ("0", "1")
+    labels = [{"a": 1, "label": ["Mu\u0308ll"]}, {"a": 2, "label": ["M\u00fcll", "b"]}]
+    found = Table(write("jsonl", labels, "lists")).samples()
+    assert found.classes == ("M\u00fcll", "b") and found.y.tolist() == [[1, 0], [1, 1]]
