@@ -20,7 +20,7 @@ from lit_core.record import shown
 from lit_core.screen import quoted, say
 from lit_core.seeds import checked_seed
 from lit_valuation.data.class_map import note_alike, read_class_map, with_shared_names
-from lit_valuation.data.division import remove_duplicates
+from lit_valuation.data.division import n_contradictions, remove_duplicates
 from lit_valuation.data.filled_root import fill_root, write_root_record
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.splitting import split
@@ -202,7 +202,9 @@ def _own(sources: Mapping[str, LabelledSource], shared: Mapping[str, str] | None
     note_alike(list(together.counts()), NAMED[together.target])
     kept = remove_duplicates(together)
     if len(kept) < len(together):
-        say(f"Left out: {len(together) - len(kept):,} exact copies of other samples.")
+        others = n_contradictions(together)
+        contrary = f" {others:,} of them have another target: of each input the first counts." if others else ""
+        say(f"Left out: {len(together) - len(kept):,} exact copies of other samples.{contrary}")
     of = {key: name for name, samples in read.items() for key in samples.keys}
     split_of = [of[key] for key in kept.keys]
     parts = {name: kept.take([i for i, other in enumerate(split_of) if other == name]) for name in read}

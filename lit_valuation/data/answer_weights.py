@@ -27,13 +27,14 @@ class _Answer(TypedDict):
 
 
 def training_weights(
-    own: LabelledSet, extra: Sequence[LabelledSet], mass: float | None, weights: Weights
+    own: LabelledSet, extra: Sequence[LabelledSet], rows: Sequence[Tensor], mass: float | None, weights: Weights
 ) -> Tensor | None:
     """Return the weight in the loss of each own sample and then of each added one; None for 1 each.
 
     Args:
         own: The trainer's own training set.
         extra: The sets that are added.
+        rows: Indices of the samples of each of them that are trained on, int64.
         mass: Share of the loss that the added samples get together; None is their share by number.
         weights: Whether the samples of an added set count equally, or by the weights of its manifest, whose mean is
             taken for 1.
@@ -46,12 +47,15 @@ def training_weights(
     if not extra:
         name, value = ("weights", weights) if mass is None else ("mass", mass)
         raise UserError(f"`{name}` is {value}, but `extra` names no answers to weigh; name some, or leave it out.")
-    within = [_weights_of(each) if weights == "manifest" else torch.ones(len(each)) for each in extra]
+    within = [
+        _weights_of(each, kept) if weights == "manifest" else torch.ones(len(kept))
+        for each, kept in zip(extra, rows, strict=True)
+    ]
     return sample_weights(len(own), mass, torch.cat([one.double() for one in within]))
 
 
-def _weights_of(answer: LabelledSet) -> Tensor:
-    """Return the weights in an answer's manifest, with a mean of 1."""
+def _weights_of(answer: LabelledSet, rows: Tensor) -> Tensor:
+    """Return the weights in an answer's manifest of the samples that are trained on, with a mean of 1."""
     path: Path = answer.folder / _MANIFEST
     if not path.is_file():
         raise UserError(
@@ -64,10 +68,12 @@ def _weights_of(answer: LabelledSet) -> Tensor:
         "names other samples than it holds": tuple(content["keys"]) == answer.load().keys,
         "does not have one weight per sample": len(weights) == len(answer),
         "has a negative weight": bool((weights >= 0).all()),
-        "gives each of its samples a weight of 0": bool((weights > 0).any()),
     }
     for fault, holds in rules.items():
         if not holds:
             raise UserError(f"{path} {fault}; {_REMEDY}.")
-    relative = weights / weights.max()  # the sum of large weights could overflow
+    counted = weights[rows]
+    if not bool((counted > 0).any()):
+        raise UserError(f"{path} gives each of its samples a weight of 0; {_REMEDY}.")
+    relative = counted / counted.max()  # the sum of large weights could overflow
     return relative / relative.mean()

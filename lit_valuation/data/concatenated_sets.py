@@ -26,6 +26,7 @@ class ConcatenatedSets:
         sets: The sets, one or more.
         classes: Names of the classes, in the order of their indices; None takes those of the first set.
         weights: Weight of each sample in the loss, of shape ``(n,)``, which batches then have; None for 1 each.
+        rows: Indices of the samples of each set that belong to it, int64; None takes all of all sets.
 
     Raises:
         UserError: If a set has inputs of another shape, another kind of targets, a sample of a class that is not among
@@ -33,12 +34,17 @@ class ConcatenatedSets:
     """
 
     def __init__(
-        self, sets: Sequence[LabelledSet], classes: Sequence[str] | None = None, weights: Tensor | None = None
+        self,
+        sets: Sequence[LabelledSet],
+        classes: Sequence[str] | None = None,
+        weights: Tensor | None = None,
+        rows: Sequence[Tensor] | None = None,
     ) -> None:
         self.weights = weights
         self.sets, self.classes = list(sets), tuple(sets[0].classes if classes is None else classes)
         self.target = sets[0].target
-        self._starts = np.cumsum([0, *(len(each) for each in self.sets)])
+        self._rows = [torch.arange(len(each)) for each in sets] if rows is None else list(rows)
+        self._starts = np.cumsum([0, *map(len, self._rows)])
         self._in_memory: dict[int, Samples] = {}
         self._class_maps = []
         index_of = {name: index for index, name in enumerate(self.classes)}
@@ -69,9 +75,11 @@ class ConcatenatedSets:
 
     @property
     def content(self) -> str:
-        """SHA-256 of each set, in their order, and of the weights if there are any."""
-        weights = [] if self.weights is None else [hashlib.sha256(self.weights.numpy().tobytes()).hexdigest()]
-        return " ".join([*(each.content for each in self.sets), *weights])
+        """SHA-256 of each set, in their order, of the rows where some are left out, and of the weights if any."""
+        parts = [rows for rows, each in zip(self._rows, self.sets, strict=True) if len(rows) < len(each)]
+        parts += [] if self.weights is None else [self.weights]
+        digests = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in parts]
+        return " ".join([*(each.content for each in self.sets), *digests])
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
         return {key: value[0] for key, value in self.batch([index]).items()}
@@ -87,7 +95,7 @@ class ConcatenatedSets:
             positions = np.flatnonzero(set_of_row == number)
             # a batch that ends an epoch and begins the next may hold a sample twice
             different, inverse = np.unique(rows[positions] - self._starts[number], return_inverse=True)
-            samples = self._read(int(number), different)
+            samples = self._read(int(number), self._rows[number][different].tolist())
             targets, own = samples.y[inverse], self._class_maps[number]
             x[positions], y[positions] = samples.inputs()[inverse], own[targets] if of_class else targets[:, own]
         index = torch.from_numpy(rows)
@@ -97,14 +105,14 @@ class ConcatenatedSets:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_in_memory": {}}
 
-    def _read(self, number: int, rows: np.ndarray) -> Samples:
+    def _read(self, number: int, rows: list[int]) -> Samples:
         """Return samples of the set with this index, by their indices in it."""
         each = self.sets[number]
         if 4 * len(each) * prod(each.shape) > IN_MEMORY:
-            return each.load(rows.tolist())
+            return each.load(rows)
         if number not in self._in_memory:
             self._in_memory[number] = each.load()
-        return self._in_memory[number].take(rows.tolist())
+        return self._in_memory[number].take(rows)
 
 
 def _columns(each: LabelledSet, names: Sequence[str]) -> Tensor:

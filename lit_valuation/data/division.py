@@ -10,6 +10,8 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lit_core.errors import UserError, check_above, check_at_least, check_shares, did_you_mean
 from lit_core.seeds import part_seed
@@ -209,10 +211,23 @@ def remove_duplicates(samples: Samples) -> Samples:
 
     Otherwise a model could train on a copy of a test sample, or an honest owner could seem to send the queries back.
     """
+    first = _first_copies(samples)
+    is_first = first == torch.arange(len(samples))
+    return samples if bool(is_first.all()) else samples.take(is_first.nonzero().squeeze(1))
+
+
+def n_contradictions(samples: Samples) -> int:
+    """Return how many samples have the input of an earlier one, and another target."""
+    differs = samples.y != samples.y[_first_copies(samples)]
+    return int(differs.reshape(len(samples), -1).any(1).sum()) if len(samples) else 0
+
+
+def _first_copies(samples: Samples) -> Tensor:
+    """Return the index of the first sample that has each sample's input, int64 of shape ``(n,)``."""
     flat = np.ascontiguousarray(samples.x.flatten(1).numpy())
     rows = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
-    _, first = np.unique(rows, return_index=True)
-    return samples if len(first) == len(samples) else samples.take(np.sort(first).tolist())
+    _, first, of_row = np.unique(rows, return_index=True, return_inverse=True)
+    return torch.from_numpy(first[of_row.ravel()])
 
 
 def check_disjoint(divided: Mapping[tuple[str, str], Samples]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lit_core.data import ShardStream, StreamLoader
@@ -16,6 +17,7 @@ from lit_core.files.paths import resolve_data_path
 from lit_valuation.batches import check_takes_weights
 from lit_valuation.data.answer_weights import training_weights
 from lit_valuation.data.concatenated_sets import ConcatenatedSets
+from lit_valuation.data.kept_rows import kept_rows
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.functional.mass import Weights, check_mass
 from lit_valuation.samples import Target, target_statistics
@@ -35,6 +37,7 @@ class OwnersDataModule(StreamDataModule):
             directory or the data root.
         party: Of several parties, ``trainer`` or the name of an owner.
         extra: Folders of further labelled samples to train on, such as owners' answers; classes are matched by name.
+            Samples that equal one of val or test are left out.
         mass: Share of the training loss that the samples of ``extra`` get together, above 0 and below 1; None is their
             share by number.
         weights: Whether the samples of an answer in ``extra`` count equally among themselves, or by the weights of its
@@ -74,10 +77,13 @@ class OwnersDataModule(StreamDataModule):
 
     @cached_property
     def _train(self) -> ConcatenatedSets:
-        """The party's training set and the extra sets."""
+        """The party's training set and the extra sets, without what validation and test sets hold."""
         extra = [self._open(folder) for folder in self.extra]
-        weights = training_weights(self._own, extra, self.mass, self.weights)
-        return ConcatenatedSets([self._own, *extra], weights=weights)
+        splits = [self.folder / split for split in ("val", "test") if extra and (self.folder / split).is_dir()]
+        evaluation = [self._open(folder) for folder in splits]
+        rows = [kept_rows(each, evaluation) for each in extra]
+        weights = training_weights(self._own, extra, rows, self.mass, self.weights)
+        return ConcatenatedSets([self._own, *extra], weights=weights, rows=[torch.arange(len(self._own)), *rows])
 
     @property
     def classes(self) -> tuple[str, ...]:

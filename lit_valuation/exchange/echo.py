@@ -54,7 +54,9 @@ class CopyFinder:
 
     The natural distance is the median distance of one's own samples from the nearest of them that is not equal. Where
     cases are given it is at most their median distance from the nearest own sample or other case: hard cases may be far
-    from all training data, and near to each other. Values are compared: images without brightness and contrast, columns of tables in standard deviations of one's own
+    from all training data, and near to each other.
+
+    Values are compared: images without brightness and contrast, columns of tables in standard deviations of one's own
     samples. With features these are compared too; those of an encoder change little under shifts, flips and changes of
     colour that change every pixel. One's own samples may be many: they are indexed, and read block by block.
 
@@ -64,7 +66,8 @@ class CopyFinder:
 
     Args:
         own: Samples of one's own, the more the better.
-        cases: Further samples of one's own, whose distances are natural too, such as hard cases; None if there are none.
+        cases: Further samples of one's own, whose distances are natural too, such as hard cases; None if there are
+            none.
         fraction: Fraction of the natural distance within which a sample counts as a copy, from 0 to below 1; 0 finds
             exact copies only.
         encoder: Encoder whose features are compared too; None compares values only.

@@ -15,7 +15,6 @@ from lit_valuation.samples import Samples, Target, composed
 from lit_valuation.sources.base import label_of, number_of, to_samples
 from lit_valuation.sources.rows import cell_of
 
-
 #: Share of a column's deviation that float32 may lose.
 _LOST = 0.001
 

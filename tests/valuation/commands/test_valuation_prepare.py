@@ -78,8 +78,15 @@ def test_given_splits_are_kept_and_copies_leave_the_training_set(capsys):
     prepare("./own", Table("train.csv"), Table("val.csv"), Table("test.csv"))
     found = {name: sorted(part.x[:, 0].tolist()) for name, part in loaded("own").items()}
     assert found == {"train": list(range(30)), "val": list(range(31, 36)), "test": [30, *range(36, 40)]}
-    assert "4 exact copies" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 exact copies" in said and "another target" not in said
     assert json.loads(Path("own/prepare.json").read_text())["samples"] == {"found": 44, "copies_left_out": 4}
+
+
+def test_copies_with_another_target_are_counted(capsys):
+    Path("rows.csv").write_text(f"a,b,label\n{ROWS}3,10,attack\n0,0,attack\n")
+    prepare("./own", Table("rows.csv"))
+    assert "2 exact copies of other samples. 1 of them have another target" in capsys.readouterr().out
 
 
 def test_names_of_classes_are_those_on_which_the_parties_agreed():

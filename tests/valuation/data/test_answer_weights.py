@@ -15,6 +15,7 @@ from lit_valuation.data.module import OwnersDataModule
 from lit_valuation.functional.mass import sample_weights
 from lit_valuation.module import ClassifierTask
 from lit_valuation.nn import MLP
+from lit_valuation.samples import merge_samples
 from lit_valuation.sources import Digits
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -163,3 +164,24 @@ def test_an_answer_whose_manifest_contradicts_itself_is_refused_by_name(root, tm
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=f"odd.*{words}"):
         data(root, extra=[str(tmp_path / "odd")])._train  # noqa: B018
+
+
+@pytest.mark.parametrize("weights", ["equal", "manifest"])
+def test_copies_of_evaluation_samples_in_an_answer_are_not_trained_on(root, quiet, weights):
+    digits = Digits().samples()
+    write_labelled(root.parent / "own/train", digits.take(range(60)), source="", split="", licence="", origin="")
+    for split, rows in (("val", range(60, 90)), ("test", range(90, 120))):
+        write_labelled(root.parent / "own" / split, digits.take(rows), source="", split="", licence="", origin="")
+    honest, taken = digits.take([200, 201]), digits.take([61, 95])
+    mixed = merge_samples([taken.take([0]), honest, taken.take([1])])
+    write_answer(root.parent / "mixed", mixed, [9.0, 1.0, 3.0, 9.0])
+    write_answer(root.parent / "copies", taken, [1.0, 1.0])
+    module = OwnersDataModule(str(root.parent / "own"), extra=[str(root.parent / "mixed")], mass=0.5, weights=weights)
+    with pytest.warns(UserWarning, match="2 of the 4 samples of .*mixed equal samples of your val or test"):
+        train = module._train
+    batch = train.batch([0, 60, 61])
+    assert len(train) == 62 and torch.equal(batch["x"][1:], honest.inputs()) and torch.equal(batch["y"][1:], honest.y)
+    expected = sample_weights(60, 0.5, torch.tensor([1.0, 1.0] if weights == "equal" else [0.5, 1.5]))
+    torch.testing.assert_close(train.weights, expected)
+    with pytest.raises(UserError, match="hold all 2 of its samples"):
+        _ = OwnersDataModule(str(root.parent / "own"), extra=[str(root.parent / "copies")])._train
