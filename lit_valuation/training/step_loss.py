@@ -160,7 +160,7 @@ def _unexplained(ours: Tensor, theirs: Tensor, eps: float) -> int | None:
     """Return the batch whose loss deviates most from a positive factor and a constant; None if none does."""
     centred = ours - ours.mean()
     spread = theirs - theirs.mean()
-    factor = (centred @ spread / (centred @ centred).clamp(min=1e-300)).clamp(min=0)
+    factor = ((centred * spread).sum() / (centred * centred).sum().clamp(min=1e-300)).clamp(min=0)
     deviation = (spread - factor * centred).abs()
     allowed = _OF_SPREAD * spread.abs().max() + _ROUNDING * eps * theirs.abs().max()
     return int(deviation.argmax()) if bool(deviation.max() > allowed) else None

@@ -4,17 +4,40 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
+from lit_core.errors import RunFailure
 from lit_valuation.functional.linear_head import fit_linear_head, principal_groups
 
 
-def test_the_head_is_scikit_learns():
+@pytest.mark.parametrize(("scale", "width"), [(1.0, 64), (20.0, 64), (1.0, 400)])  # also more columns than samples
+def test_the_head_is_scikit_learns(scale, width):
     x, y = load_digits(return_X_y=True)
-    x, y = F.normalize(torch.tensor(x[:300], dtype=torch.float32), dim=1), torch.tensor(y[:300])
+    x, y = torch.tensor(x[:300], dtype=torch.float32), torch.tensor(y[:300])
+    if width > 64:
+        x = (x @ torch.randn(64, width, generator=torch.Generator().manual_seed(0))).relu()
+    x = scale * F.normalize(x, dim=1)
     weight, bias = fit_linear_head(x, y, 10)
-    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(x.double().numpy(), y.numpy())
-    torch.testing.assert_close(weight, torch.tensor(theirs.coef_).float(), atol=2e-4, rtol=1e-3)
+    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000, solver="newton-cg").fit(
+        x.double().numpy(), y.numpy()
+    )
+    torch.testing.assert_close(weight, torch.tensor(theirs.coef_).float(), atol=2e-5, rtol=1e-4)
     intercept = torch.tensor(theirs.intercept_)
-    torch.testing.assert_close(bias, (intercept - intercept.mean()).float(), atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(bias, (intercept - intercept.mean()).float(), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_the_gradient_is_zero_at_the_head_whatever_the_scale_of_features(scale):
+    x, y = load_digits(return_X_y=True)
+    x, y = torch.tensor(x[:200]) * scale, torch.tensor(y[:200])
+    weight, bias = (part.double().requires_grad_() for part in fit_linear_head(x, y, 10))
+    (F.cross_entropy(x @ weight.T + bias, y, reduction="sum") + weight.square().sum() / 2).backward()
+    assert float(weight.grad.abs().max()) < 1e-3 * scale and float(bias.grad.abs().max()) < 1e-3
+
+
+def test_features_that_are_not_finite_are_refused():
+    x = torch.zeros(4, 2)
+    x[1, 0] = torch.nan
+    with pytest.raises(RunFailure, match="infinite; check the encoder"):
+        fit_linear_head(x, torch.tensor([0, 1, 0, 1]), 2)
 
 
 def test_a_class_without_samples_gets_no_probability_of_note():
