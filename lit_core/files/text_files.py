@@ -137,12 +137,25 @@ def refuse_other_kinds(path: Path) -> None:
     """
     with opened(path) as file:
         content = file.read(1 << 13)
+    refuse_other_content(content, str(path))
+    if b"\0" in content:
+        decoded(content, f"{path}, line {content[: content.index(0)].count(10) + 1}")
+
+
+def refuse_other_content(content: bytes, name: str) -> None:
+    """Refuse the content of a file that is something else than text by its first bytes, such as RTF or HTML.
+
+    Args:
+        content: The content, or its beginning.
+        name: Name of the file, for the message.
+
+    Raises:
+        UserError: If it is.
+    """
     start = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     for first, kind in _OTHER_KINDS.items():
         if start.startswith(first) or start.lower().startswith(first):
-            raise UserError(f"{path} is {kind} by its content, not by its name; rename it, or save its text alone.")
-    if b"\0" in content:
-        decoded(content, f"{path}, line {content[: content.index(0)].count(10) + 1}")
+            raise UserError(f"{name} is {kind} by its content, not by its name; rename it, or save its text alone.")
 
 
 def read_whole(path: Path, largest: int = LARGEST) -> bytes:

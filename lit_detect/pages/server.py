@@ -6,13 +6,14 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lit_core.errors import UserError
 from lit_core.files.json_files import parse_json
-from lit_core.files.text_files import decoded
+from lit_core.files.text_files import decoded, refuse_other_content
 from lit_core.pages.rendering import render
 from lit_core.screen import say
 from lit_detect.judging import Judge, Judgement, Through
@@ -31,7 +32,8 @@ ARRIVAL, JUDGING = 30.0, 120.0
 Result = TypeVar("Result")
 
 
-class _Asked(TypedDict):
+@dataclass(frozen=True)
+class _Asked:
     texts: list[str]
 
 
@@ -72,7 +74,8 @@ class Turns:
             return await asyncio.to_thread(work, through)
         except TimeoutError:
             raise HTTPException(
-                503, f"This takes longer than {self.seconds:.0f} s; give less text, or use `lit-detect explain`."
+                503,
+                f"This takes longer than {self.seconds:.0f} s; give less, or use `lit-detect explain` or `predict`.",
             ) from None
         finally:
             ended.set()
@@ -111,7 +114,7 @@ def application(judge: Judge, is_loopback: bool, group: str = "", seconds: float
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise HTTPException(415, "The body must be JSON; send `content-type: application/json`.")
         body = await asyncio.wait_for(request.body(), ARRIVAL)
-        texts = parse_json(body, "The body", _Asked, 'send {"texts": ["…"]}')["texts"]
+        texts = parse_json(body, "The body", _Asked, 'send {"texts": ["…"]}').texts
         if len(texts) > MOST_TEXTS:
             raise HTTPException(413, f"texts has {len(texts):,} texts, but at most {MOST_TEXTS} are judged at once.")
 
@@ -157,9 +160,15 @@ async def _posted(request: Request) -> tuple[str, str]:
     pasted = pasted.replace("\r\n", "\n") if isinstance(pasted, str) else ""
     if name and pasted.strip():
         raise UserError("There are a text and a file; clear one of them.")
-    if name:
-        return decoded(content, name, "save it as text in UTF-8"), name
-    return pasted, "Your text"
+    if not name:
+        return pasted, "Your text"
+    if not name.lower().endswith(".txt"):
+        raise UserError(
+            f"{name} must be a .txt, which is one text; `lit-detect explain` reads a .docx or .pdf, and "
+            "`lit-detect predict` the rows of a table."
+        )
+    refuse_other_content(content, name)
+    return decoded(content, name, "save it as text in UTF-8"), name
 
 
 def _row(judgement: Judgement) -> dict[str, Any]:
