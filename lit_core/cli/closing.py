@@ -35,7 +35,7 @@ def closing_lines(program: str, cli: LitCLI) -> None:
         if getattr(cli.model, "is_trained", True):
             say(f"Resume it    {program} fit --ckpt_path {quoted(relative(last))} --trainer.max_steps STEPS")
     loggers = cli.trainer.loggers
-    if any(isinstance(logger, EventLog) for logger in loggers):
+    if any(cli.run_folder.glob("events.out.tfevents.*")):  # of a prediction there are none
         say(f"Look at it   tensorboard --logdir {quoted(folder)}")
     for logger in loggers:
         if not isinstance(logger, EventLog | CSVLog):

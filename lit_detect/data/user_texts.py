@@ -103,6 +103,11 @@ def open_texts(
     _tell_apart(parts)
     texts = parts[0] if len(parts) == 1 else SeveralTexts(parts)
     rank_zero_only(say)(f"{shown}: {_counts(len(texts), blank, aside)}")
+    if loose := [part for part in parts if isinstance(part, TextLines) and part.blank]:
+        rank_zero_only(say)(
+            f"{loose[0].path} has blank lines, as a document has, but each of its lines is judged alone; to have it "
+            "judged as one text, put it into a folder and name that, or use `lit-detect explain`."
+        )
     return texts
 
 

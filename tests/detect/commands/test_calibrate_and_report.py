@@ -224,7 +224,9 @@ def test_predict_decides_by_the_calibration(fitted, tmp_path, monkeypatch, capsy
     assert rows[90]["decision"] == "abstain" and rows[90]["reason"] == "0 tokens, fewer than 1"
     called = sum(row["decision"] == "machine" for row in rows)
     sentence = f"{called} of 90 judged texts are called machine; if all were by humans like those of the calibration, "
-    assert f"{sentence}at most 9 would be (in expectation)." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{sentence}at most 9 would be (in expectation)." in said
+    assert "tensorboard" not in said, "there are no events of a prediction"
     writer = ["--trainer.callbacks+=lit_detect.callbacks.PredictionWriter", "--trainer.callbacks.fdr=0.1"]
     assert main([*arguments, "--run", "controlled", *writer]) == 0
     with (fitted / "runs/detect/controlled/predictions.csv").open(newline="") as file:

@@ -52,9 +52,11 @@ def test_a_column_that_is_not_there(path):
         open_texts(path, "x", group_column="language")
 
 
-def test_a_text_per_line_or_per_file(tmp_path):
+def test_a_text_per_line_or_per_file(tmp_path, capsys):
     (tmp_path / "f.txt").write_bytes("\ufefffirst\r\n\n  second \n\u00e9".encode())
     found = open_texts(tmp_path / "f.txt", "x")
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'f.txt'} has blank lines, as a document has, but each of its lines is judged alone" in said
     assert [found[number]["text"] for number in range(len(found))] == ["first", "  second ", "é"]
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -62,6 +64,7 @@ def test_a_text_per_line_or_per_file(tmp_path):
     (folder / "a.txt").write_text("")
     (folder / "c.md").write_text("not read")
     found = open_texts(folder, "x")
+    assert "judged alone" not in capsys.readouterr().out
     assert [found.row(number) for number in range(len(found))] == [
         {"file": "a.txt", "text": ""}, {"file": "b.txt", "text": "one\n\ntwo\n"}
     ]  # fmt: skip
