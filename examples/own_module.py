@@ -1,8 +1,8 @@
-"""A LightningModule of one's own around torchvision's ResNet-18, for `lit-valuation query`, `select` and `rank`.
+"""LightningModules of one's own around networks of torchvision and timm, for `lit-valuation query`, `select`, `rank`.
 
-`python examples/own_module.py PREPARED own.ckpt` trains it on images that `lit-valuation prepare` wrote to the folder
-PREPARED, with a Trainer and loaders that know nothing of us. It needs torchvision, which none of our extras
-brings. Then, with this folder on PYTHONPATH:
+`python examples/own_module.py PREPARED own.ckpt` trains torchvision's ResNet-18 on images that `lit-valuation prepare`
+wrote to the folder PREPARED, with a Trainer and loaders that know nothing of us; with the name of a network of timm as
+a third argument, such as resnet10t, it trains that. Then, with this folder on PYTHONPATH:
 
     lit-valuation query --model own_module.ResNet --ckpt_path own.ckpt --data PREPARED --to '[north]' --output query
 """
@@ -11,26 +11,43 @@ import sys
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.models import resnet18
 
 from lit_valuation.data.labelled_sets import LabelledSet
 
 
-class ResNet(pl.LightningModule):
-    """Classifies images of any size, grey or in colours.
+def timm_network(name: str, n_classes: int) -> nn.Module:
+    """Return a network of timm without pretrained weights, whose last layer is linear."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(f'networks of timm need the extra: pip install "lit-shift[vision]" ({error})') from error
+    return timm.create_model(name, num_classes=n_classes)
+
+
+def resnet(n_classes: int) -> nn.Module:
+    """Return torchvision's ResNet-18 without pretrained weights."""
+    try:
+        from torchvision.models import resnet18
+    except ImportError as error:
+        raise ImportError(f'ResNet needs the extra: pip install "lit-shift[vision]" ({error})') from error
+    return resnet18(num_classes=n_classes)
+
+
+class OfImages(pl.LightningModule):
+    """Trains a network on images of any size, grey or in colours.
 
     Args:
-        n_classes: Number of classes.
+        network: Maps images in colours to the logits of its last linear layer.
         lr: Learning rate of SGD, which falls to a tenth after half of the epochs.
         epochs: Number of epochs that it is trained for.
     """
 
-    def __init__(self, n_classes: int, lr: float = 0.05, epochs: int = 8) -> None:
+    def __init__(self, network: nn.Module, lr: float, epochs: int) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.network = resnet18(num_classes=n_classes)
+        self.network, self.lr, self.epochs = network, lr, epochs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits of the network's last layer, which is what our commands need."""
@@ -43,16 +60,32 @@ class ResNet(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.StepLR]]:
         """Train all weights."""
-        optimizer = torch.optim.SGD(self.parameters(), lr=self.hparams["lr"], momentum=0.9)
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, max(1, self.hparams["epochs"] // 2))]
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, max(1, self.epochs // 2))]
 
 
-def main(prepared: str, checkpoint: str) -> None:
+class ResNet(OfImages):
+    """torchvision's ResNet-18 with as many classes."""
+
+    def __init__(self, n_classes: int, lr: float = 0.05, epochs: int = 8) -> None:
+        super().__init__(resnet(n_classes), lr, epochs)
+        self.save_hyperparameters()
+
+
+class Timm(OfImages):
+    """A network of timm by its name, with as many classes."""
+
+    def __init__(self, n_classes: int, name: str = "resnet10t", lr: float = 0.05, epochs: int = 8) -> None:
+        super().__init__(timm_network(name, n_classes), lr, epochs)
+        self.save_hyperparameters()
+
+
+def main(prepared: str, checkpoint: str, name: str | None = None) -> None:
     """Train on the images of a folder that `lit-valuation prepare` wrote."""
     samples = LabelledSet(f"{prepared}/train").load()
     pl.seed_everything(0)
-    module = ResNet(len(samples.classes))
-    trainer = pl.Trainer(max_epochs=module.hparams["epochs"], logger=False, enable_checkpointing=False)
+    module = ResNet(len(samples.classes)) if name is None else Timm(len(samples.classes), name)
+    trainer = pl.Trainer(max_epochs=module.epochs, logger=False, enable_checkpointing=False)
     trainer.fit(module, DataLoader(TensorDataset(samples.inputs(), samples.y), batch_size=32, shuffle=True))
     trainer.save_checkpoint(checkpoint)
 

@@ -20,7 +20,7 @@ _LOSSES: dict[type[nn.Module], Loss] = {
     nn.MSELoss: "squared",
 }
 #: What code of others raises that is not made for what it is given.
-FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError, ArgumentError)
+FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError, ArgumentError, ImportError)
 
 
 def loss_of(module: nn.Module) -> Loss:

@@ -1,6 +1,7 @@
 """A trainer and an owner, each with a LightningModule of its own in its own folder, by the commands alone."""
 
 import csv
+import importlib
 import json
 import shutil
 import sys
@@ -69,17 +70,22 @@ def test_modules_of_both_parties_through_query_select_and_rank(made, tmp_path, q
     assert json.loads((answer / "manifest.json").read_bytes())["choice"]["model"] == "(a class of the owner's)"
 
 
-def test_a_resnet_of_torchvision_in_a_module_of_one_s_own(made, tmp_path, quiet, monkeypatch):
-    try:
-        import torchvision  # noqa: F401
-    except Exception as error:  # also where it was built for another torch
-        pytest.skip(f"torchvision cannot be imported: {error}")
-    source = Path(__file__).parents[3] / "examples/own_module.py"
-    monkeypatch.syspath_prepend(source.parent)
-    from own_module import ResNet
+@pytest.fixture
+def example(monkeypatch):
+    """The example of a module of one's own."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples")
+    yield importlib.import_module("own_module")
+    del sys.modules["own_module"]
 
+
+@pytest.mark.parametrize(
+    ("library", "trainers", "owners"), [("torchvision", "ResNet", "ResNet"), ("timm", "Timm", "Timm")]
+)
+def test_networks_of_others_in_a_module_of_one_s_own(library, trainers, owners, made, tmp_path, quiet, example):
     try:
-        rows, _ = exchange(made, tmp_path, quiet, source, ("ResNet", ResNet(10)), ("ResNet", ResNet(10)))
-    finally:
-        del sys.modules["own_module"]
+        importlib.import_module(library)
+    except Exception as error:  # also where it was built for another torch
+        pytest.skip(f"{library} cannot be imported: {error}")
+    kinds = [(name, getattr(example, name)(10)) for name in (trainers, owners)]
+    rows, _ = exchange(made, tmp_path, quiet, Path(example.__file__), *kinds)
     assert 0 < float(rows["north"]["relative residual"]) < 1

@@ -1,5 +1,6 @@
 """A LightningModule of the user's own: built from any checkpoint, trained as its author trains it, refused by name."""
 
+import sys
 from pathlib import Path
 
 import own_digits
@@ -219,3 +220,12 @@ def test_a_class_that_the_checkpoint_itself_tells_needs_no_other_word_once_it_is
     saved(Digits(width=5), _class_path="own_digits.Digits", width=5)
     load_task("own.ckpt", "own_digits.Digits")  # which is typed, and so trusted from now on
     assert load_task("own.ckpt").hparams.width == 5
+
+
+@pytest.mark.parametrize(("library", "kind"), [("torchvision.models", "ResNet"), ("timm", "Timm")])
+def test_a_missing_library_of_the_example_is_named_with_its_extra(library, kind, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples")
+    monkeypatch.setitem(sys.modules, library, None)
+    saved(Digits())
+    with pytest.raises(UserError, match=r"cannot be built \(.* need.* the extra: pip install .*lit-shift\[vision\]"):
+        load_task("own.ckpt", {"class_path": f"own_module.{kind}", "init_args": {"n_classes": 3}})
