@@ -46,6 +46,8 @@ _ABSTRACT = re.compile(r"Expected an instantiatable class, but (?P<base>[\w.]+) 
 _REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
 _EXPECTED = re.compile(r"Expected an? (?P<type>typing\.Literal\[.*?\]|<class '[\w.]+'>|dot import path string: .*)")
 _TYPE = re.compile(r"typing\.Literal\[(?P<literal>[^]]*)\]|<class '(?P<name>[\w.]+)'>|(?P<container>list|dict|tuple)\[")
+#: How a value with several entries is written.
+_FORMS = {"list": "[a, b]", "tuple": "[a, b]", "dict": "{name: value}"}
 #: Top-level arguments of Lightning's commands.
 _SECTIONS = ("trainer", "model", "data", "seed_everything", "ckpt_path", "config", "run", "branch_from", "verbose")
 _NO_MAPPING = re.compile(r"argument after \*\* must be a mapping, not (\w+)")
@@ -220,7 +222,8 @@ def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:
     if texts and not literals and not {"int", "float", "bool"} & set(types) and (quoting := _quoting(value)):
         return f"{where or 'The argument'} is {value}, but must be of type str; {quoting}."
     hint = did_you_mean(value, literals)
-    remedy = f".{hint}" if hint else "; give one."
+    forms = [f"; write it as {_FORMS[kind]}." for kind in types if kind in _FORMS]
+    remedy = f".{hint}" if hint else forms[0] if forms else "; correct it."
     return f"{where or 'The argument'} is {value}, but must be {' or '.join(rules)}{remedy}"
 
 

@@ -19,9 +19,11 @@ from lit_core.lightning.internals import logs_this_step, trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.parts import check_factors, learning_rate_factors
 from lit_core.lightning.parts import freeze as freeze_parts
+from lit_core.lightning.same_function import check_same_function
 from lit_core.lightning.step_logging import ratio, sum_on_device, sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
+from lit_core.moved_names import current_arguments, current_paths
 from lit_core.screen import rank_zero_warn
 from lit_core.seeds import part_seed
 from lit_moe.functional.token_nll import IGNORED, token_nll
@@ -41,6 +43,7 @@ from lit_moe.nn import (
     step_routers,
 )
 from lit_moe.nn.adapters import is_of_adapter, without_adapters
+from lit_moe.nn.function_arguments import function_arguments
 from lit_moe.nn.hf_config import refuse_unused
 from lit_moe.parallel.sharding import clip_gradients, gradient_norm, is_sharded, shard
 from lit_moe.parallel.strategy import ShardedStrategy
@@ -334,8 +337,11 @@ class MoELanguageModel(EvaluationTask):
         super().on_save_checkpoint(checkpoint)  # at the end, since it signs what the checkpoint describes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counts, and check that the weights were trained with the tokenizer of the data."""
+        """Restore the counts, and check that the weights were trained in this network, on the data's tokenizer."""
         super().on_load_checkpoint(checkpoint)
+        then = current_arguments(current_paths(dict(checkpoint.get("hyper_parameters", {}))))
+        if bool(then.get("hugging_face")) == isinstance(self.decoder, HFDecoder):
+            check_same_function(self, function_arguments(self._plain_arguments()), function_arguments(then))
         if "training_meter" in checkpoint:
             self.meter.load_state_dict(checkpoint["training_meter"])
         self.companions = dict(checkpoint.get("companions", {}))
@@ -374,6 +380,11 @@ class MoELanguageModel(EvaluationTask):
         plain = {without_adapters(name): name for name in self.state_dict() if not is_of_adapter(name)}
         new = {name: weight for name, weight in self.state_dict().items() if is_of_adapter(name)}
         return {plain.get(name, name): weight for name, weight in state.items()} | new
+
+    def _plain_arguments(self) -> dict[str, Any]:
+        """Return the arguments as a checkpoint has them."""
+        theirs = self.decoder.describe() if isinstance(self.decoder, HFDecoder) else None
+        return {**self.hparams, "hugging_face": theirs}
 
     def _data_tokenizer(self) -> Tokenizer | None:
         return getattr(getattr(trainer_of(self), "datamodule", None), "tokenizer", None)

@@ -23,8 +23,10 @@ def matching(module: nn.Module, pattern: str, argument: str) -> list[str]:
         argument: Name of the argument that holds the pattern, for the message.
 
     Raises:
-        UserError: If it names none.
+        UserError: If it is empty or names none.
     """
+    if not pattern.strip():
+        raise UserError(f"`{argument}` has an empty pattern; remove it, or write * for all parameters.")
     names = [name for name, _ in module.named_parameters()]
     found = [name for name in names if fnmatchcase(f".{name}.", f"*.{pattern}.*")]
     if not found:
@@ -70,8 +72,8 @@ def check_factors(factors: Mapping[str, float]) -> None:
     Raises:
         UserError: If one is not above 0.
     """
-    for factor in factors.values():
-        check_above(0, lr_factors=factor)
+    for pattern, factor in factors.items():
+        check_above(0, **{f"lr_factors.{pattern}": factor})
 
 
 def learning_rate_factors(module: nn.Module, factors: Mapping[str, float]) -> dict[str, float]:

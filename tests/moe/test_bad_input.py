@@ -115,7 +115,7 @@ CASES = {
     "type in data": (
         FIT,
         2,
-        ["data.sources is ['stdlib'], but must be of type dict"],
+        ["data.sources is ['stdlib'], but must be of type dict; write it as {name: value}."],
         run("data.init_args.sources", ["stdlib"]),
     ),
     "choice in data": (data("bin_dtype", "uint64"), 2, ["data.bin_dtype is uint64, but must be one of uint16, uint32"]),

@@ -36,6 +36,11 @@ def test_a_pattern_names_whole_parts():
         freeze(net, ["router"])
     with pytest.raises(UserError, match="`lr_factors` has router, but no parameter"):
         build_optimizers(net, AdamW, None, {"router": 0.1})
+    with pytest.raises(UserError, match=r"lr_factors.gate is -1, but must be above 0"):
+        build_optimizers(net, AdamW, None, {"layers": 0.1, "gate": -1})
+    for empty in ("", " "):
+        with pytest.raises(UserError, match="`freeze` has an empty pattern; remove it"):
+            freeze(net, [empty])
     with pytest.raises(UserError, match="leaves no parameter to train"):
         freeze(net, ["*"])
 
