@@ -33,6 +33,19 @@ def temporary(target: Path, folder: bool = False) -> Iterator[Path]:
         os.close(handle)
 
 
+@contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Yield a new hidden folder where the system keeps temporary files, which is removed at the end.
+
+    What killed processes have left there is removed first.
+
+    Args:
+        name: Beginning of its name.
+    """
+    with temporary(Path(tempfile.gettempdir()) / name, folder=True) as path:
+        yield path
+
+
 def remove_left(folder: Path) -> None:
     """Remove what killed processes have left in a folder."""
     for left in folder.glob(f".*{SUFFIX}"):

@@ -33,7 +33,7 @@ def function_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         return _of_network(arguments) | _of_adapter(arguments.get("adapter"))
-    except (UserError, TypeError):  # arguments of another release, or of somebody else
+    except (UserError, AttributeError, KeyError, TypeError, ValueError):  # of another release, or of somebody else
         return {}
 
 

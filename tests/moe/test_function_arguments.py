@@ -113,6 +113,12 @@ def test_a_shape_that_is_written_out_is_the_same_as_a_default():
     assert one == two and function_arguments({"decoder": {"vocab_size": 32, "feed_forward": "switch"}}) == one
 
 
+@pytest.mark.parametrize("foreign", [None, 3, "text", [1], {"class_path": 3}, {"rank": "x"}, {"config": [1]}])
+def test_arguments_of_another_kind_are_not_compared(foreign):
+    for name in ("decoder", "router", "hugging_face", "adapter"):
+        assert isinstance(function_arguments({"decoder": {"vocab_size": 8}, name: foreign}), dict)
+
+
 def test_a_router_counts_by_its_class_and_by_whether_it_normalises():
     keys = {"router", "decoder.feed_forward.normalize_top_k"}
     plain = described(MoELanguageModel(DECODER, seed=0))

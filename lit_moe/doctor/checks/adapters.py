@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import nn
 
+from lit_core.files.temporary import scratch
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_core.lm.language_model import evaluating
 from lit_moe.doctor.check import Finding
@@ -36,16 +36,16 @@ def check(specimen: Specimen) -> Finding:
     if not RequirementCache("peft>=0.21.2"):
         return Finding("n/a", 'peft is not installed; install it with `pip install "lit-shift[peft]"`.')
     adapter = AdapterConfig(_targets(specimen.decoder()), rank=2)
-    with tempfile.TemporaryDirectory() as home:
-        begun = fit(specimen.module(adapter=adapter), specimen, Path(home, "begun"), STOP)
+    with scratch("doctor") as home:
+        begun = fit(specimen.module(adapter=adapter), specimen, home / "begun", STOP)
         start = specimen.module(adapter=adapter).state_dict()
-        whole = fit(specimen.module(adapter=adapter), specimen, Path(home, "whole"), STEPS)
+        whole = fit(specimen.module(adapter=adapter), specimen, home / "whole", STEPS)
         if said := _untrained(start, load_checkpoint_file(whole)):
             return Finding("fail", said)
-        resumed = fit(load_module(begun)[0], specimen, Path(home, "resumed"), STEPS, begun)
+        resumed = fit(load_module(begun)[0], specimen, home / "resumed", STEPS, begun)
         if difference := resume_difference(whole, resumed):
             return Finding("fail", f"After the resume, {difference}.")
-        return _merged(specimen, whole, Path(home, "exported"))
+        return _merged(specimen, whole, home / "exported")
 
 
 def _targets(decoder: HFDecoder) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
-import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from lit_core.files.temporary import scratch
 from lit_moe.doctor.check import Finding
 from lit_moe.doctor.examine import found
 from lit_moe.doctor.losses import FACTORS, StepLosses
@@ -38,11 +38,11 @@ def check(specimen: Specimen) -> Finding:
     Args:
         specimen: The small model.
     """
-    with tempfile.TemporaryDirectory() as home:
-        finding = _train_on_ranks(specimen, Path(home))
+    with scratch("doctor") as home:
+        finding = _train_on_ranks(specimen, home)
         if finding.verdict != "pass":
             return finding
-        trained = torch.load(Path(home, "weights.pt"), weights_only=True)
+        trained = torch.load(home / "weights.pt", weights_only=True)
     begun, *expected = _reference(specimen)
     for step, (ours, theirs) in enumerate(zip(trained, expected, strict=True), 1):
         moved = max(float((theirs[name] - begun[name]).abs().max()) for name in theirs)

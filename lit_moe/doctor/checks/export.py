@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
-from pathlib import Path
 
 import torch
 
 from lit_core.callbacks import RunCheckpoint
+from lit_core.files.temporary import scratch
 from lit_core.lm.language_model import evaluating
 from lit_moe.doctor.check import Finding
 from lit_moe.doctor.specimen import Specimen
@@ -27,12 +26,12 @@ def check(specimen: Specimen) -> Finding:
     from transformers import AutoModelForCausalLM
 
     module, tokens = specimen.module(), specimen.tokens(2, 24)
-    with tempfile.TemporaryDirectory() as home:
-        small_trainer(Path(home), 1, RunCheckpoint(dirpath=home)).fit(module, datamodule=SpecimenData(specimen))
+    with scratch("doctor") as home:
+        small_trainer(home, 1, RunCheckpoint(dirpath=str(home))).fit(module, datamodule=SpecimenData(specimen))
         with contextlib.redirect_stdout(io.StringIO()):
-            export_model(str(Path(home, "last.ckpt")), str(Path(home, "exported")))
+            export_model(str(home / "last.ckpt"), str(home / "exported"))
         theirs, report = AutoModelForCausalLM.from_pretrained(
-            Path(home, "exported"),
+            home / "exported",
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,

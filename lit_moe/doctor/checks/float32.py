@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import Any
 
 import torch
 
+from lit_core.files.temporary import scratch
 from lit_core.lm.transformers_loading import quiet_transformers
 from lit_moe.doctor.check import Finding
 from lit_moe.doctor.specimen import Specimen
@@ -34,7 +34,7 @@ def check(specimen: Specimen) -> Finding:
 
 def _loaded(specimen: Specimen, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     model = specimen.decoder().model
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+    with scratch("doctor") as folder, quiet_transformers():
         model.save_pretrained(folder)
         return _tensors(type(model).from_pretrained(folder, dtype=dtype))
 

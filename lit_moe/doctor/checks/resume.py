@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lit_core.errors import UserError
+from lit_core.files.temporary import scratch
 from lit_core.lightning.checkpoint import load_checkpoint_file
 from lit_moe.doctor.check import Finding
 from lit_moe.doctor.resuming import STEPS, STOP, fit, resume_difference
@@ -29,11 +28,11 @@ def check(specimen: Specimen) -> Finding:
     Args:
         specimen: The small model.
     """
-    with tempfile.TemporaryDirectory() as home:
+    with scratch("doctor") as home:
         extras = _extras(specimen)
-        whole = fit(specimen.module(extras), specimen, Path(home, "whole"), STEPS)
-        begun = fit(specimen.module(extras), specimen, Path(home, "begun"), STOP)
-        resumed = fit(load_module(begun)[0], specimen, Path(home, "resumed"), STEPS, begun)
+        whole = fit(specimen.module(extras), specimen, home / "whole", STEPS)
+        begun = fit(specimen.module(extras), specimen, home / "begun", STOP)
+        resumed = fit(load_module(begun)[0], specimen, home / "resumed", STEPS, begun)
         if difference := resume_difference(whole, resumed):
             return Finding("fail", f"After the resume, {difference}.")
         expected = load_checkpoint_file(whole)
