@@ -40,7 +40,7 @@ def function_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _of_network(arguments: Mapping[str, Any]) -> dict[str, Any]:
     theirs = arguments.get("hugging_face")
     if theirs:
-        config = flat(theirs.get("config") or {}, "hugging_face.config")
+        config = flat(dict(theirs.get("config") or {}), "hugging_face.config")
         return {key: value for key, value in config.items() if not _OTHER.fullmatch(key.split(".")[2])}
     decoder = as_dataclass(DecoderConfig, arguments.get("decoder"), "decoder")
     values = {f"decoder.{key}": value for key, value in asdict(decoder).items() if key not in _IDLE}
