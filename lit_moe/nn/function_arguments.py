@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,11 +14,10 @@ from lit_moe.nn.config import DecoderConfig
 
 #: Fields of a decoder on which no logits depend, or which are widths that only its weights can have.
 _IDLE = {"vocab_size", "d_ff", "feed_forward", "max_seq_len", "activation_checkpointing"}
-#: Keys of a config of transformers that concern training alone, or the form of what a model returns.
-_OTHER = re.compile(
-    r"\w*(dropout|pdrop|jitter|aux_loss|z_loss|initializer|token_id|max_position|dtype)\w*|(output|use|return)_\w+|"
-    r"_\w+|transformers_version|architectures|id2label|label2id|problem_type|vocab_size"
-)
+#: Keys of a config of transformers, and parts of keys, that concern training alone or the form of what a model returns.
+_OTHER = {"architectures", "id2label", "label2id", "problem_type", "return_dict", "transformers_version", "use_cache"}
+_OTHER |= {"vocab_size", "_name_or_path", "_attn_implementation", "_experts_implementation"}
+_OTHER_PARTS = ("aux_loss", "dropout", "dtype", "initializer", "jitter", "max_position", "output_", "pdrop", "token_id")
 
 
 def function_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def _of_network(arguments: Mapping[str, Any]) -> dict[str, Any]:
     theirs = arguments.get("hugging_face")
     if theirs:
         config = flat(dict(theirs.get("config") or {}), "hugging_face.config")
-        return {key: value for key, value in config.items() if not _OTHER.fullmatch(key.split(".")[2])}
+        return {key: value for key, value in config.items() if not _concerns_others(key.split(".")[2])}
     decoder = as_dataclass(DecoderConfig, arguments.get("decoder"), "decoder")
     values = {f"decoder.{key}": value for key, value in asdict(decoder).items() if key not in _IDLE}
     usual = {"n_kv_heads": decoder.n_heads, "head_dim": decoder.d_model // decoder.n_heads}
@@ -54,6 +52,10 @@ def _of_network(arguments: Mapping[str, Any]) -> dict[str, Any]:
     mixture["normalize_top_k"] |= bool(settings.get("normalize_top_k"))
     del mixture["backend"]
     return values | flat(mixture, "decoder.feed_forward") | {"router": str(router["class_path"]).rpartition(".")[2]}
+
+
+def _concerns_others(key: str) -> bool:
+    return key in _OTHER or any(part in key for part in _OTHER_PARTS)
 
 
 def _of_adapter(arguments: Any) -> dict[str, Any]:
