@@ -17,7 +17,8 @@ _IDLE = {"vocab_size", "d_ff", "feed_forward", "max_seq_len", "activation_checkp
 #: Keys of a config of transformers, and parts of keys, that concern training alone or the form of what a model returns.
 _OTHER = {"architectures", "id2label", "label2id", "problem_type", "return_dict", "transformers_version", "use_cache"}
 _OTHER |= {"vocab_size", "_name_or_path", "_attn_implementation", "_experts_implementation"}
-_OTHER_PARTS = ("aux_loss", "dropout", "dtype", "initializer", "jitter", "max_position", "output_", "pdrop", "token_id")
+_OTHER |= {"output_attentions", "output_hidden_states", "output_router_logits"}
+_OTHER_PARTS = ("aux_loss", "dropout", "dtype", "initializer", "max_position", "pdrop", "token_id", "z_loss")
 
 
 def function_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
