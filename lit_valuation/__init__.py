@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lit_valuation.module import ClassifierTask
     from lit_valuation.multi_label import MultiLabelTask
     from lit_valuation.regression import RegressionTask
+    from lit_valuation.tagging import TaggingTask
 
-__all__ = ["ClassifierTask", "GradientMatching", "MultiLabelTask", "RegressionTask"]
+__all__ = ["ClassifierTask", "GradientMatching", "MultiLabelTask", "RegressionTask", "TaggingTask"]
 __getattr__, __dir__ = exports(__name__)

@@ -24,7 +24,7 @@ class Batch:
     Args:
         x: Inputs, ``(batch, ...)``.
         y: Targets: class indices, ``(batch,)``, -100 for rows that are not scored; or labels or values as floats,
-            ``(batch, k)``.
+            ``(batch, k)``; or an index per position of a text, int64 of shape ``(batch, positions)``.
         index: Index of each sample in its set, -1 for rows that only pad the batch; None if not known.
         weight: Weight of each sample in the loss, ``(batch,)``; None for equal weights.
     """
@@ -40,9 +40,17 @@ class Batch:
             return torch.ones(len(self.y), dtype=torch.bool, device=self.y.device)
         return self.index >= 0
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether the samples are texts with a target per position."""
+        return self.y.ndim == 2 and not self.y.is_floating_point()
+
     def scored(self) -> Tensor:
         """Return which rows are samples with a target, which losses and scores count, bool of shape ``(batch,)``."""
-        return self.real() if self.y.is_floating_point() else self.real() & (self.y != IGNORED)
+        if self.y.is_floating_point():
+            return self.real()
+        has_target = self.y != IGNORED
+        return self.real() & (has_target.any(1) if self.has_positions else has_target)
 
 
 def as_batch(batch: Any, keys: Sequence[str | int] = ("x", "y")) -> Batch:

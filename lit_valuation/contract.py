@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError, reason_of
 from lit_core.screen import rank_zero_info
 from lit_valuation.functional.gradients import Loss
+from lit_valuation.functional.token_gradients import Positions
 
 #: Losses of torch whose gradients are known, up to a factor that all samples share.
 _LOSSES: dict[type[nn.Module], Loss] = {
@@ -54,6 +56,23 @@ def smoothing_of(module: nn.Module) -> float:
     """Return the label smoothing of a module's loss, or else its attribute ``label_smoothing``, or 0."""
     loss = getattr(module, "loss", None)
     return float(getattr(loss if isinstance(loss, nn.Module) else module, "label_smoothing", 0.0))
+
+
+def positions_of(module: nn.Module) -> Positions:
+    """Return how a module's loss of a text comes from its positions: its attribute ``positions``, or mean.
+
+    Raises:
+        UserError: If it is neither ``mean`` nor ``sum``.
+    """
+    positions: Positions = getattr(module, "positions", "mean")
+    if positions not in get_args(Positions):
+        raise UserError(f"`positions` of {type(module).__name__} is {positions!r}, but must be mean or sum.")
+    return positions
+
+
+def ignored_of(module: nn.Module) -> int:
+    """Return the index whose positions do not count in a module's loss, besides -100, as its loss of torch says."""
+    return int(getattr(getattr(module, "loss", None), "ignore_index", IGNORED))
 
 
 def class_names(module: nn.Module, of_data: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class ClassifierScores(OneValue):
         hard_classes: Names of the classes whose recall is computed.
         dtype: Number format of the sum of the losses; devices without float64 take float32.
         value: Name of the only score to compute, as a scalar that can be logged; None computes all, as a dict.
+        others: Names of further scores that a subclass computes.
 
     Raises:
         UserError: If a hard class is not among the classes, or there is no score of this name.
@@ -38,9 +39,10 @@ class ClassifierScores(OneValue):
         hard_classes: Sequence[str] = (),
         dtype: torch.dtype = torch.float64,
         value: str | None = None,
+        others: Sequence[str] = (),
     ) -> None:
         of_hard = ["hard_accuracy", *(f"recall/{name}" for name in hard_classes)] if hard_classes else []
-        super().__init__(value, ["loss", "accuracy", *of_hard])
+        super().__init__(value, ["loss", "accuracy", *others, *of_hard])
         self.hard = class_numbers(classes, hard_classes)
         self.add_state("nll", torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
         self.add_state("correct", torch.zeros(len(classes), dtype=torch.int64), dist_reduce_fx="sum")
@@ -66,13 +68,59 @@ class ClassifierScores(OneValue):
             ``loss`` in nats and ``accuracy`` from 0 to 1; with hard classes also ``hard_accuracy`` over their samples
             and ``recall/{class}`` for each. A score is NaN if it has no samples.
         """
+        return self.selected({name: value.float() for name, value in self.values().items()})
+
+    def values(self) -> dict[str, Tensor]:
+        """Return all scores by name."""
         values = {"loss": self.nll / self.samples.sum(), "accuracy": self.correct.sum() / self.samples.sum()}
         if self.hard:
             chosen = list(self.hard.values())
             values["hard_accuracy"] = self.correct[chosen].sum() / self.samples[chosen].sum()
         for name, number in self.hard.items():
             values[f"recall/{name}"] = self.correct[number] / self.samples[number]
-        return self.selected({name: value.float() for name, value in values.items()})
+        return values
+
+
+class TaggingScores(ClassifierScores):
+    """The scores of `ClassifierScores` over tokens, and F1, as sums over tokens, so uneven batches and devices add up.
+
+    Args:
+        classes: Names of the tags, in the order of their indices.
+        hard_classes: Names of the tags whose recall is computed.
+        dtype: Number format of the sum of the losses; devices without float64 take float32.
+        value: Name of the only score to compute, as a scalar that can be logged; None computes all, as a dict.
+
+    Raises:
+        UserError: If a hard tag is not among the tags, or there is no score of this name.
+    """
+
+    predicted: Tensor
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        hard_classes: Sequence[str] = (),
+        dtype: torch.dtype = torch.float64,
+        value: str | None = None,
+    ) -> None:
+        super().__init__(classes, hard_classes, dtype, value, ["f1_macro"])
+        self.add_state("predicted", torch.zeros(len(classes), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, nll: Tensor, predicted: Tensor, y: Tensor) -> None:
+        """Add tokens; the caller leaves those without a tag out.
+
+        Args:
+            nll: Negative log-likelihood of each token's tag in nats, ``(tokens,)``.
+            predicted: Index of the predicted tag, ``(tokens,)``.
+            y: Index of the true tag, ``(tokens,)``.
+        """
+        super().update(nll, predicted, y)
+        self.predicted += torch.bincount(predicted, minlength=len(self.samples))
+
+    def values(self) -> dict[str, Tensor]:
+        """Return the scores of `ClassifierScores`, and ``f1_macro``: the mean over tags present or predicted."""
+        either = self.predicted + self.samples
+        return super().values() | {"f1_macro": (2 * self.correct / either)[either > 0].mean()}
 
 
 class MultiLabelScores(OneValue):

@@ -10,12 +10,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError
 
-#: What is predicted of a sample: its class, which of several labels it has, or one or more numbers.
-Target = Literal["class", "labels", "values"]
+#: What is predicted of a sample: its class, which of several labels it has, one or more numbers, a tag for each token
+#: of a text, or each token of a text from those before it.
+Target = Literal["class", "labels", "values", "tags", "text"]
 #: What `Samples.classes` names, by kind of target.
-NAMED: Mapping[Target, str] = {"class": "classes", "labels": "labels", "values": "target columns"}
+NAMED: Mapping[Target, str] = {
+    "class": "classes",
+    "labels": "labels",
+    "values": "target columns",
+    "tags": "tags",
+    "text": "target columns",
+}
+#: The one target column of texts whose tokens are predicted.
+NEXT_TOKEN = "next token"
+#: Where a text that is shorter than others has no token.
+NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
@@ -24,13 +36,16 @@ class Samples:
 
     Args:
         x: Inputs of shape ``(n, ...)``: images ``(n, channels, height, width)`` as uint8 or as floats in [0, 1], tables
-            and embeddings ``(n, features)`` as float32.
+            and embeddings ``(n, features)`` as float32, texts ``(n, length)`` as token ids, int64, -1 after the last.
         y: Target of each sample: class index, int64 of shape ``(n,)``; or labels, float32 of 0 and 1 of shape
-            ``(n, k)``; or values, finite float32 of shape ``(n, k)``.
-        classes: Names of the classes, in the order of their indices; of the k labels; or of the k target columns.
+            ``(n, k)``; or values, finite float32 of shape ``(n, k)``; or for each token the index of its tag, or the
+            token after it, int64 of shape ``(n, length)``, -100 where there is none.
+        classes: Names of the classes or tags, in the order of their indices; of the k labels; or of the k target
+            columns.
         keys: Key of each sample, unique within the party.
         groups: Group of each sample, such as ``snow``; None if groups are not known.
-        target: Kind of the targets: ``class``, ``labels`` (several labels per sample) or ``values`` (regression).
+        target: Kind of the targets: ``class``, ``labels`` (several labels per sample), ``values`` (regression),
+            ``tags`` (sequence labelling) or ``text`` (language modelling).
 
     Raises:
         UserError: If lengths differ, a key is repeated, or the targets are not of the kind and shape that ``target``
@@ -54,6 +69,8 @@ class Samples:
             raise UserError("keys has a key twice; give each sample a key of its own.")
         if self.target == "class":
             self._check_classes()
+        elif self.has_positions:
+            self._check_positions()
         else:
             self._check_columns()
 
@@ -62,6 +79,23 @@ class Samples:
             raise UserError(
                 f"y runs from {int(self.y.min())} to {int(self.y.max())}, but classes has {len(self.classes)} names; "
                 "give indices of these names."
+            )
+
+    def _check_positions(self) -> None:
+        if self.y.ndim != 2 or self.y.dtype != torch.int64 or (self.x.is_floating_point() and self.x.shape[1]):
+            raise UserError(
+                f"x is {self.x.dtype} and y is {self.y.dtype} of shape {tuple(self.y.shape)}, but {self.target} are "
+                "int64 of shape (n, length), as are token ids; give these."
+            )
+        has_target = self.y != IGNORED
+        if self.y.shape[1] and not bool(has_target.any(1).all()):
+            empty = self.keys[int((~has_target.any(1)).nonzero()[0])]
+            raise UserError(f"Sample {empty} has no target at any of its tokens; leave it out.")
+        known = self.y[has_target]
+        if self.target == "tags" and len(known) and not 0 <= int(known.min()) <= int(known.max()) < len(self.classes):
+            raise UserError(
+                f"y runs from {int(known.min())} to {int(known.max())}, but classes has {len(self.classes)} tags; give "
+                "indices of these, and -100 where there is none."
             )
 
     def _check_columns(self) -> None:
@@ -81,6 +115,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the samples are texts with a target per token."""
+        return self.target in ("tags", "text")
 
     def take(self, indices: Tensor | Sequence[int]) -> Samples:
         """Return the samples at ``indices``, in that order."""
@@ -102,16 +141,22 @@ class Samples:
         return self.y if self.target == "class" else torch.zeros(len(self), dtype=torch.int64)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of samples by name: of each class that has any, with each label, or by target column."""
+        """Return the number of samples by name: of each class that has any, with each label or tag, or by column."""
         if self.target == "class":
             return {self.classes[c]: int((self.y == c).sum()) for c in self.y.unique().tolist()}
+        if self.target == "tags":
+            return {name: int((self.y == index).any(1).sum()) for index, name in enumerate(self.classes)}
         per_column = self.y.sum(0) if self.target == "labels" else torch.full((len(self.classes),), len(self))
         return {name: int(count) for name, count in zip(self.classes, per_column.tolist(), strict=True)}
 
     def described(self) -> list[str]:
-        """Return each sample's target as text: its class, its labels, or its values by column."""
+        """Return each sample's target as text: its class, labels, tags, number of tokens, or values by column."""
         if self.target == "class":
             return [self.classes[c] for c in self.y.tolist()]
+        if self.target == "tags":
+            return [" ".join(self.classes[tag] for tag in row if tag != IGNORED) for row in self.y.tolist()]
+        if self.target == "text":
+            return [f"{count} tokens" for count in (self.y != IGNORED).sum(1).tolist()]
         rows = [list(zip(self.classes, row, strict=True)) for row in self.y.tolist()]
         if self.target == "labels":
             return ["; ".join(name for name, has in row if has) for row in rows]
@@ -121,8 +166,10 @@ class Samples:
         """Return the samples of some classes; class indices do not change.
 
         Raises:
-            UserError: If the target is not a class, and the names are not those of all its columns.
+            UserError: If the target is not a class, and the names are not those of all its columns or tags.
         """
+        if self.target == "tags":
+            return self.renumbered(names)
         if self.target != "class":
             self._require_names(names)
             return self
@@ -133,21 +180,23 @@ class Samples:
         """Return the same samples with the class indices, or the columns, of ``classes``, which are matched by name.
 
         Raises:
-            UserError: If a sample's class is not among ``classes``, or the columns have other names.
+            UserError: If a sample's class or tag is not among ``classes``, or the columns have other names.
         """
-        if self.target != "class":
+        if self.target == "text":
+            self._require_names(classes)
+            return self
+        if self.target not in ("class", "tags"):
             self._require_names(classes)
             columns = [self.classes.index(name) for name in classes]
             return replace(self, y=self.y[:, columns], classes=tuple(classes))
-        missing = sorted({self.classes[int(c)] for c in self.y.unique()} - set(classes))
+        missing = sorted({self.classes[int(c)] for c in self.y.unique() if c != IGNORED} - set(classes))
         if missing:
+            what = "class" if self.target == "class" else "tag"
             raise UserError(
-                f"The samples hold the class {missing[0]!r}, but the model or the other data have "
-                f"{', '.join(classes)}; use data of the same classes."
+                f"The samples hold the {what} {missing[0]!r}, but the model or the other data have "
+                f"{', '.join(classes)}; use data of the same {NAMED[self.target]}."
             )
-        index_of = {name: index for index, name in enumerate(classes)}
-        new_index = torch.tensor([index_of.get(name, -1) for name in self.classes], dtype=torch.int64)
-        return replace(self, y=new_index[self.y], classes=tuple(classes))
+        return replace(self, y=moved(self.y, self.classes, classes), classes=tuple(classes))
 
     def _require_names(self, names: Sequence[str]) -> None:
         if set(names) != set(self.classes):
@@ -158,7 +207,7 @@ class Samples:
             )
 
     def inputs(self) -> Tensor:
-        """Return ``x`` as float32, uint8 images scaled to [0, 1]."""
+        """Return ``x`` as a network takes it; see `as_inputs`."""
         return as_inputs(self.x)
 
 
@@ -170,8 +219,27 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def moved(y: Tensor, classes: Sequence[str], new: Sequence[str]) -> Tensor:
+    """Return indices of ``new`` for those of ``classes`` by name, -1 for names that are not in it; -100 stays."""
+    index_of = {name: index for index, name in enumerate(new)}
+    indices = torch.tensor([index_of.get(name, -1) for name in classes], dtype=torch.int64)
+    return indices[y.clamp(min=0)].where(y != IGNORED, IGNORED) if len(indices) else y
+
+
+def next_tokens(x: Tensor) -> Tensor:
+    """Return the token after each token of texts, int64 of shape ``(n, length)``, -100 where there is none.
+
+    Args:
+        x: Token ids, ``(n, length)``, -1 after the last token.
+    """
+    following = torch.cat([x[:, 1:], x.new_full((len(x), 1), NO_TOKEN)], dim=1)
+    return following.where(following != NO_TOKEN, IGNORED)
+
+
 def as_inputs(x: Tensor) -> Tensor:
-    """Return inputs as a network takes them: float32, uint8 images scaled to [0, 1]."""
+    """Return inputs as a network takes them: token ids as they are, else float32, uint8 images scaled to [0, 1]."""
+    if x.dtype == torch.int64:
+        return x
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 

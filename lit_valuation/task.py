@@ -31,7 +31,13 @@ WHICH_SAMPLES = (
 )
 
 #: The task of each kind of target.
-TASKS: Mapping[Target, str] = {"class": "ClassifierTask", "labels": "MultiLabelTask", "values": "RegressionTask"}
+TASKS: Mapping[Target, str] = {
+    "class": "ClassifierTask",
+    "labels": "MultiLabelTask",
+    "values": "RegressionTask",
+    "tags": "TaggingTask",
+    "text": "a language model of your own, which you train with Lightning",
+}
 
 
 def sgd(params: Iterable[Any]) -> Optimizer:
@@ -40,7 +46,7 @@ def sgd(params: Iterable[Any]) -> Optimizer:
 
 
 class SampleTask(EvaluationTask):
-    """Base of `ClassifierTask`, `MultiLabelTask` and `RegressionTask`.
+    """Base of `ClassifierTask`, `MultiLabelTask`, `RegressionTask` and `TaggingTask`.
 
     A subclass names its loss and the kind of its targets, and defines `new_scores` and `update_scores`. What a training
     is, and what the arguments mean, is said there.
@@ -107,9 +113,17 @@ class SampleTask(EvaluationTask):
         """Return what the loss compares the outputs with: the targets, unless a subclass scales them."""
         return y
 
+    def losses(self, outputs: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the loss of each sample, ``(batch,)``."""
+        return sample_losses(outputs, self.wanted_outputs(y), self.loss, label_smoothing)
+
+    def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return how well each sample is predicted, ``(batch,)``; see `sample_scores`."""
+        return sample_scores(outputs, self.wanted_outputs(y), self.loss)
+
     @property
     def n_classes(self) -> int:
-        """Number of outputs: of classes, labels or target columns."""
+        """Number of outputs: of classes, labels, tags or target columns."""
         return len(self.classes)
 
     @property
@@ -144,12 +158,13 @@ class SampleTask(EvaluationTask):
         """Compute the outputs of the network: logits of classes or labels, or scaled values.
 
         Args:
-            x: Inputs ``(batch, ...)``; uint8 images are scaled to [0, 1].
+            x: Inputs ``(batch, ...)``; uint8 images are scaled to [0, 1], token ids stay.
 
         Returns:
             Outputs ``(batch, k)``, in float32 or higher precision, whatever the precision of the weights.
         """
-        outputs: Tensor = self.network(as_inputs(x).to(self.dtype))
+        inputs = as_inputs(x)
+        outputs: Tensor = self.network(inputs.to(self.dtype) if inputs.is_floating_point() else inputs)
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -159,7 +174,7 @@ class SampleTask(EvaluationTask):
         scored = samples.scored()
         losses = self._losses(outputs, samples, scored, self.label_smoothing)
         loss = (losses if samples.weight is None else losses * samples.weight.to(losses)).sum()
-        score = sample_scores(outputs.detach(), self.wanted_outputs(samples.y), self.loss)[scored].sum()
+        score = self.scores(outputs.detach(), samples.y)[scored].sum()
         n_scored = scored.sum()
         self._window.append(torch.stack([loss.detach(), score.to(loss), n_scored.to(loss)]))
         return self.step_loss(loss / n_scored.clamp(min=1), n_scored)
@@ -167,7 +182,7 @@ class SampleTask(EvaluationTask):
     def _losses(self, outputs: Tensor, samples: Batch, scored: Tensor, label_smoothing: float) -> Tensor:
         """Return the loss of each row, 0 for rows that are not scored."""
         y = samples.y.where(scored, IGNORED) if self.target == "class" else samples.y
-        return sample_losses(outputs, self.wanted_outputs(y), self.loss, label_smoothing).where(scored, 0.0)
+        return self.losses(outputs, y, label_smoothing).where(scored, 0.0)
 
     def _augmented(self, x: Tensor) -> Tensor:
         if self.augmentation is None:
@@ -220,7 +235,7 @@ class SampleTask(EvaluationTask):
         scored = samples.scored()
         outputs, y = self(samples.x)[scored], samples.y[scored]
         _, metric = self.source_metric(stage, dataloader_idx, self.new_scores)
-        self.update_scores(metric, sample_losses(outputs, self.wanted_outputs(y), self.loss), outputs, y)
+        self.update_scores(metric, self.losses(outputs, y), outputs, y)
 
     def source_values(self, stage: str, source: str, metric: Metric) -> Mapping[str, Tensor | float]:
         """Return the scores of a source."""

@@ -64,6 +64,8 @@ NEEDED = {
     },
     "ReplayMixing": {"fraction": 0.5},
     "SampleText": {"prompts": [""]},
+    "TaggingTask": {"network": ..., "classes": ["a", "b"], "input_shape": [4]},
+    "TokenConvNet": {"input_shape": [4], "n_classes": 2, "vocabulary": 8},
     "TokenDataModule": {"root": "tokens", "sources": {"austen": 1.0}, "replay": {"stdlib": 1.0}},
 }
 #: Values of a study, which the options of its cells check; and an owner's, which the division checks by its name.

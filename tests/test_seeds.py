@@ -28,10 +28,10 @@ from lit_moe.doctor.families import small_config
 from lit_moe.doctor.specimen import Specimen
 from lit_moe.lm import DecoderLM
 from lit_moe.nn import DecoderConfig
-from lit_valuation import ClassifierTask, MultiLabelTask, RegressionTask
+from lit_valuation import ClassifierTask, MultiLabelTask, RegressionTask, TaggingTask
 from lit_valuation.callbacks import GradientMatching
 from lit_valuation.data.module import OwnersDataModule
-from lit_valuation.nn import MLP
+from lit_valuation.nn import MLP, TokenConvNet
 
 TINY = {"vocab_size": 257, "n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 16}
 ROWS = {"one": [{"x": row} for row in range(8)]}
@@ -58,6 +58,7 @@ MAKE = {
     RegressionTask: lambda **seed: RegressionTask(
         lambda shape, n: MLP(shape, n), ["a"], [4], target_mean=[0.0], target_scale=[1.0], **seed
     ),
+    TaggingTask: lambda **seed: TaggingTask(lambda shape, n: TokenConvNet(shape, n, 8), ["a", "b"], [4], **seed),
     GradientMatching: GradientMatching,
     OwnersDataModule: lambda **seed: OwnersDataModule("owners", **seed),
     TextDataModule: lambda **seed: TextDataModule("texts", **seed),

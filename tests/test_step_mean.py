@@ -17,7 +17,8 @@ from lit_detect import DetectorTask
 from lit_detect.detectors import TrainedDetector
 from lit_moe import MoELanguageModel, ShardedStrategy
 from lit_moe.nn import DecoderConfig, MoEConfig, PenaltyRouter, auxiliary_losses
-from lit_valuation import ClassifierTask, MultiLabelTask, RegressionTask
+from lit_valuation import ClassifierTask, MultiLabelTask, RegressionTask, TaggingTask
+from lit_valuation.nn import TokenConvNet
 
 sys.path.append(str(Path(__file__).parent / "moe"))
 from ranks import on_ranks
@@ -144,6 +145,35 @@ class Regression(Classifier):
         return ((outputs * scale + torch.tensor(self.mean) - y) ** 2 / scale**2).sum(1) / 2
 
 
+class Tagging(Classifier):
+    positions = "mean"
+
+    def task(self, network):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = TokenConvNet((5,), 3, 9, width=4, hidden=(4,))
+        return TaggingTask(network, "abc", (5,), sgd, positions=self.positions)
+
+    def batch(self, number, count):
+        batch = super().batch(number, count)
+        length = len(batch["x"])
+        return batch | {"x": draw(16, 5, seed=number, below=9)[:length]}
+
+    def targets(self, seed):
+        y = draw(16, 5, seed=seed, below=3)
+        y[:, 3:] = IGNORED  # as where a text ends
+        return y
+
+    def losses(self, outputs, y):
+        """Nats of each tag's probability, over the three tokens that have one."""
+        nats = -outputs[:, :3].log_softmax(2).gather(2, y[:, :3, None])[..., 0]
+        return nats.mean(1) if self.positions == "mean" else nats.sum(1)
+
+
+class SummedTagging(Tagging):
+    positions = "sum"
+
+
 class Detector:
     def model(self):
         with torch.random.fork_rng():
@@ -171,6 +201,8 @@ TASKS = {
     "of other sizes": Classifier("size"),
     "several labels": MultiLabel(),
     "numbers": Regression(),
+    "tags": Tagging(),
+    "summed tags": SummedTagging("size"),
     "detector": Detector(),
 }
 STRATEGIES = {

@@ -25,8 +25,9 @@ class PredictionTable(Callback):
     Works on any LightningModule with ``classes``, the names of the classes, labels or target columns, whose
     ``predict_step`` returns a mapping with ``probabilities`` or ``values``, ``(batch, k)``, and perhaps ``index``
     ``(batch,)``. The column ``class`` has the most probable class; if the module's ``target`` is ``labels``, the column
-    ``labels`` has those with a probability above 0.5, between semicolons. Values have no such column. The file has all
-    devices' rows.
+    ``labels`` has those with a probability above 0.5, between semicolons. Values have no such column. If it is
+    ``tags``, ``predict_step`` returns ``tags``, indices of shape ``(batch, length)`` with -100 at no token, and the
+    column ``tags`` has their names, between blanks. The file has all devices' rows.
 
     Args:
         path: Path of the file, which is written whole or not at all. It must not exist.
@@ -62,8 +63,10 @@ class PredictionTable(Callback):
     ) -> None:
         """Store the predictions of a batch."""
         classes, name = len(pl_module.classes), type(pl_module).__name__  # type: ignore[arg-type]
-        key = "values" if _target(pl_module) == "values" else "probabilities"
+        key = {"values": "values", "tags": "tags"}.get(_target(pl_module), "probabilities")
         probabilities = outputs.get(key) if isinstance(outputs, Mapping) else None
+        if key == "tags" and isinstance(probabilities, Tensor) and probabilities.ndim == 2:
+            classes = probabilities.shape[1]  # of which there is one per token
         if not isinstance(probabilities, Tensor) or probabilities.shape[1:] != (classes,):
             raise UserError(
                 f"PredictionTable needs a predict_step that returns a mapping with `{key}` of shape (batch, "
@@ -87,10 +90,13 @@ class PredictionTable(Callback):
         text = io.StringIO()
         table = CsvWriter(text)
         target = _target(pl_module)
-        named = {"class": ["class"], "labels": ["labels"], "values": []}[target]
-        table.row(["index", *named, *classes])
+        named = {"class": ["class"], "labels": ["labels"], "tags": ["tags"]}.get(target, [])
+        table.row(["index", *named, *(() if target == "tags" else classes)])
         for position in index.argsort().tolist():
             row = probabilities[position]
+            if target == "tags":
+                table.row([int(index[position]), " ".join(classes[tag] for tag in row.tolist() if tag >= 0)])
+                continue
             predicted = [classes[int(row.argmax())]] if target == "class" else []
             if target == "labels":
                 predicted = ["; ".join(name for name, p in zip(classes, row.tolist(), strict=True) if p > 0.5)]

@@ -13,6 +13,7 @@ from lit_valuation.data.module import OwnersDataModule  # noqa: F401  # so that 
 from lit_valuation.module import ClassifierTask  # noqa: F401
 from lit_valuation.multi_label import MultiLabelTask  # noqa: F401
 from lit_valuation.regression import RegressionTask  # noqa: F401
+from lit_valuation.tagging import TaggingTask  # noqa: F401
 from lit_valuation.task import SampleTask
 
 

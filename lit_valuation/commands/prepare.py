@@ -66,7 +66,8 @@ def prepare(
 ) -> Summary:
     """Write a party's own samples as labelled shards with the splits train, val and test, for all other commands.
 
-    A sample's target is its class, several labels, or numbers to be predicted, as the source says.
+    A sample's target is its class, several labels, numbers to be predicted, a tag for each word of a text, or the text
+    itself, as the source says.
 
     Exact copies of a sample are left out, whatever their class; if val or test hold a copy of a sample, train does not.
     The root changes only at the end. Equal arguments give equal files.
@@ -87,7 +88,7 @@ def prepare(
         verify: Whether to only compare the files in the root with their recorded hashes.
 
     Returns:
-        Number of samples by split and class; with each label; or by target column.
+        Number of samples by split and class; with each label or tag; or by target column.
 
     Raises:
         UserError: If an argument or the source is wrong, or the root holds other files.
@@ -210,11 +211,12 @@ def _own(sources: Mapping[str, LabelledSource], shared: Mapping[str, str] | None
     parts = {name: kept.take([i for i, other in enumerate(split_of) if other == name]) for name in read}
     trained = parts["train"].counts()
     for name, part in parts.items():
-        foreign = sorted(part.counts().keys() - trained.keys())
-        if foreign:
+        foreign = sorted(one for one, count in part.counts().items() if count and not trained.get(one))
+        if foreign and part.target in ("class", "tags"):
+            what = "class" if part.target == "class" else "tag"
             raise UserError(
-                f"{name} holds the class {foreign[0]!r}, of which the source has no sample; add some, or give both the "
-                "same names by `classes`."
+                f"{name} holds the {what} {foreign[0]!r}, of which the source has no sample; add some, or give both "
+                "the same names by `classes`."
             )
         if not len(part):
             raise UserError(f"{name} has no sample that is left; give others.")
@@ -228,6 +230,7 @@ def _check_alike(source: LabelledSource, samples: Samples, other: LabelledSource
         ("inputs of the shape", tuple(samples.x.shape[1:]), tuple(others.x.shape[1:])),
         ("embeddings by", source.made_by, other.made_by),
         ("the columns", source.columns, other.columns),
+        ("tokens of the vocabulary", source.vocabulary, other.vocabulary),
         ("the target", samples.target, others.target),
     ):
         if one != two:

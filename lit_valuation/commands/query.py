@@ -83,7 +83,7 @@ def query(
     Args:
         ckpt_path: Checkpoint of your ``lit-valuation fit``, or of a LightningModule of your own.
         data: Folder of your own data, with the labelled shard sets train and val. The hard cases are mistakes on val,
-            or, where targets are labels or values, the samples of val with the largest losses.
+            or, where targets are not classes, the samples of val with the largest losses.
         to: Names by which your ledger knows the owners that you will send the query to.
         output: Folder to be written and sent.
         model: Import path of a LightningModule of your own whose checkpoint it is, or its class_path and init_args as a
@@ -91,7 +91,7 @@ def query(
             checkpoint of ``lit-valuation fit``.
         per_class: Most hard cases of a class to send, or of all where targets are not classes, 1 or more; half of its
             mistakes, rounded down, are held out.
-        worst: Share of val that is hard where targets are labels or values, by the largest losses, above 0 and up to 1.
+        worst: Share of val that is hard where targets are not classes, by the largest losses, above 0 and up to 1.
         budget: Most samples that an owner's answer may hold, 1 or more.
         classes: Names of the classes to ask for; null takes every class with a mistake.
         encoder: Encoder that owners must use if their selector uses one; null lets each owner decide.
@@ -181,7 +181,8 @@ def query(
     notes |= {} if made is None else {"queries": keys, **made.notes}
     attached = {MODEL: sent_model} if sent_model else {PROBE: made.content} if made else {}
     queries = anonymized(cases.queries) if made is None else None
-    sending = outgoing(folder, queries, validation.kind, licence, describe, book.staged, attached)
+    vocabulary = validation.vocabulary
+    sending = outgoing(folder, queries, validation.kind, licence, describe, book.staged, attached, vocabulary)
     with book.locked(), sending as manifest:
         most = limits.total_limit(book, total_limit)
         for party, of_party in [*((name, limit) for name in to), (None, most)]:  # before the first line

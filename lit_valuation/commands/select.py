@@ -158,6 +158,8 @@ def select(
         return
     _check_selection(selector, selection, budget)
     shared = samples.take(selection.indices)
+    if shared.target == "tags":  # a model of the owner's may know more
+        shared = shared.renumbered(list(received.manifest.contents.classes))
     if dry_run:
         say(f"Nothing was sent. Look at {write_sheet(folder, shared, shared.keys, owned.meta.get('columns'))}")
         return
@@ -178,7 +180,8 @@ def select(
             return Answer(received.digest, contents, budget, keys, weights, total, choice)
 
         licence = owned.shards.index["licence"]
-        with outgoing(folder, anonymized(shared), owned.kind, licence, describe, book.staged) as manifest:
+        sent, vocabulary = anonymized(shared), owned.vocabulary
+        with outgoing(folder, sent, owned.kind, licence, describe, book.staged, vocabulary=vocabulary) as manifest:
             notes = {"query": received.digest, "withheld": withhold or [], "limit": limit, "record": new_record()}
             notes |= {} if most is None else {"total_limit": most}
             notes |= {"left_out": {"equal": copies.equal, "near": copies.near}} if copies.note else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError, did_you_mean
 from lit_core.files.rows import csv_rows
 from lit_core.screen import say
@@ -56,8 +57,9 @@ def read_class_map(path: str | Path) -> dict[str, str]:
 def with_shared_names(samples: Samples, shared: Mapping[str, str], path: str | Path) -> Samples:
     """Return samples whose classes have their shared names, without those of classes that have none.
 
-    Labels and target columns are renamed likewise, and those without a shared name are left out. A sample has a shared
-    label if it has any of those that become it; a label of the map that no sample has stays.
+    Labels, tags and target columns are renamed likewise, and those without a shared name are left out; a token whose
+    tag is left out has none. A sample has a shared label if it has any of those that become it; a label or tag of the
+    map that no sample has stays.
 
     Args:
         samples: Samples of the party's own classes.
@@ -67,7 +69,10 @@ def with_shared_names(samples: Samples, shared: Mapping[str, str], path: str | P
     Raises:
         UserError: If the map does not know a class, or leaves all out, or two target columns become one.
     """
-    own = [name for name in samples.classes if name in samples.counts()]
+    if samples.target == "text":
+        raise UserError(f"classes is {path}, but texts whose tokens are predicted have no names; leave it out.")
+    counts = samples.counts()
+    own = [name for name in samples.classes if name in counts and (counts[name] or samples.target != "tags")]
     for name in own:
         if name not in shared:
             raise UserError(
@@ -77,10 +82,12 @@ def with_shared_names(samples: Samples, shared: Mapping[str, str], path: str | P
     unused = [name for name in shared if name not in own]
     if unused:
         say(f"Note: {len(unused):,} classes of {path} have no samples, such as {unused[0]}.", error=True)
-    named = shared if samples.target == "labels" else own
+    named = shared if samples.target in ("labels", "tags") else own
     targets = tuple(sorted({shared[name] for name in named} - {""}))
     if not targets:
         raise UserError(f"{path} gives no class of the samples a shared name, so all are left out; add some.")
+    if samples.target == "tags":
+        return _with_shared_tags(samples, shared, targets)
     if samples.target != "class":
         return _with_shared_columns(samples, shared, targets, path)
     number = {name: index for index, name in enumerate(targets)}
@@ -112,6 +119,15 @@ def _folded(name: str) -> str:
     with suppress(ValueError):
         return repr(float(name))
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _with_shared_tags(samples: Samples, shared: Mapping[str, str], targets: tuple[str, ...]) -> Samples:
+    """Return texts whose tags have their shared names, without those of which no token has a tag that is left."""
+    names = [shared.get(name, "") for name in samples.classes]
+    indices = torch.tensor([targets.index(name) if name else IGNORED for name in names])
+    y = indices[samples.y.clamp(min=0)].where(samples.y != IGNORED, IGNORED)
+    kept = (y != IGNORED).any(1).nonzero().squeeze(1)
+    return replace(samples.take(kept), y=y[kept], classes=targets)
 
 
 def _with_shared_columns(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.samples import NAMED, Samples
+from lit_valuation.samples import NAMED, Samples, moved
 
 #: Sets of up to this many bytes as float32 stay in memory once read; larger sets are decoded when needed.
 IN_MEMORY = 2**30
@@ -46,8 +46,7 @@ class ConcatenatedSets:
         self._rows = [torch.arange(len(each)) for each in sets] if rows is None else list(rows)
         self._starts = np.cumsum([0, *map(len, self._rows)])
         self._in_memory: dict[int, Samples] = {}
-        self._class_maps = []
-        index_of = {name: index for index, name in enumerate(self.classes)}
+        self._columns: dict[int, Tensor] = {}
         for each in self.sets:
             if each.shape != self.sets[0].shape:
                 raise UserError(
@@ -59,16 +58,22 @@ class ConcatenatedSets:
                     f"{each.folder} has the target {each.target}, but {self.sets[0].folder} has {self.target}; give "
                     "sets of one kind of target."
                 )
-            if self.target != "class":
-                self._class_maps.append(_columns(each, self.classes))
+            if each.vocabulary != self.sets[0].vocabulary:
+                raise UserError(
+                    f"{each.folder} has the vocabulary {each.vocabulary}, but {self.sets[0].folder} has "
+                    f"{self.sets[0].vocabulary}; prepare both with one tokenizer."
+                )
+            if self.target in ("labels", "values"):
+                self._columns[len(self._columns)] = _columns(each, self.classes)
                 continue
             unknown = set(each.classes) - set(self.classes)
-            for name in sorted(unknown & each.targets().counts().keys() if unknown else ()):
+            counts = each.targets().counts() if unknown else {}
+            for name in sorted(name for name in unknown if counts.get(name)):
+                what = "class" if self.target == "class" else "tag"
                 raise UserError(
-                    f"{each.folder} holds samples of the class {name!r}, which is not among those of "
+                    f"{each.folder} holds samples of the {what} {name!r}, which is not among those of "
                     f"{self.sets[0].folder}: {', '.join(self.classes)}; remove these samples."
                 )
-            self._class_maps.append(torch.tensor([index_of.get(name, -1) for name in each.classes]))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -88,19 +93,28 @@ class ConcatenatedSets:
         """Read several samples, stacked."""
         rows = np.asarray(indices, dtype=np.int64)
         set_of_row = np.searchsorted(self._starts, rows, side="right") - 1
-        x = torch.empty(len(indices), *self.sets[0].shape)
-        of_class = self.target == "class"
-        y = torch.empty(len(indices), dtype=torch.int64) if of_class else torch.empty(len(indices), len(self.classes))
+        is_text, shape = self.target in ("tags", "text"), self.sets[0].shape
+        of_sample = shape if is_text else () if self.target == "class" else (len(self.classes),)
+        x = torch.empty(len(indices), *shape, dtype=torch.int64 if is_text else torch.float32)
+        y = torch.empty(len(indices), *of_sample, dtype=torch.float32 if self._columns else torch.int64)
         for number in np.unique(set_of_row):
             positions = np.flatnonzero(set_of_row == number)
             # a batch that ends an epoch and begins the next may hold a sample twice
             different, inverse = np.unique(rows[positions] - self._starts[number], return_inverse=True)
             samples = self._read(int(number), self._rows[number][different].tolist())
-            targets, own = samples.y[inverse], self._class_maps[number]
-            x[positions], y[positions] = samples.inputs()[inverse], own[targets] if of_class else targets[:, own]
+            x[positions] = samples.inputs()[inverse]
+            y[positions] = self._targets(int(number), samples.y[inverse])
         index = torch.from_numpy(rows)
         batch = {"x": x, "y": y, "index": index}
         return batch if self.weights is None else batch | {"weight": self.weights[index]}
+
+    def _targets(self, number: int, y: Tensor) -> Tensor:
+        """Return targets of the set with this index by the classes, tags or columns of all."""
+        if self.target == "text":
+            return y
+        if number in self._columns:
+            return y[:, self._columns[number]]
+        return moved(y, self.sets[number].classes, self.classes)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_in_memory": {}}

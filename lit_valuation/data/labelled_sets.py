@@ -2,8 +2,10 @@
 
 A sample is a member ``<key>.png`` (uint8 images of 1, 3 or 4 channels) or ``<key>.npy`` (all other inputs, as float32)
 and a member ``<key>.json`` with its target and, if known, the name of its group. The target is ``label``, the name of a
-class; ``labels``, the names of the labels that it has; or ``values``, a number by target column. Targets are stored by
-name, so parties whose class indices differ can exchange samples. JPEG members are read, but not written.
+class; ``labels``, the names of the labels that it has; ``values``, a number by target column; or ``tags``, the name of
+the tag of each token, or null. Texts are ``npy`` of token ids, int64, without what would pad them; where the target is
+the text itself, the json member is empty. Targets are stored by name, so parties whose class indices differ can
+exchange samples. JPEG members are read, but not written.
 """
 
 from __future__ import annotations
@@ -18,19 +20,22 @@ import torch
 from torch import Tensor
 
 from lit_core.data.shards import ShardSet, write_index, write_shard
+from lit_core.data.stream import IGNORED
 from lit_core.errors import RunFailure, UserError
 from lit_valuation.data.images import decoded_image, pillow_image
 from lit_valuation.encoders import EncoderStamp
-from lit_valuation.samples import Samples, Target
+from lit_valuation.samples import NEXT_TOKEN, NO_TOKEN, Samples, Target, next_tokens
 
 KIND = "labelled"
 #: Kinds of inputs.
-INPUTS = ("image", "table", "embedding")
+INPUTS = ("image", "table", "embedding", "tokens")
 _TARGETS = get_args(Target)
+#: Number of token ids that are read at most.
+_MOST_TOKENS = 2**31
 #: Largest number of float32.
 _LARGEST = float(np.finfo(np.float32).max)
-#: A sample's target, as a class index or a number per column, and its group.
-_Label = tuple[int | list[float], str | None]
+#: A sample's target, as a class index, a number per column or the index of a tag per token, and its group.
+_Label = tuple[int | list[float] | list[int], str | None]
 _MODES: dict[int, Literal["L", "RGB", "RGBA"]] = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -55,8 +60,8 @@ def write_labelled(
         licence: Licence of the data.
         origin: Where the data come from.
         meta: Plain values to store in the index. ``input`` is the kind of the inputs, by default ``image`` for samples
-            of three dimensions and ``table`` for others; ``columns`` names the columns of a table,
-            ``encoder`` the encoder of embeddings.
+            of three dimensions and ``table`` for others; ``columns`` names the columns of a table, ``encoder`` the
+            encoder of embeddings, and ``vocabulary`` says what token ids mean.
         shard_size: Samples per shard, 1 or more.
 
     Raises:
@@ -71,7 +76,7 @@ def write_labelled(
         for start in range(0, len(samples), shard_size)
     ]
     stored = {
-        "input": "image" if len(shape) == 3 else "table",
+        "input": "tokens" if samples.has_positions else "image" if len(shape) == 3 else "table",
         **(meta or {}),
         "classes": list(samples.classes),
         "shape": shape,
@@ -95,8 +100,9 @@ class LabelledSet:
         classes: Names of the classes, in the order of their indices; of the labels; or of the target columns.
         target: Kind of the targets.
         shape: Shape of one input.
-        kind: Kind of the inputs: ``image``, ``table`` or ``embedding``.
+        kind: Kind of the inputs: ``image``, ``table``, ``embedding`` or ``tokens``.
         encoder: The encoder that made the inputs if they are embeddings; None if the index does not tell.
+        vocabulary: What token ids mean, as a name; None for other inputs.
         meta: Plain values that the index stores.
 
     Raises:
@@ -116,6 +122,14 @@ class LabelledSet:
         self.target: Target = self._meta("target", _TARGETS.__contains__, f"one of {', '.join(_TARGETS)}", "class")
         encoder = self._meta("encoder", _stamp, "the name and sha256 of an encoder")
         self.encoder = None if encoder is None else EncoderStamp(**encoder)
+        self.vocabulary: str | None = self._meta("vocabulary", _name_or_none, "a name")
+        is_text = self.kind == "tokens"
+        fits = len(self.shape) == 1 and (self.target == "tags" or self.classes == (NEXT_TOKEN,))
+        if is_text != (self.target in ("tags", "text")) or (is_text and not fits):
+            raise UserError(
+                f"{self.folder}/index.json is malformed: inputs {self.kind} cannot have the target {self.target} with "
+                f"these names; prepare the set again."
+            )
         self._class_index = {name: index for index, name in enumerate(self.classes)}
 
     def __len__(self) -> int:
@@ -164,6 +178,8 @@ class LabelledSet:
         Raises:
             RunFailure: If a file is damaged.
         """
+        if self.target == "text":  # which is in the inputs
+            return self.load()
         rows = (self.shards.read(index, ("json",)) for index in range(len(self)))
         labels = [(row["__key__"], self._label(row["__key__"], row.get("json"))) for row in rows]
         return self._samples(torch.empty(len(labels), 0), labels)
@@ -176,6 +192,10 @@ class LabelledSet:
         targets = [target for _, (target, _) in labels]
         if self.target == "class":
             y = torch.tensor(targets, dtype=torch.int64)
+        elif self.target == "tags":
+            y = torch.tensor(targets, dtype=torch.int64).reshape(len(targets), *self.shape)
+        elif self.target == "text":
+            y = next_tokens(x.long())
         else:
             y = torch.tensor(targets, dtype=torch.float32).reshape(len(targets), len(self.classes))
         return Samples(x, y, self.classes, keys, tuple(known) if known else None, self.target)
@@ -188,7 +208,11 @@ class LabelledSet:
             raise self._damaged(key, f"its group is {label['group']!r}, but must be a name")
         return self._target(key, label), label.get("group")
 
-    def _target(self, key: str, label: Mapping[str, Any]) -> int | list[float]:
+    def _target(self, key: str, label: Mapping[str, Any]) -> int | list[float] | list[int]:
+        if self.target == "text":
+            return []
+        if self.target == "tags":
+            return self._tags(key, label.get("tags"))
         if self.target == "class":
             if str(label.get("label")) not in self._class_index:
                 raise self._damaged(key, f"its label is {label!r}, but must name a class of the index")
@@ -206,6 +230,31 @@ class LabelledSet:
                 raise self._damaged(key, f"its {name} is {value!r}, but must be a finite float32")
         return [float(values[name]) for name in self.classes]
 
+    def _tags(self, key: str, tags: Any) -> list[int]:
+        (length,) = self.shape
+        known = {None: IGNORED, **self._class_index}
+        if (
+            not isinstance(tags, list)
+            or len(tags) > length
+            or not all(tag is None or (isinstance(tag, str) and tag in known) for tag in tags)
+        ):
+            raise self._damaged(key, f"its tags are {str(tags)[:200]}, but must be up to {length} names of the index")
+        indices = [known[tag] for tag in tags] + [IGNORED] * (length - len(tags))
+        if not any(tag is not None for tag in tags):
+            raise self._damaged(key, "none of its tokens has a tag")
+        return indices
+
+    def _tokens(self, key: str, array: np.ndarray | None) -> Tensor:
+        (length,) = self.shape
+        if array is None or array.dtype.kind not in "ui" or array.ndim != 1 or not 1 <= len(array) <= length:
+            given = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
+            raise self._damaged(key, f"its input is {given}, but must be 1 to {length} token ids")
+        if int(array.min()) < 0 or int(array.max()) >= _MOST_TOKENS or (self.target == "text" and len(array) < 2):
+            raise self._damaged(key, "its token ids are out of range, or too few to predict one")
+        x = torch.full((length,), NO_TOKEN)
+        x[: len(array)] = torch.from_numpy(array.astype(np.int64))
+        return x
+
     def _row(self, index: int) -> tuple[str, _Label, Tensor]:
         sample = self.shards[index]
         key = sample["__key__"]
@@ -214,6 +263,8 @@ class LabelledSet:
         if encoded is not None:
             return key, label, self._image(key, encoded)
         array = sample.get("npy")
+        if self.kind == "tokens":
+            return key, label, self._tokens(key, array)
         if array is None or array.dtype.kind not in "fui" or array.shape != self.shape:
             given = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
             raise self._damaged(key, f"its input is {given}, but must be numbers of shape {self.shape}")
@@ -251,7 +302,10 @@ def _rows(samples: Samples, start: int, stop: int) -> Iterator[dict[str, Any]]:
         if samples.groups is not None:
             label["group"] = samples.groups[index]
         x = samples.x[index]
-        content = {"png": _png(x)} if is_image else {"npy": x.float().numpy()}
+        if samples.has_positions:
+            content: dict[str, Any] = {"npy": x[x != NO_TOKEN].numpy()}
+        else:
+            content = {"png": _png(x)} if is_image else {"npy": x.float().numpy()}
         yield {"__key__": samples.keys[index], **content, "json": label}
 
 
@@ -259,6 +313,11 @@ def _stored_target(samples: Samples, index: int) -> dict[str, Any]:
     """Return the target of a sample as its label member holds it."""
     if samples.target == "class":
         return {"label": samples.classes[int(samples.y[index])]}
+    if samples.target == "text":
+        return {}
+    if samples.target == "tags":
+        tags = [None if tag == IGNORED else samples.classes[tag] for tag in samples.y[index].tolist()]
+        return {"tags": tags[: int((samples.x[index] != NO_TOKEN).sum())]}
     row = dict(zip(samples.classes, samples.y[index].tolist(), strict=True))
     return {"values": row} if samples.target == "values" else {"labels": [name for name, has in row.items() if has]}
 
@@ -280,6 +339,10 @@ def _stamp(value: Any) -> bool:
         return True
     is_stamp = isinstance(value, dict) and value.keys() == {"name", "sha256"}
     return is_stamp and isinstance(value["name"], str) and isinstance(value["sha256"], str | None)
+
+
+def _name_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def _sizes(value: Any) -> bool:

@@ -26,11 +26,12 @@ from lit_valuation.samples import Target, target_statistics
 class OwnersDataModule(StreamDataModule):
     """Streams labelled samples of one party, as ``lit-valuation prepare`` or ``divide`` wrote them.
 
-    A batch has ``x``, float32 with images in [0, 1], the targets ``y`` and ``index``. With ``mass`` or ``weights``, one
-    of training has ``weight`` too, the weight of each sample in the loss, whose mean over the set is 1. Evaluation
-    reads named sets: ``all``, and if groups are known, one per group, such as ``usual`` and ``hard``. So the samples of
-    a group are in two sets. Rows with an ``index`` of -1 pad the last batch of a set. Gradient accumulation follows
-    from the batch sizes and the number of devices. Resuming needs the callback `ResumeStream`.
+    A batch has ``x``, float32 with images in [0, 1], or int64 token ids with -1 after the last of a text, the targets
+    ``y`` and ``index``. With ``mass`` or ``weights``, one of training has ``weight`` too, the weight of each sample in
+    the loss, whose mean over the set is 1. Evaluation reads named sets: ``all``, and if groups are known, one per
+    group, such as ``usual`` and ``hard``. So the samples of a group are in two sets. Rows with an ``index`` of -1 pad
+    the last batch of a set. Gradient accumulation follows from the batch sizes and the number of devices. Resuming
+    needs the callback `ResumeStream`.
 
     Args:
         root: Folder of a party's own data, or of the parties of ``divide``: absolute, or relative to the working

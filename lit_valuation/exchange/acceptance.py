@@ -126,6 +126,10 @@ def accept(path: str, query: Received[Query], expect_digest: str | None, ledger:
                 given.contents.target is None or len(given.contents.classes) == len(wanted.contents.classes),
                 f"does not have all {NAMED[given.contents.kind]} that were asked for",
             ),
+            (
+                given.contents.vocabulary == wanted.contents.vocabulary,
+                f"has the vocabulary {given.contents.vocabulary}, but {wanted.contents.vocabulary} was asked for",
+            ),
             (given.budget <= wanted.budget, f"names a budget of {given.budget}, but {wanted.budget} was asked for"),
             (n <= given.budget, f"holds {n} samples, above its budget {given.budget}"),
             (len(set(given.keys)) == len(given.keys), "names a sample twice"),

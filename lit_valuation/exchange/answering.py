@@ -21,12 +21,10 @@ from lit_valuation.encoders.stamp import public_name
 from lit_valuation.exchange.folder import Received
 from lit_valuation.exchange.manifest import Choice, Plain, Query
 from lit_valuation.exchange.probe import ReceivedProbe
-from lit_valuation.functional.gradients import LastLayerGradients
-from lit_valuation.last_layer import gather_gradients
+from lit_valuation.last_layer import gather_gradients, rows_at_once
 from lit_valuation.samples import Samples, as_inputs
 from lit_valuation.selectors import Pool, Selection, Selector
 
-_BATCH_SIZE = 256
 #: Packages whose class paths tell nothing about who names them.
 _PUBLIC = (*KNOWN, "timm.", "torchvision.", "transformers.")
 
@@ -48,7 +46,7 @@ def check_inputs(owned: LabelledSet, query: Query) -> None:
     """Refuse data whose inputs are not of the kind that a query asks for.
 
     Raises:
-        UserError: If kind, shape, columns, the kind of targets or the encoder of embeddings differ.
+        UserError: If kind, shape, columns, vocabulary, the kind of targets or the encoder of embeddings differ.
     """
     contents, columns = query.contents, query.columns
     if owned.target != contents.kind:
@@ -60,6 +58,11 @@ def check_inputs(owned: LabelledSet, query: Query) -> None:
         raise UserError(
             f"The query asks for inputs {contents.input} {contents.shape}, but {owned.folder} holds {owned.kind} "
             f"{owned.shape}; prepare your data in that shape."
+        )
+    if owned.vocabulary != contents.vocabulary:
+        raise UserError(
+            f"The query asks for texts of the vocabulary {contents.vocabulary}, but {owned.folder} has "
+            f"{owned.vocabulary}; prepare your texts with the trainer's tokenizer."
         )
     own_columns = owned.meta.get("columns")
     if columns is not None and own_columns is not None and list(columns) != list(own_columns):
@@ -235,6 +238,11 @@ def make_pool(
         task: The owner's model; needed only by selectors that use gradients.
         fabric: The processes.
     """
+    if "x" in selector.needs and samples.has_positions:
+        raise UserError(
+            f"{type(selector).__name__} compares columns of a table, but the samples are texts as token ids; take "
+            "another selector, such as GradientMatchingSelector."
+        )
     n = len(samples)
     own_share = share(n, fabric.global_rank, fabric.world_size)
     own_samples = samples.take(own_share)
@@ -248,11 +256,12 @@ def make_pool(
         assert task is not None
         task.to(fabric.device)
         indices = list(own_share) or list(range(min(n, 1)))  # without samples a rank still needs shape and dtype
-        blocks = [indices[start : start + _BATCH_SIZE] for start in range(0, len(indices), _BATCH_SIZE)]
+        size = rows_at_once(task, samples)
+        blocks = [indices[start : start + size] for start in range(0, len(indices), size)]
         batches = ((as_inputs(samples.x[block]), samples.y[block]) for block in blocks)
-        own_gradients = gather_gradients(task, batches).gradients.take(range(len(own_samples)))
-        delta, hidden = (gather_shares(fabric, factor, n) for factor in (own_gradients.delta, own_gradients.hidden))
-        gradients = LastLayerGradients(delta, hidden, own_gradients.bias)
+        gradients = gather_gradients(task, batches).gradients.take(range(len(own_samples)))
+        if fabric.world_size > 1:
+            gradients = gradients.unpacked(gather_shares(fabric, gradients.packed(), n))
     rows = samples.x.flatten(1).float() if "x" in selector.needs else None
     values = None if samples.target == "class" else samples.y
     return Pool(samples.strata(), rows, features, gradients, values, target=samples.target)

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_valuation.encoders import Encoder, embed
+from lit_valuation.encoders.task_features import token_counts
 from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.functional.near_index import NearIndex, Rows
 from lit_valuation.samples import Samples, as_inputs
 
 _BLOCK = 2**22  # numbers in memory at once
+_COUNTED = 1024  # numbers that count the tokens of a text
 _CASES = 256  # samples whose distances make the natural one
 
 
@@ -57,8 +59,9 @@ class CopyFinder:
     from all training data, and near to each other.
 
     Values are compared: images without brightness and contrast, columns of tables in standard deviations of one's own
-    samples. With features these are compared too; those of an encoder change little under shifts, flips and changes of
-    colour that change every pixel. One's own samples may be many: they are indexed, and read block by block.
+    samples, texts by their counts of tokens. With features these are compared too; those of an encoder change little
+    under shifts, flips and changes of colour that change every pixel. One's own samples may be many: they are indexed,
+    and read block by block.
 
     Attributes:
         own: The own samples, prepared for comparisons.
@@ -83,7 +86,7 @@ class CopyFinder:
         features: Tensor | None = None,
     ) -> None:
         self._encoder, self._fraction = encoder, fraction
-        self._scale = None if own.x.ndim == 4 or not fraction else _deviations(own)
+        self._scale = None if own.x.ndim == 4 or own.has_positions or not fraction else _deviations(own)
         self.own = self.prepare(own, features)
         known = None if cases is None else self.prepare(cases.take(_few(cases)))
         spaces = range(len(self.own.spaces)) if fraction else ()
@@ -133,7 +136,12 @@ class CopyFinder:
         return min((float(distances.median()) for distances in finite if len(distances)), default=0.0)
 
     def _values(self, x: Tensor, indices: Tensor) -> Tensor:
-        """Return rows to compare: images without brightness and contrast (mean 0, length 1), columns in deviations."""
+        """Return rows to compare.
+
+        Images are without brightness and contrast (mean 0, length 1), columns in deviations, texts counts of tokens.
+        """
+        if x.dtype == torch.int64:
+            return token_counts(x[indices], _COUNTED).double()
         rows = as_inputs(x[indices]).flatten(1).double()
         if self._scale is not None:
             return rows / self._scale

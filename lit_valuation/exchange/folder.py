@@ -79,17 +79,19 @@ def outgoing(
     describe: Callable[[Any], Any],
     stage: Callable[[Path], AbstractContextManager[Path]] | None = None,
     attached: Mapping[str, bytes] = MappingProxyType({}),
+    vocabulary: str | None = None,
 ) -> Iterator[Any]:
     """Write a folder to be sent. It appears under its name when the block ends without an error, or not at all.
 
     Args:
         folder: Its path.
         samples: Samples to send, as `anonymized` returns them; None for a query without samples.
-        kind: ``image``, ``table`` or ``embedding``.
+        kind: ``image``, ``table``, ``embedding`` or ``tokens``.
         licence: Licence of the data.
         describe: Makes the manifest from the contents of samples, and from None without any.
         stage: Makes the folder to write in, as `SharingLedger.staged` does; None for one that no ledger records.
         attached: Contents of the manifest's attachments by name.
+        vocabulary: What the token ids mean; None for other inputs.
 
     Yields:
         The manifest.
@@ -98,10 +100,11 @@ def outgoing(
     with temporary(folder, folder=True) if stage is None else stage(folder) as work:
         os.chmod(work, 0o755)
         if samples is not None:
-            write_labelled(work, samples, source="", split="", licence=licence, origin="", meta={"input": kind})
+            meta = {"input": kind} | ({} if vocabulary is None else {"vocabulary": vocabulary})
+            write_labelled(work, samples, source="", split="", licence=licence, origin="", meta=meta)
         for name, content in attached.items():
             atomic_write(work / name, content)
-        manifest = describe(None if samples is None else _contents(work, samples, kind))
+        manifest = describe(None if samples is None else _contents(work, samples, kind, vocabulary))
         atomic_write(work / MANIFEST, to_bytes(manifest))
         yield manifest
         os.rename(work, folder)
@@ -212,7 +215,10 @@ def _check_sizes(folder: Path, contents: Contents, attachments: Sequence[Attachm
     _require(bool(contents.shape) and min(contents.shape) >= 1, folder, "names an input without values")
     members = sum(len(shard.members) for shard in contents.shards)
     _require(members == 2 * held, folder, f"lists {members} members for {held} samples")
-    most = held * (4 * math.prod(contents.shape) + _MOST_AROUND) + len(contents.shards) * _MOST_AROUND
+    of_number = 4
+    if contents.input == "tokens":  # ids of 8 bytes, and a tag for each
+        of_number = 16 + max(len(name.encode(errors="replace")) for name in contents.classes)
+    most = held * (of_number * math.prod(contents.shape) + _MOST_AROUND) + len(contents.shards) * _MOST_AROUND
     size = sum(shard.size for shard in contents.shards)
     for one in attachments:
         _require(one.size <= _MOST_ATTACHED, folder, f"lists {one.size:,} bytes of {one.file}")
@@ -246,6 +252,7 @@ def _check_index(folder: Path, contents: Contents, labelled: LabelledSet) -> Non
     """Compare the index with the manifest, before a sample is read."""
     _require(labelled.kind == contents.input, folder, "has inputs of another kind than its manifest says")
     _require(labelled.target == contents.kind, folder, "has targets of another kind than its manifest says")
+    _require(labelled.vocabulary == contents.vocabulary, folder, "has another vocabulary than its manifest says")
     _require(labelled.shape == contents.shape, folder, "has inputs of another shape than its manifest says")
     shards = labelled.shards.index["shards"]
     indexed = [(shard["file"], [member["name"] for member in shard["members"]]) for shard in shards]
@@ -258,14 +265,14 @@ def _require(holds: bool, folder: Path, fault: str) -> None:
         raise UserError(f"{folder} {fault}. It is refused; ask its sender for it again.")
 
 
-def _contents(folder: Path, samples: Samples, kind: str) -> Contents:
+def _contents(folder: Path, samples: Samples, kind: str, vocabulary: str | None) -> Contents:
     shards = [
         Shard(path.name, file_sha256(path), path.stat().st_size, tuple(_members(path)))
         for path in sorted(folder.glob("*.tar"))
     ]
     shape, index = tuple(samples.x.shape[1:]), file_sha256(folder / INDEX)
     target, count = (None, None) if samples.target == "class" else (samples.target, len(samples))
-    return Contents(kind, shape, samples.counts(), index, tuple(shards), target, count)
+    return Contents(kind, shape, samples.counts(), index, tuple(shards), target, count, vocabulary=vocabulary)
 
 
 def _members(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from lit_core.errors import UserError
 from lit_core.files.formats import check_format, stamp
@@ -21,7 +21,10 @@ from lit_valuation.samples import Target
 FORMAT, MANIFEST = "litshift-exchange", "manifest.json"
 
 #: What a query, and the contents of either manifest, may have in the second version; one with none is of the first.
-_LATER, _LATER_CONTENTS = ("model", "probe"), ("target", "count", "encoder")
+_LATER, _LATER_CONTENTS = ("model", "probe"), ("target", "count", "encoder", "vocabulary")
+
+#: Kinds of targets but classes.
+_OTHER_TARGETS = tuple(kind for kind in get_args(Target) if kind != "class")
 
 Plain = bool | int | float | str | None
 
@@ -48,14 +51,15 @@ class Contents:
     """Description of the samples that a manifest comes with.
 
     Args:
-        input: Kind of the inputs: ``image``, ``table`` or ``embedding``.
+        input: Kind of the inputs: ``image``, ``table``, ``embedding`` or ``tokens``.
         shape: Shape of one input.
-        classes: Number of samples by name of class; with each label; or, all the same, by target column.
+        classes: Number of samples by name of class; with each label or tag; or, all the same, by target column.
         index: SHA-256 of ``index.json``.
         shards: The tar files.
-        target: Kind of the targets, ``labels`` or ``values``; None means classes.
+        target: Kind of the targets, ``labels``, ``values``, ``tags`` or ``text``; None means classes.
         count: Number of samples where the targets are not classes.
         encoder: The encoder that made the inputs if they are embeddings; None if that is not known.
+        vocabulary: What token ids mean, as a name that is equal for equal tokenizers; None for other inputs.
     """
 
     input: str
@@ -66,12 +70,13 @@ class Contents:
     target: str | None = None
     count: int | None = None
     encoder: EncoderStamp | None = None
+    vocabulary: str | None = None
 
     def __post_init__(self) -> None:
-        if self.target not in (None, "labels", "values") or (self.target is None) != (self.count is None):
+        if self.target not in (None, *_OTHER_TARGETS) or (self.target is None) != (self.count is None):
             raise UserError(
                 f"The manifest has the target {self.target!r} and the count {self.count!r}, but must have neither, or "
-                "labels or values with the number of samples; ask its sender for it again."
+                f"{', '.join(_OTHER_TARGETS)} with the number of samples; ask its sender for it again."
             )
 
     @property
@@ -81,7 +86,7 @@ class Contents:
 
     @property
     def kind(self) -> Target:
-        """Kind of the targets: ``class``, ``labels`` or ``values``."""
+        """Kind of the targets: ``class``, ``labels``, ``values``, ``tags`` or ``text``."""
         return cast(Target, self.target or "class")
 
 

@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lit_valuation.encoders import Encoder, embed
-from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.gradients import SampleGradients
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.functional.pursuit import matching_pursuit
-from lit_valuation.last_layer import gather_gradients
+from lit_valuation.last_layer import gather_gradients, rows_at_once
 from lit_valuation.samples import Samples
 
 
@@ -32,7 +32,7 @@ def relative_residual(task: LightningModule, answer: Samples, queries: Samples) 
     Returns:
         √(Σ ‖r_c‖² / Σ ‖b_c‖²) over the queries' classes c, from 0 to about 1; lower is better.
     """
-    of_answer, of_queries = (gather_gradients(task, _batches(part)).gradients for part in (answer, queries))
+    of_answer, of_queries = (gather_gradients(task, _batches(task, part)).gradients for part in (answer, queries))
     squared_residual = squared_length = 0.0
     for c in queries.strata().unique():
         target = of_queries.take((queries.strata() == c).nonzero().squeeze(1)).sum()
@@ -63,11 +63,12 @@ def mean_psi(encoder: Encoder, answer: Samples, queries: Samples) -> float:
     return float(torch.cat(distances).mean()) if distances else math.nan
 
 
-def _residual(gradients: LastLayerGradients, target: Tensor) -> float:
+def _residual(gradients: SampleGradients, target: Tensor) -> float:
     return matching_pursuit(gradients, target, len(gradients)).residual if len(gradients) else 1.0
 
 
-def _batches(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(samples), 256):
-        part = samples.take(range(start, min(start + 256, len(samples))))
+def _batches(task: LightningModule, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+    size = rows_at_once(task, samples)
+    for start in range(0, len(samples), size):
+        part = samples.take(range(start, min(start + size, len(samples))))
         yield part.inputs(), part.y

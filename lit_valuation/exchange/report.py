@@ -43,6 +43,8 @@ _SCORE: Mapping[Target, tuple[str, str]] = {
     "class": ("accuracy", "from 0 to 1"),
     "labels": ("share of right labels", "from 0 to 1"),
     "values": ("minus the squared error", "in training variances"),
+    "tags": ("share of right tags", "from 0 to 1"),
+    "text": ("minus the loss per token", "in nats"),
 }
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%;font-size:.9em}th,td{padding:.3em .6em;border-bottom:1px solid #ddd}

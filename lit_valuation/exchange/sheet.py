@@ -17,7 +17,7 @@ from lit_core.files.tables import CsvWriter
 from lit_core.screen import on_screen
 from lit_valuation.data.images import pillow_image
 from lit_valuation.exchange.probe import MadeProbe, ProbeOptions
-from lit_valuation.samples import NAMED, Samples
+from lit_valuation.samples import NAMED, NO_TOKEN, Samples
 
 #: Endings of its names.
 _IMAGES, _TABLE = ".png", ".csv"
@@ -47,10 +47,12 @@ def disclosure(samples: Samples, model: LightningModule | None) -> list[str]:
         samples: The hard cases that are sent.
         model: The model that is sent; None if there is none.
     """
-    of = "targets" if samples.target == "values" else "labels"
-    names = samples.counts()
-    named = ", ".join(names if samples.target == "values" else (f"{name} ({count})" for name, count in names.items()))
+    of = {"class": "labels", "labels": "labels", "tags": "tags"}.get(samples.target, "targets")
+    names, counted = samples.counts(), of != "targets"
+    named = ", ".join((f"{name} ({count})" for name, count in names.items()) if counted else names)
     lines = [f"Disclosed to each owner: {len(samples)} hard cases with their {of}: {named}."]
+    if samples.has_positions:
+        lines.append("They are whole texts, as token ids.")
     if model is not None:
         size = sum(parameter.numel() for parameter in model.parameters())
         classes_known: tuple[str, ...] = model.classes  # type: ignore[assignment]
@@ -121,6 +123,8 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
         atomic_write(path, _contact_sheet(samples, list(zip(labels, names, strict=True))))
         return path
     path = output.with_name(f"{output.name}{_TABLE}")
+    if samples.has_positions:
+        return _write_texts(path, samples, names)
     rows = samples.x.flatten(1)
     text = io.StringIO()
     writer = CsvWriter(text)
@@ -133,6 +137,16 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
     )
     for name, label, row in zip(names, labels, rows.tolist(), strict=True):
         writer.row([name, label, *(f"{value:.7g}" for value in row)])
+    atomic_write(path, text.getvalue())
+    return path
+
+
+def _write_texts(path: Path, samples: Samples, names: Sequence[str]) -> Path:
+    text = io.StringIO()
+    writer = CsvWriter(text)
+    writer.row(["name", "target", "token ids"])
+    for name, target, x in zip(names, samples.described(), samples.x, strict=True):
+        writer.row([name, target, " ".join(map(str, x[x != NO_TOKEN].tolist()))])
     atomic_write(path, text.getvalue())
     return path
 

@@ -25,7 +25,7 @@ from lit_valuation.training.loading import Description, described, load_task
 #: Its name in the folder of a query.
 MODEL = "model.ckpt"
 #: Arguments of a task that say what it computes; the others say how it is trained.
-_NEEDED = ("network", "label_smoothing", CLASS_PATH)
+_NEEDED = ("network", "label_smoothing", "positions", CLASS_PATH)
 #: What a checkpoint keeps of the data that a model is for.
 _OF_DATA = ("classes", "input_shape", "target_mean", "target_scale")
 

@@ -1,7 +1,7 @@
 """Atoms of a matching pursuit, divided among ranks; all communication of the pursuit is here.
 
 A step sends C + d + 3 numbers per problem, independent of the number of atoms: the best score, the index of its atom,
-the atom's two factors and its penalty.
+the atom's two factors and its penalty. Of gradients over tokens it sends a packed atom in place of the factors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.gradients import SampleGradients
 
 NO_ATOM = torch.iinfo(torch.int64).max
 
@@ -26,14 +26,14 @@ class Atoms:
         group: Processes that hold the other atoms; None if this process holds all.
     """
 
-    def __init__(self, gradients: LastLayerGradients, numbers: Tensor, group: dist.ProcessGroup | None) -> None:
+    def __init__(self, gradients: SampleGradients, numbers: Tensor, group: dist.ProcessGroup | None) -> None:
         self.gradients, self.numbers, self.group = gradients, numbers, group
         self.squares = gradients.squared_norms()
         totals = torch.stack([self.squares.double().sum(), torch.tensor(float(len(numbers)), device=numbers.device)])
         square, count = self._over_ranks(totals.double(), dist.ReduceOp.SUM).tolist()
         self.count, self.mean_square = int(count), square / max(1.0, count)
         self._row_of: dict[int, int] = {}
-        self._columns = gradients.delta.new_empty(0, len(numbers))
+        self._columns = gradients.like.new_empty(0, len(numbers))
 
     def best(self, scores: Tensor, rounding: Tensor) -> list[int]:
         """Return the global index of the atom with the highest score over all ranks, for each problem.
@@ -53,7 +53,7 @@ class Atoms:
         lowest = torch.cat([candidates, candidates.new_full((len(scores), 1), NO_ATOM)], dim=1).amin(1)
         return self._over_ranks(lowest, dist.ReduceOp.MIN).tolist()
 
-    def fetch(self, chosen: list[int], penalties: Tensor) -> tuple[LastLayerGradients, Tensor]:
+    def fetch(self, chosen: list[int], penalties: Tensor) -> tuple[SampleGradients, Tensor]:
         """Send the chosen atoms to every rank.
 
         Args:
@@ -63,18 +63,15 @@ class Atoms:
         Returns:
             The T atoms and their penalties, ``(T,)``.
         """
-        delta, hidden = self.gradients.delta, self.gradients.hidden
-        outputs, width = delta.shape[1], hidden.shape[1]
-        rows = delta.new_zeros(len(chosen), outputs + width + 1)
-        problems, positions = (self.numbers == torch.tensor(chosen, device=delta.device)[:, None]).nonzero().unbind(1)
-        rows[problems] = torch.cat(
-            [delta[positions], hidden[positions], penalties[problems, positions][:, None]], dim=1
-        )
+        device = self.gradients.like.device
+        problems, positions = (self.numbers == torch.tensor(chosen, device=device)[:, None]).nonzero().unbind(1)
+        packed = self.gradients.take(positions).packed()
+        rows = packed.new_zeros(len(chosen), packed.shape[1] + 1)
+        rows[problems] = torch.cat([packed, penalties[problems, positions][:, None]], dim=1)
         rows = self._over_ranks(rows, dist.ReduceOp.SUM)
-        factors = LastLayerGradients(rows[:, :outputs], rows[:, outputs:-1], self.gradients.bias)
-        return factors, rows[:, -1]
+        return self.gradients.unpacked(rows[:, :-1]), rows[:, -1]
 
-    def add_columns(self, chosen: list[int], atoms: LastLayerGradients) -> None:
+    def add_columns(self, chosen: list[int], atoms: SampleGradients) -> None:
         """Compute the Gram columns of atoms that have none yet, as one product.
 
         Args:

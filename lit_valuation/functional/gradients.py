@@ -9,9 +9,10 @@ Shape suffixes: n samples, m other samples, C outputs, d width of the last layer
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,10 +21,56 @@ from torch.nn import functional as F
 from lit_core.errors import UserError
 
 Loss = Literal["cross_entropy", "logistic", "squared"]
+Self = TypeVar("Self", bound="SampleGradients")
+
+
+class SampleGradients(ABC):
+    """Gradients of a linear last layer for n samples, in a form that gives inner products without full matrices."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def like(self) -> Tensor:
+        """A tensor with the number format and the device of the gradients."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Shape of the matrix that :meth:`sum` returns."""
+
+    @abstractmethod
+    def take(self: Self, indices: Tensor | Sequence[int]) -> Self:
+        """Return the gradients at ``indices``, in that order."""
+
+    @abstractmethod
+    def gram(self: Self, other: Self) -> Tensor:
+        """Return the inner products with all other gradients, of shape ``(n, m)``."""
+
+    @abstractmethod
+    def sum(self, weights: Tensor | None = None) -> Tensor:
+        """Return the sum of the gradients, as a matrix, weighted by ``weights`` of shape ``(n,)`` if given."""
+
+    @abstractmethod
+    def dot(self, target: Tensor) -> Tensor:
+        """Return each gradient's inner product with a matrix of the shape that :meth:`sum` returns, ``(n,)``."""
+
+    @abstractmethod
+    def squared_norms(self) -> Tensor:
+        """Return the squared norm of each gradient, of shape ``(n,)``."""
+
+    @abstractmethod
+    def packed(self) -> Tensor:
+        """Return what differs between the gradients as rows of numbers, ``(n, width)``, such as to send them."""
+
+    @abstractmethod
+    def unpacked(self: Self, rows: Tensor) -> Self:
+        """Return the gradients of rows that :meth:`packed` returned, in the number format of the rows."""
 
 
 @dataclass(frozen=True)
-class LastLayerGradients:
+class LastLayerGradients(SampleGradients):
     """Gradients of the last layer for n samples, as factors.
 
     Args:
@@ -55,6 +102,25 @@ class LastLayerGradients:
 
     def __len__(self) -> int:
         return len(self.delta)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor with the number format and the device of the gradients."""
+        return self.delta
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the matrix that :meth:`sum` returns."""
+        return self.delta.shape[1], self.hidden.shape[1] + self.bias
+
+    def packed(self) -> Tensor:
+        """Return both factors of each gradient as a row, ``(n, C + d)``."""
+        return torch.cat([self.delta, self.hidden], dim=1)
+
+    def unpacked(self, rows: Tensor) -> LastLayerGradients:
+        """Return the gradients of rows that :meth:`packed` returned, in the number format of the rows."""
+        outputs = self.delta.shape[1]
+        return replace(self, delta=rows[:, :outputs], hidden=rows[:, outputs:])
 
     def take(self, indices: Tensor | Sequence[int]) -> LastLayerGradients:
         """Return the gradients at ``indices``, in that order."""

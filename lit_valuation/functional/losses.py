@@ -1,6 +1,6 @@
-"""The loss and the score of each sample under the three losses of a linear last layer.
+"""The loss and the score of each sample under the three losses of a linear last layer, also over positions of texts.
 
-Shape suffixes: N samples, C outputs.
+Shape suffixes: N samples, T positions, C outputs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_core.data.stream import IGNORED
 from lit_valuation.functional.gradients import Loss, target_values
+from lit_valuation.functional.token_gradients import Positions
 
 #: Share of samples that count as hard where there are no classes, and so no mistakes: those with the largest losses.
 WORST = 0.1
@@ -54,3 +56,29 @@ def sample_scores(outputs_NC: Tensor, targets: Tensor, loss: Loss) -> Tensor:
     if loss == "logistic":
         return ((outputs_NC > 0) == (wanted_NC > 0.5)).to(torch.float32).mean(1)
     return -(outputs_NC - wanted_NC).square().mean(1)
+
+
+def token_losses(outputs_NTC: Tensor, targets_NT: Tensor, positions: Positions, label_smoothing: float = 0.0) -> Tensor:
+    """Return each sample's cross-entropy, whose gradient `token_gradients` returns, in nats, ``(n,)``.
+
+    Args:
+        outputs_NTC: Outputs of the last layer at each position, ``(n, positions, C)``.
+        targets_NT: Index of the wanted output at each position, int64 of shape ``(n, positions)``; -100 where none
+            counts. The loss of a sample without any is 0.
+        positions: Whether it is the mean or the sum over the positions that count.
+        label_smoothing: Label smoothing, from 0 to 1.
+    """
+    flat = outputs_NTC.flatten(0, 1), targets_NT.flatten()
+    losses = F.cross_entropy(*flat, label_smoothing=label_smoothing, reduction="none").view_as(targets_NT).sum(1)
+    return losses if positions == "sum" else losses / (targets_NT != IGNORED).sum(1).clamp(min=1)
+
+
+def token_accuracies(outputs_NTC: Tensor, targets_NT: Tensor) -> Tensor:
+    """Return the share of the counted positions of each sample at which the largest output is the wanted one, ``(n,)``.
+
+    Args:
+        outputs_NTC: As in `token_losses`.
+        targets_NT: As in `token_losses`.
+    """
+    right = (outputs_NTC.argmax(2) == targets_NT).sum(1)  # no output has the index -100
+    return right / (targets_NT != IGNORED).sum(1).clamp(min=1)

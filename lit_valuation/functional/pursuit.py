@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lit_core.errors import UserError
 from lit_valuation.functional.atoms import NO_ATOM, Atoms
-from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.gradients import SampleGradients
 from lit_valuation.functional.pursuit_problem import Problem, Pursuit
 
 Rule = Literal["residual", "penalised"]
@@ -66,7 +66,7 @@ DEFAULT = PursuitOptions()
 
 
 def matching_pursuit(
-    gradients: LastLayerGradients,
+    gradients: SampleGradients,
     target: Tensor,
     budget: int,
     options: PursuitOptions = DEFAULT,
@@ -103,7 +103,7 @@ def matching_pursuit(
 
 
 def matching_pursuits(
-    gradients: LastLayerGradients,
+    gradients: SampleGradients,
     targets: Tensor,
     budget: int | Sequence[int],
     options: PursuitOptions = DEFAULT,
@@ -150,9 +150,9 @@ def matching_pursuits(
     ridges = _each("ridge", options.ridge, problems)
     psi_ridges = _each("psi_ridge", options.psi_ridge, problems)
 
-    device = gradients.delta.device
+    device = gradients.like.device
     numbers = torch.arange(n, device=device) if numbers is None else numbers.to(device)
-    psis = (torch.zeros(n) if psi is None else psi).to(gradients.delta).expand(problems, n)
+    psis = (torch.zeros(n) if psi is None else psi).to(gradients.like).expand(problems, n)
     separate = allowed is not None and allowed.ndim == 2
     pursuits = []
     for part in [slice(t, t + 1) for t in range(problems)] if separate else [slice(None)]:
@@ -172,19 +172,19 @@ def matching_pursuits(
         )
         penalties = ridges_T1 + psi_ridges_T1 * psis_of_share.square()
         states = [
-            Problem(target, most, gradients.bias, options.nonnegative, options.dtype)
+            Problem(target, most, options.nonnegative, options.dtype)
             for target, most in zip(targets[part], budgets[part], strict=True)
         ]
         pursuits += _pursue(atoms, states, penalties, options)
     return pursuits
 
 
-def _check(gradients: LastLayerGradients, targets: Tensor, psi: Tensor | None, allowed: Tensor | None) -> None:
+def _check(gradients: SampleGradients, targets: Tensor, psi: Tensor | None, allowed: Tensor | None) -> None:
     """Raise an error if shapes do not match or a number is not finite."""
     n, problems = len(gradients), len(targets)
-    wanted = (gradients.delta.shape[1], gradients.hidden.shape[1] + gradients.bias)
-    if targets.shape[1:] != wanted:
-        raise UserError(f"target has shape {tuple(targets.shape[1:])}, but must be {wanted}, like the gradients' sum.")
+    if targets.shape[1:] != gradients.shape:
+        shape = tuple(targets.shape[1:])
+        raise UserError(f"target has shape {shape}, but must be {gradients.shape}, like the gradients' sum.")
     if not bool(targets.isfinite().all()):
         raise UserError("target is not finite; check the queries, and whether the model's training diverged.")
     for name, rows in (("psi", psi), ("allowed", allowed)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_valuation.functional.active_set import ActiveSet
-from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.gradients import SampleGradients
 
 STEPS_PER_ATOM = 3  # a guard against rounding, as in other solvers with non-negative weights
 
@@ -68,21 +68,19 @@ class Problem:
     Args:
         target: The target.
         budget: Largest number of atoms.
-        bias: Whether the gradients have a bias.
         nonnegative: Whether weights must be 0 or more.
         dtype: Number format of the solution.
     """
 
-    def __init__(self, target: Tensor, budget: int, bias: bool, nonnegative: bool, dtype: torch.dtype) -> None:
+    def __init__(self, target: Tensor, budget: int, nonnegative: bool, dtype: torch.dtype) -> None:
         self.target, self.budget, self.nested = target.to("cpu", dtype), budget, budget
         self.length = float(self.target.norm())
         self.support: list[int] = []
         self.solution = ActiveSet(budget, nonnegative, dtype)
         self.steps_left = STEPS_PER_ATOM * budget
-        self._delta = self.target.new_empty(budget, len(target))
-        self._hidden = self.target.new_empty(budget, target.shape[1] - bias)
+        self._rows = self.target.new_empty(0, 0)  # the active atoms, packed
 
-    def add(self, number: int, atom: LastLayerGradients, penalty: float) -> list[int]:
+    def add(self, number: int, atom: SampleGradients, penalty: float) -> list[int]:
         """Add an atom to the active set.
 
         Args:
@@ -95,9 +93,12 @@ class Problem:
             linearly dependent up to rounding.
         """
         last = len(self.support)
-        atom = LastLayerGradients(atom.delta.to(self.target), atom.hidden.to(self.target), atom.bias)
-        self._delta[last], self._hidden[last] = atom.delta[0], atom.hidden[0]
-        inner = (self._delta[:last] @ atom.delta[0]) * (self._hidden[:last] @ atom.hidden[0] + float(atom.bias))
+        row = atom.packed().to(self.target)
+        if not self._rows.numel():
+            self._rows = row.new_empty(self.budget, row.shape[1])
+        self._rows[last] = row[0]
+        atom = atom.unpacked(row)
+        inner = atom.unpacked(self._rows[:last]).gram(atom)[:, 0] if last else row.new_empty(0)
         stay = self.solution.add(inner, float(atom.squared_norms()), penalty, float(atom.dot(self.target)))
         self.steps_left -= 1
         if stay is None:
@@ -106,7 +107,7 @@ class Problem:
         left = sorted(set(range(last + 1)) - set(stay))
         if left:
             self.nested = min(self.nested, left[0])
-            self._delta[: len(stay)], self._hidden[: len(stay)] = self._delta[stay], self._hidden[stay]
+            self._rows[: len(stay)] = self._rows[stay]
         self.support = [members[position] for position in stay]
         return [members[position] for position in left]
 

@@ -2,5 +2,6 @@
 
 from lit_valuation.nn.conv_net import ConvNet
 from lit_valuation.nn.mlp import MLP, LinearHead
+from lit_valuation.nn.token_conv_net import TokenConvNet
 
-__all__ = ["MLP", "ConvNet", "LinearHead"]
+__all__ = ["MLP", "ConvNet", "LinearHead", "TokenConvNet"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError, check_at_least
-from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.gradients import SampleGradients
 from lit_valuation.samples import Target
 
 Need = Literal["x", "features", "gradients"]
@@ -26,7 +26,8 @@ class Pool:
         x: Rows of a table, ``(n, columns)``; None if not needed.
         features: Features by a public encoder, ``(n, width)``; None if not needed.
         gradients: Last-layer gradient of each sample; None if not needed.
-        values: Labels or values of each sample, ``(n, k)``; None where targets are classes.
+        values: Labels or values of each sample, ``(n, k)``, or tags or tokens of each text, int64 of shape
+            ``(n, length)``; None where targets are classes.
         sums: Of queries that stand for sums of gradients: which sum each belongs to, int64 of shape ``(n,)``; None for
             queries that stand for themselves.
         target: Kind of the targets.
@@ -35,7 +36,7 @@ class Pool:
     y: Tensor
     x: Tensor | None = None
     features: Tensor | None = None
-    gradients: LastLayerGradients | None = None
+    gradients: SampleGradients | None = None
     values: Tensor | None = None
     sums: Tensor | None = None
     target: Target = "class"

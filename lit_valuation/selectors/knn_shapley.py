@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lit_core.errors import check_at_least
+from lit_core.errors import UserError, check_at_least
 from lit_valuation.functional.knn_shapley import knn_shapley, knn_shapley_of_values
 from lit_valuation.selectors.base import Need, Pool, Selection, Selector
 from lit_valuation.selectors.by_class import features_of, select_by_class
@@ -20,7 +20,7 @@ class KNNShapleySelector(Selector):
     from the queries than they are. Where targets are labels, the model predicts each of them, and a value is the mean
     over the labels. Where they are numbers, it is a regression by the mean of the neighbours, in standard deviations of
     the pool's columns, in which a missing neighbour counts as the pool's mean. The selector reports ``value_of_pool``,
-    the sum of all values.
+    the sum of all values. Texts with a target per token are refused.
 
     Args:
         k: Number of neighbours of the model, 1 or more.
@@ -47,6 +47,11 @@ class KNNShapleySelector(Selector):
         )
 
     def _values(self, pool: Pool, queries: Pool) -> Tensor:
+        if pool.target in ("tags", "text"):
+            raise UserError(
+                "KNNShapleySelector predicts one target per sample, but texts have one per token; take another "
+                "selector, such as FeatureSimilaritySelector or GradientMatchingSelector."
+            )
         features, query_features = features_of(pool, queries)
         if pool.values is None or queries.values is None:
             return knn_shapley(features, pool.y, query_features, queries.y, self.k)

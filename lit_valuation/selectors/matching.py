@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.gradients import SampleGradients
 from lit_valuation.functional.k_means import k_means, points_of_gram
 from lit_valuation.functional.pursuit import PursuitOptions, Rule, matching_pursuit
 from lit_valuation.selectors.base import Pool, Selection, in_turns, split_budget
@@ -44,7 +44,7 @@ class Matching:
     n_clusters: int = 1
     rest: Rest = "leave"
 
-    def options(self, atoms: LastLayerGradients) -> PursuitOptions:
+    def options(self, atoms: SampleGradients) -> PursuitOptions:
         """Return the options of pursuits over samples of a class.
 
         Args:
@@ -145,7 +145,7 @@ def _match_class(pool: Pool, queries: Pool, c: int, share: int, matching: Matchi
 
 
 def _match(
-    atoms: LastLayerGradients, target: Tensor, budget: int, free: Tensor, options: PursuitOptions, matching: Matching
+    atoms: SampleGradients, target: Tensor, budget: int, free: Tensor, options: PursuitOptions, matching: Matching
 ) -> _Match:
     """Match one target, in one round or, to fill the budget, in several, each with the samples that are left."""
     rounds: list[Tensor] = []

@@ -11,6 +11,7 @@ from lit_valuation.sources.shard_folder import ShardFolder
 from lit_valuation.sources.sklearn import Digits, SklearnTable
 from lit_valuation.sources.table import Table
 from lit_valuation.sources.texts import Texts
+from lit_valuation.sources.token_texts import PlainTexts, TaggedWords
 from lit_valuation.sources.webdataset import WebDataset
 
 __all__ = [
@@ -21,11 +22,13 @@ __all__ = [
     "ImageFolder",
     "LabelledSource",
     "LetterRecognition",
+    "PlainTexts",
     "Satellite",
     "ShardFolder",
     "Shuttle",
     "SklearnTable",
     "Table",
+    "TaggedWords",
     "Texts",
     "TwentyNewsgroups",
     "WebDataset",

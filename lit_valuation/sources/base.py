@@ -38,13 +38,15 @@ class LabelledSource(Described):
         name: Name of the source, with which the keys of its samples begin.
         licence: Licence of the data.
         origin: Where the data come from.
-        input: Kind of the inputs: ``image``, ``table`` or ``embedding``.
+        input: Kind of the inputs: ``image``, ``table``, ``embedding`` or ``tokens``.
         columns: Names of a table's columns; None for other inputs.
+        vocabulary: What token ids mean, as a name that is equal for equal tokenizers; None for other inputs.
         places: Where each sample of the last call of `samples` is, such as its file or line; None if that is not known.
     """
 
     input: str
     columns: tuple[str, ...] | None = None
+    vocabulary: str | None = None
     places: tuple[str, ...] | None = None
 
     @property
@@ -56,7 +58,9 @@ class LabelledSource(Described):
     def meta(self) -> dict[str, Any]:
         """Return what the index of a labelled set tells of its inputs; `samples` must have been called before."""
         columns = {} if self.columns is None else {"columns": list(self.columns)}
-        return {"input": self.input, **columns, **({} if self.made_by is None else {"encoder": asdict(self.made_by)})}
+        encoder = {} if self.made_by is None else {"encoder": asdict(self.made_by)}
+        vocabulary = {} if self.vocabulary is None else {"vocabulary": self.vocabulary}
+        return {"input": self.input, **columns, **encoder, **vocabulary}
 
     @abstractmethod
     def samples(self) -> Samples:

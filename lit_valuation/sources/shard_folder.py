@@ -21,7 +21,7 @@ class ShardFolder(LabelledSource):
         name: Name of the source; None takes that of the folder.
 
     Raises:
-        UserError: If there is no labelled shard set, or the sets differ in kind or shape of their inputs.
+        UserError: If there is no labelled shard set, or the sets differ in kind, shape or vocabulary of their inputs.
     """
 
     def __init__(self, folder: str, name: str | None = None) -> None:
@@ -35,6 +35,11 @@ class ShardFolder(LabelledSource):
         self.sets = [LabelledSet(path) for path in folders]
         first = self.sets[0]
         for other in self.sets[1:]:
+            if other.vocabulary != first.vocabulary:
+                raise UserError(
+                    f"{other.folder} has the vocabulary {other.vocabulary}, but {first.folder} has {first.vocabulary}; "
+                    "prepare both with one tokenizer."
+                )
             if (other.kind, other.shape) != (first.kind, first.shape):
                 raise UserError(
                     f"{other.folder} holds inputs ({other.kind}) of shape {other.shape}, but {first.folder} "
@@ -45,7 +50,7 @@ class ShardFolder(LabelledSource):
                     f"{other.folder} holds embeddings by {other.encoder or 'an unknown encoder'}, but {first.folder} "
                     f"by {first.encoder or 'an unknown encoder'}; name a folder with sets of one encoder."
                 )
-        self.input = first.kind
+        self.input, self.vocabulary = first.kind, first.vocabulary
         self.columns = tuple(first.meta["columns"]) if "columns" in first.meta else None
         index = first.shards.index
         self.licence, self.origin = index["licence"], index["origin"]

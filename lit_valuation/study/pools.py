@@ -16,7 +16,7 @@ from lit_valuation.data.hard_cases import HardCases
 from lit_valuation.encoders import Encoder, TaskFeatures, embed
 from lit_valuation.encoders.base import Inputs
 from lit_valuation.exchange.probe import head_gradients
-from lit_valuation.functional.gradients import LastLayerGradients
+from lit_valuation.functional.gradients import SampleGradients
 from lit_valuation.functional.linear_head import fit_linear_head
 from lit_valuation.functional.median import geometric_median, psi
 from lit_valuation.last_layer import gather_gradients
@@ -80,7 +80,7 @@ class Views:
             features = embed(self.encoder, part.x)
         return Pool(part.y, part.inputs().flatten(1), features, self._gradients(part, task))
 
-    def _gradients(self, part: Samples, task: ClassifierTask | None) -> LastLayerGradients:
+    def _gradients(self, part: Samples, task: ClassifierTask | None) -> SampleGradients:
         if self.options.gradients == "probe":
             return head_gradients(*self._head, embed(self.encoder, part.x), part.y)
         model = self.baseline if self.options.gradients == "trainer" else task

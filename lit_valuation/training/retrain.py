@@ -28,10 +28,10 @@ from lit_core.references import value_at
 from lit_core.seeds import part_seed
 from lit_core.trust import OWN
 from lit_valuation.batches import check_takes_weights
-from lit_valuation.contract import logits_of, loss_of
+from lit_valuation.contract import logits_of, loss_of, positions_of
 from lit_valuation.functional.gradients import Loss
-from lit_valuation.functional.losses import sample_losses, sample_scores
-from lit_valuation.last_layer import wanted_outputs
+from lit_valuation.functional.losses import sample_losses, sample_scores, token_accuracies, token_losses
+from lit_valuation.last_layer import counted_targets, rows_at_once, wanted_outputs
 from lit_valuation.samples import Samples, Target, as_inputs, target_statistics
 from lit_valuation.training.loading import Description, SavedModel
 
@@ -212,8 +212,13 @@ def case_scores(task: LightningModule, samples: Samples, batch_size: int = 256) 
 
     Returns:
         Of classes 1 if the class is right and otherwise 0; of labels the share that is right; of values minus the mean
-        squared error, in the unit of the outputs, which for a `RegressionTask` is the training set's variance.
+        squared error, in the unit of the outputs, which for a `RegressionTask` is the training set's variance; of tags
+        the share of tokens with the right one; of texts minus the mean loss of their tokens, in nats.
     """
+    if samples.target == "tags":
+        return _of_texts(task, samples, batch_size, token_accuracies)
+    if samples.target == "text":
+        return -_of_texts(task, samples, batch_size, lambda outputs, y: token_losses(outputs, y, "mean"))
     return sample_scores(predict_logits(task, samples, batch_size), _wanted(task, samples), _LOSSES[samples.target])
 
 
@@ -222,10 +227,23 @@ def case_losses(task: LightningModule, samples: Samples, batch_size: int = 256) 
 
     Args:
         task: The model; its loss is its attribute ``loss``, or cross_entropy.
-        samples: The samples.
+        samples: The samples. Of texts it is the mean or sum over their tokens, as the model's ``positions`` says.
         batch_size: Samples per forward pass, 1 or more.
     """
+    if samples.has_positions:
+        positions = positions_of(task)
+        return _of_texts(task, samples, batch_size, lambda outputs, y: token_losses(outputs, y, positions))
     return sample_losses(predict_logits(task, samples, batch_size), _wanted(task, samples), loss_of(task))
+
+
+def _of_texts(
+    task: LightningModule, samples: Samples, batch_size: int, score: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return a score of each text, from its logits and targets; the logits of all texts are never in memory at once."""
+    size = rows_at_once(task, samples, batch_size)
+    parts = [samples.take(range(start, min(start + size, len(samples)))) for start in range(0, len(samples), size)]
+    found = [score(predict_logits(task, part, size).float(), counted_targets(task, part.y)) for part in parts]
+    return torch.cat(found) if found else torch.empty(0)
 
 
 def _wanted(task: LightningModule, samples: Samples) -> Tensor:

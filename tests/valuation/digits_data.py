@@ -118,6 +118,22 @@ class DigitLabels(DigitsData):
         return Part(start, stop, lambda x, y: torch.stack([y % 2 == 0, y > 4], 1).float())
 
 
+class DigitTags(DigitsData):
+    """The same digits, read as 64 tokens, the brightness of their pixels; a tag says whether there is ink."""
+
+    input_shape, target = (64,), "tags"
+
+    def __init__(self, batch_size: int = 32, micro_batch_size: int = 16) -> None:
+        super().__init__(batch_size, micro_batch_size)
+        self.classes = ("paper", "ink")
+
+    def part(self, start, stop):
+        part = Part(start, stop)
+        part.x = (part.x * 16).long().flatten(1)
+        part.y = (part.x > 0).long()
+        return part
+
+
 class PlainDigits(pl.LightningDataModule):
     """The same as pairs from torch's own loaders."""
 

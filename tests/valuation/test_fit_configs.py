@@ -15,7 +15,7 @@ FIT += [
     if "#   lit-valuation fit" in path.read_text()
 ]
 #: Data of the configs whose targets are not classes.
-OTHER = {"values": "digits_data.DigitValues", "labels": "digits_data.DigitLabels"}
+OTHER = {"values": "digits_data.DigitValues", "labels": "digits_data.DigitLabels", "tags": "digits_data.DigitTags"}
 SMALL = """
 data: {class_path: DATA}
 trainer:

@@ -3,7 +3,7 @@ import csv
 import lightning.pytorch as pl
 import pytest
 import torch
-from digits_data import DigitsData, PlainDigits, digits
+from digits_data import DigitsData, DigitTags, PlainDigits, digits
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -17,8 +17,9 @@ from lit_valuation.data.weighted_subset import draw_by_weight
 from lit_valuation.functional.pursuit import matching_pursuit
 from lit_valuation.last_layer import gather_gradients
 from lit_valuation.module import ClassifierTask
-from lit_valuation.nn import MLP
+from lit_valuation.nn import MLP, TokenConvNet
 from lit_valuation.selectors import split_budget
+from lit_valuation.tagging import TaggingTask
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -374,3 +375,14 @@ def test_a_view_is_needed(quiet):
     data = PlainDigits()
     with pytest.raises(UserError, match="there is no selection_dataloader; define it"):
         quiet(GradientMatching(10), max_epochs=1).fit(Foreign(), data.train_dataloader(), data.val_dataloader())
+
+
+@pytest.mark.parametrize("match", ["train", "hard"])
+def test_texts_with_a_tag_per_token_are_chosen(match, quiet):
+    matching = GradientMatching(budget=20, match=match)
+    witness = Witness()
+    task = TaggingTask(TokenConvNet((64,), 2, 17, width=4, hidden=(4,)), ("paper", "ink"), (64,))
+    quiet(matching, witness, max_epochs=1).fit(task, datamodule=DigitTags())
+    assert matching.numbers is not None and 1 <= len(matching.numbers) <= 20
+    seen = {int(index) for batch in witness.epochs[0] for index in batch["index"]}
+    assert seen == set(matching.numbers.tolist())
