@@ -82,7 +82,8 @@ def test_one_s_own_checkpoint_may_build_anything(former):
 def test_whoever_builds_what_a_checkpoint_describes_does_it_within_the_limit():
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in ROOT.glob("lit_*/**/*.py")}
     building = re.compile(
-        r"instantiate_module\(|, kind\)\.load_from_checkpoint\b|super\(\)\.instantiate_classes\(|_on_meta\(c"
+        r"instantiate_module\(|subclass_arguments\(LightningModule|, kind\)\.load_from_checkpoint\b"
+        r"|super\(\)\.instantiate_classes\(|_on_meta\(c"
     )
     limited = {path for path, text in texts.items() if re.search(r"with .*sized_as|limited = sized_as", text)}
     assert limited == {path for path, text in texts.items() if building.search(text)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -54,6 +55,9 @@ class SavedModel:
     class_path: str
     kept: Mapping[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict)
+    _parsed: dict[bool, tuple[ArgumentParser, Namespace]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def read(cls, path: str | Path, model: Description | None = None) -> SavedModel:
@@ -107,16 +111,14 @@ class SavedModel:
         Raises:
             UserError: If the class does not take the arguments, or fails.
         """
-        from lightning.pytorch.cli import instantiate_module
-
-        taken = inspect.signature(_imported(self.class_path)).parameters
-        known = {key: self.checkpoint[key] for key in _OF_DATA if key in self.checkpoint and key in taken}
-        changes = {**self.given, **({} if seed is None or "seed" not in taken else {"seed": seed})}
-        kept = usable_hyperparameters(resolved(self.kept), self.path, "--ckpt_path", [*known, *changes])
-        parameters = {**kept, **known, **changes, CLASS_PATH: self.class_path}
+        seeded = seed is not None and "seed" in inspect.signature(_imported(self.class_path)).parameters
         try:
             with sized_as(self.checkpoint, self.path, "--ckpt_path"):
-                task: LightningModule = instantiate_module(LightningModule, copy.deepcopy(parameters))
+                parser, parsed = self._description(seeded)
+                config = copy.deepcopy(parsed)
+                if seeded:
+                    config.module.init_args.seed = seed
+                task: LightningModule = parser.instantiate(config).module
             if is_overridden("configure_model", task):
                 task.configure_model()  # as Lightning does before it loads weights
         except (UserError, RunFailure):
@@ -125,6 +127,24 @@ class SavedModel:
             reason, separator, remedy = parser_sentence(str(error), None, "model").rpartition("; ")
             raise UserError(self._refusal((reason if separator else remedy).rstrip("."))) from error
         return task
+
+    def _description(self, seeded: bool) -> tuple[ArgumentParser, Namespace]:
+        """Return the parser that builds the model, and its parsed arguments; they are parsed once for all seeds.
+
+        Args:
+            seeded: Whether ``seed`` is set before the model is built, in place of the checkpoint's.
+        """
+        if seeded not in self._parsed:
+            taken = inspect.signature(_imported(self.class_path)).parameters
+            known = {key: self.checkpoint[key] for key in _OF_DATA if key in self.checkpoint and key in taken}
+            changes = {**self.given, **({"seed": 0} if seeded else {})}
+            kept = usable_hyperparameters(resolved(self.kept), self.path, "--ckpt_path", [*known, *changes])
+            arguments = copy.deepcopy({**kept, **known, **changes})
+            parser = ArgumentParser(exit_on_error=False)
+            parser.add_subclass_arguments(LightningModule, "module", fail_untyped=False)
+            module = {"class_path": self.class_path, "dict_kwargs": arguments}
+            self._parsed[seeded] = parser, parser.parse_object({"module": module})
+        return self._parsed[seeded]
 
     def load(self) -> LightningModule:
         """Return the model with the checkpoint's weights, in evaluation mode.

@@ -49,6 +49,17 @@ class OneArgument(LightningModule):
         return self.net(x.flatten(1))
 
 
+class Seeded(LightningModule):
+    """Draws its weights by a seed of its own, and keeps a list as it is given."""
+
+    def __init__(self, widths: list[int] = [6], seed: int = 5):  # noqa: B006
+        super().__init__()
+        self.save_hyperparameters()
+        self.widths, self.seed = widths, seed
+        torch.manual_seed(seed)
+        self.net = nn.Sequential(nn.Linear(64, 10))
+
+
 class NoForward(LightningModule):
     def __init__(self):
         super().__init__()

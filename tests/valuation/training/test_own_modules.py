@@ -2,13 +2,15 @@
 
 import sys
 from pathlib import Path
+from unittest import mock
 
 import own_digits
 import pytest
 import torch
 from digits_data import digits
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
-from own_digits import Digits, Mapped, OneArgument, Smoothed
+from own_digits import Digits, Mapped, OneArgument, Seeded, Smoothed
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -71,6 +73,22 @@ def test_other_seeds_give_other_weights():
         nn.utils.parameters_to_vector(retrain(recipe_of(recipe), TRAIN, seed=seed).parameters()) for seed in (1, 1, 2)
     ]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+
+
+def test_a_description_is_parsed_once_and_each_build_has_its_own_seed_and_values(monkeypatch):
+    saved(Seeded())
+    model = SavedModel.read("own.ckpt", "own_digits.Seeded")
+    parse = mock.Mock(wraps=ArgumentParser.parse_object)
+    monkeypatch.setattr(ArgumentParser, "parse_object", lambda *args, **kwargs: parse(*args, **kwargs))
+    first = model.build(1)
+    calls = parse.call_count
+    first.widths.append(8)  # as a module may, which another one must not see
+    others = [model.build(seed) for seed in (1, 2)]
+    assert parse.call_count == calls > 0
+    assert [one.seed for one in others] == [1, 2] and [one.widths for one in others] == [[6], [6]]
+    first, again, other = (one.net[0].weight for one in (first, *others))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert model.build().seed == 5  # the checkpoint's
 
 
 def recipe_of(recipe, **changes):
