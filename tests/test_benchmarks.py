@@ -80,6 +80,8 @@ def test_the_time_of_a_step_is_shared_out_among_kinds_of_operations(tmp_path, mo
     assert step_profile.kind_of("aten::mul") == "elementwise" and step_profile.kind_of("aten::mm") == "products"
 
 
+# slow: it times six decoders in turn; the next test compares their numbers
+@pytest.mark.slow
 def test_our_decoder_stands_beside_transformers_with_the_same_weights(tmp_path, monkeypatch, capsys):
     result = quick(hf_decoder, tmp_path, monkeypatch)
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
@@ -103,6 +105,8 @@ def test_decoders_with_other_weights_are_refused():
         hf_decoder.check(models, case)
 
 
+# slow: it times each way to read; the next test refuses what they read
+@pytest.mark.slow
 def test_our_stream_stands_beside_others_that_read_the_same_text(tmp_path, monkeypatch, capsys):
     result = quick(data_stream, tmp_path, monkeypatch)
     printed = capsys.readouterr().out
@@ -144,6 +148,8 @@ def test_streams_are_refused_that_do_not_give_shuffled_windows_of_the_text(start
         data_stream.check("it", feed, TEXT, case)
 
 
+# slow: it times whole runs; the next test compares their losses
+@pytest.mark.slow
 def test_a_trainer_and_a_whole_run_train_as_the_bare_loop(tmp_path, monkeypatch, capsys):
     result = quick(loop_overhead, tmp_path, monkeypatch)
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[1]
     [
         ("router_balance.py", ["prose forgotten: +", "MRI on prose 0.", "floor 0.250"]),
         ("router_balance_on_mixtral.py", ["layer 1: MRI 0.", "MRI on prose 0.", "floor 0.250"]),
-        ("moe_in_a_vision_transformer.py", ["accuracy on held-out digits: 0.9", "MRI 0.", "floor 0.250"]),
+        pytest.param(
+            "moe_in_a_vision_transformer.py",
+            ["accuracy on held-out digits: 0.9", "MRI 0.", "floor 0.250"],
+            marks=pytest.mark.slow,  # it trains until it reads digits
+        ),
         ("gradient_matching.py", ["chosen: 150 of 1200 samples", "accuracy on held-out digits: 0.9"]),
         ("mixture_stream.py", ["drawn: 1792 rows of code, 768 of prose", "weights equal"]),
     ],

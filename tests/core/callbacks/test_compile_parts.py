@@ -72,4 +72,6 @@ def test_what_cannot_be_compiled_is_one_sentence(project, typed, words, capsys):
 def test_a_foreign_module_names_its_parts(make_trainer, byte_data, byte_model):
     with pytest.raises(UserError, match="`parts` is null, but ByteModel has no `main_parts`"):
         make_trainer(CompileParts(backend="eager")).fit(byte_model(), datamodule=byte_data(replay=False))
-    make_trainer(CompileParts(["blocks.0"], backend="eager")).fit(byte_model(), datamodule=byte_data(replay=False))
+    short = {"max_steps": 1, "limit_val_batches": 0}
+    callback = CompileParts(["blocks.0"], backend="eager")
+    make_trainer(callback, **short).fit(byte_model(), datamodule=byte_data(replay=False))

@@ -112,7 +112,12 @@ def from_lightning(lineage: list[type]) -> set[str]:
 
 @cache
 def of_ours() -> Names:
-    return names_of({module_of(file, ROOT): ast.parse(file.read_bytes()) for file in OURS})
+    return names_of({module_of(file, ROOT): tree_of(file) for file in OURS})
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes())
 
 
 def own(lineage: list[type]) -> set[str]:
@@ -120,9 +125,8 @@ def own(lineage: list[type]) -> set[str]:
     return set().union(*(known.get((base.__module__, base.__qualname__), frozenset()) for base in lineage))
 
 
-def private_uses(file: Path, source: str) -> list[str]:
+def private_uses(file: Path, tree: ast.Module) -> list[str]:
     """Return the uses of Lightning's private names in a source, as ``line: use``."""
-    tree = ast.parse(source)
     private, mine = of_lightning(), defined(tree)
     uses: list[tuple[int, str]] = []
     for node in ast.walk(tree):
@@ -153,7 +157,7 @@ def test_no_module_uses_a_private_name_of_lightning() -> None:
         f"{file.relative_to(ROOT)}:{use}"
         for file in OURS
         if file != INTERNALS
-        for use in private_uses(file, file.read_text(encoding="utf-8"))
+        for use in private_uses(file, tree_of(file))
     ]
     assert not uses, (
         f"Private names of Lightning are used: {'; '.join(uses)}. "

@@ -33,12 +33,14 @@ def unpacked(shipped, monkeypatch):
 
 
 @cache
-def cells(function=None):
+def cells(function=None, seeds=None):
+    """The cells of the small study, of all its seeds or of some."""
     config = yaml.safe_load(CONFIG.read_text())
     grids = {name: Grid(**grid) for name, grid in config["grids"].items()}
     if function is not None:
         grids = {name: replace(grid, function=function) for name, grid in grids.items()}
-    return expand(grids, {name: Size(**size) for name, size in config["sizes"].items()}, "small", FOLDER)
+    size = config["sizes"]["small"] | ({} if seeds is None else {"seeds": list(seeds)})
+    return expand(grids, {"small": Size(**size)}, "small", FOLDER)
 
 
 def test_the_study_takes_up_all_shipped_cells(capsys):
@@ -55,7 +57,8 @@ def test_the_study_takes_up_all_shipped_cells(capsys):
 
 @pytest.mark.parametrize("function", ["lit_moe.experiment.experiment", "lit_moe.study.cell.experiment"])
 def test_cells_are_known_under_each_name_of_their_function(function):
-    assert [cell.name for cell in cells(function) if finished(cell, FOLDER) is None] == []
+    known = cells(function, seeds=(0,))
+    assert len(known) > 30 and [cell.name for cell in known if finished(cell, FOLDER) is None] == []
 
 
 def test_cells_of_another_function_or_of_other_values_are_not_taken_up(shipped, tmp_path, monkeypatch):

@@ -78,8 +78,17 @@ def by_hand(checkpoint, windows, decoder, n_samples):
     return nats / tokens, (counts.max(1).values / tokens).tolist()
 
 
-def test_a_cell_measures_what_a_plain_loop_does(setting, data):
-    rows = cell(**setting)
+@pytest.fixture(scope="module")
+def first(setting, data, tmp_path_factory):
+    """The rows of the first cell, which leaves its pre-training to the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("first"))
+        patch.setenv("LITSHIFT_DATA", str(data))
+        return cell(**setting)
+
+
+def test_a_cell_measures_what_a_plain_loop_does(setting, data, first):
+    rows = first
     (kept,) = data.glob("moe/study/pretrained-*")
     (texts,) = data.glob("moe/study/texts-*")
     checkpoint = load_checkpoint_file(kept / "constant" / "last.ckpt")
@@ -106,8 +115,8 @@ def test_a_cell_measures_what_a_plain_loop_does(setting, data):
     assert run["tflop_total"] == pytest.approx(run["tflop"] * 5, rel=1e-6)  # 16 steps before, 4 behind
 
 
-def test_pretraining_is_shared_and_each_schedule_starts_where_it_should(setting, data):
-    rows = {"infinite": cell(**setting)}
+def test_pretraining_is_shared_and_each_schedule_starts_where_it_should(setting, data, first):
+    rows = {"infinite": first}
     times = {path: path.stat().st_mtime_ns for path in data.glob("moe/study/*/*/last.ckpt")}
     for schedule in ("cosine", "union"):
         rows[schedule] = cell(**setting | {"schedule": schedule})
@@ -144,6 +153,7 @@ def test_a_grid_with_an_unknown_key_is_refused(config, capsys):
     assert not FOLDER.exists()
 
 
+@pytest.mark.slow  # the shipped cells fill all tables and claims in the fast set
 def test_grids_of_the_smoke_study():
     flags = ["--sizes.smoke.grids", "[routers,union]", "--sizes.smoke.values"]
     flags.append("{model: [dense, switch_sinkhorn], pretrain_steps: 10, steps: 4, window: 4, test_samples: 6}")
