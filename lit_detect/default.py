@@ -27,8 +27,9 @@ ABOUT = (
     "The default detector was made of English news, stories, essays, encyclopedia, books and documentation, and of "
     "text by ChatGPT and other instructed models. It misses most text of base models, and misspelt machine text: what "
     "it does not call machine is not shown to be human. Texts that its language model knows by heart, such as "
-    "licences, look like a machine's. Its tables: docs/results/default_detector.md. Before you act on a decision, "
-    "calibrate it on human texts of your own kind: lit-detect calibrate --detector default --human FILE"
+    "licences, look like a machine's. It is for prose: on program code it was not measured. Its tables: "
+    "docs/results/default_detector.md. Before you act on a decision, calibrate it on human texts of your own kind: "
+    "lit-detect calibrate --detector default --human FILE"
 )
 COEFFICIENTS = Path(__file__).parent / "embedded" / "default_detector.json"
 
