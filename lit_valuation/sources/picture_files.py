@@ -153,6 +153,9 @@ def pictures_by_class(folder: Path, groups: bool, quiet: bool = False) -> list[P
     unread = [path for path in others if is_picture(path)]
     refuse_faults([f"{path} ({_not_read(path)})" for path in unread], len(found) + len(unread), "images")
     if not quiet:
+        hidden = [path for path in folder.rglob("*") if is_picture(path) and _is_hidden(path.relative_to(folder))]
+        if hidden:
+            say(f"Left out as hidden: {len(hidden):,} of the images, such as {min(hidden)}.", error=True)
         if others:
             kinds = ", ".join(kind or "no ending" for kind, _ in Counter(path.suffix for path in others).most_common(3))
             say(f"Left out as not pictures: {len(others):,} of the files ({kinds}), such as {others[0]}.", error=True)
@@ -176,6 +179,11 @@ def _of_class(folder: Path, images: Sequence[Path], groups: bool) -> Iterator[Pi
 
 def _inside(folder: Path) -> list[Path]:
     return [path for path in listed(folder, "**/*") if not _OF_SYSTEMS & {*path.relative_to(folder).parts}]
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a path from the folder on is hidden, or in a folder that systems and programs make."""
+    return any(part.startswith(".") or part in _OF_SYSTEMS for part in path.parts)
 
 
 def is_picture(path: Path) -> bool:

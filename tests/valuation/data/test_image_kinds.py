@@ -128,6 +128,7 @@ def test_hidden_folders_and_other_files_are_no_classes_and_no_samples(folder, ca
     assert samples.classes == ("cat", "dog") and len(samples) == 2
     said = capsys.readouterr().err
     assert "not pictures: 1 of the files (.txt)" in said and str(folder / "cat" / "notes.txt") in said
+    assert f"hidden: 6 of the images, such as {folder / '.ipynb_checkpoints/1.png'}" in said
 
 
 def animated(path):
