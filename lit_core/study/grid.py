@@ -58,15 +58,22 @@ class Size:
         seeds: Seeds of the cells, 0 or more each; intervals are over them.
         values: Values that replace those of the same name in each grid that has the name, shared or varied.
         grids: Names of the grids that belong to this size; None for all.
+        grid_seeds: Seeds of single grids in place of ``seeds``, by name of the grid, such as more for one that is cheap.
+        setting: What a reader of the page must know of the setting, shown below its title; None for nothing.
     """
 
     seeds: list[int]
     values: dict[str, Plain] = field(default_factory=dict)
     grids: list[str] | None = None
+    grid_seeds: dict[str, list[int]] = field(default_factory=dict)
+    setting: str | None = None
 
     def __post_init__(self) -> None:
         for seed in self.seeds:
             checked_seed("seeds", seed)
+        for name, seeds in self.grid_seeds.items():
+            for seed in seeds:
+                checked_seed(f"grid_seeds.{name}", seed)
 
 
 @dataclass(frozen=True)
@@ -110,12 +117,15 @@ def expand(grids: Mapping[str, Grid], sizes: Mapping[str, Size], size: str, fold
     Raises:
         UserError: If a grid or the size does not make sense, or a value does not fit the argument that takes it.
     """
-    seeds, replaced = sizes[size].seeds, sizes[size].values
+    replaced = sizes[size].values
     chosen = _chosen(grids, sizes[size])
+    seeds = {name: sizes[size].grid_seeds.get(name, sizes[size].seeds) for name in chosen}
     cells: list[Cell] = []
     known: dict[tuple[Any, str, str], Any] = {}
-    for seed in seeds:
+    for seed in dict.fromkeys(seed for own_seeds in seeds.values() for seed in own_seeds):
         for name, grid in chosen.items():
+            if seed not in seeds[name]:
+                continue
             own = _cells(name, grid, seed, folder, cells)
             if grid.function is not None:
                 _check(own, name, grid, {key: f"sizes.{size}.values.{key}" for key in replaced}, known)
@@ -164,9 +174,15 @@ def _check(
 
 def _chosen(grids: Mapping[str, Grid], size: Size) -> dict[str, Grid]:
     """Return the grids of a size with its values in them."""
-    if not size.seeds or len(set(size.seeds)) < len(size.seeds):
-        raise UserError(f"seeds is {size.seeds}, but must name at least one seed, and none twice; correct the list.")
     names = list(grids) if size.grids is None else size.grids
+    for where, seeds in {"seeds": size.seeds, **{f"grid_seeds.{k}": v for k, v in size.grid_seeds.items()}}.items():
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise UserError(f"{where} is {seeds}, but must name at least one seed, and none twice; correct the list.")
+    for name in size.grid_seeds:
+        if name not in names:
+            raise UserError(
+                f"grid_seeds names {name}, which is not among the grids of the size.{did_you_mean(name, names)}"
+            )
     for name in names:
         if name not in grids:
             raise UserError(f"A size names the grid {name}, which is not among grids.{did_you_mean(name, grids)}")

@@ -35,6 +35,7 @@ from lit_valuation.study.rows import (
     retrained_scores,
     selection_row,
 )
+from lit_valuation.study.seconds import ranking_seconds
 from lit_valuation.training.retrain import TrainingRecipe, accuracies, predict_logits
 from lit_valuation.training.retrain_many import retrain_many
 
@@ -54,7 +55,8 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
     train, val, test = (parties["trainer", split] for split in ("train", "val", "test"))
     names = [f"owners/{name}" for name in options.division.owners]
     clean = {name: parties[name, "train"] for name in names}
-    recipe = _recipe(options, train)
+    recipe = _recipe(options, train, options.steps)
+    of_owners = _recipe(options, train, options.owner_steps or options.steps)
     selectors = {name: selector.build() for name, selector in options.selectors.items()}
     (baseline,) = retrain_many(recipe, train, [None], seed)
     asked = sorted(
@@ -62,7 +64,7 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
     )
     cases = hard_cases(val, predict_logits(baseline, val).argmax(1), options.queries_per_class, seed, asked)
     encoder = shared_encoder(options.encoder)
-    look = Views(recipe, train, baseline, cases, encoder, seed, options).pools
+    look = Views(of_owners, train, baseline, cases, encoder, seed, options).pools
     share = options.noise_share
     corrupt = Noise(labels=share * (options.noise == "labels"), inputs=share * (options.noise == "inputs"))
     spared: dict[str, set[str]] = {name: set() for name in names}
@@ -109,13 +111,19 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
             for (name, selector, budget), selection in selections.items()
             if selector != FULL
         }
-        rows += rankings(owners, selections, scores, cheap)
+        ranked = rankings(owners, selections, scores, cheap)
+        if options.seconds:
+            for row in (row for row in ranked if row["selector"] in selectors):
+                keys = [(name, row["selector"], row["budget"]) for name in names]
+                answers = [owners[key[0]].samples.take(selections[key].indices) for key in keys]
+                row |= ranking_seconds(recipe, baseline, train, answers, cases, options.encoder.build(), seed)
+        rows += ranked
     data = digest([train, val, test, *(owner.samples for owner in owners.values())])
     return [{"data": data} | row for row in rows]
 
 
-def _recipe(options: ExchangeOptions, train: Samples) -> TrainingRecipe:
-    """Return how all parties train."""
+def _recipe(options: ExchangeOptions, train: Samples, steps: int) -> TrainingRecipe:
+    """Return how a party trains for a number of steps."""
 
     def make(seed: int) -> ClassifierTask:
         return ClassifierTask(
@@ -123,12 +131,12 @@ def _recipe(options: ExchangeOptions, train: Samples) -> TrainingRecipe:
             train.classes,
             train.x.shape[1:],
             optimizer=partial(SGD, lr=options.learning_rate, momentum=0.9, weight_decay=1e-4),
-            scheduler=partial(CosineAnnealingLR, T_max=options.steps),
+            scheduler=partial(CosineAnnealingLR, T_max=steps),
             label_smoothing=0.1,
             seed=seed,
         )
 
-    return TrainingRecipe(make, options.steps, options.batch_size)
+    return TrainingRecipe(make, steps, options.batch_size)
 
 
 def _owner(clean: Samples, owner: Owner, noise: Noise, seed: int, spared: set[str]) -> OwnerData:

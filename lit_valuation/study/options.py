@@ -32,6 +32,8 @@ class ExchangeOptions:
         budgets: Numbers of samples that an owner may share.
         queries_per_class: Largest number of hard cases of a class that are sent.
         steps: Optimizer steps of each training.
+        owner_steps: Optimizer steps of the owners' own models, which compute gradients and features for them; None takes
+            ``steps``.
         batch_size: Samples per step.
         learning_rate: Learning rate of SGD with momentum 0.9 and a cosine schedule; models are fine-tuned with a fifth.
         checkpoint: When the owners' models are used for selecting, as a share of their training, from 0 to 1.
@@ -48,6 +50,8 @@ class ExchangeOptions:
         weights: Whether shared samples count equally among themselves, or by the weights of the selection, as they
             stand in the manifest of an answer.
         retraining: Whether the trainer trains again; otherwise only the selections are examined.
+        seconds: Whether the seconds of the processor are measured that each way to rank the owners takes; they differ
+            from run to run.
 
     Raises:
         UserError: If a number is out of its range.
@@ -62,6 +66,7 @@ class ExchangeOptions:
     budgets: list[int]
     queries_per_class: int = 4
     steps: int = 200
+    owner_steps: int | None = None
     batch_size: int = 64
     learning_rate: float = 0.05
     checkpoint: float = 0.2
@@ -74,12 +79,13 @@ class ExchangeOptions:
     mass: float | None = None
     weights: Weights = "equal"
     retraining: bool = True
+    seconds: bool = False
 
     def __post_init__(self) -> None:
         _check_budgets(self.budgets)
         check_at_least(1, queries_per_class=self.queries_per_class)
         check_above(0, learning_rate=self.learning_rate)
-        check_at_least(1, steps=self.steps, batch_size=self.batch_size)
+        check_at_least(1, steps=self.steps, owner_steps=self.owner_steps, batch_size=self.batch_size)
         check_mass(self.mass)
         check_shares(checkpoint=self.checkpoint, noise_share=self.noise_share)
 

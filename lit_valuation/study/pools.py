@@ -39,7 +39,7 @@ class Views:
     """How the owners of a simulated exchange see their samples and the queries.
 
     Args:
-        recipe: How all parties train.
+        recipe: How the owners train.
         train: The trainer's samples.
         baseline: The trainer's model.
         cases: The hard cases of the trainer.

@@ -66,12 +66,17 @@ def best_selection(pool: Pool, queries: Pool, useful: Tensor, budget: int, seed:
 
 
 def selection_row(owner: OwnerData, key: Key, selection: Selection, best: Selection) -> dict[str, Any]:
-    """Return the row of a selection: whose it is, how much of it helps, and how much of the best choice does."""
+    """Return the row of a selection: whose it is, how much of it helps, and how much of the best choice does.
+
+    ``of_attainable`` is the number of its samples that help, as a share of that of the best choice. A selection that
+    leaves a part of the budget may have a larger useful share than the best choice, but not more of the useful samples.
+    """
     name, selector, budget = key
     row: dict[str, Any] = {"owner": name.partition("/")[2], "selector": selector, "budget": budget}
-    useful, attainable = (float(owner.useful[one.indices].float().mean()) for one in (selection, best))
-    row |= {"known_share": owner.share, "selected": float(len(selection.indices)), "useful": useful}
-    row |= {"attainable": attainable} | ({"of_attainable": useful / attainable} if attainable else {})
+    chosen, had = (owner.useful[one.indices].float() for one in (selection, best))
+    row |= {"known_share": owner.share, "selected": float(len(chosen))}
+    row |= {"useful": float(chosen.mean()), "attainable": float(had.mean())}
+    row |= {"of_attainable": float(chosen.sum() / had.sum())} if had.any() and selector != FULL else {}
     return row | {fact: float(value) for fact, value in selection.facts.items()}
 
 
@@ -145,7 +150,8 @@ def rankings(
 ) -> list[dict[str, Any]]:
     """Compare the order of the owners by held-out accuracy with that by full information and by known share.
 
-    The same for the scores that need no training. Kendall's tau; 0 where one side ranks all owners equally.
+    The same for the scores that need no training, and how much more they agree with full information than accuracy
+    after training with the same answers does (``_tau_gain``). Kendall's tau; 0 where one side ranks all owners equally.
     """
     rows = []
     shares = [owner.share for owner in owners.values()]
@@ -159,6 +165,7 @@ def rankings(
         row: dict[str, Any] = {"selector": selector, "budget": budget}
         for kind, values in by_kind.items():
             row |= {f"{kind}tau_full": _tau(values, full), f"{kind}tau_share": _tau(values, shares)}
+            row |= {f"{kind}tau_gain": row[f"{kind}tau_full"] - row["tau_full"]} if kind else {}
         rows.append(row)
     return rows
 
