@@ -13,10 +13,9 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lit_valuation.data.division import Owner
+from lit_valuation.data.division import Division
 from lit_valuation.data.hard_cases import hard_cases
 from lit_valuation.data.noise import Noise
-from lit_valuation.data.planting import HARD
 from lit_valuation.module import ClassifierTask
 from lit_valuation.samples import Samples
 from lit_valuation.selectors import FullInformation, Selection
@@ -50,7 +49,9 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
     Returns:
         Rows with the labels ``selector``, ``budget`` and, unless they rank the owners, ``owner``.
     """
-    samples = options.planting.build().plant(options.source.build().samples(), seed)
+    samples, hard = options.source.build().samples(), options.division.hard
+    if options.planting is not None:
+        samples = options.planting.build().plant(samples, seed)
     parties = options.division.divide(samples, seed)
     train, val, test = (parties["trainer", split] for split in ("train", "val", "test"))
     names = [f"owners/{name}" for name in options.division.owners]
@@ -60,7 +61,7 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
     selectors = {name: selector.build() for name, selector in options.selectors.items()}
     (baseline,) = retrain_many(recipe, train, [None], seed)
     asked = sorted(
-        {samples.classes[c] for c, g in zip(samples.y.tolist(), samples.groups or (), strict=True) if g == HARD}
+        {samples.classes[c] for c, g in zip(samples.y.tolist(), samples.groups or (), strict=True) if g in hard}
     )
     cases = hard_cases(val, predict_logits(baseline, val).argmax(1), options.queries_per_class, seed, asked)
     encoder = shared_encoder(options.encoder)
@@ -74,7 +75,7 @@ def simulate(seed: int, options: ExchangeOptions) -> list[dict[str, Any]]:
                 picked = selector.select(pool, queries, max(options.budgets), seed).indices
                 spared[name] |= set(clean[name].take(picked).keys)
     owners = {
-        name: _owner(clean[name], options.division.owners[name.partition("/")[2]], corrupt, seed + number, spared[name])
+        name: _owner(clean[name], options.division, name.partition("/")[2], corrupt, seed + number, spared[name])
         for number, name in enumerate(names)
     }
     selections: dict[Key, Selection] = {}
@@ -139,9 +140,9 @@ def _recipe(options: ExchangeOptions, train: Samples, steps: int) -> TrainingRec
     return TrainingRecipe(make, steps, options.batch_size)
 
 
-def _owner(clean: Samples, owner: Owner, noise: Noise, seed: int, spared: set[str]) -> OwnerData:
+def _owner(clean: Samples, division: Division, name: str, noise: Noise, seed: int, spared: set[str]) -> OwnerData:
     samples, corrupted = noise.corrupt(clean, seed, spared)
     bad = {key for keys in corrupted.values() for key in keys}
     groups = samples.groups or ()
-    useful = [group == HARD and key not in bad for group, key in zip(groups, samples.keys, strict=True)]
-    return OwnerData(samples, torch.tensor(useful), owner.useful)
+    useful = [group in division.hard and key not in bad for group, key in zip(groups, samples.keys, strict=True)]
+    return OwnerData(samples, torch.tensor(useful), division.owners[name].useful)

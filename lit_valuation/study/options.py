@@ -24,7 +24,8 @@ class ExchangeOptions:
 
     Args:
         source: The source of all samples.
-        planting: What makes samples hard.
+        planting: What makes samples hard; None where the source has groups, of which ``hard`` of the division names the
+            hard ones.
         division: How the samples are divided between trainer and owners.
         network: The network of trainer and owners, without the sizes of the data.
         encoder: The public encoder.
@@ -32,8 +33,7 @@ class ExchangeOptions:
         budgets: Numbers of samples that an owner may share.
         queries_per_class: Largest number of hard cases of a class that are sent.
         steps: Optimizer steps of each training.
-        owner_steps: Optimizer steps of the owners' own models, which compute gradients and features for them; None takes
-            ``steps``.
+        owner_steps: Optimizer steps of the training of the owners' own models; None takes ``steps``.
         batch_size: Samples per step.
         learning_rate: Learning rate of SGD with momentum 0.9 and a cosine schedule; models are fine-tuned with a fifth.
         checkpoint: When the owners' models are used for selecting, as a share of their training, from 0 to 1.
@@ -58,7 +58,7 @@ class ExchangeOptions:
     """
 
     source: Part[LabelledSource]
-    planting: Part[Planting]
+    planting: Part[Planting] | None
     division: Division
     network: Part[NetworkCallable]
     encoder: Part[Encoder]

@@ -73,7 +73,10 @@ def test_a_grid_with_seeds_of_its_own_and_the_setting_on_the_page():
     more = {"noisy": {**STUDY["grids"]["clean"], "arguments": {"noise": 0.5}}}
     smoke = {"seeds": [0], "grid_seeds": {"noisy": [7, 0, 8]}, "setting": "All of it in <one> room."}
     assert study(grids={**STUDY["grids"], **more}, sizes={"smoke": smoke}) == 0
-    seeds = {grid: list(dict.fromkeys(row["seed"] for row in results() if row["grid"] == grid)) for grid in more | {"clean": 0}}
+    seeds = {
+        grid: list(dict.fromkeys(row["seed"] for row in results() if row["grid"] == grid))
+        for grid in more | {"clean": 0}
+    }
     assert seeds == {"noisy": ["0", "7", "8"], "clean": ["0"]}
     lines = (FOLDER / "report.md").read_text().splitlines()
     assert "seeds 0, 7, 8, code" in lines[2] and lines[4].startswith("All of it in") and "room." in lines[4]
@@ -210,8 +213,16 @@ BAD = {
         {"grids": {"g": {**GRID, "arguments": {"seed": 1}}}},
         "grids.g gives seed, which the study gives itself",
     ),
-    "no seeds of a grid": ([], {"sizes": {"smoke": {"seeds": [0], "grid_seeds": {"clean": []}}}}, "grid_seeds.clean is []"),
-    "seeds of no grid": ([], {"sizes": {"smoke": {"seeds": [0], "grid_seeds": {"cleen": [1]}}}}, 'Did you mean "clean"?'),
+    "no seeds of a grid": (
+        [],
+        {"sizes": {"smoke": {"seeds": [0], "grid_seeds": {"clean": []}}}},
+        "grid_seeds.clean is []",
+    ),
+    "seeds of no grid": (
+        [],
+        {"sizes": {"smoke": {"seeds": [0], "grid_seeds": {"cleen": [1]}}}},
+        'Did you mean "clean"?',
+    ),
     "no seeds": ([], {"sizes": {"smoke": {"seeds": []}}}, "seeds is []"),
     "value of no grid": ([], {"sizes": {"smoke": {"seeds": [0], "values": {"sample": 1}}}}, 'Did you mean "samples"?'),
     "grid of a size": ([], {"sizes": {"smoke": {"seeds": [0], "grids": ["cleen"]}}}, 'Did you mean "clean"?'),

@@ -70,6 +70,7 @@ def mistakes(value, annotation):
     if isinstance(value, dict):
         free = get_origin(annotation) is dict and get_args(annotation)[1] is not Any  # keys are names of the user's
         child = get_args(annotation)[1] if free else None
+        hints = get_type_hints(annotation) if is_dataclass(annotation) else {}
         for key, each in value.items():
             rest = {name: other for name, other in value.items() if name != key}
             if not free:
@@ -77,7 +78,7 @@ def mistakes(value, annotation):
             if key == "class_path":
                 yield {**rest, key: f"{each}x"}, f"{each}x"
             else:
-                yield from (({**value, key: wrong}, what) for wrong, what in mistakes(each, child))
+                yield from (({**value, key: wrong}, what) for wrong, what in mistakes(each, hints.get(key, child)))
     elif isinstance(value, list):
         child = get_args(annotation)[0] if get_args(annotation) else None
         for index, each in enumerate(value):
