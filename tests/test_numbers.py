@@ -37,6 +37,7 @@ WRONG = (math.nan, math.inf, -1)
 TINY = {"vocab_size": 257, "n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 16}
 #: Arguments that a class needs before its numbers can be looked at; ``...`` stands for a part that is not built.
 NEEDED = {
+    "Size": {"seeds": [0], "grid_seeds": {"one": [0]}},
     "ClassifierTask": {"network": ..., "classes": ["a", "b"], "input_shape": [4]},
     "ContinualOptions": {
         **dict.fromkeys(("model", "schedule", "shift", "models", "shifts", "old", "corpora", "decoder", "recipe"), ...),
@@ -167,7 +168,8 @@ def make_folders():
 
 def with_number(usual, name, value):
     if isinstance(usual, dict):
-        return {**usual, next(iter(usual)): value}
+        first, inner = next(iter(usual.items()))
+        return {**usual, first: with_number(inner, name, value)}
     return [value] if isinstance(usual, list | tuple) or (name == "seeds" and usual is ...) else value
 
 

@@ -58,7 +58,7 @@ class Size:
         seeds: Seeds of the cells, 0 or more each; intervals are over them.
         values: Values that replace those of the same name in each grid that has the name, shared or varied.
         grids: Names of the grids that belong to this size; None for all.
-        grid_seeds: Seeds of single grids in place of ``seeds``, by name of the grid.
+        grid_seeds: Seeds of single grids, 0 or more each, in place of ``seeds``, by name of the grid.
         setting: What a reader of the page must know of the setting, shown below its title; None for nothing.
     """
 
@@ -69,11 +69,11 @@ class Size:
     setting: str | None = None
 
     def __post_init__(self) -> None:
-        for seed in self.seeds:
-            checked_seed("seeds", seed)
         for name, seeds in self.grid_seeds.items():
             for seed in seeds:
                 checked_seed(f"grid_seeds.{name}", seed)
+        for seed in self.seeds:
+            checked_seed("seeds", seed)
 
 
 @dataclass(frozen=True)
