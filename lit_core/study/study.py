@@ -80,8 +80,8 @@ def study_verb(package: str) -> Callable[..., None]:
             unknown = unknown_columns(rows, claims or {}, tables or {}, figures or {})
             for sentence in unknown:
                 say(sentence)
-            setting = [sizes[size].setting] if sizes[size].setting else []
-            notes = [*_notes(package, name, size, cells, rows, failed), *setting, *unknown]
+            setting = sizes[size].setting
+            notes = [*_notes(package, name, size, cells, rows, failed), *([setting] if setting else []), *unknown]
             page = _Page(title or f"Study {name}", notes, claims or {}, tables or {}, figures or {})
             page.write(rows, folder, page_file)
             add_to_record(folder)
