@@ -131,8 +131,8 @@ def show(name: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("models", nargs="*", default=list(MODELS), choices=list(MODELS), help="which of the models")
-    names = parser.parse_args().models
+    parser.add_argument("models", nargs="*", choices=[[], *MODELS], metavar="MODEL", help=f"of {', '.join(MODELS)}")
+    names = parser.parse_args().models or list(MODELS)
     Path("run.yaml").write_text(RUN)
     run("lit-moe prepare --config configs/moe/prepare/austen.yaml --root austen --tokenizer bytes --max_bytes 100000")
     for model in names:

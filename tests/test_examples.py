@@ -39,20 +39,20 @@ def test_the_examples_run(script, words, tmp_path):
 
 # slow: it trains each model three times on two processes, and each command starts anew
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["deepseek_v3", "gpt_oss"])
-def test_a_mixture_of_transformers_is_killed_resumed_exported_and_loaded(model, tmp_path):
+def test_mixtures_of_transformers_are_killed_resumed_exported_and_loaded(tmp_path):
     result = subprocess.run(
-        [sys.executable, ROOT / "examples" / "mixtures_of_transformers.py", model],
+        [sys.executable, ROOT / "examples" / "mixtures_of_transformers.py"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     assert result.returncode == 0, result.stderr
-    assert re.search(rf"{model}: killed after step [369], resumed to 12; 0 tensors differ", result.stdout)
-    apart = re.search(rf"{model}: logits of the export that transformers loads differ by (\S+),", result.stdout)
-    assert float(apart[1]) < 1e-5
+    for model in ("deepseek_v3", "gpt_oss"):
+        assert re.search(rf"{model}: killed after step [369], resumed to 12; 0 tensors differ", result.stdout)
+        apart = re.search(rf"{model}: logits of the export that transformers loads differ by (\S+),", result.stdout)
+        assert float(apart[1]) < 1e-5
 
 
 def run_commands(tmp_path, *commands):
