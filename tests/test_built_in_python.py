@@ -147,9 +147,19 @@ def test_each_command_of_lit_moe_loads_a_model_that_python_built(place, token_ro
 def test_what_is_typed_of_an_argument_leaves_the_rest_of_it_as_in_the_checkpoint(place, token_root):
     path = trained(MoELanguageModel(DECODER, PenaltyRouter), tokens(token_root), place)
     more = ["--trainer.max_steps", 3, "--trainer.accelerator", "cpu", "--run", "typed"]
-    run(lit_moe.cli.main, "fit", "--ckpt_path", path, "--model.init_args.decoder.activation", "gelu", *more)
+    run(
+        lit_moe.cli.main,
+        "fit",
+        "--ckpt_path",
+        path,
+        "--model.init_args.decoder.activation_checkpointing",
+        "true",
+        *more,
+    )
     last = "runs/moe/typed/checkpoints/last.ckpt"
-    assert MoELanguageModel.load_from_checkpoint(last, weights_only=True).config == replace(DECODER, activation="gelu")
+    assert MoELanguageModel.load_from_checkpoint(last, weights_only=True).config == replace(
+        DECODER, activation_checkpointing=True
+    )
 
 
 def test_a_dense_model_that_python_built_is_upcycled(place, token_root):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_core.errors import UserError, check_at_least
-from lit_core.origin import KeepsOrigin
+from lit_core.origin import KeepsOrigin, python_number
 from lit_valuation.nn.mlp import check_sizes
 
 
@@ -43,6 +43,7 @@ class TokenConvNet(KeepsOrigin, nn.Module):
         check_sizes(input_shape, n_classes, "hidden", hidden, dropout)
         check_at_least(1, vocabulary=vocabulary, width=width)
         check_at_least(0, reach=reach)
+        reach = python_number(reach)  # torch takes no array as the size of a kernel
         self.vocabulary = vocabulary
         self.embedding = nn.Embedding(vocabulary + 1, width, padding_idx=0)
         widths = [width, *hidden]

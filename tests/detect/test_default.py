@@ -90,7 +90,7 @@ def test_it_judges_in_three_lines():
     human, long, short, empty, other = detector.judge(
         [document[3000:4500], document[:9000], "Two words.", "  ", foreign]
     )
-    assert other.decision == "abstain" and other.reason.startswith("not in English") and other.probability is None
+    assert other.decision == "abstain" and other.reason.startswith("not English prose") and other.probability is None
     assert human.decision == "human" and human.p_value > 0.05 and len(human.windows) == 1
     assert long.decision == "human" and len(long.windows) > 3
     assert short.decision == empty.decision == "abstain" and short.probability is None is empty.probability

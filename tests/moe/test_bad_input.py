@@ -276,7 +276,11 @@ CASES = {
         ["tokenizer is run.yaml", "give one written by"],
     ),
     # checkpoints
-    "resume with another width": ([*RESUME, "--model.decoder.d_model", "24"], 2, ["another architecture", "(384, 24)"]),
+    "resume with another width": (
+        [*RESUME, "--model.decoder.d_model", "24"],
+        2,
+        ["`decoder.d_model` is 24, but 16 in the checkpoint", "--branch_from"],
+    ),
     "test with another depth": (
         [*TEST, "--model.decoder.n_layers", "3"],
         2,

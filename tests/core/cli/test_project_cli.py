@@ -67,6 +67,6 @@ def test_a_checkpoint_is_taken_and_what_is_typed_wins(writer, kind, checkpoints,
         saved = torch.load(checkpoints[writer], weights_only=True)["state_dict"]
         assert all(torch.equal(value, saved[name]) for name, value in tested.model.state_dict().items())
         decoder = "--model.init_args.decoder" if kind is ByClass else "--model.decoder"
-        resumed = run("fit", "--trainer.max_steps=3", f"{decoder}.activation=gelu")
+        resumed = run("fit", "--trainer.max_steps=3", f"{decoder}.activation_checkpointing=true")
     assert resumed.trainer.global_step == 3
-    assert resumed.model.config.activation == "gelu" and resumed.model.config.moe == MIXTURE
+    assert resumed.model.config.activation_checkpointing and resumed.model.config.moe == MIXTURE

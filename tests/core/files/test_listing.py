@@ -19,6 +19,7 @@ LISTING = {"iterdir", "glob", "rglob", "listdir", "scandir", "walk", "iglob"}
 OWN = {
     "lit_core/board/board.py": "folders of runs that the user typed",
     "lit_core/board/runs.py": "records in run folders",
+    "lit_core/cli/closing.py": "a run folder",
     "lit_core/cli/completion.py": "names for the Tab key",
     "lit_core/cli/configs.py": "packaged configs",
     "lit_core/cli/description.py": "walks syntax trees, no folders",
@@ -56,6 +57,7 @@ OWN = {
     "lit_valuation/data/filled_root.py": "a prepared root",
     "lit_valuation/exchange/answering.py": "a run folder",
     "lit_valuation/exchange/folder.py": "each file is looked at by lstat",
+    "lit_valuation/sources/picture_files.py": "counts what is left out as hidden",
     "lit_valuation/sources/hugging_face.py": "patterns that the user typed",
 }
 

@@ -77,7 +77,8 @@ def test_threshold_and_p_value_decide_by_the_same_count(human, scores, fpr, conf
         at_it = human.sort(descending=True).values[allowed]
         assert threshold in (math.nextafter(at_it, math.inf), sys.float_info.min if at_it == 0 else 0.0)
         assert expected_fpr(human, threshold) == (1 + int((human >= threshold).sum())) / (len(human) + 1)
-    assert expected_fpr(human, threshold) <= fpr
+    if confidence is None or confidence > 1 - 1 / math.e:  # what holds more rarely does not hold on average
+        assert expected_fpr(human, threshold) <= fpr
 
 
 @pytest.mark.parametrize("highest", [0.0, -sys.float_info.min, sys.float_info.min])
