@@ -58,13 +58,16 @@ def described(module):
 
 
 def logits(module, state):
-    """Logits of a module with given weights; None if it has no place for them."""
+    """Logits of a module with given weights; None if it has no place for them, or cannot run."""
     own = module.state_dict()
     if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in state.items()}:
         return None
     module.load_state_dict(state)
     with torch.no_grad():
-        return module.eval()(TOKENS)
+        try:
+            return module.eval()(TOKENS)
+        except UserError:
+            return None
 
 
 @torch.no_grad()
