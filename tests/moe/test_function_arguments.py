@@ -135,11 +135,19 @@ def test_a_router_counts_by_its_class_and_by_whether_it_normalises():
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8}
 SHAPE |= {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts": 4, "moe_intermediate_size": 8}
+#: What the defaults of a type do not fit to these sizes.
+FITTING = {
+    "qwen3_moe": {"num_experts_per_tok": 2},
+    "deepseek_v3": {
+        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
+        **{"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8},
+    },
+}
 
 
 def theirs(model_type, **changes):
     pytest.importorskip("transformers")
-    config = {"model_type": model_type, **SHAPE, **changes}
+    config = {"model_type": model_type, **SHAPE, **FITTING.get(model_type, {}), **changes}
     return MoELanguageModel(DecoderConfig(32), hugging_face=HFConfig(config=config), seed=0)
 
 
