@@ -102,5 +102,5 @@ def test_a_domain_is_not_judged_by_its_own_human_texts(tool):
     module = tool("grammar")
     group = Group((Length(1, (0.0,) * 60),), Length(9, (0.0,) * 60))
     calibration = Calibration(0.05, "Words", None, {"xsum": group, "essays": group}, by="domain", strictest=True)
-    judge = module._without(Judge(Words(), calibration=calibration), "xsum")
+    judge = module.without(Judge(Words(), calibration=calibration), "xsum")
     assert judge.calibration.groups == {"essays": group} and calibration.groups.keys() == {"xsum", "essays"}

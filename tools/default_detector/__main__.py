@@ -15,6 +15,7 @@ import torch
 from jsonargparse import auto_cli
 
 from default_detector import tables
+from default_detector.attacked_humans import attacked_humans
 from default_detector.by_heart import known
 from default_detector.changed import attacked as read_attacked
 from default_detector.changed import spell_checked
@@ -107,6 +108,7 @@ def _tables(
         "Answers of instructed generators": lambda: tables.answers(studied()),
         "Base models, by pure sampling": lambda: tables.base_models(studied()),
         "Attacked texts": under_attack,
+        "Human texts under attack": lambda: attacked_humans(rows),
         "Human texts after a spell checker": touched,
         "Human texts after a grammar checker": lambda: edited(rows),
         "Human texts that are known by heart": known,

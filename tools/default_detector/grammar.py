@@ -24,7 +24,7 @@ from lit_detect.judging import Decision, Judge, Judgement
 
 _HARPER = ("harper.js", "2.10.0", "a0799595fd6312b3e862b8ab06efe18c69dc093e2257ebcc7d1fa7beb3dabdab")
 #: English of each domain: the news are the BBC's.
-_DIALECTS = {"essays": "American", "writing": "American", "xsum": "British"}
+DIALECTS = {"essays": "American", "writing": "American", "xsum": "British"}
 
 
 def corrected(texts: Sequence[str], dialect: str) -> list[str]:
@@ -42,17 +42,17 @@ def edited(rows: Sequence[Text], count: int = 40) -> str:
     humans = human_texts(rows)
 
     def table() -> Iterator[Sequence[object]]:
-        for domain, dialect in _DIALECTS.items():
+        for domain, dialect in DIALECTS.items():
             texts = [row.text for row in humans[domain][:count]]
             changed = corrected(texts, dialect)
-            found = _without(judge, domain).judge([*texts, *changed])  # equal texts are read once
+            found = without(judge, domain).judge([*texts, *changed])  # equal texts are read once
             before, after = found[: len(texts)], found[len(texts) :]
             moves = [new.score - old.score for old, new in zip(before, after, strict=True)]
             yield (
                 domain,
                 len(texts),
                 sum(one != other for one, other in zip(texts, changed, strict=True)),
-                *(_share(found, decision) for decision in ("machine", "abstain") for found in (before, after)),
+                *(share_of(found, decision) for decision in ("machine", "abstain") for found in (before, after)),
                 f"{fmean(moves):+.3f}",
                 f"{min(moves):+.2f} to {max(moves):+.2f}",
             )
@@ -61,7 +61,7 @@ def edited(rows: Sequence[Text], count: int = 40) -> str:
     return markdown(["domain", "texts", "changed", *both, "mean move of the score", "all moves"], table())
 
 
-def _without(judge: Judge, domain: str) -> Judge:
+def without(judge: Judge, domain: str) -> Judge:
     """Return what judges by the human texts of other domains."""
     calibration = judge.calibration
     assert calibration is not None
@@ -69,5 +69,6 @@ def _without(judge: Judge, domain: str) -> Judge:
     return replace(judge, calibration=replace(calibration, groups=others))
 
 
-def _share(found: Sequence[Judgement], decision: Decision) -> Interval:
+def share_of(found: Sequence[Judgement], decision: Decision) -> Interval:
+    """Return the share of texts on which the decision is this one."""
     return share_interval(torch.tensor([one.decision == decision for one in found]))
