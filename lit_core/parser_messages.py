@@ -46,6 +46,8 @@ _ABSTRACT = re.compile(r"Expected an instantiatable class, but (?P<base>[\w.]+) 
 _REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
 _EXPECTED = re.compile(r"Expected an? (?P<type>typing\.Literal\[.*?\]|<class '[\w.]+'>|dot import path string: .*)")
 _TYPE = re.compile(r"typing\.Literal\[(?P<literal>[^]]*)\]|<class '(?P<name>[\w.]+)'>|(?P<container>list|dict|tuple)\[")
+#: A flag with a part of an argument that has none.
+_NESTED = re.compile(r"NestedArg\(key='([\w.]+)'")
 #: How a value with several entries is written.
 _FORMS = {"list": "[a, b]", "tuple": "[a, b]", "dict": "{name: value}"}
 #: Top-level arguments of Lightning's commands.
@@ -206,6 +208,8 @@ def _wrong_type(where: str, reason: _Reason, parsed: _Reasons) -> str:
         r"(?:Got value|dot import path string): (.*?)(?:\. Got value: |$)", classes[0].text if classes else reason.text
     )
     value = match[1] if match else parsed.values.get(where, "something else")
+    if nested := _NESTED.match(value):
+        return f"{where}.{nested[1]} is not an argument, as {where} has no parts; give its value by --{where} itself."
     literals: list[str] = []
     types: list[str] = []
     for kind in _TYPE.finditer(parsed.types.get(where) or reason.text):

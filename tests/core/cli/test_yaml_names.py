@@ -34,6 +34,12 @@ def test_a_name_in_a_config_is_to_be_quoted(name, command, tmp_path, monkeypatch
         assert capsys.readouterr().out == f"counted 1 {name}\n"
 
 
+def test_a_part_of_an_argument_that_has_none_is_named_as_it_was_typed(capsys):
+    assert main(["count", "--name.root", "here"]) == 2
+    sentence = "name.root is not an argument, as name has no parts; give its value by --name itself."
+    assert capsys.readouterr().err == f"lit-small: {sentence}\n"
+
+
 def verbs_with_names():
     """Yield each verb of ours and its arguments that are a list of names."""
     for package, found in own_verbs().items():
