@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lit_moe.nn.attention_mask import Allowed, attend_in_blocks
 from lit_moe.nn.cache import KVCache
 from lit_moe.nn.config import DecoderConfig
 
 
 class Attention(nn.Module):
-    """Grouped-query causal attention by torch's scaled_dot_product_attention.
+    """Grouped-query causal attention by torch's scaled_dot_product_attention, or in blocks by its flex attention.
 
     Args:
         config: Shape of the decoder.
@@ -37,16 +38,15 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(self.head_dim if self.norm_per_head else q_width, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(self.head_dim if self.norm_per_head else kv_width, eps=config.norm_eps)
 
-    def forward(
-        self, x_BSD: Tensor, rope: tuple[Tensor, Tensor], allowed: Tensor | None, cache: KVCache | None
-    ) -> Tensor:
+    def forward(self, x_BSD: Tensor, rope: tuple[Tensor, Tensor], allowed: Allowed, cache: KVCache | None) -> Tensor:
         """Let each token attend to itself and to earlier tokens.
 
         Args:
             x_BSD: Tokens of shape ``(batch, new tokens, d_model)``.
             rope: Cosines and sines of shape ``(new tokens, rotated width)``.
-            allowed: True where a query may see a key, shape ``(batch or 1, 1, new tokens, keys)``; None for plain
-                causal attention among the new tokens, or for one new token that may see everything.
+            allowed: True where a query may see a key, shape ``(batch or 1, 1, new tokens, keys)``, or the same in
+                blocks; None for plain causal attention among the new tokens, or for one new token that may see
+                everything.
             cache: Keys and values of earlier tokens, extended by this call; None for none.
 
         Returns:
@@ -58,14 +58,17 @@ class Attention(nn.Module):
         q_BHSd, k_BHSd = rotate(q, *rope), rotate(k, *rope)
         if cache is not None:
             k_BHSd, v = cache.update(self.layer, k_BHSd, v)
-        out_BHSd = nn.functional.scaled_dot_product_attention(
-            q_BHSd,
-            k_BHSd,
-            v,
-            attn_mask=allowed,
-            is_causal=allowed is None and q_BHSd.shape[2] == k_BHSd.shape[2],
-            enable_gqa=q_BHSd.shape[1] != k_BHSd.shape[1],
-        )
+        if allowed is None or isinstance(allowed, Tensor):
+            out_BHSd = nn.functional.scaled_dot_product_attention(
+                q_BHSd,
+                k_BHSd,
+                v,
+                attn_mask=allowed,
+                is_causal=allowed is None and q_BHSd.shape[2] == k_BHSd.shape[2],
+                enable_gqa=q_BHSd.shape[1] != k_BHSd.shape[1],
+            )
+        else:
+            out_BHSd = attend_in_blocks(q_BHSd, k_BHSd, v, allowed)
         return self.out(out_BHSd.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, norm: nn.RMSNorm | None) -> Tensor:

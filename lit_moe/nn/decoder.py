@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from lit_core.errors import UserError
 from lit_moe.nn.attention import Attention, rope_table
+from lit_moe.nn.attention_mask import Allowed, attention_mask, block_mask, takes_blocks
 from lit_moe.nn.cache import KVCache
 from lit_moe.nn.config import DecoderConfig
+from lit_moe.nn.dispatch import keep_shares
 from lit_moe.nn.experts import GroupedExperts
 from lit_moe.nn.feed_forward import FeedForward, MoEFeedForward
 from lit_moe.nn.penalty_router import PenaltyRouter
@@ -55,7 +57,7 @@ class Layer(nn.Module):
         self,
         x_BSD: Tensor,
         rope: tuple[Tensor, Tensor],
-        allowed: Tensor | None,
+        allowed: Allowed,
         mask_BS: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
@@ -160,18 +162,26 @@ class Decoder(nn.Module):
         if cache is not None and document_ids is not None:
             raise ValueError("document_ids and cache exclude each other.")
         keys_mask = mask if cache is None else cache.extend_mask(mask, len(input_ids_BS), length, input_ids_BS.device)
-        allowed = _allowed(start, length, keys_mask, document_ids, input_ids_BS.device)
+        allowed: Allowed
+        if document_ids is not None and takes_blocks(document_ids, self.config.head_width):
+            allowed = block_mask(mask, document_ids)
+        else:
+            allowed = attention_mask(start, length, keys_mask, document_ids, input_ids_BS.device)
         rope = rope_table(self.config, start, length, input_ids_BS.device)
         x_BSD = self.embedding(input_ids_BS)
         recompute = self.config.activation_checkpointing and torch.is_grad_enabled()
+        contexts = keep_shares if self._divided() else noop_context_fn
         for layer in self.layers:
             if recompute:
-                x_BSD = checkpoint(layer, x_BSD, rope, allowed, mask, None, use_reentrant=False)
+                x_BSD = checkpoint(layer, x_BSD, rope, allowed, mask, None, use_reentrant=False, context_fn=contexts)
             else:
                 x_BSD = layer(x_BSD, rope, allowed, mask, cache)
         if cache is not None:
             cache.advance(length)
         return self.norm(x_BSD)
+
+    def _divided(self) -> bool:
+        return any(isinstance(module, GroupedExperts) and module.divided for module in self.modules())
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return logits ``(..., vocabulary)`` of hidden states ``(..., d_model)``."""
@@ -210,20 +220,3 @@ class Decoder(nn.Module):
 def _norm(config: DecoderConfig) -> nn.Module:
     kind = nn.RMSNorm if config.norm == "rmsnorm" else nn.LayerNorm
     return kind(config.d_model, eps=config.norm_eps)
-
-
-def _allowed(
-    start: int, length: int, mask_BK: Tensor | None, document_BS: Tensor | None, device: torch.device
-) -> Tensor | None:
-    """Return True where a query may attend to a key, ``(batch or 1, 1, S, K)``; None if SDPA needs no mask."""
-    if mask_BK is None and document_BS is None and (start == 0 or length == 1):
-        return None
-    keys_K = torch.arange(start + length, device=device)
-    queries_S = keys_K[start:]
-    allowed = (keys_K <= queries_S[:, None])[None]
-    if mask_BK is not None:
-        # Padding sees itself: a query that may see nothing gives NaN.
-        allowed = allowed & mask_BK[:, None] | (keys_K == queries_S[:, None])
-    if document_BS is not None:
-        allowed = allowed & (document_BS[:, None] == document_BS[:, :, None])
-    return allowed[:, None]

@@ -6,7 +6,10 @@ D model width.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -49,6 +52,65 @@ class Collect(torch.autograd.Function):
         return Spread.apply(grad_TD, *ctx.saved_tensors), None, None
 
 
+class Shares(NamedTuple):
+    """How many rows an exchange sends and receives.
+
+    Attributes:
+        received_E: Received rows by device and expert of this one, shape ``(experts of the layer,)``.
+        sent: Rows to each device.
+        received: Rows from each device.
+    """
+
+    received_E: Tensor
+    sent: list[int]
+    received: list[int]
+
+
+_KEEPING: ContextVar[list[Shares] | None] = ContextVar("keeping", default=None)
+_KEPT: ContextVar[Iterator[Shares] | None] = ContextVar("kept", default=None)
+
+
+def keep_shares() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts of a forward pass and of its recomputation, for ``torch.utils.checkpoint.checkpoint``.
+
+    The recomputation sends as many rows as the forward pass did, so it neither asks the other devices for their number
+    nor waits for its own device.
+    """
+    kept: list[Shares] = []
+
+    @contextmanager
+    def forward() -> Iterator[None]:
+        token = _KEEPING.set(kept)
+        try:
+            yield
+        finally:
+            _KEEPING.reset(token)
+
+    @contextmanager
+    def recomputation() -> Iterator[None]:
+        token = _KEPT.set(iter(kept))
+        try:
+            yield
+        finally:
+            _KEPT.reset(token)
+
+    return forward(), recomputation()
+
+
+def _shares(counts_E: Tensor, group: dist.ProcessGroup) -> Shares:
+    """Return what an exchange sends and receives; the host reads it once, or not at all in a recomputation."""
+    kept, keeping = _KEPT.get(), _KEEPING.get()
+    if kept is not None:
+        return next(kept)
+    received_E = torch.empty_like(counts_E)
+    dist.all_to_all_single(received_E, counts_E, group=group)
+    sent, received = torch.stack((counts_E, received_E)).view(2, group.size(), -1).sum(-1).tolist()
+    shares = Shares(received_E, sent, received)
+    if keeping is not None:
+        keeping.append(shares)
+    return shares
+
+
 class ExpertExchange:
     """Sends rows to the devices that hold their experts, and the results back; gradients are sent in the same way.
 
@@ -65,15 +127,13 @@ class ExpertExchange:
 
     def __init__(self, counts_E: Tensor, group: dist.ProcessGroup) -> None:
         self.group = group
-        received_E = torch.empty_like(counts_E)
-        dist.all_to_all_single(received_E, counts_E, group=group)
+        received_E, self._sent, self._received = _shares(counts_E, group)
         by_source = received_E.view(group.size(), -1)
         self.counts = by_source.sum(0)
-        self._sent: list[int] = counts_E.view(group.size(), -1).sum(1).tolist()
-        self._received: list[int] = by_source.sum(1).tolist()
         # rows arrive device by device, each sorted by expert; they are computed expert by expert
         experts = torch.arange(by_source.shape[1], device=counts_E.device).repeat(group.size())
-        self._order_M = experts.repeat_interleave(received_E).argsort(stable=True)
+        rows = sum(self._received)  # a size that the host does not read again
+        self._order_M = experts.repeat_interleave(received_E, output_size=rows).argsort(stable=True)
         self._inverse_M = self._order_M.argsort()
 
     def to_experts(self, rows: Tensor) -> Tensor:

@@ -91,6 +91,11 @@ class GroupedExperts(nn.Module):
         own = gate_up.to_local().to(rows_ND.dtype), down.to_local().to(rows_ND.dtype)
         return exchange.back(run(rows_MD, weights_M, *own, exchange.counts, self.activation))
 
+    @property
+    def divided(self) -> bool:
+        """Whether this device holds a part of the weights, so that tokens may be sent to the experts of others."""
+        return isinstance(self.gate_up, DTensor)
+
     def _choose(self, rows_ND: Tensor) -> str:
         if self.backend == "loop":
             return "loop"
