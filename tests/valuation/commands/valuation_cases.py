@@ -86,7 +86,7 @@ CASES = {
         | {"data": "data/owners/owner_2", "output": "other", "encoder": "Identity", "near": 0.9, "fewest": 10}
         | {"expect_digests": {"alice": "0" * 12}, "seed": 1, "ledger": "other.jsonl"}
         | NO_DEVICE
-        | {"trainer.precision": "64-true", "model": "mine.Module", "batch_size": 7},
+        | {"trainer.precision": "64-true", "model": "mine.Module", "batch_size": 7, "mass": 0.3},
         slow=("all",),  # trains
     ),
 }
