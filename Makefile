@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT := 1000
 # Where this is set, each command and each process of the tests compiles all our modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart quickstart-moe quickstart-valuation quickstart-detect test test-all fuzz kills matrix check package forgetting figures bench bench-start bench-valuation clean
+.PHONY: quickstart quickstart-moe quickstart-valuation quickstart-detect test test-all gpu fuzz kills matrix check package forgetting figures bench bench-start bench-valuation clean
 
 quickstart: $(STAMP)  ## The main jobs on embedded data, one after the other: each package's part can be run alone.
 	$(MAKE) --no-print-directory quickstart-moe
@@ -32,6 +32,9 @@ test: $(STAMP)  ## The fast set: embedded data only, commands start warm; at mos
 
 test-all: $(STAMP)  ## The fast and the slow set, every command started as users start it; the slow one fetches corpora.
 	$(BIN)/python -m pytest -m "not gpu" --cold
+
+gpu: $(STAMP)  ## What only a GPU can show, on one device: tests, layers, a step of 1 to 3 B parameters; at most eight minutes.
+	$(BIN)/python benchmarks/gpu.py --output build/gpu.json
 
 fuzz: $(STAMP)  ## Files of each of our formats, altered 20,000 times: each is read or refused in a sentence; five minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000 --output build/finds

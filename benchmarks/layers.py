@@ -242,7 +242,7 @@ def litgpt(shape: Mixture, weights: Weights) -> Layer:
     return Layer("litgpt", module, shape, weights, True, pairs)
 
 
-def check(layers: list[Layer], dtype: torch.dtype, tokens: int = 16) -> None:
+def check(layers: list[Layer], dtype: torch.dtype, tokens: int = 16, device: str = "cpu") -> None:
     """Compare layers with the formula in float64 on the same weights, rounded to the layers' number format.
 
     In float32: output and gradients of the input and of every weight. In bfloat16: output and gradient of the input, by
@@ -252,6 +252,7 @@ def check(layers: list[Layer], dtype: torch.dtype, tokens: int = 16) -> None:
         layers: Layers of equal width, in that number format.
         dtype: float32 or bfloat16.
         tokens: Number of random tokens.
+        device: Where the layers are.
 
     Raises:
         Mismatch: If they differ by more than rounding.
@@ -264,17 +265,17 @@ def check(layers: list[Layer], dtype: torch.dtype, tokens: int = 16) -> None:
         if key not in references:
             references[key] = _reference(layer, x_TD, grad_TD)
         expected = references[key]
-        x_1TD = x_TD[None].clone().requires_grad_()
+        x_1TD = x_TD[None].clone().to(device).requires_grad_()
         out_1TD = layer.module(x_1TD)
-        out_1TD.backward(grad_TD[None])
+        out_1TD.backward(grad_TD[None].to(device))
         assert x_1TD.grad is not None
         errors = {
-            "output": _error(out_1TD.detach()[0], expected.out_TD),
-            "gradient of the input": _error(x_1TD.grad[0], expected.grad_x_TD),
+            "output": _error(out_1TD.detach()[0].cpu(), expected.out_TD),
+            "gradient of the input": _error(x_1TD.grad[0].cpu(), expected.grad_x_TD),
         }
         if dtype == torch.float32:
             for index, (parameter, piece) in enumerate(layer.pairs(expected.gradients)):
-                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.cpu()
                 errors[f"gradient of weight {index}"] = _error(grad.flatten()[None], piece.flatten()[None])
         layer.module.zero_grad(set_to_none=True)
         for what, error in errors.items():

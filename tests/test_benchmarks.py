@@ -9,6 +9,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import data_stream
+import gpu
 import hf_decoder
 import layers
 import loop_overhead
@@ -259,3 +260,28 @@ def test_products_are_those_of_the_chosen_experts():
     torch.testing.assert_close(group.grad_gate_up_E2ID[3], group.grad_double_N2I[rows].T @ group.x_ND[rows])
     torch.testing.assert_close(group.grad_x_ND[rows], group.grad_double_N2I[rows] @ weights.gate_up[3])
     assert products.shared is not None and len(products.shared.x_ND) == 12
+
+
+def test_what_is_for_gpus_says_that_there_is_none(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    gpu.main()
+    assert capsys.readouterr().out == "There is no GPU here, so nothing was measured.\n"
+
+
+@pytest.mark.slow
+def test_what_is_for_gpus_runs_on_a_cpu_in_its_smallest_form(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = quick(gpu, tmp_path, monkeypatch)
+    printed = capsys.readouterr().out
+    assert result["not_begun"] == [] and result["tests"]["failed"] == 0
+    for case in result["cases"]:
+        everyone = {"dense", "ours, loop", "ours, grouped_mm", *(f"Hugging Face, {kind}" for kind in gpu.PEERS)}
+        assert set(case["ratios"]) == everyone - set(case["left_out"])
+    step = result["step"]
+    assert step["tokens_per_second"] > 0 and 0 < step["flops_per_second"] < step["product_flops_per_second"]
+    assert f"{step['memory_planned'] / 2**30:.2f} GiB by the plan" in printed
+
+    monkeypatch.setattr(sys, "argv", ["gpu", "--quick", "--minutes", "0"])
+    gpu.main()
+    assert capsys.readouterr().out.count("not begun for lack of time") == 4
