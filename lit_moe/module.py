@@ -217,7 +217,7 @@ class MoELanguageModel(EvaluationTask):
             )
         if isinstance(self.decoder, HFDecoder):
             self.decoder.check_sharded(str(self.trainer.precision))
-        shard(self.decoder, self.device_mesh)
+        shard(self.decoder, self.device_mesh, str(self.trainer.precision))
 
     def configure_gradient_clipping(
         self,

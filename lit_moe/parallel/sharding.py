@@ -6,21 +6,25 @@ Another LightningModule calls `shard` in its ``configure_model`` and `clip_gradi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from lit_core.errors import UserError
+from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lightning.step_mean import scale_gradients
 from lit_moe.nn.experts import GroupedExperts
+from lit_moe.nn.feed_forward import RouterLinear
 
 
-def shard(network: Any, mesh: DeviceMesh) -> None:
+def shard(network: Any, mesh: DeviceMesh, precision: str = "32-true") -> None:
     """Divide a network's weights over devices, in place, block by block (FSDP2).
 
     Along the mesh's second dimension, the experts of `GroupedExperts` are divided first: each device of such a group
@@ -28,39 +32,74 @@ def shard(network: Any, mesh: DeviceMesh) -> None:
     never averaged, so a loss that is a mean must be divided by the number of devices, as `lit_moe.ShardedStrategy`
     does.
 
+    Under ``bf16-mixed`` each device keeps its part of the weights in float32 and sends it in bfloat16, the format of
+    the computation, except for the weights of gates and those that the network keeps in float32. Gradients are summed
+    over devices in float32 under every precision of 16 bits.
+
     The network must already have the same weights on all devices; they are not sent.
 
     Args:
         network: An ``nn.Module`` with its blocks in ``layers``; its other weights are divided with its root. Its
             methods ``hidden`` and ``call`` may be called instead of its forward pass.
         mesh: Devices in two named dimensions: data parallel × expert parallel.
+        precision: Lightning's name of the number format, ``trainer.precision``.
 
     Raises:
         UserError: If the experts can't be divided evenly, or there are none.
     """
     data, groups = (mesh[str(name)] for name in mesh.mesh_dim_names or ())
     stacks = [module for module in network.modules() if isinstance(module, GroupedExperts)]
-    everyone = data
+    everyone, policy = data, _policy(precision)
     if groups.size() > 1:
         _check_experts(stacks, groups.size())
         # a mesh of one dimension over all devices; the other one would hold each weight once per data-parallel group
         everyone = init_device_mesh(mesh.device_type, (mesh.size(),), mesh_dim_names=("world",))
         for experts in stacks:
             for name, weight in list(experts.named_parameters()):
-                divided = nn.Parameter(distribute_tensor(weight.detach(), groups, [Shard(0)]))
-                setattr(experts, name, divided)
-            fully_shard(experts, mesh=data, shard_placement_fn=lambda weight: _placement(weight, data.size()))
+                setattr(experts, name, nn.Parameter(distribute_tensor(weight.detach(), groups, [Shard(0)])))
+            fully_shard(
+                experts,
+                mesh=data,
+                shard_placement_fn=lambda weight: _placement(weight, data.size()),
+                mp_policy=policy,
+            )
+    if policy.param_dtype is not None:
+        for module in _in_float32(network):
+            fully_shard(module, mesh=everyone)
     for block in network.layers:
-        fully_shard(block, mesh=everyone, shard_placement_fn=lambda weight: _placement(weight, everyone.size()))
-    fully_shard(network, mesh=everyone)
+        fully_shard(
+            block,
+            mesh=everyone,
+            shard_placement_fn=lambda weight: _placement(weight, everyone.size()),
+            mp_policy=policy,
+        )
+    fully_shard(network, mesh=everyone, mp_policy=policy)
     for method in ("hidden", "call"):
         if hasattr(network, method):
             register_fsdp_forward_method(network, method)
-    for module in network.modules():
-        if isinstance(module, FSDPModule):
-            # a factor other than 1 would be applied twice where the data-parallel dimension has one device
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+    for divided in _divided(network):
+        # a factor other than 1 would be applied twice where the data-parallel dimension has one device
+        divided.set_gradient_divide_factor(1.0)
+        divided.set_force_sum_reduction_for_comms(True)
+
+
+@contextmanager
+def without_reduction(network: nn.Module) -> Iterator[None]:
+    """Keep whole gradients on each device in backward passes inside this context, instead of summing them.
+
+    The next backward pass outside of it sums all of them over the devices.
+
+    Args:
+        network: A module that holds networks divided by `shard`; another one is not changed.
+    """
+    modules = _divided(network)
+    for module in modules:
+        module.set_requires_gradient_sync(False, recurse=False)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.set_requires_gradient_sync(True, recurse=False)
 
 
 def is_sharded(network: nn.Module) -> bool:
@@ -97,6 +136,35 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     parameters = list(parameters)
     factor = (max_norm / (gradient_norm(parameters) + 1e-6)).clamp(max=1.0)  # as in torch.nn.utils.clip_grad_norm_
     scale_gradients(parameters, factor)
+
+
+def _divided(network: nn.Module) -> list[FSDPModule]:
+    return [module for module in network.modules() if isinstance(module, FSDPModule)]
+
+
+def _policy(precision: str) -> MixedPrecisionPolicy:
+    """Return the number formats of gathered weights and of sums of gradients; autocast chooses those of inputs."""
+    if precision not in ("bf16-mixed", "bf16-true", "16-true"):
+        return MixedPrecisionPolicy()
+    gathered = torch.bfloat16 if precision == "bf16-mixed" else None
+    return MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+
+def _in_float32(network: nn.Module) -> list[nn.Module]:
+    """Return the modules with weights that stay in float32 under mixed precision, the inner ones first."""
+    found: set[nn.Module] = {module for module in network.modules() if isinstance(module, RouterLinear)}
+    for module in network.modules():
+        if isinstance(module, ExactBuffers):
+            exact = module.exact_in(torch.bfloat16)
+            found |= {_user_of(module, name) for name, _ in module.named_parameters() if name in exact}
+    return [module for module in reversed(list(network.modules())) if module in found]
+
+
+def _user_of(network: nn.Module, parameter: str) -> nn.Module:
+    """Return the innermost module whose forward pass reads a parameter; mixers read the weights of convolutions."""
+    path = parameter.rpartition(".")[0]
+    inner = network.get_submodule(path)
+    return network.get_submodule(path.rpartition(".")[0]) if isinstance(inner, nn.Conv1d) else inner
 
 
 def _check_experts(stacks: list[GroupedExperts], devices: int) -> None:

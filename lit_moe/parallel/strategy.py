@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lit_core.lightning.sharded_checkpoint import (
     load_checkpoint_parts,
     write_parts,
 )
+from lit_moe.parallel.sharding import without_reduction
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -40,12 +41,15 @@ class ShardedStrategy(ModelParallelStrategy):
             divide the number of devices and of experts, and should not span machines.
         checkpoint_folders: Whether a checkpoint is a folder to which each device writes its part, for models whose
             optimizer states are too large for one machine's memory; otherwise it is a file that every strategy reads.
+        reduce_once: Whether gradients are summed over the devices once per optimizer step, not in each micro-batch.
+            Less is sent, but each device then holds the gradients of the whole model in float32.
     """
 
-    def __init__(self, expert_parallel: int = 1, checkpoint_folders: bool = False) -> None:
+    def __init__(self, expert_parallel: int = 1, checkpoint_folders: bool = False, reduce_once: bool = False) -> None:
         check_at_least(1, expert_parallel=expert_parallel)
         super().__init__(tensor_parallel_size=expert_parallel, save_distributed_checkpoint=checkpoint_folders)
         self.expert_parallel, self.checkpoint_folders = expert_parallel, checkpoint_folders
+        self.reduce_once = reduce_once
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int]:
@@ -66,6 +70,16 @@ class ShardedStrategy(ModelParallelStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         """Divide the loss by the number of devices, so that the sum of their gradients is the mean."""
         return super().backward(closure_loss / self.world_size, optimizer, *args, **kwargs)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Lightning runs all micro-batches of an optimizer step but the last in this context."""
+        if not self.reduce_once:
+            yield
+            return
+        assert self.lightning_module is not None
+        with without_reduction(self.lightning_module):
+            yield
 
     @property
     def lightning_restore_optimizer(self) -> bool:

@@ -27,7 +27,13 @@ ROUTERS = BALANCED | {
     "PenaltyRouter": lambda n, k: PenaltyRouter(n, k, balance_weight=0.1),
     "BiasRouter": lambda n, k: BiasRouter(n, k, update_rate=0.05),
 }
-STRATEGIES = {"ddp": lambda: "ddp", "fsdp2": ShardedStrategy, "ep": lambda: ShardedStrategy(expert_parallel=2)}
+STRATEGIES = {
+    "ddp": lambda: "ddp",
+    "fsdp2": ShardedStrategy,
+    "ep": lambda: ShardedStrategy(expert_parallel=2),
+    "fsdp2, reduced once": lambda: ShardedStrategy(reduce_once=True),
+    "ep, reduced once": lambda: ShardedStrategy(expert_parallel=2, reduce_once=True),
+}
 
 
 def whole(tensor):
@@ -87,7 +93,7 @@ def compare(make_trainer, byte_data, read_metrics, tmp_path):
 
 CASES = [
     pytest.param(strategy, router, accumulation, marks=() if fast else pytest.mark.slow)
-    for strategy in STRATEGIES
+    for strategy in ("ddp", "fsdp2", "ep")
     for router in ROUTERS
     for accumulation in (1, 2)
     for fast in [(strategy, router, accumulation) in (("fsdp2", "BiasRouter", 2), ("ep", "SinkhornRouter", 1))]
@@ -97,6 +103,12 @@ CASES = [
 @pytest.mark.parametrize(("strategy", "router", "accumulation"), CASES)
 def test_two_processes_train_as_one(compare, strategy, router, accumulation):
     compare(strategy, accumulation, router=router)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp2, reduced once", "ep, reduced once"])
+def test_gradients_are_the_same_when_they_are_reduced_once_per_step(compare, strategy):
+    compare(strategy, 3)
 
 
 @pytest.mark.slow
@@ -124,7 +136,10 @@ def test_four_processes_train_as_one(compare, strategy, n_experts):
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("strategy", ["fsdp2", "ep"])
 def test_gradients_in_bfloat16(make_trainer, byte_data, tmp_path, strategy, precision):
-    """Of the first step: a rounding that differs may choose another expert in later ones."""
+    """Of the first step: a rounding that differs may choose another expert in later ones.
+
+    The sum of the layers is float32 in bf16-mixed on one device, bfloat16 on several.
+    """
 
     def fit(name, settings):
         trainer = make_trainer(Record(tmp_path / f"{name}.pt"), name=name, max_steps=1, precision=precision, **settings)
@@ -136,7 +151,7 @@ def test_gradients_in_bfloat16(make_trainer, byte_data, tmp_path, strategy, prec
     for name, gradient in one["gradients"][0].items():
         mine = two["gradients"][0][name]
         assert mine.dtype == gradient.dtype == (torch.float32 if precision == "bf16-mixed" else torch.bfloat16)
-        assert (mine - gradient).norm() <= 0.02 * gradient.norm(), name
+        assert (mine - gradient).norm() <= 0.03 * gradient.norm(), name
     bias = "decoder.layers.0.feed_forward.router.bias"
     assert two["weights"][bias].dtype == torch.float32 and torch.equal(two["weights"][bias], one["weights"][bias])
 
