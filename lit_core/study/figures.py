@@ -94,5 +94,5 @@ def _plot(figure: Figure, rows: Sequence[ResultRow]) -> Any:
     for axes in panels[len(figure.metrics) :]:
         axes.remove()
     handles, names = panels[0].get_legend_handles_labels()
-    canvas.legend(handles, names, loc="outside right upper", frameon=False)
+    canvas.legend(handles, names, title=figure_text(figure.by), loc="outside right upper", frameon=False)
     return canvas

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure as Canvas
 from scipy import stats
 
 from lit_core.study.figures import Figure, draw
@@ -49,3 +50,12 @@ def test_a_ranking_stands_beside_its_baseline_on_the_page_and_on_the_screen():
     assert shown[6].startswith("x: y y") and max(map(len, shown)) <= 80
     page = markdown("T", [], rows, {}, {"Owners": table}, {})
     assert "- x: y y" in page and page.index("| eve") < page.index("| bob") < page.index("| nothing")
+
+
+def test_the_legend_says_which_label_tells_the_curves_apart(tmp_path, monkeypatch):
+    drawn, save = [], Canvas.savefig
+    monkeypatch.setattr(
+        Canvas, "savefig", lambda canvas, *args, **kwargs: drawn.append(canvas) or save(canvas, *args, **kwargs)
+    )
+    draw({"Length": Figure("words", "model", ["auroc"])}, ROWS, tmp_path)
+    assert [legend.get_title().get_text() for legend in drawn[0].legends] == ["model"]
