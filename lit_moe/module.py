@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from lit_core.errors import UserError
 from lit_core.field_types import as_dataclass
 from lit_core.lightning.evaluation import named_loader
 from lit_core.lightning.internals import logs_this_step, trainer_of
+from lit_core.lightning.later_weights import come_later, make_room, parameters_on_meta
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.parts import check_factors, learning_rate_factors
 from lit_core.lightning.parts import freeze as freeze_parts
@@ -135,7 +137,8 @@ class MoELanguageModel(EvaluationTask):
             torch.manual_seed(part_seed(seed))
             self.decoder: Decoder | HFDecoder
             if hugging_face is None:
-                self.decoder = Decoder(decoder, router)
+                with parameters_on_meta() if come_later() else nullcontext():
+                    self.decoder = Decoder(decoder, router)
             else:
                 self.decoder = HFDecoder(hugging_face, decoder.vocab_size)
             if self.adapter is not None:
@@ -199,7 +202,7 @@ class MoELanguageModel(EvaluationTask):
             self._byte_lengths = lengths  # no buffer: DDP would broadcast it at each forward
 
     def configure_model(self) -> None:
-        """Divide the weights over the devices if the strategy is a `ShardedStrategy`."""
+        """Divide the weights over the devices if the strategy is a `ShardedStrategy`; read those that come later."""
         if self.device_mesh is None or is_sharded(self.decoder):
             return
         if not isinstance(self.trainer.strategy, ShardedStrategy):
@@ -218,6 +221,10 @@ class MoELanguageModel(EvaluationTask):
         if isinstance(self.decoder, HFDecoder):
             self.decoder.check_sharded(str(self.trainer.precision))
         shard(self.decoder, self.device_mesh, str(self.trainer.precision))
+        device = self.trainer.strategy.root_device
+        if isinstance(self.decoder, HFDecoder):
+            self.decoder.read_weights(device)
+        make_room(self.decoder, device)
 
     def configure_gradient_clipping(
         self,

@@ -21,13 +21,13 @@ KNOWN_LATER = {
     "lit_core/callbacks/monitored_keys.py": "patterns made of our own docs",
     "lit_core/lightning/loggers.py": "patterns of the modules' and callbacks' code",
     "lit_moe/nn/gates.py": "the user's own pattern",
-    "lit_moe/doctor/shrink.py": "the rules of its table, which are found compiled",
+    "lit_moe/nn/hf_shrink.py": "the rules of its table, which are found compiled",
     "lit_moe/nn/hf_precision.py": "patterns of transformers' own classes",
 }
 #: Modules whose patterns read texts of a bounded length, or no texts of others.
 SHORT = {
     "lit_core/board/charts.py": "drawings by matplotlib of numbers alone",
-    "lit_moe/doctor/shrink.py": "keys of a config, of at most 100 characters",
+    "lit_moe/nn/hf_shrink.py": "keys of a config, of at most 100 characters",
     "lit_core/parser_messages.py": "lines of jsonargparse, cut to 2,000 characters",
 }
 

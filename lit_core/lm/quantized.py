@@ -40,7 +40,7 @@ def dequantize(config: Any, name: str, subject: str) -> None:
             f"{subject}, whose weights are quantised by {method}, which does not give back numbers to train; {_REMEDY}."
         )
     if size := quantization.get("weight_block_size"):
-        _check_blocks(_folder(name), tuple(size), subject)
+        _check_blocks(model_folder(name), tuple(size), subject)
     holder.quantization_config = {**quantization, "dequantize": True}
     rank_zero_info(f"The weights of {name} are quantised ({method}); they are dequantised as transformers does it.")
 
@@ -54,8 +54,21 @@ def _quantization(config: Any) -> tuple[Any, dict[str, Any] | None]:
     return config, None
 
 
-def _folder(name: str) -> Path:
-    """Return the folder of a model, which is fetched by its name as loading it would do."""
+def is_quantized(config: Any) -> bool:
+    """Tell whether a model's config says that its weights are quantised.
+
+    Args:
+        config: The model's config.
+    """
+    return _quantization(config)[1] is not None
+
+
+def model_folder(name: str) -> Path:
+    """Return the folder of a model, which is fetched by its name as loading it would do.
+
+    Args:
+        name: Name or folder of the model.
+    """
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download

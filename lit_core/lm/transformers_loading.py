@@ -96,10 +96,7 @@ def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> An
     from transformers import AutoConfig
 
     config = options.pop("config", None) or AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if type(config) not in kind._model_mapping:
-        raise ValueError(
-            f"transformers has no {kind.__name__.removeprefix('AutoModelFor')} of the type {config.model_type}"
-        )
+    check_class(kind, config)
     try:
         model, found = kind.from_pretrained(
             name,
@@ -125,15 +122,43 @@ def load_whole(kind: Any, name: str, partly: bool = False, **options: Any) -> An
             f"its weights lack {len(missing)} tensors of its config.json, such as {missing[0]}, which would be random"
             f"{f'; they hold {unused[0]}' if unused else ''}"
         )
-    if unused and not partly:
-        rank_zero_warn(
-            f"The weights of {name} hold {len(unused)} tensors for which the {type(model).__name__} that its config "
-            f"describes has no place, such as {unused[0]}; they are left out."
-        )
+    if not partly:
+        name_unused(model, name, unused)
     spoiled = next((key for key, weight in model.named_parameters() if bool(weight.isnan().any())), None)
     if spoiled is not None:
         raise ValueError(f"its {spoiled} holds NaN, with which nothing can be computed; its files may be damaged")
     return model
+
+
+def check_class(kind: Any, config: Any) -> None:
+    """Check that transformers has a model of a class for a config.
+
+    Args:
+        kind: A class of transformers with ``from_pretrained``, such as ``AutoModelForCausalLM``.
+        config: The model's config.
+
+    Raises:
+        ValueError: If it has none; call it within `loading`.
+    """
+    if type(config) not in kind._model_mapping:
+        raise ValueError(
+            f"transformers has no {kind.__name__.removeprefix('AutoModelFor')} of the type {config.model_type}"
+        )
+
+
+def name_unused(model: Any, name: str, unused: list[str]) -> None:
+    """Warn of weights in a model's files for which the model has no place.
+
+    Args:
+        model: The model.
+        name: Name or folder of the model.
+        unused: Names of the weights; nothing is said of none.
+    """
+    if unused:
+        rank_zero_warn(
+            f"The weights of {name} hold {len(unused)} tensors for which the {type(model).__name__} that its config "
+            f"describes has no place, such as {unused[0]}; they are left out."
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import nn
 
 from lit_core.errors import reason_of
 from lit_core.lm.transformers_loading import quiet_transformers
-from lit_moe.doctor.shrink import EXPERTS, shrink
+from lit_moe.nn.hf_shrink import EXPERTS, shrink
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

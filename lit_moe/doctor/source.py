@@ -16,7 +16,7 @@ from lit_core.lm.model_files import check_model_folder, open_weights, weight_fil
 from lit_core.lm.transformers_loading import check_type, loading, quiet_transformers
 from lit_core.record import note_input
 from lit_moe.doctor.families import build, holds_mixture, numbers_of_experts, small_config
-from lit_moe.doctor.shrink import shrink
+from lit_moe.nn.hf_shrink import shrink
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,9 +19,12 @@ from torch import Tensor, nn
 from lit_core.errors import UserError, did_you_mean, reason_of
 from lit_core.files.json_files import parse_json
 from lit_core.lightning.exact_buffers import ExactBuffers
+from lit_core.lightning.later_weights import come_later, lacks_weights, parameters_on_meta, weights_come_later
+from lit_core.lm.decoding import use_packed_attention
+from lit_core.lm.divided_loading import read_parts, without_weights
 from lit_core.lm.influence import few_tokens
 from lit_core.lm.language_model import HuggingFaceLM, divides
-from lit_core.lm.pretrained import smollm2
+from lit_core.lm.pretrained import smollm2, smollm2_folder
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.screen import rank_zero_warn
 from lit_moe.nn.adapters import never_called, without_adapters
@@ -31,6 +35,10 @@ from lit_moe.nn.hf_documents import Documents
 from lit_moe.nn.hf_flops import UnknownFlops, flops_per_token
 from lit_moe.nn.hf_graph import check_graph
 from lit_moe.nn.hf_precision import kept_in_float32
+from lit_moe.nn.hf_shrink import shrink
+
+#: A model with fewer numbers is itself small enough for trials.
+_SMALL = 1 << 24
 
 
 class HFDecoder(ExactBuffers):
@@ -64,14 +72,15 @@ class HFDecoder(ExactBuffers):
                 'A Hugging Face model needs `transformers>=5.6`; install it with `pip install "lit-shift[hf]"`.'
             )
         self.tokenizer: Tokenizer | None = None
-        if config.model is not None:
-            pretrained = smollm2() if config.model == "smollm2" else HuggingFaceLM.from_pretrained(config.model)
-            self.model, self.tokenizer = pretrained.module.train(), pretrained.tokenizer
-        elif config.config is not None:
-            size = {} if vocab_size is None else {"vocab_size": vocab_size}
-            self.model = _random(size | config.config)
+        self._unread: str | None = None
+        self._build(config, vocab_size)
+        self._copy = [_small_copy(self.model)] if lacks_weights(self.model) else []  # in a list, so as to be no part
+        if None in self._copy:
+            with weights_come_later(False):
+                self._build(config, vocab_size)
+            self._copy = []
         self.config: Any = self.model.config.get_text_config()
-        self._described, self._divides = config, _first_run(self.model)  # a trial that gates need not see
+        self._described, self._divides = config, _first_run(self.model, *self._copy)  # a trial that gates need not see
         balancing = {name: getattr(config, name) for name in (*LOSSES, "selection_bias")}
         balancing["bias_rate"] = 0.001 if config.bias_rate is None else config.bias_rate
         self.watched = watch_gates(self.model, config.gates, config.top_k, **balancing)
@@ -89,6 +98,37 @@ class HFDecoder(ExactBuffers):
         self._kind = type(self.model)  # FSDP2 replaces the class of the model itself
         self._exact: dict[torch.dtype, list[str]] = {}
         self._flops: dict[int, float] = {}  # of a token, by the length of its sequence
+
+    def _build(self, config: HFConfig, vocab_size: int | None) -> None:
+        self._unread = None
+        if config.model is not None:
+            pretrained = self._pretrained(config.model)
+            self.model, self.tokenizer = pretrained.module.train(), pretrained.tokenizer
+        elif config.config is not None:
+            size = {} if vocab_size is None else {"vocab_size": vocab_size}
+            self.model = _random(size | config.config)
+
+    def _pretrained(self, model: str) -> HuggingFaceLM:
+        """Return a pretrained model; without its weights, if they come later and can be read in parts."""
+        if come_later():
+            source = str(smollm2_folder()) if model == "smollm2" else model
+            if (empty := without_weights(source)) is not None:
+                self._unread = source
+                return empty
+        return smollm2() if model == "smollm2" else HuggingFaceLM.from_pretrained(model)
+
+    def read_weights(self, device: torch.device) -> None:
+        """Read this device's part of the pretrained weights, if they were left out.
+
+        Args:
+            device: This process's device.
+
+        Raises:
+            UserError: If a file or a weight is missing, has another shape than the config describes, or is NaN.
+        """
+        if self._unread is not None:
+            read_parts(self.model, self._unread, device)
+            self._unread = None
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -155,7 +195,10 @@ class HFDecoder(ExactBuffers):
         Args:
             length: Tokens of a row.
         """
-        self._documents.way(documents=True, length=length)
+        for small in self._copy:
+            self._documents.tried_on(small, small.base_model if self._divides else small, length)
+        if not self._copy:
+            self._documents.way(documents=True, length=length)
 
     def call(self, **inputs: Any) -> Any:
         """Call the model of transformers itself; works also if this network's weights are divided over devices."""
@@ -272,11 +315,11 @@ def _with_floats(value: Any) -> Any:
     return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _first_run(model: Any) -> bool:
-    """Check the graph of a model, which has not run before, and return what `divides` tells of it."""
+def _first_run(model: Any, copy: Any = None) -> bool:
+    """Check the graph of a model that has not run before, or of its copy; return what `divides` tells of it."""
     try:
-        check_graph(model)
-        return divides(model)
+        check_graph(model, copy)
+        return divides(model if copy is None else copy)
     except UserError:
         raise
     except Exception as error:  # such as of a gate that chooses more experts than there are
@@ -286,6 +329,32 @@ def _first_run(model: Any) -> bool:
         ) from error
 
 
+def _small_copy(model: Any) -> Any:
+    """Return a small model of the same kind with random weights, for trials of a model that has none.
+
+    Returns:
+        The copy in training mode; None with a warning if there is no small one that runs.
+    """
+    from transformers import AutoModelForCausalLM
+
+    is_small = sum(parameter.numel() for parameter in model.parameters()) < _SMALL
+    try:
+        config = copy.deepcopy(model.config) if is_small else shrink(model.config)
+        config._attn_implementation = model.config._attn_implementation
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            small = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        use_packed_attention(small)
+        with few_tokens(small):
+            return small
+    except Exception as error:  # whatever a model of transformers raises
+        rank_zero_warn(
+            f"No small copy of {type(model).__name__} runs ({reason_of(error)}), so each process builds the whole "
+            "model in its memory before it keeps its part."
+        )
+        return None
+
+
 def _random(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -293,7 +362,8 @@ def _random(config: dict[str, Any]) -> Any:
     try:
         built = AutoConfig.for_model(**config)
         known = {*AutoConfig.for_model(kind).to_dict(), *built.attribute_map}
-        model = AutoModelForCausalLM.from_config(built, dtype=torch.float32, trust_remote_code=False)
+        with parameters_on_meta() if come_later() else nullcontext():
+            model = AutoModelForCausalLM.from_config(built, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # whatever the checks of each config raise
         reason = reason_of(error)
         raise UserError(

@@ -70,6 +70,18 @@ class Documents:
         """
         return self._way(documents, length).__name__.strip("_")
 
+    def tried_on(self, model: Any, network: Any, length: int) -> None:
+        """Take the way that a small copy of a model without weights takes for documents.
+
+        Args:
+            model: The copy.
+            network: What of it is called.
+            length: Tokens of a row.
+        """
+        copy = Documents(model, network)
+        copy.way(documents=True, length=length)
+        self._ways = copy._ways
+
     def _call(self, **inputs: Any) -> Tensor:
         output = self._network(use_cache=False, **inputs)
         states: Tensor = output.logits if self._network is self._model else output.last_hidden_state

@@ -13,6 +13,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from lit_core.lightning.later_weights import lacks_weights
+
 #: float32 sums in another order; seen: 4e-7 of a logged value, 3e-6 of a weight after 60 steps
 VALUE, WEIGHT = {"rel": 1e-5, "abs": 1e-6}, {"rtol": 1e-4, "atol": 2e-5}
 #: Rows of these keys depend on the clock.
@@ -80,6 +82,21 @@ class Witness(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         with open(f"{self.path}.{trainer.global_rank}", "a") as file:
             file.write(json.dumps(self.row) + "\n")
+
+
+class WeightsAtSetup(Callback):
+    """Writes down whether the model was built without weights: a line per command and rank.
+
+    Args:
+        path: File to which the rank is appended.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def setup(self, trainer, pl_module, stage):
+        with open(f"{self.path}.{trainer.global_rank}", "a") as file:
+            file.write(f"{lacks_weights(pl_module)}\n")
 
 
 class Poison(Callback):

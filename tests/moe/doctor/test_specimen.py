@@ -10,9 +10,9 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lit_moe.doctor.families import build, holds_mixture, mixture_families, small_config, unbuilt
-from lit_moe.doctor.shrink import shrink
 from lit_moe.doctor.specimen import Specimen
 from lit_moe.nn import watch_gates
+from lit_moe.nn.hf_shrink import shrink
 
 FEW = ["gpt_oss", "deepseek_v3"]
 
