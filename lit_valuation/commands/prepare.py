@@ -126,7 +126,10 @@ def prepare(
     place = root if resolve_data_path(root) == folder else folder
     say("", f"In           {folder}")
     say(f"Names        {folder / NAMES} tells where each sample comes from; keep it to yourself")
-    say(f"Train on it  lit-valuation fit --config CONFIG --data.root {quoted(place)}")
+    train = f"lit-valuation fit --config CONFIG --data.root {quoted(place)}"
+    if LabelledSet(folder / "train", verify=False).target == "text":  # for which there is no task of ours
+        train = f"a language model of your own, by Lightning on OwnersDataModule({str(place)!r})"
+    say(f"Train on it  {train}")
     return summary
 
 

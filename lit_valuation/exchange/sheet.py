@@ -55,11 +55,12 @@ def disclosure(samples: Samples, model: LightningModule | None) -> list[str]:
         lines.append("They are whole texts, as token ids.")
     if model is not None:
         size = sum(parameter.numel() for parameter in model.parameters())
+        of_values = ", with mean and standard deviation of each in your train" if samples.target == "values" else ""
         classes_known: tuple[str, ...] = model.classes  # type: ignore[assignment]
         lines.append(
             f"Also your model: the network {type(getattr(model, 'network', model)).__name__} of {size:,} numbers, and "
-            f"the names of its {len(classes_known)} {NAMED[samples.target]}. Whoever has it can use it, copy it, and "
-            "try which samples it was trained on."
+            f"the names of all {NAMED[samples.target]} that it knows ({len(classes_known)}){of_values}. Whoever has it "
+            "can use it, copy it, and try which samples it was trained on."
         )
     return lines
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from lit_core.errors import UserError, reason_of
 from lit_core.files.formats import stamp
@@ -61,12 +62,14 @@ def trainer_model(path: str | Path, model: Description | None = None) -> bytes:
                 f"--gradients is trainer, but the description of the model in --ckpt_path {quoted(path)} holds {text}, "
                 f"which would tell owners of your folders; {remedy}."
             )
+    at_home = tuple(f"{key}." for key in parameters if key not in _NEEDED)  # parts such as an augmentation
+    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
     content = {
         **stamp("litshift-checkpoint"),
         "global_step": 0,
         "hyper_parameters": kept,
         **{key: checkpoint[key] for key in _OF_DATA if key in checkpoint},
-        "state_dict": {name: weight.clone() for name, weight in checkpoint["state_dict"].items()},
+        "state_dict": {name: weight.clone() for name, weight in weights.items() if not name.startswith(at_home)},
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_valuation.exchange.sheet import write_sheet
+from lit_valuation import RegressionTask
+from lit_valuation.exchange.sheet import disclosure, write_sheet
+from lit_valuation.nn import MLP
 from lit_valuation.samples import Samples
 
 
@@ -54,3 +56,11 @@ def test_the_whole_name_of_a_sample_and_its_class_are_below_it(tmp_path, name):
     )
     assert one.shape == other.shape and not np.array_equal(one[108:], other[108:]) and (one[96:108] < 255).any()
     np.testing.assert_array_equal(one[:108], other[:108])
+
+
+def test_a_trainer_is_told_that_the_model_of_a_regression_tells_of_its_targets():
+    rows = Samples(torch.zeros(2, 3), torch.tensor([[1.0], [2.0]]), ("price",), ("a", "b"), target="values")
+    said = disclosure(rows, RegressionTask(MLP((3,), 1, [4]), ("price",), (3,)))[-1]
+    assert (
+        "names of all target columns that it knows (1), with mean and standard deviation of each in your train" in said
+    )

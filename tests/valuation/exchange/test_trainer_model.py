@@ -8,6 +8,7 @@ import pytest
 import torch
 from crossing import answer, ask, checkpoint
 from forging import canonical
+from torch import nn
 
 from lit_core.errors import UserError
 from lit_valuation.cli import main
@@ -67,6 +68,17 @@ def test_what_is_sent_is_the_network_and_nothing_else_of_the_checkpoint(asked):
     for private in (str(asked), str(Path.home()), "ledger", "SGD", "optimizer", "runs/", "trainer"):
         assert private.encode() not in content, private
     assert content == trainer_model(checkpoint(asked))  # the same bytes each time, so one digest
+
+
+def test_what_is_used_in_training_only_stays_at_home_with_its_weights(place):
+    content = torch.load(checkpoint(place), weights_only=True)
+    layer = {"class_path": "torch.nn.BatchNorm1d", "init_args": {"num_features": 8}}
+    content["hyper_parameters"]["augmentation"] = layer
+    content["state_dict"] |= {f"augmentation.{name}": value for name, value in nn.BatchNorm1d(8).state_dict().items()}
+    torch.save(content, place / "augmented.ckpt")
+    (place / "sent.ckpt").write_bytes(trainer_model(place / "augmented.ckpt"))
+    assert load_task(place / "sent.ckpt").augmentation is None
+    assert not [name for name in torch.load(place / "sent.ckpt")["state_dict"] if "augmentation" in name]
 
 
 def test_the_summary_says_that_the_model_leaves(place, capsys):

@@ -173,7 +173,8 @@ def test_prepared_tags_are_those_of_the_source(run, tmp_path):
 def test_prepared_texts_are_those_of_the_source(run, tmp_path):
     write(tmp_path / "mine.jsonl", [{"text": f"text {i}"} for i in range(20)])
     given = ["--source", "PlainTexts", "--source.path", "mine.jsonl", "--source.tokenizer", "bytes"]
-    run("prepare", "--root", "./own", *given, "--source.length", 16)
+    said = run("prepare", "--root", "./own", *given, "--source.length", 16)
+    assert "Train on it  a language model of your own, by Lightning on OwnersDataModule('./own')" in said
     train = LabelledSet(tmp_path / "own/train")
     assert train.target == "text" and torch.equal(train.load().y, next_tokens(train.load().x))
     assert torch.equal(train.targets().y, train.load().y)
