@@ -24,6 +24,7 @@ from lit_valuation.data.division import n_contradictions, remove_duplicates
 from lit_valuation.data.filled_root import fill_root, write_root_record
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.data.splitting import split
+from lit_valuation.data.vocabulary import store_tokenizer
 from lit_valuation.exchange.ledger import LEDGER
 from lit_valuation.samples import NAMED, Samples, merge_samples
 from lit_valuation.sources import LabelledSource
@@ -122,6 +123,8 @@ def prepare(
         write=lambda ready: _write(ready, _own(sources, shared, classes), fractions, settings),
         beside=LEDGER,
     )
+    if source.tokenizer is not None:
+        store_tokenizer(folder, source.tokenizer)
     summary = _summary(folder)
     place = root if resolve_data_path(root) == folder else folder
     say("", f"In           {folder}")

@@ -16,6 +16,7 @@ from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_valuation.data.hard_cases import HardCases, hard_cases, worst_cases
 from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.data.vocabulary import stored_tokenizer
 from lit_valuation.encoders import Encoder, EncoderStamp
 from lit_valuation.exchange import limits
 from lit_valuation.exchange.folder import anonymized, outgoing
@@ -112,7 +113,8 @@ def query(
         total_limit: Most different samples of yours that all owners together may ever be given, 1 or more; null takes
             the one that you gave last, if any.
         new_party: Whether a name in --to may be new to your ledger; the first command of a ledger needs no such word.
-        dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
+        dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables and
+            texts OUTPUT.csv.
 
     Raises:
         UserError: If an argument is wrong, or the model makes no mistakes.
@@ -157,7 +159,7 @@ def query(
         say(line)
     if dry_run:
         if made is None:
-            sheet = write_sheet(folder, cases.queries, cases.queries.keys, columns)
+            sheet = write_sheet(folder, cases.queries, columns, stored_tokenizer(home, validation.vocabulary))
         else:
             sheet = write_probe_sheet(folder, made, options.deviation)
         say(f"Nothing was sent. Look at {sheet}")

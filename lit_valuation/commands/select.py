@@ -15,6 +15,7 @@ from lit_core.record import new_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
 from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.data.vocabulary import stored_tokenizer
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange import limits
 from lit_valuation.exchange.answering import (
@@ -96,7 +97,8 @@ def select(
         total_limit: Most different samples of yours that all trainers together may ever be given, 1 or more; null takes
             the one that you gave last, if any.
         new_party: Whether the name in --to may be new to your ledger; the first command of a ledger needs no such word.
-        dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables OUTPUT.csv.
+        dry_run: Whether to only write a contact sheet of what would be sent, OUTPUT.png, or for tables and
+            texts OUTPUT.csv.
         trainer: Devices to compute features and gradients on.
 
     Raises:
@@ -161,7 +163,8 @@ def select(
     if shared.target == "tags":  # a model of the owner's may know more
         shared = shared.renumbered(list(received.manifest.contents.classes))
     if dry_run:
-        say(f"Nothing was sent. Look at {write_sheet(folder, shared, shared.keys, owned.meta.get('columns'))}")
+        tokenizer = stored_tokenizer(home, owned.vocabulary)
+        say(f"Nothing was sent. Look at {write_sheet(folder, shared, owned.meta.get('columns'), tokenizer)}")
         return
 
     with book.locked():

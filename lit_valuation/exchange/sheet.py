@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 
+from lit_core.data.stream import IGNORED
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import atomic_write
 from lit_core.files.tables import CsvWriter
-from lit_core.screen import on_screen
+from lit_core.lm.tokenizer import Tokenizer
+from lit_core.screen import on_screen, say
 from lit_valuation.data.images import pillow_image
 from lit_valuation.exchange.probe import MadeProbe, ProbeOptions
 from lit_valuation.samples import NAMED, NO_TOKEN, Samples
@@ -106,14 +109,16 @@ def write_probe_sheet(output: Path, made: MadeProbe, deviation: float) -> Path:
     return path
 
 
-def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: Sequence[str] | None) -> Path:
+def write_sheet(
+    output: Path, samples: Samples, columns: Sequence[str] | None, tokenizer: Tokenizer | None = None
+) -> Path:
     """Write a preview for the party that owns the samples. The file is not meant to be sent.
 
     Args:
         output: Path of the file without its suffix.
         samples: Samples that would be sent.
-        names: The party's own names of the samples.
         columns: Names of a table's columns; None names them x0, x1, …
+        tokenizer: Tokenizer of texts, by which their words are shown; None shows token ids only.
 
     Returns:
         Path of the file: a PNG for images, otherwise a CSV.
@@ -121,11 +126,11 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
     labels = samples.described()
     if samples.x.ndim == 4 and samples.x.shape[1] in (1, 3, 4):
         path = output.with_name(f"{output.name}{_IMAGES}")
-        atomic_write(path, _contact_sheet(samples, list(zip(labels, names, strict=True))))
+        atomic_write(path, _contact_sheet(samples, list(zip(labels, samples.keys, strict=True))))
         return path
     path = output.with_name(f"{output.name}{_TABLE}")
     if samples.has_positions:
-        return _write_texts(path, samples, names)
+        return _write_texts(path, samples, tokenizer)
     rows = samples.x.flatten(1)
     text = io.StringIO()
     writer = CsvWriter(text)
@@ -136,20 +141,38 @@ def write_sheet(output: Path, samples: Samples, names: Sequence[str], columns: S
             *(columns or [f"x{number}" for number in range(rows.shape[1])]),
         ]
     )
-    for name, label, row in zip(names, labels, rows.tolist(), strict=True):
+    for name, label, row in zip(samples.keys, labels, rows.tolist(), strict=True):
         writer.row([name, label, *(f"{value:.7g}" for value in row)])
     atomic_write(path, text.getvalue())
     return path
 
 
-def _write_texts(path: Path, samples: Samples, names: Sequence[str]) -> Path:
+def _write_texts(path: Path, samples: Samples, tokenizer: Tokenizer | None) -> Path:
+    if tokenizer is None:
+        say("Words are not shown: no tokenizer.json lies beside your data; the same `prepare` again writes it.")
     text = io.StringIO()
     writer = CsvWriter(text)
-    writer.row(["name", "target", "token ids"])
-    for name, target, x in zip(names, samples.described(), samples.x, strict=True):
-        writer.row([name, target, " ".join(map(str, x[x != NO_TOKEN].tolist()))])
+    writer.row(["name", "target", *(["text"] if tokenizer else []), "token ids"])
+    for name, target, x, y in zip(samples.keys, samples.described(), samples.x, samples.y, strict=True):
+        ids = x[x != NO_TOKEN].tolist()
+        words = []
+        if tokenizer is not None:
+            words = [tokenizer.decode(ids)]
+            if samples.target == "tags":
+                target = _tagged_words(ids, y.tolist(), samples.classes, tokenizer)
+        writer.row([name, target, *words, " ".join(map(str, ids))])
     atomic_write(path, text.getvalue())
     return path
+
+
+def _tagged_words(ids: Sequence[int], tags: Sequence[int], names: Sequence[str], tokenizer: Tokenizer) -> str:
+    """Return a text with each tag in brackets behind the word whose token has it; other words have none."""
+    starts = [number for number in range(len(ids)) if tags[number] != IGNORED]
+    shown = [tokenizer.decode(ids[: starts[0]]).strip()]
+    for start, end in pairwise([*starts, len(ids)]):
+        word, *others = tokenizer.decode(ids[start:end]).split(maxsplit=1) or [""]
+        shown += [word, f"[{names[tags[start]]}]", *others]
+    return " ".join(part.strip() for part in shown if part)
 
 
 def _contact_sheet(samples: Samples, captions: Sequence[tuple[str, str]]) -> bytes:

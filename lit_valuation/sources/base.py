@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_core.corpora.described import Described
 from lit_core.errors import UserError
+from lit_core.lm.tokenizer import Tokenizer
 from lit_valuation.encoders import EncoderStamp
 from lit_valuation.samples import Samples, composed
 
@@ -41,12 +42,14 @@ class LabelledSource(Described):
         input: Kind of the inputs: ``image``, ``table``, ``embedding`` or ``tokens``.
         columns: Names of a table's columns; None for other inputs.
         vocabulary: What token ids mean, as a name that is equal for equal tokenizers; None for other inputs.
+        tokenizer: The tokenizer of the token ids; None if it is not known, and for other inputs.
         places: Where each sample of the last call of `samples` is, such as its file or line; None if that is not known.
     """
 
     input: str
     columns: tuple[str, ...] | None = None
     vocabulary: str | None = None
+    tokenizer: Tokenizer | None = None
     places: tuple[str, ...] | None = None
 
     @property

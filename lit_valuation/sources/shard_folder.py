@@ -8,6 +8,7 @@ from lit_core.errors import UserError
 from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts, resolve_data_path
 from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.data.vocabulary import stored_tokenizer
 from lit_valuation.encoders import EncoderStamp
 from lit_valuation.samples import Samples, merge_samples
 from lit_valuation.sources.base import LabelledSource, name_of
@@ -51,6 +52,8 @@ class ShardFolder(LabelledSource):
                     f"by {first.encoder or 'an unknown encoder'}; name a folder with sets of one encoder."
                 )
         self.input, self.vocabulary = first.kind, first.vocabulary
+        stored = (stored_tokenizer(folder, self.vocabulary) for folder in (self.folder, self.folder.parent))
+        self.tokenizer = next((tokenizer for tokenizer in stored if tokenizer is not None), None)
         self.columns = tuple(first.meta["columns"]) if "columns" in first.meta else None
         index = first.shards.index
         self.licence, self.origin = index["licence"], index["origin"]

@@ -17,6 +17,7 @@ from lit_core.files.listing import listed
 from lit_core.files.paths import files_facts
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.screen import say
+from lit_valuation.data.vocabulary import vocabulary_of
 from lit_valuation.samples import NEXT_TOKEN, NO_TOKEN, Samples, composed, next_tokens
 from lit_valuation.sources.base import LabelledSource, label_of, name_of
 from lit_valuation.sources.rows import cell_of, table_rows
@@ -56,8 +57,9 @@ class TokenSource(LabelledSource):
             raise UserError(f"path of the source {self.name} is {path}, but there is no such file; correct the path.")
         if not self.is_file or self.has_lists:
             need_datasets(type(self).__name__)
-        self.tokenizer, self.length = Tokenizer.load(tokenizer), length
-        self.vocabulary = f"{self.tokenizer.vocab_size} tokens, {self.tokenizer.sha256}"
+        self.tokenizer: Tokenizer = Tokenizer.load(tokenizer)
+        self.length = length
+        self.vocabulary = vocabulary_of(self.tokenizer)
         self.licence, self.origin = licence, "a file of texts" if self.is_file else path
         self.cut = 0
 

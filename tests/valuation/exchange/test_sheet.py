@@ -5,16 +5,17 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_core.lm.tokenizer import Tokenizer
 from lit_valuation import RegressionTask
 from lit_valuation.exchange.sheet import disclosure, write_sheet
 from lit_valuation.nn import MLP
-from lit_valuation.samples import Samples
+from lit_valuation.samples import Samples, next_tokens
 
 
 def test_a_table_becomes_a_csv(tmp_path):
     x = torch.tensor([[1.5, 2.0], [3.0, 4.25]])
     rows = Samples(x, torch.tensor([1, 0]), ("calm", "attack"), ("r1", "r2"))
-    with write_sheet(tmp_path / "answer", rows, rows.keys, ["bytes", "packets"]).open() as file:
+    with write_sheet(tmp_path / "answer", rows, ["bytes", "packets"]).open() as file:
         read = list(csv.DictReader(file))
     assert read[0] == {"name": "r1", "class": "attack", "bytes": "1.5", "packets": "2"}
     assert [path.name for path in tmp_path.iterdir()] == ["answer.csv"]
@@ -22,7 +23,7 @@ def test_a_table_becomes_a_csv(tmp_path):
 
 def shown(tmp_path, x, classes=("calm",), key="mine-0000001"):
     """Return the pixels of the sheet of one sample."""
-    path = write_sheet(tmp_path / "answer", Samples(x, torch.tensor([0]), classes, (key,)), [key], None)
+    path = write_sheet(tmp_path / "answer", Samples(x, torch.tensor([0]), classes, (key,)), None)
     assert path.suffix == ".png"
     with Image.open(path) as sheet:
         return np.asarray(sheet.convert("RGB"))
@@ -64,3 +65,36 @@ def test_a_trainer_is_told_that_the_model_of_a_regression_tells_of_its_targets()
     assert (
         "names of all target columns that it knows (1), with mean and standard deviation of each in your train" in said
     )
+
+
+def texts(y, target, classes):
+    ids = torch.tensor([list(b"Anna lives."), [*b"Go", *[-1] * 9]])
+    return Samples(ids, next_tokens(ids) if y is None else torch.tensor(y), classes, ("t1", "t2"), target=target)
+
+
+def test_texts_are_shown_in_words_beside_their_token_ids(tmp_path):
+    samples = texts(None, "text", ("next token",))
+    with write_sheet(tmp_path / "answer", samples, None, Tokenizer.bytes()).open() as file:
+        read = list(csv.DictReader(file))
+    assert read[1] == {"name": "t2", "target": "1 tokens", "text": "Go", "token ids": "71 111"}
+
+
+@pytest.mark.parametrize(
+    ("first", "shown"),
+    [
+        ([0, *[-100] * 4, 1, *[-100] * 4, 2], "Anna [NAME] lives [WORD] . [SIGN]"),
+        ([0, *[-100] * 10], "Anna [NAME] lives."),  # tags that a class map leaves out
+        ([*[-100] * 5, 1, *[-100] * 5], "Anna lives. [WORD]"),
+    ],
+)
+def test_each_tag_stands_behind_its_word(first, shown, tmp_path):
+    samples = texts([first, [1, *[-100] * 10]], "tags", ("NAME", "WORD", "SIGN"))
+    with write_sheet(tmp_path / "answer", samples, None, Tokenizer.bytes()).open() as file:
+        read = list(csv.DictReader(file))
+    assert [row["target"] for row in read] == [shown, "Go [WORD]"] and read[0]["text"] == "Anna lives."
+
+
+def test_without_a_tokenizer_there_are_token_ids_and_a_word_about_it(tmp_path, capsys):
+    with write_sheet(tmp_path / "answer", texts(None, "text", ("next token",)), None).open() as file:
+        assert set(next(csv.DictReader(file))) == {"name", "target", "token ids"}
+    assert "the same `prepare` again writes it" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from metric_keys import documented, logged
-from own_texts import parties, write_tagged
+from own_texts import WORD, parties, tag, write_tagged
 
 from lit_valuation.cli import main
 
@@ -55,7 +55,15 @@ def test_answers_of_tagged_texts_are_ranked(positions, tmp_path, monkeypatch, ca
     told = run(*ask, "--output", "shown", "--per_class", 6, "--dry_run", "true")
     assert "They are whole texts, as token ids." in told
     with open("shown.csv") as file:
-        assert set(next(csv.DictReader(file))) == {"name", "target", "token ids"}
+        shown = list(csv.DictReader(file))
+    assert set(shown[0]) == {"name", "target", "text", "token ids"}
+    trainer = {
+        " ".join(WORD.findall(text)[:20]).encode()[:128].decode(errors="ignore") for text in parties()["trainer"]
+    }
+    for row in shown:  # words of the trainer's own file, each with the tag that the rule gives it
+        words, tags = row["target"].split()[::2], row["target"].split()[1::2]
+        assert row["text"] in trainer and row["text"].split() == words
+        assert tags[:-1] == [f"[{tag(word)}]" for word in words[:-1]]
     run(*ask, "--output", "query", "--per_class", 6, "--budget", 10, "--gradients", "trainer")
     contents = json.loads((tmp_path / "query/manifest.json").read_bytes())["contents"]
     assert (

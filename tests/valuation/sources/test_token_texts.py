@@ -11,8 +11,9 @@ from lit_core.lm.tokenizer import Tokenizer
 from lit_valuation.cli import main
 from lit_valuation.data.concatenated_sets import ConcatenatedSets
 from lit_valuation.data.labelled_sets import LabelledSet
+from lit_valuation.data.vocabulary import stored_tokenizer
 from lit_valuation.samples import next_tokens
-from lit_valuation.sources import PlainTexts, TaggedWords
+from lit_valuation.sources import PlainTexts, ShardFolder, TaggedWords
 
 ROWS = [
     {"tokens": ["Anna", "lives", "in", "Köln", "."], "ner_tags": ["PER", "O", "O", "LOC", "O"]},
@@ -197,3 +198,23 @@ def test_another_vocabulary_is_refused(run, tmp_path, merged):
     assert "val holds tokens of the vocabulary" in said
     said = run("divide", "--root", "./y", *given, "--source.length", 16, code=2)
     assert "have tags, but divide goes by classes" in said
+
+
+def test_the_tokenizer_lies_beside_prepared_texts_and_another_one_is_refused(run, tmp_path, merged):
+    write(tmp_path / "mine.jsonl", rows(20))
+    given = ["--source", "TaggedWords", "--source.path", "mine.jsonl", "--source.tokenizer", merged]
+    run("prepare", "--root", "./own", *given, "--source.length", 16)
+    own, vocabulary = tmp_path / "own", LabelledSet(tmp_path / "own/train").vocabulary
+    stored = stored_tokenizer(own, vocabulary)
+    assert stored.sha256 == Tokenizer.load(merged).sha256
+    assert ShardFolder(str(own / "train")).tokenizer.sha256 == stored.sha256
+    assert stored_tokenizer(own, None) is None
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (own / name).unlink()
+    assert stored_tokenizer(own, vocabulary) is None
+    Tokenizer.bytes().save(own)
+    with pytest.raises(UserError, match="is not the tokenizer of the texts beside it"):
+        stored_tokenizer(own, vocabulary)
+    (own / "tokenizer.json").unlink()
+    run("prepare", "--root", "./own", *given, "--source.length", 16)  # writes what is missing
+    assert stored_tokenizer(own, vocabulary).sha256 == stored.sha256
