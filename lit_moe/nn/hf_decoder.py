@@ -28,6 +28,7 @@ from lit_core.lm.pretrained import smollm2, smollm2_folder
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.screen import rank_zero_warn
 from lit_moe.nn.adapters import never_called, without_adapters
+from lit_moe.nn.dispatch import keep_shares
 from lit_moe.nn.gates import say_frozen_biases, watch_gates
 from lit_moe.nn.hf_bias import exact_biases
 from lit_moe.nn.hf_config import LOSSES, HFConfig
@@ -384,4 +385,4 @@ def _recompute(model: Any) -> None:
         )
     # transformers changed the name
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    enable({"use_reentrant": False, "context_fn": keep_shares})

@@ -22,15 +22,16 @@ from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lightning.step_mean import scale_gradients
 from lit_moe.nn.experts import GroupedExperts
 from lit_moe.nn.feed_forward import RouterLinear
+from lit_moe.nn.hf_experts import send_tokens, stacked_experts
 
 
 def shard(network: Any, mesh: DeviceMesh, precision: str = "32-true") -> None:
     """Divide a network's weights over devices, in place, block by block (FSDP2).
 
-    Along the mesh's second dimension, the experts of `GroupedExperts` are divided first: each device of such a group
-    holds different whole experts, and tokens are sent to them. Every device has its own data. All gradients are summed,
-    never averaged, so a loss that is a mean must be divided by the number of devices, as `lit_moe.ShardedStrategy`
-    does.
+    Along the mesh's second dimension, the experts of `GroupedExperts` and of transformers' mixtures are divided first:
+    each device of such a group holds different whole experts, and tokens are sent to them. Every device has its own
+    data. All gradients are summed, never averaged, so a loss that is a mean must be divided by the number of devices,
+    as `lit_moe.ShardedStrategy` does.
 
     Under ``bf16-mixed`` each device keeps its part of the weights in float32 and sends it in bfloat16, the format of
     the computation, except for the weights of gates and those that the network keeps in float32. Gradients are summed
@@ -48,7 +49,8 @@ def shard(network: Any, mesh: DeviceMesh, precision: str = "32-true") -> None:
         UserError: If the experts can't be divided evenly, or there are none.
     """
     data, groups = (mesh[str(name)] for name in mesh.mesh_dim_names or ())
-    stacks = [module for module in network.modules() if isinstance(module, GroupedExperts)]
+    theirs = stacked_experts(network)
+    stacks = [*(module for module in network.modules() if isinstance(module, GroupedExperts)), *theirs]
     everyone, policy = data, _policy(precision)
     if groups.size() > 1:
         _check_experts(stacks, groups.size())
@@ -56,7 +58,10 @@ def shard(network: Any, mesh: DeviceMesh, precision: str = "32-true") -> None:
         everyone = init_device_mesh(mesh.device_type, (mesh.size(),), mesh_dim_names=("world",))
         for experts in stacks:
             for name, weight in list(experts.named_parameters()):
-                setattr(experts, name, nn.Parameter(distribute_tensor(weight.detach(), groups, [Shard(0)])))
+                own = distribute_tensor(weight.detach(), groups, [Shard(0)], src_data_rank=None)  # nothing is sent
+                setattr(experts, name, nn.Parameter(own, requires_grad=weight.requires_grad))
+            if experts in theirs:
+                send_tokens(experts, groups.get_group())
             fully_shard(
                 experts,
                 mesh=data,
@@ -167,17 +172,18 @@ def _user_of(network: nn.Module, parameter: str) -> nn.Module:
     return network.get_submodule(path.rpartition(".")[0]) if isinstance(inner, nn.Conv1d) else inner
 
 
-def _check_experts(stacks: list[GroupedExperts], devices: int) -> None:
+def _check_experts(stacks: list[nn.Module], devices: int) -> None:
     if not stacks:
         raise UserError(
-            f"`expert_parallel` is {devices}, but the network has no mixture layers of lit_moe whose experts could be "
-            "divided; set it to 1."
+            f"`expert_parallel` is {devices}, but the network has no mixture layers of lit_moe, nor of a model for "
+            "which transformers has a plan of expert parallelism, so no experts could be divided; set it to 1."
         )
     for experts in stacks:
-        if experts.n_experts % devices:
+        count = len(next(experts.parameters()))
+        if count % devices:
             raise UserError(
-                f"`expert_parallel` is {devices}, but a layer's {experts.n_experts} experts can't be divided evenly "
-                f"among {devices} devices; set it to a divisor of {experts.n_experts}."
+                f"`expert_parallel` is {devices}, but a layer's {count} experts can't be divided evenly among "
+                f"{devices} devices; set it to a divisor of {count}."
             )
 
 

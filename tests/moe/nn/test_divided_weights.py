@@ -90,6 +90,14 @@ def test_two_processes_have_the_weights_that_one_reads(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sides", [(1, 2), (2, 2)], ids=str)
+def test_experts_of_groups_of_processes_are_those_that_one_reads(tmp_path, sides):
+    kinds = ["mixtral", "qwen3_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "gpt_oss"]
+    folders = [save(kind, tmp_path / kind) for kind in kinds]
+    mp.spawn(compare, (sides[0] * sides[1], tmp_path / "store", folders, sides), nprocs=sides[0] * sides[1])
+
+
+@pytest.mark.slow
 def test_few_experts_are_divided_along_their_width(tmp_path):
     """There transformers would put the halves of two fused matrices in another order."""
     folders = [save("mixtral", tmp_path / "few", num_local_experts=2), save("phi3", tmp_path / "phi3")]
