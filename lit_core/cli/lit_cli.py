@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
@@ -66,6 +66,11 @@ from lit_core.trust import OWN, note_typed
 
 class LightningParser(Parser, LightningArgumentParser):
     """Our parser, with the methods by which a `LightningCLI` adds its arguments."""
+
+    def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        """Validate values once; jsonargparse validates a command's values as its own and among those of all commands."""
+        if "_prefix" not in kwargs:  # with which the parser of all commands calls the parser of the command
+            super().validate(namespace, *args, **kwargs)
 
 
 class LitCLI(CommandLine):
