@@ -68,8 +68,8 @@ class LightningParser(Parser, LightningArgumentParser):
     """Our parser, with the methods by which a `LightningCLI` adds its arguments."""
 
     def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
-        """Validate values once; jsonargparse validates a command's values as its own and among those of all commands."""
-        if "_prefix" not in kwargs:  # with which the parser of all commands calls the parser of the command
+        """Validate each value of a command once; jsonargparse does so by the command's parser and by that around it."""
+        if "_prefix" not in kwargs:  # with which the parser around a command calls the command's
             super().validate(namespace, *args, **kwargs)
 
 
