@@ -15,9 +15,11 @@ from torchmetrics import Metric
 
 from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError, check_at_least
+from lit_core.lightning.checkpoint import data_argument
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lightning.internals import trainer_of
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.lightning.same_function import built_from, check_same_function
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
 from lit_core.screen import rank_zero_warn
@@ -40,6 +42,9 @@ _LOOK_AT = {
     "Does it hold under attack?": "Where the callback RobustnessMonitor attacks: "
     "`val/{source}/attack/{name}/evasion` is the share of the found texts that are not found any more.",
 }
+
+#: Arguments of detectors on which only initial weights or the speed depend.
+_IDLE = {"reinit_layers", "batch_tokens"}
 
 
 def adamw(params: Iterable[Any]) -> Optimizer:
@@ -283,11 +288,23 @@ class DetectorTask(ExactBuffers, EvaluationTask):
         super().on_save_checkpoint(checkpoint)  # at the end, since it signs what the checkpoint describes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note whether the weights are trained, and resume the gathering; rank 0 takes the rows of all ranks."""
+        """Note whether the weights are trained, and resume the gathering; rank 0 takes the rows of all ranks.
+
+        Raises:
+            UserError: If a run is resumed with another detector, or with texts that are normalised otherwise.
+        """
         super().on_load_checkpoint(checkpoint)
+        normalize = getattr(getattr(trainer_of(self), "datamodule", None), "normalize", None)
+        if normalize is not None:
+            then = bool(data_argument(checkpoint, "normalize"))
+            check_same_function(self, {"data.normalize": normalize}, {"data.normalize": then})
         self._note_training(checkpoint.get("global_step", 0))
         if "gathered" in checkpoint and trainer_of(self) is not None and self.trainer.is_global_zero:
             self._fit.resume(checkpoint["gathered"])
+
+    def function_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the class and arguments of the detector; see the base class."""
+        return built_from(arguments.get("detector"), "detector", _IDLE)
 
     def _note_training(self, steps: int) -> None:
         """Tell the detector, and members that were trained before it, whether their weights come from training."""

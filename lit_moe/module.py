@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -21,11 +21,9 @@ from lit_core.lightning.later_weights import come_later, make_room, parameters_o
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
 from lit_core.lightning.parts import check_factors, learning_rate_factors
 from lit_core.lightning.parts import freeze as freeze_parts
-from lit_core.lightning.same_function import check_same_function
 from lit_core.lightning.step_logging import ratio, sum_on_device, sum_over_ranks
 from lit_core.lightning.task import EvaluationTask
 from lit_core.lm.tokenizer import Tokenizer
-from lit_core.moved_names import current_arguments, current_paths
 from lit_core.screen import rank_zero_warn
 from lit_core.seeds import part_seed
 from lit_moe.functional.token_nll import IGNORED, token_nll
@@ -346,9 +344,6 @@ class MoELanguageModel(EvaluationTask):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counts, and check that the weights were trained in this network, on the data's tokenizer."""
         super().on_load_checkpoint(checkpoint)
-        then = current_arguments(current_paths(dict(checkpoint.get("hyper_parameters", {}))))
-        if bool(then.get("hugging_face")) == isinstance(self.decoder, HFDecoder):
-            check_same_function(self, function_arguments(self._plain_arguments()), function_arguments(then))
         if "training_meter" in checkpoint:
             self.meter.load_state_dict(checkpoint["training_meter"])
         self.companions = dict(checkpoint.get("companions", {}))
@@ -388,10 +383,14 @@ class MoELanguageModel(EvaluationTask):
         new = {name: weight for name, weight in self.state_dict().items() if is_of_adapter(name)}
         return {plain.get(name, name): weight for name, weight in state.items()} | new
 
-    def _plain_arguments(self) -> dict[str, Any]:
-        """Return the arguments as a checkpoint has them."""
+    def plain_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the constructor as a checkpoint has them."""
         theirs = self.decoder.describe() if isinstance(self.decoder, HFDecoder) else None
-        return {**self.hparams, "hugging_face": theirs}
+        return {**super().plain_arguments(), "hugging_face": theirs}
+
+    def function_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of decoder, router and adapters that count; see the base class."""
+        return function_arguments(arguments)
 
     def _data_tokenizer(self) -> Tokenizer | None:
         return getattr(getattr(trainer_of(self), "datamodule", None), "tokenizer", None)

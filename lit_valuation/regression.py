@@ -137,6 +137,21 @@ class RegressionTask(SampleTask):
             checkpoint[name] = getattr(self, name).tolist()
         super().on_save_checkpoint(checkpoint)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that mean and scale of the targets are those of the checkpoint, whose weights bring theirs along.
+
+        Raises:
+            UserError: If others are given.
+        """
+        super().on_load_checkpoint(checkpoint)
+        for name in ("target_mean", "target_scale"):
+            given, theirs = self.hparams.get(name), checkpoint.get(name)
+            if given is not None and theirs is not None and _rounded(given) != _rounded(theirs):
+                raise UserError(
+                    f"`{name}` is {list(given)}, but the weights of the checkpoint predict in units of {theirs}, which "
+                    "they keep; leave it out, or train anew."
+                )
+
     def new_scores(self, dtype: torch.dtype) -> RegressionScores:
         """Return the metric of a source, empty."""
         return RegressionScores(self.classes, dtype)
@@ -152,3 +167,8 @@ class RegressionTask(SampleTask):
             for name in ("rmse", "mae"):
                 values[f"{name}/{column}"] = values[f"{name}/{column}"] * scale
         return values
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    """Return values as a buffer holds them."""
+    return torch.tensor([float(value) for value in values]).tolist()

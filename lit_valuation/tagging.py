@@ -66,6 +66,7 @@ class TaggingTask(SampleTask):
 
     loss, target, logged = "cross_entropy", "tags", "accuracy"
     answers = ("train/loss", "val/[^/]+/(f1_macro|accuracy)")
+    of_function = ("network", "positions")
 
     def __init__(
         self,

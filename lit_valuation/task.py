@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError, check_at_least, require
 from lit_core.lightning.optimizers import OptimizerCallable, SchedulerCallable, build_optimizers, parameter_names
+from lit_core.lightning.same_function import built_from
 from lit_core.lightning.step_logging import log_step
 from lit_core.lightning.task import EvaluationTask
 from lit_core.origin import described, to_be_filled
@@ -40,6 +41,10 @@ TASKS: Mapping[Target, str] = {
 }
 
 
+#: Arguments of networks that come from the data, or on which only initial weights depend.
+_IDLE = {"input_shape", "n_classes", "pretrained", "weights"}
+
+
 def sgd(params: Iterable[Any]) -> Optimizer:
     """Return SGD with learning rate 0.05, momentum 0.9 and weight decay 1e-4."""
     return SGD(params, lr=0.05, momentum=0.9, weight_decay=1e-4)
@@ -57,6 +62,7 @@ class SampleTask(EvaluationTask):
         label_smoothing: Label smoothing of the loss in training.
         takes_weights: Tells `GradientMatching` that batches may have ``weight``.
         logged: Name of a sample's score in training, logged as ``train/{logged}``; None logs none.
+        of_function: Arguments that must stay as long as the weights do; see `function_arguments`.
     """
 
     loss: ClassVar[Loss]
@@ -64,6 +70,7 @@ class SampleTask(EvaluationTask):
     label_smoothing: float = 0.0
     takes_weights = True
     logged: ClassVar[str | None] = None
+    of_function: ClassVar[tuple[str, ...]] = ("network",)
 
     def __init__(
         self,
@@ -216,10 +223,10 @@ class SampleTask(EvaluationTask):
         super().on_save_checkpoint(checkpoint)  # at the end, since it signs what the checkpoint describes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint has the classes of the model, in the same order.
+        """Check that the checkpoint has the classes of the model, in the same order, and was trained in its network.
 
         Raises:
-            UserError: If it has others.
+            UserError: If it has others, or a run is resumed with arguments of another function.
         """
         super().on_load_checkpoint(checkpoint)
         of_checkpoint = tuple(checkpoint.get("classes", self.classes))
@@ -228,6 +235,11 @@ class SampleTask(EvaluationTask):
                 f"The checkpoint was trained on the {NAMED[self.target]} {', '.join(of_checkpoint)}, but the data have "
                 f"{', '.join(self.classes)}; use data of the same {NAMED[self.target]} in the same order."
             )
+
+    def function_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the class and arguments of the network, and others in `of_function`; see the base class."""
+        known = [name for name in self.of_function if name in arguments]
+        return {key: value for name in known for key, value in built_from(arguments[name], name, _IDLE).items()}
 
     def evaluate_batch(self, stage: str, batch: Any, dataloader_idx: int) -> None:
         """Score a batch of a source."""

@@ -24,6 +24,7 @@ from lit_core.lightning.foreign import vetted
 from lit_core.lightning.hyperparameters import KeepsHyperparameters, usable_hyperparameters
 from lit_core.lightning.internals import CLASS_PATH, as_built_by_cli, trainer_of, unwrapped
 from lit_core.lightning.python_record import PythonRecord
+from lit_core.lightning.same_function import check_same_function
 from lit_core.moved_names import current_arguments, current_paths
 from lit_core.origin import described
 from lit_core.parser_messages import parser_sentence
@@ -64,8 +65,32 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
         sign(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the history of the checkpoint."""
+        """Note the history of the checkpoint, and compare its network's arguments with those of this one.
+
+        Raises:
+            UserError: If a run is resumed with arguments by which the network computes something else.
+        """
         self._record.note_resumed(checkpoint)
+        self._check_function(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY) or {})
+
+    def plain_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the constructor as a checkpoint has them."""
+        return {name: described(value) for name, value in self.hparams.items()}
+
+    def function_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those arguments on which the network's function depends, besides weights; none unless overridden.
+
+        Args:
+            arguments: Arguments of the constructor as plain data, of this module or of a checkpoint.
+
+        Returns:
+            The arguments by dotted names, as `check_same_function` compares them.
+        """
+        return {}
+
+    def _check_function(self, saved: Mapping[str, Any]) -> None:
+        then = current_arguments(current_paths(dict(saved)))
+        check_same_function(self, self.function_arguments(self.plain_arguments()), self.function_arguments(then))
 
     def on_fit_start(self) -> None:
         """Begin the record of a training."""
@@ -128,6 +153,8 @@ class CheckpointModule(KeepsHyperparameters, LightningModule):
                 ) from error
         if isinstance(checkpoint_path, str | Path):
             made._record.note_loaded(checkpoint_path, checkpoint)
+        if options:  # which Lightning has put in place of the checkpoint's when the module was given it
+            made._check_function(kept)
         return made
 
 

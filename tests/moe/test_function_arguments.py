@@ -54,7 +54,7 @@ def changed(config):
 
 
 def described(module):
-    return function_arguments(module._plain_arguments())
+    return function_arguments(module.plain_arguments())
 
 
 def logits(module, state):
