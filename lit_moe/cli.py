@@ -17,6 +17,8 @@ VERBS = {
     "import": Verb("lit_moe.interop.importing", "import_model"),
     "export": Verb("lit_moe.interop.exporting", "export_model"),
     "upcycle": Verb("lit_moe.interop.upcycle", "upcycle"),
+    "fingerprint": Verb("lit_moe.commands.fingerprint", "fingerprint"),
+    "drift": Verb("lit_moe.commands.drift", "drift"),
     "doctor": Verb("lit_moe.commands.doctor", "doctor"),
     "consolidate": Verb("lit_core.lightning.sharded_checkpoint", "consolidate"),
     "study": Verb("lit_core.study.study", "study", "lit_moe"),

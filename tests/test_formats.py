@@ -15,6 +15,7 @@ from lit_core import record
 from lit_core.data.shards import ShardSet, write_index, write_shard
 from lit_core.errors import UserError
 from lit_core.fetch.packages import fetched_record
+from lit_core.files.arrays import npz_bytes
 from lit_core.files.formats import FORMATS, check_format, stamp
 from lit_core.files.remade import read_or_set_aside
 from lit_core.files.working_folder import RECORD, is_prepared
@@ -24,6 +25,7 @@ from lit_core.study.identity import identity
 from lit_core.work import UnfinishedWork
 from lit_detect.calibration import ALL, Calibration
 from lit_detect.human_scores import Group, Length
+from lit_moe.fingerprint import Fingerprint, Probe
 from lit_valuation.exchange.ledger import Entry, SharingLedger
 from lit_valuation.exchange.manifest import Contents, Query, from_bytes, to_bytes
 from lit_valuation.exchange.trainings import TrainingResult, dump_training, load_training
@@ -54,6 +56,8 @@ WITHOUT = {
     "lit_detect/study/attacked.py": "a folder whose name tells the version of the code",
     "lit_moe/commands/doctor.py": "Markdown or JSON; a record lies beside it",
     "lit_moe/doctor/checks/float32.py": "a folder of transformers, which is removed",
+    "lit_moe/commands/drift.py": "a picture; a record lies beside it",
+    "lit_moe/commands/fingerprint.py": "what fingerprint.py of the package stamps",
     "lit_moe/commands/generate.py": "JSONL of texts; a record lies beside it",
     "lit_moe/interop/exporting.py": "a folder of transformers, with a record",
     "lit_moe/interop/upcycle.py": "a checkpoint, as importing.py begins it",
@@ -160,6 +164,20 @@ def fetched(folder):
     return path, as_json, lambda: fetched_record(folder)
 
 
+def as_npz(path, **changes):
+    with np.load(path) as plain:
+        arrays = dict(plain)
+    arrays["about"] = np.array(json.dumps(changed(json.loads(str(arrays["about"])), changes)))
+    path.write_bytes(npz_bytes(arrays))
+
+
+def fingerprint(folder):
+    path = folder / "f.npz"
+    probe = Probe(torch.tensor([[1, 2]]), torch.tensor([0]), ("a",), "0" * 64, 1)
+    path.write_bytes(Fingerprint(probe, (torch.tensor([[[0]]]),), (2,)).content())
+    return path, as_npz, lambda: Fingerprint.load(path, "reference")
+
+
 def ledger(folder):
     book = SharingLedger(folder / "ledger.jsonl")
     book.append(Entry("query", "alice", "0" * 64, 3))
@@ -216,6 +234,7 @@ FILES = {
     "litshift-checkpoint": [checkpoint],
     "litshift-exchange": [exchange],
     "litshift-fetched": [fetched],
+    "litshift-fingerprint": [fingerprint],
     "litshift-ledger": [ledger],
     "litshift-prepared": [prepared],
     "litshift-record": [run_record],

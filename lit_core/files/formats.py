@@ -16,6 +16,7 @@ FORMATS: dict[str, tuple[int, int]] = {
     "litshift-checkpoint": (2, 0),
     "litshift-exchange": (2, 1),
     "litshift-fetched": (1, 0),
+    "litshift-fingerprint": (1, 1),
     "litshift-ledger": (1, 0),
     "litshift-prepared": (1, 0),
     "litshift-record": (1, 1),

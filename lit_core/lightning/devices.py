@@ -105,3 +105,21 @@ def devices_of(trainer: Trainer) -> dict[str, Any]:
         "strategy": type(trainer.strategy).__name__,
         "precision": trainer.precision,
     }
+
+
+def device_named(device: str) -> str:
+    """Return the name of a device of this machine.
+
+    Args:
+        device: Such as cpu or cuda:0; auto is the first GPU if there is one.
+
+    Raises:
+        UserError: If this machine does not have it.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, and describes at length
+        raise UserError(f"device is {device}, which this machine does not have; give another, such as cpu.") from error
+    return device

@@ -8,27 +8,29 @@ import torch
 from torch import Tensor
 
 from lit_moe.metrics import CoactivationOverlap, ContinualRouterSaturation, ContinualVocabularySpecialization
-from lit_moe.nn import Router
 
 
 class LayerDrift:
     """The metrics of one layer on one source.
 
     Args:
-        router: Router of the layer.
+        n_experts: Number of routed experts.
+        top_k: Experts per token.
         vocab_size: Number of token ids; None leaves vocabulary specialization out.
         min_occurrences: Least number of occurrences of an id in the average per id.
         device: Device of the counts.
     """
 
-    def __init__(self, router: Router, vocab_size: int | None, min_occurrences: int, device: torch.device) -> None:
-        shape = router.n_experts, router.top_k
-        self.chance = router.top_k / router.n_experts
+    def __init__(
+        self, n_experts: int, top_k: int, vocab_size: int | None, min_occurrences: int, device: torch.device | str
+    ) -> None:
+        shape = n_experts, top_k
+        self.chance = top_k / n_experts
         self.saturation = ContinualRouterSaturation(*shape).to(device)
         self.vocabulary: ContinualVocabularySpecialization | None = None
         if vocab_size is not None:
             self.vocabulary = ContinualVocabularySpecialization(*shape, vocab_size, min_occurrences).to(device)
-        self.pairs = CoactivationOverlap(*shape).to(device) if router.top_k > 1 else None
+        self.pairs = CoactivationOverlap(*shape).to(device) if top_k > 1 else None
 
     def add(self, reference_Tk: Tensor, indices_Tk: Tensor, ids_T: Tensor | None, mask_T: Tensor | None) -> None:
         """Add a batch.

@@ -1,4 +1,4 @@
-"""Loading of the reference model whose routing `RouterDrift` compares."""
+"""Loading of the reference with whose routing `RouterDrift` compares: a model, or a fingerprint of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_core.errors import UserError
 from lit_core.lightning.checkpoint import load_checkpoint_file, read_checkpoint_file
 from lit_core.lightning.internals import INSTANTIATOR
 from lit_core.lm.tokenizer import Tokenizer
-from lit_moe.nn import moe_layers
+from lit_moe.fingerprint import Fingerprint, check_can_route, shape_text, sizes_of, vocab_size
 
 
 def load_reference(path: str, module: LightningModule, tokenizer: Tokenizer | None) -> LightningModule:
@@ -26,11 +26,7 @@ def load_reference(path: str, module: LightningModule, tokenizer: Tokenizer | No
     Raises:
         UserError: If the checkpoint cannot be read or its routing cannot be compared with the module's.
     """
-    if not hasattr(module, "routing_step"):
-        raise UserError(
-            f"RouterDrift needs a method routing_step(batch), which {type(module).__name__} does not have; define it: "
-            "run the mixture layers as an evaluation does, and return which tokens count or None for all."
-        )
+    check_can_route(module)
     checkpoint = read_checkpoint_file(path, "reference")
     if INSTANTIATOR in checkpoint.get("hyper_parameters", {}):  # then they are built, not just passed on
         load_checkpoint_file(path, "reference", known=[type(module)])
@@ -61,13 +57,39 @@ def load_reference(path: str, module: LightningModule, tokenizer: Tokenizer | No
     return model.eval().requires_grad_(False)
 
 
-def vocab_size(module: LightningModule) -> int | None:
-    """Return the number of token ids of a module with ``config.vocab_size``; None for others."""
-    return getattr(getattr(module, "config", None), "vocab_size", None)
+def load_fingerprint(path: str, module: LightningModule, tokenizer: Tokenizer | None) -> Fingerprint:
+    """Return a fingerprint with which the routing of a module can be compared.
+
+    Args:
+        path: The file.
+        module: The LightningModule.
+        tokenizer: Tokenizer of the data; None to compare none.
+
+    Raises:
+        UserError: If the file cannot be read, or is of other token ids or another shape.
+    """
+    check_can_route(module)
+    found = Fingerprint.load(path, "reference")
+    if tokenizer is not None and found.probe.tokenizer != tokenizer.sha256:
+        raise UserError(
+            f"reference is {path}, whose tokens are of the tokenizer {found.probe.tokenizer[:12]}, but the data were "
+            f"prepared with {tokenizer.sha256[:12]}; give a fingerprint of a model with the same one."
+        )
+    sizes, ids = sizes_of(module), vocab_size(module)
+    if found.sizes != sizes:
+        raise UserError(
+            f"reference is {path}, of {shape_text(found.sizes)}, but this model has {shape_text(sizes)}; give a "
+            "fingerprint of a model of the same shape."
+        )
+    largest = int(found.probe.rows.max())
+    if ids is not None and largest >= ids:
+        raise UserError(
+            f"reference is {path}, which has the token {largest}, but this model knows {ids} tokens; give a "
+            "fingerprint of a model with the same tokenizer."
+        )
+    return found
 
 
 def _shape(module: LightningModule) -> str:
-    routers = [layer.router for layer in moe_layers(module).values()]
-    sizes = list(dict.fromkeys(f"{router.n_experts} experts, {router.top_k} per token" for router in routers))
     ids = "" if vocab_size(module) is None else f", with {vocab_size(module)} token ids"
-    return f"{len(routers)} mixture layers of {' and '.join(sizes)}{ids}"
+    return f"{shape_text(sizes_of(module))}{ids}"

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-import torch
-
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.json_files import checked, json_lines
 from lit_core.files.paths import atomic_write
 from lit_core.files.text_files import read_text
+from lit_core.lightning.devices import device_named
 from lit_core.lm.sampling import check_sampling
 from lit_core.record import output_with_record, write_record
 from lit_core.screen import say
@@ -78,13 +77,7 @@ def generate(
         if not prompts:
             raise UserError(f"prompt_file is {prompt_file}, but it holds no prompt; write one per line.")
     wanted = [text for text in prompts or [""] for _ in range(samples)]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, and describes at length
-        raise UserError(f"device is {device}, which this machine does not have; give another, such as cpu.") from error
-    model = load_language_model(ckpt_path, device)
+    model = load_language_model(ckpt_path, device_named(device))
     records = []
     for start in range(0, len(wanted), batch_size):
         batch = wanted[start : start + batch_size]

@@ -51,6 +51,16 @@ CASES = {
         {"ckpt_path": "more.ckpt", "output": "other.ckpt", "n_experts": 10, "top_k": 2, "granularity": 4, "noise": 0.1}
         | {"seed": 1},
     ),
+    "fingerprint": Case(
+        {"ckpt_path": "mixture.ckpt", "texts": {"one": "texts/0.txt"}, "output": "new.npz"},
+        {"ckpt_path": "more_mixture.ckpt", "texts": {"one": "texts/1.txt"}, "output": "other.npz", "device": "none"}
+        | {"tokens": 100, "sequence_length": 32, "batch_size": 3, "probe": "before.npz"},
+        alone={"probe": {"ckpt_path": "mixture.ckpt", "output": "new.npz"}},
+    ),
+    "drift": Case(
+        {"before": "before.npz", "after": "after.npz", "output": "new.png"},
+        {"before": "after.npz", "after": "before.npz", "output": "other.png"},
+    ),
     "doctor": Case(
         {"models": ["small.json"], "checks": ["export"], "output": "found.md"},
         {"models": ["other.json"], "checks": ["resume"], "output": "found.json", "seed": 1},
@@ -96,6 +106,10 @@ def begin():
     assert main(["import", "--model", "theirs", "--output", "dense.ckpt"]) == 0
     assert main(["import", "--model", "more", "--output", "more.ckpt"]) == 0
     assert main(["upcycle", "--ckpt_path", "dense.ckpt", "--output", "mixture.ckpt"]) == 0
+    assert main(["upcycle", "--ckpt_path", "more.ckpt", "--output", "more_mixture.ckpt"]) == 0
+    for name, checkpoint in (("before", "mixture.ckpt"), ("after", "more_mixture.ckpt")):
+        texts = ["--texts.one", "texts/2.txt", "--texts.two", "texts/3.txt", "--sequence_length", "32"]
+        assert main(["fingerprint", "--ckpt_path", checkpoint, *texts, "--output", f"{name}.npz"]) == 0
     for name, checkpoint in (("parts", "dense.ckpt"), ("other_parts", "more.ckpt")):
         Path(name).mkdir()
         torch.save({**load_checkpoint_file(checkpoint), "parts": 0}, f"{name}/meta.pt")
