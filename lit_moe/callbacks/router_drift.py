@@ -84,6 +84,11 @@ class RouterDrift(EvaluationCallback):
         self._sources: dict[int | str, list[LayerDrift]] = {}
         self._has_warned = False
 
+    @property
+    def state_key(self) -> str:
+        """Name of the state in checkpoints; that of another reference is another one."""
+        return f"{type(self).__qualname__}[{self.reference}]"
+
     def state_dict(self) -> dict[str, Any]:
         """Return whether the limit was exceeded, so that a resumed run does not warn again."""
         return {} if self.limit is None else {"has_warned": self._has_warned}
