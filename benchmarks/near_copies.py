@@ -20,7 +20,7 @@ from side_by_side import Contender, OtherWork, arguments, cell, finish, markdown
 from torch import Tensor
 
 from lit_core.files.paths import atomic_write
-from lit_valuation.exchange.echo import CopyFinder
+from lit_valuation.data.copies import CopyFinder
 from lit_valuation.functional.near_index import NearIndex
 from lit_valuation.samples import Samples
 from lit_valuation.sources import Digits, FashionMNIST, SklearnTable

@@ -18,10 +18,10 @@ from lit_core.record import check_same_work, write_record
 from lit_core.screen import say
 from lit_core.seeds import part_seed
 from lit_valuation.batches import check_takes_weights
+from lit_valuation.data.copies import check_near
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, load_trainer_data
 from lit_valuation.exchange.comparison import rank_owners
-from lit_valuation.exchange.echo import check_near
 from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.judging import Judged, judge
 from lit_valuation.exchange.ledger import open_ledger

@@ -14,6 +14,7 @@ from lit_core.lightning.devices import Devices
 from lit_core.record import new_record
 from lit_core.screen import quoted, say
 from lit_core.seeds import part_seed
+from lit_valuation.data.copies import check_near
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.data.vocabulary import stored_tokenizer
 from lit_valuation.encoders import Encoder
@@ -30,7 +31,6 @@ from lit_valuation.exchange.answering import (
     probe_pools,
     shareable_samples,
 )
-from lit_valuation.exchange.echo import check_near
 from lit_valuation.exchange.folder import anonymized, incoming, outgoing
 from lit_valuation.exchange.ledger import Entry, named_fingerprints, open_ledger
 from lit_valuation.exchange.manifest import Answer, Contents, Query, digest

@@ -17,6 +17,7 @@ from lit_core.files.paths import resolve_data_path
 from lit_valuation.batches import check_takes_weights
 from lit_valuation.data.answer_weights import training_weights
 from lit_valuation.data.concatenated_sets import ConcatenatedSets
+from lit_valuation.data.copies import CopyFinder, check_near
 from lit_valuation.data.kept_rows import kept_rows
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.functional.mass import Weights, check_mass
@@ -38,7 +39,7 @@ class OwnersDataModule(StreamDataModule):
             directory or the data root.
         party: Of several parties, ``trainer`` or the name of an owner.
         extra: Folders of further labelled samples to train on, such as owners' answers; classes are matched by name.
-            Samples that equal one of val or test are left out.
+            Samples that equal or nearly equal one of val or test are left out.
         mass: Share of the training loss that the samples of ``extra`` get together, above 0 and below 1; None is their
             share by number.
         weights: Whether the samples of an answer in ``extra`` count equally among themselves, or by the weights of its
@@ -48,6 +49,8 @@ class OwnersDataModule(StreamDataModule):
         num_workers: Processes per loader that read data; 0 reads in the training process.
         seed: Seed of the order of the training data, 0 or more; None takes that of the run.
         verify: Whether each shard's SHA-256 is compared with its index before the first step.
+        near: Fraction of the natural distance between different samples of the training set, from 0 to below 1, within
+            which a sample of ``extra`` counts as nearly equal to one of val or test; 0 leaves out equal ones only.
     """
 
     def __init__(
@@ -62,13 +65,15 @@ class OwnersDataModule(StreamDataModule):
         num_workers: int = 0,
         seed: int | None = None,
         verify: bool = True,
+        near: float = 0.25,
     ) -> None:
         super().__init__(batch_size, micro_batch_size, num_workers, seed)
         check_mass(mass)
+        check_near(near)
         self.keep_arguments()
         self.root, self.party = resolve_data_path(root), party
         self.extra = [resolve_data_path(folder) for folder in extra or ()]
-        self.mass, self.weights, self.verify = mass, weights, verify
+        self.mass, self.weights, self.near, self.verify = mass, weights, near, verify
         check_at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size)
         self.folder = _party_folder(self.root, party)
 
@@ -82,7 +87,9 @@ class OwnersDataModule(StreamDataModule):
         extra = [self._open(folder) for folder in self.extra]
         splits = [self.folder / split for split in ("val", "test") if extra and (self.folder / split).is_dir()]
         evaluation = [self._open(folder) for folder in splits]
-        rows = [kept_rows(each, evaluation) for each in extra]
+        finder = CopyFinder(self._own, None, self.near) if evaluation else None
+        everything = [torch.arange(len(each)) for each in extra]
+        rows = everything if finder is None else [kept_rows(each, evaluation, finder) for each in extra]
         weights = training_weights(self._own, extra, rows, self.mass, self.weights)
         return ConcatenatedSets([self._own, *extra], weights=weights, rows=[torch.arange(len(self._own)), *rows])
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_valuation.exchange.echo import Comparable, CopyFinder
-from lit_valuation.exchange.ledger import SharingLedger, fingerprints
+from lit_valuation.data.copies import Comparable, CopyFinder
+from lit_valuation.data.fingerprints import fingerprints
+from lit_valuation.exchange.ledger import SharingLedger
 from lit_valuation.exchange.parties import canonical_name
 
 

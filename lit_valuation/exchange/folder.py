@@ -22,8 +22,8 @@ from lit_core.errors import RunFailure, UserError
 from lit_core.files.paths import atomic_write, file_sha256, make_folder, sync_folder
 from lit_core.files.temporary import temporary
 from lit_core.record import note_input
+from lit_valuation.data.fingerprints import fingerprints
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
-from lit_valuation.exchange.ledger import fingerprints
 from lit_valuation.exchange.manifest import (
     MANIFEST,
     Attachment,

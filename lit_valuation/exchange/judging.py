@@ -12,10 +12,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_valuation.data.copies import Comparable, CopyFinder, content_fingerprints
 from lit_valuation.encoders import Encoder
 from lit_valuation.exchange.acceptance import TrainerData, accept
 from lit_valuation.exchange.credit import Credit, credit
-from lit_valuation.exchange.echo import Comparable, CopyFinder, content_fingerprints
 from lit_valuation.exchange.folder import Received, blamed_on
 from lit_valuation.exchange.ledger import Entry, SharingLedger, named_fingerprints
 from lit_valuation.exchange.manifest import Answer, Query

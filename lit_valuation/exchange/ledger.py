@@ -17,6 +17,7 @@ from lit_core.files.formats import FORMATS, check_format
 from lit_core.files.json_files import parse_json
 from lit_core.files.outputs import output_file
 from lit_core.files.paths import FULL_DISK, locked_folder, make_folder, sync_folder
+from lit_valuation.data.fingerprints import fingerprints
 from lit_valuation.exchange.parties import canonical_name, recorded_names
 from lit_valuation.exchange.staging import finish_staged, noted_lines, staged
 from lit_valuation.samples import Samples
@@ -327,15 +328,6 @@ def open_ledger(data: Path, ledger: str | None) -> SharingLedger:
     book = SharingLedger(data / LEDGER if ledger is None else output_file(ledger, "ledger", continued=True))
     book.finish_staged()
     return book
-
-
-def fingerprints(samples: Samples) -> tuple[str, ...]:
-    """Return the SHA-256 of each sample's content and target; names of samples do not count."""
-    hashes = []
-    for x, target in zip(samples.x, samples.described(), strict=True):
-        head = f"{x.dtype} {tuple(x.shape)} {target}\n".encode()
-        hashes.append(hashlib.sha256(head + x.contiguous().numpy().tobytes()).hexdigest())
-    return tuple(hashes)
 
 
 def named_fingerprints(samples: Samples, names: Sequence[str]) -> dict[str, str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lit_valuation.data.copies import Comparable, CopyFinder
 from lit_valuation.exchange.acceptance import TrainerData
-from lit_valuation.exchange.echo import Comparable, CopyFinder
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lit_core.errors import UserError
+from lit_valuation.data.copies import CopyFinder
 from lit_valuation.encoders import Encoder
-from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.samples import Samples
 
 

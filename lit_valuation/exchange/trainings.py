@@ -20,7 +20,7 @@ from lit_core.files.paths import atomic_write
 from lit_core.files.remade import read_or_set_aside
 from lit_core.progress import duration
 from lit_core.screen import progress_bar, say
-from lit_valuation.exchange.ledger import fingerprints
+from lit_valuation.data.fingerprints import fingerprints
 from lit_valuation.samples import Samples
 from lit_valuation.training.retrain import Mode, TrainingRecipe, case_scores, retrain
 

@@ -177,7 +177,7 @@ def test_copies_of_evaluation_samples_in_an_answer_are_not_trained_on(root, quie
     write_answer(root.parent / "mixed", mixed, [9.0, 1.0, 3.0, 9.0])
     write_answer(root.parent / "copies", taken, [1.0, 1.0])
     module = OwnersDataModule(str(root.parent / "own"), extra=[str(root.parent / "mixed")], mass=0.5, weights=weights)
-    with pytest.warns(UserWarning, match="2 of the 4 samples of .*mixed equal samples of your val or test"):
+    with pytest.warns(UserWarning, match=r"2 of the 4 samples of .*mixed are in your val or test \(2 equal, 0"):
         train = module._train
     batch = train.batch([0, 60, 61])
     assert len(train) == 62 and torch.equal(batch["x"][1:], honest.inputs()) and torch.equal(batch["y"][1:], honest.y)

@@ -12,9 +12,9 @@ from test_tampering import forge
 
 from lit_core.errors import UserError
 from lit_valuation.commands.rank import rank
+from lit_valuation.data.copies import CopyFinder
 from lit_valuation.data.labelled_sets import LabelledSet, write_labelled
 from lit_valuation.exchange.acceptance import load_trainer_data
-from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.exchange.folder import incoming
 from lit_valuation.exchange.judging import judge
 from lit_valuation.exchange.ledger import SharingLedger

@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import normalize
 
 import lit_valuation
+from lit_valuation.data.copies import CopyFinder
 from lit_valuation.encoders import Identity
-from lit_valuation.exchange.echo import CopyFinder
 from lit_valuation.functional.binning import binning_distance
 from lit_valuation.functional.coresets import facility_location_mi, k_center
 from lit_valuation.functional.k_means import k_means, lloyd
@@ -232,5 +232,5 @@ def test_every_place_that_measures_is_tried_here():
     others = {name for name in measuring if name.startswith(tuple(_OTHERS))}
     assert all(any(name.startswith(other) for name in others) for other in _OTHERS), "a reason for nothing"
     tried = {"search", "knn_shapley", "coresets", "median", "near_index", "k_means", "linear_head"}
-    tried_files = {f"functional/{name}.py" for name in tried} | {"exchange/echo.py"}
+    tried_files = {f"functional/{name}.py" for name in tried} | {"data/copies.py"}
     assert measuring - others == tried_files
