@@ -17,6 +17,7 @@ VERBS = {
     "import": Verb("lit_moe.interop.importing", "import_model"),
     "export": Verb("lit_moe.interop.exporting", "export_model"),
     "upcycle": Verb("lit_moe.interop.upcycle", "upcycle"),
+    "grow": Verb("lit_moe.interop.grow", "grow"),
     "fingerprint": Verb("lit_moe.commands.fingerprint", "fingerprint"),
     "drift": Verb("lit_moe.commands.drift", "drift"),
     "doctor": Verb("lit_moe.commands.doctor", "doctor"),

@@ -61,6 +61,7 @@ WITHOUT = {
     "lit_moe/commands/generate.py": "JSONL of texts; a record lies beside it",
     "lit_moe/interop/exporting.py": "a folder of transformers, with a record",
     "lit_moe/interop/upcycle.py": "a checkpoint, as importing.py begins it",
+    "lit_moe/interop/grow.py": "a checkpoint, as importing.py begins it",
     "lit_valuation/callbacks/prediction_table.py": "CSV",
     "lit_valuation/commands/prepare.py": "CSV, whose hash is in the record that filled_root.py writes beside it",
     "lit_valuation/exchange/folder.py": "a manifest, with its version",

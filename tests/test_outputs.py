@@ -117,6 +117,7 @@ def test_no_other_function_creates_folders_with_their_parents():
         ["lit_detect", "attack", "--attack", "Homoglyph", "--input", "{}"],
         ["lit_detect", "attack", "--attack", "Homoglyph", "--config", "{}", "--input", "none"],
         ["lit_moe", "upcycle", "--ckpt_path", "{}"],
+        ["lit_moe", "grow", "--ckpt_path", "{}"],
         ["lit_moe", "generate", "--prompt", "a", "--ckpt_path", "{}"],
     ],
     ids=" ".join,

@@ -14,7 +14,11 @@ from torch import Tensor
 
 
 def log_sinkhorn(
-    logits_TE: Tensor, tolerance: float = 0.01, max_iterations: int = 20, mask_T: Tensor | None = None
+    logits_TE: Tensor,
+    tolerance: float = 0.01,
+    max_iterations: int = 20,
+    mask_T: Tensor | None = None,
+    log_shares_E: Tensor | None = None,
 ) -> Tensor:
     """Balance exponentiated logits between tokens and experts, in the log domain.
 
@@ -28,6 +32,7 @@ def log_sinkhorn(
         tolerance: Mean absolute change of log d1 at which to stop; 0 runs to the cap.
         max_iterations: Cap on the number of row and column scalings, at least 1.
         mask_T: True for tokens that count, at least one; None for all. Other rows of the balanced matrix are zero.
+        log_shares_E: Logarithms of the sums that the columns are scaled to, finite, shape ``(experts,)``; None for 1/E.
 
     Returns:
         Logarithm of the balanced matrix of shape ``(tokens, experts)``, float32 or the logits' float64, no gradient.
@@ -39,12 +44,13 @@ def log_sinkhorn(
             row_T = log_C_TE.new_full((n_tokens,), -math.log(max(n_tokens, 1)))
         else:
             row_T = torch.where(mask_T, -mask_T.sum().clamp(min=1).log().to(log_C_TE), -torch.inf)
+        column_E = -math.log(n_experts) if log_shares_E is None else log_shares_E.to(log_C_TE)
         log_d1_E = log_C_TE.new_zeros(n_experts)
         log_d0_T = row_T - torch.logsumexp(log_C_TE, dim=1)
         done = torch.zeros((), dtype=torch.bool, device=log_C_TE.device)
         for _ in range(max_iterations):
             new_d0_T = row_T - torch.logsumexp(log_C_TE + log_d1_E, dim=1)
-            new_d1_E = -math.log(n_experts) - torch.logsumexp(log_C_TE + new_d0_T[:, None], dim=0)
+            new_d1_E = column_E - torch.logsumexp(log_C_TE + new_d0_T[:, None], dim=0)
             converged = (new_d1_E - log_d1_E).abs().mean() <= tolerance
             # Frozen by `where` instead of left by `break`: reading `done` would make a GPU wait in every iteration.
             log_d0_T = torch.where(done, log_d0_T, new_d0_T)

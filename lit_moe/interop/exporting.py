@@ -106,6 +106,12 @@ def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int
     """Write weights and config of a decoder of ours, and return the name of its architecture."""
     module, checkpoint = load_module(ckpt_path, "meta")
     state = checkpoint["state_dict"]
+    moe = module.decoder.config.moe
+    if moe is not None and moe.n_added:
+        raise UserError(
+            f"--ckpt_path is {ckpt_path}, whose added experts have weights of their own; join them with all others by "
+            "`lit-moe grow --n_added 0`, and export what that wrote."
+        )
     if module.adapter is not None:
         module = _merged(ckpt_path)
         state = module.state_dict()

@@ -67,7 +67,8 @@ class BiasRouter(ExactBuffers, Router):
     def infer(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the experts with the largest score plus bias; where these are equal, the larger logit decides."""
         by_logit_TE = logits_TE.argsort(dim=-1, descending=True)
-        biased_TE = (scores_TE + self.bias).gather(-1, by_logit_TE)
+        bias_E = self.bias if self.log_odds_E is None else self.bias + self.log_odds_E
+        biased_TE = (scores_TE + bias_E).gather(-1, by_logit_TE)
         ranked_TE = biased_TE.argsort(dim=-1, descending=True, stable=True)
         return by_logit_TE.gather(-1, ranked_TE[:, : self.top_k])
 

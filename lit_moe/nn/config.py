@@ -27,6 +27,8 @@ class MoEConfig:
         shared_gate: Whether the shared experts' output is multiplied by a learned sigmoid gate per token.
         normalize_top_k: Whether a token's routed weights are divided by their sum; needs top_k of 2 or more.
         backend: Implementation of the experts; auto chooses by device and number format.
+        n_added: How many of the experts, the last ones, ``lit-moe grow`` has added; they have weights of their own.
+        added_warmup: Optimizer steps in which the odds of the added experts rise from 0 to those of the others.
     """
 
     n_experts: int
@@ -36,12 +38,19 @@ class MoEConfig:
     shared_gate: bool = False
     normalize_top_k: bool = False
     backend: Backend = "auto"
+    n_added: int = 0
+    added_warmup: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_top_k(self.n_experts, self.top_k, self.normalize_top_k)
         check_at_least(1, expert_width=self.expert_width)
-        check_at_least(0, n_shared=self.n_shared)
+        check_at_least(0, n_shared=self.n_shared, n_added=self.n_added, added_warmup=self.added_warmup)
+        if self.n_added > self.n_experts - self.top_k:
+            raise UserError(
+                f"n_added is {self.n_added}, but of {self.n_experts} experts {self.top_k} are chosen at the start "
+                f"without the added ones; set it to {self.n_experts - self.top_k} or less."
+            )
         if self.shared_gate and self.n_shared == 0:
             raise UserError(
                 "shared_gate is true but n_shared is 0, so there is nothing to gate; set n_shared to 1 or more."

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from lit_core.errors import UserError
+from lit_moe.nn.added_experts import AddedExperts
 from lit_moe.nn.attention import Attention, rope_table
 from lit_moe.nn.attention_mask import Allowed, attention_mask, block_mask, takes_blocks
 from lit_moe.nn.cache import KVCache
@@ -107,6 +108,8 @@ class Decoder(nn.Module):
             elif isinstance(module, GroupedExperts):
                 nn.init.normal_(module.gate_up, std=small, generator=generator)
                 nn.init.normal_(module.down, std=into_residual, generator=generator)
+                if isinstance(module, AddedExperts):
+                    module.steps.zero_()
             elif isinstance(module, (nn.RMSNorm, nn.LayerNorm)):
                 module.reset_parameters()
             elif isinstance(module, Router):
@@ -196,8 +199,8 @@ class Decoder(nn.Module):
         idle = 0
         for module in self.modules():
             if isinstance(module, MoEFeedForward):
-                stacked = sum(parameter.numel() for parameter in module.experts.parameters())
-                idle += stacked // module.router.n_experts * (module.router.n_experts - module.router.top_k)
+                stacked = module.experts.gate_up[0].numel() + module.experts.down[0].numel()
+                idle += stacked * (module.router.n_experts - module.router.top_k)
         return ParameterCounts(total, total - idle, total - embeddings, total - idle - embeddings)
 
     def flops_per_token(self, sequence_length: int) -> int:

@@ -57,13 +57,16 @@ class GroupedExperts(nn.Module):
         nn.init.normal_(self.gate_up, std=d_model**-0.5)
         nn.init.normal_(self.down, std=width**-0.5)
 
-    def forward(self, x_TD: Tensor, indices_Tk: Tensor, weights_Tk: Tensor) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, indices_Tk: Tensor, weights_Tk: Tensor, added: GroupedExperts | None = None
+    ) -> Tensor:
         """Return the weighted sum of each token's experts.
 
         Args:
             x_TD: Tokens of shape ``(tokens, d_model)``.
             indices_Tk: Chosen experts of shape ``(tokens, k)``, different ones for each token.
             weights_Tk: Their weights of shape ``(tokens, k)``.
+            added: More experts, whose indices follow those of these; None for none.
 
         Returns:
             Shape ``(tokens, d_model)``, in the input's number format or autocast's.
@@ -75,16 +78,18 @@ class GroupedExperts(nn.Module):
             inverse_Tk = torch.empty_like(order_N).scatter_(0, order_N, torch.arange(len(order_N), device=x_TD.device))
             inverse_Tk = inverse_Tk.view_as(indices_Tk)
             tokens_N = order_N // indices_Tk.shape[1]
-            counts_E = count_experts(indices_Tk, self.n_experts)
+            counts_E = count_experts(indices_Tk, self.n_experts + (0 if added is None else added.n_experts))
             rows_ND = Spread.apply(x_TD.to(dtype), tokens_N, inverse_Tk)
-            out_ND = self._run(rows_ND, weights_Tk.reshape(-1)[order_N], counts_E)
+            out_ND = self._run(rows_ND, weights_Tk.reshape(-1)[order_N], counts_E, added)
             return Collect.apply(out_ND, tokens_N, inverse_Tk)
 
-    def _run(self, rows_ND: Tensor, weights_N: Tensor, counts_E: Tensor) -> Tensor:
+    def _run(self, rows_ND: Tensor, weights_N: Tensor, counts_E: Tensor, added: GroupedExperts | None) -> Tensor:
         """Return the weighted outputs of rows sorted by expert, wherever the experts are."""
         run = BACKENDS[self._choose(rows_ND)]
         gate_up, down = self.gate_up, self.down
         if not (isinstance(gate_up, DTensor) and isinstance(down, DTensor)):
+            if added is not None:
+                gate_up, down = torch.cat((gate_up, added.gate_up)), torch.cat((down, added.down))  # type: ignore[assignment]
             return run(rows_ND, weights_N, gate_up.to(rows_ND.dtype), down.to(rows_ND.dtype), counts_E, self.activation)
         exchange = ExpertExchange(counts_E, gate_up.device_mesh.get_group())
         rows_MD, weights_M = exchange.to_experts(rows_ND), exchange.to_experts(weights_N)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_core.errors import UserError
+from lit_moe.nn.added_experts import AddedExperts
 from lit_moe.nn.config import Activation, MoEConfig
 from lit_moe.nn.experts import GroupedExperts
 from lit_moe.nn.gates import WatchedGate, gate_of
 from lit_moe.nn.router import RouterCallable, RouterStats, recomputing
+from lit_moe.nn.router_linear import RouterLinear
 
 
 class FeedForward(nn.Module):
@@ -38,19 +40,6 @@ class FeedForward(nn.Module):
         return self.down(self.activation(self.gate(x)) * self.up(x))
 
 
-class RouterLinear(nn.Linear):
-    """Router projection without bias, in float32 also under autocast: bfloat16 logits tie and change the experts."""
-
-    def __init__(self, d_model: int, n_experts: int) -> None:
-        super().__init__(d_model, n_experts, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(..., n_experts)``, float32 (float64 for float64 inputs)."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            return nn.functional.linear(x.to(dtype), self.weight.to(dtype))
-
-
 class MoEFeedForward(nn.Module):
     """Mixture-of-experts feed-forward layer: the weighted sum of each token's routed experts, plus shared experts.
 
@@ -63,6 +52,7 @@ class MoEFeedForward(nn.Module):
     4. Each token is copied to k rows, and the T k rows are sorted by expert. Each expert transforms its rows
        ``(n, d_model)``, scaled by their weights. The k rows of each token are summed: ``(T, d_model)``. Where the
        experts are divided among devices, the rows are sent to the devices of their experts and back.
+       Experts that ``lit-moe grow`` has added have weights of their own, and take part by and by; see `AddedExperts`.
     5. Shared experts, if any, transform all tokens: one gated feed-forward layer of width n_shared × expert_width. With
        ``shared_gate`` its output is multiplied by a sigmoid ``(T, 1)`` of the token. It is added to the routed output.
     6. The sum is reshaped to the shape of the input.
@@ -83,10 +73,15 @@ class MoEFeedForward(nn.Module):
         self, d_model: int, config: MoEConfig, router: RouterCallable, activation: Activation = "silu"
     ) -> None:
         super().__init__()
-        self.gate = RouterLinear(d_model, config.n_experts)
+        first = config.n_experts - config.n_added
+        self.gate = RouterLinear(d_model, first)
         self.router = router(config.n_experts, config.top_k)
         self.router.normalize_top_k |= config.normalize_top_k
-        self.experts = GroupedExperts(config.n_experts, d_model, config.expert_width, activation, config.backend)
+        self.experts = GroupedExperts(first, d_model, config.expert_width, activation, config.backend)
+        self.added: AddedExperts | None = None
+        if config.n_added:
+            sizes = (config.n_added, d_model, config.expert_width, config.added_warmup)
+            self.added = AddedExperts(*sizes, activation, config.backend)
         self.shared: FeedForward | None = None
         self.shared_gate: nn.Linear | None = None
         if config.n_shared:
@@ -107,26 +102,37 @@ class MoEFeedForward(nn.Module):
             The same shape as the input.
         """
         x_TD = x.reshape(-1, x.shape[-1])
-        if self.router.counts_steps and self.training and not torch.compiler.is_compiling():
+        counts = self.router.counts_steps or self.added is not None
+        if counts and self.training and not torch.compiler.is_compiling():
             self._check_steps()
-        logits_TE = self.gate(self.router.perturb(x_TD))
+        logits_TE = self._logits(self.router.perturb(x_TD))
         sequences = len(x) if x.dim() == 3 else None
         indices_Tk, weights_Tk, stats = self.router(logits_TE, None if mask is None else mask.reshape(-1), sequences)
         if not recomputing():
             self.stats = stats
-        out_TD = self.experts(x_TD, indices_Tk, weights_Tk)
+        out_TD = self.experts(x_TD, indices_Tk, weights_Tk, self.added)
         if self.shared is not None:
             shared_TD = self.shared(x_TD)
             out_TD = out_TD + (shared_TD if self.shared_gate is None else self.shared_gate(x_TD).sigmoid() * shared_TD)
         return out_TD.reshape(x.shape)
 
+    def _logits(self, x_TD: Tensor) -> Tensor:
+        if self.added is None:
+            logits_TE: Tensor = self.gate(x_TD)
+            return logits_TE
+        self.added.waits |= self.training and not recomputing()
+        self.router.log_odds_E = self.added.log_odds(self.experts.n_experts)
+        return torch.cat((self.gate(x_TD), self.added.gate(x_TD)), dim=-1)
+
     def _check_steps(self) -> None:
         """Raise an error if the weights have changed since the last forward pass without `step_routers`."""
         version = self.gate.weight._version  # counts changes in place, such as an optimizer's
-        if self.router.step_counts is not None and version != self._version:
+        waits = self.added is not None and self.added.waits
+        if (self.router.step_counts is not None or waits) and version != self._version:
+            idle = "The added experts cannot take part" if waits else f"{type(self.router).__name__} cannot balance"
             raise UserError(
-                f"{type(self.router).__name__} cannot balance, since an optimizer step ended without a call of "
-                "step_routers; call lit_moe.nn.step_routers(self) in on_before_optimizer_step of the LightningModule."
+                f"{idle}, since an optimizer step ended without a call of step_routers; call "
+                "lit_moe.nn.step_routers(self) in on_before_optimizer_step of the LightningModule."
             )
         self._version = version
 

@@ -112,6 +112,9 @@ class Router(nn.Module, ABC):
             `select_in_training`.
         counts_steps: Whether the router counts the load of each optimizer step, so that `step_routers` must be called;
             true of a class that defines `end_step`, and of others that set it.
+        log_odds_E: Added to the logits of experts that take part only by and by, shape ``(experts,)``; None for none.
+            The layer sets it where `lit-moe grow` has added experts. At an odds of 0 it is so low that an expert is
+            not chosen and changes no weight.
         step_counts: Tokens this device sent to each expert in the optimizer step so far, ``(experts,)``; None before
             the first. Not a buffer: data-parallel training would overwrite it by the first device's in each forward
             pass.
@@ -126,6 +129,7 @@ class Router(nn.Module, ABC):
         self.differs_in_training = type(self).select_in_training is not Router.select_in_training
         self.counts_steps = type(self).end_step is not Router.end_step
         self.step_counts: Tensor | None = None
+        self.log_odds_E: Tensor | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -257,6 +261,8 @@ class Router(nn.Module, ABC):
             The experts and weights of each token, and the statistics of the call.
         """
         logits_TE = logits_TE if logits_TE.dtype == torch.float64 else logits_TE.float()
+        if self.log_odds_E is not None:
+            logits_TE = logits_TE + self.log_odds_E
         probs_TE = logits_TE.softmax(-1)
         scores_TE = self.scores(logits_TE, probs_TE)
         with torch.no_grad():
@@ -312,15 +318,27 @@ RouterCallable = Callable[[int, int], Router]
 """Makes a router from the number of experts and the number of experts per token."""
 
 
+class CountsSteps(nn.Module):
+    """A part of a network whose function depends on the number of optimizer steps."""
+
+    def count_step(self) -> None:
+        """Count an optimizer step; called by `step_routers`."""
+        raise NotImplementedError(f"{type(self).__name__} must define count_step.")
+
+
 def step_routers(model: nn.Module) -> None:
     """End an optimizer step: give routers their load over its micro-batches and devices, and reset their counts.
 
     Call it once per optimizer step, on every device, after the step's last forward pass: in a LightningModule from
-    ``on_before_optimizer_step``. It has an effect only on routers whose `counts_steps` is true.
+    ``on_before_optimizer_step``. It has an effect only on routers whose `counts_steps` is true, and on experts that
+    ``lit-moe grow`` has added.
 
     Args:
         model: A module that may hold routers at any depth.
     """
+    for module in model.modules():
+        if isinstance(module, CountsSteps):
+            module.count_step()
     routers = [router for module in model.modules() for router in _routers_of(module) if router.counts_steps]
     counted = next((router.step_counts for router in routers if router.step_counts is not None), None)
     if counted is None:

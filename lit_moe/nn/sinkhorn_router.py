@@ -54,7 +54,8 @@ class SinkhornRouter(Router):
     def select_in_training(self, logits_TE: Tensor, scores_TE: Tensor, mask_T: Tensor | None) -> Tensor:
         """Return the top-k of the balanced matrix; masked tokens take those of their logits."""
         # Compared as logarithms: small entries of the balanced matrix vanish in float32 and would tie.
+        shares_E = None if self.log_odds_E is None else self.log_odds_E.log_softmax(-1)
+        balanced_TE = log_sinkhorn(logits_TE, self.tolerance, self.max_iterations, mask_T, shares_E)
         if mask_T is None:
-            return log_sinkhorn(logits_TE, self.tolerance, self.max_iterations).topk(self.top_k, dim=-1).indices
-        balanced_TE = log_sinkhorn(logits_TE, self.tolerance, self.max_iterations, mask_T)
+            return balanced_TE.topk(self.top_k, dim=-1).indices
         return balanced_TE.where(mask_T[:, None], logits_TE).topk(self.top_k, dim=-1).indices

@@ -20,9 +20,10 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from lit_core.errors import UserError
 from lit_core.lightning.exact_buffers import ExactBuffers
 from lit_core.lightning.step_mean import scale_gradients
+from lit_moe.nn.added_experts import AddedExperts
 from lit_moe.nn.experts import GroupedExperts
-from lit_moe.nn.feed_forward import RouterLinear
 from lit_moe.nn.hf_experts import send_tokens, stacked_experts
+from lit_moe.nn.router_linear import RouterLinear
 
 
 def shard(network: Any, mesh: DeviceMesh, precision: str = "32-true") -> None:
@@ -177,6 +178,11 @@ def _check_experts(stacks: list[nn.Module], devices: int) -> None:
         raise UserError(
             f"`expert_parallel` is {devices}, but the network has no mixture layers of lit_moe, nor of a model for "
             "which transformers has a plan of expert parallelism, so no experts could be divided; set it to 1."
+        )
+    if any(isinstance(experts, AddedExperts) for experts in stacks):
+        raise UserError(
+            f"`expert_parallel` is {devices}, but experts that `lit-moe grow` added are not divided among devices; set "
+            "it to 1, or join them with all others by `lit-moe grow --n_added 0`."
         )
     for experts in stacks:
         count = len(next(experts.parameters()))

@@ -51,6 +51,11 @@ CASES = {
         {"ckpt_path": "more.ckpt", "output": "other.ckpt", "n_experts": 10, "top_k": 2, "granularity": 4, "noise": 0.1}
         | {"seed": 1},
     ),
+    "grow": Case(
+        {"ckpt_path": "mixture.ckpt", "output": "new.ckpt", "n_added": 3},
+        {"ckpt_path": "more_mixture.ckpt", "output": "other.ckpt", "n_added": 5, "start": "fresh", "noise": 0.5}
+        | {"warmup": 7, "seed": 1},
+    ),
     "fingerprint": Case(
         {"ckpt_path": "mixture.ckpt", "texts": {"one": "texts/0.txt"}, "output": "new.npz"},
         {"ckpt_path": "more_mixture.ckpt", "texts": {"one": "texts/1.txt"}, "output": "other.npz", "device": "none"}

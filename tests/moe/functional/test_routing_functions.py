@@ -149,3 +149,13 @@ def test_load_statistics():
     assert F.min_load(counts).tolist() == pytest.approx([1, 0, math.nan, 0.5], nan_ok=True)
     assert F.dead_experts(counts).tolist() == [0, 3, 4, 0]
     assert F.load_entropy(torch.tensor([[5]])).tolist() == [0]
+
+
+def test_columns_are_scaled_to_given_shares():
+    logits = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * 3
+    shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    balanced = F.log_sinkhorn(logits, 1e-6, 500, log_shares_E=shares.log()).exp()
+    torch.testing.assert_close(balanced.sum(0), shares, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(balanced.sum(1), torch.full((200,), 1 / 200), rtol=1e-3, atol=1e-5)
+    even = F.log_sinkhorn(logits, log_shares_E=torch.full((4,), 0.25).log())
+    torch.testing.assert_close(even, F.log_sinkhorn(logits))
