@@ -153,14 +153,32 @@ def streamed_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> Iterato
     """
     # The system provides no memory for pages that are never touched.
     empty = {name: torch.empty_like(tensor, device="cpu") for name, tensor in checkpoint["state_dict"].items()}
+    with streamed_file(path, {**checkpoint, "state_dict": empty}) as written:
+        yield written["state_dict"]
+
+
+@contextmanager
+def streamed_file(path: str | Path, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Write a checkpoint of which the values of no tensor are written, but filled in on the disk.
+
+    Args:
+        path: The file, which appears under its name only if the block succeeds.
+        content: The checkpoint; only shape and dtype of its tensors, which are on the CPU, are used.
+
+    Yields:
+        The checkpoint as it is on the disk; all its tensors are to be filled in place.
+
+    Raises:
+        RunFailure: If the disk is full.
+    """
     with atomic_path(Path(path)) as temporary:
         with skip_data():
-            torch.save({**checkpoint, "state_dict": empty}, temporary)
+            torch.save(content, temporary)
         if hasattr(os, "posix_fallocate"):  # a disk that is full later would kill the process, not raise an error
             with temporary.open("rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         with set_default_mmap_options(mmap.MAP_SHARED):
-            yield torch.load(temporary, mmap=True, weights_only=True)["state_dict"]
+            yield torch.load(temporary, mmap=True, weights_only=True)
         renew_checksums(temporary)
 
 

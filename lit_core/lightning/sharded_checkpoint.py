@@ -7,7 +7,10 @@ device, and a file per device with its parts of these tensors. All files are rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +28,15 @@ from lit_core.lightning.checkpoint import (
     is_checkpoint_folder,
     read_checkpoint_facts,
     read_checkpoint_file,
+    streamed_file,
 )
 from lit_core.lightning.checksums import check_content
 from lit_core.screen import say
 
 #: Name of a device's file in a checkpoint folder.
 PART = "part_{:05d}.pt"
+#: Key of what tells the files of one write from those of another: the step, and a name of the write.
+STAMP = "written_at"
 
 
 class ScatteredTensor:
@@ -43,8 +49,13 @@ class ScatteredTensor:
 
     def __init__(self, like: Tensor, parts: list[tuple[tuple[int, ...], Tensor]]) -> None:
         self.shape = like.shape
-        self._dtype = like.dtype
+        self.dtype = like.dtype
         self._parts = parts
+
+    def fill(self, target: Tensor) -> None:
+        """Copy the whole tensor into another one, part by part."""
+        for start, part in self._parts:
+            target[tuple(slice(first, first + length) for first, length in zip(start, part.shape, strict=True))] = part
 
     def whole(self) -> Tensor:
         """Return the whole tensor, on the CPU."""
@@ -52,7 +63,7 @@ class ScatteredTensor:
 
     def __getitem__(self, region: tuple[slice, ...]) -> Tensor:
         """Return a region of the tensor, given by a slice for each dimension, on the CPU."""
-        values = torch.empty([part.stop - part.start for part in region], dtype=self._dtype)
+        values = torch.empty([part.stop - part.start for part in region], dtype=self.dtype)
         for start, part in self._parts:
             in_part, in_region = [], []
             for bounds, begin, length in zip(region, start, part.shape, strict=True):
@@ -101,49 +112,102 @@ def divided_like(whole: Any, own: Tensor) -> Any:
     return divided
 
 
-def gather_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Gather the divided tensors of a checkpoint on the CPU of rank 0; every rank must call it.
+def write_gathered(checkpoint: dict[str, Any], path: Path, rank: int) -> None:
+    """Write a checkpoint with divided tensors as one file, tensor by tensor; all ranks call it.
+
+    At most one whole tensor is in memory; rank 0 writes it into the file before the next one is gathered.
 
     Args:
         checkpoint: A checkpoint with divided tensors.
-
-    Returns:
-        The checkpoint with whole tensors on rank 0, and with None instead of them on the other ranks.
-    """
-    keep = torch.distributed.get_rank() == 0
-
-    def gather(_: str, leaf: Any) -> Any:
-        if not isinstance(leaf, DTensor):
-            return leaf
-        whole = leaf.full_tensor()  # one after the other, so that at most one whole tensor is on a device
-        return whole.cpu() if keep else None
-
-    return dict(_map(checkpoint, gather))
-
-
-def write_parts(checkpoint: dict[str, Any], folder: Path, rank: int, world_size: int) -> None:
-    """Write this rank's parts of a checkpoint; rank 0 also writes everything else.
-
-    Args:
-        checkpoint: A checkpoint with divided tensors.
-        folder: An existing folder.
+        path: The file.
         rank: Rank of this process.
-        world_size: Number of ranks.
+
+    Raises:
+        RunFailure: If the disk is full.
     """
-    parts: dict[str, Any] = {}
+    writing = streamed_file(path, _empty(checkpoint)) if rank == 0 else nullcontext[dict[str, Any]]({})
+    with writing as written:
+        targets = dict(_tensors(written))
+        for name, leaf in _tensors(checkpoint):
+            whole = leaf.full_tensor() if isinstance(leaf, DTensor) else leaf
+            if rank == 0:
+                targets[name].copy_(whole)
 
-    def part(path: str, leaf: Any) -> Any:
-        if not isinstance(leaf, DTensor):
-            return leaf
-        start = [bounds.start for bounds in region_of(leaf)]
-        parts[path] = {"start": start, "part": leaf.to_local().detach().cpu().clone()}
+
+def _empty(tree: Any) -> Any:
+    """Return a tree with CPU tensors in place of its tensors, for which the system has not provided memory yet."""
+    kinds = (Tensor, ScatteredTensor)
+    return _map(tree, lambda _, leaf: torch.empty(leaf.shape, dtype=leaf.dtype) if isinstance(leaf, kinds) else leaf)
+
+
+def _tensors(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors of a tree, whole, divided or scattered, with their paths."""
+    found: list[tuple[str, Any]] = []
+    _map(tree, lambda path, leaf: found.append((path, leaf)))
+    return ((path, leaf) for path, leaf in found if isinstance(leaf, Tensor | ScatteredTensor))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of what a device writes of a checkpoint, which later training steps do not change.
+
+    Attributes:
+        step: Optimizer steps of the checkpoint.
+        parts: Offset and values of this device's part of each divided tensor, by path.
+        rest: Everything else, with divided tensors on the meta device.
+    """
+
+    step: int
+    parts: dict[str, dict[str, Any]]
+    rest: dict[str, Any]
+
+    @classmethod
+    def take(cls, checkpoint: dict[str, Any]) -> Snapshot:
+        """Copy what this device writes of a checkpoint with divided tensors into the host's memory."""
+        copies = {name: {**one, "part": one["part"].to("cpu", copy=True)} for name, one in _parts(checkpoint)}
+        return cls(int(checkpoint.get("global_step", 0)), copies, dict(_map(checkpoint, _rest)))
+
+    def again(self, checkpoint: dict[str, Any]) -> Snapshot | None:
+        """Return a snapshot of another checkpoint that shares the copies of this one; None if its values differ."""
+        parts = dict(_parts(checkpoint))
+        if self.step != int(checkpoint.get("global_step", 0)) or not _are_equal(parts, self.parts):
+            return None
+        return Snapshot(self.step, self.parts, dict(_map(checkpoint, _rest)))
+
+    def write(self, folder: Path, rank: int, world_size: int, write: str) -> None:
+        """Write this device's part of a checkpoint folder; rank 0 also writes everything else.
+
+        Args:
+            folder: An existing folder.
+            rank: Rank of this process.
+            world_size: Number of ranks.
+            write: Name of this write, by which parts of different checkpoints are told apart.
+        """
+        stamp = {"global_step": self.step, "write": write}
+        writer = AtomicCheckpointIO()
+        writer.save_checkpoint({**self.parts, STAMP: stamp}, folder / PART.format(rank))
+        if rank == 0:
+            writer.save_checkpoint({**self.rest, "parts": world_size, STAMP: stamp}, folder / META)
+
+
+def _parts(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield this device's parts of the divided tensors of a checkpoint, not copied, with their offsets and paths."""
+    for name, leaf in _tensors(checkpoint):
+        if isinstance(leaf, DTensor):
+            yield name, {"start": [bounds.start for bounds in region_of(leaf)], "part": leaf.to_local().detach()}
+
+
+def _rest(_: str, leaf: Any) -> Any:
+    if isinstance(leaf, DTensor):
         return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta")
+    return leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else copy.deepcopy(leaf)
 
-    rest = _map(checkpoint, part)
-    writer = AtomicCheckpointIO()
-    writer.save_checkpoint(parts, folder / PART.format(rank))
-    if rank == 0:
-        writer.save_checkpoint({**rest, "parts": world_size}, folder / META)
+
+def _are_equal(parts: dict[str, dict[str, Any]], others: dict[str, dict[str, Any]]) -> bool:
+    return parts.keys() == others.keys() and all(
+        one["start"] == others[name]["start"] and torch.equal(one["part"].cpu(), others[name]["part"])
+        for name, one in parts.items()
+    )
 
 
 def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> dict[str, Any]:
@@ -165,12 +229,17 @@ def load_checkpoint_parts(path: str | Path, argument: str = "--ckpt_path") -> di
         return read_checkpoint_file(path, argument)
     meta = read_checkpoint_facts(path, argument)
     scattered: dict[str, list[tuple[tuple[int, ...], Tensor]]] = {}
+    stamp = meta.pop(STAMP, None)
     for file in _part_files(path, meta.pop("parts", None), argument):
         try:
             parts = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             check_content(file, argument)
+            if (other := parts.pop(STAMP, None)) != stamp:
+                raise UserError(_mixed(path, file, stamp, other, argument))
             for name, part in parts.items():
                 scattered.setdefault(name, []).append((tuple(part["start"]), part["part"]))
+        except UserError:
+            raise
         except Exception as error:  # whatever a damaged file makes torch raise, and other content
             raise UserError(
                 f"{argument} is {path}, but its file {file.name} is missing or damaged; copy the whole folder again, "
@@ -201,6 +270,16 @@ def _part_files(path: Path, count: Any, argument: str) -> list[Path]:
     return [path / PART.format(rank) for rank in range(count)]
 
 
+def _mixed(path: Path, file: Path, stamp: Any, other: Any, argument: str) -> str:
+    """Return a sentence on a part that another write made, at another step or at the same one."""
+    steps = [one.get("global_step") if isinstance(one, dict) else None for one in (other, stamp)]
+    where = f"of step {steps[0]}, not {steps[1]}" if steps[0] != steps[1] else "of another checkpoint of its step"
+    return (
+        f"{argument} is {path}, whose {file.name} is {where}, so its parts do not belong together; copy the whole "
+        "folder again, or give another checkpoint."
+    )
+
+
 def _make_up(parts: list[tuple[tuple[int, ...], Tensor]], like: Tensor) -> bool:
     """Tell whether parts, of which several devices may have the same, cover a tensor."""
     covered = {}
@@ -220,7 +299,7 @@ def consolidate(ckpt_path: str, output: str) -> None:
 
     Args:
         ckpt_path: The folder.
-        output: The checkpoint file to write; the whole checkpoint must fit in memory.
+        output: The checkpoint file to write, tensor by tensor: no more than a part of one is in memory.
 
     Raises:
         UserError: If there is no such folder, one of its files is missing, or the output exists.
@@ -232,11 +311,16 @@ def consolidate(ckpt_path: str, output: str) -> None:
             "file needs no consolidation."
         )
     checkpoint = load_checkpoint_parts(ckpt_path, "ckpt_path")
-    whole = _map(checkpoint, lambda _, leaf: leaf.whole() if isinstance(leaf, ScatteredTensor) else leaf)
-    former = whole.get(record.KEY) or {}
+    former = checkpoint.get(record.KEY) or {}
     own = record.new_record(inputs=[])
-    whole[record.KEY] = {**own, **former, "sessions": [*former.get("sessions", []), *own["sessions"]]}
-    AtomicCheckpointIO().save_checkpoint(whole, target)
+    checkpoint[record.KEY] = {**own, **former, "sessions": [*former.get("sessions", []), *own["sessions"]]}
+    with streamed_file(target, _empty(checkpoint)) as written:
+        targets = dict(_tensors(written))
+        for name, leaf in _tensors(checkpoint):
+            if isinstance(leaf, ScatteredTensor):
+                leaf.fill(targets[name])
+            else:
+                targets[name].copy_(leaf)
     say(f"Wrote {target}")
 
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_core.errors import UserError, check_at_least
-from lit_core.files.paths import make_folder, replace_whole
+from lit_core.errors import RunFailure, Stopped, UserError, check_at_least
+from lit_core.files.paths import replace_whole
 from lit_core.files.temporary import temporary
 from lit_core.lightning.checkpoint import check_weights
 from lit_core.lightning.internals import set_data_parallel_size
+from lit_core.lightning.part_writer import PartWriter
 from lit_core.lightning.sharded_checkpoint import (
     divided_like,
-    gather_checkpoint,
     load_checkpoint_parts,
-    write_parts,
+    write_gathered,
 )
 from lit_moe.parallel.sharding import without_reduction
 
@@ -39,8 +41,8 @@ class ShardedStrategy(ModelParallelStrategy):
     Args:
         expert_parallel: Devices among which each layer's experts are divided; 1 gathers them like all weights. It must
             divide the number of devices and of experts, and should not span machines.
-        checkpoint_folders: Whether a checkpoint is a folder to which each device writes its part, for models whose
-            optimizer states are too large for one machine's memory; otherwise it is a file that every strategy reads.
+        checkpoint_folders: Whether a checkpoint is a folder to which each device writes its part while training goes
+            on, for large models; otherwise it is a file that every strategy reads, gathered tensor by tensor.
         reduce_once: Whether gradients are summed over the devices once per optimizer step, not in each micro-batch.
             Less is sent, but each device then holds the gradients of the whole model in float32.
     """
@@ -50,6 +52,7 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=expert_parallel, save_distributed_checkpoint=checkpoint_folders)
         self.expert_parallel, self.checkpoint_folders = expert_parallel, checkpoint_folders
         self.reduce_once = reduce_once
+        self._writer: PartWriter | None = None
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int]:
@@ -107,24 +110,40 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         path = Path(self.broadcast(str(filepath)))
         if not self.checkpoint_folders:
-            whole = gather_checkpoint(checkpoint)
-            if self.is_global_zero and path.is_dir():  # a run that began with folders keeps it until the file is there
-                with temporary(path) as file:
-                    self.checkpoint_io.save_checkpoint(whole, file, storage_options)
-                    replace_whole(path, file)
-            elif self.is_global_zero:
-                self.checkpoint_io.save_checkpoint(whole, path, storage_options)
+            if self.broadcast(path.is_dir()):  # a run that began with folders keeps it until the file is there
+                with temporary(path) if self.is_global_zero else nullcontext(path) as file:
+                    write_gathered(checkpoint, file, self.global_rank)
+                    if self.is_global_zero:
+                        replace_whole(path, file)
+            else:
+                write_gathered(checkpoint, path, self.global_rank)
             return
-        with ExitStack() as held:
-            if self.is_global_zero:
-                make_folder(path.parent)
-                new = held.enter_context(temporary(path, folder=True))
-                new.chmod(0o755)
-            folder = Path(self.broadcast(str(new) if self.is_global_zero else ""))
-            write_parts(checkpoint, folder, self.global_rank, self.world_size)
-            self.barrier()
-            if self.is_global_zero:
-                replace_whole(path, folder)
+        if self._writer is None:
+            self._writer = PartWriter(self.global_rank, self.world_size)
+        self._writer.save(checkpoint, path)
+        assert self.lightning_module is not None
+        if self.lightning_module.trainer.state.status != TrainerStatus.RUNNING:
+            self._writer.wait()
+
+    def remove_checkpoint(self, filepath: str | Path) -> None:
+        """Remove a checkpoint, once those that replace it are written."""
+        if self._writer is None:
+            super().remove_checkpoint(filepath)
+        else:
+            self._writer.after_writing(partial(super().remove_checkpoint, filepath))
+
+    def on_train_end(self) -> None:
+        """Wait until all checkpoints are written."""
+        if self._writer is not None:
+            self._writer.wait()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Wait until all checkpoints are written, of which a run that is stopped by a signal says that they are."""
+        try:
+            self.on_train_end()
+        except RunFailure:
+            if isinstance(exception, Stopped):
+                raise
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Return the content of a checkpoint, a file or a folder; each device later reads only its parts of tensors.
@@ -133,6 +152,7 @@ class ShardedStrategy(ModelParallelStrategy):
             checkpoint_path: The file or folder.
             weights_only: Ignored; a checkpoint is never unpickled in another way.
         """
+        self.on_train_end()
         return load_checkpoint_parts(self.broadcast(str(checkpoint_path)))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
