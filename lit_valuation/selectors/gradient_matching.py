@@ -13,15 +13,18 @@ from lit_valuation.selectors.matching import Matching, Rest, Targets, match_by_c
 class GradientMatchingSelector(Selector):
     """Matches, class by class, the sum of the queries' last-layer gradients by orthogonal matching pursuit.
 
-    This is the functional similarity of Sarwar et al. 2024, after GRAD-MATCH of Killamsetty et al. 2021. A pursuit ends
-    before its budget is spent once no further sample has a positive product with the residual. Its weights are then the
-    best non-negative ones over all samples of the class, so a larger budget changes nothing.
+    This is the functional similarity of Sarwar et al. 2024, after GRAD-MATCH of Killamsetty et al. 2021, with a
+    stronger penalty: small weights of many samples find more of the useful ones than large weights of few. The paper's
+    own form is ``ridge: 0.01``. A pursuit ends before its budget is spent once no further sample has a positive product
+    with the residual. Its weights are then the best non-negative ones over all samples of the class, so a larger budget
+    changes nothing.
 
     It reports ``relative_residual``, √(Σ ‖r_t‖² / Σ ‖b_t‖²) over the targets t, and with ``rest: fill`` how many
     samples came from each round, as ``selected_in_round_1`` and so on.
 
     Args:
-        ridge: λ, the penalty on squared weights, 0 or more.
+        ridge: λ, the penalty on squared weights, 0 or more; the larger it is, the more samples share the weight. About
+            0.01 is the paper's.
         relative: Whether λ is a multiple of the mean squared norm of a class's gradients; the paper's code uses an
             absolute value of 0.5.
         targets: What is matched: ``class``, as in the paper, the sum over all queries of a class; ``clusters``, the
@@ -41,7 +44,7 @@ class GradientMatchingSelector(Selector):
 
     def __init__(
         self,
-        ridge: float = 0.01,
+        ridge: float = 1.0,
         relative: bool = True,
         targets: Targets = "class",
         n_clusters: int = 4,

@@ -17,6 +17,9 @@ from lit_valuation.selectors import FuncFeatSelector, GradientMatchingSelector, 
 from lit_valuation.selectors.base import split_budget
 from lit_valuation.selectors.func_feat import psi_by_class
 
+#: A penalty with which pursuits end early.
+WEAK = 0.01
+
 
 @pytest.fixture(scope="module")
 def sides():
@@ -81,8 +84,8 @@ def test_a_class_that_the_pool_lacks_is_left_whole(sides):
 
 def test_without_its_penalty_func_feat_is_gradient_matching(sides):
     pool, queries, *_ = sides
-    plain = GradientMatchingSelector().select(pool, queries, 12)
-    same = FuncFeatSelector(psi_ridge=0.0, rule="residual").select(pool, queries, 12)
+    plain = GradientMatchingSelector(ridge=0.01).select(pool, queries, 12)
+    same = FuncFeatSelector(ridge=0.01, psi_ridge=0.0, rule="residual").select(pool, queries, 12)
     assert torch.equal(plain.indices, same.indices) and torch.equal(plain.weights, same.weights)
 
 
@@ -117,13 +120,13 @@ def test_penalties_below_zero_and_missing_gradients_are_refused(sides):
         GradientMatchingSelector().select(pool, Pool(queries.y, features=queries.features), 4)
 
 
-def penalties_of(atoms, ridge=0.01):
-    return np.full(len(atoms), ridge * np.square(atoms).sum(1).mean())
+def penalties_of(atoms):
+    return np.full(len(atoms), WEAK * np.square(atoms).sum(1).mean())
 
 
 def test_a_pursuit_that_ends_early_has_the_best_weights_over_all_samples(sides):
     pool, queries, atoms, asked = sides
-    selection = GradientMatchingSelector().select(pool, queries, 60)
+    selection = GradientMatchingSelector(WEAK).select(pool, queries, 60)
     assert len(selection.indices) < 60
     given = torch.zeros(len(pool))
     given[selection.indices] = selection.weights
@@ -151,8 +154,8 @@ def rounds_of(atoms, free, target, budget, penalties, fill):
 
 def test_further_rounds_spend_the_budget_on_the_same_target(sides):
     pool, queries, atoms, asked = sides
-    selection = GradientMatchingSelector(rest="fill").select(pool, queries, 50)
-    left = GradientMatchingSelector().select(pool, queries, 50)
+    selection = GradientMatchingSelector(WEAK, rest="fill").select(pool, queries, 50)
+    left = GradientMatchingSelector(WEAK).select(pool, queries, 50)
     counts = [selection.facts[f"selected_in_round_{number}"] for number in (1, 2)]
     assert sum(v for k, v in selection.facts.items() if k.startswith("selected")) == len(selection.indices) == 50
     assert counts[0] == len(left.indices) and counts[1] > 0
@@ -188,7 +191,9 @@ def test_no_round_chooses_a_sample_that_points_away_from_the_target(sides):
 @pytest.mark.parametrize("rest", ["leave", "fill"])
 def test_clusters_are_targets_of_their_own_which_share_the_budget_and_no_sample(sides, rest):
     pool, queries, atoms, asked = sides
-    selection = GradientMatchingSelector(targets="clusters", n_clusters=3, rest=rest).select(pool, queries, 20, seed=5)
+    selection = GradientMatchingSelector(WEAK, targets="clusters", n_clusters=3, rest=rest).select(
+        pool, queries, 20, seed=5
+    )
     assert len(set(selection.indices.tolist())) == len(selection.indices) <= 20
     shares = split_budget(20, pool.y, queries.y)
     given = dict(zip(selection.indices.tolist(), selection.weights.tolist(), strict=True))
