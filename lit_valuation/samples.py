@@ -251,7 +251,7 @@ def target_statistics(y: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         names: Names of the columns.
 
     Raises:
-        UserError: If all values of a column are equal.
+        UserError: If all values of a column are equal, or float32 cannot tell most of them apart beside the largest.
     """
     values = y.double()
     mean, deviation = values.mean(0), values.std(0, correction=0)
@@ -261,7 +261,28 @@ def target_statistics(y: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
                 f"The target column {name} has the value {float(column[0]):.9g} in all {len(column)} training samples, "
                 "so there is nothing to learn; leave it out, or add samples."
             )
+        refuse_drowned(name, column)
     return mean, deviation
+
+
+def refuse_drowned(name: str, column: Tensor) -> None:
+    """Refuse a target column of whose values most become equal when it is scaled to a deviation of 1 in float32.
+
+    Args:
+        name: Name of the column.
+        column: Its values, ``(n,)``.
+
+    Raises:
+        UserError: If one value is so large that the others vanish beside it.
+    """
+    values = column.double().unique()
+    scaled = ((values - column.double().mean()) / column.double().std(correction=0)).float()
+    if len(values) > 1 and 2 * len(scaled.unique()) < len(values):
+        raise UserError(
+            f"The target column {name} has values such as {float(values[values.abs().argmax()]):.3g}, beside which "
+            "float32 cannot tell most of its other values apart; correct such values, leave their samples out, or "
+            "predict the logarithm."
+        )
 
 
 def merge_samples(parts: Sequence[Samples]) -> Samples:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from lit_core.errors import UserError
-from lit_valuation.samples import Samples, Target, composed
+from lit_valuation.samples import Samples, Target, composed, refuse_drowned
 from lit_valuation.sources.base import label_of, number_of, to_samples
 from lit_valuation.sources.rows import cell_of
 
 #: Share of a column's deviation that float32 may lose.
 _LOST = 0.001
+#: Entries of lists that tell of each label whether a sample has it.
+_BITS = ({"0", "1"}, {"True", "False"})
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class TargetColumns:
             raise UserError(
                 f"The column {self.label} of the source {name} holds lists and single names; make all of them lists."
             )
+        if self.labels is None and any(all(set(row) == bits for row in targets) for bits in _BITS):
+            raise UserError(f"The column {self.label} of the source {name} {_multi_hot(targets[0])}")
         targets = [list(map(composed, row)) for row in targets]
         names = [composed(one) for one in self.labels or ()] or sorted({label for row in targets for label in row})
         rows = [[float(label in row) for label in names] for row in targets]
@@ -157,7 +161,7 @@ def with_columns(
 
 
 def _refuse_rounding(name: str, rows: np.ndarray, columns: Sequence[str]) -> None:
-    """Refuse values that differ too little for float32, such as times in seconds since 1970."""
+    """Refuse values that float32 cannot tell apart, such as times in seconds since 1970, or beside an outlier."""
     lost, spread = (rows - rows.astype(np.float32)).std(0), (rows - rows[:1]).std(0)
     for column, gap, deviation, first in zip(columns, lost, spread, rows[0], strict=True):
         if deviation > 0 and gap > _LOST * deviation:
@@ -165,6 +169,8 @@ def _refuse_rounding(name: str, rows: np.ndarray, columns: Sequence[str]) -> Non
                 f"The target column {column} of the source {name} has values such as {first:.17g} with a deviation of "
                 f"{deviation:.3g}, which float32 cannot tell apart; subtract a fixed number from all of them."
             )
+    for column, values in zip(columns, torch.tensor(rows).T, strict=True):
+        refuse_drowned(column, values)
 
 
 def _named(cell: Any, where: str) -> str | list[str]:
@@ -173,8 +179,17 @@ def _named(cell: Any, where: str) -> str | list[str]:
         return label_of(cell, where)
     names = [label_of(name, where) for name in cell]
     if len(set(names)) < len(names):
+        if any(set(names) <= bits for bits in _BITS):
+            raise UserError(f"{where} {_multi_hot(names)}")
         raise UserError(f"{where}: {cell!r} names a label twice; correct it.")
     return names
+
+
+def _multi_hot(names: Sequence[str]) -> str:
+    return (
+        f"holds lists such as [{', '.join(names)}], which tell of each label whether a sample has it, but must hold "
+        "the names of the labels that it has; make columns of 0 and 1 of them, and name these in `labels`."
+    )
 
 
 def _number(cell: Any, where: str, binary: bool) -> float:

@@ -13,6 +13,7 @@ from lit_valuation.commands.prepare import prepare
 from lit_valuation.data.labelled_sets import LabelledSet
 from lit_valuation.data.module import OwnersDataModule
 from lit_valuation.encoders import Identity
+from lit_valuation.samples import target_statistics
 from lit_valuation.sources import Arrays, Table, Texts
 
 N = 20
@@ -119,6 +120,16 @@ def broken(**cells):
     return write("csv", content)
 
 
+def multi_hot(k):
+    """Rows whose labels are a 0 or 1 for each of k labels."""
+    return [{"a": 1.0 + i, "label": [i % 2, 1 - i % 2, *[0] * (k - 2)]} for i in range(4)]
+
+
+def outlier():
+    """Rows with one price beside which the others vanish."""
+    return [{**row, "price": 1e30 if i == 7 else row["price"]} for i, row in enumerate(rows())]
+
+
 def times():
     """Rows whose prices are seconds since 1970."""
     return [row | {"price": 1_700_000_000 + 10 * i} for i, row in enumerate(rows())]
@@ -145,6 +156,15 @@ def times():
         (lambda: Table(broken(), label="price", columns=["a"]), None),
         (lambda: Table(write("jsonl", [{"a": 1, "label": "x"}, {"a": 2, "label": ["x"]}])), r"lists and single names"),
         (lambda: Table(write("jsonl", [{"a": 1, "label": ["x", "x"]}])), r"names a label twice"),
+        (
+            lambda: Table(write("jsonl", multi_hot(2))),
+            r"source d holds lists such as \[0, 1\].*in `labels`",
+        ),
+        (
+            lambda: Table(write("jsonl", multi_hot(3))),
+            r"column label holds lists such as \[0, 1, 0\].*`labels`",
+        ),
+        (lambda: Table(write("csv", outlier()), values=["price"]), r"price has values such as 1e\+30, beside which"),
         (lambda: Table(write("jsonl", [{"a": 1, "label": ["x", ""]}])), r"d.jsonl, line 1.*empty"),
     ],
 )
@@ -192,3 +212,11 @@ def test_a_class_has_one_name_however_it_is_stored(kind, capsys):
     labels = [{"a": 1, "label": ["Mu\u0308ll"]}, {"a": 2, "label": ["M\u00fcll", "b"]}]
     found = Table(write("jsonl", labels, "lists")).samples()
     assert found.classes == ("M\u00fcll", "b") and found.y.tolist() == [[1, 0], [1, 1]]
+
+
+def test_an_outlier_in_data_that_are_prepared_is_refused_by_its_column():
+    y = torch.tensor(PRICE)
+    with pytest.raises(UserError, match=r"price has values such as -1e\+30, beside which float32"):
+        target_statistics(torch.cat([y, torch.tensor([-1e30])])[:, None], ["price"])
+    for fine in (y, torch.tensor([0.0, 1e30]), torch.cat([y, 1e6 + y]), 10 ** torch.linspace(-3, 3, 50)):
+        target_statistics(fine[:, None], ["price"])
