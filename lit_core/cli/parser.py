@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -119,13 +120,15 @@ def _is_around(outer: str, inner: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a config with the values of enumerations, which are the defaults of some arguments, as text."""
+    """Return a config with enumerations as text and dataclasses as mappings, as the defaults of some arguments are."""
     if isinstance(value, Namespace):
         return Namespace(**{key: _plain(item) for key, item in vars(value).items()})
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value) if one.init}
     return value.value if isinstance(value, str) and isinstance(value, Enum) else value
 
 
