@@ -144,13 +144,14 @@ def label_of(cell: Any, where: str) -> str:
     return name
 
 
-def number_of(cell: Any, where: str, remedy: str) -> float:
+def number_of(cell: Any, where: str, remedy: str, what: str = "a finite float32") -> float:
     """Return a number from a cell of a table.
 
     Args:
         cell: The cell.
         where: File, line and column, for the message.
         remedy: What to do, as an imperative.
+        what: What the cell must be, for the message.
 
     Raises:
         UserError: If it is not a finite float32.
@@ -160,7 +161,7 @@ def number_of(cell: Any, where: str, remedy: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= LARGEST:  # nor nan
-        raise UserError(f"{where}: {cell!r} is not a finite float32; {remedy}.")
+        raise UserError(f"{where}: {cell!r} is not {what}; {remedy}.")
     return number
 
 

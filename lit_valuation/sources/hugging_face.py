@@ -17,7 +17,7 @@ from lit_valuation.data.images import Ground
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LARGEST, LabelledSource, label_of, name_of
-from lit_valuation.sources.image_folder import as_square
+from lit_valuation.sources.image_folder import as_square, check_memory
 from lit_valuation.sources.rows import cell_of
 from lit_valuation.sources.targets import TargetColumns
 
@@ -132,6 +132,8 @@ class HuggingFaceSamples(LabelledSource):
         for number, row in enumerate(rows if limit is None else rows.take(limit)):
             where = f"{self.origin}, row {number}"
             places.append(f"row {number}")
+            if self.given["image"]:
+                check_memory(number + 1, self.given["size"], self.square["channels"])
             inputs.append(self._input(row, where))
             named = {
                 column: _named(features.get(column), cell_of(row, column, where), where, column) for column in by_name

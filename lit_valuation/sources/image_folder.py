@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +95,7 @@ class ImageFolder(LabelledSource):
             UserError: If a class has no images, or images cannot be read. The message names them.
         """
         files = self._files()
+        check_memory(len(files), self.size, self.channels)
         images: list[Tensor] = []
         faults: list[str] = []
         for picture in files:
@@ -141,6 +143,33 @@ class ImageFolder(LabelledSource):
         if self.table is None:
             return pictures_by_class(self.folder, self.groups, quiet)
         return pictures_of_table(self.folder, self.table, self.file, self.targets, quiet)
+
+
+def check_memory(n_images: int, size: int, channels: int) -> None:
+    """Refuse images that this machine's memory cannot hold, before they are read.
+
+    Args:
+        n_images: Number of images.
+        size: Height and width to which they are scaled.
+        channels: Their channels.
+
+    Raises:
+        UserError: If they need more memory than there is.
+    """
+    needed, there_is = 2 * n_images * size * size * channels, _memory()  # twice, while they are stacked
+    if there_is is not None and needed > there_is:
+        raise UserError(
+            f"size is {size}, so {n_images:,} images need {needed / 2**30:,.1f} GiB of memory, but this machine has "
+            f"{there_is / 2**30:,.1f}; lower size, or prepare fewer images."
+        )
+
+
+def _memory() -> int | None:
+    """Return the machine's memory in bytes; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def as_square(image: Any, size: int, channels: int, white: float | None = None, ground: Ground = "white") -> Tensor:

@@ -193,8 +193,10 @@ def _multi_hot(names: Sequence[str]) -> str:
 
 
 def _number(cell: Any, where: str, binary: bool) -> float:
-    rule = "correct it or remove the row"
-    number = number_of(cell, where, rule)
+    remedy, what = "correct it or remove the row", "a finite float32"
+    if binary:
+        what = "0 or 1, which tell whether a sample has the label"
+    number = number_of(cell, where, remedy, what)
     if binary and number not in (0, 1):
-        raise UserError(f"{where}: {cell!r} is not 0 or 1, which tell whether a sample has the label; {rule}.")
+        raise UserError(f"{where}: {cell!r} is not {what}; {remedy}.")
     return number

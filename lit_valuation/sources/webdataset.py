@@ -20,7 +20,7 @@ from lit_valuation.data.images import Ground, pillow_image
 from lit_valuation.encoders import Encoder, embed
 from lit_valuation.samples import Samples
 from lit_valuation.sources.base import LARGEST, LabelledSource, name_of, refuse_faults
-from lit_valuation.sources.image_folder import as_square
+from lit_valuation.sources.image_folder import as_square, check_memory
 from lit_valuation.sources.targets import TargetColumns
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
@@ -102,6 +102,8 @@ class WebDataset(LabelledSource):
         places: list[str] = []
         faults: list[str] = []
         for where, members in self._members():
+            if self._are_images():
+                check_memory(len(inputs) + 1, self.size, self.channels)
             try:
                 inputs.append(self._input(members, where))
                 targets.append(self._target(members, where))

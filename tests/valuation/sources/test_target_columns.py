@@ -142,6 +142,7 @@ def times():
         (lambda: Table(broken(price=""), values=["price"]), r"d.csv, line 4, column price: '' is not a finite"),
         (lambda: Table(broken(price="1e99"), values=["price"]), r"line 4, column price: '1e99' is not a finite"),
         (lambda: Table(broken(even="0.5"), labels=["even"]), r"line 4, column even: '0.5' is not 0 or 1"),
+        (lambda: Table(broken(even="yes"), labels=["even"]), r"line 4, column even: 'yes' is not 0 or 1, which tell"),
         (lambda: Table(broken(), values=["cost"]), r"no column cost"),
         (lambda: Table(broken(), values=["price"], labels=["even"]), r"one kind of target"),
         (lambda: Table(broken(), values=["price", "price"]), r"different columns"),

@@ -13,7 +13,7 @@ from PIL import Image
 from lit_core.errors import UserError
 from lit_valuation.commands.prepare import prepare
 from lit_valuation.data.labelled_sets import LabelledSet
-from lit_valuation.sources import HuggingFaceSamples, ImageFolder, WebDataset
+from lit_valuation.sources import HuggingFaceSamples, ImageFolder, WebDataset, image_folder
 
 N = 10
 AGES = [20 + 1.5 * i for i in range(N)]
@@ -179,6 +179,25 @@ def samples_of(ending, contents, **given):
     for i, content in enumerate(contents):
         members |= {f"{i}.png": png(i), f"{i}.{ending}": content.encode()}
     return WebDataset(shard(members), size=4, channels=1, label=ending, **given).samples()
+
+
+@pytest.mark.parametrize("of", ["folder", "shard", "dataset"])
+def test_images_that_memory_cannot_hold_are_refused_before_one_is_scaled(of, monkeypatch):
+    monkeypatch.setattr(image_folder, "as_square", None)
+    members = {f"{i}.{ending}": content for i in range(N) for ending, content in (("png", png(i)), ("cls", b"a"))}
+    if of == "dataset":
+        pytest.importorskip("datasets")
+    source = {
+        "folder": lambda: ImageFolder("faces", size=10**6, table=table(rows(), "t.csv"), values=["age"]),
+        "shard": lambda: WebDataset(shard(members), size=10**6),
+        "dataset": lambda: HuggingFaceSamples(
+            **{"path": "imagefolder", "data_files": ["faces/**"], "image": "image"},
+            **{"size": 10**6, "values": ["age"]},
+        ),
+    }[of]
+    table(rows(), "faces/metadata.csv")
+    with pytest.raises(UserError, match=r"size is 1000000, so 10? images need .* GiB of memory, but this machine has"):
+        source().samples()
 
 
 def test_values_and_labels_of_shards_are_read():
