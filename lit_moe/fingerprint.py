@@ -1,14 +1,11 @@
-"""`Fingerprint`: the experts that the routers of a model choose for fixed tokens, as a file.
-
-Shape suffixes: S sequences, L tokens of a sequence, k selected experts per token.
-"""
+"""`Fingerprint`: the experts that the routers of a model choose for fixed tokens, as a file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,12 +15,12 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_core.data.stream import IGNORED
 from lit_core.errors import UserError
 from lit_core.files.arrays import npz_bytes, read_npz
 from lit_core.files.formats import check_format, stamp
 from lit_core.files.json_files import checked, parse_json
 from lit_moe.nn import moe_layers
+from lit_moe.probe import Probe
 
 FORMAT = "litshift-fingerprint"
 _REMEDY = "write it again with lit-moe fingerprint"
@@ -35,68 +32,6 @@ class _About(TypedDict):
     batch_size: int
     tokenizer: str
     sha256: str
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Tokens for which routers are asked.
-
-    Args:
-        rows: Token ids of each sequence and the one after it, -1 where there is none, int64 of shape
-            ``(sequences, length + 1)``.
-        domain: Index of each sequence's domain, shape ``(sequences,)``, int64.
-        domains: Names of the domains.
-        tokenizer: SHA-256 of the tokenizer.
-        batch_size: Sequences of a forward pass.
-    """
-
-    rows: Tensor
-    domain: Tensor
-    domains: tuple[str, ...]
-    tokenizer: str
-    batch_size: int
-
-    @property
-    def counted(self) -> Tensor:
-        """True for the tokens that count, shape ``(sequences, length)``."""
-        return self.rows[:, 1:] >= 0
-
-    @property
-    def ids(self) -> Tensor:
-        """Token ids, 0 where there is none, shape ``(sequences, length)``."""
-        return self.rows[:, :-1].clamp(min=0)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of tokens and domains."""
-        parts = (self.rows.numpy().tobytes(), self.domain.numpy().tobytes(), json.dumps(self.domains).encode())
-        return hashlib.sha256(b"".join(parts)).hexdigest()
-
-    def route(
-        self, module: LightningModule, sequences: Tensor, context: AbstractContextManager[Any] | None = None
-    ) -> list[Tensor]:
-        """Return the experts that the routers of a model choose.
-
-        Args:
-            module: The model, in evaluation mode, with a method ``routing_step(batch)`` as `RouterDrift` asks for it.
-            sequences: Numbers of the sequences; -1 for one without tokens.
-            context: Context of the forward passes, such as that of a precision.
-
-        Returns:
-            Of each mixture layer the experts, shape ``(sequences, length, k)``, on the model's device.
-        """
-        layers = list(moe_layers(module).values())
-        chosen: list[list[Tensor]] = [[] for _ in layers]
-        step: Any = module.routing_step
-        with torch.no_grad(), context or nullcontext():
-            for numbers in sequences.split(self.batch_size):
-                there = (numbers >= 0)[:, None]
-                labels = self.rows[numbers, 1:].where(self.counted[numbers] & there, IGNORED)
-                step({"input_ids": self.ids[numbers].to(module.device), "labels": labels.to(module.device)})
-                for kept, layer in zip(chosen, layers, strict=True):
-                    if layer.stats is not None:
-                        kept.append(layer.stats.indices.view(len(numbers), labels.shape[1], -1))
-        return [torch.cat(kept) for kept in chosen]
 
 
 @dataclass(frozen=True)
@@ -205,36 +140,6 @@ def _array(path: str | Path, where: str, name: str) -> np.ndarray:
     return found if name == "about" else found.astype(np.int64)
 
 
-def probe_of(
-    documents: Mapping[str, Sequence[Sequence[int]]], length: int, tokens: int, tokenizer: str, batch_size: int
-) -> Probe:
-    """Cut the beginnings of documents into sequences.
-
-    Args:
-        documents: Token ids of each document by the name of its domain, each with the ids that begin and end it.
-        length: Tokens of a sequence.
-        tokens: Most tokens of a domain.
-        tokenizer: SHA-256 of the tokenizer.
-        batch_size: Sequences of a forward pass.
-
-    Raises:
-        UserError: If a domain has fewer than two tokens.
-    """
-    rows: list[list[int]] = []
-    domain: list[int] = []
-    for number, (name, texts) in enumerate(documents.items()):
-        ids = [token for text in texts for token in text][: tokens + 1]
-        if len(ids) < 2:
-            raise UserError(
-                f"The text of {name} has {len(ids)} tokens, but routing is compared on 1 or more and the "
-                "one after it; give a longer text."
-            )
-        cut = [ids[start : start + length + 1] for start in range(0, len(ids) - 1, length)]
-        rows += [row + [-1] * (length + 1 - len(row)) for row in cut]
-        domain += [number] * len(cut)
-    return Probe(torch.tensor(rows), torch.tensor(domain), tuple(documents), tokenizer, batch_size)
-
-
 def check_can_route(module: LightningModule) -> None:
     """Refuse a module whose routing cannot be compared.
 
@@ -243,7 +148,7 @@ def check_can_route(module: LightningModule) -> None:
     """
     if not hasattr(module, "routing_step"):
         raise UserError(
-            f"RouterDrift needs a method routing_step(batch), which {type(module).__name__} does not have; define it: "
+            f"Routing is read by a method routing_step(batch), which {type(module).__name__} does not have; define it: "
             "run the mixture layers as an evaluation does, and return which tokens count or None for all."
         )
 

@@ -25,7 +25,8 @@ from lit_core.study.identity import identity
 from lit_core.work import UnfinishedWork
 from lit_detect.calibration import ALL, Calibration
 from lit_detect.human_scores import Group, Length
-from lit_moe.fingerprint import Fingerprint, Probe
+from lit_moe.fingerprint import Fingerprint
+from lit_moe.probe import Probe
 from lit_valuation.exchange.ledger import Entry, SharingLedger
 from lit_valuation.exchange.manifest import Contents, Query, from_bytes, to_bytes
 from lit_valuation.exchange.trainings import TrainingResult, dump_training, load_training
@@ -56,6 +57,7 @@ WITHOUT = {
     "lit_detect/study/attacked.py": "a folder whose name tells the version of the code",
     "lit_moe/commands/doctor.py": "Markdown or JSON; a record lies beside it",
     "lit_moe/doctor/checks/float32.py": "a folder of transformers, which is removed",
+    "lit_moe/callbacks/routing_fingerprint.py": "what fingerprint.py of the package stamps",
     "lit_moe/commands/drift.py": "a picture; a record lies beside it",
     "lit_moe/commands/fingerprint.py": "what fingerprint.py of the package stamps",
     "lit_moe/commands/generate.py": "JSONL of texts; a record lies beside it",

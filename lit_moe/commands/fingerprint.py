@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-from lit_core.corpora import Austen
 from lit_core.errors import UserError, check_at_least, checked_first
 from lit_core.files.paths import atomic_write
-from lit_core.files.text_files import read_text
 from lit_core.lightning.devices import device_named
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.record import output_with_record, write_record
 from lit_core.screen import say
-from lit_moe.fingerprint import Fingerprint, probe_of, shape_text, sizes_of
-from lit_moe.lm import language_model, load_module
-
-#: Tokens of a domain and of a sequence, and sequences of a forward pass, where none are given.
-_TOKENS, _LENGTH, _BATCH = 2048, 256, 8
+from lit_moe.fingerprint import Fingerprint, shape_text, sizes_of
+from lit_moe.lm import load_module
+from lit_moe.probe import check_texts, text_probe
 
 
 def _check(
@@ -38,11 +32,7 @@ def _check(
         raise UserError(
             f"{beside} is given beside probe, whose tokens are taken as they are; leave out one of the two."
         )
-    if texts is not None and not texts:
-        raise UserError("texts is empty, but routing is compared on a text; name one, or leave it out.")
-    for name, path in (texts or {}).items():
-        if not os.path.isfile(path):
-            raise UserError(f"texts has {path} for {name}, but there is no such file; correct the path.")
+    check_texts(texts)
 
 
 @checked_first(_check)
@@ -82,9 +72,7 @@ def fingerprint(
     stored = checkpoint["tokenizer"]
     tokenizer = Tokenizer.from_json(stored["json"], stored.get("start", ()))
     if taken is None:
-        length = _length(sequence_length, language_model(module.decoder, tokenizer).max_length)
-        documents = _documents(texts, tokenizer, tokens or _TOKENS)
-        taken = probe_of(documents, length, tokens or _TOKENS, tokenizer.sha256, batch_size or _BATCH)
+        taken = text_probe(module, tokenizer, texts, tokens, sequence_length, batch_size)
     elif taken.tokenizer != tokenizer.sha256:
         raise UserError(
             f"probe is {probe}, whose tokens are of the tokenizer {taken.tokenizer[:12]}, but ckpt_path has "
@@ -100,25 +88,3 @@ def fingerprint(
         f"Compare it  lit-moe drift --before {target} --after OTHER.npz",
         f"Watch it    lit-moe fit … --trainer.callbacks+=lit_moe.RouterDrift --trainer.callbacks.reference {target}",
     )
-
-
-def _length(given: int | None, longest: int | None) -> int:
-    if given is not None and longest is not None and given > longest:
-        raise UserError(f"sequence_length is {given}, but the model takes at most {longest}; give that or less.")
-    return given or min(_LENGTH, longest or _LENGTH)
-
-
-def _documents(texts: Mapping[str, str] | None, tokenizer: Tokenizer, tokens: int) -> dict[str, Sequence[list[int]]]:
-    """Return token ids of documents by domain, each as a run trains on it: with what begins and ends it."""
-    if texts is not None:
-        read = {name: [read_text(Path(path))] for name, path in texts.items()}
-    else:
-        read = {}
-        for chapter in Austen().documents():
-            known = read.setdefault(chapter.group, [])
-            if sum(map(len, known)) <= 16 * tokens:  # more characters than tokens
-                known.append(chapter.text)
-    return {
-        name: [[*tokenizer.start, *tokenizer.encode(text), tokenizer.end_of_text] for text in each]
-        for name, each in read.items()
-    }

@@ -15,9 +15,10 @@ from lit_core.errors import UserError
 from lit_core.files.formats import NewerFormat
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe.callbacks import RouterDrift
-from lit_moe.fingerprint import Fingerprint, Probe, probe_of
+from lit_moe.fingerprint import Fingerprint
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import BiasRouter, DecoderConfig, HFConfig, MoEConfig
+from lit_moe.probe import Probe, probe_of
 
 DOMAINS = ("new", "old")
 
