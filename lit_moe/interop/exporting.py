@@ -21,6 +21,7 @@ from lit_core.files.outputs import new_folder
 from lit_core.files.paths import make_folder, sync_folder
 from lit_core.files.temporary import temporary
 from lit_core.lightning.checkpoint import load_checkpoint_file
+from lit_core.lightning.later_weights import lacks_weights
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.lm.transformers_loading import quiet_transformers
 from lit_core.screen import say
@@ -129,8 +130,14 @@ def _write_ours(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int
 
 def _write_theirs(folder: Path, ckpt_path: str, shard_bytes: int, end_of_text: int | None) -> str:
     """Write weights and config of a model that is transformers' already, and return the name of its class."""
-    decoder = _merged(ckpt_path).decoder
+    module, checkpoint = load_module(ckpt_path, "meta")
+    if module.adapter is not None:
+        module = _merged(ckpt_path)
+    decoder = module.decoder
     assert isinstance(decoder, HFDecoder)
+    if module.adapter is None and lacks_weights(decoder):  # the file itself is the weights, and not copied
+        module.load_state_dict(checkpoint["state_dict"], assign=True)
+        decoder.model.tie_weights()
     with quiet_transformers():
         decoder.model.save_pretrained(folder, max_shard_size=shard_bytes)
     return type(decoder.model).__name__

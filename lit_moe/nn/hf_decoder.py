@@ -75,7 +75,8 @@ class HFDecoder(ExactBuffers):
         self.tokenizer: Tokenizer | None = None
         self._unread: str | None = None
         self._build(config, vocab_size)
-        self._copy = [_small_copy(self.model)] if lacks_weights(self.model) else []  # in a list, so as to be no part
+        later = come_later() and lacks_weights(self.model)
+        self._copy = [_small_copy(self.model)] if later else []  # in a list, so as to be no part
         if None in self._copy:
             with weights_come_later(False):
                 self._build(config, vocab_size)

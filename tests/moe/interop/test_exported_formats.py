@@ -65,3 +65,20 @@ def test_merged_adapters_keep_the_format_of_the_weights(theirs, token_root, tmp_
     module, _ = load_module(tmp_path / "model.ckpt")
     ids = torch.randint(4, 300, (2, 12))
     torch.testing.assert_close(model.float()(ids).logits, module.eval()(ids), rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", pytest.param("qwen3_next", marks=pytest.mark.slow), "gemma2"])
+def test_an_export_reads_weights_from_the_file_and_holds_no_model_beside(kind, tmp_path, monkeypatch):
+    """Also those that two modules share."""
+    config = small_config(kind).to_dict() | {"eos_token_id": None}
+    module = MoELanguageModel(DecoderConfig(config["vocab_size"]), hugging_face=HFConfig(config=config))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.trainer = trainer
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    monkeypatch.setattr("lit_moe.interop.exporting._merged", None)
+    model, _ = exported(tmp_path)
+    state = module.state_dict()
+    assert model.state_dict().keys() == {name.removeprefix("decoder.model.") for name in state}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[f"decoder.model.{name}"]), name
