@@ -48,7 +48,7 @@ def export_model(ckpt_path: str, output: str, shard_bytes: int = 5_000_000_000) 
     The architecture is the one of Llama, Qwen2, Qwen3, Mixtral, OLMoE, Qwen2-MoE and Qwen3-MoE that can express the
     decoder. A mixture that only Qwen2-MoE can express, such as one with ungated shared experts, becomes a Qwen2-MoE
     whose shared gate has a constant value. Weights keep their number format and are written shard by shard, so that at
-    most one shard is in memory.
+    most one shard is in memory; a model of transformers is in memory once.
 
     Args:
         ckpt_path: Checkpoint of ``lit-moe fit``, import or upcycle.

@@ -199,8 +199,9 @@ class Decoder(nn.Module):
         idle = 0
         for module in self.modules():
             if isinstance(module, MoEFeedForward):
-                stacked = module.experts.gate_up[0].numel() + module.experts.down[0].numel()
-                idle += stacked * (module.router.n_experts - module.router.top_k)
+                count = next(inner.n_experts for inner in module.experts.modules() if isinstance(inner, GroupedExperts))
+                of_one = sum(parameter.numel() for parameter in module.experts.parameters()) // count
+                idle += of_one * (module.router.n_experts - module.router.top_k)
         return ParameterCounts(total, total - idle, total - embeddings, total - idle - embeddings)
 
     def flops_per_token(self, sequence_length: int) -> int:
