@@ -187,6 +187,7 @@ CALLBACKS = {
     core.PresentOptimizer: lambda folder: core.PresentOptimizer(),
     core.RunCheckpoint: lambda folder: core.RunCheckpoint(dirpath=str(folder)),
     core.RunRecord: lambda folder: core.RunRecord({}, folder / "config.yaml"),
+    core.UnmovedWeights: lambda folder: core.UnmovedWeights(),
     PredictionTable: lambda folder: PredictionTable(folder / "table.csv"),
 }
 

@@ -12,6 +12,7 @@ from lit_core.callbacks.run_checkpoint import RunCheckpoint
 from lit_core.callbacks.run_progress import RunProgress
 from lit_core.callbacks.run_record import RunRecord
 from lit_core.callbacks.run_summary import RunSummary
+from lit_core.callbacks.unmoved_weights import UnmovedWeights
 from lit_core.errors import Stopped
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "RunRecord",
     "RunSummary",
     "Stopped",
+    "UnmovedWeights",
 ]

@@ -100,7 +100,11 @@ def load_weights(module: LightningModule, state: dict[str, Any], path: str, argu
 
 
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Copy a moment to the parameter's devices; AdamW's step count stays a scalar where the optimizer keeps it."""
+    """Copy a moment to the parameter's devices; AdamW's step count stays a scalar where the optimizer keeps it.
+
+    Moments of a weight in 16 bits are float32.
+    """
     if value.shape != parameter.shape:
         return value.clone()
-    return divided_like(value, parameter.detach()).to(parameter.device, copy=True)
+    dtype = torch.promote_types(parameter.dtype, torch.float32) if value.dtype.is_floating_point else value.dtype
+    return divided_like(value, parameter.detach()).to(parameter.device, dtype, copy=True)

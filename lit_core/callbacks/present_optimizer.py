@@ -144,6 +144,8 @@ def _keep_fitting_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         parameter: number for parameter, number in zip(parameters, numbers, strict=False) if number in state
     }  # Lightning compares how many there are
     fitting = fitting_moments(optimizer, {parameter: state[number] for parameter, number in found.items()})
+    for parameter, moments in fitting.items():
+        state[found[parameter]] = moments
     for parameter in found.keys() - fitting.keys():
         del state[found[parameter]]
         if optimizer.state.get(parameter):

@@ -30,6 +30,7 @@ from lit_core.callbacks import (
     RunProgress,
     RunRecord,
     RunSummary,
+    UnmovedWeights,
 )
 from lit_core.callbacks.run_record import config_text
 from lit_core.cli import arguments, checkpoint_config
@@ -276,6 +277,7 @@ class LitCLI(CommandLine):
             GracefulStop(),
             PresentOptimizer(),
             MonitoredKeys(),
+            UnmovedWeights(),
             *([BranchFrom(branch)] if branch else []),
             run_record,
             RunAnswer(self.answer),

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_core.errors import UserError
+from lit_core.lightning.float32_steps import LOW_BITS, for_weights_in, step_in_float32
 from lit_core.lightning.parts import learning_rate_factors, say_parts, scale_steps
 from lit_core.screen import rank_zero_info
 
@@ -28,7 +29,8 @@ def build_optimizers(
     """Make the optimizer over two groups, with and without weight decay, and its schedule.
 
     Weight decay applies to parameters of two or more dimensions that are not biases. Frozen parameters are in no group.
-    What has a learning-rate factor is in groups of its own, behind the others.
+    What has a learning-rate factor is in groups of its own, behind the others. Weights in bfloat16 are trained in
+    float32, see `lit_core.lightning.float32_steps`.
 
     Args:
         module: The module that is trained.
@@ -40,8 +42,8 @@ def build_optimizers(
         What ``configure_optimizers`` returns.
 
     Raises:
-        UserError: If torch's classes refuse their arguments, the schedule does not depend on the step, or a pattern
-            names no parameter.
+        UserError: If torch's classes refuse their arguments, the schedule does not depend on the step, a pattern
+            names no parameter, or the weights are in a format in which the optimizer can't train them.
     """
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     factor_of = learning_rate_factors(module, lr_factors or {})
@@ -56,6 +58,7 @@ def build_optimizers(
         factors += [factor for group in both if group["params"]]
     try:
         built = optimizer(groups)
+        step_in_float32(built)
         schedule = None if scheduler is None else scheduler(built)
     except (TypeError, ValueError) as error:  # of torch's own classes, which check their arguments here only
         if isinstance(error, UserError):
@@ -96,7 +99,7 @@ def fitting_moments(optimizer: Optimizer, moments: Mapping[Tensor, dict[str, Any
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter in moments and _names_of_moments(optimizer, group, parameter) <= moments[parameter].keys():
-                fitting[parameter] = moments[parameter]
+                fitting[parameter] = for_weights_in(parameter.dtype, moments[parameter])
     if len(fitting) < len(moments):
         rank_zero_info(
             f"The checkpoint's moments are not those of {type(optimizer).__name__} with its present options, so they "
@@ -108,7 +111,7 @@ def fitting_moments(optimizer: Optimizer, moments: Mapping[Tensor, dict[str, Any
 def _names_of_moments(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> set[str]:
     """Return what an optimizer keeps of a parameter, as a step on a small one of as many dimensions shows."""
     if optimizer.state.get(parameter):
-        return set(optimizer.state[parameter])
+        return set(optimizer.state[parameter]) - set(LOW_BITS)
     small = torch.zeros([1] * parameter.ndim, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
     small.grad = torch.zeros_like(small)
     copy = object.__new__(type(optimizer))
@@ -118,4 +121,4 @@ def _names_of_moments(optimizer: Optimizer, group: dict[str, Any], parameter: Te
         type(optimizer).step(copy)  # not that of the instance, which a schedule has bound to it
     except (KeyError, TypeError, RuntimeError):  # it steps in another way, such as with a closure
         return set()
-    return set(state[small])
+    return set(state[small]) - set(LOW_BITS)  # which begin at 0

@@ -103,11 +103,12 @@ def divided_like(whole: Any, own: Tensor) -> Any:
         own: A tensor of the same shape, divided or not.
 
     Returns:
-        A DTensor with a copy of this device's part if `own` is a DTensor; otherwise the whole tensor.
+        A DTensor with a copy of this device's part if `own` is a DTensor; otherwise the whole tensor. Its dtype is that
+        of the whole.
     """
     if not isinstance(own, DTensor):
         return whole.whole() if isinstance(whole, ScatteredTensor) else whole
-    divided: Any = torch.empty_like(own, requires_grad=False)
+    divided: Any = torch.empty_like(own, dtype=whole.dtype, requires_grad=False)
     divided.to_local().copy_(whole[region_of(own)])
     return divided
 

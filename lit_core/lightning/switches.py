@@ -42,8 +42,8 @@ TRAINER: dict[str, Use] = {
     "num_nodes": Use("works", "as `devices`"),
     "precision": Use(
         "works",
-        "all but `transformer-engine`, which needs its package; under `16-true` the eps of AdamW rounds to 0, so the "
-        "loss may become nan, which ends the run",
+        "`bf16-mixed` for sound training at half the width; `16-true` is refused where it would train, as small "
+        "gradients would become 0, and `transformer-engine` needs its package",
     ),
     "logger": Use("works", "added to TensorBoard and `metrics.csv` of the run folder; false switches all off"),
     "callbacks": Use("works", "added to those of every run; see the second table"),

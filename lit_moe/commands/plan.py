@@ -85,26 +85,28 @@ def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:
             f"`data.global_batch_size` is {batch}, but {world} × {micro} samples (devices × micro_batch_size) are "
             f"taken at once; give a multiple of {world * micro}."
         )
-    expert_parallel = _expert_parallel(trainer["strategy"])
-    if world % (expert_parallel or 1):
+    sharding = _sharding(trainer["strategy"])
+    expert_parallel = (sharding or {}).get("expert_parallel", 1)
+    if world % expert_parallel:
         raise UserError(
             f"`expert_parallel` is {expert_parallel}, but must divide {world} devices; set it to a divisor."
         )
     precision = str(trainer["precision"])
     return Layout(
         devices=world,
-        sharded=expert_parallel is not None,
-        expert_parallel=expert_parallel or 1,
+        sharded=sharding is not None,
+        expert_parallel=expert_parallel,
         precision=_ALIASES.get(precision, precision),
         micro_batch_size=micro,
         sequence_length=data["sequence_length"],
         accumulation=batch // (world * micro),
         gpu=trainer["accelerator"] != "cpu",
+        reduce_once=(sharding or {}).get("reduce_once", False),
     )
 
 
-def _expert_parallel(strategy: Any) -> int | None:
-    """Return among how many devices a strategy divides the experts; None if it does not shard."""
+def _sharding(strategy: Any) -> dict[str, Any] | None:
+    """Return the arguments of a `ShardedStrategy`; None of a strategy that does not shard."""
     name = strategy if isinstance(strategy, str) else strategy["class_path"]
     if name in ("auto", "single_device") or name.startswith("ddp") or name.endswith("DDPStrategy"):
         return None
@@ -114,7 +116,7 @@ def _expert_parallel(strategy: Any) -> int | None:
             raise UserError(
                 f"`trainer.strategy` is {name}, a class without arguments; write it as gpu8_fsdp2.yaml does."
             )
-        return int(strategy["init_args"]["expert_parallel"])
+        return dict(strategy["init_args"])
     raise UserError(f"`trainer.strategy` is {name}, but a plan knows ddp and lit_moe.ShardedStrategy; set one of them.")
 
 

@@ -18,6 +18,7 @@ from lit_core.errors import RunFailure, Stopped, UserError, check_at_least
 from lit_core.files.paths import replace_whole
 from lit_core.files.temporary import temporary
 from lit_core.lightning.checkpoint import check_weights
+from lit_core.lightning.float32_steps import for_weights_in
 from lit_core.lightning.internals import set_data_parallel_size
 from lit_core.lightning.part_writer import PartWriter
 from lit_core.lightning.sharded_checkpoint import (
@@ -172,7 +173,7 @@ class ShardedStrategy(ModelParallelStrategy):
                     name: divided_like(value, parameters[number])
                     if getattr(value, "shape", None) == parameters[number].shape
                     else value
-                    for name, value in state.items()
+                    for name, value in for_weights_in(parameters[number].dtype, state).items()
                 }
                 for number, state in saved["state"].items()
             }

@@ -7,13 +7,14 @@ from torch import nn
 
 from lit_core.errors import UserError, check_above, require
 from lit_core.files.tables import text_table
+from lit_core.lightning.float32_steps import AT_ONCE
 from lit_core.progress import duration
 from lit_core.screen import on_screen
 from lit_moe.functional.token_nll import MAX_LOGITS
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import Decoder, FeedForward
 from lit_moe.nn.attention import Attention
-from lit_moe.plan.memory import Layout, StepMemory, count, mixtures, total
+from lit_moe.plan.memory import FLOAT32, Layout, StepMemory, count, mixtures, total
 
 Rows = list[tuple[str, ...]]
 OURS_ONLY = "a plan knows the activations of lit_moe's own decoder only; give a decoder of its shape"
@@ -152,11 +153,12 @@ def training_flops(decoder: Decoder, layout: Layout) -> tuple[int, int]:
 
 
 def optimizer_memory(model: MoELanguageModel, layout: Layout) -> tuple[float, int]:
-    """Return the bytes of the optimizer's states per byte of trained weights, and the bytes of its workspace.
+    """Return the bytes of the optimizer's states per trained weight, and the bytes of its workspace.
 
     Frozen weights have neither. The states are counted after a step of the optimizer on the meta device. The workspace
     is that of AdamW: nothing if it is fused, the size of all weights if it updates them at once, as torch does on GPUs,
-    otherwise twice the largest weight.
+    otherwise twice the largest weight. Weights in 16 bits have their lower bits among the states, and the workspace
+    holds some of them at a time, with their gradients, in float32.
 
     Args:
         model: The language model, which may be on the meta device; it is not changed.
@@ -175,10 +177,14 @@ def optimizer_memory(model: MoELanguageModel, layout: Layout) -> tuple[float, in
     sizes = [weight.numel() for weight in weights]
     states = [value for state in built.state.values() for value in state.values() if torch.is_tensor(value)]
     per_weight = sum(value.numel() for value in states if value.dim()) / sum(sizes)
-    if fused:
-        return per_weight, 0
-    at_once = layout.gpu if foreach is None else foreach
-    return per_weight, layout.stored * (sum(sizes) if at_once else 2 * max(sizes))
+    low = layout.stored < FLOAT32
+    shards = layout.devices if layout.sharded else 1
+    stepped = min(sum(sizes), AT_ONCE * shards + max(sizes)) if low else sum(sizes)
+    workspace = 2 * FLOAT32 * stepped if low else 0
+    if not fused:
+        at_once = layout.gpu if foreach is None else foreach
+        workspace += FLOAT32 * (stepped if at_once else 2 * max(sizes))
+    return FLOAT32 * per_weight + 2 * low, workspace
 
 
 def wire_bytes(decoder: Decoder, layout: Layout) -> dict[str, float]:
@@ -186,10 +192,10 @@ def wire_bytes(decoder: Decoder, layout: Layout) -> dict[str, float]:
 
     A ring of n devices sends (n - 1) / n of what is gathered or reduced to parts, and twice that where all get the sum.
     DDP sums the gradients once. FSDP2 gathers the weights of layers for each forward and each backward pass, embedding
-    and output once for both, and reduces the gradients of trained weights after each backward pass; those of experts
-    among the devices that hold the same ones. Expert parallelism sends the tokens to their experts and back, D numbers
-    per chosen expert, in each forward pass and its gradients in the backward pass; activation checkpointing repeats the
-    forward pass.
+    and output once for both, and reduces the gradients of trained weights in float32 after each backward pass, or once
+    per step; those of experts among the devices that hold the same ones. Expert parallelism sends the tokens to their
+    experts and back, D numbers per chosen expert, in each forward pass and its gradients in the backward pass;
+    activation checkpointing repeats the forward pass.
 
     Args:
         decoder: The network, which may be on the meta device.
@@ -205,10 +211,10 @@ def wire_bytes(decoder: Decoder, layout: Layout) -> dict[str, float]:
         return (n - 1) / n * (inner - routed) + (n - ep) / n * routed / ep, (n - 1) / n * (whole - inner)
 
     of_layers, of_outer = sent_by_layers_and_outer(trained=False)
-    micro_batches = layout.accumulation * layout.stored
+    reductions = 1 if layout.reduce_once else layout.accumulation
     sent = {
-        "weights, gathered": micro_batches * (2 * of_layers + of_outer),
-        "gradients, reduced": micro_batches * sum(sent_by_layers_and_outer(trained=True)),
+        "weights, gathered": layout.accumulation * layout.used * (2 * of_layers + of_outer),
+        "gradients, reduced": reductions * FLOAT32 * sum(sent_by_layers_and_outer(trained=True)),
     }
     if config.moe is not None and ep > 1:
         rows = layout.accumulation * config.n_layers * config.moe.top_k * layout.tokens

@@ -2,7 +2,7 @@
 
 Symbols: T tokens of a micro-batch on one device, D model width, V vocabulary, I hidden width of a feed-forward layer or
 of one expert, E experts, k experts per token, H query heads, Q and K widths of all query heads and of all key heads;
-b bytes of a stored number (weights, residual stream), m bytes of an operand of a matrix product.
+b bytes of a number of the residual stream, m bytes of an operand of a matrix product.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from lit_core.errors import UserError
 from lit_moe.functional.token_nll import MAX_LOGITS
 from lit_moe.nn import Decoder, DecoderConfig, MoEFeedForward
 
-#: Bytes of a stored number and of an operand of a matrix product, by Lightning's name of the precision.
-PRECISIONS = {"32-true": (4, 4), "bf16-mixed": (4, 2), "16-mixed": (4, 2), "bf16-true": (2, 2), "16-true": (2, 2)}
+#: Bytes of a stored weight and of an operand of a matrix product, by Lightning's name of the precision.
+PRECISIONS = {"32-true": (4, 4), "bf16-mixed": (4, 2), "16-mixed": (4, 2), "bf16-true": (2, 2)}
+#: Bytes of a gradient that FSDP2 reduces, and of an optimizer's moment: float32 in every precision.
+FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Layout:
         sequence_length: Tokens per sequence.
         accumulation: Micro-batches per optimizer step.
         gpu: Whether the devices are GPUs, whose experts and optimizer have other implementations.
+        reduce_once: Whether gradients are reduced once per optimizer step, not in each micro-batch; only if sharded.
     """
 
     devices: int = 1
@@ -43,6 +46,7 @@ class Layout:
     sequence_length: int = 512
     accumulation: int = 1
     gpu: bool = False
+    reduce_once: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -68,7 +72,7 @@ class Layout:
 
     @property
     def stored(self) -> int:
-        """Bytes of a stored number."""
+        """Bytes of a stored weight."""
         return PRECISIONS[self.precision][0]
 
     @property
@@ -77,9 +81,17 @@ class Layout:
         return PRECISIONS[self.precision][1]
 
     @property
+    def used(self) -> int:
+        """Bytes of a weight as a layer has it, of its gradient and of a number of the residual stream.
+
+        FSDP2 gathers weights in the format of the operands.
+        """
+        return self.operand if self.sharded else self.stored
+
+    @property
     def mixed(self) -> bool:
-        """Whether operands are copies of stored numbers in a narrower format."""
-        return self.stored != self.operand
+        """Whether operands are copies of weights and activations in a narrower format."""
+        return self.used != self.operand
 
 
 def layer_activations(config: DecoderConfig, layout: Layout) -> int:
@@ -101,7 +113,7 @@ def layer_activations(config: DecoderConfig, layout: Layout) -> int:
     """
     D, m, moe = config.d_model, layout.operand, config.moe
     queries, keys = config.n_heads * config.head_width, config.kv_heads * config.head_width
-    norms = 2 * (8 * D if config.norm == "rmsnorm" else D * layout.stored)
+    norms = 2 * (8 * D if config.norm == "rmsnorm" else D * layout.used)
     attention = (3 if layout.mixed else 1) * D * m + 2 * (queries + keys) * m + 4 * config.n_heads
     if config.qk_norm is not None:
         attention += 8 * (queries + keys)
@@ -131,7 +143,7 @@ class StepMemory:
     Args:
         decoder: The network, which may be on the meta device.
         layout: Division of a training step over devices.
-        states: Bytes of the optimizer's states per byte of trained weights.
+        states: Bytes of the optimizer's states per trained weight.
         workspace: Bytes that the optimizer needs while it steps, before sharding.
     """
 
@@ -139,23 +151,23 @@ class StepMemory:
         self.config, self.layout = decoder.config, layout
         shards = layout.devices if layout.sharded else 1
         sizes, trained = ([_size(layer, layout, only) for layer in decoder.layers] for only in (False, True))
-        outer, outer_trained = (
-            (count([decoder], only) - count(decoder.layers, only)) * layout.stored for only in (False, True)
-        )
-        self.weights = (sum(layer for layer, _ in sizes) + outer) / shards
-        self.of_layer = [layer / shards for layer, _ in trained]  # gradients
-        self.of_outer = outer_trained / shards
+        outer, outer_trained = (count([decoder], only) - count(decoder.layers, only) for only in (False, True))
+        self.weights = (sum(layer for layer, _ in sizes) + outer) * layout.stored / shards
+        self.of_layer = [layer * layout.stored / shards for layer, _ in trained]  # gradients
+        self.of_outer = outer_trained * layout.stored / shards
         self.gradients = sum(self.of_layer) + self.of_outer
-        self.states, self.workspace = self.gradients * states, workspace / shards
+        self.whole_gradients = (sum(whole for _, whole in trained) + outer_trained) * FLOAT32
+        self.states, self.workspace = self.gradients / layout.stored * states, workspace / shards
         self.head = self.config.vocab_size * self.config.d_model
-        self.entry = layout.tokens * self.config.d_model * layout.stored
+        self.entry = layout.tokens * self.config.d_model * layout.used
         self.activations = layer_activations(self.config, layout)
         whole, whole_trained = (max(gathered for _, gathered in one) for one in (sizes, trained))
-        self.copies = 2 * whole / layout.stored if layout.mixed else 0.0
+        self.copies = 2 * whole if layout.mixed else 0.0
         self.exchange = [0.0, 0.0]  # at the loss, in the backward pass
         if layout.sharded:
-            gathered = outer + 2 * whole
-            self.exchange = [gathered, gathered + outer_trained + 2 * whole_trained]
+            gathered = (outer + 2 * whole) * layout.used
+            reduced = (outer_trained + whole_trained) * layout.used + whole_trained * FLOAT32
+            self.exchange = [gathered, gathered + reduced]
         elif layout.devices > 1:
             self.exchange = [self.gradients, self.gradients]
         if layout.expert_parallel > 1 and self.config.moe is not None:
@@ -171,9 +183,9 @@ class StepMemory:
         config, layout = self.config, self.layout
         chunked = layout.tokens * config.vocab_size > MAX_LOGITS
         recompute, n_layers = config.activation_checkpointing, config.n_layers
-        end = layout.tokens * config.d_model * (8 + layout.stored)
+        end = layout.tokens * config.d_model * (8 + layout.used)
         return self._parts(
-            self._former + (2 * self.head * layout.stored if chunked else 0),
+            self._former + (2 * self.head * layout.used if chunked else 0),
             n_layers * (self.entry if recompute else self.activations) + end,
             (0 if recompute else n_layers * self.copies) + (2 * self.head if layout.mixed else 0),
             self.exchange[0],
@@ -216,7 +228,9 @@ class StepMemory:
     @property
     def _former(self) -> float:
         """Gradients of earlier micro-batches."""
-        return self.gradients if self.layout.accumulation > 1 else 0.0
+        if self.layout.accumulation == 1:
+            return 0.0
+        return self.whole_gradients if self.layout.reduce_once else self.gradients
 
     def _parts(
         self, gradients: float, activations: float, copies: float, communication: float, logits: float = 0.0
@@ -249,10 +263,10 @@ def count(modules: Iterable[nn.Module | None], trained: bool = False) -> int:
 
 
 def _size(layer: nn.Module, layout: Layout, trained: bool) -> tuple[float, float]:
-    """Return the bytes of a layer of which a device holds a part, all together, and those that it needs to run it."""
+    """Return the weights of a layer of which a device holds a part, all together, and those that it needs to run it."""
     routed = count((mixture.experts for mixture in mixtures(layer)), trained)
     every = count([layer], trained)
-    return every * layout.stored, (every - routed + routed / layout.expert_parallel) * layout.stored
+    return every, every - routed + routed / layout.expert_parallel
 
 
 def mixtures(model: nn.Module) -> list[MoEFeedForward]:

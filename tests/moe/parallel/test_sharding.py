@@ -11,6 +11,7 @@ from ranks import on_ranks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from lit_core.callbacks import UnmovedWeights
 from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
 from lit_moe import MoELanguageModel, RouterBalance, RouterDrift, ShardedStrategy
@@ -67,7 +68,9 @@ def compare(make_trainer, byte_data, read_metrics, tmp_path):
     """Trains on one process and on two, and compares gradients, weights and all that is logged."""
 
     def fit(name, batch, settings, model):
-        trainer = make_trainer(RouterBalance(), Record(tmp_path / f"{name}.pt"), name=name, **settings)
+        trainer = make_trainer(
+            RouterBalance(), UnmovedWeights(), Record(tmp_path / f"{name}.pt"), name=name, **settings
+        )
         trainer.fit(language_model(**model), datamodule=byte_data(global_batch_size=batch, replay=False))
 
     def both(strategy, accumulation, *, devices=2, **model):

@@ -1,6 +1,7 @@
 """What `plan` says, against torch's own tracking of real training steps."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from lit_moe.cli import main
 from lit_moe.functional.token_nll import token_nll
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import AdapterConfig, Decoder, DecoderConfig, MoEConfig, PenaltyRouter
-from lit_moe.parallel.sharding import shard
+from lit_moe.parallel.sharding import shard, without_reduction
 from lit_moe.plan.costs import optimizer_memory, plan, training_flops, wire_bytes
 from lit_moe.plan.memory import Layout, StepMemory, total
 
@@ -73,7 +74,7 @@ def tracked(model, layout):
         stepped(optimizer)  # which makes the optimizer's states
         for _ in range(layout.accumulation):
             tracker.reset_mod_stats()
-            with torch.autocast("cpu", torch.bfloat16, enabled=layout.mixed):
+            with torch.autocast("cpu", torch.bfloat16, enabled="mixed" in layout.precision):
                 loss = model.training_step(batch, 0)
             [now] = tracker.get_tracker_snapshot("current").values()
             loss.backward()
@@ -117,22 +118,25 @@ def test_memory_of_variants_is_what_torch_tracks(name):
 def pretended():
     """Puts a model on the first of several devices, of which the others are only pretended to be there."""
 
-    def divide(model, devices):
+    def divide(model, devices, precision="32-true"):
         dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=devices)
         names = ("data_parallel", "tensor_parallel")
-        shard(model.decoder, init_device_mesh("cpu", (devices, 1), mesh_dim_names=names))
+        shard(model.decoder, init_device_mesh("cpu", (devices, 1), mesh_dim_names=names), precision)
 
     yield divide
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("devices", [2, 8])
-def test_memory_of_a_shard_is_what_torch_tracks(devices, pretended):
+def test_memory_of_a_shard_is_what_torch_tracks(devices, precision, pretended):
     model = language_model("dense")
-    layout = Layout(devices, True, micro_batch_size=BATCH, sequence_length=LENGTH)
+    layout = Layout(devices, True, 1, precision, BATCH, LENGTH)
     guess = max(total(parts) for parts in guessed(model, layout).values())
-    pretended(model, devices)
+    if layout.stored == 2:
+        model.to(torch.bfloat16)
+    pretended(model, devices, precision)
     assert guess == pytest.approx(tracked(model, layout)[0], rel=0.15)
 
 
@@ -151,14 +155,20 @@ class Wire(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_shards_gather_and_reduce_what_is_said(recompute, pretended):
+@pytest.mark.parametrize(
+    ("recompute", "precision", "accumulation"),
+    [(False, "32-true", 1), (True, "32-true", 1), (False, "bf16-mixed", 1), (False, "bf16-true", 3)],
+)
+def test_shards_gather_and_reduce_what_is_said(recompute, precision, accumulation, pretended):
     model = language_model("dense", activation_checkpointing=recompute)
-    said = wire_bytes(model.decoder, Layout(4, True))
-    pretended(model, 4)
+    said = wire_bytes(model.decoder, Layout(4, True, 1, precision, accumulation=accumulation, reduce_once=True))
+    model.to(torch.bfloat16 if precision == "bf16-true" else torch.float32)
+    pretended(model, 4, precision)
     ids = torch.randint(model.config.vocab_size, (2, 33))
-    with Wire() as wire:
-        model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
+    with Wire() as wire, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        for index in range(accumulation):
+            with without_reduction(model) if index + 1 < accumulation else nullcontext():
+                model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
     assert said["weights, gathered"] == pytest.approx(ring(4, wire.gathered))
     assert said["gradients, reduced"] == pytest.approx(ring(4, wire.reduced))
 
@@ -174,13 +184,14 @@ def test_the_optimizer_needs_what_torch_tracks(foreach):
 
 def test_states_are_counted_for_any_optimizer():
     kinds = {
-        2.0: lambda weights: torch.optim.AdamW(weights, fused=True),
-        1.0: lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9),
-        0.0: lambda weights: torch.optim.SGD(weights, lr=0.1),
+        8: lambda weights: torch.optim.AdamW(weights, fused=True),
+        4: lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9),
+        0: lambda weights: torch.optim.SGD(weights, lr=0.1),
     }
     for states, kind in kinds.items():
         assert optimizer_memory(on_meta("dense", kind), LAYOUT)[0] == pytest.approx(states)
-    assert optimizer_memory(on_meta("dense", kinds[2.0]), LAYOUT)[1] == 0
+        assert optimizer_memory(on_meta("dense", kind), Layout(precision="bf16-true"))[0] == pytest.approx(states + 2)
+    assert optimizer_memory(on_meta("dense", kinds[8]), LAYOUT)[1] == 0
 
 
 @pytest.mark.parametrize("parts", [{"freeze": ["experts", "embedding"]}, {"freeze": ["layers.1.*"]}, {"adapter": LORA}])
@@ -200,7 +211,7 @@ def test_frozen_weights_have_no_gradients_states_or_traffic(parts):
     assert (step["gradients"], step["optimizer states"]) == (sum(gradients), sum(states))
     assert moments["loss"]["gradients"] == sum(gradients)  # of the first micro-batch
     assert moments["backward pass"]["gradients"] >= sum(gradients)
-    assert optimizer_memory(model, Layout()) == (2.0, 2 * max(gradients))
+    assert optimizer_memory(model, Layout()) == (8.0, 2 * max(gradients))
     assert wire_bytes(model.decoder, Layout(2))["gradients, summed"] == sum(gradients)
 
 
