@@ -15,7 +15,7 @@ _CATEGORIES = {"DIGIT": str.isdigit, "SPACE": str.isspace, "WORD": lambda one: o
 _SAMPLES = "aZé1. \n-_[(]):/'\"=~x!"
 _OWN = (c.LITERAL, c.RANGE)
 _UNBOUNDED = 100  # a repeat of so many characters or more
-_ONE = (c.LITERAL, c.NOT_LITERAL, c.ANY, c.IN)  # nodes that take one character
+_ONE = {c.LITERAL, c.NOT_LITERAL, c.ANY, c.IN}  # nodes that take one character
 LIMIT = 300_000  # of steps
 
 
@@ -48,20 +48,22 @@ class Steps:
         return self.count
 
     def _sequence(self, nodes, index, at):
-        if index == len(nodes):
-            yield at
-            return
-        for end in self._node(*nodes[index], at):
-            yield from self._sequence(nodes, index + 1, end)
+        while index < len(nodes):
+            op, value = nodes[index]
+            self.count += 1
+            if self.count > LIMIT:
+                raise OverflowError
+            if op not in _ONE:
+                for end in self._node(op, value, at):
+                    yield from self._sequence(nodes, index + 1, end)
+                return
+            if at == len(self.text) or not self.takes(op, value, self.text[at]):
+                return
+            index, at = index + 1, at + 1
+        yield at
 
     def _node(self, op, value, at):
-        self.count += 1
-        if self.count > LIMIT:
-            raise OverflowError
-        if op in _ONE:
-            if at < len(self.text) and self.takes(op, value, self.text[at]):
-                yield at + 1
-        elif op is c.SUBPATTERN:
+        if op is c.SUBPATTERN:
             yield from self._sequence(value[3], 0, at)
         elif op is c.BRANCH:
             for branch in value[1]:

@@ -89,12 +89,8 @@ def patterns():
                     anchored and found.get((pattern.pattern, pattern.flags), (0, True))[1],
                 )
         for node in ast.walk(tree):
-            call = (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and ast.unparse(node.func.value) == "re"
-            )
-            if not call or node.func.attr not in FUNCTIONS:
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if not is_call or node.func.attr not in FUNCTIONS or ast.unparse(node.func.value) != "re":
                 continue
             text = text_of(node.args[0], vars(module))
             if text is None or isinstance(text, re.Pattern):
