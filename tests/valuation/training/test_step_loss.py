@@ -7,6 +7,7 @@ import pytest
 import torch
 from digits_data import digits
 from own_digits import Digits, Mapped
+from own_llama import Llama
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,7 +15,7 @@ import lit_valuation
 from lit_core.errors import UserError
 from lit_valuation import ClassifierTask
 from lit_valuation.nn import MLP
-from lit_valuation.samples import Samples
+from lit_valuation.samples import NEXT_TOKEN, Samples, next_tokens
 from lit_valuation.training.step_loss import check_step_loss
 
 NAMES = tuple("0123456789")
@@ -157,3 +158,11 @@ def test_no_verb_fits_a_model_to_samples_without_the_check():
         if isinstance(node, ast.ImportFrom) and "fitted" in {name.name for name in node.names}
     }
     assert users == {"training/step_loss.py"}
+
+
+def test_of_texts_it_is_said_that_the_loss_was_not_checked(capsys):
+    x = torch.arange(40).reshape(4, 10)
+    texts = Samples(x, next_tokens(x), (NEXT_TOKEN,), tuple("abcd"), target="text")
+    check_step_loss(Llama(), texts)
+    said = capsys.readouterr().err
+    assert "was not checked: texts have a target per token" in said and "without shifting again" in said
