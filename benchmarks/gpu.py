@@ -26,8 +26,9 @@ from torch import Tensor
 from lit_core.errors import reason_of
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import DecoderConfig, PenaltyRouter, preset
-from lit_moe.plan.costs import optimizer_memory, training_flops
-from lit_moe.plan.memory import Layout, StepMemory, total
+from lit_moe.plan.costs import describe, optimizer_memory, training_flops
+from lit_moe.plan.layout import Layout
+from lit_moe.plan.memory import StepMemory, total
 
 #: Width of the model, hidden width of the dense layer, tokens; presets of mixtures have the same FLOPs.
 LAYERS = ((1024, 2816, 16384), (2048, 5632, 16384))
@@ -156,7 +157,7 @@ def planned(size: tuple[int, int, int, int], layout: Layout) -> tuple[MoELanguag
     optimizer = partial(torch.optim.AdamW, lr=1e-4, fused=True)
     with torch.device("meta"):
         model = MoELanguageModel(config, PenaltyRouter, optimizer)
-    moments = StepMemory(model.decoder, layout, *optimizer_memory(model, layout)).moments  # type: ignore[arg-type]
+    moments = StepMemory(describe(model.decoder, layout), layout, *optimizer_memory(model, layout)).moments
     return model, max(map(total, moments.values()))
 
 
@@ -199,7 +200,7 @@ def training_step(device: str, sizes: tuple[tuple[int, int, int, int], ...], lay
         "tokens": layout.tokens,
         "seconds": seconds,
         "tokens_per_second": layout.tokens / middle,
-        "flops_per_second": training_flops(decoder, layout)[0] * layout.tokens / middle,
+        "flops_per_second": training_flops(describe(decoder, layout), layout)[0] * layout.tokens / middle,
         "product_flops_per_second": speed,
         "memory_planned": memory,
         "memory_measured": torch.cuda.max_memory_allocated() if device == "cuda" else None,

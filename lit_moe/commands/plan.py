@@ -12,15 +12,17 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_core.cli import LitCLI
 from lit_core.errors import UserError, check_at_least
+from lit_core.lightning.later_weights import weights_come_later
+from lit_core.lm.config_file import config_of
 from lit_core.screen import say
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import HFConfig
 from lit_moe.parallel.strategy import ShardedStrategy
-from lit_moe.plan.costs import OURS_ONLY, check_costs, plan
-from lit_moe.plan.memory import Layout
+from lit_moe.plan.costs import check_costs, plan
+from lit_moe.plan.layout import Layout
 
 _ALIASES = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-_OWN = ("tflops", "utilisation", "price", "device_memory")
+_OWN = ("tflops", "utilisation", "price", "device_memory", "bandwidth")
 
 
 class PlanCLI(LitCLI):
@@ -53,13 +55,15 @@ class PlanCLI(LitCLI):
         config = self.config[subcommand]
         trainer, data = config.trainer, config.data.init_args
         own = {name: config[name] for name in _OWN}
-        _refuse_theirs(config.model)
+        theirs = _config_of_theirs(config.model)
         check_costs(**own)
         check_at_least(1, vocab_size=config.vocab_size)
         layout = layout_of(trainer, data)
-        vocab_size = _tokenizer_size(config.data) if config.vocab_size is None else config.vocab_size
+        vocab_size = config.vocab_size
+        if vocab_size is None:
+            vocab_size = (theirs or {}).get("vocab_size") or _tokenizer_size(config.data)
         with self.sized_as_checkpoint():
-            model = _on_meta(config.model, vocab_size)
+            model = _without_weights(config.model, theirs, vocab_size)
         model.configure_optimizers()  # refuses what `fit` would refuse
         steps = trainer.max_steps if trainer.max_steps > 0 else None
         say(*plan(model, layout, steps, **own).split("\n"))
@@ -85,38 +89,38 @@ def layout_of(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> Layout:
             f"`data.global_batch_size` is {batch}, but {world} × {micro} samples (devices × micro_batch_size) are "
             f"taken at once; give a multiple of {world * micro}."
         )
-    sharding = _sharding(trainer["strategy"])
-    expert_parallel = (sharding or {}).get("expert_parallel", 1)
-    if world % expert_parallel:
+    expert_parallel, reduce_once = _sharding(trainer["strategy"])
+    if world % (expert_parallel or 1):
         raise UserError(
             f"`expert_parallel` is {expert_parallel}, but must divide {world} devices; set it to a divisor."
         )
     precision = str(trainer["precision"])
     return Layout(
         devices=world,
-        sharded=sharding is not None,
-        expert_parallel=expert_parallel,
+        sharded=expert_parallel is not None,
+        expert_parallel=expert_parallel or 1,
         precision=_ALIASES.get(precision, precision),
         micro_batch_size=micro,
         sequence_length=data["sequence_length"],
         accumulation=batch // (world * micro),
         gpu=trainer["accelerator"] != "cpu",
-        reduce_once=(sharding or {}).get("reduce_once", False),
+        reduce_once=reduce_once,
     )
 
 
-def _sharding(strategy: Any) -> dict[str, Any] | None:
-    """Return the arguments of a `ShardedStrategy`; None of a strategy that does not shard."""
+def _sharding(strategy: Any) -> tuple[int | None, bool]:
+    """Return among how many devices a strategy divides the experts, None if it does not shard; and `reduce_once`."""
     name = strategy if isinstance(strategy, str) else strategy["class_path"]
     if name in ("auto", "single_device") or name.startswith("ddp") or name.endswith("DDPStrategy"):
-        return None
+        return None, False
     kind = pydoc.locate(name)
     if isinstance(kind, type) and issubclass(kind, ShardedStrategy):
         if isinstance(strategy, str):
             raise UserError(
                 f"`trainer.strategy` is {name}, a class without arguments; write it as gpu8_fsdp2.yaml does."
             )
-        return dict(strategy["init_args"])
+        arguments = strategy["init_args"]
+        return int(arguments["expert_parallel"]), bool(arguments.get("reduce_once", False))
     raise UserError(f"`trainer.strategy` is {name}, but a plan knows ddp and lit_moe.ShardedStrategy; set one of them.")
 
 
@@ -128,19 +132,21 @@ def _tokenizer_size(data: Namespace) -> int:
         raise UserError(f"{error} To plan without the data, give --vocab_size.") from error
 
 
-def _refuse_theirs(model: Namespace) -> None:
-    """Refuse a model of transformers, before anything else of the run is looked at."""
-    if model.init_args.hugging_face is not None:
-        theirs = HFConfig(**model.init_args.hugging_face.as_dict())
-        named = theirs.model or f"a config with model_type {(theirs.config or {})['model_type']}"
-        raise UserError(f"`hugging_face` is {named}, but {OURS_ONLY}.")
+def _config_of_theirs(model: Namespace) -> dict[str, Any] | None:
+    """Return the config of a model of transformers, of which only config.json is read; None for a decoder of ours."""
+    if model.init_args.hugging_face is None:
+        return None
+    theirs = HFConfig(**model.init_args.hugging_face.as_dict())
+    return theirs.config if theirs.model is None else config_of(theirs.model)
 
 
-def _on_meta(model: Namespace, vocab_size: int) -> MoELanguageModel:
+def _without_weights(model: Namespace, theirs: dict[str, Any] | None, vocab_size: int) -> MoELanguageModel:
     model = model.clone()
     model.init_args.decoder.vocab_size = vocab_size
+    if theirs is not None:
+        model.init_args.hugging_face.model, model.init_args.hugging_face.config = None, theirs
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MoELanguageModel, "model")
-    with torch.device("meta"):
+    with torch.device("meta") if theirs is None else weights_come_later():
         built: MoELanguageModel = parser.instantiate(Namespace(model=model)).model
     return built

@@ -221,19 +221,19 @@ class HFDecoder(ExactBuffers):
         """
         if sequence_length not in self._flops:
             try:
-                self._flops[sequence_length] = flops_per_token(self._twin(), sequence_length)
+                self._flops[sequence_length] = flops_per_token(self.twin(), sequence_length)
             except UnknownFlops as reason:
                 rank_zero_warn(f"The FLOPs of {type(self.model).__name__} are not known and logged as nan: {reason}.")
                 self._flops[sequence_length] = math.nan
         return self._flops[sequence_length]
 
-    def _twin(self) -> Any:
-        """Return a model of the same config on the meta device, in torch's default format."""
+    def twin(self, device: str = "meta") -> Any:
+        """Return a model of the same config on a device, in torch's default format."""
         config = copy.deepcopy(self.model.config)
         for part in (config, *(getattr(config, name) for name in config.sub_configs)):
             if part is not None:
                 part.dtype = torch.get_default_dtype()
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device(device):
             return self._kind(config)
 
     @property
@@ -244,7 +244,7 @@ class HFDecoder(ExactBuffers):
     def exact_in(self, dtype: torch.dtype) -> list[str]:
         """Return the names of what transformers keeps in float32; see `lit_moe.nn.hf_precision.kept_in_float32`."""
         if dtype not in self._exact:
-            names = kept_in_float32(self.model, self._twin, dtype)
+            names = kept_in_float32(self.model, self.twin, dtype)
             self._exact[dtype] = [f"model.{name}" for name in names]
         return self._exact[dtype]
 
@@ -283,6 +283,16 @@ class HFDecoder(ExactBuffers):
                 f"`adapter.targets` names {without_adapters(idle[0])}, but a {type(self.model).__name__} reads its "
                 "weight without a call of that layer, so an adapter would not be trained; name others."
             )
+
+    @property
+    def divides(self) -> bool:
+        """Whether the logits are the output layer of the hidden states; see `lit_core.lm.language_model.divides`."""
+        return self._divides
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the activations of layers are recomputed in the backward pass."""
+        return self._described.activation_checkpointing
 
     def check_sharded(self, precision: str) -> None:
         """Check that FSDP2 can divide the weights, of which it takes one number format per layer.

@@ -6,8 +6,9 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -28,8 +29,21 @@ class UnknownFlops(Exception):
     """The operations of a model are not known; the message says of which part."""
 
 
+class TokenCounts(NamedTuple):
+    """What one token's forward pass takes: operations, and over all layers experts and the parameters of these."""
+
+    flops: float
+    experts: float
+    expert_parameters: float
+
+
 def flops_per_token(model: Any, sequence_length: int) -> float:
-    """Return the floating-point operations of one token's forward pass.
+    """Return the floating-point operations of one token's forward pass; see `counts_per_token`."""
+    return counts_per_token(model, sequence_length).flops
+
+
+def counts_per_token(model: Any, sequence_length: int) -> TokenCounts:
+    """Return the floating-point operations of one token's forward pass, and the experts that it uses.
 
     They are two per multiply-add of every matrix product, convolution and triangular solve, as torch's own counter
     counts them in a forward pass of transformers' torch implementation. So linear attention counts what it does in
@@ -53,7 +67,7 @@ def flops_per_token(model: Any, sequence_length: int) -> float:
         uses = _uses(model, name, module)
         if uses is not None:
             module.forward = partial(counts.of_experts, module, uses)
-    for index, layer in enumerate(_layers(model)):
+    for index, layer in enumerate(largest_list(model)):
         layer.forward = partial(counts.of_layer, layer, index, layer.forward)
     with torch.device("meta"):
         tokens = torch.zeros(1, sequence_length, dtype=torch.long)
@@ -68,7 +82,7 @@ def flops_per_token(model: Any, sequence_length: int) -> float:
         raise UnknownFlops(f"its work depends on the tokens ({type(error).__name__}: {reason})") from error
     if any(map(_is_local, counts.kinds)) and not counts.attentions:
         raise UnknownFlops("it has local attention, of which its implementation does not tell the size")
-    return counts.total / sequence_length
+    return TokenCounts(*(counts.total / sequence_length).tolist())
 
 
 def triangular_solve(matrix: Sequence[int], sides: Sequence[int], **options: Any) -> int:
@@ -77,7 +91,7 @@ def triangular_solve(matrix: Sequence[int], sides: Sequence[int], **options: Any
 
 
 class _Counts:
-    """Operations of a forward pass: those of torch's counter, and of the parts that are counted by rule.
+    """Counts of a forward pass: operations, by torch's counter or by rule, uses of experts, and their parameters.
 
     Layers that differ only in their weights are counted once.
     """
@@ -88,21 +102,21 @@ class _Counts:
         self.attentions = 0
         self.kinds = _told(config, "layer_types") or _told(config, "attention_layers") or ()
         self._config, self._length = config, sequence_length
-        self._by_rule = 0.0
-        self._layers: dict[Any, tuple[float, Any]] = {}
+        self._by_rule = np.zeros(3)  # in the order of `TokenCounts`
+        self._layers: dict[Any, tuple[np.ndarray, Any]] = {}
 
     @property
-    def total(self) -> float:
-        """Operations so far."""
-        return self.counter.get_total_flops() + self._by_rule
+    def total(self) -> np.ndarray:
+        """Counts so far, in the order of `TokenCounts`."""
+        return self._by_rule + np.array([self.counter.get_total_flops(), 0, 0])
 
     def of_layer(self, layer: nn.Module, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Count a layer; the forward pass of the layer."""
         kind = self.kinds[index] if index < len(self.kinds) else None
-        key = (kind, _fingerprint(layer), _shapes(args), _shapes(kwargs))
+        key = (kind, fingerprint(layer), shapes(args), shapes(kwargs))
         if key in self._layers:
-            flops, output = self._layers[key]
-            self._by_rule += flops
+            counts, output = self._layers[key]
+            self._by_rule += counts
             return output
         before = self.total
         output = forward(*args, **kwargs)
@@ -115,7 +129,7 @@ class _Counts:
         """Count an attention, and return an output of its shape; called by transformers in place of its own."""
         batch, heads, queries, width = query.shape
         reach = self._reach(module, key.shape[2], kwargs)
-        self._by_rule += 2 * batch * heads * queries * reach * (width + value.shape[-1])
+        self._by_rule[0] += 2 * batch * heads * queries * reach * (width + value.shape[-1])
         self.attentions += 1
         return query.new_empty(batch, queries, heads, value.shape[-1]), None
 
@@ -152,10 +166,28 @@ class _Counts:
         hidden = tensors[0]
         n_experts = _n_experts(module)
         weights = [weight for name, weight in module.named_parameters() if weight.dim() > 1 and "bias" not in name]
-        self._by_rule += 2 * uses(tensors) * sum(weight.numel() for weight in weights) / n_experts
+        used = uses(tensors) / n_experts  # of all of them
+        products, whole = (sum(weight.numel() for weight in some) for some in (weights, module.parameters()))
+        self._by_rule += [2 * used * products, used * n_experts, used * whole]
         own = getattr(module, "weight", None)  # of one product, such as JetMoE's
         width = hidden.shape[-1] if own is None else own.shape[1]
         return hidden.new_empty(*hidden.shape[:-1], width)
+
+
+def routed_experts(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that hold the routed experts of a model, by name."""
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if "shared" not in name and (_is_stack(module) or name.endswith("experts"))
+    }
+    around = {name.rpartition(".")[0] for name in found}  # such as JetMoE's module around two products
+    return {name: module for name, module in found.items() if name not in around}
+
+
+def _is_stack(module: nn.Module) -> bool:
+    stacked = any(weight.dim() == 3 for weight in module.parameters(recurse=False))
+    return stacked and not isinstance(module, nn.modules.conv._ConvNd)
 
 
 def _uses(model: nn.Module, name: str, module: nn.Module) -> Callable[..., float] | None:
@@ -165,7 +197,7 @@ def _uses(model: nn.Module, name: str, module: nn.Module) -> Callable[..., float
     """
     arguments = list(inspect.signature(type(module).forward).parameters)[1:]
     stacked = [weight for weight in module.parameters(recurse=False) if weight.dim() == 3]
-    is_named, is_stack = name.endswith("experts"), bool(stacked) and not isinstance(module, nn.modules.conv._ConvNd)
+    is_named, is_stack = name.endswith("experts"), _is_stack(module)
     if "shared" in name or isinstance(module, nn.ModuleList) or not (is_named or is_stack):
         return None
     if getattr(module, "zero_expert_num", 0):
@@ -182,14 +214,14 @@ def _uses(model: nn.Module, name: str, module: nn.Module) -> Callable[..., float
     return None
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
+def largest_list(model: nn.Module) -> list[nn.Module]:
     """Return the layers of the largest list of a model."""
     lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
     sizes = [sum(weight.numel() for layer in layers for weight in layer.parameters()) for layers in lists]
     return lists[sizes.index(max(sizes))] if lists else []
 
 
-def _fingerprint(layer: nn.Module) -> tuple[Any, ...]:
+def fingerprint(layer: nn.Module) -> tuple[Any, ...]:
     """Return all on which the work of a layer depends, besides its input: equal for layers of one kind."""
     plain = (bool, int, float, str, type(None))
     parts = []
@@ -200,14 +232,14 @@ def _fingerprint(layer: nn.Module) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _shapes(value: Any) -> Any:
+def shapes(value: Any) -> Any:
     """Return the arguments of a call as far as a layer's work may depend on them: shapes in place of tensors."""
     if isinstance(value, Tensor):
         return tuple(value.shape)
     if isinstance(value, (list, tuple)):
-        return tuple(map(_shapes, value))
+        return tuple(map(shapes, value))
     if isinstance(value, dict):
-        return tuple((key, _shapes(one)) for key, one in value.items())
+        return tuple((key, shapes(one)) for key, one in value.items())
     return value if isinstance(value, (bool, int, float, str)) else type(value)
 
 

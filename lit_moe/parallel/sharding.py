@@ -70,7 +70,7 @@ def shard(network: Any, mesh: DeviceMesh, precision: str = "32-true") -> None:
                 mp_policy=policy,
             )
     if policy.param_dtype is not None:
-        for module in _in_float32(network):
+        for module in in_float32(network):
             fully_shard(module, mesh=everyone)
     for block in network.layers:
         fully_shard(
@@ -156,7 +156,7 @@ def _policy(precision: str) -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
-def _in_float32(network: nn.Module) -> list[nn.Module]:
+def in_float32(network: nn.Module) -> list[nn.Module]:
     """Return the modules with weights that stay in float32 under mixed precision, the inner ones first."""
     found: set[nn.Module] = {module for module in network.modules() if isinstance(module, RouterLinear)}
     for module in network.modules():

@@ -17,8 +17,9 @@ from lit_moe import MoELanguageModel, RouterBalance
 from lit_moe.interop.exporting import export_model
 from lit_moe.interop.importing import new_checkpoint
 from lit_moe.nn import Decoder, DecoderConfig, MoEConfig, PenaltyRouter, Router
-from lit_moe.plan.costs import parameters_by_part, plan
-from lit_moe.plan.memory import Layout
+from lit_moe.plan.costs import plan
+from lit_moe.plan.layout import Layout
+from lit_moe.plan.network import parameters_by_part
 from lit_moe.study import experiment
 
 SHAPE = {"vocab_size": 40, "n_layers": 2, "d_model": 32, "n_heads": 4, "d_ff": 48, "max_seq_len": 64}

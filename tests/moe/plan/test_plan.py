@@ -1,5 +1,6 @@
 """What `plan` says, against torch's own tracking of real training steps."""
 
+import json
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,8 +20,10 @@ from lit_moe.functional.token_nll import token_nll
 from lit_moe.module import MoELanguageModel
 from lit_moe.nn import AdapterConfig, Decoder, DecoderConfig, MoEConfig, PenaltyRouter
 from lit_moe.parallel.sharding import shard, without_reduction
-from lit_moe.plan.costs import optimizer_memory, plan, training_flops, wire_bytes
-from lit_moe.plan.memory import Layout, StepMemory, total
+from lit_moe.plan.costs import describe, optimizer_memory, plan, training_flops
+from lit_moe.plan.layout import Layout
+from lit_moe.plan.memory import StepMemory, total
+from lit_moe.plan.traffic import wire_bytes
 
 BATCH, LENGTH = 4, 192
 LAYOUT = Layout(micro_batch_size=BATCH, sequence_length=LENGTH)
@@ -51,7 +54,11 @@ def on_meta(*arguments, **changes):
 
 
 def guessed(model, layout):
-    return StepMemory(model.decoder, layout, *optimizer_memory(model, layout)).moments
+    return StepMemory(describe(model.decoder, layout), layout, *optimizer_memory(model, layout)).moments
+
+
+def sent(decoder, layout):
+    return wire_bytes(describe(decoder, layout), layout)
 
 
 def stepped(optimizer):
@@ -156,19 +163,17 @@ class Wire(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("recompute", "precision", "accumulation"),
-    [(False, "32-true", 1), (True, "32-true", 1), (False, "bf16-mixed", 1), (False, "bf16-true", 3)],
+    ("feed_forward", "recompute", "precision"),
+    [("dense", False, "32-true"), ("dense", True, "32-true"), (MoEConfig(8, 2, 48, n_shared=1), False, "bf16-mixed")],
+    ids=str,
 )
-def test_shards_gather_and_reduce_what_is_said(recompute, precision, accumulation, pretended):
-    model = language_model("dense", activation_checkpointing=recompute)
-    said = wire_bytes(model.decoder, Layout(4, True, 1, precision, accumulation=accumulation, reduce_once=True))
-    model.to(torch.bfloat16 if precision == "bf16-true" else torch.float32)
+def test_shards_gather_and_reduce_what_is_said(feed_forward, recompute, precision, pretended):
+    model = language_model(feed_forward, activation_checkpointing=recompute)
+    said = sent(model.decoder, Layout(4, True, 1, precision))
     pretended(model, 4, precision)
     ids = torch.randint(model.config.vocab_size, (2, 33))
     with Wire() as wire, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-        for index in range(accumulation):
-            with without_reduction(model) if index + 1 < accumulation else nullcontext():
-                model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
+        model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
     assert said["weights, gathered"] == pytest.approx(ring(4, wire.gathered))
     assert said["gradients, reduced"] == pytest.approx(ring(4, wire.reduced))
 
@@ -212,13 +217,13 @@ def test_frozen_weights_have_no_gradients_states_or_traffic(parts):
     assert moments["loss"]["gradients"] == sum(gradients)  # of the first micro-batch
     assert moments["backward pass"]["gradients"] >= sum(gradients)
     assert optimizer_memory(model, Layout()) == (8.0, 2 * max(gradients))
-    assert wire_bytes(model.decoder, Layout(2))["gradients, summed"] == sum(gradients)
+    assert sent(model.decoder, Layout(2))["gradients, summed"] == sum(gradients)
 
 
 def test_a_shard_has_and_sends_gradients_of_trained_weights(pretended):
     model = language_model("dense", freeze=["layers.*.attention"])
     layout = Layout(4, True, micro_batch_size=BATCH, sequence_length=LENGTH)
-    said, whole = (wire_bytes(one.decoder, layout) for one in (model, language_model("dense")))
+    said, whole = (sent(one.decoder, layout) for one in (model, language_model("dense")))
     frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
     assert whole["weights, gathered"] == said["weights, gathered"]
     assert whole["gradients, reduced"] - said["gradients, reduced"] == pytest.approx(ring(4, 4 * frozen))
@@ -244,7 +249,8 @@ def test_flops_are_what_torch_counts(feed_forward, recompute):
     decoder, ids = Decoder(config), torch.arange(48).view(3, 16)
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         token_nll(decoder.hidden(ids), ids, decoder.head, 50).sum().backward()
-    modelled, done = training_flops(decoder, Layout(micro_batch_size=3, sequence_length=16))
+    layout = Layout(micro_batch_size=3, sequence_length=16)
+    modelled, done = training_flops(describe(decoder, layout), layout)
     assert counter.get_total_flops() == 48 * done
     assert (done > modelled) == recompute
 
@@ -261,15 +267,31 @@ def ring(n, size):
     return sent
 
 
+def test_gradients_may_be_reduced_once(pretended):
+    model = language_model("dense")
+    each, once = (Layout(4, True, 1, "32-true", 2, 32, 3, reduce_once=which) for which in (False, True))
+    said = {layout.reduce_once: sent(model.decoder, layout)["gradients, reduced"] for layout in (each, once)}
+    kept = {layout.reduce_once: guessed(model, layout)["loss"]["gradients"] for layout in (each, once)}
+    whole = 4 * sum(weight.numel() for weight in model.parameters())
+    assert said[False] == 3 * said[True] and kept == {False: whole / 4, True: whole}
+    pretended(model, 4)
+    ids = torch.randint(model.config.vocab_size, (2, 33))
+    with Wire() as wire:
+        for last in (False, False, True):
+            with nullcontext() if last else without_reduction(model):
+                model.training_step({"input_ids": ids[:, :-1], "labels": ids[:, 1:]}, 0).backward()
+    assert said[True] == pytest.approx(ring(4, wire.reduced))
+
+
 def test_bytes_on_the_wire():
     decoder = on_meta("switch").decoder
     weights = 4.0 * decoder.parameter_counts().total
-    assert wire_bytes(decoder, Layout(devices=6)) == {"gradients, summed": pytest.approx(2 * ring(6, weights))}
-    sharded = wire_bytes(decoder, Layout(devices=6, sharded=True, accumulation=3))
+    assert sent(decoder, Layout(devices=6)) == {"gradients, summed": pytest.approx(2 * ring(6, weights))}
+    sharded = sent(decoder, Layout(devices=6, sharded=True, accumulation=3))
     assert sharded["gradients, reduced"] == pytest.approx(3 * ring(6, weights))
     layout = Layout(devices=8, sharded=True, expert_parallel=4, precision="bf16-mixed", sequence_length=128)
     experts = 4.0 * sum(weight.numel() for name, weight in decoder.named_parameters() if "experts" in name)
-    parts = wire_bytes(decoder, layout)
+    parts = sent(decoder, layout)
     # the two devices that hold the same quarter of the experts gather and reduce it between them
     assert parts["gradients, reduced"] == pytest.approx(ring(8, weights - experts) + ring(2, experts / 4))
     # one expert per token, three of four elsewhere: there and back, in three layers, forward and backward
@@ -309,8 +331,7 @@ def run_plan(tmp_path, monkeypatch, capsys, token_root):
     """Plans with the quickstart's config, on the data of the tests unless told otherwise."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*flags, root=token_root, code=0):
-        config = "configs/moe/quickstart/pretrain.yaml"
+    def run(*flags, root=token_root, code=0, config="configs/moe/quickstart/pretrain.yaml"):
         assert main(["plan", "--config", config, "--data.init_args.root", str(root), *flags]) == code
         out, err = capsys.readouterr()
         assert not list(Path().iterdir()), "a plan writes nothing"
@@ -346,6 +367,19 @@ def test_plan_without_data(run_plan):
     )
 
 
+def test_a_folder_needs_its_config_alone(run_plan, tmp_path_factory):
+    pytest.importorskip("transformers", minversion="5.23")
+    folder = tmp_path_factory.mktemp("model")
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 600, **shape}))
+    flag, config = f"--model.init_args.hugging_face.model={folder}", "configs/moe/quickstart/hugging_face.yaml"
+    text = run_plan(flag, root="/nowhere", config=config)
+    every = 2 * 600 * 64 + 2 * (4 * 64 * 64 + 3 * 64 * 96 + 2 * 64) + 64
+    assert re.search(rf"sum +{every:,} +{every:,}\n", text) and "Memory of a device" in text
+    (folder / "config.json").write_text('{"model_type": "nonsense"}')
+    assert "whose model_type is nonsense" in run_plan(flag, root="/nowhere", config=config, code=2)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -363,16 +397,17 @@ def test_plan_without_data(run_plan):
             "n_experts is 31, but 2",
         ),
         (["--vocab_size=0"], "vocab_size is 0"),
+        (["--bandwidth=0"], "bandwidth is 0"),
         (["--model.init_args.decoder.n_heads=3"], "n_heads is 3"),
         (["--model.init_args.scheduler.warmup=2"], "`warmup` is 2"),
-        (["--model.init_args.hugging_face.model=some/model"], "`hugging_face` is some/model"),
+        (["--model.init_args.hugging_face.model=some/model"], "The language model is some/model, whose config"),
         (
             ['--model.init_args.hugging_face.config={"model_type": "mixtral"}'],
-            "`hugging_face` is a config with model_type mixtral",
+            "have no effect beside `hugging_face`",
         ),
         (
             ["--model.init_args.hugging_face.model=some/model", "--data.init_args.root=/nowhere"],
-            "`hugging_face` is some/m",
+            "The language model is some/model, whose config",
         ),
         (["--model.init_args.hugging_face.z_weight=0.1"], "`hugging_face` has neither `model` nor `config`"),
         (["--tflop=3"], "tflop is not an argument"),
