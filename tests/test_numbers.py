@@ -248,7 +248,8 @@ def calling(verb, name, value):
     if "train" in parameters:  # 0 of all is refused
         needed["train"] = 1
     if "output" in needed:
-        needed["output"] = f"new.{'jsonl' if verb.__module__.startswith('lit_detect') else 'ckpt'}"
+        usual = "jsonl" if verb.__module__.startswith("lit_detect") else "ckpt"
+        needed["output"] = f"new.{'npz' if verb.__name__ == 'fingerprint' else usual}"
     return {**needed, name: with_number(needed.get(name, parameters[name].default), name, value)}
 
 

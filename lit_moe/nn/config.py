@@ -27,8 +27,10 @@ class MoEConfig:
         shared_gate: Whether the shared experts' output is multiplied by a learned sigmoid gate per token.
         normalize_top_k: Whether a token's routed weights are divided by their sum; needs top_k of 2 or more.
         backend: Implementation of the experts; auto chooses by device and number format.
-        n_added: How many of the experts, the last ones, ``lit-moe grow`` has added; they have weights of their own.
-        added_warmup: Optimizer steps in which the odds of the added experts rise from 0 to those of the others.
+        n_added: How many of the experts, the last ones, ``lit-moe grow`` has added, with weights of their own; 0 for
+            none.
+        added_warmup: Optimizer steps, 0 or more, in which the odds of the added experts rise from 0 to those of the
+            others.
     """
 
     n_experts: int
