@@ -24,7 +24,7 @@ from lit_core.errors import UserError
 from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.attacks import Homoglyph
 from lit_detect.callbacks import AdversarialTraining, PredictionWriter, RobustnessMonitor
-from lit_moe.callbacks import RouterDrift, SampleText
+from lit_moe.callbacks import RouterDrift, RoutingFingerprint, SampleText
 from lit_moe.nn import Decoder, DecoderConfig
 
 
@@ -101,6 +101,7 @@ MADE = {kind: lambda folder, model, make=make: make(folder) for kind, make in CA
     AdversarialTraining: lambda folder, model: AdversarialTraining([Homoglyph()], share=1.0),
     RobustnessMonitor: lambda folder, model: RobustnessMonitor([Homoglyph()], documents=2),
     PredictionWriter: lambda folder, model: PredictionWriter(folder),
+    RoutingFingerprint: lambda folder, model: RoutingFingerprint(tokens=8),
     SampleText: lambda folder, model: SampleText(["ab"], max_new_tokens=2),
     RouterDrift: lambda folder, model: RouterDrift(saved(folder, model), min_occurrences=1),
     core.BranchFrom: lambda folder, model: core.BranchFrom(saved(folder, model)),

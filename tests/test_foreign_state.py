@@ -13,7 +13,7 @@ from test_foreign_checkpoints import at, places
 from lit_core.callbacks import PresentOptimizer
 from lit_core.data import ResumeStream
 from lit_core.errors import UserError
-from lit_moe import Forgetting
+from lit_moe import Forgetting, RouterDrift
 from lit_moe.meter import TrainingMeter
 from lit_moe.study.shift import Trace
 from lit_valuation.callbacks import GradientMatching
@@ -28,6 +28,7 @@ STATES = {
         **{"seed": 0, "begun": {"a": 0}, "earlier_tokens": {"a": 3}, "noise_seed": 1, "order": 1},
         "sources": {"a": {"samples": 9, "content": "x"}},
     },
+    RouterDrift: {"has_warned": True},
     Forgetting: {"baseline": {"a/loss": 1.5}, "costs": [{"step": 1, "tokens": 2.0, "losses": {"a": 1.5}}]},
     GradientMatching: {
         **{"numbers": torch.tensor([1]), "weights": torch.ones(1), "order": 1, "batches": 2},

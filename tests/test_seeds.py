@@ -288,7 +288,7 @@ def test_every_verb_that_draws_has_a_seed():
         for package, verbs in own_verbs().items()
     }
     assert without == {
-        "lit_moe": {"import", "export", "consolidate", "study", "configs", "show", "board"},
+        "lit_moe": {"import", "export", "consolidate", "fingerprint", "drift", "study", "configs", "show", "board"},
         "lit_valuation": {"study", "configs", "show", "board"},
         "lit_detect": {"calibrate", "explain", "serve", "study", "configs", "show", "board"},
     }

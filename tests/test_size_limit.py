@@ -83,7 +83,8 @@ def test_whoever_builds_what_a_checkpoint_describes_does_it_within_the_limit():
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in ROOT.glob("lit_*/**/*.py")}
     building = re.compile(
         r"instantiate_module\(|subclass_arguments\(LightningModule|, kind\)\.load_from_checkpoint\b"
-        r"|super\(\)\.instantiate_classes\(|_on_meta\(c"
+        r"|super\(\)\.instantiate_classes\(|_without_weights\(c"
     )
     limited = {path for path, text in texts.items() if re.search(r"with .*sized_as|limited = sized_as", text)}
-    assert limited == {path for path, text in texts.items() if building.search(text)}
+    inherited = {"lit_moe/commands/lightning.py"}  # from lit_core/cli/lit_cli.py
+    assert limited == {path for path, text in texts.items() if building.search(text)} - inherited

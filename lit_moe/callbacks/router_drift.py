@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_core.errors import UserError, check_at_least, require
+from lit_core.files.json_files import checked_state
 from lit_core.lightning.evaluation import EvaluationCallback, log_reduced, named_loader
 from lit_core.lightning.internals import logged_step
 from lit_core.lightning.pictures import add_figure, can_draw, curves, heat_map
@@ -19,6 +20,10 @@ from lit_moe.callbacks.layer_drift import LayerDrift, by_key
 from lit_moe.callbacks.reference import load_fingerprint, load_reference
 from lit_moe.fingerprint import Fingerprint, sizes_of, vocab_size
 from lit_moe.nn import MoELayer, moe_layers
+
+
+class _State(TypedDict):
+    has_warned: bool
 
 
 class RouterDrift(EvaluationCallback):
@@ -95,7 +100,7 @@ class RouterDrift(EvaluationCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up whether the limit was exceeded."""
-        self._has_warned = bool(state_dict.get("has_warned"))
+        self._has_warned = checked_state(_State, state_dict, type(self).__name__)["has_warned"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the reference and check that it can be compared, before the run begins."""

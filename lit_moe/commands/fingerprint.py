@@ -9,7 +9,7 @@ from lit_core.files.paths import atomic_write
 from lit_core.lightning.devices import device_named
 from lit_core.lm.tokenizer import Tokenizer
 from lit_core.record import output_with_record, write_record
-from lit_core.screen import say
+from lit_core.screen import quoted, say
 from lit_moe.fingerprint import Fingerprint, shape_text, sizes_of
 from lit_moe.lm import load_module
 from lit_moe.probe import check_texts, text_probe
@@ -85,6 +85,7 @@ def fingerprint(
     say(
         f"Wrote {target}: {shape_text(sizes)}, {int(taken.counted.sum()):,} tokens of {domains}",
         "",
-        f"Compare it  lit-moe drift --before {target} --after OTHER.npz",
-        f"Watch it    lit-moe fit … --trainer.callbacks+=lit_moe.RouterDrift --trainer.callbacks.reference {target}",
+        f"Compare it  lit-moe drift --before {quoted(target)} --after OTHER.npz",
+        "Watch it    lit-moe fit … --trainer.callbacks+=lit_moe.RouterDrift "
+        f"--trainer.callbacks.reference {quoted(target)}",
     )

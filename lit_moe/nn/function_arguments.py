@@ -52,6 +52,8 @@ def _of_network(arguments: Mapping[str, Any]) -> dict[str, Any]:
     mixture = asdict(decoder.moe)
     mixture["normalize_top_k"] |= bool(settings.get("normalize_top_k"))
     del mixture["backend"]
+    if not decoder.moe.n_added:
+        del mixture["added_warmup"]
     return values | flat(mixture, "decoder.feed_forward") | {"router": str(router["class_path"]).rpartition(".")[2]}
 
 

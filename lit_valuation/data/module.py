@@ -85,6 +85,7 @@ class OwnersDataModule(StreamDataModule):
     def _train(self) -> ConcatenatedSets:
         """The party's training set and the extra sets, without what validation and test sets hold."""
         extra = [self._open(folder) for folder in self.extra]
+        ConcatenatedSets([self._own, *extra])  # refuses what does not fit, before anything is compared
         splits = [self.folder / split for split in ("val", "test") if extra and (self.folder / split).is_dir()]
         evaluation = [self._open(folder) for folder in splits]
         finder = CopyFinder(self._own, None, self.near) if evaluation else None

@@ -81,7 +81,7 @@ def test_fit_test_and_predict_need_no_more_than_the_checkpoint(capsys):
 
     keys = logged("runs/valuation/first/metrics.csv")
     keys = {key.replace("/held_out/", "/{source}/").replace("recall/8", "recall/{class}") for key in keys}
-    assert keys == documented("ClassifierTask", "GradientMatching")
+    assert keys == documented("ClassifierTask", "GradientMatching", "UnmovedWeights")
 
 
 def test_a_foreign_network_is_given_whole():
