@@ -25,6 +25,7 @@ from lit_core.lm.tokenizer import Tokenizer
 from lit_detect.attacks import Homoglyph
 from lit_detect.callbacks import AdversarialTraining, PredictionWriter, RobustnessMonitor
 from lit_moe.callbacks import RouterDrift, RoutingFingerprint, SampleText
+from lit_moe.fingerprint import Fingerprint
 from lit_moe.nn import Decoder, DecoderConfig
 
 
@@ -68,7 +69,10 @@ class Texts(Mine):
         return [float(len(text.encode())) - 5 for text in texts]
 
     def routing_step(self, batch):
-        self(parts(batch)[0])
+        if "input_ids" in batch:  # a probe's; here tokens are rows of four numbers
+            self(F.one_hot(batch["input_ids"].flatten() % 4, 4).to(self.head.weight.dtype))
+        else:
+            self(parts(batch)[0])
 
     test_step = None
 
@@ -169,6 +173,8 @@ def test_a_callback_works_in_each_precision_where_it_has_what_it_asks_for(kind, 
         assert logged["val/code/attack/Homoglyph/recall_before"] == 1
     elif kind is RouterDrift:
         assert 0.9 <= logged["val/prose/router/crs/mean"] <= 1
+    elif kind is RoutingFingerprint:
+        assert Fingerprint.load(tmp_path / "fingerprint.npz", "it").sizes == [(3, 2)]
     elif kind is core.BranchFrom:
         assert model.head.weight.abs().min() > 0
     elif kind is PredictionWriter:
