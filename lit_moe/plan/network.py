@@ -131,7 +131,7 @@ def of_decoder(decoder: Decoder, layout: Layout) -> Network:
             f"n_experts is {moe.n_experts}, but {layout.expert_parallel} devices are to share them; give a number that "
             "divides it."
         )
-    routed = {weight for layer in mixtures(decoder) for weight in layer.experts.parameters()}
+    routed = {weight for layer in mixtures(decoder) for weight in _routed(layer)}
     sizes = part_sizes(decoder, decoder.layers, routed, layout)
     kept, width = layer_activations(config, layout), config.d_ff if moe is None else moe.top_k * config.d_model
     working = layout.tokens * (8 * config.d_model + 2 * width * layout.operand)
@@ -229,8 +229,8 @@ def parameters_by_part(decoder: Decoder) -> dict[str, tuple[int, int | None]]:
         "embedding": count([decoder.embedding]),
         "attention": count(attention),
         "feed-forward": count(feed_forward),
-        "routers": count(part for layer in layers for part in (layer.gate, layer.router)),
-        "routed experts": count(layer.experts for layer in layers),
+        "routers": count(part for layer in layers for part in (layer.gate, layer.router, _added_gate(layer))),
+        "routed experts": sum(weight.numel() for layer in layers for weight in _routed(layer)),
         "shared experts": count(part for layer in layers for part in (layer.shared, layer.shared_gate)),
         "output layer": count([decoder.output]),
     }
@@ -250,3 +250,15 @@ def count(modules: Iterable[nn.Module | None]) -> int:
 def mixtures(model: nn.Module) -> list[MoEFeedForward]:
     """Return the mixture-of-experts layers of ours in a model."""
     return [module for module in model.modules() if isinstance(module, MoEFeedForward)]
+
+
+def _added_gate(layer: MoEFeedForward) -> nn.Module | None:
+    return None if layer.added is None else layer.added.gate
+
+
+def _routed(layer: MoEFeedForward) -> list[nn.Parameter]:
+    """Return the parameters of a layer's routed experts, those that it was given later included."""
+    if layer.added is None:
+        return list(layer.experts.parameters())
+    gate = set(layer.added.gate.parameters())
+    return [*layer.experts.parameters(), *(weight for weight in layer.added.parameters() if weight not in gate)]

@@ -23,6 +23,7 @@ from lit_moe.parallel.sharding import shard, without_reduction
 from lit_moe.plan.costs import describe, optimizer_memory, plan, training_flops
 from lit_moe.plan.layout import Layout
 from lit_moe.plan.memory import StepMemory, total
+from lit_moe.plan.network import parameters_by_part
 from lit_moe.plan.traffic import wire_bytes
 
 BATCH, LENGTH = 4, 192
@@ -416,3 +417,12 @@ def test_a_folder_needs_its_config_alone(run_plan, tmp_path_factory):
 def test_mistakes_are_one_sentence(run_plan, flags, said):
     text = run_plan(*flags, code=2)
     assert said in text and text.count("\n") == 1
+
+
+def test_experts_that_were_added_count_as_all_others():
+    shape = {"vocab_size": 50, "n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 16}
+    grown, whole = (Decoder(DecoderConfig(**shape, feed_forward=MoEConfig(6, 2, 8, n_added=added))) for added in (2, 0))
+    assert parameters_by_part(grown) == parameters_by_part(whole)
+    assert grown.parameter_counts() == whole.parameter_counts()
+    layout = Layout(2, True)
+    assert sent(grown, layout) == sent(whole, layout)
