@@ -84,11 +84,11 @@ def tracked(model, layout):
             tracker.reset_mod_stats()
             with torch.autocast("cpu", torch.bfloat16, enabled="mixed" in layout.precision):
                 loss = model.training_step(batch, 0)
-            [now] = tracker.get_tracker_snapshot("current").values()
+            now = tracker.get_tracker_snapshot("current")[torch.device("cpu")]
             loss.backward()
             del loss
         stepped(optimizer)
-    [peak] = tracker.get_tracker_snapshot("peak").values()
+    peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
     states = [value for state in optimizer.state.values() for value in state.values()]
     return peak["Total"], now["Total"] - sum(value.nbytes for value in states)
 
