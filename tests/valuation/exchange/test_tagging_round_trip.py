@@ -45,7 +45,7 @@ def test_answers_of_tagged_texts_are_ranked(positions, tmp_path, monkeypatch, ca
     said = run("test", *model)
     assert "accuracy, 0 to 1" in said
     keys = {re.sub(r"^(val|test)/\w+/", r"\1/{source}/", key) for key in logged("runs/valuation/m/metrics.csv")}
-    assert {key.replace("NAME", "{class}") for key in keys} == documented("TaggingTask")
+    assert {key.replace("NAME", "{class}") for key in keys} == documented("TaggingTask", "UnmovedWeights")
     run("predict", *model)
     with open("runs/valuation/m/predictions.csv") as file:
         rows = list(csv.DictReader(file))

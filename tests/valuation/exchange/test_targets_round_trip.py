@@ -56,7 +56,7 @@ def test_answers_of_that_kind_are_ranked(kind, tmp_path, monkeypatch, capsys):
     model = ["--ckpt_path", "runs/valuation/m/checkpoints/last.ckpt"]
     run("test", *model)
     keys = {re.sub(r"^(val|test)/\w+/", r"\1/{source}/", key) for key in logged("runs/valuation/m/metrics.csv")}
-    assert {key.replace("progression", "{column}") for key in keys} == documented(task)
+    assert {key.replace("progression", "{column}") for key in keys} == documented(task, "UnmovedWeights")
     run("predict", *model)
     with open("runs/valuation/m/predictions.csv") as file:
         header = next(csv.reader(file))
