@@ -6,6 +6,7 @@ Weights, data order and sampling get the seed; the prepared data are the same. F
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,14 +20,37 @@ from lit_core.study import t_interval
 BRANCHES = {"replay_30": "30 % replay", "replay_0": "no replay"}
 
 
+Results = list[dict[str, dict[str, float]]]
+"""What was measured of each branch, by seed."""
+
+
 def main() -> None:
     """Run what is missing and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    write_page(__doc__, "docs/results/forgetting.md", [*BRANCHES], run, report)
+
+
+def write_page(
+    description: str | None,
+    page: str,
+    branches: list[str],
+    run: Callable[[int, str], dict[str, float]],
+    report: Callable[[Results], str],
+) -> None:
+    """Read the command line, run each branch with each seed, and write the page.
+
+    Args:
+        description: What the script does.
+        page: The page by default.
+        branches: Names of the branches.
+        run: Returns what is measured of a seed and a branch.
+        report: Returns the page.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=3, help="Number of seeds, 2 or more.")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/forgetting.md"), help="Markdown file.")
+    parser.add_argument("--output", type=Path, default=Path(page), help="Markdown file.")
     options = parser.parse_args()
     run_command("lit-moe prepare --config configs/moe/prepare/quickstart.yaml")
-    results = [{branch: run(seed, branch) for branch in BRANCHES} for seed in range(options.seeds)]
+    results = [{branch: run(seed, branch) for branch in branches} for seed in range(options.seeds)]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(report(results))
     print(f"\nWrote {options.output}")
@@ -56,7 +80,7 @@ def fit_and_test(name: str, arguments: str) -> None:
         run_command(f"lit-moe test --ckpt_path {last} --trainer.enable_progress_bar false")
 
 
-def report(results: list[dict[str, dict[str, float]]]) -> str:
+def report(results: Results) -> str:
     """Put the results into Markdown."""
     lines = [
         "# Forgetting with and without replay",

@@ -5,13 +5,12 @@ Weights, data order and sampling get the seed; the prepared data are the same. F
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 from commands import run as run_command
 from figures import RUNS, read_metrics
-from forgetting import fit_and_test
+from forgetting import Results, fit_and_test, write_page
 from quickstart import CONFIGS, NEW, OLD
 
 import lit_core
@@ -39,15 +38,7 @@ WINDOWS = 64
 
 def main() -> None:
     """Run what is missing and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="Number of seeds, 2 or more.")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/growing.md"), help="Markdown file.")
-    options = parser.parse_args()
-    run_command("lit-moe prepare --config configs/moe/prepare/quickstart.yaml")
-    results = [{branch: run(seed, branch) for branch in BRANCHES} for seed in range(options.seeds)]
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(report(results))
-    print(f"\nWrote {options.output}")
+    write_page(__doc__, "docs/results/growing.md", [*BRANCHES], run, report)
 
 
 def run(seed: int, branch: str) -> dict[str, float]:
@@ -90,7 +81,7 @@ def shares(ckpt_path: Path) -> dict[str, float]:
     return found
 
 
-def report(results: list[dict[str, dict[str, float]]]) -> str:
+def report(results: Results) -> str:
     """Put the results into Markdown."""
     n_experts = 31
     lines = [

@@ -55,18 +55,13 @@ class AddedExperts(GroupedExperts, CountsSteps):
         self.gate = RouterLinear(d_model, n_added)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    @property
-    def grown(self) -> bool:
-        """Whether they take part as much as all others."""
-        return int(self.steps) >= self.warmup
-
     def log_odds(self, n_others: int) -> Tensor:
         """Return what is added to the logits of all experts of the layer, ``(experts,)``, float32.
 
         Args:
             n_others: Number of the experts that are not added.
         """
-        share = (self.steps / max(self.warmup, 1)).clamp(max=1.0) if self.warmup else self.steps.new_ones(()).float()
+        share = (self.steps / self.warmup).clamp(max=1.0) if self.warmup else self.steps.new_ones(()).float()
         log_odds = share.log().clamp(min=LOG_ZERO)
         return torch.cat((log_odds.new_zeros(n_others), log_odds.expand(self.n_experts)))
 
